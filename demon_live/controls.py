@@ -1,0 +1,185 @@
+"""THE table of controls. Checking, completion, help, docs, journal, engine and views derive from it.
+
+A control is an input of the instrument with a name and a range. Its propagation class says how
+soon a change is heard (DEMON paper, section on propagation, plus two classes that a stage needs):
+
+    mix    next audio block          gain, pan, filters
+    step   next tick of the ring     read by every solver step of every slot
+    slot   next admission            baked into a generation when it is born
+    model  one tick after a refit    weights of the network
+    stage  prepared, then switched   loop, tempo, source, engine, depth, steps
+
+Threads: constants only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CONTROLS", "STAGE", "Control", "PropagationClass", "Shape", "find", "names"]
+
+PropagationClass = Literal["mix", "step", "slot", "model", "stage"]
+Shape = Literal["curve", "number", "integer", "text", "choice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One row of the table.
+
+    shape: curve = 25 values a second along the loop; number and integer = one value a generation
+    (or an automation, for class mix); text and choice = words. low and high bound numbers, in
+    `unit`. rest: what a rest (`~`) of a pattern means; None = the default. slew: seconds that a
+    jump takes in the mix strip, so that it does not click.
+    """
+
+    name: str
+    shape: Shape
+    cls: PropagationClass
+    default: float | str | None
+    help: str
+    example: str
+    low: float = 0.0
+    high: float = 1.0
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    rest: float | None = None
+    slew: float = 0.0
+
+    @property
+    def numeric(self) -> bool:
+        return self.shape in ("curve", "number", "integer")
+
+    @property
+    def range_text(self) -> str:
+        """The range as it is shown: `0..1`, `20..20000 Hz`, `one of a, b`, `text`."""
+        if self.shape == "text":
+            return "text"
+        if self.shape == "choice":
+            return "one of " + ", ".join(self.choices)
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.low:g}..{self.high:g}{unit}"
+
+
+_KEYS = tuple(
+    f"{note} {mode}"
+    for mode in ("minor", "major")
+    for note in ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+)
+
+_ROWS = (
+    # step: curves that every solver step reads
+    Control("blend", "curve", "step", 1.0,
+            "How much of each frame is new: 0 keeps the source exactly, 1 lets the model go.",
+            "blend = sine.slow(4).range(.2, 1)"),
+    Control("velocity", "curve", "step", 1.0,
+            "How far each solver step goes: under 1 stays nearer to where it started, over 1 overshoots.",
+            "velocity = saw.fast(2).range(.8, 1.2)", high=2.0),
+    Control("noise", "curve", "step", 0.0,
+            "Fresh noise added at each solver step: grain and variation.",
+            'noise = "0 .2 [0 .4]*2".smooth(.1)'),
+    Control("morph", "curve", "step", 0.0,
+            "Pull of the second half of the steps towards the source as a target.",
+            "morph = tri.slow(8)"),
+    Control("guide", "curve", "step", 1.0,
+            "Guidance: over 1 exaggerates what the prompt asks for. Costs a second pass unless cfg is self.",
+            "guide = 2.5", high=8.0),
+    Control("rescale", "curve", "step", 0.0,
+            "How much of the guided signal's extra energy is taken back.",
+            "rescale = .5"),
+    Control("momentum", "curve", "step", 0.0,
+            "Memory of the guidance from step to step; negative values calm it.",
+            "momentum = -.5", low=-1.0),
+    Control("energy", "curve", "step", 1.0,
+            "Gain of the latent channels as the model sees them, not of the sound: density and drive.",
+            "energy = square.range(.8, 1.3)", high=3.0),
+    Control("hint", "curve", "step", 0.0,
+            "How strongly the model is shown the source as a plan to follow (cover mode).",
+            "hint = .7"),
+    Control("prompt_mix", "curve", "step", 0.0,
+            "Mix from `prompt` (0) to `prompt2` (1), frame by frame.",
+            "prompt_mix = saw.slow(8)"),
+    # slot: baked into a generation at its birth
+    Control("denoise", "number", "slot", 1.0,
+            "How far from the source a generation starts: 0 is the source, 1 starts from pure noise.",
+            'denoise = "<.4 .6 .8 1>/2"'),
+    Control("seed", "integer", "slot", 0.0,
+            "Which noise a generation starts from: the same seed is the same sound.",
+            'seed = "<1 2 3 4>/2"', high=2147483647.0),
+    Control("shift", "number", "slot", 3.0,
+            "Where the solver spends its steps: over 1 near the noise (structure), under 1 near the sound (detail).",
+            "shift = 3", low=0.25, high=8.0),
+    Control("init", "curve", "slot", 1.0,
+            "How much noise each frame starts with, apart from the schedule: 0 starts from the source.",
+            "init = square.range(.4, 1)"),
+    Control("feedback", "number", "slot", 0.0,
+            "How much of an earlier generation is mixed into the source of the next.",
+            "feedback = .3"),
+    Control("feedback_depth", "integer", "slot", 1.0,
+            "Which earlier generation feeds back: 1 is the last.",
+            "feedback_depth = 2", low=1.0, high=8.0),
+    Control("prompt", "text", "slot", "",
+            "What it should sound like, in words.",
+            "prompt = \"<'acid techno, 303' 'dub techno, tape hiss'>/8\""),
+    Control("prompt2", "text", "slot", "",
+            "The second prompt, for prompt_mix.",
+            "prompt2 = 'ambient, warm pad'"),
+    Control("key", "choice", "slot", "",
+            "The key that the model is asked for; default: the model chooses.",
+            "key = \"<'A minor' 'C major'>/8\"", choices=_KEYS),
+    Control("cfg", "choice", "slot", "off",
+            "How guidance is computed: off, full (two passes), initialize (one extra pass at birth), self (none).",
+            "cfg = 'initialize'", choices=("off", "full", "initialize", "self")),
+    # mix: the strip of the deck
+    Control("gain", "number", "mix", 1.0,
+            "Loudness of the deck, linear. A rest is silence.",
+            'gain = "1 .8 1 .6"', high=2.0, rest=0.0, slew=0.005),
+    Control("pan", "number", "mix", 0.0,
+            "Left -1, middle 0, right 1.",
+            "pan = sine2.slow(2) * .5", low=-1.0, slew=0.005),
+    Control("lpf", "number", "mix", 20000.0,
+            "Low-pass filter: what is above is taken away.",
+            "lpf = saw.slow(4).rangex(200, 8000)", low=20.0, high=20000.0, unit="Hz", slew=0.01),
+    Control("hpf", "number", "mix", 20.0,
+            "High-pass filter: what is below is taken away.",
+            'hpf = "<20 20 20 400>"', low=20.0, high=20000.0, unit="Hz", slew=0.01),
+)
+
+CONTROLS: dict[str, Control] = {row.name: row for row in _ROWS}
+
+#: Stage words: one to a line, without `=`. Their values are prepared and switched at a cycle.
+STAGE: dict[str, Control] = {
+    row.name: row
+    for row in (
+        Control("tempo", "number", "stage", 120.0, "Beats a minute.", "tempo 128",
+                low=20.0, high=400.0, unit="bpm"),
+        Control("cps", "number", "stage", 0.5, "Cycles a second, instead of tempo.", "cps 0.533",
+                low=0.05, high=4.0, unit="Hz"),
+        Control("beats", "integer", "stage", 4.0, "Beats in a cycle.", "beats 4", low=1.0, high=32.0),
+        Control("loop", "integer", "stage", 4.0, "Cycles in the loop that the engine regenerates.",
+                "loop 8", low=1.0, high=64.0, unit="cycles"),
+        Control("source", "text", "stage", None,
+                "The audio that is transformed, next to the score or in the library; `source none` starts from noise.",
+                'source "loops/techno_128.flac"'),
+        Control("engine", "text", "stage", "imp", "The engine that plays.", "engine imp"),
+        Control("quant", "number", "stage", 1.0,
+                "Cycles to which a statement without a `when` waits; 0 is at once.", "quant 1",
+                high=64.0, unit="cycles"),
+        Control("depth", "integer", "stage", 4.0, "Generations in flight.", "depth 4", low=1.0, high=8.0),
+        Control("steps", "integer", "stage", 8.0, "Solver steps of a generation.", "steps 8", low=1.0, high=64.0),
+        Control("link", "choice", "stage", "off", "Join Ableton Link.", "link on", choices=("on", "off")),
+    )
+}
+
+
+def find(name: str) -> Control | None:
+    """The control or stage word called `name`; `lora.NAME` is a control of class model."""
+    if name.startswith("lora.") and len(name) > 5:
+        return Control(name, "number", "model", 0.0, f"Strength of the LoRA {name[5:]!r}.",
+                       f"{name} = .8", high=2.0)
+    return CONTROLS.get(name) or STAGE.get(name)
+
+
+def names(cls: PropagationClass | None = None) -> list[str]:
+    """Names of all controls, or of those of one class, in the order of the table."""
+    return [c.name for c in CONTROLS.values() if cls is None or c.cls == cls]

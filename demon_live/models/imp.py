@@ -1,0 +1,392 @@
+"""imp: the embedded model, its modules. Audio codec (64 channels at 25 Hz, 48 kHz stereo) and flow model.
+
+    ImpEncoder  audio [B, 2, n*1920]  -> latent [B, n, 64], unit variance
+    ImpDecoder  latent [B, T, 64]     -> trunk -> (log magnitude, phase) -> synth -> audio [B, 2, T*1920]
+    ImpFlow     x, t, hint, phase, cond -> velocity [B, T, 64];  x_t = t*noise + (1-t)*x0,  v = noise - x0
+
+Loops are circular. The flow model knows time only as musical position: rotary angles and Fourier features are
+whole multiples of the bar and of the loop, so position 0 and position "one loop later" are the same place, at any
+tempo and length, and attention reaches across the seam as across any other bar line. The codec's halves see a few
+frames of context only; `encode_loop` and `decode_loop` take it from the other end of the loop.
+
+Rows of a batch never mix. Thread contract: modules hold no state but weights; forward passes are re-entrant.
+Training code is in engines/imp/, the labels in imp_labels.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias, TypeVar, cast
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from demon_live.models.imp_labels import COND, FRAME_HZ, PHASE, condition, loop_frames, loop_phase, null_condition
+
+__all__ = [
+    "CHANNELS",
+    "FRAME_HZ",
+    "HOP",
+    "MARGIN",
+    "SAMPLE_RATE",
+    "ImpDecoder",
+    "ImpEncoder",
+    "ImpFlow",
+    "condition",
+    "load_codec",
+    "load_flow",
+    "loop_frames",
+    "loop_phase",
+    "null_condition",
+]
+
+CHANNELS = 64
+SAMPLE_RATE = 48_000
+HOP = 1_920
+"""Samples a latent frame."""
+FFT = 1_920
+STEP = 480
+"""Samples a spectral frame: four spectral frames to a latent frame."""
+BINS = FFT // 2 + 1
+RATE = HOP // STEP
+
+Spectra: TypeAlias = tuple[Tensor, Tensor]
+Kernel: TypeAlias = Callable[..., Tensor]
+
+
+def convnext(
+    x: Tensor, taps: Tensor, shift: Tensor, norm: Tensor, bias: Tensor, up: Tensor, up_bias: Tensor,
+    down: Tensor, down_bias: Tensor, scale: Tensor,
+) -> Tensor:  # fmt: skip
+    """One ConvNeXt block on [B, N, d]: depthwise convolution (taps [d, 1, k]), LayerNorm, GELU MLP, scaled residual."""
+    reach, n = taps.shape[-1] // 2, x.shape[1]
+    padded = F.pad(x, (0, 0, reach, reach))
+    y = shift
+    for j in range(taps.shape[-1]):
+        y = y + padded[:, j : j + n] * taps[:, 0, j]
+    y = F.layer_norm(y, (y.shape[-1],), norm, bias)
+    y = F.linear(F.gelu(F.linear(y, up, up_bias), approximate="tanh"), down, down_bias)
+    return x + scale * y
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt block; `kernel` is the function that computes it, which training swaps for a compiled one."""
+
+    kernel: Kernel = staticmethod(convnext)
+
+    def __init__(self, width: int, taps: int) -> None:
+        super().__init__()
+        self.reach = taps // 2
+        self.mix = nn.Conv1d(width, width, taps, padding=taps // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 3 * width)
+        self.down = nn.Linear(3 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, n, u, d = self.mix, self.norm, self.up, self.down
+        return ConvNeXt.kernel(
+            x, m.weight, m.bias, n.weight, n.bias, u.weight, u.bias, d.weight, d.bias, self.scale
+        )
+
+
+def mid_side(audio: Tensor) -> Tensor:
+    """Left/right -> mid/side, [B, 2, n]."""
+    left, right = audio[:, 0], audio[:, 1]
+    return torch.stack([(left + right) / 2, (left - right) / 2], dim=1)
+
+
+def wrapped(x: Tensor, margin: int, dim: int) -> Tensor:
+    """`margin` elements of the other end added on either side along `dim`; a loop shorter than that goes round again."""
+    n = x.shape[dim]
+    index = torch.arange(-margin, n + margin, device=x.device) % n
+    return x.index_select(dim, index)
+
+
+class ImpEncoder(nn.Module):
+    """Audio -> latent: log magnitude and compressed complex spectrum, ConvNeXt at 100 Hz, then at 25 Hz."""
+
+    win: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp = nn.Linear(BINS * 6, 320)
+        self.fine = nn.ModuleList(ConvNeXt(320, 5) for _ in range(6))
+        self.pool = nn.Linear(RATE * 320, 448)
+        self.coarse = nn.ModuleList(ConvNeXt(448, 3) for _ in range(3))
+        self.norm = nn.LayerNorm(448)
+        self.out = nn.Linear(448, CHANNELS)
+        self.register_buffer("win", torch.hann_window(FFT), persistent=False)
+        self.register_buffer("mean", torch.zeros(CHANNELS))
+        self.register_buffer("std", torch.ones(CHANNELS))
+
+    def features(self, audio: Tensor) -> Tensor:
+        """[B, 2, n*1920] -> [B, 4n, 6*961]: log magnitude and |S|^.3 phasor of mid and side."""
+        edge = (FFT - STEP) // 2
+        frames = F.pad(mid_side(audio), (edge, edge)).unfold(-1, FFT, STEP) * self.win
+        s = torch.view_as_real(torch.fft.rfft(frames))
+        size = (s.square().sum(-1) + 1e-8).sqrt()
+        c = s * (size + 1e-3).pow(-0.7)[..., None]
+        level = (torch.log(size + 1e-3) + 3) / 2.5
+        parts = [level[:, 0], level[:, 1], c[:, 0, ..., 0], c[:, 0, ..., 1], c[:, 1, ..., 0], c[:, 1, ..., 1]]
+        return torch.cat(parts, dim=-1)
+
+    def raw(self, audio: Tensor) -> Tensor:
+        """Latent before normalisation, [B, n, 64]."""
+        with torch.autocast(audio.device.type, enabled=False):
+            f = self.features(audio)
+        y = self.inp(f).float()
+        for block in self.fine:
+            y = block(y)
+        b, n, width = y.shape
+        y = self.pool(y.reshape(b, n // RATE, RATE * width)).float()
+        for block in self.coarse:
+            y = block(y)
+        return cast(Tensor, self.out(self.norm(y))).float()
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """audio float32 [B, 2, n*1920] -> latent [B, n, 64] with about unit variance a channel."""
+        return (self.raw(audio) - self.mean) / self.std
+
+    @torch.no_grad()
+    def encode_loop(self, audio: Tensor, frames: int | None = None) -> Tensor:
+        """A loop [B, 2, samples] of any length -> latent [B, frames, 64], its context wrapped round the seam.
+
+        `frames` defaults to the smallest even number that covers the loop; what they cover past its end is its beginning.
+        """
+        samples = audio.shape[-1]
+        count = frames if frames is not None else 2 * math.ceil(samples / (2 * HOP))
+        index = torch.arange(-MARGIN * HOP, (count + MARGIN) * HOP, device=audio.device) % samples
+        return self(audio.index_select(-1, index))[:, MARGIN:-MARGIN]
+
+
+class ImpDecoder(nn.Module):
+    """Latent -> audio: ConvNeXt at 25 Hz, then at 100 Hz, magnitude and phase heads, inverse STFT."""
+
+    win: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp = nn.Conv1d(CHANNELS, 512, 3, padding=1)
+        self.coarse = nn.ModuleList(ConvNeXt(512, 3) for _ in range(2))
+        self.spread = nn.Linear(512, RATE * 384)
+        self.fine = nn.ModuleList(ConvNeXt(384, 5) for _ in range(8))
+        self.norm = nn.LayerNorm(384)
+        self.level = nn.Linear(384, 2 * BINS)
+        self.phase = nn.Linear(384, 2 * BINS)
+        self.register_buffer("win", torch.hann_window(FFT), persistent=False)
+
+    def trunk(self, latent: Tensor) -> Spectra:
+        """latent [B, T, 64] -> log magnitude and phase (radians), both [B, 4T, 2*961]: mid bins, then side bins."""
+        y = self.inp(latent.transpose(1, 2)).transpose(1, 2).float()
+        for block in self.coarse:
+            y = block(y)
+        b, n, _ = y.shape
+        y = self.spread(y).reshape(b, RATE * n, -1).float()
+        for block in self.fine:
+            y = block(y)
+        y = self.norm(y)
+        return self.level(y), self.phase(y)
+
+    def synth(self, spectra: Spectra) -> Tensor:
+        """Log magnitude and phase -> audio [B, 2, T*1920] by inverse STFT and overlap-add (FFT 1920, step 480)."""
+        level, phase = spectra
+        b, n, _ = level.shape
+        with torch.autocast(level.device.type, enabled=False):
+            size = torch.exp(level.float().clamp(max=6.0)).view(b, n, 2, BINS)
+            s = torch.polar(size, phase.float().view(b, n, 2, BINS))
+            frames = (torch.fft.irfft(s, FFT) * self.win).transpose(1, 2).reshape(b, 2, n, FFT // STEP, STEP)
+            y = overlap_add(frames) / 1.5
+        return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], dim=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """latent [B, T, 64] -> audio [B, 2, T*1920]; exact `MARGIN` frames away from either end."""
+        return self.synth(self.trunk(latent))
+
+    @torch.no_grad()
+    def decode_loop(self, latent: Tensor) -> Tensor:
+        """A whole circular latent [B, T, 64] -> audio [B, 2, T*1920] with the context wrapped."""
+        edge = MARGIN * HOP
+        return self(wrapped(latent, MARGIN, 1))[..., edge:-edge]
+
+
+def overlap_add(frames: Tensor) -> Tensor:
+    """[B, 2, N, R, step] -> [B, 2, N*step]: windows of R steps, one step apart, centred on their step."""
+    b, c, n, r, step = frames.shape
+    y = torch.zeros(b, c, n + r - 1, step, dtype=frames.dtype, device=frames.device)
+    for i in range(r):
+        y = y + F.pad(frames[:, :, :, i], (0, 0, i, r - 1 - i))
+    edge = (r - 1) * step // 2
+    return y.reshape(b, c, -1)[..., edge : edge + n * step]
+
+
+def _margin() -> int:
+    """Latent frames of context that one frame of decoded audio depends on, each side, from the layers' reach."""
+    with torch.device("meta"):
+        decoder = ImpDecoder()
+    coarse = 1 + sum(cast(ConvNeXt, block).reach for block in decoder.coarse)
+    overlap = math.ceil((FFT - STEP) / 2 / STEP)
+    fine = overlap + sum(cast(ConvNeXt, block).reach for block in decoder.fine)
+    return coarse + math.ceil(fine / RATE)
+
+
+MARGIN = _margin()
+
+
+# ---------------------------------------------------------------------------------------------- flow model
+
+WIDTH, DEPTH, HEADS, INNER, PATCH = 256, 8, 4, 704, 2
+_HALF = WIDTH // HEADS // 2
+BAR_FEATURES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Fourier features of the position in the bar (64: a 64th note)."""
+LOOP_FEATURES = (1, 2, 3, 4, 8)
+ROTARY_BAR = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24)
+"""Rotations a bar; with ROTARY_LOOP one for each of a head's 32 planes. All whole, so that the loop closes."""
+ROTARY_LOOP = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 12, 16)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position: x [B, H, S, 2*planes] by angles whose cosines and sines are [B, 1, S, planes]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+    """x over its root mean square along the last axis, times gain."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * gain
+
+
+class Block(nn.Module):
+    """Transformer block: modulated LayerNorm, circular rotary attention, SwiGLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+        self.proj = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.gate = nn.Linear(WIDTH, 2 * INNER, bias=False)
+        self.down = nn.Linear(INNER, WIDTH, bias=False)
+        self.table = nn.Parameter(torch.zeros(6, WIDTH))
+        self.q_gain = nn.Parameter(torch.ones(WIDTH // HEADS))
+        self.k_gain = nn.Parameter(torch.ones(WIDTH // HEADS))
+        nn.init.normal_(self.proj.weight, std=0.002)
+        nn.init.normal_(self.down.weight, std=0.002)
+
+    def forward(self, x: Tensor, mod: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
+        """x [B, S, 256], mod [B, 6, 256], cos and sin [B, 1, S, 32], keep bool [B, 1, 1, S] or None."""
+        b, n, _ = x.shape
+        shift1, scale1, gate1, shift2, scale2, gate2 = (mod + self.table)[:, :, None].unbind(1)
+        y = F.layer_norm(x, (WIDTH,)) * (1 + scale1) + shift1
+        qkv = self.qkv(y).reshape(b, n, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        q = rotate(rms_norm(qkv[0], self.q_gain), cos, sin)
+        k = rotate(rms_norm(qkv[1], self.k_gain), cos, sin)
+        v = qkv[2]
+        y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=keep)
+        x = x + (1 + gate1) * self.proj(y.transpose(1, 2).reshape(b, n, WIDTH))
+        y = F.layer_norm(x, (WIDTH,)) * (1 + scale2) + shift2
+        a, c = self.gate(y).chunk(2, dim=-1)
+        return cast(Tensor, x + (1 + gate2) * self.down(F.silu(a) * c))
+
+
+class ImpFlow(nn.Module):
+    """Velocity of a circular latent: x_t = t*noise + (1-t)*x0, v = noise - x0, t in [0, 1]."""
+
+    bar_features: Tensor
+    loop_features: Tensor
+    rotary_bar: Tensor
+    rotary_loop: Tensor
+    tones: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        positions = 2 * (len(BAR_FEATURES) + len(LOOP_FEATURES))
+        self.inp = nn.Linear(PATCH * (CHANNELS + CHANNELS + 1 + positions), WIDTH)
+        self.time = nn.Sequential(nn.Linear(256, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
+        self.cond = nn.Sequential(nn.Linear(COND, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
+        self.modulate = nn.Linear(WIDTH, 6 * WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+        self.final = nn.Linear(WIDTH, 2 * WIDTH)
+        self.out = nn.Linear(WIDTH, PATCH * CHANNELS)
+        for layer in (self.modulate, self.final, self.out):
+            nn.init.normal_(layer.weight, std=0.002)
+            nn.init.zeros_(layer.bias)
+        tones = torch.exp(torch.arange(128) * (-math.log(10_000.0) / 128)) * 1000
+        self._constant("tones", tones)
+        self._constant("bar_features", torch.tensor(BAR_FEATURES))
+        self._constant("loop_features", torch.tensor(LOOP_FEATURES))
+        self._constant("rotary_bar", torch.tensor(ROTARY_BAR))
+        self._constant("rotary_loop", torch.tensor(ROTARY_LOOP))
+
+    def _constant(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value.float(), persistent=False)
+
+    def positions(self, phase: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """phase [B, T, 2] -> Fourier features [B, T, 34] and rotary cosines and sines [B, 1, T/2, 32]."""
+        bar, loop = phase[..., :1], phase[..., 1:]
+        turn = torch.cat([bar * self.bar_features, loop * self.loop_features], dim=-1)
+        angle = 2 * math.pi * (turn - turn.floor())
+        b, t, _ = phase.shape
+        token = phase.reshape(b, t // PATCH, PATCH, PHASE).mean(2)
+        spin = torch.cat([token[..., :1] * self.rotary_bar, token[..., 1:] * self.rotary_loop], dim=-1)
+        spin = (2 * math.pi * (spin - spin.floor()))[:, None]
+        return torch.cat([angle.sin(), angle.cos()], dim=-1), spin.cos(), spin.sin()
+
+    def forward(
+        self, x: Tensor, t: Tensor, hint: Tensor, phase: Tensor, cond: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        """-> v [B, T, 64].
+
+        x [B, T, 64] noisy latent (T even); t [B]; hint [B, T, 65]: source latent and strength 0..1 (all zeros: none);
+        phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`; keep bool [B, T/2] marks real tokens (training).
+        """
+        b, n, _ = x.shape
+        features, cos, sin = self.positions(phase.float())
+        y = torch.cat([x, hint, features], dim=-1)
+        y = self.inp(y.reshape(b, n // PATCH, -1))
+        angle = t.float()[:, None] * self.tones
+        e = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], dim=-1)) + self.cond(cond))
+        mod = self.modulate(e).view(b, 6, WIDTH)
+        mask = None if keep is None else keep[:, None, None]
+        for block in self.blocks:
+            y = block(y, mod, cos, sin, mask)
+        shift, scale = self.final(e)[:, None].chunk(2, dim=-1)
+        y = F.layer_norm(y, (WIDTH,)) * (1 + scale) + shift
+        return cast(Tensor, self.out(y)).reshape(b, n, CHANNELS)
+
+
+# ------------------------------------------------------------------------------------------------- weights
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def _filled(module: _Module, tensors: dict[str, Tensor], prefix: str) -> _Module:
+    own = {name[len(prefix) :]: value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    module.load_state_dict(own, strict=True)
+    return module.eval().requires_grad_(False)
+
+
+def load_codec(path: Path) -> tuple[ImpEncoder, ImpDecoder]:
+    """engines/imp/codec.safetensors -> encoder and decoder, float32, on the CPU, in eval mode."""
+    tensors = load_file(path)
+    return _filled(ImpEncoder(), tensors, "encoder."), _filled(ImpDecoder(), tensors, "decoder.")
+
+
+def load_flow(path: Path) -> ImpFlow:
+    """engines/imp/flow.safetensors -> flow model, float32, on the CPU, in eval mode."""
+    return _filled(ImpFlow(), load_file(path), "flow.")
+
+
+def save_half(path: Path, **modules: nn.Module) -> None:
+    """Write modules as float16 safetensors; tensor names are `<argument name>.<parameter name>`."""
+    tensors = {
+        f"{prefix}.{name}": value.detach().half().contiguous().cpu()
+        for prefix, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+    save_file(tensors, path)

@@ -1,0 +1,73 @@
+"""Where things are: shipped files, the user's files, and files of the running session.
+
+Shipped folders (`patterns`, `engines`, `examples`) lie beside the package in a checkout and inside
+it (`share/`) in an installed wheel. Nothing is created at import.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from demon_live.errors import FileError
+
+__all__ = ["cache_dir", "runtime_dir", "sets_dir", "shipped", "state_dir"]
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(folder: str) -> Path:
+    """The shipped folder called `folder`. Raises FileError if the installation lacks it."""
+    for base in (_PACKAGE.parent, _PACKAGE / "share"):
+        # A checkout is known by its pyproject: site-packages may hold somebody else's `engines`.
+        if base.name == "share" or (base / "pyproject.toml").is_file():
+            path = base / folder
+            if path.is_dir():
+                return path
+    raise FileError(
+        f"the installation has no folder {folder!r}",
+        hint="install demon-live again, or run it from a checkout",
+    )
+
+
+def state_dir() -> Path:
+    """Logs, history and sets; DEMON_STATE overrides. Created when asked for."""
+    from platformdirs import user_state_path
+
+    path = Path(os.environ.get("DEMON_STATE") or user_state_path("demon"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sets_dir() -> Path:
+    """Recorded sets."""
+    path = state_dir() / "sets"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def cache_dir() -> Path:
+    """Plans and fetched weights; DEMON_CACHE overrides. Created when asked for."""
+    from platformdirs import user_cache_path
+
+    path = Path(os.environ.get("DEMON_CACHE") or user_cache_path("demon"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def runtime_dir() -> Path:
+    """Files of running sessions (mmap'ed PCM, sockets), in memory where the system has such a place."""
+    from platformdirs import user_runtime_path
+
+    given = os.environ.get("DEMON_RUNTIME")
+    candidates = [Path(given)] if given else [Path("/dev/shm"), user_runtime_path("demon")]
+    for base in candidates:
+        if base.is_dir() and os.access(base, os.W_OK):
+            path = base / f"demon-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+            path.mkdir(mode=0o700, exist_ok=True)
+            return path
+    path = cache_dir() / "run"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,1 @@
+"""TODO-LEAD: module map."""
