@@ -1,16 +1,18 @@
-"""imp: the embedded model, its modules. Audio codec (64 channels at 25 Hz, 48 kHz stereo) and flow model.
+"""imp's modules: an audio codec (64 channels at 25 Hz, 48 kHz stereo) and a flow model.
 
-    ImpEncoder  audio [B, 2, n*1920]  -> latent [B, n, 64], unit variance
-    ImpDecoder  latent [B, T, 64]     -> trunk -> (log magnitude, phase) -> synth -> audio [B, 2, T*1920]
-    ImpFlow     x, t, hint, phase, cond -> velocity [B, T, 64];  x_t = t*noise + (1-t)*x0,  v = noise - x0
+    ImpEncoder  audio [B, 2, n*1920] -> latent [B, n, 64], unit variance
+    ImpDecoder  latent [B, T, 64] -> trunk -> spectra -> synth -> audio [B, 2, T*1920]
+    ImpFlow     x, t, hint, phase, cond -> velocity [B, T, 64];
+                x_t = t*noise + (1-t)*x0,  v = noise - x0
 
-Loops are circular. The flow model knows time only as musical position: rotary angles and Fourier features are
-whole multiples of the bar and of the loop, so position 0 and position "one loop later" are the same place, at any
-tempo and length, and attention reaches across the seam as across any other bar line. The codec's halves see a few
-frames of context only; `encode_loop` and `decode_loop` take it from the other end of the loop.
+Loops are circular. The flow model knows time only as musical position: rotary angles and Fourier
+features are whole multiples of the bar and of the loop, so position 0 and position "one loop
+later" are the same place, at any tempo and length, and attention reaches across the seam as across
+any other bar line. The codec's halves see a few frames of context only; `encode_loop` and
+`decode_loop` take it from the other end of the loop.
 
-Rows of a batch never mix. Thread contract: modules hold no state but weights; forward passes are re-entrant.
-Training code is in engines/imp/, the labels in imp_labels.py.
+Rows of a batch never mix. Thread contract: modules hold no state but weights; forward passes are
+re-entrant. Training code is in engines/imp/, the labels in imp_labels.py.
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demon_live.models.imp_labels import COND, FRAME_HZ, PHASE, condition, loop_frames, loop_phase, null_condition
+from demon_live.models.imp_labels import (
+    COND,
+    FRAME_HZ,
+    PHASE,
+    condition,
+    loop_frames,
+    loop_phase,
+    null_condition,
+)
 
 __all__ = [
     "CHANNELS",
@@ -63,7 +73,7 @@ def convnext(
     x: Tensor, taps: Tensor, shift: Tensor, norm: Tensor, bias: Tensor, up: Tensor, up_bias: Tensor,
     down: Tensor, down_bias: Tensor, scale: Tensor,
 ) -> Tensor:  # fmt: skip
-    """One ConvNeXt block on [B, N, d]: depthwise convolution (taps [d, 1, k]), LayerNorm, GELU MLP, scaled residual."""
+    """ConvNeXt on [B, N, d]: depthwise taps [d, 1, k], LayerNorm, GELU MLP, scaled residual."""
     reach, n = taps.shape[-1] // 2, x.shape[1]
     padded = F.pad(x, (0, 0, reach, reach))
     y = shift
@@ -75,7 +85,7 @@ def convnext(
 
 
 class ConvNeXt(nn.Module):
-    """ConvNeXt block; `kernel` is the function that computes it, which training swaps for a compiled one."""
+    """ConvNeXt block. `kernel` computes it; training swaps it for a compiled one."""
 
     kernel: Kernel = staticmethod(convnext)
 
@@ -102,14 +112,14 @@ def mid_side(audio: Tensor) -> Tensor:
 
 
 def wrapped(x: Tensor, margin: int, dim: int) -> Tensor:
-    """`margin` elements of the other end added on either side along `dim`; a loop shorter than that goes round again."""
+    """`margin` elements of the other end added on either side along `dim`, round and round."""
     n = x.shape[dim]
     index = torch.arange(-margin, n + margin, device=x.device) % n
     return x.index_select(dim, index)
 
 
 class ImpEncoder(nn.Module):
-    """Audio -> latent: log magnitude and compressed complex spectrum, ConvNeXt at 100 Hz, then at 25 Hz."""
+    """Audio -> latent: log and compressed complex spectrum, ConvNeXt at 100 Hz, then 25 Hz."""
 
     win: Tensor
     mean: Tensor
@@ -135,8 +145,8 @@ class ImpEncoder(nn.Module):
         size = (s.square().sum(-1) + 1e-8).sqrt()
         c = s * (size + 1e-3).pow(-0.7)[..., None]
         level = (torch.log(size + 1e-3) + 3) / 2.5
-        parts = [level[:, 0], level[:, 1], c[:, 0, ..., 0], c[:, 0, ..., 1], c[:, 1, ..., 0], c[:, 1, ..., 1]]
-        return torch.cat(parts, dim=-1)
+        parts = c.permute(0, 2, 1, 4, 3).flatten(2)
+        return torch.cat([level[:, 0], level[:, 1], parts], dim=-1)
 
     def raw(self, audio: Tensor) -> Tensor:
         """Latent before normalisation, [B, n, 64]."""
@@ -153,22 +163,25 @@ class ImpEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """audio float32 [B, 2, n*1920] -> latent [B, n, 64] with about unit variance a channel."""
-        return (self.raw(audio) - self.mean) / self.std
+        latent: Tensor = (self.raw(audio) - self.mean) / self.std
+        return latent
 
     @torch.no_grad()
     def encode_loop(self, audio: Tensor, frames: int | None = None) -> Tensor:
-        """A loop [B, 2, samples] of any length -> latent [B, frames, 64], its context wrapped round the seam.
+        """A loop [B, 2, samples] of any length -> latent [B, frames, 64], context wrapped.
 
-        `frames` defaults to the smallest even number that covers the loop; what they cover past its end is its beginning.
+        `frames` defaults to the smallest even number that covers the loop; what they cover past
+        its end is its beginning.
         """
         samples = audio.shape[-1]
         count = frames if frames is not None else 2 * math.ceil(samples / (2 * HOP))
         index = torch.arange(-MARGIN * HOP, (count + MARGIN) * HOP, device=audio.device) % samples
-        return self(audio.index_select(-1, index))[:, MARGIN:-MARGIN]
+        latent: Tensor = self(audio.index_select(-1, index))
+        return latent[:, MARGIN:-MARGIN]
 
 
 class ImpDecoder(nn.Module):
-    """Latent -> audio: ConvNeXt at 25 Hz, then at 100 Hz, magnitude and phase heads, inverse STFT."""
+    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz, magnitude and phase, inverse STFT."""
 
     win: Tensor
 
@@ -184,7 +197,7 @@ class ImpDecoder(nn.Module):
         self.register_buffer("win", torch.hann_window(FFT), persistent=False)
 
     def trunk(self, latent: Tensor) -> Spectra:
-        """latent [B, T, 64] -> log magnitude and phase (radians), both [B, 4T, 2*961]: mid bins, then side bins."""
+        """latent [B, T, 64] -> log magnitude, phase (rad), each [B, 4T, 2*961], mid then side."""
         y = self.inp(latent.transpose(1, 2)).transpose(1, 2).float()
         for block in self.coarse:
             y = block(y)
@@ -196,14 +209,14 @@ class ImpDecoder(nn.Module):
         return self.level(y), self.phase(y)
 
     def synth(self, spectra: Spectra) -> Tensor:
-        """Log magnitude and phase -> audio [B, 2, T*1920] by inverse STFT and overlap-add (FFT 1920, step 480)."""
+        """Log magnitude and phase -> audio [B, 2, T*1920]: inverse STFT 1920/480, overlap-add."""
         level, phase = spectra
         b, n, _ = level.shape
         with torch.autocast(level.device.type, enabled=False):
             size = torch.exp(level.float().clamp(max=6.0)).view(b, n, 2, BINS)
             s = torch.polar(size, phase.float().view(b, n, 2, BINS))
-            frames = (torch.fft.irfft(s, FFT) * self.win).transpose(1, 2).reshape(b, 2, n, FFT // STEP, STEP)
-            y = overlap_add(frames) / 1.5
+            frames = (torch.fft.irfft(s, FFT) * self.win).transpose(1, 2)
+            y = overlap_add(frames.reshape(b, 2, n, FFT // STEP, STEP)) / 1.5
         return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], dim=1)
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -214,11 +227,12 @@ class ImpDecoder(nn.Module):
     def decode_loop(self, latent: Tensor) -> Tensor:
         """A whole circular latent [B, T, 64] -> audio [B, 2, T*1920] with the context wrapped."""
         edge = MARGIN * HOP
-        return self(wrapped(latent, MARGIN, 1))[..., edge:-edge]
+        audio: Tensor = self(wrapped(latent, MARGIN, 1))
+        return audio[..., edge:-edge]
 
 
 def overlap_add(frames: Tensor) -> Tensor:
-    """[B, 2, N, R, step] -> [B, 2, N*step]: windows of R steps, one step apart, centred on their step."""
+    """[B, 2, N, R, step] -> [B, 2, N*step]: windows of R steps, one step apart, centred."""
     b, c, n, r, step = frames.shape
     y = torch.zeros(b, c, n + r - 1, step, dtype=frames.dtype, device=frames.device)
     for i in range(r):
@@ -228,7 +242,7 @@ def overlap_add(frames: Tensor) -> Tensor:
 
 
 def _margin() -> int:
-    """Latent frames of context that one frame of decoded audio depends on, each side, from the layers' reach."""
+    """Latent frames that a decoded frame depends on, each side: the sum of the layers' reach."""
     with torch.device("meta"):
         decoder = ImpDecoder()
     coarse = 1 + sum(cast(ConvNeXt, block).reach for block in decoder.coarse)
@@ -240,27 +254,27 @@ def _margin() -> int:
 MARGIN = _margin()
 
 
-# ---------------------------------------------------------------------------------------------- flow model
+# ------------------------------------------------------------------------------------ flow model
 
-WIDTH, DEPTH, HEADS, INNER, PATCH = 256, 8, 4, 704, 2
-_HALF = WIDTH // HEADS // 2
+WIDTH, DEPTH, HEADS, INNER, PATCH = 256, 8, 4, 512, 2
+_PLANES = WIDTH // HEADS // 2
 BAR_FEATURES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Fourier features of the position in the bar (64: a 64th note)."""
 LOOP_FEATURES = (1, 2, 3, 4, 8)
 ROTARY_BAR = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24)
-"""Rotations a bar; with ROTARY_LOOP one for each of a head's 32 planes. All whole, so that the loop closes."""
+"""Turns a bar; with ROTARY_LOOP one for each of a head's 32 planes. Whole: the loop closes."""
 ROTARY_LOOP = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 12, 16)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position: x [B, H, S, 2*planes] by angles whose cosines and sines are [B, 1, S, planes]."""
-    a, b = x.chunk(2, dim=-1)
+    """Rotary position: x [B, S, H, 64], planes (i, i+32), by angles with cos, sin [B, S, 1, 32]."""
+    a, b = x[..., :_PLANES], x[..., _PLANES:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
     """x over its root mean square along the last axis, times gain."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * gain
+    return x * (torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * gain)
 
 
 class Block(nn.Module):
@@ -268,9 +282,9 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
-        self.proj = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.gate = nn.Linear(WIDTH, 2 * INNER, bias=False)
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4))
+        self.gate = nn.Linear(WIDTH, INNER, bias=False)
+        self.up = nn.Linear(WIDTH, INNER, bias=False)
         self.down = nn.Linear(INNER, WIDTH, bias=False)
         self.table = nn.Parameter(torch.zeros(6, WIDTH))
         self.q_gain = nn.Parameter(torch.ones(WIDTH // HEADS))
@@ -278,20 +292,34 @@ class Block(nn.Module):
         nn.init.normal_(self.proj.weight, std=0.002)
         nn.init.normal_(self.down.weight, std=0.002)
 
-    def forward(self, x: Tensor, mod: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
-        """x [B, S, 256], mod [B, 6, 256], cos and sin [B, 1, S, 32], keep bool [B, 1, 1, S] or None."""
-        b, n, _ = x.shape
-        shift1, scale1, gate1, shift2, scale2, gate2 = (mod + self.table)[:, :, None].unbind(1)
-        y = F.layer_norm(x, (WIDTH,)) * (1 + scale1) + shift1
-        qkv = self.qkv(y).reshape(b, n, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        q = rotate(rms_norm(qkv[0], self.q_gain), cos, sin)
-        k = rotate(rms_norm(qkv[1], self.k_gain), cos, sin)
-        v = qkv[2]
-        y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=keep)
-        x = x + (1 + gate1) * self.proj(y.transpose(1, 2).reshape(b, n, WIDTH))
-        y = F.layer_norm(x, (WIDTH,)) * (1 + scale2) + shift2
-        a, c = self.gate(y).chunk(2, dim=-1)
-        return cast(Tensor, x + (1 + gate2) * self.down(F.silu(a) * c))
+    def heads(self, x: Tensor) -> Tensor:
+        """[B, S, 256] -> [B, S, 4, 64]."""
+        return x.reshape(x.shape[0], -1, HEADS, WIDTH // HEADS)
+
+    def forward(
+        self, x: Tensor, mod: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None
+    ) -> Tensor:
+        """x [B, S, 256]; mod [B, 6, 256]; cos, sin [B, S, 1, 32]; keep [B, 1, 1, S] or None."""
+        m = mod + self.table
+        y = F.layer_norm(x, (WIDTH,)) * (1 + m[:, 1:2]) + m[:, 0:1]
+        v = self.heads(self.v(y))
+        q = rotate(rms_norm(self.heads(self.q(y)), self.q_gain), cos, sin).to(v.dtype)
+        k = rotate(rms_norm(self.heads(self.k(y)), self.k_gain), cos, sin).to(v.dtype)
+        y = attend(q, k, v, keep)
+        x = x + (1 + m[:, 2:3]) * self.proj(y)
+        y = F.layer_norm(x, (WIDTH,)) * (1 + m[:, 4:5]) + m[:, 3:4]
+        return cast(Tensor, x + (1 + m[:, 5:6]) * self.down(F.silu(self.gate(y)) * self.up(y)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+    """Attention over all positions: [B, S, H, 64] each -> [B, S, H*64]."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if torch.compiler.is_exporting():
+        weight = torch.softmax(q @ (k * (WIDTH // HEADS) ** -0.5).transpose(-1, -2), dim=-1)
+        y = weight @ v
+    else:
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    return y.transpose(1, 2).flatten(2)
 
 
 class ImpFlow(nn.Module):
@@ -327,23 +355,31 @@ class ImpFlow(nn.Module):
         self.register_buffer(name, value.float(), persistent=False)
 
     def positions(self, phase: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """phase [B, T, 2] -> Fourier features [B, T, 34] and rotary cosines and sines [B, 1, T/2, 32]."""
+        """phase [B, T, 2] -> Fourier features [B, T, 34], rotary cos and sin [B, T/2, 1, 32]."""
         bar, loop = phase[..., :1], phase[..., 1:]
         turn = torch.cat([bar * self.bar_features, loop * self.loop_features], dim=-1)
         angle = 2 * math.pi * (turn - turn.floor())
         b, t, _ = phase.shape
         token = phase.reshape(b, t // PATCH, PATCH, PHASE).mean(2)
-        spin = torch.cat([token[..., :1] * self.rotary_bar, token[..., 1:] * self.rotary_loop], dim=-1)
-        spin = (2 * math.pi * (spin - spin.floor()))[:, None]
+        bar, loop = token[..., :1], token[..., 1:]
+        spin = torch.cat([bar * self.rotary_bar, loop * self.rotary_loop], dim=-1)
+        spin = (2 * math.pi * (spin - spin.floor()))[:, :, None]
         return torch.cat([angle.sin(), angle.cos()], dim=-1), spin.cos(), spin.sin()
 
     def forward(
-        self, x: Tensor, t: Tensor, hint: Tensor, phase: Tensor, cond: Tensor, keep: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        hint: Tensor,
+        phase: Tensor,
+        cond: Tensor,
+        keep: Tensor | None = None,
     ) -> Tensor:
         """-> v [B, T, 64].
 
-        x [B, T, 64] noisy latent (T even); t [B]; hint [B, T, 65]: source latent and strength 0..1 (all zeros: none);
-        phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`; keep bool [B, T/2] marks real tokens (training).
+        x [B, T, 64] noisy latent (T even); t [B]; hint [B, T, 65] source latent and strength 0..1
+        (all zeros: none); phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`;
+        keep bool [B, T/2] marks real tokens where rows of several lengths share a batch (training).
         """
         b, n, _ = x.shape
         features, cos, sin = self.positions(phase.float())
@@ -355,18 +391,22 @@ class ImpFlow(nn.Module):
         mask = None if keep is None else keep[:, None, None]
         for block in self.blocks:
             y = block(y, mod, cos, sin, mask)
-        shift, scale = self.final(e)[:, None].chunk(2, dim=-1)
-        y = F.layer_norm(y, (WIDTH,)) * (1 + scale) + shift
+        m = self.final(e).view(b, 2, WIDTH)
+        y = F.layer_norm(y, (WIDTH,)) * (1 + m[:, 1:2]) + m[:, 0:1]
         return cast(Tensor, self.out(y)).reshape(b, n, CHANNELS)
 
 
-# ------------------------------------------------------------------------------------------------- weights
+# --------------------------------------------------------------------------------------- weights
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def _filled(module: _Module, tensors: dict[str, Tensor], prefix: str) -> _Module:
-    own = {name[len(prefix) :]: value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    own = {
+        name.removeprefix(prefix): value.float()
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
     module.load_state_dict(own, strict=True)
     return module.eval().requires_grad_(False)
 

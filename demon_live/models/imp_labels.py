@@ -1,9 +1,10 @@
-"""imp's conditioning: labels in, arrays out. Pure numpy, so that an onnx-only process need not import torch.
+"""imp's conditioning: labels in, arrays out. Pure numpy: an onnx-only process needs no torch.
 
     tags {name: weight}, key, bpm, bars, frames  ->  cond float32 [D], phase float32 [T, 2]
 
-The vocabulary (tags, keys, synonyms) lives in engines/imp/tags.toml; its order is the layout of `cond` and is
-frozen with the weights. Free text is parsed elsewhere (models/conditioning.py) into the tags used here.
+The vocabulary (tags, keys, synonyms) lives in engines/imp/tags.toml; its order is the layout of
+`cond` and is frozen with the weights. Free text is parsed elsewhere (models/conditioning.py) into
+the tags used here.
 Thread contract: everything here is pure; `Vocabulary` is frozen.
 """
 
@@ -35,7 +36,14 @@ _KEY, _MODE, _TEMPO, _BARS = MAX_TAGS, MAX_TAGS + 12, MAX_TAGS + 16, MAX_TAGS + 
 _NOTES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _SIGNS = {"": 0, "#": 1, "♯": 1, "s": 1, "b": -1, "♭": -1}
 _KEY_PATTERN = re.compile(r"^\s*([a-g])([#♯b♭s]?)\s*[-_ ]?\s*([a-z]*)\s*$", re.IGNORECASE)
-_MODE_WORDS = {"": "minor", "m": "minor", "min": "minor", "aeolian": "minor", "maj": "major", "ionian": "major"}
+_MODE_WORDS = {
+    "": "minor",
+    "m": "minor",
+    "min": "minor",
+    "aeolian": "minor",
+    "maj": "major",
+    "ionian": "major",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Vocabulary:
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """Read engines/imp/tags.toml. Raises ValueError when it names a tag twice or a synonym of no tag."""
+    """Read engines/imp/tags.toml. ValueError: a tag named twice, or a synonym of no tag."""
     with path.open("rb") as file:
         table = tomllib.load(file)
     groups = {name: tuple(words) for name, words in table["tags"].items()}
@@ -75,7 +83,7 @@ def _weights(target: str | list[str] | dict[str, float]) -> dict[str, float]:
 
 
 def parse_key(text: str, modes: tuple[str, ...]) -> tuple[int, int]:
-    """'F# minor', 'Ebm', 'a dorian', 'C' (minor when no mode is named) -> (pitch class 0..11, index of the mode).
+    """'F# minor', 'Ebm', 'a dorian', 'C' (then minor) -> (pitch class 0..11, index of the mode).
 
     Raises ValueError for anything else.
     """
@@ -97,11 +105,14 @@ def loop_frames(bars: float, bpm: float, beats: int = 4) -> int:
     return 2 * max(1, math.ceil(seconds * FRAME_HZ / 2 - 1e-9))
 
 
-def loop_phase(bars: float, bpm: float, frames: int, *, beats: int = 4, offset: float = 0.0) -> Floats:
-    """Musical position of each frame -> float32 [T, 2]: bars since the loop began, loops since it began.
+def loop_phase(
+    bars: float, bpm: float, frames: int, *, beats: int = 4, offset: float = 0.0
+) -> Floats:
+    """Musical position of each frame -> float32 [T, 2]: bars and loops since the loop began.
 
-    Neither is wrapped; the model only uses them modulo one, so a loop of whole bars is circular: what lies past
-    its end has the same position as its beginning. `offset` (bars) is the position of frame 0.
+    Neither is wrapped; the model only uses them modulo one, so a loop of whole bars is circular:
+    what lies past its end has the same position as its beginning. `offset` (bars) is the position
+    of frame 0.
     """
     position = offset + np.arange(frames, dtype=np.float64) * bpm / (60.0 * beats * FRAME_HZ)
     return np.stack([position, position / bars], axis=-1).astype(np.float32)
@@ -115,10 +126,10 @@ def condition(
     bpm: float | None = None,
     bars: float | None = None,
 ) -> Floats:
-    """Labels -> condition vector float32 [D]; what is not named stays unsaid (the model then chooses).
+    """Labels -> condition vector float32 [D]; what is not named is left to the model.
 
-    Linear in the tag weights, so blending two prompts is blending two vectors. All zeros is the null condition.
-    Raises ValueError for an unknown tag or key.
+    Linear in the tag weights, so blending two prompts is blending two vectors. All zeros is the
+    null condition. Raises ValueError for an unknown tag or key.
     """
     vector = np.zeros(COND, dtype=np.float32)
     for tag, weight in (tags or {}).items():
