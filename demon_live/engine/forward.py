@@ -1,0 +1,119 @@
+"""From slots to one batched velocity call and back to one velocity per slot.
+
+Rows are laid out as: the first condition of every slot, then further conditions, then negative
+ones. Merging is vectorised over slots; the loop is over the (few) conditions of one slot.
+
+Threads: pure, but for what the model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demon_live.core import Floats
+from demon_live.engine.shared import Snapshot
+from demon_live.engine.slots import Row, Slot, VelocityModel, active_conditions
+from demon_live.errors import EngineError
+
+__all__ = ["Plan", "call", "lay_out", "merge"]
+
+
+@dataclass(slots=True)
+class Plan:
+    """The rows of a call. owner: per row, the index of its slot. first: rows 0..slots-1.
+
+    extra: per level j, (slot indices, row indices, weights) of the slots that have a j-th further
+    condition. negative: (slot indices, row indices).
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    extra: list[tuple[list[int], list[int], list[Floats | float]]] = field(default_factory=list)
+    negative: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+
+
+def _row(
+    slot: Slot, condition: Any, snapshot: Snapshot,
+    kind: Literal["positive", "negative"] = "positive",
+) -> Row:
+    deck = slot.request.deck
+    return Row(
+        slot.request, condition, slot.k, slot.steps, float(slot.times[slot.k]), deck, slot.id,
+        kind, snapshot.model_lanes(deck, slot.request.frames),
+    )
+
+
+def lay_out(slots: Sequence[Slot], snapshot: Snapshot, negatives: Sequence[int]) -> Plan:
+    """The rows for the next step of `slots`; negatives: indices of those with a second pass."""
+    plan = Plan()
+    for index, slot in enumerate(slots):
+        plan.rows.append(_row(slot, slot.request.condition, snapshot))
+        plan.owner.append(index)
+    for index, slot in enumerate(slots):
+        for level, (condition, weight) in enumerate(active_conditions(slot)):
+            if level == len(plan.extra):
+                plan.extra.append(([], [], []))
+            owners, places, weights = plan.extra[level]
+            owners.append(index)
+            places.append(len(plan.rows))
+            weights.append(weight)
+            plan.rows.append(_row(slot, condition, snapshot))
+            plan.owner.append(index)
+    for index in negatives:
+        plan.negative[0].append(index)
+        plan.negative[1].append(len(plan.rows))
+        plan.rows.append(_row(slots[index], slots[index].request.negative, snapshot, "negative"))
+        plan.owner.append(index)
+    return plan
+
+
+def call(model: VelocityModel, x: Tensor, plan: Plan) -> Tensor:
+    """The velocities of all rows, float32 [B, T, C], from one call of the model."""
+    batch = x
+    if len(plan.rows) != len(x):
+        batch = x.index_select(0, torch.tensor(plan.owner, device=x.device))
+    t = torch.tensor([row.t for row in plan.rows], dtype=torch.float32).to(x.device)
+    v = torch.as_tensor(model.velocity(batch, t, plan.rows))
+    if v.shape != batch.shape:
+        raise EngineError(
+            f"the model answered {tuple(v.shape)} to a batch of {tuple(batch.shape)}",
+            hint="velocity must have the shape of x",
+        )
+    return v.to(device=x.device, dtype=torch.float32)
+
+
+def _curves(weights: Sequence[Floats | float], frames: int) -> Tensor:
+    """Weights as float32 [n, 1, 1] or [n, T, 1]."""
+    if all(np.ndim(w) == 0 for w in weights):
+        return torch.tensor([float(w) for w in weights], dtype=torch.float32)[:, None, None]
+    curves = [np.asarray(weight, dtype=np.float32) for weight in weights]
+    stacked = np.stack([np.broadcast_to(curve, (frames,)) for curve in curves])
+    return torch.from_numpy(stacked)[:, :, None]
+
+
+def merge(v: Tensor, plan: Plan, slots: int) -> Tensor:
+    """One velocity per slot, [slots, T, C]: v = sum_i w_i v_i / max(sum_i w_i, 1e-8) per frame.
+
+    The first condition has weight 1. Slots with one condition keep the bits of their row.
+    """
+    first = v[:slots]
+    if not plan.extra:
+        return first
+    frames = v.shape[1]
+    touched = plan.extra[0][0]
+    index = torch.tensor(touched, device=v.device)
+    total = torch.ones((slots, frames, 1), dtype=torch.float32, device=v.device)
+    result = first.clone()
+    for owners, places, weights in plan.extra:
+        at = torch.tensor(owners, device=v.device)
+        weight = _curves(weights, frames).to(v.device)
+        result.index_add_(0, at, weight * v.index_select(0, torch.tensor(places, device=v.device)))
+        total.index_add_(0, at, weight.expand(-1, frames, 1))
+    mean = result.index_select(0, index) / total.index_select(0, index).clamp_min(1e-8)
+    return result.index_copy_(0, index, mean)

@@ -1,0 +1,341 @@
+"""The ring: generations in flight, one batched solver step of all of them a tick.
+
+    submit / on_admit -> mailbox -> slot -> S ticks, one step each -> Generation
+    share             -> shared state -> one snapshot a tick, read by every step
+
+A slot is admitted each S / D ticks (D slots, S steps), so completions come evenly. What a tick
+reads is one immutable snapshot, and a generation carries the version that each of its steps saw:
+latency is a fact that tests assert. Generations of a dead epoch never come out.
+
+Threads: all methods belong to one thread, the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from demon_live.core import Floats, Generation, Request, SlotStatus
+from demon_live.engine import rng
+from demon_live.engine.admission import Clock, Desk, Desks
+from demon_live.engine.bucket import Bucket
+from demon_live.engine.check import check_request
+from demon_live.engine.dcw import Dcw
+from demon_live.engine.schedule import timesteps
+from demon_live.engine.shared import SharedState
+from demon_live.engine.slots import Slot, VelocityModel
+from demon_live.errors import UsageError
+
+__all__ = ["Ring"]
+
+
+class Ring:
+    """D slots of S steps over a model.
+
+    model: anything with `velocity(x [B, T, C], t [B], rows) -> [B, T, C]`. shift: of requests that
+    name none. on_admit: asked for a deck's request at the very tick that admits it, when its
+    mailbox is empty; None = nothing to play. dcw: wavelet correction, off by default. parity: the
+    staircase of start levels of the DEMON engine, for comparison.
+
+    Counters: tick_number (ticks done), dropped (generations that were not finite), stale (requests
+    of dead epochs), version (of the shared state).
+    """
+
+    def __init__(
+        self, model: VelocityModel, *, steps: int = 8, depth: int = 4, shift: float = 3.0,
+        device: str | torch.device = "cpu", on_admit: Callable[[str], Request | None] | None = None,
+        dcw: Dcw | None = None, parity: bool = False, noise_bytes: int = 96 << 20,
+    ) -> None:
+        timesteps(steps, 1.0, shift)
+        self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
+        self.on_admit = on_admit
+        self.tick_number = self.dropped = self.stale = 0
+        self._device = torch.device(device)
+        self._dcw, self._parity = dcw, parity
+        self._noise = rng.NoiseCache(self._device, noise_bytes)
+        self._shared = SharedState()
+        self._clock = Clock(steps, depth)
+        self._desks = Desks()
+        self._buckets: dict[tuple[int, int], Bucket] = {}
+        self._finished: list[tuple[int, Generation]] = []
+        self._serial = 0
+
+    # -- what goes in --------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> Request | None:
+        """Put a request into its deck's mailbox; the latest wins. Returns the one it replaced.
+
+        A request of a dead epoch is counted in `stale` and forgotten. One of an epoch to come may
+        fly beside the present one, which ends with `new_epoch`. Raises ScoreError for a request
+        that cannot be played.
+        """
+        desk = self._desks.enlist(request.deck)
+        if request.epoch < desk.epoch:
+            self.stale += 1
+            return None
+        self._check(desk, request)
+        desk.mailbox, old = request, desk.mailbox
+        return old
+
+    def _check(self, desk: Desk, request: Request) -> None:
+        check_request(request, self.steps, self.shift)
+        self._shared.fits(request.deck, request.frames)
+        desk.frames[request.epoch] = request.frames
+        desk.channels = request.channels
+
+    def share(self, name: str, value: object, deck: str | None = None) -> None:
+        """Set a control of class step from the next tick on: a number, float32 [T], or None.
+
+        A deck's own value wins over the common one; None removes the value. `energy` also takes
+        one value per channel, [C] (or [1, C], to be certain where T = C). A curve serves loops of
+        its own length. Raises ScoreError for a wrong name, length or a value that is not finite.
+
+        blend: absent, the solver is Euler's; present, it is the paper's re-noising with the source
+        blended in (`solver.blended`), from the next step on, also for slots in flight. Without a
+        source, it blends towards zeros.
+        """
+        self._shared.write(
+            name, value, deck, self._desks.lengths(deck), self._desks.channels(deck))
+
+    def prepare(self, deck: str, epoch: int, frames: int) -> None:
+        """Announce the T of an epoch to come, so that its curves can be shared ahead of it."""
+        self._desks.enlist(deck).frames[epoch] = frames
+
+    def enlist(self, deck: str, weight: float = 1.0) -> None:
+        """Make a deck known (for `on_admit`) and set its share of admissions; 0 = none."""
+        self._desks.enlist(deck).weight = max(0.0, weight)
+
+    def dismiss(self, deck: str) -> None:
+        """Forget a deck: its slots are freed, its mailbox and its shared values are gone."""
+        self._free(lambda slot: slot.request.deck == deck)
+        self._desks.dismiss(deck)
+        self._shared.forget(deck)
+
+    def new_epoch(self, deck: str, epoch: int) -> None:
+        """End all epochs of a deck before `epoch`: their slots are freed at once, none comes out.
+
+        Feedback's history goes with them, and so do curves of lengths that are gone.
+        """
+        desk = self._desks.enlist(deck)
+        if epoch <= desk.epoch:
+            return
+        desk.epoch = epoch
+        desk.history.clear()
+        desk.frames = {e: frames for e, frames in desk.frames.items() if e >= epoch}
+        if desk.mailbox is not None and desk.mailbox.epoch < epoch:
+            desk.mailbox = None
+        self._shared.keep_lengths(deck, set(desk.frames.values()))
+        self._free(lambda slot: slot.request.deck == deck and slot.request.epoch < epoch)
+        if not self.in_flight:
+            self._clock.hasten(self.tick_number)
+
+    def _free(self, dead: Callable[[Slot], bool]) -> None:
+        for bucket in self._buckets.values():
+            bucket.drop([slot for slot in bucket.slots if dead(slot)])
+
+    def resize(self, depth: int) -> None:
+        """Another depth. Slots above it finish first; nothing is lost, and phases stay even."""
+        self.depth = _depth(depth)
+        self._clock.retune(self.steps, self.depth)
+
+    def migrate(
+        self, deck: str, *, denoise: float | None = None, shift: float | None = None
+    ) -> int:
+        """Move the deck's slots in flight to another schedule, at their own step, with one effect
+        on the next tick. Returns how many moved; a request in the mailbox is not touched.
+
+        The generations carry the new values in their requests, and the move counts as a version.
+        """
+        moved = 0
+        with torch.no_grad():
+            for bucket in self._buckets.values():
+                places = [i for i, s in enumerate(bucket.slots) if s.request.deck == deck]
+                if not places:
+                    continue
+                slots = [bucket.slots[i] for i in places]
+                requests = [_changed(slot.request, denoise, shift) for slot in slots]
+                bucket.migrate(places, [
+                    self._times(request, slot.has_source, slot.steps)
+                    for request, slot in zip(requests, slots, strict=True)
+                ])
+                for slot, request in zip(slots, requests, strict=True):
+                    slot.request = request
+                moved += len(places)
+        if moved:
+            self._shared.bump()
+        return moved
+
+    # -- a tick --------------------------------------------------------------------------------
+
+    def tick(self) -> list[Generation]:
+        """Admit what is due, step every slot once, return all finished generations, newest last.
+
+        An error of the model leaves every slot that did not step where it was.
+        """
+        with torch.no_grad():
+            self._admit()
+            snapshot = self._shared.snapshot()
+            for bucket in self._buckets.values():
+                if bucket.slots:
+                    bucket.advance(self.model, snapshot)
+                    self._retire(bucket)
+        self.tick_number += 1
+        done, self._finished = self._finished, []
+        return [generation for _, generation in sorted(done, key=lambda pair: pair[0])]
+
+    def flush(self) -> list[Generation]:
+        """Tick until nothing is in flight and no mailbox holds a request; all that came out."""
+        asked, self.on_admit = self.on_admit, None
+        done: list[Generation] = []
+        try:
+            while self.in_flight or self._desks.waiting():
+                done += self.tick()
+        finally:
+            self.on_admit = asked
+        return done
+
+    def _admit(self) -> None:
+        while self._clock.open(self.tick_number) and self.in_flight < self.depth:
+            request = self._next_request()
+            if request is None:
+                return
+            self._start(request)
+            self._clock.admitted(self.tick_number)
+
+    def _next_request(self) -> Request | None:
+        """The request of the deck whose turn it is, among those that have one."""
+        for desk in self._desks.in_turn():
+            request, desk.mailbox = desk.mailbox, None
+            if request is None and self.on_admit is not None:
+                request = self.on_admit(desk.deck)
+                if request is not None:
+                    self._check(desk, request)
+            if request is None:
+                continue
+            if request.epoch < desk.epoch:
+                self.stale += 1
+                continue
+            self._desks.served(desk)
+            return request
+        return None
+
+    def _start(self, request: Request) -> None:
+        desk = self._desks.enlist(request.deck)
+        source = _with_feedback(request, desk)
+        has_source = source is not None
+        slot = Slot(
+            self._serial, request, self._times(request, has_source, self.steps), has_source,
+            self.tick_number, source,
+        )
+        self._serial += 1
+        shape = (request.frames, request.channels)
+        if shape not in self._buckets:
+            # A shape that nothing uses any more gives its memory back.
+            self._buckets = {k: b for k, b in self._buckets.items() if b.slots}
+            self._buckets[shape] = Bucket(*shape, self._device, self._noise, self._dcw)
+        self._buckets[shape].reserve(self.depth)
+        self._buckets[shape].admit(slot)
+
+    def _times(self, request: Request, has_source: bool, steps: int) -> NDArray[np.float64]:
+        """A request's schedule. Without a source there is nothing to keep: denoise counts as 1."""
+        denoise = request.denoise if has_source else 1.0
+        return timesteps(
+            steps, denoise, self.shift if request.shift is None else request.shift, self._parity)
+
+    def _retire(self, bucket: Bucket) -> None:
+        done = [slot for slot in bucket.slots if slot.done]
+        for slot in sorted(done, key=lambda slot: slot.id):
+            latent = bucket.latent(slot)
+            if not np.isfinite(latent).all():
+                self.dropped += 1
+                continue
+            generation = Generation(
+                latent, slot.request, tuple(slot.versions), slot.born, self.tick_number)
+            self._finished.append((slot.id, generation))
+            desk = self._desks.get(slot.request.deck)
+            if desk is not None:
+                desk.history.appendleft(latent)
+        bucket.drop(done)
+
+    # -- what can be asked ---------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        return self._shared.version
+
+    @property
+    def in_flight(self) -> int:
+        """Slots in the ring, those above a smaller new depth included."""
+        return sum(len(bucket.slots) for bucket in self._buckets.values())
+
+    @property
+    def free(self) -> bool:
+        """Whether the next tick would admit a request."""
+        return self._room() > 0
+
+    def _room(self) -> int:
+        return min(self._clock.count(self.tick_number), self.depth - self.in_flight)
+
+    def wants(self) -> list[str]:
+        """The decks whose requests the next tick would admit: build theirs now, submit, tick."""
+        return [desk.deck for desk in self._desks.in_turn()][: max(0, self._room())]
+
+    def slots(self) -> tuple[SlotStatus, ...]:
+        """What is in flight, oldest first."""
+        slots = sorted(
+            (slot for bucket in self._buckets.values() for slot in bucket.slots),
+            key=lambda slot: slot.id,
+        )
+        return tuple(
+            SlotStatus(s.request.deck, s.k, s.steps, s.request.denoise) for s in slots)
+
+    def preview(self, deck: str) -> Generation | None:
+        """The clean prediction of the deck's most advanced slot, so that a change is heard before
+        its generation is finished. None when no slot of it has made a step, or it is not finite.
+        """
+        found: tuple[Bucket, int] | None = None
+        for bucket in self._buckets.values():
+            for place, slot in enumerate(bucket.slots):
+                if slot.request.deck == deck and slot.row >= 0 and (
+                    found is None or slot.k > found[0].slots[found[1]].k
+                ):
+                    found = bucket, place
+        if found is None:
+            return None
+        bucket, place = found
+        slot = bucket.slots[place]
+        with torch.no_grad():
+            latent = bucket.predictions([place])[0].cpu().numpy()
+        if not np.isfinite(latent).all():
+            return None
+        return Generation(
+            latent, slot.request, tuple(slot.versions), slot.born, self.tick_number - 1)
+
+
+def _depth(depth: int) -> int:
+    if depth < 1:
+        raise UsageError(f"a ring holds at least 1 generation, not {depth}", hint="depth 4")
+    return depth
+
+
+def _changed(request: Request, denoise: float | None, shift: float | None) -> Request:
+    return replace(
+        request, denoise=request.denoise if denoise is None else denoise,
+        shift=request.shift if shift is None else shift,
+    )
+
+
+def _with_feedback(request: Request, desk: Desk) -> Floats | None:
+    """(1 - f) source + f (the n-th last generation, or the oldest of those there are)."""
+    if request.feedback == 0.0 or not desk.history:
+        return request.source
+    earlier = desk.history[min(request.feedback_depth, len(desk.history)) - 1]
+    if earlier.shape != (request.frames, request.channels):
+        return request.source
+    f = np.float32(request.feedback)
+    own = np.zeros_like(earlier) if request.source is None else request.source
+    return np.asarray((1 - f) * own + f * earlier, dtype=np.float32)

@@ -1,0 +1,179 @@
+"""One solver step of all slots, as coefficient curves.
+
+Every step of ENGINE.md 3 is linear in the tensors of a slot once the model has spoken, so a step is
+
+    x' = a x + b v + c z + d source + e target
+
+with five coefficient curves per slot, [n, 1] or [n, T], computed here in float64 from the slot's
+two levels and its lanes. Tensors see only that one expression: no branch depends on data, all
+slots share one call, slots with and without a blend curve mix freely, and an absent control has
+coefficients that leave the bits of the others alone (times 1, plus 0). The identities that the
+tests assert are exact: b = 0 where a frame is pinned, and d or e = 1 at the end.
+
+Notation: t = t_k, u = t_{k+1}, s velocity scale, m mask (1 = new), w morph in effect, c blend.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = [
+    "Curve", "Lanes", "Mix", "apply", "birth", "blended", "clean", "euler", "mask_in", "reproject",
+    "step",
+]
+
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Coefficients of x, v, z, source and target; each float64 [n, 1] or [n, T]."""
+
+    x: Curve
+    v: Curve
+    z: Curve
+    source: Curve
+    target: Curve
+
+    def where(self, flag: NDArray[np.bool_], other: Mix) -> Mix:
+        """This mix for the rows with a flag ([n, 1]), `other` for the rest."""
+        return Mix(
+            np.where(flag, self.x, other.x), np.where(flag, self.v, other.v),
+            np.where(flag, self.z, other.z), np.where(flag, self.source, other.source),
+            np.where(flag, self.target, other.target),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """What a step reads. t, u: float64 [n, 1]. Curves: [n, 1] or [n, T]; blended: bool [n, 1]."""
+
+    t: Curve
+    u: Curve
+    velocity: Curve
+    noise: Curve
+    morph: Curve
+    mask: Curve
+    blend: Curve
+    blended: NDArray[np.bool_]
+
+
+def clean(lanes: Lanes) -> Mix:
+    """The prediction of the clean latent, after mask and morph.
+
+    x0 = x - t s v;  x0 <- m x0 + (1 - m) source;  x0 <- (1 - w) x0 + w target
+    """
+    m, w = lanes.mask, lanes.morph
+    keep = (1.0 - w) * m
+    zero = np.zeros_like(keep)
+    return Mix(keep, -(keep * (lanes.t * lanes.velocity)), zero, (1.0 - w) * (1.0 - m), w + zero)
+
+
+def euler(lanes: Lanes, x0: Mix) -> Mix:
+    """x' = x + (u - t) s v + u n z + (1 - u / t) (x0 - (x - t s v)).
+
+    The last term carries what mask and morph changed in the prediction x0; it is the Euler step
+    along (x - x0) / t, written so that nothing changed is exactly nothing added. n: noise curve.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(lanes.t > 0.0, 1.0 - lanes.u / lanes.t, 1.0)
+    plain = -(lanes.t * lanes.velocity)
+    return Mix(
+        1.0 + gain * (x0.x - 1.0),
+        (lanes.u - lanes.t) * lanes.velocity + gain * (x0.v - plain),
+        lanes.u * lanes.noise,
+        gain * x0.source,
+        gain * x0.target,
+    )
+
+
+def anchored(lanes: Lanes, x0: Mix) -> Mix:
+    """c x0 + (1 - c) source: the prediction, pulled to the source frame by frame."""
+    c = lanes.blend
+    return Mix(c * x0.x, c * x0.v, c * x0.z, c * x0.source + (1.0 - c), c * x0.target)
+
+
+def blended(lanes: Lanes, x0: Mix) -> Mix:
+    """x' = u z + (1 - u) (c x0 + (1 - c) source), on the last step too (DEMON, mechanism 3).
+
+    c = 1 is the plain SDE step, c = 0 ends on the source exactly. The noise curve has no part in
+    it: all of the noise is fresh already.
+    """
+    pulled, rest = anchored(lanes, x0), 1.0 - lanes.u
+    return Mix(
+        rest * pulled.x, rest * pulled.v, lanes.u + np.zeros_like(pulled.x),
+        rest * pulled.source, rest * pulled.target,
+    )
+
+
+def step(lanes: Lanes) -> tuple[Mix, Mix]:
+    """(the next x, the clean prediction that it heads for): per row blended or Euler."""
+    x0 = clean(lanes)
+    flag = lanes.blended
+    return blended(lanes, x0).where(flag, euler(lanes, x0)), anchored(lanes, x0).where(flag, x0)
+
+
+def mask_in(t: Curve, mask: Curve) -> Mix:
+    """x <- m x + (1 - m) (t n + (1 - t) source), before the model; n, a fixed noise, is in z."""
+    rest = 1.0 - mask
+    return Mix(mask, np.zeros_like(mask), rest * t, rest * (1.0 - t), np.zeros_like(mask))
+
+
+def birth(start: float, init: Curve | None, has_source: bool) -> tuple[Curve, Curve]:
+    """Coefficients ([1] or [T]) of noise and source in the first x of a slot.
+
+    init curve c: c noise + (1 - c) source; else t_0 noise + (1 - t_0) source; no source: noise.
+    """
+    level = np.array([start]) if init is None else init
+    if not has_source:
+        return np.ones(1), np.zeros(1)
+    return level, 1.0 - level
+
+
+def reproject(old: Curve, new: Curve) -> tuple[Curve, Curve, Curve]:
+    """Coefficients of x, the clean prediction x0 and fresh noise that move x from level old to new.
+
+    Downward: e = (x - (1 - old) x0) / old;  x <- new e + (1 - new) x0.
+    Upward: x <- new z + (1 - new) x0 with counter-based z. Equal levels leave x alone.
+    """
+    down = (new < old) & (old > 0.0)
+    up = new > old
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(down, new / old, 1.0)
+    x = np.where(up, 0.0, ratio)
+    x0 = np.where(up, 1.0 - new, np.where(down, (1.0 - new) - ratio * (1.0 - old), 0.0))
+    return x, x0, np.where(up, new, 0.0)
+
+
+def _on(curve: Curve, like: Tensor) -> Tensor:
+    """A coefficient curve as float32 [n, 1, 1] or [n, T, 1] on the device of `like`."""
+    return torch.from_numpy(curve.astype(np.float32)[:, :, None]).to(like.device, non_blocking=True)
+
+
+def apply(
+    mix: Mix, x: Tensor, v: Tensor | None, z: Tensor | None, source: Tensor | None,
+    target: Tensor | None, out: Tensor,
+) -> Tensor:
+    """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
+
+    Terms whose tensor is None are left out: the caller knows from the coefficients, on the host,
+    that they are zero everywhere, and adding zeros would change no bit. Products and sums are
+    separate operations: a fused one rounds differently from kernel to kernel, and a slot's bits
+    must not depend on the shape of its neighbours' lanes.
+    """
+    base: Tensor = x
+    if not np.all(mix.x == 1.0):
+        base = torch.mul(x, _on(mix.x, x), out=out)
+    for tensor, curve in (
+        (v, mix.v), (z, mix.z), (source, mix.source), (target, mix.target),
+    ):
+        if tensor is not None:
+            base = torch.add(base, tensor * _on(curve, x), out=out)
+    return base if base is out else out.copy_(base)
