@@ -1,0 +1,262 @@
+"""Sound and counters that outlive a process: plain mmap'ed files, and the ring inside the audio process.
+
+    LoopRing   the PCM of one deck's stage: the engine writes ahead of the playhead, the mixer reads
+    Bus        numbers of the audio process that everybody may read: playhead, dry count, peaks
+    PcmRing    mixed sound between the feeder thread and the audio callback
+
+Plain files, not multiprocessing.shared_memory: on Python 3.11 a child that attaches to a segment by
+name unlinks it when it exits, and the sound must survive exactly such an exit.
+
+Threads and processes: one writer per LoopRing stretch and per Bus field, any number of readers; PcmRing
+has one producer and one consumer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demon_live.core import RATES, Floats
+from demon_live.errors import FileError
+
+__all__ = ["Bus", "LoopRing", "PcmRing"]
+
+_FRAME = 8  # bytes of one stereo float32 sample
+
+
+def _map(path: Path, size: int | None) -> mmap.mmap:
+    """The file at `path` in memory; created with `size` zero bytes when a size is given."""
+    try:
+        if size is None:
+            fd = os.open(path, os.O_RDWR)
+        else:
+            part = path.with_name(path.name + ".part")
+            fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.ftruncate(fd, size)
+            # Readers never see a file of the wrong length; readers of an older file keep theirs.
+            os.replace(part, path)
+        try:
+            return mmap.mmap(fd, 0)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot map {path}: {error}", hint="is the runtime folder full or gone?") from error
+
+
+class LoopRing:
+    """The PCM of one deck's stage. audio: float32 [samples, 2], mapped; index = position in the loop.
+
+    Readers may see a window half written: windows are placed ahead of the playhead, so nobody
+    listens there. If the writer dies, the last good loop stays.
+    """
+
+    def __init__(self, path: Path, memory: mmap.mmap) -> None:
+        self.path = path
+        self._memory = memory
+        # frombuffer, not np.memmap: slices of the memmap class cost ten times as much.
+        self.audio: Floats = np.frombuffer(memory, np.float32).reshape(-1, 2)
+
+    @classmethod
+    def create(cls, path: str | Path, samples: int) -> LoopRing:
+        """A silent loop of `samples` samples at `path`; an older file there is replaced."""
+        if samples < 1:
+            raise ValueError(f"a loop needs at least one sample, not {samples}")
+        return cls(Path(path), _map(Path(path), samples * _FRAME))
+
+    @classmethod
+    def open(cls, path: str | Path) -> LoopRing:
+        """The loop that another process created. Raises FileError."""
+        memory = _map(Path(path), None)
+        if len(memory) % _FRAME:
+            memory.close()
+            raise FileError(f"{path} is not a loop: {len(memory)} bytes")
+        return cls(Path(path), memory)
+
+    @property
+    def samples(self) -> int:
+        """Length of the loop."""
+        return len(self.audio)
+
+    def write(self, start: int, audio: Floats) -> None:
+        """Puts float32 [n, 2] at positions start, start + 1, ... of the loop, cyclic; n <= samples."""
+        n = len(audio)
+        if n > self.samples:
+            raise ValueError(f"{n} samples do not fit a loop of {self.samples}")
+        start %= self.samples
+        first = min(n, self.samples - start)
+        self.audio[start : start + first] = audio[:first]
+        self.audio[: n - first] = audio[first:]
+
+    def read(self, start: int, n: int) -> Floats:
+        """A copy of n <= samples samples from position `start` on, cyclic: float32 [n, 2]."""
+        start %= self.samples
+        first = min(n, self.samples - start)
+        return np.concatenate((self.audio[start : start + first], self.audio[: n - first]))
+
+    def close(self) -> None:
+        """Lets go of the mapping. The file stays."""
+        self.audio = np.zeros((1, 2), np.float32)
+        # A view that somebody still holds keeps the mapping until it goes.
+        with suppress(BufferError):
+            self._memory.close()
+
+    def unlink(self) -> None:
+        """Removes the file; those who have it open keep reading it."""
+        self.path.unlink(missing_ok=True)
+
+
+class _Int:
+    """A field of the bus: an int64."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __get__(self, bus: Bus, kind: type[Bus] | None = None) -> int:
+        value: int = bus._ints[self.index]
+        return value
+
+    def __set__(self, bus: Bus, value: int) -> None:
+        bus._ints[self.index] = value
+
+
+class _Float:
+    """A field of the bus: a float64."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __get__(self, bus: Bus, kind: type[Bus] | None = None) -> float:
+        value: float = bus._floats[self.index]
+        return value
+
+    def __set__(self, bus: Bus, value: float) -> None:
+        bus._floats[self.index] = value
+
+
+class Bus:
+    """What the audio process says about itself. Samples count on the output timeline at 48 kHz.
+
+    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines that
+    Python runs on such a store is seen whole or not at all. Fields are NOT consistent with each other:
+    where two must agree they are folded into one (`t0` instead of a pair of sample and time).
+    Writers: mixed..bad and peaks the feeder thread; played..failures and clocks the audio callback; the
+    rest the health loop of the audio process.
+    """
+
+    SIZE = 4096
+    MAGIC = 0x64656D6F6E313030
+
+    mixed = _Int(1)  # everything before this sample is decided: later edits cannot touch it
+    blocks = _Int(2)  # blocks mixed
+    bad = _Int(3)  # samples that were not finite (or absurd) and became silence
+    ahead = _Int(4)  # samples that the feeder tries to keep mixed ahead of the device
+    played = _Int(8)  # samples handed to the device: the playhead, but for the device's latency
+    dry = _Int(9)  # callbacks that found too little
+    dry_samples = _Int(10)  # samples that were missing; the timeline waits for them, it never skips
+    underruns = _Int(11)  # underflows that PortAudio reported
+    callbacks = _Int(12)
+    failures = _Int(13)  # exceptions inside the callback
+    late = _Int(14)  # ticks of the null clock that came more than 5 ms late
+    device_ok = _Int(16)  # 1: a device plays, 0: the null clock keeps time
+    running = _Int(17)  # 1 from first sound to the end of the process
+    pid = _Int(18)
+    errors = _Int(19)  # commands that failed, blocks that were replaced by silence
+    peak_l = _Float(32)  # of the output, falling 30 dB a second
+    peak_r = _Float(33)
+    rms = _Float(34)  # of the last block
+    limited_db = _Float(35)  # how much the limiter takes away now, >= 0
+    latency_s = _Float(40)  # from a callback to the ear, as the device tells
+    t0 = _Float(41)  # time.monotonic() at which sample 0 was handed over, had the pace been even
+    called_at = _Float(42)  # time.monotonic() of the last callback
+    alive = _Float(48)  # time.monotonic() of the last turn of the health loop
+
+    def __init__(self, path: Path, memory: mmap.mmap) -> None:
+        self.path = path
+        self._memory = memory
+        self._view = memoryview(memory)
+        self._ints: Any = self._view.cast("q")
+        self._floats: Any = self._view.cast("d")
+
+    @classmethod
+    def create(cls, path: str | Path) -> Bus:
+        """A bus of zeros at `path`; an older file there is replaced."""
+        bus = cls(Path(path), _map(Path(path), cls.SIZE))
+        bus._ints[0] = cls.MAGIC
+        return bus
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bus:
+        """The bus that another process created. Raises FileError."""
+        memory = _map(Path(path), None)
+        if len(memory) != cls.SIZE or struct.unpack_from("=q", memory)[0] != cls.MAGIC:
+            memory.close()
+            raise FileError(f"{path} is not a bus of demon_live")
+        return cls(Path(path), memory)
+
+    def heard(self, now: float | None = None) -> int:
+        """The output sample at the ear at time.monotonic() = now, never beyond what was handed over."""
+        if self.t0 == 0.0:
+            return 0
+        now = time.monotonic() if now is None else now
+        return max(0, min(self.played, int((now - self.t0 - self.latency_s) * RATES.sample_rate)))
+
+    def close(self) -> None:
+        """Lets go of the mapping. The file stays."""
+        self._ints.release()
+        self._floats.release()
+        self._view.release()
+        self._memory.close()
+
+
+class PcmRing:
+    """A ring of stereo samples between one producer thread and one consumer thread, without a lock.
+
+    Both counters only grow and each has one writer; the producer moves `written` after the samples
+    are there, the consumer moves `read` after it has copied them. Python's own lock orders the stores.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._data: Floats = np.zeros((capacity, 2), np.float32)
+        self.written = 0
+        self.taken = 0
+
+    @property
+    def fill(self) -> int:
+        """Samples that wait to be read."""
+        return self.written - self.taken
+
+    def write(self, audio: Floats) -> bool:
+        """Appends float32 [n, 2]; False, and nothing is written, when there is no room for all of it."""
+        n = len(audio)
+        if n > self.capacity - self.fill:
+            return False
+        at = self.written % self.capacity
+        first = min(n, self.capacity - at)
+        self._data[at : at + first] = audio[:first]
+        if first < n:
+            self._data[: n - first] = audio[first:]
+        self.written += n
+        return True
+
+    def read_into(self, out: Floats, frames: int) -> int:
+        """Moves up to `frames` samples into the head of `out`; returns how many there were."""
+        n = self.written - self.taken
+        if n > frames:
+            n = frames
+        at = self.taken % self.capacity
+        first = self.capacity - at
+        if first >= n:
+            out[:n] = self._data[at : at + n]
+        else:
+            out[:first] = self._data[at:]
+            out[first:n] = self._data[: n - first]
+        self.taken += n
+        return n

@@ -1,0 +1,229 @@
+"""The parts of a mix strip: ramps, automated controls without clicks, filters that may move.
+
+    Ramp       a switch that takes some milliseconds (mute, hush, start-up)
+    Slewed     a control of class mix: its automation, smoothed by a moving average of its slew
+    Filter     2nd-order Butterworth low- or high-pass with a moving cutoff
+    pan        equal-power panning of a stereo signal
+
+Curves come out as one float where nothing moves, so that a strip at rest costs nothing and changes
+no bit, and as float64 [n] where something does.
+
+Threads: owned by one mixer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demon_live.controls import Control
+from demon_live.core import RATES, MixPoints
+
+__all__ = ["GRAIN", "Curve", "Doubles", "Filter", "Ramp", "Slewed", "pan", "scale"]
+
+Doubles = NDArray[np.float64]
+Curve = float | Doubles
+
+GRAIN = 96  #: samples for which a filter's cutoff is held: 2 ms
+_RATE = RATES.sample_rate
+
+
+def scale(audio: Doubles, gain: Curve) -> Doubles:
+    """audio float64 [n, 2] times a gain; the same array where the gain is exactly 1."""
+    if isinstance(gain, float):
+        return audio if gain == 1.0 else audio * gain
+    return audio * gain[:, None]
+
+
+class Ramp:
+    """A value that goes to its target in a straight line, `seconds` for a whole unit."""
+
+    def __init__(self, value: float, seconds: float) -> None:
+        self.value = value
+        self.target = value
+        self._step = 1.0 / max(1.0, seconds * _RATE)
+
+    def curve(self, n: int) -> Curve:
+        """The next n values."""
+        if self.value == self.target:
+            return self.value
+        way = self.target - self.value
+        steps = np.minimum(np.arange(1, n + 1) * self._step, abs(way))
+        line: Doubles = self.value + math.copysign(1.0, way) * steps
+        line[steps >= abs(way)] = self.target
+        self.value = float(line[-1])
+        return line
+
+
+class Slewed:
+    """A control of class mix over time.
+
+    A jump written at sample n starts to be heard at n and is complete `slew` later: a causal moving
+    average, which delays straight lines by half a slew and leaves constants exact.
+    """
+
+    def __init__(self, control: Control) -> None:
+        assert isinstance(control.default, float)
+        self.control = control
+        self._width = max(1, round(control.slew * _RATE))
+        self._x: Doubles = np.zeros(1)
+        self._y: Doubles = np.full(1, control.default)
+        self._past: Doubles | None = None
+        self._settled: float | None = None
+
+    def follow(self, points: MixPoints | None) -> None:
+        """From the next sample on, this automation; None goes back to the default."""
+        c = self.control
+        assert isinstance(c.default, float)
+        if points is None or not len(points.samples):
+            self._x, self._y = np.zeros(1), np.full(1, c.default)
+            return
+        self._x = np.asarray(points.samples, np.float64)
+        self._y = np.clip(np.nan_to_num(np.asarray(points.values, np.float64), nan=c.default), c.low, c.high)
+
+    def _target(self, a: int, n: int) -> Curve:
+        if a >= self._x[-1]:
+            return float(self._y[-1])
+        if a + n <= self._x[0]:
+            return float(self._y[0])
+        return np.interp(np.arange(a, a + n), self._x, self._y)
+
+    def curve(self, a: int, n: int) -> Curve:
+        """The values for output samples a .. a + n - 1; calls follow each other without a gap."""
+        target = self._target(a, n)
+        if isinstance(target, float):
+            if self._past is None:
+                self._settled = target
+            if target == self._settled:
+                if self._past is None or len(self._past) != self._width - 1:
+                    self._past = np.full(self._width - 1, target)
+                return target
+        now = np.broadcast_to(target, (n,)) if isinstance(target, float) else target
+        if self._past is None:
+            self._past = np.full(self._width - 1, now[0])
+        line = np.concatenate((self._past, now))
+        self._past = line[n:]
+        self._settled = float(line[0]) if line[0] == line[-1] and (line == line[0]).all() else None
+        if self._settled is not None:
+            return self._settled
+        total = np.concatenate(((0.0,), np.cumsum(line)))
+        smooth: Doubles = (total[self._width :] - total[: -self._width]) / self._width
+        return smooth
+
+
+class _Plan:
+    """A filter unrolled over one grain, for each of several cutoffs hz [G].
+
+    With the filter as s' = A s + B x, y = C s + D x: response[g, j] is the impulse response, free[g, j]
+    = C A^j, drive[g, j] = A^j B, after(g, n) = A^n. Powers of a 2x2 matrix with det q follow from
+    Cayley and Hamilton: A^j = u[j] A - q u[j-1] I with u[j] = r^(j-1) sin(j w) / sin(w), r = sqrt(q).
+    """
+
+    _J = np.arange(-1, GRAIN + 1)
+
+    def __init__(self, kind: Literal["low", "high"], hz: Doubles) -> None:
+        g = np.tan(np.clip(hz, 1.0, 0.49 * _RATE) * (np.pi / _RATE))
+        k = math.sqrt(2.0)
+        a1 = 1.0 / (1.0 + g * (g + k))
+        a2, a3 = g * a1, g * g * a1
+        self._a: Doubles = np.array([[2 * a1 - 1, -2 * a2], [2 * a2, 1 - 2 * a3]]).transpose(2, 0, 1)
+        b = np.array([2 * a2, 2 * a3]).T
+        if kind == "low":
+            c, d = np.array([a2, 1 - a3]).T, a3
+        else:
+            c, d = np.array([-k * a1 - a2, k * a2 - 1 + a3]).T, 1 - k * a2 - a3
+        self._q = (2 * a1 - 1) * (1 - 2 * a3) + 4 * a2 * a2
+        r = np.sqrt(self._q)
+        w = np.arccos((a1 - a3) / r)
+        u = r[:, None] ** (self._J - 1) * np.sin(self._J * w[:, None]) / np.sin(w)[:, None]
+        self._u: Doubles = u
+        now, before = u[:, 1:-1, None], (self._q[:, None] * u[:, :-2])[:, :, None]
+        ca = c[:, None, 0] * self._a[:, 0] + c[:, None, 1] * self._a[:, 1]
+        ab = self._a[:, :, 0] * b[:, None, 0] + self._a[:, :, 1] * b[:, None, 1]
+        self.free: Doubles = now * ca[:, None] - before * c[:, None]
+        self.drive: Doubles = now * ab[:, None] - before * b[:, None]
+        self.response: Doubles = np.empty((len(g), GRAIN))
+        self.response[:, 0] = d
+        self.response[:, 1:] = (self.free[:, :-1] * b[:, None]).sum(axis=2)
+
+    def after(self, i: int, n: int) -> Doubles:
+        """A^n of cutoff number i."""
+        power: Doubles = self._u[i, n + 1] * self._a[i] - self._q[i] * self._u[i, n] * np.eye(2)
+        return power
+
+
+class Filter:
+    """A 2nd-order Butterworth filter whose cutoff may move at any speed.
+
+    Realised as the trapezoidal state-variable filter (A. Simper, "Linear trapezoidal integrated SVF",
+    2013; the same transfer function as scipy's butter(2)), whose state keeps its meaning when the
+    cutoff changes, so that sweeps neither click nor blow up. It is unrolled over grains, so that numpy
+    filters 96 samples in a few calls. (scipy.signal would cost the audio process over a second of
+    start-up.) At `rest`, the end of the control's range, it is out of the way bit for bit.
+    """
+
+    def __init__(self, kind: Literal["low", "high"], rest: float) -> None:
+        self._kind: Literal["low", "high"] = kind
+        self._rest = rest
+        self._state: Doubles = np.zeros((2, 2))  # integrators x channels
+        self._plan: _Plan | None = None
+        self._planned = -1.0
+        self._in = False
+
+    def process(self, x: Doubles, cutoff: Curve) -> Doubles:
+        """The next float64 [n, 2] of the stream, filtered at `cutoff` Hz."""
+        if isinstance(cutoff, float):
+            if cutoff == self._rest and not self._in:
+                return x
+            hz = np.full(1, cutoff)
+            if cutoff != self._planned or self._plan is None:
+                self._plan, self._planned = _Plan(self._kind, hz), cutoff
+            plan = self._plan
+        else:
+            starts = np.arange(0, len(x), GRAIN)
+            hz = np.add.reduceat(cutoff, starts) / np.diff(np.append(starts, len(x)))
+            plan = _Plan(self._kind, hz)
+        out = np.empty_like(x)
+        for i in range(0, len(x), GRAIN):
+            g = min(i // GRAIN, len(hz) - 1)
+            out[i : i + GRAIN] = self._grain(x[i : i + GRAIN], plan, g, hz[g] != self._rest)
+        # Denormal numbers would make a silent deck slow.
+        self._state[np.abs(self._state) < 1e-30] = 0.0
+        return out
+
+    def _grain(self, x: Doubles, plan: _Plan, i: int, inside: bool) -> Doubles:
+        if not inside and not self._in:
+            return x
+        if not self._in:
+            self._state = np.zeros((2, 2))
+        n = len(x)
+        wet = plan.free[i, :n] @ self._state
+        for channel in (0, 1):
+            wet[:, channel] += np.convolve(x[:, channel], plan.response[i, :n])[:n]
+        self._state = plan.after(i, n) @ self._state + plan.drive[i, :n][::-1].T @ x
+        if inside and self._in:
+            return wet
+        # Coming in or going out: one grain from one to the other.
+        self._in = inside
+        line = (np.arange(n) + 0.5)[:, None] / n
+        return wet * line + x * (1 - line) if inside else x * line + wet * (1 - line)
+
+
+def pan(audio: Doubles, where: Curve) -> Doubles:
+    """Equal-power panning of float64 [n, 2], -1 left to 1 right; exactly nothing at 0.
+
+    The law of Web Audio's StereoPannerNode for stereo: the side that is turned away from folds into
+    the other one instead of being lost.
+    """
+    if isinstance(where, float) and where == 0.0:
+        return audio
+    to_left = np.minimum(where, 0.0) + 1.0  # 1 = untouched
+    to_right = 1.0 - np.maximum(where, 0.0)
+    left, right = audio[:, 0], audio[:, 1]
+    out = np.empty_like(audio)
+    out[:, 0] = left * np.sin(to_right * (np.pi / 2)) + right * np.cos(to_left * (np.pi / 2))
+    out[:, 1] = right * np.sin(to_left * (np.pi / 2)) + left * np.cos(to_right * (np.pi / 2))
+    return out
