@@ -1,0 +1,139 @@
+"""imp in onnxruntime on the CPU, float32.
+
+flow.onnx and decoder.onnx hold the topology; their weights are given to the session by name, so the
+float16 safetensors are the one copy. The decoder's graph ends in magnitude and phase; the inverse
+STFT follows here, in float32 by pocketfft, each window on its own.
+
+A batch of rows gives the very bits of the rows one by one (a test holds it): MatMul sums along K in
+one order, whatever the number of rows. Dynamic int8 would let rows leak into each other, so there
+is none.
+
+Worker threads sleep between ticks instead of spinning: the sound and the prompt need those cores.
+
+Threads: sessions may run in several threads at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demon_live.backends.imp import BROKEN, Weights, damaged
+from demon_live.core import Floats
+from demon_live.errors import EngineError
+from demon_live.models import imp
+
+__all__ = ["OnnxKernels", "inverse_stft"]
+
+_WINDOW: Floats = torch.hann_window(imp.FFT).numpy()
+
+
+def inverse_stft(level: Floats, phase: Floats) -> Floats:
+    """Log magnitude and phase [B, N, 2*961] of mid and side -> left and right [B, N*480, 2].
+
+    `ImpDecoder.synth` in numpy: windows of 1920 samples, one each 480, added around their step.
+    """
+    from scipy.fft import irfft
+
+    b, n, _ = level.shape
+    size = np.exp(np.minimum(level, np.float32(6.0)))
+    spectra = np.empty(level.shape, np.complex64)
+    np.multiply(size, np.cos(phase), out=spectra.real)
+    np.multiply(size, np.sin(phase), out=spectra.imag)
+    frames = irfft(spectra.reshape(b, n, 2, imp.BINS), imp.FFT, axis=-1, overwrite_x=True)
+    frames *= _WINDOW / np.float32(1.5)
+    steps = imp.FFT // imp.STEP
+    frames = frames.reshape(b, n, 2, steps, imp.STEP)
+    total = np.zeros((b, n + steps - 1, 2, imp.STEP), np.float32)
+    for i in range(steps):
+        total[:, i : i + n] += frames[:, :, :, i]
+    flat = total.transpose(0, 1, 3, 2).reshape(b, -1, 2)
+    edge = (steps - 1) * imp.STEP // 2
+    mid, side = flat[:, edge : edge + n * imp.STEP].transpose(2, 0, 1)
+    return np.stack([mid + side, mid - side], axis=-1)
+
+
+class OnnxKernels:
+    """Kernels of `backends.imp` on two onnxruntime sessions; EngineError if they cannot open."""
+
+    def __init__(self, weights: Weights, threads: int, *, spin: bool = False) -> None:
+        self.device = torch.device("cpu")
+        self.label = f"onnxruntime fp32, {threads} thread{'s' if threads > 1 else ''}"
+        # torch's pool would spin beside ours; what is left for torch (the solver) is small.
+        torch.set_num_threads(1)
+        self._spin, self._threads = spin, threads
+        self._flow = self._session(weights, "flow.onnx", "flow.safetensors", "flow.")
+        self._decoder = self._session(weights, "decoder.onnx", "codec.safetensors", "decoder.")
+
+    def _session(self, weights: Weights, graph: str, file: str, prefix: str) -> Any:
+        try:
+            import onnxruntime as ort
+            from onnxruntime.capi.onnxruntime_pybind11_state import (
+                Fail,
+                InvalidArgument,
+                InvalidGraph,
+                InvalidProtobuf,
+                NoSuchFile,
+                RuntimeException,
+            )
+        except ImportError as error:
+            raise EngineError(
+                f"onnxruntime cannot be loaded: {error}", hint="pip install onnxruntime"
+            ) from None
+        path = weights.manifest.file(graph)
+        tensors = _tensors(weights, file, prefix)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spin)))
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+        options.add_external_initializers(list(tensors), values)
+        refusals = (
+            Fail,
+            InvalidArgument,
+            InvalidGraph,
+            InvalidProtobuf,
+            NoSuchFile,
+            RuntimeException,
+        )
+        try:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except (*refusals, *BROKEN) as error:
+            raise damaged(path, error) from None
+
+    def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> dict[str, Floats]:
+        """As they are: arrays go in without a copy."""
+        return {"hint": hint, "phase": phase, "cond": cond}
+
+    def flow(self, x: Tensor, t: Tensor, prepared: dict[str, Floats]) -> Tensor:
+        """v [B, T, C]."""
+        inputs = {"x": x.contiguous().numpy(), "t": t.contiguous().numpy(), **prepared}
+        return torch.from_numpy(self._flow.run(None, inputs)[0])
+
+    def decode(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> audio [B, F*1920, 2]."""
+        return inverse_stft(*self._decoder.run(None, {"latent": latent}))
+
+    def close(self) -> None:
+        """Drop the sessions."""
+        del self._flow, self._decoder
+
+
+def _tensors(weights: Weights, file: str, prefix: str) -> dict[str, Any]:
+    """Name in the graph -> float16 array, for one half of the weights."""
+    if weights.random:
+        module = weights.flow if prefix == "flow." else weights.decoder
+        state = module.state_dict()
+        return {f"{prefix}{name}": value.half().numpy() for name, value in state.items()}
+    from safetensors import SafetensorError, safe_open
+
+    path: Path = weights.manifest.file(file)
+    try:
+        with safe_open(path, "np") as stored:
+            return {n: stored.get_tensor(n) for n in stored.keys() if n.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, *BROKEN) as error:
+        raise damaged(path, error) from None

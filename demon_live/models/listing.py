@@ -1,0 +1,92 @@
+"""What `demon engines list|info|verify|fetch|build` print, as text.
+
+Threads: pure functions on files; nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from demon_live.controls import CONTROLS
+from demon_live.errors import EngineError
+from demon_live.models.manifest import (
+    Manifest,
+    find_manifests,
+    load_manifest,
+    missing_bytes,
+    verify,
+)
+
+__all__ = ["build_text", "fetch_text", "info_text", "list_text", "verify_text"]
+
+_SAID = {"ok": "ok", "missing": "MISSING", "size": "WRONG SIZE", "hash": "WRONG HASH"}
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _state(manifest: Manifest) -> str:
+    findings = verify(manifest, deep=False)
+    lacking = [f for f in findings if f.state == "missing"]
+    if lacking:
+        count = f"{len(lacking)} of {len(findings)} files missing"
+        if all(f.weight.repo for f in lacking):
+            return f"{count}, {_size(missing_bytes(manifest))} to fetch"
+        return f"{count}: install demon-live again"
+    if any(f.state == "size" for f in findings):
+        return f"present, but not as listed: demon engines verify {manifest.name}"
+    return f"present, {_size(sum(weight.bytes for weight in manifest.weights))}"
+
+
+def list_text() -> str:
+    """All engines, one a line: name, what is present or what fetching costs, licence, summary."""
+    rows = [(m.name, _state(m), m.licence, m.summary) for m in find_manifests()]
+    if not rows:
+        return "there are no engines"
+    widths = [max(len(row[i]) for row in rows) for i in range(3)] + [0]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def info_text(name: str) -> str:
+    """All that the manifest says, for people."""
+    m = load_manifest(name)
+    rate = f"{m.frame_hz} frames a second, hop {m.hop} at {m.sample_rate} Hz"
+    rows = [
+        ("engine", f"{m.name}: {m.summary}".rstrip(": ")),
+        ("manifest", str(m.path)),
+        ("licence", m.licence),
+        ("files", _state(m)),
+        ("latent", f"{m.channels} channels, {rate}"),
+        ("frames", f"{m.frames_low}..{m.frames_high}, a multiple of {m.frames_multiple}"),
+        ("schedule", f"{m.steps} steps, shift {m.shift:g}, depth {m.depth}"),
+        ("decode", f"windows of {m.window} frames, margin {m.margin}"),
+        ("backends", ", ".join(m.backends)),
+        ("controls", ", ".join(c for c in CONTROLS if c in m.controls)),
+    ]
+    return "\n".join(f"{title:9} {text}" for title, text in rows)
+
+
+def verify_text(name: str) -> str:
+    """One line a file, and a verdict. For the exit code ask `manifest.verify`."""
+    findings = verify(load_manifest(name))
+    lines = [f"{_SAID[f.state]:10} {_size(f.weight.bytes):>8}  {f.path}" for f in findings]
+    bad = sum(f.state != "ok" for f in findings)
+    end = "all files are as listed" if not bad else f"{bad} of {len(findings)} are not as listed"
+    return "\n".join([*lines, f"{name}: {end}"])
+
+
+def fetch_text(name: str) -> str:
+    """What fetching does for an engine whose files ship with it: nothing. Else EngineError."""
+    manifest = load_manifest(name)
+    if any(weight.repo for weight in manifest.weights):
+        raise EngineError(
+            f"the files of {name} are not shipped, and this version fetches none",
+            hint=f"demon engines info {name} says where they belong",
+        )
+    return f"{name}: nothing to fetch, its files ship with demon_live ({_state(manifest)})"
+
+
+def build_text(name: str) -> str:
+    """What building does for an engine that runs without a plan: nothing."""
+    manifest = load_manifest(name)
+    return f"{name}: nothing to build, it runs as it is ({', '.join(manifest.backends)})"
