@@ -272,6 +272,11 @@ class Mixer:
             deck: np.concatenate([part.get(deck, silent) for part in parts]) for deck in decks
         }
 
+    def skip(self) -> None:
+        """Goes on at the next block after render has raised."""
+        self.position += BLOCK
+        self.decided = self.position + LOOK
+
     # --- inside ------------------------------------------------------------------------------
 
     def _strip(self, deck: str) -> _Strip:

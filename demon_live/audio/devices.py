@@ -1,0 +1,184 @@
+"""Output devices through PortAudio. The only file that imports sounddevice.
+
+sounddevice opens PortAudio when it is imported, and raises OSError on a machine without the library;
+so it is imported inside functions, and the error becomes a DeviceError with the remedy.
+
+Threads: PortAudio's calls are made by one thread at a time (the CLI's main thread, or the health loop
+of the audio process); the callback runs on PortAudio's own thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from demon_live.core import RATES
+from demon_live.errors import DeviceError, nearest
+
+__all__ = ["Device", "Stream", "list_devices", "open_output", "pick", "table"]
+
+_NONE_HINT = "play without one: --audio null keeps time silently, --audio file:NAME.wav writes what is played"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An output device. api: the host API that offers it. rate: its own sample rate, Hz. latency_s: its safe one."""
+
+    index: int
+    name: str
+    api: str
+    channels: int
+    rate: float
+    latency_s: float
+    default: bool
+
+
+class Stream(Protocol):
+    """What is used of sounddevice.OutputStream."""
+
+    active: bool
+    latency: float
+
+    def start(self) -> None: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Sends file descriptor 2 to nowhere: ALSA and JACK write complaints about absent hardware there."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # no stderr at all
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def _portaudio(fresh: bool = False) -> Any:
+    """The sounddevice module. fresh: look for devices again, which ends all open streams."""
+    try:
+        with _quiet():
+            import sounddevice
+
+            if fresh:
+                # PortAudio lists devices once, at its start; starting it again is the only way to see new ones.
+                sounddevice._terminate()
+                sounddevice._initialize()
+        return sounddevice
+    except (ImportError, OSError) as error:
+        remedy = {
+            "linux": "apt install libportaudio2 (or dnf install portaudio)",
+            "darwin": "brew install portaudio",
+        }.get(sys.platform, "pip install --force-reinstall sounddevice")
+        raise DeviceError("PortAudio is not installed: no device can play", hint=f"{remedy}; or {_NONE_HINT}") from error
+    except Exception as error:
+        if type(error).__name__ != "PortAudioError":
+            raise
+        raise DeviceError(f"PortAudio does not start: {_reason(error)}", hint=_NONE_HINT) from error
+
+
+def _reason(error: Exception) -> str:
+    """The readable part of a PortAudioError."""
+    return str(error.args[0]) if error.args else str(error)
+
+
+def list_devices(*, fresh: bool = False) -> list[Device]:
+    """All devices that can play, in PortAudio's order. Raises DeviceError without PortAudio."""
+    sd = _portaudio(fresh)
+    apis = [str(api["name"]) for api in sd.query_hostapis()]
+    default = int(sd.default.device[1])
+    if default < 0:
+        default = next((int(a["default_output_device"]) for a in sd.query_hostapis()
+                        if a["default_output_device"] >= 0), -1)
+    return [
+        Device(i, str(d["name"]), apis[d["hostapi"]], int(d["max_output_channels"]),
+               float(d["default_samplerate"]), float(d["default_high_output_latency"]), i == default)
+        for i, d in enumerate(sd.query_devices())
+        if d["max_output_channels"] > 0
+    ]
+
+
+def _lines(devices: list[Device]) -> str:
+    rows = [
+        (f"{'*' if d.default else ' '} {d.index}", d.name, d.api, f"{d.channels} ch", f"{d.rate / 1000:g} kHz",
+         f"{d.latency_s * 1000:.0f} ms")
+        for d in devices
+    ]
+    widths = [max(len(row[c]) for row in rows) for c in range(6)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def table(devices: list[Device] | None = None) -> str:
+    """The text of `demon devices`: one line a device, `*` marks the default."""
+    devices = list_devices() if devices is None else devices
+    if not devices:
+        return f"no audio device\n  {_NONE_HINT}"
+    return _lines(devices) + "\n  * = default; choose by number or by part of the name: --device NAME"
+
+
+def pick(name: str | int | None = None, devices: list[Device] | None = None) -> Device:
+    """The device with that number, or whose name and API contain all these words; None = the default.
+
+    Raises DeviceError that lists what there is.
+    """
+    devices = list_devices() if devices is None else devices
+    if not devices:
+        raise DeviceError("there is no audio device", hint=_NONE_HINT)
+    if name is None or name == "":
+        return next((d for d in devices if d.default), devices[0])
+    text = str(name).strip()
+    if text.isdigit():
+        found = [d for d in devices if d.index == int(text)]
+    else:
+        words = text.lower().split()
+        found = [d for d in devices if all(w in f"{d.name} {d.api}".lower() for w in words)]
+        exact = [d for d in found if d.name.lower() == text.lower()]
+        found = exact or found
+    if len(found) > 1 and len({d.name for d in found}) == 1:
+        # The same device through several APIs: the one of the default device is what the system prefers.
+        api = pick(None, devices).api
+        found = [d for d in found if d.api == api] or found
+    if len(found) == 1:
+        return found[0]
+    what = f"several devices match {text!r}" if found else f"no audio device matches {text!r}"
+    near = nearest(text, [d.name for d in devices])
+    hint = "say more of the name, or its number" if found else f"did you mean {near[0]!r}?" if near else "these play:"
+    raise DeviceError(f"{what}\n{_lines(found or devices)}", hint=hint)
+
+
+def open_output(
+    name: str | int | None, callback: Callable[[Any, int, Any, Any], None], latency: float | str, *, fresh: bool = False
+) -> tuple[Stream, Device]:
+    """A 48 kHz stereo float32 output stream on the device, not started. Raises DeviceError with the remedy."""
+    sd = _portaudio(fresh)
+    device = pick(name, list_devices())
+    try:
+        with _quiet():
+            sd.check_output_settings(device=device.index, channels=2, dtype="float32", samplerate=RATES.sample_rate)
+            # blocksize 0: the device's own block, which is the steadiest.
+            stream: Stream = sd.OutputStream(
+                device=device.index, channels=2, dtype="float32", samplerate=RATES.sample_rate, blocksize=0,
+                latency=latency, callback=callback, prime_output_buffers_using_stream_callback=False)
+        return stream, device
+    except sd.PortAudioError as error:
+        if device.channels < 2:
+            why, hint = "is mono", "choose a stereo device: --device NAME"
+        elif round(device.rate) != RATES.sample_rate:
+            why = f"does not play 48 kHz (it runs at {device.rate:g} Hz)"
+            hint = "set it to 48000 Hz in the system's audio settings, or choose another: --device NAME"
+        else:
+            why, hint = f"does not open: {_reason(error)}", "is another program holding it? `demon devices` lists the others"
+        raise DeviceError(f"{device.name!r} {why}", hint=hint) from error

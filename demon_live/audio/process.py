@@ -1,0 +1,383 @@
+"""The audio process: owns the device, the mixer and the recordings. Started by speaker.py.
+
+    stdin   Settings, then commands (name, arguments), pickled by the parent
+    stdout  Events, pickled, each under 4 KiB so that a pipe takes it whole or not at all
+
+    reader thread  stdin -> queue
+    feeder thread  queue -> Mixer -> PcmRing, bus, recorders                  Feeder.turn
+    audio thread   PcmRing -> device (PortAudio's thread, or the null clock)  sinks.Output
+    main thread    health: lost devices, dryness, events, the end
+
+It must not import torch or scipy: it has to play within a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import gc
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from demon_live.audio.devices import Stream, open_output
+from demon_live.audio.mixer import BLOCK, Mixer
+from demon_live.audio.pcmring import Bus, LoopRing, PcmRing
+from demon_live.audio.sinks import NullClock, Output, Recorder, Sink
+from demon_live.core import RATES, Floats
+from demon_live.errors import DemonError, DeviceError
+
+__all__ = ["Event", "Feeder", "Settings", "main"]
+
+_RATE = RATES.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the audio process starts. ahead: samples to keep mixed. latency: PortAudio's word or seconds."""
+
+    bus_path: str
+    sink: Sink
+    device: str | None = None
+    ahead: int = 2400
+    most_ahead: int = 9600
+    latency: float | str = "high"
+    startup: float = 0.05
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News from the audio process.
+
+    kind: started, failed, device-lost, device-back, dry, recording, recorded, record-failed, error,
+    restarted, lost, closed. text: for the performer. sample: where it belongs on the output timeline.
+    """
+
+    kind: str
+    text: str
+    sample: int = 0
+    path: str = ""
+    error: DemonError | None = None
+
+
+class Feeder:
+    """Keeps the ring filled: commands, mixer, bus, recorders. One thread calls `turn`."""
+
+    #: 30 dB a second, in blocks of 10 ms
+    FALL = 10.0 ** (-30.0 / 20.0 / 100.0)
+
+    def __init__(self, mixer: Mixer, ring: PcmRing, bus: Bus, tell: Callable[[Event], None]) -> None:
+        self.mixer = mixer
+        self.ring = ring
+        self.bus = bus
+        self.tell = tell
+        self.recorder: Recorder | None = None
+        self.commands: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
+        self._loops: dict[str, list[LoopRing]] = {}
+        self._failing = False
+
+    def turn(self) -> bool:
+        """Obeys what was commanded, then mixes one block if there is need. False: nothing to do yet."""
+        while not self.commands.empty():
+            name, arguments = self.commands.get()
+            try:
+                getattr(self, "do_" + name)(*arguments)
+            except (DemonError, ValueError, TypeError, AttributeError) as error:
+                self.bus.errors += 1
+                self.tell(Event("error", f"{name}: {error}"[:500], self.mixer.decided))
+        if self.ring.fill >= self.bus.ahead:
+            return False
+        block = self._mix()
+        self.ring.write(block)
+        if self.recorder is not None:
+            self.recorder.write(block)
+        self._report()
+        return True
+
+    def _mix(self) -> Floats:
+        try:
+            block = self.mixer.render()
+            self._failing = False
+            return block
+        except Exception as error:  # noqa: BLE001 - the wall between the mixer and silence for good
+            self.mixer.skip()
+            self.bus.errors += 1
+            if not self._failing:
+                self._failing = True
+                traceback.print_exc()
+                self.tell(Event("error", f"mixer: {error}"[:500], self.mixer.decided))
+            return np.zeros((BLOCK, 2), np.float32)
+
+    def _report(self) -> None:
+        bus, mixer = self.bus, self.mixer
+        bus.mixed = mixer.decided
+        bus.blocks += 1
+        bus.bad = mixer.bad
+        left, right = mixer.peaks
+        bus.peak_l = max(left, bus.peak_l * self.FALL)
+        bus.peak_r = max(right, bus.peak_r * self.FALL)
+        bus.rms = float(mixer.power**0.5)
+        bus.limited_db = mixer.limited_db
+
+    # --- commands (the names that Speaker sends) ---------------------------------------------
+
+    def do_add_stage(self, stage: Any, path: str) -> None:
+        loop = LoopRing.open(path)
+        self.mixer.add_stage(stage, loop)
+        # Two stages of a deck may still sound; what is older is let go, or memory would grow over a set.
+        kept = self._loops.setdefault(stage.deck, [])
+        kept.append(loop)
+        del kept[:-4]
+
+    def do_remove_deck(self, deck: str, at: int) -> None:
+        self.mixer.remove_deck(deck, at)
+
+    def do_set_mix(self, deck: str, points: Any) -> None:
+        self.mixer.set_mix(deck, points)
+
+    def do_order(self, what: str, deck: str | None, at: int) -> None:
+        getattr(self.mixer, what)(*([] if deck is None else [deck]), at=at)
+
+    def do_master(self, gain: float) -> None:
+        self.mixer.master(gain)
+
+    def do_record(self, path: str) -> None:
+        self.do_stop_record()
+        try:
+            self.recorder = Recorder(path, self._recorded)
+        except DemonError as error:
+            self.tell(Event("record-failed", error.message, self.mixer.position, path, error))
+        else:
+            self.tell(Event("recording", f"recording {self.recorder.path}", self.mixer.position, str(self.recorder.path)))
+
+    def do_stop_record(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+            self.recorder = None
+
+    def _recorded(self, path: str, samples: int, problem: str) -> None:
+        kind = "record-failed" if problem else "recorded"
+        text = f"{path}: {problem}" if problem else f"{path}, {samples / _RATE:.1f} s"
+        self.tell(Event(kind, text[:1000], samples, path))
+
+
+class _Process:
+    """The threads of the audio process and their health."""
+
+    HEALTH = 0.05  #: seconds between two looks
+
+    def __init__(self, settings: Settings, commands: BinaryIO, events: int) -> None:
+        self.settings = settings
+        self.bus = Bus.open(settings.bus_path)
+        self.ring = PcmRing(_RATE)
+        self.output = Output(self.ring, self.bus)
+        mixer = Mixer(start=settings.start, startup=settings.startup)
+        self._news: collections.deque[Event] = collections.deque(maxlen=1000)
+        self.feeder = Feeder(mixer, self.ring, self.bus, self._news.append)
+        self._commands = commands
+        self._events = events
+        self._closing = threading.Event()
+        self._done = False
+        self._stream: Stream | None = None
+        self._null: NullClock | None = None
+        self._retry_at = 0.0
+        self._dry_told = 0.0
+        self._dry_seen = self.bus.dry + self.bus.underruns
+
+    def run(self) -> None:
+        """From the first sample to the last."""
+        self.bus.ahead = self.settings.ahead
+        self.bus.pid = os.getpid()
+        if self.settings.sink.kind == "file":
+            self.feeder.commands.put(("record", (self.settings.sink.path,)))
+        while self.feeder.turn():  # something to play before anybody asks for it
+            pass
+        if not self._open_first():
+            return
+        threading.Thread(target=self._feed, name="feeder", daemon=True).start()
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        self.bus.running = 1
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            signal.signal(number, lambda *_: self._closing.set())
+        while not self._closing.wait(self.HEALTH):
+            self._health()
+        self._wind_down()
+
+    # --- threads -----------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        while not self._done:
+            if not self.feeder.turn():
+                time.sleep(0.002)
+
+    def _read(self) -> None:
+        """Commands until the parent closes the pipe, by will or by dying."""
+        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                command = pickle.load(self._commands)
+                if command[0] == "close":
+                    break
+                self.feeder.commands.put(command)
+        self._closing.set()
+
+    # --- health ------------------------------------------------------------------------------
+
+    def _health(self) -> None:
+        now = time.monotonic()
+        self.bus.alive = now
+        stream = self._stream
+        if stream is not None:
+            silent = now - self.bus.called_at
+            if not stream.active or silent > 1.0:
+                self._lose("it stopped" if not stream.active else f"it took no sound for {silent:.1f} s")
+        elif self.settings.sink.kind in ("device", "auto") and self.bus.device_ok == 0 and now >= self._retry_at > 0:
+            self._reopen()
+        self._widen(now)
+        self._send()
+
+    def _widen(self, now: float) -> None:
+        """Keeps more mixed ahead when the device's buffers are large, and after each dry."""
+        bus = self.bus
+        floor = self.output.largest + 960
+        if bus.ahead < floor:
+            bus.ahead = min(floor, self.ring.capacity - BLOCK)
+        seen = bus.dry + bus.underruns
+        if seen > self._dry_seen and now - self._dry_told > 1.0:
+            bus.ahead = max(bus.ahead, min(bus.ahead + 960, self.settings.most_ahead))
+            self._news.append(Event("dry", f"the sound was late {seen - self._dry_seen} times: now "
+                                    f"{bus.ahead * 1000 // _RATE} ms are kept ahead", bus.played))
+            self._dry_seen, self._dry_told = seen, now
+
+    def _send(self) -> None:
+        """Events to the parent; if it does not read them they wait, and the oldest are dropped."""
+        while self._news:
+            try:
+                os.write(self._events, pickle.dumps(self._news[0]))
+            except BlockingIOError:
+                return
+            except OSError:
+                self._news.clear()
+                return
+            self._news.popleft()
+
+    # --- devices -----------------------------------------------------------------------------
+
+    def _open_first(self) -> bool:
+        settings = self.settings
+        error: DeviceError | None = None
+        if settings.sink.kind in ("device", "auto"):
+            try:
+                self._use(*open_output(settings.device, self.output, settings.latency))
+                return True
+            except DeviceError as caught:
+                error = caught
+            if settings.sink.kind == "device" or settings.device:
+                self._news.append(Event("failed", error.message[:1500], 0, "", error))
+                self._send()
+                return False
+        self._use_null()
+        text = {
+            "null": "null sink: keeps time, plays nothing",
+            "file": f"writing {settings.sink.path}",
+        }.get(settings.sink.kind, f"{error.message.splitlines()[0] if error else 'no device'}: "
+              "keeping time silently (record NAME still records)")
+        self._news.append(Event("started", text, self.bus.played))
+        return True
+
+    def _use(self, stream: Stream, device: Any, kind: str = "started") -> None:
+        self.bus.called_at = time.monotonic()
+        stream.start()
+        self._stop_null()
+        self._stream = stream
+        self.bus.device_ok = 1
+        if self.bus.latency_s <= 0.0:
+            self.bus.latency_s = float(stream.latency)
+        text = f'device "{device.name}" 48 kHz, {float(stream.latency) * 1000:.0f} ms'
+        self._news.append(Event(kind, text, self.bus.played))
+
+    def _use_null(self) -> None:
+        self.bus.device_ok = 0
+        self._null = NullClock(self.output, self.bus)
+        self._null.start()
+
+    def _stop_null(self) -> None:
+        if self._null is not None:
+            self._null.stop()
+            self._null = None
+
+    def _lose(self, why: str) -> None:
+        """The device is gone: the null clock keeps time until it is back."""
+        lost, self._stream = self._stream, None
+        self._use_null()
+        if lost is not None:
+            # A driver without its hardware may never return from abort: nobody waits for it.
+            threading.Thread(target=_drop, args=(lost,), daemon=True).start()
+        self._retry_at = time.monotonic() + 1.0
+        self._news.append(Event("device-lost", f"the audio device is gone ({why}): keeping time, looking for it", self.bus.played))
+
+    def _reopen(self) -> None:
+        self._retry_at = time.monotonic() + 1.0
+        with contextlib.suppress(DeviceError):
+            stream, device = open_output(self.settings.device, self.output, self.settings.latency, fresh=True)
+            self._use(stream, device, "device-back")
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _wind_down(self) -> None:
+        """Fades out, plays what is mixed, closes files and device."""
+        mixer = self.feeder.mixer
+        self.feeder.commands.put(("order", ("hush", None, 0)))
+        until = time.monotonic() + 1.0
+        target = mixer.decided + 2 * BLOCK
+        while self.bus.played < target and time.monotonic() < until:
+            time.sleep(0.005)
+        self.output.counting = False
+        self._done = True
+        time.sleep(min(0.3, self.bus.latency_s))
+        self._stop_null()
+        if self._stream is not None:
+            _drop(self._stream)
+        if self.feeder.recorder is not None:
+            self.feeder.recorder.close(timeout=30.0)
+        self._news.append(Event("closed", "", self.bus.played))
+        self._send()
+        self.bus.running = 0
+
+
+def _drop(stream: Stream) -> None:
+    with contextlib.suppress(Exception):
+        stream.abort()
+        stream.close()
+
+
+def main() -> None:
+    """Entry point of the child: reads Settings from stdin, plays until told to stop or orphaned."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    commands = sys.stdin.buffer
+    settings: Settings = pickle.load(commands)
+    # Events have a descriptor of their own: whatever a driver prints must not get between them.
+    events = os.dup(1)
+    os.dup2(2, 1)
+    os.set_blocking(events, False)
+    sys.setswitchinterval(0.0005)
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(-10)  # granted to few; harmless where refused
+    process = _Process(settings, commands, events)
+    gc.collect()
+    gc.freeze()
+    # Nothing here makes cycles in the steady state, and a collection would stop the callback.
+    gc.disable()
+    process.run()
+    # A driver's threads may hang in their exit handlers; everything that matters is closed.
+    os._exit(0)

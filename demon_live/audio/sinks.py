@@ -1,0 +1,267 @@
+"""Where mixed sound goes: the audio callback, the clock that stands in for a device, the recorder.
+
+    Output     the callback itself: ring -> device, fade on dry. The same code for device and null clock
+    NullClock  calls Output at the pace of the monotonic clock
+    Recorder   writes the mixed stream to FLAC or WAV on its own thread
+    parse_sink the words of `--audio`
+
+Threads: Output runs on the audio thread and does nothing but copy; Recorder.write is called by the
+feeder and never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from demon_live.audio.pcmring import Bus, PcmRing
+from demon_live.core import RATES, Floats
+from demon_live.errors import FileError, UsageError
+
+__all__ = ["DRY_FADE", "NullClock", "Output", "Recorder", "Sink", "parse_sink"]
+
+DRY_FADE = 240  #: samples in which the sound goes away when the ring is dry, and comes back: 5 ms
+_RATE = RATES.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """kind: auto = a device if there is one, else null. path: what `file` writes."""
+
+    kind: Literal["auto", "device", "null", "file"]
+    path: str = ""
+
+
+def parse_sink(text: str) -> Sink:
+    """`auto`, `device`, `null` or `file:PATH`. Raises UsageError, FileError."""
+    if text.startswith("file:"):
+        checked_target(text[5:])
+        return Sink("file", str(Path(text[5:]).absolute()))
+    if text == "auto" or text == "device" or text == "null":
+        return Sink(text)
+    raise UsageError(f"unknown audio sink {text!r}", hint="one of: auto, device, null, file:NAME.wav, file:NAME.flac")
+
+
+def checked_target(path: str | Path) -> Path:
+    """`path` if a recording can be written there. Raises FileError with the remedy."""
+    target = Path(path)
+    if target.suffix.lower() not in (".wav", ".flac"):
+        raise FileError(f"cannot write {str(path)!r}: the ending says the format", hint="end it in .flac or .wav")
+    if target.is_dir():
+        raise FileError(f"{path} is a folder", hint="name a file in it")
+    folder = target.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write to the folder {folder}", hint="create it, or choose another")
+    return target
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
+
+
+def _unused(target: Path) -> Path:
+    """`target`, or the first of target-2, target-3 ... that no file and no unfinished recording has."""
+    free, n = target, 2
+    while free.exists() or _part(free).exists():
+        free, n = target.with_name(f"{target.stem}-{n}{target.suffix}"), n + 1
+    return free
+
+
+class Output:
+    """The audio callback. Copies from the ring; knows no lock, grows no memory, raises nothing.
+
+    When the ring is dry the last sample fades to zero within 5 ms, and what comes next fades in; the
+    timeline waits, so that no music is lost. While dry it waits for a whole buffer, not for crumbs.
+    """
+
+    def __init__(self, ring: PcmRing, bus: Bus) -> None:
+        self._ring = ring
+        self._bus = bus
+        self.largest = 0  #: frames of the largest callback so far; the feeder keeps more than this ahead
+        self.counting = True  #: False while the process winds down, when being dry is no fault
+        self._flowing = False
+        self._rise: Floats = np.sin(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(np.float32)
+        self._fall: Floats = np.cos(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(np.float32)
+        self._rising = 0
+        self._falling = DRY_FADE
+        self._level: Floats = np.zeros(2, np.float32)  # what falls
+        self._last: Floats = np.zeros(2, np.float32)  # the last sample handed over
+        self._scratch: Floats = np.zeros((DRY_FADE, 2), np.float32)
+
+    def __call__(self, out: Floats, frames: int, when: Any, status: Any) -> None:
+        """PortAudio's callback: fills out float32 [frames, 2]."""
+        try:
+            self._clocks(frames, when, status)
+            self._fill(out, frames)
+        except Exception:  # noqa: BLE001 - an exception here would end the stream
+            out[:] = 0.0
+            self._bus.failures += 1
+
+    def _clocks(self, frames: int, when: Any, status: Any) -> None:
+        bus, now = self._bus, time.monotonic()
+        bus.called_at = now
+        bus.callbacks += 1
+        if frames > self.largest:
+            self.largest = frames
+        if status and status.output_underflow:
+            bus.underruns += 1
+        if when is not None:
+            latency = when.outputBufferDacTime - when.currentTime
+            if 0.0 < latency < 5.0:
+                bus.latency_s = latency
+        # Callbacks jitter, the device does not: follow the even pace slowly, a real break at once.
+        off = now - bus.played / _RATE - bus.t0
+        bus.t0 += off if off > 0.05 or off < -0.05 else 0.02 * off
+
+    def _fill(self, out: Floats, frames: int) -> None:
+        ring, bus = self._ring, self._bus
+        n = 0
+        if self._flowing or ring.fill >= frames:
+            n = ring.read_into(out, frames)
+        if n < frames:
+            out[n:] = 0.0
+        if n > 0 and self._rising < DRY_FADE:
+            m = DRY_FADE - self._rising
+            m = n if n < m else m
+            np.multiply(out[:m], self._rise[self._rising : self._rising + m], out=out[:m])
+            self._rising += m
+        dries = n < frames and self._flowing
+        if self._falling < DRY_FADE:
+            self._fade(out, 0, n if dries else frames)
+        if dries:
+            self._level[:] = out[n - 1] if n else self._last
+            self._falling = 0
+            self._fade(out, n, frames)
+            self._rising = 0
+        if n < frames and self.counting and bus.played > 0:
+            bus.dry += 1
+            bus.dry_samples += frames - n
+            bus.t0 += (frames - n) / _RATE
+        self._flowing = n == frames
+        self._last[:] = out[frames - 1]
+        bus.played += n
+
+    def _fade(self, out: Floats, start: int, stop: int) -> None:
+        """Adds what still falls to out[start:stop]."""
+        m = stop - start
+        if m > DRY_FADE - self._falling:
+            m = DRY_FADE - self._falling
+        np.multiply(self._fall[self._falling : self._falling + m], self._level, out=self._scratch[:m])
+        np.add(out[start : start + m], self._scratch[:m], out=out[start : start + m])
+        self._falling += m
+
+
+class NullClock:
+    """Stands in for a device: calls an Output for 480 frames every 10 ms of `now`. Counts lateness."""
+
+    FRAMES = 480
+    LATE = 0.005
+    LOST = 0.5  #: a gap like this is a suspended machine, not a late thread: time goes on from here
+
+    def __init__(self, output: Output, bus: Bus, now: Callable[[], float] = time.monotonic,
+                 sleep: Callable[[float], None] = time.sleep) -> None:
+        self._output = output
+        self._bus = bus
+        self._now = now
+        self._sleep = sleep
+        self._scratch: Floats = np.zeros((self.FRAMES, 2), np.float32)
+        self._due = now()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+
+    def turn(self) -> Floats:
+        """Waits for the next tick and plays it: float32 [480, 2], overwritten by the next."""
+        wait = self._due - self._now()
+        if wait > 0:
+            self._sleep(wait)
+        late = self._now() - self._due
+        if late > self.LATE:
+            self._bus.late += 1
+        if late > self.LOST:
+            self._due = self._now()
+        self._output(self._scratch, self.FRAMES, None, None)
+        self._due += self.FRAMES / _RATE
+        return self._scratch
+
+    def start(self) -> None:
+        """Runs on a thread until `stop`."""
+        self._due = self._now()
+        self._bus.latency_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="null clock", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop:
+            self.turn()
+
+    def stop(self) -> None:
+        """Returns when the last tick is over."""
+        self._stop = True
+        if self._thread is not None:
+            self._thread.join(timeout=1.0)
+
+
+class Recorder:
+    """Writes a stream of blocks to `path` (24-bit FLAC or WAV) as `path.part`, renamed when closed.
+
+    An older recording is never overwritten: `take.flac` becomes `take-2.flac`. ended(path, samples,
+    error) is called on the writer's thread at the end; error is "" when all is well.
+    """
+
+    BACKLOG = 6000  #: blocks that wait for a slow disk at most: a minute
+
+    def __init__(self, path: str | Path, ended: Callable[[str, int, str], None]) -> None:
+        import soundfile  # here: the audio process starts faster without it
+
+        target = _unused(checked_target(path))
+        self.path = target
+        self.dropped = 0  #: blocks lost because the disk stood still
+        self._part = _part(target)
+        self._ended = ended
+        self._blocks: queue.SimpleQueue[Floats | None] = queue.SimpleQueue()
+        try:
+            self._file: Any = soundfile.SoundFile(
+                self._part, "w", _RATE, 2, "PCM_24", format=target.suffix[1:].upper())
+        except (OSError, RuntimeError) as error:
+            raise FileError(f"cannot write {target}: {error}", hint="is the disk full?") from error
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def write(self, block: Floats) -> None:
+        """Hands over float32 [n, 2]; the array must not change afterwards. Never waits."""
+        if self._blocks.qsize() >= self.BACKLOG:
+            self.dropped += 1
+        else:
+            self._blocks.put(block)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Ends the recording; waits up to `timeout` seconds until the file is complete."""
+        self._blocks.put(None)
+        if timeout is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        samples, problem = 0, ""
+        try:
+            while (block := self._blocks.get()) is not None:
+                self._file.write(block)
+                samples += len(block)
+        except (OSError, RuntimeError) as error:
+            problem = f"{error} (what was written is in {self._part})"
+        try:
+            self._file.close()
+            if not problem:
+                os.replace(self._part, self.path)
+        except (OSError, RuntimeError) as error:
+            problem = problem or f"{error} (what was written is in {self._part})"
+        if self.dropped and not problem:
+            problem = f"{self.dropped * 0.01:.1f} s are missing: the disk was too slow"
+        self._ended(str(self.path), samples, problem)
