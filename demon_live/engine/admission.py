@@ -61,7 +61,7 @@ class Clock:
 class Desk:
     """What the ring knows of a deck.
 
-    frames: T of each living epoch. history: finished latents, newest first. turn: stride
+    frames: T of each living epoch. renewed: nothing of its new epoch was seen yet. history: finished latents, newest first. turn: stride
     scheduling's pass.
     """
 
@@ -69,6 +69,7 @@ class Desk:
     epoch: int = 0
     mailbox: Request | None = None
     frames: dict[int, int] = field(default_factory=dict)
+    renewed: bool = False
     channels: int | None = None
     weight: float = 1.0
     turn: float = 0.0
@@ -100,9 +101,11 @@ class Desks:
         return sorted((d for d in self._desks.values() if d.weight > 0.0), key=lambda d: d.turn)
 
     def served(self, desk: Desk) -> None:
-        # A deck that had nothing to ask for must not save up turns and then starve the others.
-        floor = min((d.turn for d in self._desks.values() if d.weight > 0.0), default=0.0)
-        desk.turn = max(desk.turn, floor) + 1.0 / desk.weight
+        """Count a turn of `desk`; those that were asked before it had nothing to say."""
+        for other in self._desks.values():
+            # Whoever is idle must not save up turns and then starve the others.
+            other.turn = max(other.turn, desk.turn)
+        desk.turn += 1.0 / desk.weight
 
     def lengths(self, deck: str | None) -> set[int]:
         """Every T of a deck's living epochs, or of all decks."""

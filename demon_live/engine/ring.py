@@ -83,6 +83,10 @@ class Ring:
 
     def _check(self, desk: Desk, request: Request) -> None:
         check_request(request, self.steps, self.shift)
+        if desk.renewed:
+            # Curves of the epoch that ended serve on if the length is the same.
+            self._shared.keep_lengths(request.deck, {request.frames})
+            desk.renewed = False
         self._shared.fits(request.deck, request.frames)
         desk.frames[request.epoch] = request.frames
         desk.channels = request.channels
@@ -118,7 +122,7 @@ class Ring:
     def new_epoch(self, deck: str, epoch: int) -> None:
         """End all epochs of a deck before `epoch`: their slots are freed at once, none comes out.
 
-        Feedback's history goes with them, and so do curves of lengths that are gone.
+        Feedback's history goes with them, and so do the deck's curves of lengths that are gone.
         """
         desk = self._desks.enlist(deck)
         if epoch <= desk.epoch:
@@ -126,9 +130,11 @@ class Ring:
         desk.epoch = epoch
         desk.history.clear()
         desk.frames = {e: frames for e, frames in desk.frames.items() if e >= epoch}
+        desk.renewed = not desk.frames
         if desk.mailbox is not None and desk.mailbox.epoch < epoch:
             desk.mailbox = None
-        self._shared.keep_lengths(deck, set(desk.frames.values()))
+        if desk.frames:
+            self._shared.keep_lengths(deck, set(desk.frames.values()))
         self._free(lambda slot: slot.request.deck == deck and slot.request.epoch < epoch)
         if not self.in_flight:
             self._clock.hasten(self.tick_number)
