@@ -17,8 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "RATES", "ControlBlock", "Floats", "Generation", "MixPoints", "Pcm", "Rates", "Request",
-    "SlotStatus", "SlotValues", "Stage",
+    "RATES",
+    "ControlBlock",
+    "Floats",
+    "Generation",
+    "MixPoints",
+    "Pcm",
+    "Rates",
+    "Request",
+    "SlotStatus",
+    "SlotValues",
+    "Stage",
 ]
 
 Floats = NDArray[np.float32]
@@ -40,15 +49,16 @@ RATES = Rates()
 class Stage:
     """Where a deck stands in time, from `from_sample` on, until a newer stage of the deck begins.
 
-    Lap k of the loop begins at sample origin + floor(k * lap + 1/2); `lap` is the exact length of
-    the loop in samples (cycles * samples per cycle), so bar lines never drift. frames: T, even,
-    covers the longest lap. epoch grows with every stage; nothing of an older epoch is placed.
+    Lap k of the loop begins at sample floor(origin + k * lap + 1/2); `lap` is the exact length of
+    the loop in samples (cycles * samples per cycle) and `origin` the exact place of a lap's
+    beginning, so bar lines never drift. frames: T, even, covers the longest lap. epoch grows with
+    every stage of a deck; nothing of an older epoch is placed.
     """
 
     epoch: int
     deck: str
     from_sample: int
-    origin: int
+    origin: Fraction
     lap: Fraction
     cycles: int
     bpm: Fraction
@@ -63,11 +73,12 @@ class Stage:
 
     def lap_start(self, k: int) -> int:
         """The sample at which lap k begins."""
-        return self.origin + (2 * k * self.lap.numerator + self.lap.denominator) // (2 * self.lap.denominator)
+        exact = self.origin + k * self.lap
+        return (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
 
     def locate(self, sample: int) -> tuple[int, int]:
         """(lap, position in it) of an output sample."""
-        k = ((sample - self.origin) * self.lap.denominator) // self.lap.numerator
+        k = (sample - self.origin) // self.lap
         while self.lap_start(k) > sample:
             k -= 1
         while self.lap_start(k + 1) <= sample:
@@ -183,7 +194,7 @@ class SlotStatus:
 
 @dataclass(frozen=True, slots=True)
 class Pcm:
-    """A decoded stretch of a loop: samples [start, start + n) of the loop's PCM, cyclic. audio: float32 [n, 2]."""
+    """A decoded stretch of a loop: samples [start, start + n), cyclic. audio: float32 [n, 2]."""
 
     deck: str
     epoch: int

@@ -8,7 +8,7 @@ Every error that can reach a person is a `DemonError`. It prints in one shape ev
         |           ^^^^^^^^^^^^^^^^^^^
       hint: write .range(.2, 1)        still playing: line 7 of 14:03:22
 
-Threads: immutable after construction, except `playing`, which the session fills in before showing it.
+Threads: immutable after construction, except `playing`, which the session fills in.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class ScoreError(DemonError):
 
 
 class ScoreWarning(DemonError):
-    """The score plays, but not quite as written (a value is clipped, a word is unknown to the model)."""
+    """The score plays, but not quite as written (a value is clipped, a word is unknown)."""
 
 
 class FileError(DemonError):

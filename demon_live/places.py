@@ -58,7 +58,7 @@ def cache_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """Files of running sessions (mmap'ed PCM, sockets), in memory where the system has such a place."""
+    """Files of running sessions (mmap'ed PCM, sockets), in memory where the system can."""
     from platformdirs import user_runtime_path
 
     given = os.environ.get("DEMON_RUNTIME")

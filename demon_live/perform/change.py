@@ -1,0 +1,384 @@
+"""One accepted text as one swap: statements in, the next State and what must be told out.
+
+Nothing here has an effect. A `Change` is built completely, sources are read and fitted, and only
+then does the session write the journal, assign the state and carry the effects out.
+
+Threads: a Change belongs to the call that builds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from demon_live.audio.files import fit_loop, load_source
+from demon_live.controls import CONTROLS, STAGE, find
+from demon_live.core import RATES, Floats, Stage
+from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
+from demon_live.lang import (
+    Bind,
+    Chain,
+    Go,
+    Lane,
+    Scene,
+    SetStage,
+    Statement,
+    When,
+    Word,
+)
+from demon_live.perform.clock import TempoMap
+from demon_live.perform.state import DeckState, State, make_stage
+
+__all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
+
+#: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
+NOTICE = 3 * RATES.sample_rate // 2
+_GLOBAL = frozenset({"tempo", "cps", "beats", "quant", "engine", "link", "depth", "steps"})
+
+
+def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
+    """The first multiple of n at or after `cycle`."""
+    return -(-cycle // n) * n
+
+
+def bars(cycle: Fraction) -> str:
+    """A cycle as a performer counts: the first bar is 1."""
+    bar = int(cycle // 1) + 1
+    return f"{bar}" if cycle.denominator == 1 else f"{float(cycle) + 1:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewStage:
+    """A stage to be prepared: what its loop holds first, and what is transformed (None: noise)."""
+
+    stage: Stage
+    first: Floats
+    source: Floats | None
+
+
+class Change:
+    """Collects what the statements of one text do to a state. Raises DemonError, changing nothing.
+
+    now: output sample of the decision. scenes: known groups of bindings, by name; texts may add.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        now: int,
+        *,
+        base: str,
+        folders: Iterable[Path],
+        scenes: dict[str, Scene],
+        epoch: Callable[[], int],
+    ) -> None:
+        self.state = state
+        self.now = now
+        self.base = base
+        self.folders = list(folders)
+        self.scenes = dict(scenes)
+        self._epoch = epoch
+        self.messages: list[str] = []
+        self.words: list[Word] = []
+        self.stages: list[NewStage] = []
+        self.prompts: list[str] = []
+        self.migrate: dict[str, dict[str, float]] = {}
+        self._restage: dict[str, Span | None] = {}
+        self._info: list[str] = []
+        self._begin: Fraction | None = None
+        # The very first text: there is nothing to move from, so everything simply begins.
+        self._silent = not state.decks and now == 0
+
+    # ------------------------------------------------------------------ time
+
+    def effect(self, when: When, staged: bool = False) -> Fraction:
+        """The cycle at which a statement takes effect."""
+        if self._silent:
+            return Fraction(0)
+        tempo = self.state.tempo
+        here = tempo.cycle_at(self.now)
+        staged = staged or self._begin is not None
+        earliest = max(tempo.cycle_at(self.now + NOTICE), here) if staged else here
+        if when.kind == "now":
+            return earliest
+        if when.kind == "at" and when.cycles > 0:
+            return next_multiple(earliest, when.cycles)
+        if when.kind == "in":
+            return max(Fraction(here // 1) + when.cycles, earliest)
+        quant = self.state.quant
+        if quant == 0:
+            return earliest
+        cycle = next_multiple(earliest, quant)
+        return cycle if cycle > here else cycle + quant
+
+    # ------------------------------------------------------------------ statements
+
+    def build(self, statements: Iterable[Statement]) -> None:
+        """Take all statements of one text, in order."""
+        rows = list(statements)
+        if self._silent:
+            self._begin = Fraction(0)
+        stage_words = [s for s in rows if isinstance(s, SetStage) and s.word != "quant"]
+        for row in rows:
+            if isinstance(row, SetStage):
+                self._set_stage(row)
+        if stage_words or self._new_decks(rows):
+            when = stage_words[0].when if stage_words else When("quant", Fraction(0))
+            self._begin = self.effect(when, staged=True)
+        self._build_stages()
+        for row in rows:
+            if isinstance(row, Bind):
+                self._bind(row)
+            elif isinstance(row, Word):
+                self.words.append(row)
+            elif isinstance(row, Scene):
+                self.scenes[row.name] = row
+            elif isinstance(row, Go):
+                self._go(row.scene, row.span, self.effect(row.when), row.when)
+            elif isinstance(row, Chain):
+                self._chain(row)
+
+    def _new_decks(self, rows: list[Statement]) -> bool:
+        new = {r.deck for r in rows if isinstance(r, Bind)} - self.state.decks.keys()
+        for name in sorted(new):
+            self.state = self.state.with_deck(DeckState(name, base=self.base))
+            self._restage.setdefault(name, None)
+        return bool(new)
+
+    def _set_stage(self, row: SetStage) -> None:
+        value = row.value
+        state = self.state
+        if row.word == "tempo":
+            self.state = replace(state, bpm=Fraction(str(value)))
+        elif row.word == "cps":
+            self.state = replace(state, bpm=Fraction(str(value)) * 60 * state.beats)
+        elif row.word == "beats":
+            self.state = replace(state, beats=int(float(str(value))))
+        elif row.word == "quant":
+            self.state = replace(state, quant=Fraction(str(value)))
+            self.messages.append(f"quant {value}: statements wait for {value} cycles")
+        elif row.word == "depth":
+            self.state = replace(state, depth=int(float(str(value))))
+            self.messages.append(f"depth {value}: generations in flight")
+        elif row.word == "steps":
+            self.state = replace(state, steps=int(float(str(value))))
+            self.messages.append(f"steps {value}: solver steps of a generation")
+        elif row.word in ("loop", "source"):
+            self._set_deck(row)
+        else:
+            self._refuse(row)
+        if row.word in ("tempo", "cps", "beats"):
+            for name in state.decks:
+                self._restage.setdefault(name, row.span)
+
+    def _refuse(self, row: SetStage) -> None:
+        if row.word == "engine":
+            if str(row.value) in ("imp", ""):
+                return
+            raise ScoreError(
+                "the engine is chosen when the instrument starts",
+                span=row.span,
+                hint=f"leave, and start again with: demon live --engine {row.value}",
+            )
+        if str(row.value) != "off":
+            raise ScoreError(
+                f"{row.word} is not supported by this version",
+                span=row.span,
+                hint=STAGE[row.word].help if row.word in STAGE else None,
+            )
+
+    def _set_deck(self, row: SetStage) -> None:
+        deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)
+        if row.word == "loop":
+            deck = replace(deck, cycles=int(float(str(row.value))))
+        else:
+            source = None if row.value in (None, "none", "") else str(row.value)
+            deck = replace(deck, source=source, base=self.base)
+        self.state = self.state.with_deck(deck)
+        self._restage[row.deck] = row.span if row.word == "source" else self._restage.get(row.deck)
+
+    # ------------------------------------------------------------------ stages
+
+    def _build_stages(self) -> None:
+        if not self._restage or self._begin is None:
+            return
+        state, begin = self.state, self._begin
+        segment = state.tempo.segment_at(begin)
+        if (segment.bpm, segment.beats) != (state.bpm, state.beats):
+            if begin == 0:
+                tempo = TempoMap.start(state.bpm, state.beats)
+            else:
+                tempo = state.tempo.change(begin, state.bpm, state.beats)
+            self.state = state = replace(state, tempo=tempo)
+            self.messages.append(f"tempo {float(state.bpm):g}: from bar {bars(begin)}")
+        for name, span in self._restage.items():
+            self._build_stage(state.decks[name], span, begin)
+
+    def _build_stage(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
+        stage = make_stage(deck, self.state.tempo, begin, self._epoch())
+        source = self._read_source(deck, stage, span)
+        first = source if source is not None else np.zeros((stage.samples, 2), np.float32)
+        playing = deck.playing(self.now)
+        self.state = self.state.with_deck(replace(deck, stage=stage, before=playing))
+        self.stages.append(NewStage(stage, first, source))
+        what = f"loop of {deck.cycles} cycles"
+        self.messages.append(
+            f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
+            f" · from bar {bars(begin)}"
+        )
+
+    def _read_source(self, deck: DeckState, stage: Stage, span: Span | None) -> Floats | None:
+        if deck.source is None:
+            return None
+        try:
+            path = find_source(deck.source, deck.base, self.folders)
+            audio, _ = load_source(path)
+            fitted, info = fit_loop(
+                audio, stage.samples, stage.cycles, stage.beats, float(stage.bpm), name=path.name
+            )
+        except DemonError as error:
+            # The line of the score that names the file is where a performer looks.
+            error.span = error.span or span
+            raise
+        self._info.append(info)
+        return fitted
+
+    # ------------------------------------------------------------------ bindings
+
+    def _bind(self, row: Bind) -> None:
+        at = self._begin if self._begin == 0 else self.effect(row.when)
+        self._bind_lane(row.deck, row.control, row.lane, at, row.when)
+        if row.lane is not None and find(row.control) is CONTROLS.get("prompt"):
+            self._note_prompt(row.lane)
+
+    def _note_prompt(self, lane: Lane) -> None:
+        here = self.state.tempo.cycle_at(self.now)
+        cycles = {here, *lane.jumps(here, here + 16)}
+        self.prompts += sorted({str(lane.at(c)) for c in cycles})
+
+    def _bind_lane(
+        self, name: str, control_name: str, lane: Lane | None, at: Fraction, when: When
+    ) -> None:
+        deck = self.state.decks[name]
+        control = find(control_name)
+        if control is None:
+            return
+        neutral = Lane.constant(control, control.default)
+        here = self.state.tempo.cycle_at(self.now)
+        old = Lane.prune(deck.lanes.get(control_name, neutral), here)
+        new = lane if lane is not None else neutral
+        move = when if when.kind in ("over", "xfade") else when.then
+        if move is not None and not self._silent:
+            join = Lane.xfade if move.kind == "xfade" else Lane.glide
+            lane_now = join(old, new, at, move.cycles)
+            settled = at + move.cycles
+        elif control_name not in deck.lanes and at == 0:
+            lane_now, settled = new, at
+        else:
+            lane_now, settled = Lane.switch(old, new, at), at
+        bound = {k: v for k, v in deck.bound.items() if k != control_name}
+        leaving = {k: v for k, v in deck.leaving.items() if k != control_name}
+        if lane is None:
+            leaving[control_name] = settled
+        else:
+            bound[control_name] = lane
+        lanes = {**deck.lanes, control_name: lane_now}
+        self.state = self.state.with_deck(replace(deck, lanes=lanes, bound=bound, leaving=leaving))
+        self._say(name, control_name, lane, at, when)
+        if control_name in ("denoise", "shift") and at <= here and new.kind == "number":
+            self.migrate.setdefault(name, {})[control_name] = float(new.at(at))
+
+    def _say(
+        self, deck: str, control_name: str, lane: Lane | None, at: Fraction, when: When
+    ) -> None:
+        control = find(control_name)
+        assert control is not None
+        label = control_name if deck == "main" else f"{deck}.{control_name}"
+        what = f"{label} = {lane.text}" if lane is not None else f"{label} is given back"
+        move = when if when.kind in ("over", "xfade") else when.then
+        if move is not None and not self._silent:
+            from_to = f"over {float(move.cycles):g} cycles from bar {bars(at)}"
+        elif at <= self.state.tempo.cycle_at(self.now):
+            from_to = "now"
+        else:
+            from_to = f"from bar {bars(at)}"
+        self.messages.append(f"{what} · {from_to} · class {control.cls}")
+
+    def restore(self, wanted: State) -> None:
+        """Undo and redo: everything as it was bound in `wanted`, from the next quantum on."""
+        current, when = self.state, When("quant", Fraction(0))
+        for name, deck in wanted.decks.items():
+            now = current.decks.get(name)
+            if now is not None and (now.cycles, now.source) != (deck.cycles, deck.source):
+                changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
+                self.state = self.state.with_deck(changed)
+                self._restage[name] = None
+        if (wanted.bpm, wanted.beats) != (current.bpm, current.beats):
+            self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats)
+            self._restage.update(dict.fromkeys(current.decks))
+        if self._restage:
+            self._begin = self.effect(when, staged=True)
+        self._build_stages()
+        for name, now in current.decks.items():
+            before = wanted.decks.get(name, DeckState(name)).bound
+            for control in sorted(before.keys() | now.bound.keys()):
+                if before.get(control) is not now.bound.get(control):
+                    lane = before.get(control)
+                    self._bind_lane(name, control, lane, self.effect(when), when)
+
+    # ------------------------------------------------------------------ scenes
+
+    def _go(self, scene: str, span: Span | None, at: Fraction, when: When) -> None:
+        known = self.scenes.get(scene)
+        if known is None:
+            near = nearest(scene, self.scenes)
+            raise ScoreError(
+                f"there is no scene {scene!r}",
+                span=span,
+                hint=f"did you mean {near[0]}?" if near else "define it: scene NAME { ... }",
+            )
+        for bind in known.body:
+            if isinstance(bind, SetStage):
+                continue
+            if bind.deck not in self.state.decks:
+                raise ScoreError(
+                    f"scene {scene!r} binds deck {bind.deck!r}, which does not play",
+                    span=span,
+                    hint=f"start the deck first: deck {bind.deck}",
+                )
+            self._bind_lane(bind.deck, bind.control, bind.lane, at, when)
+
+    def _chain(self, row: Chain) -> None:
+        at = self.effect(row.when)
+        for scene, length in row.scenes:
+            self._go(scene, row.span, at, When("at", Fraction(0)))
+            at += length
+
+
+def find_source(name: str, base: str, folders: Iterable[Path]) -> Path:
+    """Where a source is: next to the score, else in a library folder.
+
+    A score file is data from anywhere, so what it names stays inside those folders, symbolic links
+    included. At the prompt (no base) the performer may name any path. Raises FileError.
+    """
+    if not base and (given := Path(name).expanduser()).is_absolute():
+        return given
+    roots = [Path(base or "."), *folders]
+    outside = False
+    for root in roots:
+        path = (root / name).resolve()
+        if path.is_relative_to(root.resolve()):
+            if path.exists():
+                return path
+        else:
+            outside = True
+    if outside:
+        raise FileError(
+            f"{name!r} is outside the folder of the score",
+            hint="copy the file next to the score, or name it at the prompt",
+        )
+    return roots[0] / name

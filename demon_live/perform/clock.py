@@ -1,0 +1,128 @@
+"""Musical time: output samples and cycles, exact for hours.
+
+Samples are ints (48 kHz, 0 = the first sample ever played), cycles are Fractions. No floating
+point is ever accumulated: a tempo map is a list of segments, each anchored at an exact place.
+
+Threads: `TempoMap` is immutable; `VirtualClock` belongs to the thread that advances it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demon_live.core import RATES
+
+__all__ = ["Clock", "Segment", "TempoMap", "VirtualClock", "samples_per_cycle"]
+
+
+def samples_per_cycle(bpm: Fraction, beats: int) -> Fraction:
+    """Exact length of a cycle of `beats` beats at `bpm` beats a minute, in samples."""
+    return beats * 60 * RATES.sample_rate / bpm
+
+
+class Clock(Protocol):
+    """Where the output stands. `now` is the next sample that is not yet decided."""
+
+    def now(self) -> int: ...
+
+
+class VirtualClock:
+    """A clock that moves only when it is told to: renders, replays and tests."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._now = start
+
+    def now(self) -> int:
+        return self._now
+
+    def advance(self, samples: int) -> None:
+        if samples < 0:
+            raise ValueError("time does not run backwards")
+        self._now += samples
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """From `cycle` on, which sounds at the exact sample `at`, a cycle lasts `length` samples."""
+
+    cycle: Fraction
+    at: Fraction
+    length: Fraction
+    bpm: Fraction
+    beats: int
+
+
+def _round(x: Fraction) -> int:
+    return (2 * x.numerator + x.denominator) // (2 * x.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class TempoMap:
+    """Cycles <-> samples over a whole set. Segments ascend; the first also reaches back."""
+
+    segments: tuple[Segment, ...]
+
+    @staticmethod
+    def start(bpm: Fraction = Fraction(120), beats: int = 4) -> TempoMap:
+        """A map that begins with cycle 0 at sample 0."""
+        length = samples_per_cycle(bpm, beats)
+        return TempoMap((Segment(Fraction(0), Fraction(0), length, bpm, beats),))
+
+    def change(self, cycle: Fraction, bpm: Fraction, beats: int) -> TempoMap:
+        """The map with another tempo from `cycle` on; later segments are dropped."""
+        kept = tuple(s for s in self.segments if s.cycle < cycle)
+        length = samples_per_cycle(bpm, beats)
+        if not kept:
+            first = self.segments[0]
+            at = first.at + (cycle - first.cycle) * first.length
+            return TempoMap((Segment(cycle, at, length, bpm, beats),))
+        return TempoMap((*kept, Segment(cycle, self.exact(cycle), length, bpm, beats)))
+
+    def segment_at(self, cycle: Fraction) -> Segment:
+        """The segment that `cycle` lies in."""
+        i = bisect.bisect_right([s.cycle for s in self.segments], cycle) - 1
+        return self.segments[max(i, 0)]
+
+    def segment_of(self, sample: int) -> Segment:
+        """The segment that an output sample lies in."""
+        i = bisect.bisect_right([_round(s.at) for s in self.segments], sample) - 1
+        return self.segments[max(i, 0)]
+
+    def exact(self, cycle: Fraction) -> Fraction:
+        """The exact place of a cycle, in samples."""
+        s = self.segment_at(cycle)
+        return s.at + (cycle - s.cycle) * s.length
+
+    def sample_at(self, cycle: Fraction) -> int:
+        """The output sample on which `cycle` falls."""
+        return _round(self.exact(cycle))
+
+    def cycle_at(self, sample: int) -> Fraction:
+        """The exact cycle of an output sample."""
+        s = self.segment_of(sample)
+        return s.cycle + (sample - s.at) / s.length
+
+    def cycles_at(self, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The cycles of many output samples, float64 [n].
+
+        The offset from the segment's anchor is taken in integers first, so that precision does not
+        fade with the hours. A sample on which a cycle boundary falls (rounded) gets that boundary's
+        cycle or more: a pattern's jump belongs to the very sample it is rounded to.
+        """
+        out = np.empty(len(samples), np.float64)
+        starts = np.array([_round(s.at) for s in self.segments], np.int64)
+        which = np.maximum(np.searchsorted(starts, samples, side="right") - 1, 0)
+        for i in np.unique(which):
+            s = self.segments[int(i)]
+            here = which == i
+            whole = _round(s.at)
+            # Nearly half a sample forward: sample_at rounds, so up to half may be missing.
+            offset = (samples[here] - whole) + (float(whole - s.at) + 0.4999)
+            out[here] = float(s.cycle) + offset / float(s.length)
+        return out

@@ -1,0 +1,125 @@
+"""From the State to what a display shows. Words as a performer thinks: bars, not samples.
+
+Threads: pure functions of immutable values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from demon_live.controls import find
+from demon_live.core import Floats, Stage
+from demon_live.errors import DemonError
+from demon_live.lang import Lane
+from demon_live.perform.clock import TempoMap
+from demon_live.perform.rig import Rig
+from demon_live.perform.state import DeckState, State
+from demon_live.perform.view import DeckView, EngineStatus, Grade, LaneView, Status
+
+__all__ = ["POINTS", "db", "describe", "grade"]
+
+#: Points of a lane's picture.
+POINTS = 64
+#: How far ahead coming changes of words are announced, in cycles.
+_LOOK_AHEAD = 16
+
+
+def describe(
+    state: State, rig: Rig, recording: str | None, errors: Mapping[str, DemonError]
+) -> Status:
+    """Everything that a toolbar shows, now."""
+    now = rig.clock.now()
+    dry, peaks = rig.meters()
+    telemetry = rig.engine_status()
+    return Status(
+        cycle=float(state.tempo.cycle_at(now)),
+        bpm=float(state.tempo.segment_of(now).bpm),
+        beats=state.beats,
+        engine=rig.engine_name,
+        device=rig.device_name,
+        decks=tuple(_deck(d, state, now) for d in state.decks.values()),
+        slots=telemetry.slots,
+        tick_ms=telemetry.tick_ms,
+        lead_ms=telemetry.lead_ms,
+        dry=dry,
+        peak_db=peaks,
+        grade=grade(telemetry, dry),
+        recording=recording,
+        hushed=state.hushed,
+        errors=errors,
+        telemetry=telemetry,
+    )
+
+
+def grade(telemetry: EngineStatus, dry: int) -> Grade:
+    """late: the sound had gaps or the engine is gone; tight: windows come too late; else fine."""
+    if dry or not telemetry.alive:
+        return "late"
+    return "tight" if telemetry.late else "fine"
+
+
+def _deck(deck: DeckState, state: State, now: int) -> DeckView:
+    stage = deck.playing(now)
+    playhead = stage.locate(now)[1] / stage.samples if stage else 0.0
+    here = state.tempo.cycle_at(now)
+    lanes = tuple(
+        _lane(name, lane, stage, state.tempo, now, here)
+        for name, lane in deck.lanes.items()
+        if name in deck.bound
+    )
+    return DeckView(
+        name=deck.name,
+        cycles=stage.cycles if stage else deck.cycles,
+        playhead=min(1.0, max(0.0, playhead)),
+        source=deck.source,
+        muted=deck.name in state.muted,
+        soloed=deck.name in state.soloed,
+        lanes=lanes,
+    )
+
+
+def _lane(
+    name: str, lane: Lane, stage: Stage | None, tempo: TempoMap, now: int, here: Fraction
+) -> LaneView:
+    control = find(name)
+    if lane.kind == "number" and control is not None and stage is not None:
+        return LaneView(
+            name,
+            lane.text,
+            round(float(lane.at(here)), 3),
+            samples=_picture(lane, stage, tempo, now, control.low, control.high),
+            low=control.low,
+            high=control.high,
+        )
+    return LaneView(name, lane.text, str(lane.at(here)), next=_coming(lane, here))
+
+
+def _picture(
+    lane: Lane, stage: Stage, tempo: TempoMap, now: int, low: float, high: float
+) -> Floats:
+    """The curve over the loop, each point at the time it is next heard, 0..1 of the range."""
+    lap, position = stage.locate(now)
+    at = np.linspace(0, stage.samples, POINTS, endpoint=False).astype(np.int64)
+    starts = np.where(at >= position, stage.lap_start(lap), stage.lap_start(lap + 1))
+    values = lane.sample(tempo.cycles_at(starts + at))
+    return np.asarray((values - low) / max(high - low, 1e-9), np.float32)
+
+
+def _coming(lane: Lane, here: Fraction) -> str:
+    ahead = [j for j in lane.jumps(here, here + _LOOK_AHEAD) if j > here]
+    if not ahead:
+        return ""
+    away = float(ahead[0] - here)
+    return (
+        f"{str(lane.at(ahead[0]))!r} in {away:.0f} bars"
+        if away >= 1.5
+        else (f"{str(lane.at(ahead[0]))!r} in {away:.1f} bars")
+    )
+
+
+def db(level: float) -> float:
+    """Linear level -> dBFS, at least -120."""
+    return max(-120.0, 20 * float(np.log10(max(level, 1e-6))))

@@ -1,0 +1,282 @@
+"""The engine process: started, fed, listened to, and started again when it dies.
+
+Neither a parse nor a fault of the model can touch the sound or the prompt: the engine lives in a
+process of its own, the audio in another. What the engine must know to play is kept here (the
+newest stage of each deck, the ring's settings), so that a new process takes over within seconds.
+
+Threads: `EngineHost` has one thread that reads the pipe; `send` may be called from any thread and
+never blocks (a full pipe drops blocks, never commands). `engine_main` is the other process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing as mp
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+
+from demon_live.audio.pcmring import Bus, LoopRing
+from demon_live.core import RATES, Floats
+from demon_live.errors import DemonError
+from demon_live.perform.messages import (
+    Block,
+    DropDeck,
+    Note,
+    PrepareStage,
+    Quit,
+    Ready,
+    Report,
+    SetRing,
+    ToEngine,
+    ToSession,
+)
+from demon_live.perform.view import EngineStatus
+
+__all__ = ["EngineHost", "EngineOptions", "engine_main"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two reports of the engine.
+_REPORT_EVERY = 0.1
+#: An engine that dies sooner than this after its start is started again only after a pause.
+_RESTART_PAUSE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine is opened; None and "auto" leave the choice to its manifest."""
+
+    engine: str = "imp"
+    backend: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    depth: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    random_weights: bool = False
+
+
+class _BusClock:
+    """Time as the audio process decides it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def now(self) -> int:
+        return int(self._bus.mixed)
+
+
+def _read_loop(path: str) -> Floats:
+    ring = LoopRing.open(path)
+    audio = ring.audio.copy()
+    ring.close()
+    return audio
+
+
+def _open_loop(rings: dict[str, LoopRing], path: str) -> Floats:
+    # The mapping must outlive the array: keep the ring.
+    rings[path] = LoopRing.open(path)
+    return rings[path].audio
+
+
+def engine_main(conn: Connection, bus_path: str, options: EngineOptions) -> None:
+    """The engine process, from opening the model to Quit or the end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _play(conn, bus_path, options)
+    except DemonError as error:
+        with contextlib.suppress(OSError):
+            conn.send(Note(f"engine: {error}"))
+        raise SystemExit(error.exit_code) from None
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        # The main process is gone. The audio process ends the sound.
+        return
+
+
+def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
+    from demon_live.backends import open_engine
+    from demon_live.perform.player import Player
+
+    engine = open_engine(
+        options.engine,
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads,
+        random_weights=options.random_weights,
+    )
+    conn.send(Ready(engine.describe(), tuple(engine.notes)))
+    tick_ms = engine.manifest.tick_ms if engine.device.type == "cpu" else 0.0
+    rings: dict[str, LoopRing] = {}
+    player = Player(
+        engine,
+        _BusClock(Bus.open(bus_path)),
+        open_loop=lambda path: _open_loop(rings, path),
+        read_source=_read_loop,
+        tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
+        depth=options.depth,
+        steps=options.steps,
+        seed=options.seed,
+        background=True,
+        tell=lambda text: conn.send(Note(text)),
+    )
+    reported = 0.0
+    while _take(conn, player.handle):
+        started = time.monotonic()
+        player.turn()
+        if started - reported >= _REPORT_EVERY:
+            reported = started
+            conn.send(Report(player.status()))
+        # A CPU engine is paced to its nominal tick: more ticks would only heat the machine.
+        due = started + (tick_ms / 1000 if player.tick_due else 0.02)
+        while (rest := due - time.monotonic()) > 0:
+            if conn.poll(rest) and not _take(conn, player.handle):
+                return
+
+
+def _take(conn: Connection, handle: Callable[[ToEngine], None]) -> bool:
+    """Take all that waits: of blocks only the newest of each deck. False: quit."""
+    blocks: dict[str, Block] = {}
+    while conn.poll(0):
+        message = conn.recv()
+        if isinstance(message, Quit):
+            return False
+        if isinstance(message, Block):
+            blocks[message.block.deck] = message
+        else:
+            handle(message)
+    for block in blocks.values():
+        handle(block)
+    return True
+
+
+class EngineHost:
+    """The engine process as the session sees it."""
+
+    def __init__(self, bus_path: str, options: EngineOptions, tell: Callable[[str], None]) -> None:
+        self._bus_path, self._options, self._tell = bus_path, options, tell
+        self._context = mp.get_context("spawn")
+        self._stages: dict[str, PrepareStage] = {}
+        self._settings = SetRing()
+        self._out: queue.Queue[ToEngine] = queue.Queue(512)
+        self._closing = threading.Event()
+        self._ready = threading.Event()
+        self.status = EngineStatus(alive=False)
+        self.description = options.engine
+        self.restarts = 0
+        self._start_process()
+        self._threads = [
+            threading.Thread(target=self._listen, name="engine-in", daemon=True),
+            threading.Thread(target=self._feed, name="engine-out", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _start_process(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=engine_main,
+            args=(theirs, self._bus_path, self._options),
+            name="demon-engine",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        self._conn, self._process, self._started = ours, process, time.monotonic()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine."""
+        return self._process.pid
+
+    def wait_ready(self, seconds: float) -> bool:
+        """Wait until the engine is open; False if it took longer."""
+        return self._ready.wait(seconds)
+
+    def send(self, message: ToEngine) -> None:
+        """Queue a message. A full queue drops blocks (a newer one follows), nothing else."""
+        if isinstance(message, PrepareStage):
+            self._stages[message.stage.deck] = message
+        elif isinstance(message, DropDeck):
+            self._stages.pop(message.deck, None)
+        elif isinstance(message, SetRing):
+            self._settings = replace(
+                self._settings,
+                **{k: v for k in ("depth", "steps") if (v := getattr(message, k)) is not None},
+            )
+        if isinstance(message, Block):
+            with contextlib.suppress(queue.Full):
+                self._out.put_nowait(message)
+        else:
+            self._out.put(message, timeout=2)
+
+    def _feed(self) -> None:
+        while not self._closing.is_set():
+            try:
+                message = self._out.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if not self._ready.is_set() and isinstance(message, Block):
+                continue
+            with contextlib.suppress(OSError):
+                self._conn.send(message)
+
+    def _listen(self) -> None:
+        while not self._closing.is_set():
+            try:
+                if self._conn.poll(0.2):
+                    self._hear(self._conn.recv())
+                elif not self._process.is_alive():
+                    self._restart()
+            except (EOFError, OSError):
+                if not self._closing.is_set():
+                    self._restart()
+
+    def _hear(self, message: ToSession) -> None:
+        match message:
+            case Ready(description, notes):
+                self.description = description
+                self._ready.set()
+                for note in notes:
+                    self._tell(note)
+            case Report(status):
+                self.status = status
+            case Note(text):
+                self._tell(text)
+
+    def _restart(self) -> None:
+        """A new process with the newest stages. The loops play on meanwhile."""
+        self._process.join(1)
+        code = self._process.exitcode
+        self._ready.clear()
+        self.status = replace(self.status, alive=False)
+        self.restarts += 1
+        self._tell(f"the engine ended (code {code}); the loops play on, it is started again")
+        if time.monotonic() - self._started < _RESTART_PAUSE:
+            self._closing.wait(_RESTART_PAUSE)
+        if self._closing.is_set():
+            return
+        self._conn.close()
+        self._start_process()
+        if self._settings != SetRing():
+            self._out.put(self._settings)
+        for stage in list(self._stages.values()):
+            self._out.put(stage)
+
+    def close(self) -> None:
+        """End the process; after two seconds by force."""
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._conn.send(Quit())
+        for thread in self._threads:
+            thread.join(1)
+        self._process.join(2)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(1)
+        self._conn.close()

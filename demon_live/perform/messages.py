@@ -1,0 +1,99 @@
+"""What the session tells the engine, and what the engine tells the session.
+
+Frozen, picklable, small. Blocks: the newest of a deck wins. Everything else is never dropped.
+
+Threads: everything here is immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from demon_live.core import ControlBlock, Stage
+from demon_live.perform.view import EngineStatus
+
+__all__ = [
+    "Block", "DropDeck", "Migrate", "Note", "Panic", "PrepareStage", "Quit", "Ready", "Report",
+    "SetRing", "ToEngine", "ToSession",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareStage:
+    """A deck gets a new stage. loop: path of its PCM ring, already filled with what plays first.
+
+    source: path of the PCM (same shape) that is transformed; None = from noise.
+    """
+
+    stage: Stage
+    loop: str
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The newest word on a deck."""
+
+    block: ControlBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Migrate:
+    """Move the generations in flight of a deck to new values of denoise or shift, at once."""
+
+    deck: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SetRing:
+    """A new depth or number of steps; None leaves it."""
+
+    depth: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DropDeck:
+    """The deck is gone."""
+
+    deck: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panic:
+    """Throw away everything in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """End the engine."""
+
+
+ToEngine = PrepareStage | Block | Migrate | SetRing | DropDeck | Panic | Quit
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine is open. notes: each step down from the best backend, with why."""
+
+    description: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Telemetry, ten times a second."""
+
+    status: EngineStatus = field(default_factory=EngineStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line for the performer."""
+
+    text: str
+
+
+ToSession = Ready | Report | Note

@@ -1,0 +1,382 @@
+"""One turn of the instrument: admit, tick, accept, decode, place. Live and offline run this code.
+
+The loop of the engine process calls `turn` for ever; a render calls it once for each nominal tick
+of the virtual clock. Errors of the model stop at the wall in `turn`: counted, told once, and the
+loops play on as they are.
+
+Threads: everything here belongs to one thread, except `_Preparation.run`, which only computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from demon_live.backends import Engine
+from demon_live.controls import CONTROLS
+from demon_live.core import RATES, ControlBlock, Floats, Generation, Request, Stage
+from demon_live.engine import Ring
+from demon_live.engine.decode import WindowDecoder
+from demon_live.errors import DemonError
+from demon_live.perform.clock import Clock
+from demon_live.perform.messages import (
+    Block,
+    DropDeck,
+    Migrate,
+    Panic,
+    PrepareStage,
+    SetRing,
+    ToEngine,
+)
+from demon_live.perform.placement import HALF, DeckPlacement
+from demon_live.perform.scheduler import DeckScheduler, Target
+from demon_live.perform.view import EngineStatus
+
+__all__ = ["Player"]
+
+log = logging.getLogger(__name__)
+
+#: Lead: at least this far ahead of what the mixer has decided, at most that far, in samples.
+LEAD_FLOOR, LEAD_CEILING = 1440, 24000
+#: Nothing is written nearer than this to the playhead, in samples (5 ms).
+GUARD = 240
+_STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
+
+
+@dataclass
+class _Deck:
+    """What the engine keeps of one deck."""
+
+    stage: Stage
+    source: Floats | None
+    placement: DeckPlacement
+    scheduler: DeckScheduler = field(default_factory=DeckScheduler)
+    block: ControlBlock | None = None
+    shared: dict[str, Floats] = field(default_factory=dict)
+
+
+class Player:
+    """Drives a ring from ControlBlocks and keeps the decks' loops written ahead of the playhead.
+
+    open_loop(path) gives the PCM of a stage, float32 [samples, 2], writable. read_source(path)
+    gives the PCM that is transformed. background: prepare stages beside the ring (live) or at
+    once (offline, so that renders do not depend on the speed of the machine).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        *,
+        open_loop: Callable[[str], Floats],
+        read_source: Callable[[str], Floats],
+        tick_samples: int,
+        depth: int | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        background: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
+        self._open_loop, self._read_source = open_loop, read_source
+        self._decks: dict[str, _Deck] = {}
+        self._waiting: dict[str, ControlBlock] = {}
+        self._latest: dict[str, int] = {}
+        self._seed = seed
+        self._tell = tell
+        self._told: set[str] = set()
+        self._pool = ThreadPoolExecutor(1, "prepare") if background else None
+        self._coming: list[tuple[PrepareStage, Future[Floats | None]]] = []
+        # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
+        self._tick_s = self._period_s = tick_samples / RATES.sample_rate
+        self._fixed_period = not background
+        self._decode_s = 0.0
+        self._last_turn: float | None = None
+        self._lead = LEAD_FLOOR
+        self._generations = 0
+        self._written_ahead = 0
+
+    def _new_ring(self, steps: int, depth: int) -> Ring:
+        return Ring(
+            self.engine,
+            steps=steps,
+            depth=depth,
+            shift=self.engine.shift,
+            device=self.engine.device,
+            on_admit=self._on_admit,
+        )
+
+    # ------------------------------------------------------------------ messages
+
+    def handle(self, message: ToEngine) -> None:
+        """Take one message. Cheap, except that offline a PrepareStage encodes its source here."""
+        match message:
+            case Block(block):
+                self._take_block(block)
+            case PrepareStage():
+                self._prepare(message)
+            case Migrate(deck, values):
+                self.ring.migrate(deck, **values)
+            case SetRing(depth, steps):
+                self._set_ring(depth, steps)
+            case DropDeck(deck):
+                self._latest[deck] = 1 << 62
+                if self._decks.pop(deck, None) is not None:
+                    self.ring.dismiss(deck)
+            case Panic():
+                self._panic()
+
+    def _take_block(self, block: ControlBlock) -> None:
+        deck = self._decks.get(block.deck)
+        if deck is None or block.stage.epoch != deck.stage.epoch:
+            self._waiting[block.deck] = block
+            return
+        deck.block = block
+        deck.placement.note(block)
+        self._share(block.deck, deck, block.lanes)
+
+    def _share(self, name: str, deck: _Deck, lanes: Mapping[str, Floats]) -> None:
+        wanted = {k: v for k, v in lanes.items() if k in _STEP_CONTROLS}
+        for control, curve in wanted.items():
+            before = deck.shared.get(control)
+            if before is None or not np.array_equal(before, curve):
+                self.ring.share(control, curve, deck=name)
+        for control in deck.shared.keys() - wanted.keys():
+            self.ring.share(control, None, deck=name)
+        deck.shared = wanted
+
+    def _prepare(self, message: PrepareStage) -> None:
+        self._latest[message.stage.deck] = message.stage.epoch
+        if self._pool is None:
+            self._enter(message, self._encode(message))
+        else:
+            self._coming.append((message, self._pool.submit(self._encode, message)))
+
+    def _encode(self, message: PrepareStage) -> Floats | None:
+        """The latent [T, C] of the stage's source; runs beside the ring when live."""
+        if message.source is None:
+            return None
+        pcm = self._read_source(message.source)
+        whole = np.arange(message.stage.frames * RATES.hop) % len(pcm)
+        latent = self.engine.encode(np.ascontiguousarray(pcm[whole]))
+        return np.ascontiguousarray(latent[: message.stage.frames])
+
+    def _enter(self, message: PrepareStage, source: Floats | None) -> None:
+        stage = message.stage
+        if self._latest.get(stage.deck) != stage.epoch:
+            return
+        decoder = WindowDecoder(self.engine.decode, self.engine.margin)
+        loop = self._open_loop(message.loop)
+        placement = DeckPlacement(stage, loop, decoder.window, self.engine.window)
+        for control in self._decks[stage.deck].shared if stage.deck in self._decks else ():
+            self.ring.share(control, None, deck=stage.deck)
+        self._decks[stage.deck] = _Deck(stage, source, placement)
+        self._enlist(stage)
+        waiting = self._waiting.pop(stage.deck, None)
+        if waiting is not None:
+            self._take_block(waiting)
+
+    def _enlist(self, stage: Stage) -> None:
+        self.ring.prepare(stage.deck, stage.epoch, stage.frames)
+        self.ring.new_epoch(stage.deck, stage.epoch)
+
+    def _collect_prepared(self) -> None:
+        for entry in [e for e in self._coming if e[1].done()]:
+            self._coming.remove(entry)
+            message, future = entry
+            try:
+                source = future.result()
+            except (DemonError, OSError, RuntimeError) as error:
+                self._complain(f"{message.stage.deck}: the source could not be encoded: {error}")
+                source = None
+            self._enter(message, source)
+
+    def _set_ring(self, depth: int | None, steps: int | None) -> None:
+        if steps is not None and steps != self.ring.steps:
+            # Another number of steps is another ring: what is in flight cannot go on in it.
+            self._start_over(steps, depth or self.ring.depth)
+        elif depth is not None:
+            self.ring.resize(depth)
+
+    def _panic(self) -> None:
+        self._start_over(self.ring.steps, self.ring.depth)
+        for deck in self._decks.values():
+            deck.scheduler.reset()
+
+    def _start_over(self, steps: int, depth: int) -> None:
+        self.ring = self._new_ring(steps, depth)
+        for name, deck in self._decks.items():
+            self._enlist(deck.stage)
+            lanes, deck.shared = deck.shared, {}
+            self._share(name, deck, lanes)
+
+    # ------------------------------------------------------------------ a turn
+
+    @property
+    def tick_due(self) -> bool:
+        """There is something to generate."""
+        return any(deck.block is not None for deck in self._decks.values())
+
+    @property
+    def primed(self) -> bool:
+        """Every deck that plays has a generation to play from."""
+        return all(not d.placement.empty for d in self._decks.values() if d.block is not None)
+
+    def turn(self) -> None:
+        """Admit, tick, place: once. Never raises; what went wrong is counted and told once."""
+        self._collect_prepared()
+        if self.tick_due:
+            try:
+                self._tick()
+            # The tick wall: a model or backend may fail in any way; the loops must play on.
+            except Exception as error:  # noqa: BLE001
+                self._complain(f"engine: {error}")
+        self._place()
+
+    def _tick(self) -> None:
+        started = time.perf_counter()
+        if self._last_turn is not None and not self._fixed_period:
+            self._period_s += 0.1 * (started - self._last_turn - self._period_s)
+        self._last_turn = started
+        for generation in self.ring.tick():
+            self._accept(generation)
+        self._tick_s += 0.1 * (time.perf_counter() - started - self._tick_s)
+
+    def _accept(self, generation: Generation) -> None:
+        deck = self._decks.get(generation.request.deck)
+        if deck is None:
+            return
+        first = deck.placement.empty and self.clock.now() <= deck.stage.from_sample
+        deck.placement.accept(generation)
+        self._generations += 1
+        if first and not deck.placement.empty:
+            deck.placement.fill(generation)
+
+    def _on_admit(self, name: str) -> Request | None:
+        """The request of the very generation that is being admitted: as late as possible."""
+        deck = self._decks.get(name)
+        if deck is None or deck.block is None:
+            return None
+        interval = round(self._period_s * RATES.sample_rate * self.ring.steps / self.ring.depth)
+        target = deck.scheduler.target(deck.block, self.clock.now(), self.drain, interval)
+        return build_request(
+            self.engine, name, deck.stage, deck.source, deck.block, target, self._seed
+        )
+
+    @property
+    def drain(self) -> int:
+        """Samples from an admission until its generation can be heard."""
+        return round(self._period_s * RATES.sample_rate * self.ring.steps) + self._lead + HALF
+
+    # ------------------------------------------------------------------ placement
+
+    def _place(self) -> None:
+        for deck in self._decks.values():
+            reserve = self.engine.window * RATES.hop // 2
+            # At a jump or the end of a lap a piece is short: go on until the reserve is there.
+            for _ in range(4):
+                piece = deck.placement.next_piece(self.clock.now(), self._lead, reserve)
+                if piece is None:
+                    break
+                started = time.perf_counter()
+                before = self.clock.now()
+                if deck.placement.write(piece, self.clock.now, GUARD):
+                    self._written_ahead = max(0, piece.start - self.clock.now())
+                self._learn_lead(time.perf_counter() - started, self.clock.now() - before)
+
+    def _learn_lead(self, seconds: float, samples: int) -> None:
+        """The lead follows the slowest recent decodes: up at once, down slowly."""
+        self._decode_s += 0.1 * (seconds - self._decode_s)
+        wanted = min(LEAD_CEILING, max(LEAD_FLOOR, samples * 3 // 2 + GUARD + 2 * HALF))
+        if wanted > self._lead:
+            self._lead = wanted
+        else:
+            self._lead -= (self._lead - wanted) // 32
+
+    # ------------------------------------------------------------------ telemetry
+
+    def _complain(self, text: str) -> None:
+        log.warning(text, exc_info=True)
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(text)
+
+    def status(self) -> EngineStatus:
+        """A snapshot of plain numbers."""
+        late = [d.placement.jump_late for d in self._decks.values()]
+        return EngineStatus(
+            ticks=self.ring.tick_number,
+            generations=self._generations,
+            tick_ms=self._tick_s * 1000,
+            period_ms=self._period_s * 1000,
+            decode_ms=self._decode_s * 1000,
+            lead_ms=self._written_ahead * 1000 / RATES.sample_rate,
+            late=sum(d.placement.late for d in self._decks.values()),
+            dropped=self.ring.dropped + sum(d.placement.nonfinite for d in self._decks.values()),
+            on_time_ms=max(late, default=0) * 1000 / RATES.sample_rate,
+            slots=self.ring.slots(),
+        )
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self.engine.close()
+
+
+def build_request(
+    engine: Engine,
+    name: str,
+    stage: Stage,
+    source: Floats | None,
+    block: ControlBlock,
+    target: Target,
+    seed: int,
+) -> Request:
+    """A target and the lanes of a block, as the ring takes them."""
+    values = target.values
+
+    def number(control: str) -> float:
+        default = CONTROLS[control].default
+        return float(values.get(control, default if default is not None else 0.0))
+
+    guided = "guide" in block.lanes
+    cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
+    key = str(values.get("key", ""))
+
+    def condition(prompt: str, prompt2: str = "") -> object:
+        return engine.condition(
+            prompt,
+            prompt2=prompt2,
+            key=key,
+            bpm=float(stage.bpm),
+            cycles=stage.cycles,
+            beats=stage.beats,
+            frames=stage.frames,
+        )
+
+    wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))
+    return Request(
+        frames=stage.frames,
+        channels=engine.channels,
+        denoise=number("denoise"),
+        seed=int(number("seed")) + seed,
+        source=source,
+        condition=wanted,
+        deck=name,
+        shift=number("shift") if "shift" in values else None,
+        init=block.lanes.get("init"),
+        negative=engine.unconditioned(wanted) if cfg in ("full", "initialize") else None,
+        cfg=cfg,
+        feedback=number("feedback"),
+        feedback_depth=int(number("feedback_depth")),
+        epoch=stage.epoch,
+        hear_from=target.hear_from,
+        values=values,
+    )

@@ -1,0 +1,42 @@
+"""What a session needs of the machine it plays on. Live and offline each have one.
+
+Threads: a rig's methods are called under the session's lock and must not block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from demon_live.core import Floats, MixPoints, Stage
+from demon_live.perform.clock import Clock
+from demon_live.perform.messages import ToEngine
+from demon_live.perform.view import EngineStatus
+
+__all__ = ["Rig"]
+
+
+class Rig(Protocol):
+    """Engine, mixer and clock, as the session sees them."""
+
+    clock: Clock
+    engine_name: str
+    device_name: str
+
+    def send(self, message: ToEngine) -> None: ...
+    def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
+        """A new stage of a deck: `first` is what its loop holds until something is generated.
+
+        first, source: float32 [stage.samples, 2]. Told to the mixer and to the engine.
+        """
+
+    def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None: ...
+    def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None: ...
+    def hush(self) -> None: ...
+    def wake(self) -> None: ...
+    def record(self, path: str) -> None: ...
+    def stop_record(self) -> None: ...
+    def check_prompt(self, prompt: str) -> list[str]: ...
+    def engine_status(self) -> EngineStatus: ...
+    def meters(self) -> tuple[int, tuple[float, float]]:
+        """(dry blocks, peak of left and right in dBFS)."""

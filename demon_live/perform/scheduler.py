@@ -1,0 +1,97 @@
+"""Which values the next generation of a deck is made with, so that jumps are heard on time.
+
+A generation admitted now is heard one drain later (its steps, its decode, the lead). The score is
+a function of time, so its values for that moment are known: the plan of a ControlBlock lists them.
+Stretches of the plan between two jumps are groups; every group gets a generation of its own before
+it begins, the group that is sounding when the generation is ready gets all others.
+
+Threads: belongs to the engine loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from demon_live.core import ControlBlock, SlotValues
+
+__all__ = ["DeckScheduler", "Group", "Target", "groups", "value_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A stretch [begin, end) of output samples in which no value of class slot jumps."""
+
+    begin: int
+    end: int
+    first: Mapping[str, float | str]
+    jump: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """When a generation is meant to be heard first, and the values it is made with."""
+
+    hear_from: int
+    values: Mapping[str, float | str]
+
+
+_FOREVER = 1 << 62
+
+
+def groups(plan: Sequence[SlotValues]) -> list[Group]:
+    """The groups of a plan, ascending; the last one has no end."""
+    heads = [row for i, row in enumerate(plan) if i == 0 or row.jump]
+    ends = [row.from_sample for row in heads[1:]] + [_FOREVER]
+    return [
+        Group(row.from_sample, end, row.values, row.jump and i > 0)
+        for i, (row, end) in enumerate(zip(heads, ends, strict=True))
+    ]
+
+
+def value_at(plan: Sequence[SlotValues], sample: int) -> Mapping[str, float | str]:
+    """The values that hold at an output sample."""
+    held = plan[0]
+    for row in plan:
+        if row.from_sample > sample:
+            break
+        held = row
+    return held.values
+
+
+class DeckScheduler:
+    """Chooses the target of each admission of one deck."""
+
+    def __init__(self) -> None:
+        # Where a group begins -> the values it was last served with.
+        self._served: dict[int, Mapping[str, float | str]] = {}
+
+    def reset(self) -> None:
+        """Forget what was served: a new stage, or a panic."""
+        self._served.clear()
+
+    def target(self, block: ControlBlock, now: int, drain: int, interval: int) -> Target:
+        """What the generation admitted at `now` is for.
+
+        drain: samples from admission until it can be heard. interval: samples between two
+        admissions of this deck. The first group that begins within reach and has not been served
+        comes first; else the group that sounds when this generation is ready is refreshed.
+        """
+        if not block.plan:
+            return Target(now + drain, {})
+        ready = max(now, block.stage.from_sample - drain) + drain
+        reach = ready + 2 * interval
+        self._forget(now)
+        for group in groups(block.plan):
+            if not group.jump or group.end <= ready or group.begin > reach:
+                continue
+            if self._served.get(group.begin) != group.first:
+                self._served[group.begin] = group.first
+                hear_from = max(group.begin, ready)
+                return Target(hear_from, value_at(block.plan, hear_from))
+        return Target(ready, value_at(block.plan, ready))
+
+    def _forget(self, now: int) -> None:
+        # A group is served before it begins; a second after it has begun nobody asks again.
+        for begin in [b for b in self._served if b < now - 48000]:
+            del self._served[begin]

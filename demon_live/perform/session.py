@@ -1,0 +1,417 @@
+"""The only door for scores: compile, check, journal, swap.
+
+REPL, file watcher, scripts and replay all call `apply`. Whatever is wrong raises DemonError and
+changes nothing. What is right is written to the journal first and then becomes the new State by
+one assignment; the sampling side reads the newest State at its next pump.
+
+Threads: `apply`, `pump` and `status` may be called from any thread; a lock makes each atomic.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+
+from demon_live.core import Stage
+from demon_live.errors import DemonError, FileError, ScoreError
+from demon_live.lang import Lane, Scene, Word, compile_source, diff
+from demon_live.perform.change import Change
+from demon_live.perform.clock import TempoMap
+from demon_live.perform.describe import describe
+from demon_live.perform.journal import SUFFIX, Event, Journal
+from demon_live.perform.messages import Block, Migrate, Panic, SetRing
+from demon_live.perform.rig import Rig
+from demon_live.perform.state import State
+from demon_live.perform.timeline import make_block
+from demon_live.perform.view import Outcome, Status
+
+__all__ = ["Session", "read_score"]
+
+#: Longest score, in bytes (LANGUAGE.md: bounds).
+SCORE_LIMIT = 64 * 1024
+_UNDO = 64
+
+
+def read_score(path: Path) -> str:
+    """The text of a score file. Raises FileError with the remedy."""
+    try:
+        if path.is_dir():
+            raise FileError(
+                f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
+            )
+        size = path.stat().st_size
+        if size > SCORE_LIMIT:
+            raise FileError(
+                f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
+                hint="split it into several files or decks",
+            )
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path} is not text (byte {error.start})", hint="save it as UTF-8"
+        ) from None
+    except OSError as error:
+        near = (
+            sorted(p.name for p in path.parent.glob("*.demon"))[:6] if path.parent.is_dir() else []
+        )
+        hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
+        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+
+
+class Session:
+    """A performance in progress.
+
+    rig: what it plays on. folders: where sources are looked for, besides the score's own folder.
+    sets: where `record NAME` puts its files. start: header of the journal.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        *,
+        folders: tuple[Path, ...] = (),
+        sets: Path | None = None,
+        start: dict[str, object] | None = None,
+    ) -> None:
+        self.rig = rig
+        self.folders = folders
+        self.sets = sets or Path()
+        self.journal = Journal({"engine": rig.engine_name, **(start or {})})
+        self._lock = threading.RLock()
+        self._state = State(TempoMap.start())
+        self._undo: deque[State] = deque(maxlen=_UNDO)
+        self._redo: deque[State] = deque(maxlen=_UNDO)
+        self._scenes: dict[str, Scene] = {}
+        self._lets = ""
+        self._epochs = itertools.count(1)
+        self._versions = itertools.count(1)
+        self._events: deque[tuple[int, str]] = deque(maxlen=256)
+        self._event_numbers = itertools.count(1)
+        self._errors: dict[str, DemonError] = {}
+        self._saved_at: dict[str, str] = {}
+        self._recording: str | None = None
+        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+
+    # ------------------------------------------------------------------ the door
+
+    def apply(
+        self, text: str, name: str = "<prompt>", origin: str = "repl", *, now: int | None = None
+    ) -> Outcome:
+        """Compile a text and let it play from its quantum on. Raises DemonError, changing nothing.
+
+        origin: "repl" (statements add to what plays), "file" (the text is all that file says:
+        the difference to its last version is applied), "replay". now: output sample of the
+        decision; None = the clock's.
+        """
+        with self._lock:
+            at = self.rig.clock.now() if now is None else now
+            try:
+                outcome = self._apply(text, name, origin, at)
+            except DemonError as error:
+                self._explain(error, text, name)
+                if origin == "file":
+                    self._errors[name] = error
+                raise
+            self._errors.pop(name, None)
+            self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
+            return outcome
+
+    def _apply(self, text: str, name: str, origin: str, now: int) -> Outcome:
+        program = compile_source(text, name=name, lets=self._lets)
+        whole = origin == "file" or (origin == "replay" and not name.startswith("<"))
+        state = self._state
+        statements = diff(state.files.get(name), program) if whole else program.statements
+        change = self._change(name, now)
+        change.build(statements)
+        files = {**state.files, name: program} if whole else state.files
+        words = [w for w in change.words if w.name in _WORDS]
+        self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
+        self._commit(change, replace(change.state, files=files))
+        if not whole and program.lets:
+            self._lets = program.lets_text(self._lets)
+        messages = list(change.messages)
+        for word in words:
+            messages += self._word(word, now)
+        warnings = [str(w) for w in program.warnings]
+        for prompt in dict.fromkeys(change.prompts):
+            warnings += self.rig.check_prompt(prompt)
+        return Outcome(tuple(messages), tuple(warnings))
+
+    def _change(self, name: str, now: int) -> Change:
+        base = "" if name.startswith("<") else str(Path(name).parent)
+        return Change(
+            self._state,
+            now,
+            base=base,
+            folders=self.folders,
+            scenes=self._scenes,
+            epoch=lambda: next(self._epochs),
+        )
+
+    def _commit(self, change: Change, state: State) -> None:
+        """The swap, and what the machine must be told of it."""
+        before = self._state
+        if state.decks != before.decks or state.bpm != before.bpm:
+            self._undo.append(before)
+            self._redo.clear()
+        self._state = state
+        self._scenes = change.scenes
+        for new in change.stages:
+            self.rig.add_stage(new.stage, new.first, new.source)
+        if (state.depth, state.steps) != (before.depth, before.steps):
+            self.rig.send(SetRing(state.depth, state.steps))
+        for deck, values in change.migrate.items():
+            self.rig.send(Migrate(deck, values))
+        if state.hushed and (change.messages or change.stages):
+            self._state = replace(self._state, hushed=False)
+            self.rig.wake()
+
+    def remove(self, name: str, *, now: int | None = None) -> Outcome:
+        """A file is gone or muted: what it said is given back."""
+        with self._lock:
+            old = self._state.files.get(name)
+            self._errors.pop(name, None)
+            if old is None:
+                return Outcome()
+            at = self.rig.clock.now() if now is None else now
+            change = self._change(name, at)
+            change.build(diff(old, None))
+            self.journal.write(Event("remove", at, name=name))
+            files = {k: v for k, v in self._state.files.items() if k != name}
+            self._commit(change, replace(change.state, files=files))
+            return Outcome(tuple(change.messages))
+
+    def load(self, path: Path | str) -> Outcome:
+        """Read a score file and apply it as that file. Raises DemonError."""
+        name = str(path)
+        try:
+            text = read_score(Path(path))
+        except DemonError as error:
+            self._explain(error, "", name)
+            self._errors[name] = error
+            raise
+        return self.apply(text, name, "file")
+
+    def _explain(self, error: DemonError, text: str, name: str) -> None:
+        saved = self._saved_at.get(name)
+        playing = f"{Path(name).stem} as saved at {saved}" if saved else "everything, as before"
+        for one in error.errors:
+            one.name = one.name or name
+            if one.span is not None and one.source is None:
+                one.source = text
+            one.playing = None
+        error.errors[-1].playing = playing if self._state.decks else None
+
+    # ------------------------------------------------------------------ performance words
+
+    def _word(self, word: Word, now: int) -> list[str]:
+        return _WORDS[word.name](self, word, now)
+
+    def _hush(self, word: Word, now: int) -> list[str]:
+        self.rig.hush()
+        self._state = replace(self._state, hushed=True)
+        return ["hush · 10 ms fade · the next statement brings the sound back"]
+
+    def _panic(self, word: Word, now: int) -> list[str]:
+        self._hush(word, now)
+        self.rig.send(Panic())
+        decks = {
+            name: replace(d, lanes=dict(d.bound), leaving={})
+            for name, d in self._state.decks.items()
+        }
+        self._state = replace(self._state, decks=decks)
+        return ["panic · silence, the ring is empty, transitions are forgotten"]
+
+    def _strip(self, word: Word, now: int) -> list[str]:
+        state = self._state
+        decks = frozenset(str(a) for a in word.args) or frozenset(state.decks)
+        unknown = sorted(decks - state.decks.keys())
+        if unknown:
+            raise ScoreError(
+                f"there is no deck {unknown[0]!r}",
+                span=word.span,
+                hint="decks that play: " + ", ".join(sorted(state.decks)),
+            )
+        muted, soloed = state.muted, state.soloed
+        if word.name == "mute":
+            muted |= decks
+        elif word.name == "unmute":
+            muted -= decks
+        elif word.name == "solo":
+            soloed = decks
+        else:
+            soloed = frozenset()
+        self._state = replace(state, muted=muted, soloed=soloed)
+        self.rig.set_heard(muted, soloed)
+        return [f"{word.name} {', '.join(sorted(decks)) if word.name != 'unsolo' else ''}".rstrip()]
+
+    def _back(self, word: Word, now: int) -> list[str]:
+        source, target = (
+            (self._undo, self._redo) if word.name == "undo" else (self._redo, self._undo)
+        )
+        if not source:
+            return [f"nothing to {word.name}"]
+        wanted, current = source.pop(), self._state
+        change = self._change("<prompt>", now)
+        change.restore(wanted)
+        target.append(current)
+        undo, redo = self._undo.copy(), self._redo.copy()
+        self._commit(change, replace(change.state, files=wanted.files))
+        self._undo, self._redo = undo, redo
+        return change.messages or [f"{word.name}: nothing changes"]
+
+    def _record(self, word: Word, now: int) -> list[str]:
+        if self._recording:
+            raise ScoreError(
+                f"{self._recording} is being recorded already", span=word.span, hint="first: stop"
+            )
+        name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise ScoreError(
+                f"{name!r} cannot be the name of a set",
+                span=word.span,
+                hint="letters, digits, - and _",
+            )
+        path = self.sets / f"{name}{SUFFIX}"
+        self.journal.open(path)
+        self.rig.record(str(self.sets / f"{name}.flac"))
+        self._recording = name
+        return [f"recording · {path} and {name}.flac"]
+
+    def _stop(self, word: Word, now: int) -> list[str]:
+        if not self._recording:
+            return ["nothing is being recorded"]
+        name, self._recording = self._recording, None
+        self.journal.close(now)
+        self.rig.stop_record()
+        return [f"recorded · demon replay {name}"]
+
+    def _save(self, word: Word, now: int) -> list[str]:
+        name = str(word.args[0]) if word.args else "saved"
+        path = Path(name if name.endswith(".demon") else f"{name}.demon")
+        if path.exists():
+            raise FileError(f"{path} exists already", hint="choose another name")
+        path.write_text(self.score(), encoding="utf-8")
+        return [f"saved · {path}"]
+
+    def _load(self, word: Word, now: int) -> list[str]:
+        if not word.args:
+            raise ScoreError("load what?", span=word.span, hint="load 'patterns/00_hello.demon'")
+        outcome = self.load(Path(str(word.args[0])))
+        return [*outcome.messages, *outcome.warnings]
+
+    def score(self) -> str:
+        """What plays now, as one score."""
+        state = self._state
+        rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
+        for deck in state.decks.values():
+            rows += ["", f"deck {deck.name}", f"loop {deck.cycles}"]
+            rows.append(f'source "{deck.source}"' if deck.source else "source none")
+            rows += [f"{control} = {lane.text}" for control, lane in deck.bound.items()]
+        return "\n".join(rows) + "\n"
+
+    # ------------------------------------------------------------------ the sampling side
+
+    def pump(self) -> None:
+        """Sample every deck's lanes for the time ahead and send them; live, 25 times a second."""
+        with self._lock:
+            state, now = self._state, self.rig.clock.now()
+            self._due(now)
+        here = state.tempo.cycle_at(now)
+        for deck in state.decks.values():
+            if deck.stage is None:
+                continue
+            lanes: dict[str, Lane] = {
+                k: v
+                for k, v in deck.lanes.items()
+                if not (k in deck.leaving and deck.leaving[k] <= here)
+            }
+            block = make_block(deck.name, next(self._versions), lanes, deck.stage, state.tempo, now)
+            self.rig.send(Block(block))
+            if block.mix:
+                self.rig.set_mix(deck.name, block.mix)
+
+    def at(self, cycle: Fraction | float, what: str | Callable[[], None]) -> None:
+        """Apply a text, or call a function, when `cycle` comes: sets as scripts."""
+        with self._lock:
+            when = self._state.tempo.sample_at(Fraction(cycle))
+            call = what if callable(what) else lambda: self._try(what)
+            self._agenda.append((when, len(self._agenda), call))
+            self._agenda.sort(key=lambda row: row[:2])
+
+    def _due(self, now: int) -> None:
+        while self._agenda and self._agenda[0][0] <= now:
+            self._agenda.pop(0)[2]()
+
+    def _try(self, text: str) -> None:
+        try:
+            self.apply(text, "<script>", "repl")
+        except DemonError as error:
+            self.tell(str(error))
+
+    # ------------------------------------------------------------------ views
+
+    def tell(self, text: str) -> None:
+        """Add an asynchronous line for the performer."""
+        with self._lock:
+            self._events.append((next(self._event_numbers), text))
+
+    def events(self, since: int = 0) -> tuple[int, tuple[str, ...]]:
+        """(number of the newest, lines that came after number `since`)."""
+        with self._lock:
+            rows = [(n, t) for n, t in self._events if n > since]
+        return (rows[-1][0] if rows else since), tuple(t for _, t in rows)
+
+    @property
+    def state(self) -> State:
+        """What is playing. Immutable."""
+        return self._state
+
+    @property
+    def errors(self) -> dict[str, DemonError]:
+        """Files that are broken now, by name."""
+        with self._lock:
+            return dict(self._errors)
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        return tuple(self._scenes)
+
+    def status(self) -> Status:
+        """A snapshot for displays."""
+        return describe(self._state, self.rig, self._recording, self.errors)
+
+    def stage_of(self, deck: str) -> Stage | None:
+        """The newest stage of a deck."""
+        found = self._state.decks.get(deck)
+        return found.stage if found else None
+
+    def close(self) -> None:
+        """End a recording if there is one."""
+        with self._lock:
+            if self._recording:
+                self.journal.close(self.rig.clock.now())
+                self.rig.stop_record()
+                self._recording = None
+
+
+_WORDS: dict[str, Callable[[Session, Word, int], list[str]]] = {
+    "hush": Session._hush,
+    "panic": Session._panic,
+    "mute": Session._strip,
+    "unmute": Session._strip,
+    "solo": Session._strip,
+    "unsolo": Session._strip,
+    "undo": Session._back,
+    "redo": Session._back,
+    "record": Session._record,
+    "stop": Session._stop,
+    "save": Session._save,
+    "load": Session._load,
+}

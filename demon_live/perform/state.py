@@ -1,0 +1,94 @@
+"""What is playing: one immutable value, swapped by a single assignment.
+
+Threads: everything here is immutable; the sampling thread reads the newest reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from demon_live.core import RATES, Stage
+from demon_live.perform.clock import TempoMap
+
+if TYPE_CHECKING:
+    from demon_live.lang import Lane, Program
+
+__all__ = ["DeckState", "State", "frames_for", "make_stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeckState:
+    """One deck.
+
+    lanes: control -> function of time, transitions included. bound: what the score says, without
+    transitions (for undo, display and diff). leaving: control -> cycle from which it is unbound.
+    source: as written in the score; base: folder it is relative to. stage: the newest, which may
+    still lie ahead; before: the one that plays until then.
+    """
+
+    name: str
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    bound: Mapping[str, Lane] = field(default_factory=dict)
+    leaving: Mapping[str, Fraction] = field(default_factory=dict)
+    cycles: int = 4
+    source: str | None = None
+    base: str = ""
+    stage: Stage | None = None
+    before: Stage | None = None
+
+    def playing(self, now: int) -> Stage | None:
+        """The stage that sounds at output sample `now`."""
+        if self.stage is not None and now < self.stage.from_sample and self.before is not None:
+            return self.before
+        return self.stage
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that an accepted statement may change."""
+
+    tempo: TempoMap
+    bpm: Fraction = Fraction(120)
+    beats: int = 4
+    quant: Fraction = Fraction(1)
+    decks: Mapping[str, DeckState] = field(default_factory=lambda: MappingProxyType({}))
+    files: Mapping[str, Program] = field(default_factory=lambda: MappingProxyType({}))
+    hushed: bool = False
+    muted: frozenset[str] = frozenset()
+    soloed: frozenset[str] = frozenset()
+    depth: int | None = None
+    steps: int | None = None
+
+    def with_deck(self, deck: DeckState) -> State:
+        """The state with this deck added or replaced."""
+        return replace(self, decks={**self.decks, deck.name: deck})
+
+
+def frames_for(lap: Fraction) -> int:
+    """Smallest even number of latent frames that covers a lap (in samples)."""
+    samples = -(-lap.numerator // lap.denominator)
+    frames = -(-samples // RATES.hop)
+    return frames + frames % 2
+
+
+def make_stage(deck: DeckState, tempo: TempoMap, cycle: Fraction, epoch: int) -> Stage:
+    """The stage of a deck that begins at `cycle`. Laps begin at cycles divisible by its length."""
+    segment = tempo.segment_at(cycle)
+    lap = deck.cycles * segment.length
+    first = (cycle // deck.cycles) * deck.cycles
+    return Stage(
+        epoch=epoch,
+        deck=deck.name,
+        from_sample=tempo.sample_at(cycle),
+        origin=tempo.exact(cycle) - (cycle - first) * segment.length,
+        lap=lap,
+        cycles=deck.cycles,
+        bpm=segment.bpm,
+        beats=segment.beats,
+        frames=frames_for(lap),
+        source=deck.source,
+    )

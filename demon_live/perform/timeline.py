@@ -1,0 +1,148 @@
+"""From a deck's lanes to a ControlBlock: every frame sampled at the time it will next be HEARD.
+
+A loop is regenerated over and over; frame i of it sounds again when the playhead comes round to
+it. So a curve over the loop is not one stretch of the score: what lies ahead of the playhead
+belongs to this lap, what lies behind it to the next.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demon_live.controls import Control, find
+from demon_live.core import RATES, ControlBlock, Floats, MixPoints, SlotValues, Stage
+from demon_live.perform.clock import TempoMap
+
+__all__ = ["MIX_AHEAD", "PLAN_AHEAD", "LaneLike", "heard_at", "make_block", "mix_points", "plan"]
+
+#: How far ahead the mix strip is told, in samples: longer than any stall that sound must survive.
+MIX_AHEAD = 2 * RATES.sample_rate
+#: The least that is planned ahead for controls of class slot, in samples.
+PLAN_AHEAD = 4 * RATES.sample_rate
+#: Step of a moving mix automation (100 Hz), in samples.
+_MIX_STEP = 480
+#: A moving pattern of class slot is read anew this often, in cycles.
+_SLOT_STEP = Fraction(1, 4)
+
+
+class LaneLike(Protocol):
+    """What is needed of a compiled lane (lang.Lane)."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def continuous(self) -> bool: ...
+    def sample(self, cycles: NDArray[np.float64]) -> Floats: ...
+    def at(self, cycle: Fraction) -> float | str: ...
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
+
+
+def heard_at(stage: Stage, now: int) -> NDArray[np.int64]:
+    """For each frame of the loop the output sample at which its start is next heard, int64 [T]."""
+    lap, here = stage.locate(now)
+    positions = np.arange(stage.frames, dtype=np.int64) * RATES.hop
+    this, following = stage.lap_start(lap), stage.lap_start(lap + 1)
+    # The frame that sounds right now has begun already: its start is heard again in the next lap.
+    return np.where(positions >= here, this + positions, following + positions)
+
+
+def plan(
+    lanes: Mapping[str, LaneLike], tempo: TempoMap, begin: int, end: int
+) -> tuple[SlotValues, ...]:
+    """The values of class slot from output sample `begin` until `end`, ascending.
+
+    An entry begins at every jump of any lane (jump=True) and, while a lane moves continuously,
+    each quarter of a cycle (jump=False).
+    """
+    first, last = tempo.cycle_at(begin), tempo.cycle_at(end)
+    jumps: set[Fraction] = set()
+    grid: set[Fraction] = set()
+    for lane in lanes.values():
+        jumps.update(lane.jumps(first, last))
+        if lane.continuous:
+            step = int(first / _SLOT_STEP) + 1
+            while step * _SLOT_STEP < last:
+                grid.add(step * _SLOT_STEP)
+                step += 1
+    jumps.discard(first)
+    rows = [SlotValues(begin, {n: lane.at(first) for n, lane in lanes.items()}, jump=False)]
+    for cycle in sorted(jumps | grid):
+        values = {n: lane.at(cycle) for n, lane in lanes.items()}
+        if values != rows[-1].values:
+            rows.append(SlotValues(tempo.sample_at(cycle), values, cycle in jumps))
+    return tuple(rows)
+
+
+def mix_points(lane: LaneLike, control: Control, tempo: TempoMap, now: int) -> MixPoints:
+    """The automation of one control of the mix strip for the next two seconds.
+
+    A jump is written as two points, `slew` seconds apart, beginning on its sample.
+    """
+    end = now + MIX_AHEAD
+    slew = max(1, int(control.slew * RATES.sample_rate))
+    # Jumps that are still slewing belong to the picture, so look back by one slew.
+    begin = now - slew
+    jumps = lane.jumps(tempo.cycle_at(begin), tempo.cycle_at(end))
+    if lane.continuous:
+        samples = np.arange(begin, end + 1, _MIX_STEP, dtype=np.int64)
+    else:
+        samples = np.array([begin], np.int64)
+    edges = np.array([tempo.sample_at(j) for j in jumps], np.int64)
+    samples = np.unique(np.concatenate([samples, edges + slew]))
+    values = lane.sample(tempo.cycles_at(samples))
+    if len(edges):
+        # On the jump itself the old value still holds; the new one is reached a slew later.
+        before = lane.sample(tempo.cycles_at(edges - 1))
+        keep = ~np.isin(samples, edges)
+        samples, values = samples[keep], values[keep]
+        order = np.argsort(np.concatenate([samples, edges]), kind="stable")
+        values = np.concatenate([values, before])[order]
+        samples = np.concatenate([samples, edges])[order]
+    return MixPoints(samples, values.astype(np.float32))
+
+
+def make_block(
+    deck: str,
+    version: int,
+    lanes: Mapping[str, LaneLike],
+    stage: Stage,
+    tempo: TempoMap,
+    now: int,
+) -> ControlBlock:
+    """All that the score says about the near future of one deck.
+
+    Frames before the stage begins are sampled as if it had begun at `stage.from_sample`.
+    """
+    at = max(now, stage.from_sample)
+    times = heard_at(stage, at)
+    cycles = tempo.cycles_at(times)
+    curves: dict[str, Floats] = {}
+    slot: dict[str, LaneLike] = {}
+    mix: dict[str, MixPoints] = {}
+    for name, lane in lanes.items():
+        control = find(name)
+        if control is None:
+            continue
+        if control.cls == "mix":
+            mix[name] = mix_points(lane, control, tempo, now)
+        elif control.shape == "curve":
+            curves[name] = lane.sample(cycles)
+        elif control.cls == "slot":
+            slot[name] = lane
+    ahead = max(PLAN_AHEAD, stage.samples)
+    return ControlBlock(
+        deck=deck,
+        version=version,
+        stage=stage,
+        sampled_at=at,
+        lanes=curves,
+        plan=plan(slot, tempo, at, at + ahead),
+        mix=mix,
+    )

@@ -1,0 +1,100 @@
+"""What a view may know: frozen snapshots, made by the session, drawn by any front end.
+
+Threads: everything here is immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from demon_live.core import Floats, SlotStatus
+from demon_live.errors import DemonError
+
+__all__ = ["DeckView", "EngineStatus", "Grade", "LaneView", "Outcome", "Status"]
+
+Grade = Literal["fine", "tight", "late"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an accepted statement will do, one line each. warnings: printed, nothing refused."""
+
+    messages: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """One control of a deck.
+
+    samples: float32 [<= 64], the curve over the loop, 0..1 of the control's range; None for words.
+    value: now. next: what is coming, in words ("'dub' in 2 bars"), or "".
+    """
+
+    control: str
+    text: str
+    value: float | str
+    samples: Floats | None = None
+    next: str = ""
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeckView:
+    """One deck. playhead: 0..1 of its loop. cycles: the loop's length."""
+
+    name: str
+    cycles: int
+    playhead: float
+    source: str | None
+    muted: bool
+    soloed: bool
+    lanes: tuple[LaneView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """Telemetry of the engine process.
+
+    tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a window;
+    lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
+    too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
+    scheduled jump, how late its first generation was (0 = on its sample).
+    """
+
+    ticks: int = 0
+    generations: int = 0
+    tick_ms: float = 0.0
+    period_ms: float = 0.0
+    decode_ms: float = 0.0
+    lead_ms: float = 0.0
+    late: int = 0
+    dropped: int = 0
+    on_time_ms: float = 0.0
+    slots: tuple[SlotStatus, ...] = ()
+    alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that a toolbar or a stage view shows."""
+
+    cycle: float
+    bpm: float
+    beats: int
+    engine: str
+    device: str
+    decks: tuple[DeckView, ...] = ()
+    slots: tuple[SlotStatus, ...] = ()
+    tick_ms: float = 0.0
+    lead_ms: float = 0.0
+    dry: int = 0
+    peak_db: tuple[float, float] = (-120.0, -120.0)
+    grade: Grade = "fine"
+    recording: str | None = None
+    hushed: bool = False
+    errors: Mapping[str, DemonError] = field(default_factory=dict)
+    telemetry: EngineStatus = field(default_factory=EngineStatus)

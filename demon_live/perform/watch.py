@@ -1,0 +1,151 @@
+"""Hot reload: a saved score plays at its quantum, a broken one changes nothing.
+
+Editors save in many ways (in place, in two writes, to a temporary name and a rename, with a
+backup). So events only say WHERE to look; what counts is the content: after the folder has been
+quiet for a moment each touched file is read and, if its text differs from the last, applied.
+
+Threads: watchdog's thread only puts names into a set; one thread of ours does the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from demon_live.errors import DemonError
+from demon_live.perform.session import Session
+
+__all__ = ["Reloader", "Watcher", "is_score"]
+
+log = logging.getLogger(__name__)
+
+#: A folder must be quiet this long before a file is read, in seconds.
+SETTLE = 0.03
+#: A file that fails to parse is read once more after this, in seconds: it may be half written.
+AGAIN = 0.12
+_QUIET = {"opened", "closed_no_write"}
+
+
+def is_score(path: Path) -> bool:
+    """A score that plays: `*.demon`, not hidden, not muted by a leading `_`."""
+    return path.suffix == ".demon" and not path.name.startswith(("_", "."))
+
+
+class Reloader:
+    """Applies the content of touched files to a session. No thread, no clock: easy to test."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._seen: dict[Path, str] = {}
+
+    def loaded(self, path: Path) -> None:
+        """A file was loaded by somebody else: its present content is known."""
+        digest = self._digest(path)
+        if digest:
+            self._seen[path.resolve()] = digest
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def touch(self, path: Path, last: bool = True) -> bool:
+        """Look at a file again. False (only if not `last`): it does not parse, look once more."""
+        key = path.resolve()
+        digest = self._digest(path)
+        if not digest or not is_score(path):
+            if self._seen.pop(key, None) is not None:
+                outcome = self.session.remove(str(path))
+                self.session.tell(f"{path} is gone: what it said is given back")
+                for line in outcome.messages:
+                    self.session.tell(line)
+            return True
+        if self._seen.get(key) == digest:
+            return True
+        try:
+            outcome = self.session.load(path)
+        except DemonError as error:
+            if not last:
+                return False
+            self._seen[key] = digest
+            self.session.tell(str(error))
+            return True
+        self._seen[key] = digest
+        lines = [*outcome.messages, *outcome.warnings] or ["nothing changes"]
+        self.session.tell(f"{path}: " + lines[0])
+        for line in lines[1:]:
+            self.session.tell(f"  {line}")
+        return True
+
+
+class Watcher(FileSystemEventHandler):
+    """Watches folders for scores. `close` ends its threads."""
+
+    def __init__(self, reloader: Reloader, folders: Iterable[Path]) -> None:
+        self._reloader = reloader
+        self._touched: set[Path] = set()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._observer = Observer()
+        for folder in sorted({f.resolve() for f in folders}):
+            self._observer.schedule(self, str(folder), recursive=False)
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+
+    def start(self) -> None:
+        self._observer.start()
+        self._thread.start()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in _QUIET or event.is_directory:
+            return
+        # A save by rename tells the final name only in dest_path.
+        paths = [Path(str(p)) for p in (event.src_path, event.dest_path) if p]
+        with self._lock:
+            self._touched.update(p for p in paths if p.suffix == ".demon")
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait()
+            while not self._closing:
+                self._wake.clear()
+                # Wait until nothing has been written for a moment.
+                if not self._wake.wait(SETTLE):
+                    break
+            with self._lock:
+                touched, self._touched = self._touched, set()
+            for path in sorted(touched):
+                self._look(path)
+
+    def _look(self, path: Path) -> None:
+        try:
+            if not self._reloader.touch(self._named(path), last=False):
+                threading.Event().wait(AGAIN)
+                self._reloader.touch(self._named(path))
+        # The watcher wall: one strange file must not end hot reload for all others.
+        except Exception as error:
+            log.warning("reload of %s", path, exc_info=True)
+            self._reloader.session.tell(f"{path}: {error}")
+
+    @staticmethod
+    def _named(path: Path) -> Path:
+        """The path as the performer wrote it: relative to the working folder where it can be."""
+        try:
+            return path.resolve().relative_to(Path.cwd())
+        except ValueError:
+            return path
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        self._observer.stop()
+        self._observer.join(2)
+        self._thread.join(2)
