@@ -155,7 +155,7 @@ def pick(name: str | int | None = None, devices: list[Device] | None = None) -> 
         return found[0]
     what = f"several devices match {text!r}" if found else f"no audio device matches {text!r}"
     near = nearest(text, [d.name for d in devices])
-    hint = "say more of the name, or its number" if found else f"did you mean {near[0]!r}?" if near else "these play:"
+    hint = "say more of the name, or its number" if found else f"did you mean {near[0]!r}?" if near else "choose one of these by its number or a part of its name"
     raise DeviceError(f"{what}\n{_lines(found or devices)}", hint=hint)
 
 

@@ -164,7 +164,7 @@ class Bus:
     callbacks = _Int(12)
     failures = _Int(13)  # exceptions inside the callback
     late = _Int(14)  # ticks of the null clock that came more than 5 ms late
-    device_ok = _Int(16)  # 1: a device plays, 0: the null clock keeps time
+    device_ok = _Int(16)  # 1: a device plays; 0: the null clock keeps time; -1: it does so while a lost device is sought
     running = _Int(17)  # 1 from first sound to the end of the process
     pid = _Int(18)
     errors = _Int(19)  # commands that failed, blocks that were replaced by silence

@@ -20,6 +20,7 @@ import os
 import pickle
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from demon_live.audio.devices import Stream, open_output
+from demon_live.audio.devices import Device, Stream, open_output
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, LoopRing, PcmRing
 from demon_live.audio.sinks import NullClock, Output, Recorder, Sink
@@ -54,6 +55,7 @@ class Settings:
     latency: float | str = "high"
     startup: float = 0.05
     start: int = 0
+    seek: bool = False  # look for the device for as long as it takes, instead of failing
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Event:
     """News from the audio process.
 
     kind: started, failed, device-lost, device-back, dry, recording, recorded, record-failed, error,
-    restarted, lost, closed. text: for the performer. sample: where it belongs on the output timeline.
+    replace, lost, restarted, closed. text: for the performer. sample: where it belongs on the output timeline.
     """
 
     kind: str
@@ -191,7 +193,7 @@ class _Process:
         self._done = False
         self._stream: Stream | None = None
         self._null: NullClock | None = None
-        self._retry_at = 0.0
+        self._search: _Search | None = None
         self._dry_told = 0.0
         self._dry_seen = self.bus.dry + self.bus.underruns
 
@@ -241,8 +243,8 @@ class _Process:
             silent = now - self.bus.called_at
             if not stream.active or silent > 1.0:
                 self._lose("it stopped" if not stream.active else f"it took no sound for {silent:.1f} s")
-        elif self.settings.sink.kind in ("device", "auto") and self.bus.device_ok == 0 and now >= self._retry_at > 0:
-            self._reopen()
+        elif self._search is not None:
+            self._look(self._search)
         self._widen(now)
         self._send()
 
@@ -276,17 +278,22 @@ class _Process:
     def _open_first(self) -> bool:
         settings = self.settings
         error: DeviceError | None = None
+        lost = False
         if settings.sink.kind in ("device", "auto"):
             try:
                 self._use(*open_output(settings.device, self.output, settings.latency))
                 return True
             except DeviceError as caught:
                 error = caught
-            if settings.sink.kind == "device" or settings.device:
+            if settings.seek:
+                self._search = _Search(settings, self.output, None)
+                lost = True
+            elif settings.sink.kind == "device" or settings.device:
                 self._news.append(Event("failed", error.message[:1500], 0, "", error))
                 self._send()
                 return False
         self._use_null()
+        self.bus.device_ok = -1 if lost else 0
         text = {
             "null": "null sink: keeps time, plays nothing",
             "file": f"writing {settings.sink.path}",
@@ -295,7 +302,7 @@ class _Process:
         self._news.append(Event("started", text, self.bus.played))
         return True
 
-    def _use(self, stream: Stream, device: Any, kind: str = "started") -> None:
+    def _use(self, stream: Stream, device: Device, kind: str = "started") -> None:
         self.bus.called_at = time.monotonic()
         stream.start()
         self._stop_null()
@@ -307,7 +314,6 @@ class _Process:
         self._news.append(Event(kind, text, self.bus.played))
 
     def _use_null(self) -> None:
-        self.bus.device_ok = 0
         self._null = NullClock(self.output, self.bus)
         self._null.start()
 
@@ -320,17 +326,19 @@ class _Process:
         """The device is gone: the null clock keeps time until it is back."""
         lost, self._stream = self._stream, None
         self._use_null()
-        if lost is not None:
-            # A driver without its hardware may never return from abort: nobody waits for it.
-            threading.Thread(target=_drop, args=(lost,), daemon=True).start()
-        self._retry_at = time.monotonic() + 1.0
-        self._news.append(Event("device-lost", f"the audio device is gone ({why}): keeping time, looking for it", self.bus.played))
+        self.bus.device_ok = -1
+        self._search = _Search(self.settings, self.output, lost)
+        self._news.append(Event("device-lost", f"the audio device is gone ({why}): keeping time, looking for it",
+                                self.bus.played))
 
-    def _reopen(self) -> None:
-        self._retry_at = time.monotonic() + 1.0
-        with contextlib.suppress(DeviceError):
-            stream, device = open_output(self.settings.device, self.output, self.settings.latency, fresh=True)
-            self._use(stream, device, "device-back")
+    def _look(self, search: _Search) -> None:
+        if search.found is not None:
+            self._search = None
+            self._use(*search.found, "device-back")
+        elif search.elsewhere():
+            # PortAudio hangs in here, but a new process finds the device: hand over to one.
+            self._news.append(Event("replace", "the audio device is back: changing over to it", self.bus.played))
+            self._closing.set()
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -347,12 +355,57 @@ class _Process:
         time.sleep(min(0.3, self.bus.latency_s))
         self._stop_null()
         if self._stream is not None:
-            _drop(self._stream)
+            dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
+            dropping.start()
+            dropping.join(1.0)
         if self.feeder.recorder is not None:
             self.feeder.recorder.close(timeout=30.0)
         self._news.append(Event("closed", "", self.bus.played))
         self._send()
         self.bus.running = 0
+
+
+class _Search:
+    """Looks for the lost device each second, on its own thread: PortAudio may hang on a dead driver.
+
+    (With JACK it does: closing the stream of a server that died never returns.) Once it hangs, fresh
+    interpreters look instead.
+    """
+
+    HUNG = 3.0
+    PROBE = "import sys; sys.path[:] = {path!r}; from demon_live.audio.devices import pick; pick({name!r})"
+
+    def __init__(self, settings: Settings, output: Output, lost: Stream | None) -> None:
+        self.found: tuple[Stream, Device] | None = None
+        self._settings = settings
+        self._output = output
+        self._turn = time.monotonic()
+        self._probe: subprocess.Popen[bytes] | None = None
+        threading.Thread(target=self._run, args=(lost,), name="device search", daemon=True).start()
+
+    def _run(self, lost: Stream | None) -> None:
+        if lost is not None:
+            _drop(lost)
+        while self.found is None:
+            time.sleep(1.0)
+            self._turn = time.monotonic()
+            with contextlib.suppress(DeviceError):
+                self.found = open_output(self._settings.device, self._output, self._settings.latency, fresh=True)
+
+    def elsewhere(self) -> bool:
+        """True when this process's PortAudio hangs while another process can see the device."""
+        if time.monotonic() - self._turn < self.HUNG:
+            return False
+        if self._probe is None:
+            code = self.PROBE.format(path=sys.path, name=self._settings.device)
+            self._probe = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL)
+        status = self._probe.poll()
+        if status is None:
+            return False
+        self._probe, self._turn = None, time.monotonic() - self.HUNG + 1.0
+        return status == 0
 
 
 def _drop(stream: Stream) -> None:

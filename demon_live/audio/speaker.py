@@ -100,6 +100,7 @@ class Speaker:
         self._wake = threading.Condition()
         self._answered = threading.Event()
         self._first: Event | None = None
+        self._last = ""  # kind of the last event
         self._closing = False
         self._child: subprocess.Popen[bytes] | None = None
         self._log = Path(settings.bus_path).with_suffix(".log")
@@ -281,12 +282,14 @@ class Speaker:
                     self._hear(pickle.load(child.stdout))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
-            first, self._first = self._first, self._first or None
-            if self._closing or first is None or first.kind == "failed":
+            if self._closing or self._first is None or self._first.kind == "failed":
                 self._answered.set()
                 return
             failures = 0 if time.monotonic() - began > 10.0 else failures + 1
-            self._events.append(Event("lost", "the audio process died: starting it again" + self._complaint(), self.bus.played))
+            if self._last != "closed":
+                text = "the audio process died: starting it again" + self._complaint()
+                self._events.append(Event("lost", text, self.bus.played))
+            self._last = ""
             time.sleep(min(5.0, 0.1 * 2**failures) if failures > 1 else 0.0)
             self._restart()
 
@@ -294,6 +297,7 @@ class Speaker:
         if self._first is None:
             self._first = event
             self._answered.set()
+        self._last = event.kind
         self._events.append(event)
 
     def _restart(self) -> None:
@@ -302,7 +306,7 @@ class Speaker:
             if self._closing:
                 return
             at = self.bus.played
-            self._settings = replace(self._settings, start=at)
+            self._settings = replace(self._settings, start=at, seek=self._settings.seek or self.bus.device_ok != 0)
             self.bus.mixed = at
             self._spawn()
             self._todo.clear()
