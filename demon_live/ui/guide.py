@@ -1,0 +1,182 @@
+"""What the prompt answers itself: `?`, `?name`, `help`, `tour`.
+
+Every word that can be written, and every word on the screen, can be asked about. The tour walks
+through the numbered scores in patterns/: each step shows its score, explains it and plays it.
+
+Threads: pure functions; a `Tour` belongs to the thread that evaluates.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from demon_live.controls import CONTROLS, STAGE, Control, PropagationClass, find, names
+from demon_live.errors import FileError, UsageError, nearest
+from demon_live.places import shipped
+from demon_live.ui.show import Pieces
+
+__all__ = ["SCREEN", "Tour", "about", "default_text", "known", "overview", "question"]
+
+#: Words on the screen that no score contains.
+SCREEN = {
+    "bar": "Bar and beat, counted from 1. `at 8` waits for a cycle that 8 divides: bar 9, 17, 25.",
+    "lead": "How far ahead of the playhead new sound is written.",
+    "dry": "Blocks that the speakers wanted and did not get. If it grows: `demon doctor`.",
+    "tick": "Time of one step of all slots together.",
+    "slots": "Generations in flight: solver steps done, and their denoise.",
+    "held": "Controls that stand still, and the source of the deck.",
+    "fine": "The engine keeps up with the music.",
+    "tight": "The engine keeps up with little to spare: lower `loop`, `steps` or `depth`.",
+    "late": "Some windows came too late: the last good sound plays on. Lower `loop` or `steps`.",
+    "silent": "Nothing above -60 dB reaches the output.",
+    "hushed": "Every deck is silenced; evaluate anything and it plays again.",
+}
+
+_INDENT = " " * 7
+_PERFORM = "hush panic mute unmute solo unsolo undo redo record stop save load"
+_GROUPS: tuple[tuple[PropagationClass, str], ...] = (
+    ("step", "curves"),
+    ("slot", "at birth"),
+    ("mix", "mix"),
+)
+_KEYS = (
+    ("Enter", "evaluate; inside an open bracket or brace: a new line"),
+    ("Alt-Enter", "evaluate as it stands"),
+    ("Ctrl-O", "a new line"),
+    ("Tab, Up, Ctrl-R", "complete, earlier lines, search them"),
+    ("Alt-.", "hush"),
+    ("Alt-1 .. 9", "mute a deck, and back"),
+    ("F1", "about the word under the cursor"),
+    ("Ctrl-C", "cancel what is typed; the sound goes on"),
+    ("Ctrl-D", "leave"),
+)
+_CLASS_HELP = {
+    "mix": "heard at the next audio block",
+    "step": "heard one tick after it is written; what a score plans is on its bar",
+    "slot": "set when a generation is born; what a score plans is on its bar",
+    "model": "heard one tick after the weights are refitted",
+    "stage": "prepared, then switched at a bar",
+}
+
+
+def question(line: str) -> str | None:
+    """The word that `line` asks about (`?blend`, `blend?`, `help blend`), "" for a bare `?`.
+
+    None if it is no question.
+    """
+    match = re.fullmatch(r"\s*(?:\?\s*(\S*)|(\w[\w.]*)\s*\?|help(?:\s+(\S+))?)\s*", line)
+    if match is None:
+        return None
+    return next((g for g in match.groups() if g), "").strip("?")
+
+
+def overview() -> Pieces:
+    """One screen: what can be written, and the keys."""
+    pieces: Pieces = [
+        ("heading", "write    "),
+        ("word", "blend = sine.slow(4).range(.2, 1)"),
+        ("", "   then when: now, at 8, in 2, over 4\n"),
+    ]
+    rows = [(title, " ".join(names(cls))) for cls, title in _GROUPS]
+    for title, words in (*rows, ("stage", " ".join(STAGE)), ("perform", _PERFORM)):
+        wrapped = textwrap.wrap(words, 70)
+        pieces += [("heading", f"{title:<9}"), ("name", f"{wrapped[0]}\n")]
+        pieces += [("name", f"{' ' * 9}{line}\n") for line in wrapped[1:]]
+    for i, (key, what) in enumerate(_KEYS):
+        pieces += [("heading", f"{'keys' if i == 0 else '':<9}"), ("word", f"{key:<16}")]
+        pieces.append(("", f" {what}\n"))
+    pieces.append(
+        ("hint", "?NAME explains any word, those on the panel too. `tour` plays a tour.\n")
+    )
+    return pieces
+
+
+def about(name: str) -> Pieces:
+    """What `name` is: a control, a stage word, a function, a performance word, one of the panel.
+
+    Raises UsageError with the nearest known word.
+    """
+    control = find(name)
+    if control is not None:
+        return _control(control)
+    if name in SCREEN:
+        return [("name", f"{name}\n"), ("", _wrapped(SCREEN[name]))]
+    from demon_live.lang import help_for
+
+    text = help_for(name)
+    if text:
+        return [("", f"{text}\n")]
+    near = nearest(name, known(), 3)
+    raise UsageError(
+        f"there is no word {name!r}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "? lists what there is",
+    )
+
+
+def _control(control: Control) -> Pieces:
+    kinds = {"curve": "curve", "number": "number", "integer": "whole number"}
+    facts = (
+        control.range_text,
+        f"default {default_text(control)}",
+        kinds.get(control.shape, ""),
+        f"class {control.cls}",
+    )
+    return [
+        ("name", control.name),
+        ("", f"  {', '.join(f for f in facts if f)}\n"),
+        ("", _wrapped(control.help)),
+        ("hint", _wrapped(f"class {control.cls}: {_CLASS_HELP[control.cls]}")),
+        ("word", f"{_INDENT}{control.example}\n"),
+    ]
+
+
+def _wrapped(words: str) -> str:
+    return textwrap.fill(words, 79, initial_indent=_INDENT, subsequent_indent=_INDENT) + "\n"
+
+
+def default_text(control: Control) -> str:
+    """The default of a control as it is shown."""
+    if isinstance(control.default, float):
+        return f"{control.default:g}"
+    return control.default or "none"
+
+
+def known() -> list[str]:
+    """Every word that `about` can explain."""
+    from demon_live.lang import reference
+
+    return sorted({*CONTROLS, *STAGE, *SCREEN, *reference()})
+
+
+class Tour:
+    """The numbered scores, one after the other. folder: where they are; None = those shipped."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._at = -1
+
+    @property
+    def folder(self) -> Path:
+        """Where the scores of the tour are."""
+        return self._folder or shipped("patterns")
+
+    def files(self) -> list[Path]:
+        """The steps, in their order. Raises FileError if there are none."""
+        found = sorted(self.folder.glob("[0-9]*.demon"))
+        if not found:
+            raise FileError("there is no tour here", hint=f"{self.folder} has no numbered scores")
+        return found
+
+    def step(self, word: str = "") -> tuple[int, int, Path]:
+        """(number, how many, file) of the next step, or of step `word` (a number, `back`)."""
+        files = self.files()
+        if word and not word.isdigit() and word != "back":
+            raise UsageError(f"tour {word}: which step?", hint="tour, tour back, or tour 3")
+        at = int(word) if word.isdigit() else self._at + (-1 if word == "back" else 1)
+        if not 0 <= at < len(files):
+            last = len(files) - 1
+            raise UsageError(f"the tour has steps 0 to {last}", hint="tour 0 begins again")
+        self._at = at
+        return at, len(files), files[at]

@@ -1,0 +1,127 @@
+"""A session without a terminal: statements come in as lines, replies and events go out as lines.
+
+For pipes, services, tests, and terminals that can do no more. Ends at the end of the input (if
+there is one to read), at SIGTERM, or after a given time.
+
+Threads: the main thread owns the output; one daemon thread reads the input.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import stat
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Protocol
+
+from demon_live.errors import DemonError
+from demon_live.perform.view import Outcome, Status
+from demon_live.ui import guide, show
+
+__all__ = ["Performance", "play_plain", "readable"]
+
+_POLL = 0.1
+
+
+class Performance(Protocol):
+    """The part of a session that a front end needs."""
+
+    def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome: ...
+    def status(self) -> Status: ...
+    def events(self, since: int) -> tuple[int, tuple[str, ...]]: ...
+
+
+def readable(stream: IO[str]) -> bool:
+    """Whether there is something to read: a terminal, a pipe or a file, but not /dev/null."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stream.isatty() or not stat.S_ISCHR(mode)
+
+
+def play_plain(
+    session: Performance,
+    lines: IO[str] | None,
+    out: IO[str],
+    *,
+    seconds: float | None = None,
+    stop: threading.Event | None = None,
+    complete: Callable[[str], bool] | None = None,
+) -> None:
+    """Play until the input ends (lines=None: never), `seconds` have passed or `stop` is set.
+
+    With `seconds`, the end of the input does not end the session. complete: whether a text is a
+    whole statement; by default the language decides.
+    """
+    if complete is None:
+        from demon_live.lang import is_complete as complete
+    feed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    if lines is not None:
+        threading.Thread(target=_read, args=(lines, feed), daemon=True, name="stdin").start()
+    colour = show.wants_colour(out)
+    end = None if seconds is None else time.monotonic() + seconds
+    seen, pending, open_ = 0, "", True
+    while not (stop is not None and stop.is_set()) and (end is None or time.monotonic() < end):
+        seen = _events(session, seen, out, colour)
+        line = _next(feed, end)
+        if line == "":
+            continue
+        if line is not None:
+            pending += line
+            if complete(pending):
+                _evaluate(session, pending, out, colour)
+                pending = ""
+        elif open_:
+            open_ = False
+            if pending.strip():
+                _evaluate(session, pending, out, colour)
+            if end is None:
+                break
+    _events(session, seen, out, colour)
+
+
+def _read(lines: IO[str], feed: queue.SimpleQueue[str | None]) -> None:
+    try:
+        for line in lines:
+            feed.put(line if line.endswith("\n") else f"{line}\n")
+    finally:
+        feed.put(None)
+
+
+def _next(feed: queue.SimpleQueue[str | None], end: float | None) -> str | None:
+    """The next line, None at the end of the input, "" if nothing came in time."""
+    wait = _POLL if end is None else max(0.0, min(_POLL, end - time.monotonic()))
+    try:
+        return feed.get(timeout=wait)
+    except queue.Empty:
+        return ""
+
+
+def _events(session: Performance, seen: int, out: IO[str], colour: bool) -> int:
+    seen, lines = session.events(seen)
+    for line in lines:
+        _write(out, show.ansi(show.event(line), colour))
+    return seen
+
+
+def _evaluate(session: Performance, text: str, out: IO[str], colour: bool) -> None:
+    word = guide.question(text)
+    try:
+        if not text.strip():
+            return
+        if word is not None:
+            pieces = guide.about(word) if word else guide.overview()
+        else:
+            done = session.apply(text.strip("\n"), "<stdin>", "repl")
+            pieces = show.outcome(done.messages, done.warnings)
+    except DemonError as fault:
+        pieces = show.error(fault)
+    _write(out, show.ansi(pieces, colour))
+
+
+def _write(out: IO[str], text: str) -> None:
+    out.write(text)
+    out.flush()

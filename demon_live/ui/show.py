@@ -1,0 +1,98 @@
+"""Errors, replies and events as (kind, text) pieces; a front end gives each kind its colour.
+
+Kinds are names of classes in theme.py. This module needs nothing but the standard library, so that
+`demon check` stays quick.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import IO
+
+from demon_live.errors import DemonError
+
+__all__ = ["Pieces", "ansi", "error", "event", "outcome", "wants_colour"]
+
+Pieces = list[tuple[str, str]]
+
+_PLACE = re.compile(r"^(\S[^\n]*?:\d+:\d+: |[^\s:][^\n:]*: )")
+_MARGIN = " " * 7
+
+_ANSI = {
+    "reply": "32",
+    "event": "90",
+    "error": "31",
+    "error.place": "1;31",
+    "error.caret": "1;31",
+    "error.hint": "33",
+    "warning": "33",
+    "heading": "1",
+    "hint": "90",
+    "word": "32",
+    "name": "36",
+}
+
+
+def error(fault: DemonError) -> Pieces:
+    """An error with its excerpt, caret, remedy and what keeps playing; ends with a newline."""
+    pieces: Pieces = []
+    for line in str(fault).split("\n"):
+        pieces += [_detail(line)] if line.startswith("  ") else _headline(line)
+    return pieces
+
+
+def _detail(line: str) -> tuple[str, str]:
+    """A line under the headline of an error: excerpt, caret or remedy."""
+    bare = line.strip()
+    if bare.startswith("|") and set(bare) <= set("| ^"):
+        return ("error.caret", f"{line}\n")
+    if bare.startswith(("hint:", "still playing:")):
+        return ("error.hint", f"{line}\n")
+    return ("", f"{line}\n")
+
+
+def _headline(line: str) -> Pieces:
+    match = _PLACE.match(line)
+    place = match.group() if match else ""
+    return [("error.place", place), ("error", f"{line[len(place) :]}\n")]
+
+
+def outcome(messages: tuple[str, ...], warnings: tuple[str, ...] = ()) -> Pieces:
+    """What an accepted statement will do, one line each, set in from the prompt."""
+    return [("reply", f"{_MARGIN}{line}\n") for line in messages] + [
+        ("warning", f"{_MARGIN}{line}\n") for text in warnings for line in text.split("\n")
+    ]
+
+
+def event(lines: str) -> Pieces:
+    """What came by itself: red from a line that speaks of a place in a file on, quiet otherwise."""
+    pieces: Pieces = []
+    for line in lines.split("\n"):
+        match = re.match(r"^\S+:\d+:\d+: ", line)
+        if match:
+            pieces += [("error.place", match.group()), ("error", f"{line[match.end() :]}\n")]
+        else:
+            pieces.append(_detail(line) if pieces else ("event", f"{line}\n"))
+    return pieces
+
+
+def ansi(pieces: Pieces, colour: bool) -> str:
+    """The pieces as a string for a terminal, with SGR codes if `colour`."""
+    if not colour:
+        return "".join(text for _, text in pieces)
+    out = []
+    for kind, text in pieces:
+        code = _ANSI.get(kind)
+        body = text.rstrip("\n")
+        out.append(f"\x1b[{code}m{body}\x1b[0m{text[len(body) :]}" if code and body else text)
+    return "".join(out)
+
+
+def wants_colour(stream: IO[str]) -> bool:
+    """Whether to colour what goes to `stream`: a capable terminal, and NO_COLOR is not set."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    return stream.isatty()

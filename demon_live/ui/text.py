@@ -1,0 +1,126 @@
+"""Curves, meters and widths as text: one to two rows of a terminal, no colour.
+
+Every function is pure and returns exactly as many cells as it was asked for, so that a panel
+built from them never wraps. Where the terminal speaks no UTF-8 the same shapes come in ASCII.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from prompt_toolkit.utils import get_cwidth
+
+__all__ = ["bars", "blocks", "braille", "cells", "fit", "meter", "number", "ruler", "steps"]
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ASCII = "_.-=+*%#"
+#: Braille dots of the left and right column, filled from the bottom: 1 to 4 dots high.
+_LEFT = (0x40, 0x44, 0x46, 0x47)
+_RIGHT = (0x80, 0xA0, 0xB0, 0xB8)
+_FLOOR_DB = -48.0
+
+
+def cells(text: str) -> int:
+    """How many terminal cells `text` takes (a wide character takes two)."""
+    return sum(get_cwidth(c) for c in text)
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """`text` in exactly `width` cells: cut with an ellipsis, or padded (on the left if `right`)."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    if width <= 0:
+        return ""
+    size = cells(text)
+    if size > width:
+        kept, used = [], 0
+        for c in text:
+            used += get_cwidth(c)
+            if used > width - 1:
+                break
+            kept.append(c)
+        text = "".join(kept) + "…"
+        size = cells(text)
+    pad = " " * (width - size)
+    return pad + text if right else text + pad
+
+
+def number(value: float) -> str:
+    """A value as a performer writes it: `.62`, `1`, `2.5`, `8000`."""
+    if not np.isfinite(value):
+        return "?"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    if text in ("-0", ""):
+        return "0"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def _spread(samples: Sequence[float] | NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """`n` values picked from `samples`, held (not interpolated), so that steps stay steps."""
+    x = np.asarray(samples, dtype=np.float32)
+    if x.size == 0:
+        return np.zeros(n, dtype=np.float32)
+    at = np.arange(n) * x.size // n
+    return np.clip(np.nan_to_num(x[at]), 0.0, 1.0)
+
+
+def blocks(
+    samples: Sequence[float] | NDArray[np.float32], width: int, *, ascii_only: bool = False
+) -> str:
+    """Values in 0..1 as `width` block characters, eight heights."""
+    glyphs = _ASCII if ascii_only else _BLOCKS
+    levels = np.rint(_spread(samples, width) * 7).astype(int)
+    return "".join(glyphs[i] for i in levels)
+
+
+def braille(
+    samples: Sequence[float] | NDArray[np.float32], width: int, *, ascii_only: bool = False
+) -> str:
+    """Values in 0..1 as a filled curve: two columns a cell, four heights."""
+    if ascii_only:
+        return blocks(samples, width, ascii_only=True)
+    levels = np.rint(_spread(samples, 2 * width) * 3).astype(int)
+    return "".join(
+        chr(0x2800 + _LEFT[a] + _RIGHT[b]) for a, b in zip(levels[::2], levels[1::2], strict=True)
+    )
+
+
+def meter(db: float, width: int, *, ascii_only: bool = False) -> str:
+    """A level meter from -48 dB (empty) to 0 dB (full)."""
+    share = (db - _FLOOR_DB) / -_FLOOR_DB if np.isfinite(db) else 0.0
+    eighths = int(np.clip(round(share * width * 8), 0, width * 8))
+    full, rest = divmod(eighths, 8)
+    if ascii_only:
+        return ("#" * full).ljust(width, ".")
+    return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width)
+
+
+def steps(done: int, of: int, *, ascii_only: bool = False) -> str:
+    """Progress of one slot: `▮▮▮▯▯▯▯▯`."""
+    full, empty = ("#", ".") if ascii_only else ("▮", "▯")
+    done = max(0, min(done, of))
+    return full * done + empty * (of - done)
+
+
+def bars(cycle: float, beats: int) -> str:
+    """Bar and beat as musicians count, from 1: cycle 4.5 of 4 beats is `5.3`."""
+    bar = int(np.floor(cycle))
+    beat = int((cycle - bar) * beats)
+    return f"{bar + 1}.{beat + 1}"
+
+
+def ruler(labels: Sequence[int], width: int, line: str = "─") -> str:
+    """Bar numbers, evenly spread over `width` cells of a border line; crowded ones are left out."""
+    out = [line] * width
+    free = 0
+    for k, value in enumerate(labels):
+        at, label = k * width // len(labels), str(value)
+        if at >= free and at + len(label) < width:
+            out[at : at + len(label)] = label
+            free = at + len(label) + 3
+    return "".join(out)
