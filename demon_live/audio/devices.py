@@ -1,10 +1,10 @@
 """Output devices through PortAudio. The only file that imports sounddevice.
 
-sounddevice opens PortAudio when it is imported, and raises OSError on a machine without the library;
-so it is imported inside functions, and the error becomes a DeviceError with the remedy.
+sounddevice opens PortAudio when it is imported, and raises OSError on a machine without the
+library; so it is imported inside functions, and the error becomes a DeviceError with the remedy.
 
-Threads: PortAudio's calls are made by one thread at a time (the CLI's main thread, or the health loop
-of the audio process); the callback runs on PortAudio's own thread.
+Threads: PortAudio's calls are made by one thread at a time (the CLI's main thread, or the health
+loop of the audio process); the callback runs on PortAudio's own thread.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from demon_live.errors import DeviceError, nearest
 
 __all__ = ["Device", "Stream", "list_devices", "open_output", "pick", "table"]
 
-_NONE_HINT = "play without one: --audio null keeps time silently, --audio file:NAME.wav writes what is played"
+_NONE_HINT = "play without one: --audio null keeps time silently, --audio file:NAME.wav writes a file"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An output device. api: the host API that offers it. rate: its own sample rate, Hz. latency_s: its safe one."""
+    """An output device. api: the host API that offers it. rate: its own sample rate, Hz. latency_s:
+    its safe one."""
 
     index: int
     name: str
@@ -50,7 +51,8 @@ class Stream(Protocol):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere: ALSA and JACK write complaints about absent hardware there."""
+    """Sends file descriptor 2 to nowhere: ALSA and JACK write complaints about absent hardware
+    there."""
     try:
         saved = os.dup(2)
     except OSError:  # no stderr at all
@@ -74,7 +76,8 @@ def _portaudio(fresh: bool = False) -> Any:
             import sounddevice
 
             if fresh:
-                # PortAudio lists devices once, at its start; starting it again is the only way to see new ones.
+                # PortAudio lists devices once, at its start; starting it again is the only way to
+                # see new ones.
                 sounddevice._terminate()
                 sounddevice._initialize()
         return sounddevice
@@ -83,7 +86,9 @@ def _portaudio(fresh: bool = False) -> Any:
             "linux": "apt install libportaudio2 (or dnf install portaudio)",
             "darwin": "brew install portaudio",
         }.get(sys.platform, "pip install --force-reinstall sounddevice")
-        raise DeviceError("PortAudio is not installed: no device can play", hint=f"{remedy}; or {_NONE_HINT}") from error
+        raise DeviceError(
+            "PortAudio is not installed: no device can play", hint=f"{remedy}; or {_NONE_HINT}"
+        ) from error
     except Exception as error:
         if type(error).__name__ != "PortAudioError":
             raise
@@ -101,11 +106,24 @@ def list_devices(*, fresh: bool = False) -> list[Device]:
     apis = [str(api["name"]) for api in sd.query_hostapis()]
     default = int(sd.default.device[1])
     if default < 0:
-        default = next((int(a["default_output_device"]) for a in sd.query_hostapis()
-                        if a["default_output_device"] >= 0), -1)
+        default = next(
+            (
+                int(a["default_output_device"])
+                for a in sd.query_hostapis()
+                if a["default_output_device"] >= 0
+            ),
+            -1,
+        )
     return [
-        Device(i, str(d["name"]), apis[d["hostapi"]], int(d["max_output_channels"]),
-               float(d["default_samplerate"]), float(d["default_high_output_latency"]), i == default)
+        Device(
+            i,
+            str(d["name"]),
+            apis[d["hostapi"]],
+            int(d["max_output_channels"]),
+            float(d["default_samplerate"]),
+            float(d["default_high_output_latency"]),
+            i == default,
+        )
         for i, d in enumerate(sd.query_devices())
         if d["max_output_channels"] > 0
     ]
@@ -113,12 +131,21 @@ def list_devices(*, fresh: bool = False) -> list[Device]:
 
 def _lines(devices: list[Device]) -> str:
     rows = [
-        (f"{'*' if d.default else ' '} {d.index}", d.name, d.api, f"{d.channels} ch", f"{d.rate / 1000:g} kHz",
-         f"{d.latency_s * 1000:.0f} ms")
+        (
+            f"{'*' if d.default else ' '} {d.index}",
+            d.name,
+            d.api,
+            f"{d.channels} ch",
+            f"{d.rate / 1000:g} kHz",
+            f"{d.latency_s * 1000:.0f} ms",
+        )
         for d in devices
     ]
     widths = [max(len(row[c]) for row in rows) for c in range(6)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def table(devices: list[Device] | None = None) -> str:
@@ -126,11 +153,14 @@ def table(devices: list[Device] | None = None) -> str:
     devices = list_devices() if devices is None else devices
     if not devices:
         return f"no audio device\n  {_NONE_HINT}"
-    return _lines(devices) + "\n  * = default; choose by number or by part of the name: --device NAME"
+    return (
+        _lines(devices) + "\n  * = default; choose by number or by part of the name: --device NAME"
+    )
 
 
 def pick(name: str | int | None = None, devices: list[Device] | None = None) -> Device:
-    """The device with that number, or whose name and API contain all these words; None = the default.
+    """The device with that number, or whose name and API contain all these words; None = the
+    default.
 
     Raises DeviceError that lists what there is.
     """
@@ -148,37 +178,63 @@ def pick(name: str | int | None = None, devices: list[Device] | None = None) -> 
         exact = [d for d in found if d.name.lower() == text.lower()]
         found = exact or found
     if len(found) > 1 and len({d.name for d in found}) == 1:
-        # The same device through several APIs: the one of the default device is what the system prefers.
+        # The same device through several APIs: the one of the default device is what the system
+        # prefers.
         api = pick(None, devices).api
         found = [d for d in found if d.api == api] or found
     if len(found) == 1:
         return found[0]
     what = f"several devices match {text!r}" if found else f"no audio device matches {text!r}"
     near = nearest(text, [d.name for d in devices])
-    hint = "say more of the name, or its number" if found else f"did you mean {near[0]!r}?" if near else "choose one of these by its number or a part of its name"
+    hint = (
+        "say more of the name, or its number"
+        if found
+        else f"did you mean {near[0]!r}?"
+        if near
+        else "choose one of these by its number or a part of its name"
+    )
     raise DeviceError(f"{what}\n{_lines(found or devices)}", hint=hint)
 
 
 def open_output(
-    name: str | int | None, callback: Callable[[Any, int, Any, Any], None], latency: float | str, *, fresh: bool = False
+    name: str | int | None,
+    callback: Callable[[Any, int, Any, Any], None],
+    latency: float | str,
+    *,
+    fresh: bool = False,
 ) -> tuple[Stream, Device]:
-    """A 48 kHz stereo float32 output stream on the device, not started. Raises DeviceError with the remedy."""
+    """A 48 kHz stereo float32 output stream on the device, not started. Raises DeviceError with the
+    remedy."""
     sd = _portaudio(fresh)
     device = pick(name, list_devices())
     try:
         with _quiet():
-            sd.check_output_settings(device=device.index, channels=2, dtype="float32", samplerate=RATES.sample_rate)
+            sd.check_output_settings(
+                device=device.index, channels=2, dtype="float32", samplerate=RATES.sample_rate
+            )
             # blocksize 0: the device's own block, which is the steadiest.
             stream: Stream = sd.OutputStream(
-                device=device.index, channels=2, dtype="float32", samplerate=RATES.sample_rate, blocksize=0,
-                latency=latency, callback=callback, prime_output_buffers_using_stream_callback=False)
+                device=device.index,
+                channels=2,
+                dtype="float32",
+                samplerate=RATES.sample_rate,
+                blocksize=0,
+                latency=latency,
+                callback=callback,
+                prime_output_buffers_using_stream_callback=False,
+            )
         return stream, device
     except sd.PortAudioError as error:
         if device.channels < 2:
             why, hint = "is mono", "choose a stereo device: --device NAME"
         elif round(device.rate) != RATES.sample_rate:
             why = f"does not play 48 kHz (it runs at {device.rate:g} Hz)"
-            hint = "set it to 48000 Hz in the system's audio settings, or choose another: --device NAME"
+            hint = (
+                "set it to 48000 Hz in the system's audio settings; or try another"
+            )
         else:
-            why, hint = f"does not open: {_reason(error)}", "is another program holding it? `demon devices` lists the others"
+            why, hint = (
+                f"does not open: {_reason(error)}",
+                "is another program holding it? `demon devices` lists the others",
+            )
         raise DeviceError(f"{device.name!r} {why}", hint=hint) from error

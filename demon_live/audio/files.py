@@ -2,7 +2,8 @@
 
     load_source  any file that libsndfile reads -> float32 [n, 2] at 48 kHz
     fit_loop     that, stretched to the stage's tempo (pitch kept) and cut to its length, circular
-    write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, same bytes for same samples
+    write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, same bytes for same
+                 samples
 
 Threads: pure functions.
 """
@@ -14,6 +15,7 @@ import os
 import re
 import struct
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,27 @@ __all__ = ["LONGEST", "beats_in", "fit_loop", "load_source", "tempo_in_name", "w
 LONGEST = 600  #: seconds of a source at most
 SEAM = 480  #: samples of the cross-fade where a loop closes: 10 ms
 _RATE = RATES.sample_rate
-_SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".rf64", ".au")
+_SOUNDS = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".opus",
+    ".mp3",
+    ".aif",
+    ".aiff",
+    ".caf",
+    ".w64",
+    ".rf64",
+    ".au",
+)
 
 
 # --- in --------------------------------------------------------------------------------------
 
 
 def load_source(path: str | Path) -> tuple[Floats, str]:
-    """The sound in a file: float32 [n, 2] at 48 kHz, and what was done to it (`mono, 8000 Hz resampled`).
+    """The sound in a file: float32 [n, 2] at 48 kHz, and what was done to it (`mono, 8000 Hz
+    resampled`).
 
     Raises FileError with the remedy: missing, a folder, unreadable, empty, too long, more than two
     channels, not finite.
@@ -44,8 +59,10 @@ def load_source(path: str | Path) -> tuple[Floats, str]:
     notes = []
     if not np.isfinite(audio).all():
         bad = int((~np.isfinite(audio)).any(axis=1).sum())
-        raise FileError(f"{path}: {bad} samples are not numbers (NaN or infinite)",
-                        hint="export it again as 16- or 24-bit WAV or FLAC")
+        raise FileError(
+            f"{path}: {bad} samples are not numbers (NaN or infinite)",
+            hint="export it again as 16- or 24-bit WAV or FLAC",
+        )
     if audio.shape[1] == 1:
         audio = np.repeat(audio, 2, axis=1)
         notes.append("mono")
@@ -58,7 +75,9 @@ def load_source(path: str | Path) -> tuple[Floats, str]:
             raise FileError(f"{path} is too short", hint="choose a longer sound")
     if not audio.any():
         notes.append("silent")
-    return np.ascontiguousarray(audio, np.float32), ", ".join([f"{len(audio) / _RATE:.2f} s", *notes])
+    return np.ascontiguousarray(audio, np.float32), ", ".join(
+        [f"{len(audio) / _RATE:.2f} s", *notes]
+    )
 
 
 def _read(path: Path) -> tuple[Floats, int]:
@@ -69,28 +88,41 @@ def _read(path: Path) -> tuple[Floats, int]:
     try:
         with soundfile.SoundFile(path) as file:
             if file.channels > 2:
-                raise FileError(f"{path} has {file.channels} channels", hint="mix it down to mono or stereo: "
-                                f"sox {path.name} stereo.wav channels 2")
+                raise FileError(
+                    f"{path} has {file.channels} channels",
+                    hint=f"mix it down to mono or stereo: sox {path.name} stereo.wav channels 2",
+                )
             seconds = file.frames / file.samplerate
             if seconds > LONGEST:
-                raise FileError(f"{path} lasts {seconds / 60:.0f} minutes, a source at most {LONGEST // 60}",
-                                hint=f"cut the part you mean: sox {path.name} part.wav trim 0 60")
+                raise FileError(
+                    f"{path} lasts {seconds / 60:.0f} minutes, a source at most {LONGEST // 60}",
+                    hint=f"cut the part you mean: sox {path.name} part.wav trim 0 60",
+                )
             audio = file.read(dtype="float32", always_2d=True)
             rate = int(file.samplerate)
     except soundfile.SoundFileError as error:
         why = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise FileError(f"{path} is not a sound file that can be read: {why}",
-                        hint="WAV, FLAC, OGG, AIFF and MP3 can be read") from error
+        raise FileError(
+            f"{path} is not a sound file that can be read: {why}",
+            hint="WAV, FLAC, OGG, AIFF and MP3 can be read",
+        ) from error
     if not len(audio):
-        raise FileError(f"{path} holds no sound: 0 samples", hint="export it again, or choose another")
+        raise FileError(
+            f"{path} holds no sound: 0 samples", hint="export it again, or choose another"
+        )
     return audio, rate
 
 
 def _must_be_file(path: Path) -> None:
     try:
         if path.is_dir():
-            first = next((p.name for p in sorted(path.iterdir()) if p.suffix.lower() in _SOUNDS), None)
-            raise FileError(f"{path} is a folder", hint=f"name a file in it, like {first}" if first else "name a sound file")
+            first = next(
+                (p.name for p in sorted(path.iterdir()) if p.suffix.lower() in _SOUNDS), None
+            )
+            raise FileError(
+                f"{path} is a folder",
+                hint=f"name a file in it, like {first}" if first else "name a sound file",
+            )
         if not path.exists():
             raise FileError(f"there is no file {path}", hint=_near(path))
         if not path.is_file():
@@ -100,9 +132,13 @@ def _must_be_file(path: Path) -> None:
         with path.open("rb"):
             pass
     except PermissionError as error:
-        raise FileError(f"{path} may not be read: no permission", hint=f"chmod a+r {path.name}") from error
+        raise FileError(
+            f"{path} may not be read: no permission", hint=f"chmod a+r {path.name}"
+        ) from error
     except (OSError, ValueError) as error:  # a name that no file can have
-        raise FileError(f"cannot read {str(path)[:200]!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise FileError(
+            f"cannot read {str(path)[:200]!r}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _near(path: Path) -> str:
@@ -123,10 +159,12 @@ def _near(path: Path) -> str:
 
 
 def tempo_in_name(name: str) -> float | None:
-    """The tempo that a file's name states: `techno_128.flac`, `128bpm amen.wav`, `pad-90.5bpm.wav`."""
+    """The tempo that a file's name states: `techno_128.flac`, `128bpm amen.wav`,
+    `pad-90.5bpm.wav`."""
     stem = Path(name).stem.lower()
     found = re.search(r"(?<![\d.])(\d{2,3}(?:\.\d+)?)\s*[-_]?bpm", stem) or re.search(
-        r"(?:^|[_\-\s])(\d{2,3}(?:\.\d+)?)(?=$|[_\-\s])", stem)
+        r"(?:^|[_\-\s])(\d{2,3}(?:\.\d+)?)(?=$|[_\-\s])", stem
+    )
     tempo = float(found.group(1)) if found else 0.0
     return tempo if 40.0 <= tempo <= 300.0 else None
 
@@ -150,12 +188,19 @@ def beats_in(samples: int, beats: int, bpm: float, name: str = "") -> tuple[int,
     return best, best / minutes
 
 
-def fit_loop(audio: Floats, *, lap_samples: int, cycles: int, beats: int, bpm: float | Fraction,
-             name: str = "") -> tuple[Floats, str]:
+def fit_loop(
+    audio: Floats,
+    *,
+    lap_samples: int,
+    cycles: int,
+    beats: int,
+    bpm: float | Fraction,
+    name: str = "",
+) -> tuple[Floats, str]:
     """The loop of a stage made of a source: float32 [lap_samples, 2], circular, and what was done.
 
-    audio: float32 [n, 2] at 48 kHz. beats: of a cycle. name: the file's, which may state its tempo. The
-    text reads like `techno_128.flac: 4 bars at 128 bpm, stretched to 120`.
+    audio: float32 [n, 2] at 48 kHz. beats: of a cycle. name: the file's, which may state its tempo.
+    The text reads like `techno_128.flac: 4 bars at 128 bpm, stretched to 120`.
     """
     bpm = float(bpm)
     total = cycles * beats
@@ -163,7 +208,7 @@ def fit_loop(audio: Floats, *, lap_samples: int, cycles: int, beats: int, bpm: f
     used = min(have, total)
     end = min(len(audio), round(used * 60.0 * _RATE / tempo))
     edges = [round(k * used * lap_samples / total) for k in range(-(-total // used) + 1)]
-    unit = max(b - a for a, b in zip(edges, edges[1:], strict=False))
+    unit = max(b - a for a, b in pairwise(edges))
     if abs(tempo / bpm - 1.0) > 0.001:
         piece = _stretch(audio, end, unit)
         change = f", stretched to {bpm:g}"
@@ -171,13 +216,27 @@ def fit_loop(audio: Floats, *, lap_samples: int, cycles: int, beats: int, bpm: f
         piece = _around(audio, end, SEAM, unit + SEAM)
         change = ""
     loop = _lay(piece, edges, lap_samples)
-    what = f"{have // beats} bar{'s' * (have != beats)}" if have % beats == 0 else f"{have} beat{'s' * (have != 1)}"
-    rest = "" if have == total else f", the first {used} beats" if have > total else f", {total / have:g} times"
-    return loop, f"{Path(name).name + ': ' if name else ''}{what} at {round(tempo, 2):g} bpm{change}{rest}"
+    what = (
+        f"{have // beats} bar{'s' * (have != beats)}"
+        if have % beats == 0
+        else f"{have} beat{'s' * (have != 1)}"
+    )
+    rest = (
+        ""
+        if have == total
+        else f", the first {used} beats"
+        if have > total
+        else f", {total / have:g} times"
+    )
+    return (
+        loop,
+        f"{Path(name).name + ': ' if name else ''}{what} at {round(tempo, 2):g} bpm{change}{rest}",
+    )
 
 
 def _around(audio: Floats, end: int, before: int, after: int) -> Floats:
-    """audio[-before : after], where what is not there is audio[:end] repeated: float32 [before + after, 2]."""
+    """audio[-before : after], where what is not there is audio[:end] repeated: float32 [before +
+    after, 2]."""
     positions = np.arange(-before, after)
     # Behind `end` the recording itself goes on, if it does: its own tail is the best seam.
     inside = (positions >= 0) & (positions < len(audio))
@@ -190,7 +249,9 @@ def _stretch(audio: Floats, end: int, unit: int) -> Floats:
 
     factor = end / unit
     pad = round((SEAM + 2 * 5760) * max(1.0, factor))  # two of the stretcher's windows to settle
-    stretcher: Any = Signalsmith.Stretch(1)  # its phases are random: a seed, so that a set renders the same
+    stretcher: Any = Signalsmith.Stretch(
+        1
+    )  # its phases are random: a seed, so that a set renders the same
     stretcher.preset(2, float(_RATE))
     stretcher.setTimeFactor(factor)
     source = _around(audio, end, pad, end + pad)
@@ -200,13 +261,14 @@ def _stretch(audio: Floats, end: int, unit: int) -> Floats:
 
 
 def _lay(piece: Floats, edges: list[int], samples: int) -> Floats:
-    """Lays float32 [SEAM + unit + SEAM, 2] from each edge to the next, cross-faded just before each.
+    """Lays float32 [SEAM + unit + SEAM, 2] from each edge to the next, cross-faded just before
+    each.
 
     Before an edge the lap that ends goes over into what precedes the piece's beginning, so that the
     beat on the edge itself is untouched; sound that is the same on both sides stays as it is.
     """
     loop = np.zeros((samples, 2), np.float32)
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         stop = min(b, samples)
         n = stop - a
         part = piece[SEAM : SEAM + n].copy()
@@ -228,7 +290,10 @@ def write_audio(path: str | Path, audio: Floats) -> None:
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".wav", ".flac"):
-        raise FileError(f"cannot write {str(path)!r}: the ending says the format", hint="end it in .wav or .flac")
+        raise FileError(
+            f"cannot write {str(path)!r}: the ending says the format",
+            hint="end it in .wav or .flac",
+        )
     audio = np.ascontiguousarray(audio, "<f4")
     if kind == ".wav" and audio.nbytes > 0xFFFFFF00:
         raise FileError(f"{path} would be over 4 GB, more than a WAV can hold", hint="write .flac")
@@ -243,8 +308,10 @@ def write_audio(path: str | Path, audio: Floats) -> None:
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
-        raise FileError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}",
-                        hint="is the folder there, and the disk not full?") from error
+        raise FileError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}",
+            hint="is the folder there, and the disk not full?",
+        ) from error
 
 
 def _write_wav(path: Path, audio: Floats) -> None:

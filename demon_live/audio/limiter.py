@@ -25,7 +25,8 @@ Doubles = NDArray[np.float64]
 
 
 class Limiter:
-    """Keeps |out| <= ceiling. One instance follows one stream; the sound comes out LOOK samples late."""
+    """Keeps |out| <= ceiling. One instance follows one stream; the sound comes out LOOK samples
+    late."""
 
     def __init__(self, ceiling: float = CEILING) -> None:
         self.ceiling = ceiling
@@ -35,7 +36,8 @@ class Limiter:
         self._held: Doubles = np.zeros(LOOK)
 
     def process(self, block: Doubles) -> Doubles:
-        """The next float64 [n, 2] of the stream -> float64 [n, 2], the stream LOOK samples earlier."""
+        """The next float64 [n, 2] of the stream -> float64 [n, 2], the stream LOOK samples
+        earlier."""
         n = len(block)
         sound = np.concatenate((self._sound, block))
         peaks = np.abs(block).max(axis=1)
@@ -57,7 +59,8 @@ class Limiter:
         return np.clip(limited, -self.ceiling, self.ceiling)
 
     def _release(self, most: Doubles) -> Doubles:
-        """r[n] = max(most[n], d * r[n-1]), without a loop: d^n * running maximum of most[k] / d^k."""
+        """r[n] = max(most[n], d * r[n-1]), without a loop: d^n * running maximum of most[k] /
+        d^k."""
         fall = np.exp(np.arange(1, len(most) + 1) * (-1.0 / (RELEASE * 48000)))
         held: Doubles = fall * np.maximum.accumulate(np.maximum(most / fall, self._held[-1]))
         # Below a hundred-thousandth of a decibel it is over; the path becomes bit-exact again.

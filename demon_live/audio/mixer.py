@@ -23,7 +23,7 @@ from demon_live.audio.limiter import LOOK, Limiter
 from demon_live.audio.pcmring import LoopRing
 from demon_live.audio.strip import Doubles, Filter, Ramp, Slewed, pan, scale
 from demon_live.controls import CONTROLS, names
-from demon_live.core import RATES, Floats, MixPoints, Stage
+from demon_live.core import Floats, MixPoints, Stage
 
 __all__ = ["BLOCK", "FADE", "Mixer"]
 
@@ -42,7 +42,8 @@ def _checked(audio: Doubles) -> tuple[Doubles, int]:
 
 
 class _Voice:
-    """A stage with its sound, and the sample at which it begins to come in. audio None is silence."""
+    """A stage with its sound, and the sample at which it begins to come in. audio None is
+    silence."""
 
     __slots__ = ("audio", "begin", "likeness", "stage")
 
@@ -123,7 +124,9 @@ class _Loop:
         u = (np.arange(a, a + n) - new.begin + 0.5) * (np.pi / 2 / FADE)
         down, up = np.cos(u), np.sin(u)
         level = np.sqrt(1.0 + 2.0 * new.likeness * down * up)
-        return old.fetch(a, n) * (down / level)[:, None] + new.fetch(a, n) * (up / level)[:, None]
+        leaving, coming = (down / level)[:, None], (up / level)[:, None]
+        mixed: Doubles = old.fetch(a, n) * leaving + new.fetch(a, n) * coming
+        return mixed
 
     @property
     def over(self) -> bool:
@@ -154,14 +157,16 @@ class _Strip:
 
 
 class Mixer:
-    """All decks to one stream. start: the first sample to render. startup: seconds of the first ramp.
+    """All decks to one stream. start: the first sample to render. startup: seconds of the first
+    ramp.
 
     stems: keep every deck's own sound, for render_stems. dc_block: a 5 Hz high-pass on the sum (it
     changes bits, so it is off unless asked for).
     """
 
-    def __init__(self, *, start: int = 0, startup: float = 0.01, stems: bool = False,
-                 dc_block: bool = False) -> None:
+    def __init__(
+        self, *, start: int = 0, startup: float = 0.01, stems: bool = False, dc_block: bool = False
+    ) -> None:
         self.position = start  #: the next output sample that render gives
         self.decided = start  #: everything before is settled
         self.bad = 0  #: samples that were not finite, and became silence
@@ -196,10 +201,11 @@ class Mixer:
     # --- what may be told --------------------------------------------------------------------
 
     def add_stage(self, stage: Stage, sound: LoopRing | Floats) -> None:
-        """From stage.from_sample on the deck plays `sound` (float32 [stage.samples, 2], read as it plays).
+        """From stage.from_sample on the deck plays `sound` (float32 [stage.samples, 2], read as it
+        plays).
 
-        The newer call wins: stages planned for the same or a later sample are dropped. A switch that
-        is already decided happens at once.
+        The newer call wins: stages planned for the same or a later sample are dropped. A switch
+        that is already decided happens at once.
         """
         audio = sound.audio if isinstance(sound, LoopRing) else sound
         if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
@@ -216,7 +222,8 @@ class Mixer:
             self._strips[deck].ending = True
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
-        """Replaces the automation of the deck's strip; controls not given return to their default."""
+        """Replaces the automation of the deck's strip; controls not given return to their
+        default."""
         unknown = set(points) - set(names("mix"))
         if unknown:
             raise ValueError(f"not a control of the mix strip: {', '.join(sorted(unknown))}")
@@ -254,7 +261,8 @@ class Mixer:
     # --- what comes out ----------------------------------------------------------------------
 
     def render(self, blocks: int = 1) -> Floats:
-        """The next float32 [480 * blocks, 2] of the stream. Same samples however the calls are cut."""
+        """The next float32 [480 * blocks, 2] of the stream. Same samples however the calls are
+        cut."""
         return np.concatenate([self._block({}) for _ in range(blocks)])
 
     def render_stems(self, blocks: int = 1) -> tuple[Floats, dict[str, Floats]]:
@@ -326,7 +334,9 @@ class Mixer:
     def _advance(self, n: int, stems: dict[str, Floats]) -> Doubles:
         """Reads n more samples of every loop; gives the n samples that leave the limiter."""
         total = np.empty((n, 2))
-        kept: dict[str, Doubles] = {deck: s.tail for deck, s in self._strips.items()} if self._stems else {}
+        kept: dict[str, Doubles] = (
+            {deck: s.tail for deck, s in self._strips.items()} if self._stems else {}
+        )
         done = 0
         while done < n:
             self._obey()

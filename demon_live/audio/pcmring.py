@@ -1,4 +1,4 @@
-"""Sound and counters that outlive a process: plain mmap'ed files, and the ring inside the audio process.
+"""Sound and counters that outlive a process, and the ring inside the audio process.
 
     LoopRing   the PCM of one deck's stage: the engine writes ahead of the playhead, the mixer reads
     Bus        numbers of the audio process that everybody may read: playhead, dry count, peaks
@@ -7,8 +7,8 @@
 Plain files, not multiprocessing.shared_memory: on Python 3.11 a child that attaches to a segment by
 name unlinks it when it exits, and the sound must survive exactly such an exit.
 
-Threads and processes: one writer per LoopRing stretch and per Bus field, any number of readers; PcmRing
-has one producer and one consumer.
+Threads and processes: one writer per LoopRing stretch and per Bus field, any number of readers;
+PcmRing has one producer and one consumer.
 """
 
 from __future__ import annotations
@@ -47,11 +47,13 @@ def _map(path: Path, size: int | None) -> mmap.mmap:
         finally:
             os.close(fd)
     except (OSError, ValueError) as error:
-        raise FileError(f"cannot map {path}: {error}", hint="is the runtime folder full or gone?") from error
+        raise FileError(
+            f"cannot map {path}: {error}", hint="is the runtime folder full or gone?"
+        ) from error
 
 
 class LoopRing:
-    """The PCM of one deck's stage. audio: float32 [samples, 2], mapped; index = position in the loop.
+    """The PCM of one deck's stage. audio: float32 [samples, 2], mapped; index = loop position.
 
     Readers may see a window half written: windows are placed ahead of the playhead, so nobody
     listens there. If the writer dies, the last good loop stays.
@@ -85,7 +87,7 @@ class LoopRing:
         return len(self.audio)
 
     def write(self, start: int, audio: Floats) -> None:
-        """Puts float32 [n, 2] at positions start, start + 1, ... of the loop, cyclic; n <= samples."""
+        """Puts float32 [n, 2] at positions start, start + 1, ..., cyclic; n <= samples."""
         n = len(audio)
         if n > self.samples:
             raise ValueError(f"{n} samples do not fit a loop of {self.samples}")
@@ -143,11 +145,11 @@ class _Float:
 class Bus:
     """What the audio process says about itself. Samples count on the output timeline at 48 kHz.
 
-    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines that
-    Python runs on such a store is seen whole or not at all. Fields are NOT consistent with each other:
-    where two must agree they are folded into one (`t0` instead of a pair of sample and time).
-    Writers: mixed..bad and peaks the feeder thread; played..failures and clocks the audio callback; the
-    rest the health loop of the audio process.
+    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines
+    that Python runs on such a store is seen whole or not at all. Fields are NOT consistent with
+    each other: where two must agree they are folded into one (`t0` instead of a pair of sample and
+    time). Writers: mixed..bad and peaks the feeder thread; played..failures and clocks the audio
+    callback; the rest the health loop of the audio process.
     """
 
     SIZE = 4096
@@ -164,7 +166,9 @@ class Bus:
     callbacks = _Int(12)
     failures = _Int(13)  # exceptions inside the callback
     late = _Int(14)  # ticks of the null clock that came more than 5 ms late
-    device_ok = _Int(16)  # 1: a device plays; 0: the null clock keeps time; -1: it does so while a lost device is sought
+    device_ok = _Int(
+        16
+    )  # 1: a device plays; 0: the null clock; -1: it does, a lost device is sought
     running = _Int(17)  # 1 from first sound to the end of the process
     pid = _Int(18)
     errors = _Int(19)  # commands that failed, blocks that were replaced by silence
@@ -201,7 +205,7 @@ class Bus:
         return cls(Path(path), memory)
 
     def heard(self, now: float | None = None) -> int:
-        """The output sample at the ear at time.monotonic() = now, never beyond what was handed over."""
+        """The output sample at the ear at time.monotonic() = now, at most what was handed over."""
         if self.t0 == 0.0:
             return 0
         now = time.monotonic() if now is None else now
@@ -219,7 +223,8 @@ class PcmRing:
     """A ring of stereo samples between one producer thread and one consumer thread, without a lock.
 
     Both counters only grow and each has one writer; the producer moves `written` after the samples
-    are there, the consumer moves `read` after it has copied them. Python's own lock orders the stores.
+    are there, the consumer moves `read` after it has copied them. Python's own lock orders the
+    stores.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -234,7 +239,7 @@ class PcmRing:
         return self.written - self.taken
 
     def write(self, audio: Floats) -> bool:
-        """Appends float32 [n, 2]; False, and nothing is written, when there is no room for all of it."""
+        """Appends float32 [n, 2]; False, and nothing written, without room for all of it."""
         n = len(audio)
         if n > self.capacity - self.fill:
             return False

@@ -4,7 +4,7 @@
     stdout  Events, pickled, each under 4 KiB so that a pipe takes it whole or not at all
 
     reader thread  stdin -> queue
-    feeder thread  queue -> Mixer -> PcmRing, bus, recorders                  Feeder.turn
+    feeder thread  queue -> Mixer -> PcmRing, bus, recorders                  feeder.Feeder.turn
     audio thread   PcmRing -> device (PortAudio's thread, or the null clock)  sinks.Output
     main thread    health: lost devices, dryness, events, the end
 
@@ -18,34 +18,31 @@ import contextlib
 import gc
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import BinaryIO
 
 from demon_live.audio.devices import Device, Stream, open_output
+from demon_live.audio.feeder import Event, Feeder
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.audio.pcmring import Bus, LoopRing, PcmRing
-from demon_live.audio.sinks import NullClock, Output, Recorder, Sink
-from demon_live.core import RATES, Floats
-from demon_live.errors import DemonError, DeviceError
+from demon_live.audio.pcmring import Bus, PcmRing
+from demon_live.audio.sinks import NullClock, Output, Sink
+from demon_live.core import RATES
+from demon_live.errors import DeviceError
 
-__all__ = ["Event", "Feeder", "Settings", "main"]
+__all__ = ["Settings", "main"]
 
 _RATE = RATES.sample_rate
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the audio process starts. ahead: samples to keep mixed. latency: PortAudio's word or seconds."""
+    """How the audio process starts. ahead: samples to keep mixed. latency: PortAudio's word or
+    seconds."""
 
     bus_path: str
     sink: Sink
@@ -56,122 +53,6 @@ class Settings:
     startup: float = 0.05
     start: int = 0
     seek: bool = False  # look for the device for as long as it takes, instead of failing
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """News from the audio process.
-
-    kind: started, failed, device-lost, device-back, dry, recording, recorded, record-failed, error,
-    replace, lost, restarted, closed. text: for the performer. sample: where it belongs on the output timeline.
-    """
-
-    kind: str
-    text: str
-    sample: int = 0
-    path: str = ""
-    error: DemonError | None = None
-
-
-class Feeder:
-    """Keeps the ring filled: commands, mixer, bus, recorders. One thread calls `turn`."""
-
-    #: 30 dB a second, in blocks of 10 ms
-    FALL = 10.0 ** (-30.0 / 20.0 / 100.0)
-
-    def __init__(self, mixer: Mixer, ring: PcmRing, bus: Bus, tell: Callable[[Event], None]) -> None:
-        self.mixer = mixer
-        self.ring = ring
-        self.bus = bus
-        self.tell = tell
-        self.recorder: Recorder | None = None
-        self.commands: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
-        self._loops: dict[str, list[LoopRing]] = {}
-        self._failing = False
-
-    def turn(self) -> bool:
-        """Obeys what was commanded, then mixes one block if there is need. False: nothing to do yet."""
-        while not self.commands.empty():
-            name, arguments = self.commands.get()
-            try:
-                getattr(self, "do_" + name)(*arguments)
-            except (DemonError, ValueError, TypeError, AttributeError) as error:
-                self.bus.errors += 1
-                self.tell(Event("error", f"{name}: {error}"[:500], self.mixer.decided))
-        if self.ring.fill >= self.bus.ahead:
-            return False
-        block = self._mix()
-        self.ring.write(block)
-        if self.recorder is not None:
-            self.recorder.write(block)
-        self._report()
-        return True
-
-    def _mix(self) -> Floats:
-        try:
-            block = self.mixer.render()
-            self._failing = False
-            return block
-        except Exception as error:  # noqa: BLE001 - the wall between the mixer and silence for good
-            self.mixer.skip()
-            self.bus.errors += 1
-            if not self._failing:
-                self._failing = True
-                traceback.print_exc()
-                self.tell(Event("error", f"mixer: {error}"[:500], self.mixer.decided))
-            return np.zeros((BLOCK, 2), np.float32)
-
-    def _report(self) -> None:
-        bus, mixer = self.bus, self.mixer
-        bus.mixed = mixer.decided
-        bus.blocks += 1
-        bus.bad = mixer.bad
-        left, right = mixer.peaks
-        bus.peak_l = max(left, bus.peak_l * self.FALL)
-        bus.peak_r = max(right, bus.peak_r * self.FALL)
-        bus.rms = float(mixer.power**0.5)
-        bus.limited_db = mixer.limited_db
-
-    # --- commands (the names that Speaker sends) ---------------------------------------------
-
-    def do_add_stage(self, stage: Any, path: str) -> None:
-        loop = LoopRing.open(path)
-        self.mixer.add_stage(stage, loop)
-        # Two stages of a deck may still sound; what is older is let go, or memory would grow over a set.
-        kept = self._loops.setdefault(stage.deck, [])
-        kept.append(loop)
-        del kept[:-4]
-
-    def do_remove_deck(self, deck: str, at: int) -> None:
-        self.mixer.remove_deck(deck, at)
-
-    def do_set_mix(self, deck: str, points: Any) -> None:
-        self.mixer.set_mix(deck, points)
-
-    def do_order(self, what: str, deck: str | None, at: int) -> None:
-        getattr(self.mixer, what)(*([] if deck is None else [deck]), at=at)
-
-    def do_master(self, gain: float) -> None:
-        self.mixer.master(gain)
-
-    def do_record(self, path: str) -> None:
-        self.do_stop_record()
-        try:
-            self.recorder = Recorder(path, self._recorded)
-        except DemonError as error:
-            self.tell(Event("record-failed", error.message, self.mixer.position, path, error))
-        else:
-            self.tell(Event("recording", f"recording {self.recorder.path}", self.mixer.position, str(self.recorder.path)))
-
-    def do_stop_record(self) -> None:
-        if self.recorder is not None:
-            self.recorder.close()
-            self.recorder = None
-
-    def _recorded(self, path: str, samples: int, problem: str) -> None:
-        kind = "record-failed" if problem else "recorded"
-        text = f"{path}: {problem}" if problem else f"{path}, {samples / _RATE:.1f} s"
-        self.tell(Event(kind, text[:1000], samples, path))
 
 
 class _Process:
@@ -242,7 +123,9 @@ class _Process:
         if stream is not None:
             silent = now - self.bus.called_at
             if not stream.active or silent > 1.0:
-                self._lose("it stopped" if not stream.active else f"it took no sound for {silent:.1f} s")
+                self._lose(
+                    "it stopped" if not stream.active else f"it took no sound for {silent:.1f} s"
+                )
         elif self._search is not None:
             self._look(self._search)
         self._widen(now)
@@ -257,8 +140,14 @@ class _Process:
         seen = bus.dry + bus.underruns
         if seen > self._dry_seen and now - self._dry_told > 1.0:
             bus.ahead = max(bus.ahead, min(bus.ahead + 960, self.settings.most_ahead))
-            self._news.append(Event("dry", f"the sound was late {seen - self._dry_seen} times: now "
-                                    f"{bus.ahead * 1000 // _RATE} ms are kept ahead", bus.played))
+            self._news.append(
+                Event(
+                    "dry",
+                    f"the sound was late {seen - self._dry_seen} times: now "
+                    f"{bus.ahead * 1000 // _RATE} ms are kept ahead",
+                    bus.played,
+                )
+            )
             self._dry_seen, self._dry_told = seen, now
 
     def _send(self) -> None:
@@ -297,8 +186,11 @@ class _Process:
         text = {
             "null": "null sink: keeps time, plays nothing",
             "file": f"writing {settings.sink.path}",
-        }.get(settings.sink.kind, f"{error.message.splitlines()[0] if error else 'no device'}: "
-              "keeping time silently (record NAME still records)")
+        }.get(
+            settings.sink.kind,
+            f"{error.message.splitlines()[0] if error else 'no device'}: "
+            "keeping time silently (record NAME still records)",
+        )
         self._news.append(Event("started", text, self.bus.played))
         return True
 
@@ -328,8 +220,13 @@ class _Process:
         self._use_null()
         self.bus.device_ok = -1
         self._search = _Search(self.settings, self.output, lost)
-        self._news.append(Event("device-lost", f"the audio device is gone ({why}): keeping time, looking for it",
-                                self.bus.played))
+        self._news.append(
+            Event(
+                "device-lost",
+                f"the audio device is gone ({why}): keeping time, looking for it",
+                self.bus.played,
+            )
+        )
 
     def _look(self, search: _Search) -> None:
         if search.found is not None:
@@ -337,7 +234,9 @@ class _Process:
             self._use(*search.found, "device-back")
         elif search.elsewhere():
             # PortAudio hangs in here, but a new process finds the device: hand over to one.
-            self._news.append(Event("replace", "the audio device is back: changing over to it", self.bus.played))
+            self._news.append(
+                Event("replace", "the audio device is back: changing over to it", self.bus.played)
+            )
             self._closing.set()
 
     # --- the end -----------------------------------------------------------------------------
@@ -366,14 +265,18 @@ class _Process:
 
 
 class _Search:
-    """Looks for the lost device each second, on its own thread: PortAudio may hang on a dead driver.
+    """Looks for the lost device each second, on its own thread: PortAudio may hang on a dead
+    driver.
 
-    (With JACK it does: closing the stream of a server that died never returns.) Once it hangs, fresh
-    interpreters look instead.
+    (With JACK it does: closing the stream of a server that died never returns.) Once it hangs,
+    fresh interpreters look instead.
     """
 
     HUNG = 3.0
-    PROBE = "import sys; sys.path[:] = {path!r}; from demon_live.audio.devices import pick; pick({name!r})"
+    PROBE = (
+        "import sys; sys.path[:] = {path!r}; "
+        "from demon_live.audio.devices import pick; pick({name!r})"
+    )
 
     def __init__(self, settings: Settings, output: Output, lost: Stream | None) -> None:
         self.found: tuple[Stream, Device] | None = None
@@ -390,7 +293,9 @@ class _Search:
             time.sleep(1.0)
             self._turn = time.monotonic()
             with contextlib.suppress(DeviceError):
-                self.found = open_output(self._settings.device, self._output, self._settings.latency, fresh=True)
+                self.found = open_output(
+                    self._settings.device, self._output, self._settings.latency, fresh=True
+                )
 
     def elsewhere(self) -> bool:
         """True when this process's PortAudio hangs while another process can see the device."""
@@ -399,8 +304,11 @@ class _Search:
         if self._probe is None:
             code = self.PROBE.format(path=sys.path, name=self._settings.device)
             self._probe = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL)
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         status = self._probe.poll()
         if status is None:
             return False

@@ -1,6 +1,7 @@
 """Where mixed sound goes: the audio callback, the clock that stands in for a device, the recorder.
 
-    Output     the callback itself: ring -> device, fade on dry. The same code for device and null clock
+    Output     the callback itself: ring -> device, fade on dry. The same code for device and null
+               clock
     NullClock  calls Output at the pace of the monotonic clock
     Recorder   writes the mixed stream to FLAC or WAV on its own thread
     parse_sink the words of `--audio`
@@ -45,16 +46,23 @@ def parse_sink(text: str) -> Sink:
     if text.startswith("file:"):
         checked_target(text[5:])
         return Sink("file", str(Path(text[5:]).absolute()))
-    if text == "auto" or text == "device" or text == "null":
-        return Sink(text)
-    raise UsageError(f"unknown audio sink {text!r}", hint="one of: auto, device, null, file:NAME.wav, file:NAME.flac")
+    known: dict[str, Sink] = {"auto": Sink("auto"), "device": Sink("device"), "null": Sink("null")}
+    if text in known:
+        return known[text]
+    raise UsageError(
+        f"unknown audio sink {text!r}",
+        hint="one of: auto, device, null, file:NAME.wav, file:NAME.flac",
+    )
 
 
 def checked_target(path: str | Path) -> Path:
     """`path` if a recording can be written there. Raises FileError with the remedy."""
     target = Path(path)
     if target.suffix.lower() not in (".wav", ".flac"):
-        raise FileError(f"cannot write {str(path)!r}: the ending says the format", hint="end it in .flac or .wav")
+        raise FileError(
+            f"cannot write {str(path)!r}: the ending says the format",
+            hint="end it in .flac or .wav",
+        )
     if target.is_dir():
         raise FileError(f"{path} is a folder", hint="name a file in it")
     folder = target.absolute().parent
@@ -68,7 +76,8 @@ def _part(target: Path) -> Path:
 
 
 def _unused(target: Path) -> Path:
-    """`target`, or the first of target-2, target-3 ... that no file and no unfinished recording has."""
+    """`target`, or the first of target-2, target-3 ... that no file and no unfinished recording
+    has."""
     free, n = target, 2
     while free.exists() or _part(free).exists():
         free, n = target.with_name(f"{target.stem}-{n}{target.suffix}"), n + 1
@@ -78,18 +87,25 @@ def _unused(target: Path) -> Path:
 class Output:
     """The audio callback. Copies from the ring; knows no lock, grows no memory, raises nothing.
 
-    When the ring is dry the last sample fades to zero within 5 ms, and what comes next fades in; the
-    timeline waits, so that no music is lost. While dry it waits for a whole buffer, not for crumbs.
+    When the ring is dry the last sample fades to zero within 5 ms, and what comes next fades in;
+    the timeline waits, so that no music is lost. While dry it waits for a whole buffer, not for
+    crumbs.
     """
 
     def __init__(self, ring: PcmRing, bus: Bus) -> None:
         self._ring = ring
         self._bus = bus
-        self.largest = 0  #: frames of the largest callback so far; the feeder keeps more than this ahead
+        self.largest = (
+            0  #: frames of the largest callback so far; the feeder keeps more than this ahead
+        )
         self.counting = True  #: False while the process winds down, when being dry is no fault
         self._flowing = False
-        self._rise: Floats = np.sin(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(np.float32)
-        self._fall: Floats = np.cos(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(np.float32)
+        self._rise: Floats = np.sin(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(
+            np.float32
+        )
+        self._fall: Floats = np.cos(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(
+            np.float32
+        )
         self._rising = 0
         self._falling = DRY_FADE
         self._level: Floats = np.zeros(2, np.float32)  # what falls
@@ -154,20 +170,28 @@ class Output:
         m = stop - start
         if m > DRY_FADE - self._falling:
             m = DRY_FADE - self._falling
-        np.multiply(self._fall[self._falling : self._falling + m], self._level, out=self._scratch[:m])
+        np.multiply(
+            self._fall[self._falling : self._falling + m], self._level, out=self._scratch[:m]
+        )
         np.add(out[start : start + m], self._scratch[:m], out=out[start : start + m])
         self._falling += m
 
 
 class NullClock:
-    """Stands in for a device: calls an Output for 480 frames every 10 ms of `now`. Counts lateness."""
+    """Stands in for a device: calls an Output for 480 frames every 10 ms of `now`. Counts
+    lateness."""
 
     FRAMES = 480
     LATE = 0.005
     LOST = 0.5  #: a gap like this is a suspended machine, not a late thread: time goes on from here
 
-    def __init__(self, output: Output, bus: Bus, now: Callable[[], float] = time.monotonic,
-                 sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        output: Output,
+        bus: Bus,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._output = output
         self._bus = bus
         self._now = now
@@ -229,7 +253,8 @@ class Recorder:
         self._blocks: queue.SimpleQueue[Floats | None] = queue.SimpleQueue()
         try:
             self._file: Any = soundfile.SoundFile(
-                self._part, "w", _RATE, 2, "PCM_24", format=target.suffix[1:].upper())
+                self._part, "w", _RATE, 2, "PCM_24", format=target.suffix[1:].upper()
+            )
         except (OSError, RuntimeError) as error:
             raise FileError(f"cannot write {target}: {error}", hint="is the disk full?") from error
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)

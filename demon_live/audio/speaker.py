@@ -7,8 +7,8 @@
     speaker.bus.played                                # the playhead
 
 The child is a fresh interpreter, not a multiprocessing child: that would import the caller's main
-module again (and with it torch). If it dies, it is started anew at the playhead with all stages, mixes
-and mutes; the loops are in mmap'ed files, so the music is still there.
+module again (and with it torch). If it dies, it is started anew at the playhead with all stages,
+mixes and mutes; the loops are in mmap'ed files, so the music is still there.
 
 Threads: any thread may call; nothing here waits for the audio process but start and close.
 """
@@ -28,8 +28,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from demon_live.audio.feeder import Event
 from demon_live.audio.pcmring import Bus
-from demon_live.audio.process import Event, Settings
+from demon_live.audio.process import Settings
 from demon_live.audio.sinks import checked_target, parse_sink
 from demon_live.core import RATES, MixPoints, Stage
 from demon_live.errors import DeviceError
@@ -53,7 +54,9 @@ class _State:
         """Remembers the effect of a command."""
         if name == "add_stage":
             stage: Stage = arguments[0]
-            kept = [s for s in self.stages.get(stage.deck, []) if s[0].from_sample < stage.from_sample]
+            kept = [
+                s for s in self.stages.get(stage.deck, []) if s[0].from_sample < stage.from_sample
+            ]
             # Of the stages that have begun only the last still sounds.
             begun = [s for s in kept if s[0].from_sample <= played][-1:]
             ahead = [s for s in kept if s[0].from_sample > played]
@@ -106,21 +109,37 @@ class Speaker:
         self._log = Path(settings.bus_path).with_suffix(".log")
 
     @classmethod
-    def start(cls, sink: str = "auto", bus_path: str | Path | None = None, *, device: str | None = None,
-              ahead_ms: float = 50.0, latency: float | str = "high", startup: float = 0.05,
-              start: int = 0, timeout: float = 10.0) -> Speaker:
+    def start(
+        cls,
+        sink: str = "auto",
+        bus_path: str | Path | None = None,
+        *,
+        device: str | None = None,
+        ahead_ms: float = 50.0,
+        latency: float | str = "high",
+        startup: float = 0.05,
+        start: int = 0,
+        timeout: float = 10.0,
+    ) -> Speaker:
         """Starts the audio process and waits until it plays.
 
-        sink: auto, device, null or file:PATH. device: number or part of a name. ahead_ms: how much is
-        kept mixed. latency: PortAudio's `low`, `high` or seconds. startup: seconds of the first ramp.
-        start: the first output sample. Raises DeviceError, FileError, UsageError.
+        sink: auto, device, null or file:PATH. device: number or part of a name. ahead_ms: how much
+        is kept mixed. latency: PortAudio's `low`, `high` or seconds. startup: seconds of the first
+        ramp. start: the first output sample. Raises DeviceError, FileError, UsageError.
         """
         if bus_path is None:
             from demon_live.places import runtime_dir
 
             bus_path = runtime_dir() / f"bus-{os.getpid()}-{time.monotonic_ns()}"
-        settings = Settings(str(bus_path), parse_sink(sink), device, round(ahead_ms * RATES.sample_rate / 1000),
-                            latency=latency, startup=startup, start=start)
+        settings = Settings(
+            str(bus_path),
+            parse_sink(sink),
+            device,
+            round(ahead_ms * RATES.sample_rate / 1000),
+            latency=latency,
+            startup=startup,
+            start=start,
+        )
         bus = Bus.create(bus_path)
         bus.played = bus.mixed = start
         speaker = cls(settings, bus)
@@ -180,7 +199,8 @@ class Speaker:
         self._command("master", gain)
 
     def record(self, path: str | Path) -> None:
-        """Records what is mixed from now on, to .flac or .wav. Raises FileError if that cannot be written."""
+        """Records what is mixed from now on, to .flac or .wav. Raises FileError if that cannot be
+        written."""
         self._command("record", str(checked_target(path).absolute()))
 
     def stop_record(self) -> None:
@@ -231,7 +251,9 @@ class Speaker:
             self._state.note(name, arguments, self.bus.played)
             if name == "set_mix":
                 # The newest automation of a deck wins: a storm cannot fill the memory.
-                stale = next((c for c in self._todo if c[0] == name and c[1][0] == arguments[0]), None)
+                stale = next(
+                    (c for c in self._todo if c[0] == name and c[1][0] == arguments[0]), None
+                )
                 if stale is not None:
                     self._todo.remove(stale)
             self._todo.append((name, arguments))
@@ -241,12 +263,23 @@ class Speaker:
         root = str(Path(__file__).resolve().parents[2])
         path = [root, *(p for p in sys.path if p and p != root)]
         # One thread for BLAS: nothing here is large, and its pool costs start-up and cores.
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }
         with open(self._log, "ab") as log:
-            # Its own session: Ctrl-C and the closing terminal belong to the prompt, not to the sound.
+            # Its own session: Ctrl-C and the closing terminal belong to the prompt, not to the
+            # sound.
             self._child = subprocess.Popen(
-                [sys.executable, "-c", _CHILD.format(path=path)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=env)
+                [sys.executable, "-c", _CHILD.format(path=path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                env=env,
+            )
         assert self._child.stdin is not None
         with contextlib.suppress(OSError):
             self._child.stdin.write(pickle.dumps(self._settings))
@@ -260,7 +293,8 @@ class Speaker:
                 todo = list(self._todo)
                 self._todo.clear()
                 closing, child = self._closing, self._child
-            assert child is not None and child.stdin is not None
+            assert child is not None
+            assert child.stdin is not None
             # A child that just died is told everything again when it is restarted.
             with contextlib.suppress(OSError, ValueError):
                 for command in todo:
@@ -275,7 +309,8 @@ class Speaker:
         failures = 0
         while True:
             child = self._child
-            assert child is not None and child.stdout is not None
+            assert child is not None
+            assert child.stdout is not None
             began = time.monotonic()
             with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
                 while True:
@@ -306,7 +341,9 @@ class Speaker:
             if self._closing:
                 return
             at = self.bus.played
-            self._settings = replace(self._settings, start=at, seek=self._settings.seek or self.bus.device_ok != 0)
+            self._settings = replace(
+                self._settings, start=at, seek=self._settings.seek or self.bus.device_ok != 0
+            )
             self.bus.mixed = at
             self._spawn()
             self._todo.clear()

@@ -82,7 +82,9 @@ class Slewed:
             self._x, self._y = np.zeros(1), np.full(1, c.default)
             return
         self._x = np.asarray(points.samples, np.float64)
-        self._y = np.clip(np.nan_to_num(np.asarray(points.values, np.float64), nan=c.default), c.low, c.high)
+        self._y = np.clip(
+            np.nan_to_num(np.asarray(points.values, np.float64), nan=c.default), c.low, c.high
+        )
 
     def _target(self, a: int, n: int) -> Curve:
         if a >= self._x[-1]:
@@ -117,9 +119,10 @@ class Slewed:
 class _Plan:
     """A filter unrolled over one grain, for each of several cutoffs hz [G].
 
-    With the filter as s' = A s + B x, y = C s + D x: response[g, j] is the impulse response, free[g, j]
-    = C A^j, drive[g, j] = A^j B, after(g, n) = A^n. Powers of a 2x2 matrix with det q follow from
-    Cayley and Hamilton: A^j = u[j] A - q u[j-1] I with u[j] = r^(j-1) sin(j w) / sin(w), r = sqrt(q).
+    With the filter as s' = A s + B x, y = C s + D x: response[g, j] is the impulse response,
+    free[g, j] = C A^j, drive[g, j] = A^j B, after(g, n) = A^n. Powers of a 2x2 matrix with det q
+    follow from Cayley and Hamilton: A^j = u[j] A - q u[j-1] I with u[j] = r^(j-1) sin(j w) /
+    sin(w), r = sqrt(q).
     """
 
     _J = np.arange(-1, GRAIN + 1)
@@ -129,7 +132,9 @@ class _Plan:
         k = math.sqrt(2.0)
         a1 = 1.0 / (1.0 + g * (g + k))
         a2, a3 = g * a1, g * g * a1
-        self._a: Doubles = np.array([[2 * a1 - 1, -2 * a2], [2 * a2, 1 - 2 * a3]]).transpose(2, 0, 1)
+        self._a: Doubles = np.array([[2 * a1 - 1, -2 * a2], [2 * a2, 1 - 2 * a3]]).transpose(
+            2, 0, 1
+        )
         b = np.array([2 * a2, 2 * a3]).T
         if kind == "low":
             c, d = np.array([a2, 1 - a3]).T, a3
@@ -158,11 +163,12 @@ class _Plan:
 class Filter:
     """A 2nd-order Butterworth filter whose cutoff may move at any speed.
 
-    Realised as the trapezoidal state-variable filter (A. Simper, "Linear trapezoidal integrated SVF",
-    2013; the same transfer function as scipy's butter(2)), whose state keeps its meaning when the
-    cutoff changes, so that sweeps neither click nor blow up. It is unrolled over grains, so that numpy
-    filters 96 samples in a few calls. (scipy.signal would cost the audio process over a second of
-    start-up.) At `rest`, the end of the control's range, it is out of the way bit for bit.
+    Realised as the trapezoidal state-variable filter (A. Simper, "Linear trapezoidal integrated
+    SVF", 2013; the same transfer function as scipy's butter(2)), whose state keeps its meaning when
+    the cutoff changes, so that sweeps neither click nor blow up. It is unrolled over grains, so
+    that numpy filters 96 samples in a few calls. (scipy.signal would cost the audio process over a
+    second of start-up.) At `rest`, the end of the control's range, it is out of the way bit for
+    bit.
     """
 
     def __init__(self, kind: Literal["low", "high"], rest: float) -> None:
