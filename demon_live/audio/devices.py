@@ -21,7 +21,7 @@ from demon_live.errors import DeviceError, nearest
 
 __all__ = ["Device", "Stream", "list_devices", "open_output", "pick", "table"]
 
-_NONE_HINT = "play without one: --audio null keeps time silently, --audio file:NAME.wav writes a file"
+_NONE_HINT = "play without one: --audio null keeps time, --audio file:NAME.wav writes a file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +229,7 @@ def open_output(
             why, hint = "is mono", "choose a stereo device: --device NAME"
         elif round(device.rate) != RATES.sample_rate:
             why = f"does not play 48 kHz (it runs at {device.rate:g} Hz)"
-            hint = (
-                "set it to 48000 Hz in the system's audio settings; or try another"
-            )
+            hint = "set it to 48000 Hz in the system's audio settings; or try another"
         else:
             why, hint = (
                 f"does not open: {_reason(error)}",

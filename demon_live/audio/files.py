@@ -190,11 +190,11 @@ def beats_in(samples: int, beats: int, bpm: float, name: str = "") -> tuple[int,
 
 def fit_loop(
     audio: Floats,
-    *,
     lap_samples: int,
     cycles: int,
     beats: int,
     bpm: float | Fraction,
+    *,
     name: str = "",
 ) -> tuple[Floats, str]:
     """The loop of a stage made of a source: float32 [lap_samples, 2], circular, and what was done.
