@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from demon_live.engine import Request, Ring
 
 torch.set_num_threads(1)  # a second thread only waits, on tensors this small
@@ -32,7 +33,12 @@ class Recorder:
         self.calls = []
 
     def velocity(self, x, t, rows):
-        self.calls.append([(r, float(level), x[i].clone()) for i, (r, level) in enumerate(zip(rows, t, strict=True))])
+        self.calls.append(
+            [
+                (r, float(level), x[i].clone())
+                for i, (r, level) in enumerate(zip(rows, t, strict=True))
+            ]
+        )
         return self.inner.velocity(x, t, rows)
 
     def levels(self):

@@ -1,13 +1,15 @@
 """ENGINE.md 8, checks 2 to 7, 15 to 18: admission, cadence, latency, sharing, epochs."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from test_engine_mocks import C, Constant, Linear, Recorder, T, alone, play, request, same, source
+
 from demon_live.engine import Request, Ring, timesteps
 from demon_live.errors import DemonError, ScoreError
-from test_engine_mocks import C, Constant, Linear, Recorder, T, alone, play, request, same, source
 
 DEPTHS = [1, 2, 3, 4, 5, 8]
 
@@ -16,16 +18,27 @@ def variety(n, deck="main"):
     """Requests that differ in everything that a slot owns."""
     curve = np.linspace(0, 1, T, dtype=np.float32)
     return request(
-        n, denoise=(n * 0.37) % 1.0, shift=1.0 + n % 4, deck=deck, source=source(n) if n % 5 else None,
-        init=curve if n % 3 == 1 else None, mask=curve if n % 4 == 3 else None,
+        n,
+        denoise=(n * 0.37) % 1.0,
+        shift=1.0 + n % 4,
+        deck=deck,
+        source=source(n) if n % 5 else None,
+        init=curve if n % 3 == 1 else None,
+        mask=curve if n % 4 == 3 else None,
         target=source(90 + n) if n % 2 else None,
-        conditions=((None, curve, 0.0, 0.6),) if n % 3 == 0 else (), cfg=["off", "full", "self", "initialize"][n % 4],
+        conditions=((None, curve, 0.0, 0.6),) if n % 3 == 0 else (),
+        cfg=["off", "full", "self", "initialize"][n % 4],
     )
 
 
 SHARED = {
-    "blend": np.linspace(0, 1, T, dtype=np.float32), "velocity": 0.9, "morph": 0.3, "guide": 2.0,
-    "momentum": -0.5, "rescale": 0.4, "energy": 1.2,
+    "blend": np.linspace(0, 1, T, dtype=np.float32),
+    "velocity": 0.9,
+    "morph": 0.3,
+    "guide": 2.0,
+    "momentum": -0.5,
+    "rescale": 0.4,
+    "energy": 1.2,
 }
 
 
@@ -53,14 +66,16 @@ def test_every_slot_sees_its_own_schedule(depth):
         denoise = asked.denoise if asked.source is not None else 1.0
         expected = timesteps(8, denoise, asked.shift)[:-1].astype(np.float32)
         # Several rows of a slot share its level.
-        assert sorted(set(levels[slot]), reverse=True) == sorted(set(expected.tolist()), reverse=True)
+        assert sorted(set(levels[slot]), reverse=True) == sorted(
+            set(expected.tolist()), reverse=True
+        )
 
 
 def test_a_denoise_edit_leaves_rows_in_flight_alone():
     model = Recorder()
     it = Ring(model, steps=8, depth=4, shift=3.0)
     play(it, 20, lambda n, deck: request(n, denoise=0.9))
-    before = {slot for slot in model.levels()}
+    before = set(model.levels())
     play(it, 20, lambda n, deck: request(n, denoise=0.2))
     old = timesteps(8, 0.9, 3.0)[:-1].astype(np.float32)
     new = timesteps(8, 0.2, 3.0)[:-1].astype(np.float32)
@@ -169,7 +184,9 @@ def test_shared_values_reach_the_very_next_tick_one_for_all_rows():
     for value in (0.25, 0.5, 1.0):
         it.share("hint", value)
         it.tick()
-        assert [row.shared["hint"] for row, _, _ in model.calls[-1]] == [value] * len(model.calls[-1])
+        assert [row.shared["hint"] for row, _, _ in model.calls[-1]] == [value] * len(
+            model.calls[-1]
+        )
     it.share("hint", None)
     it.tick()
     assert all("hint" not in row.shared for row, _, _ in model.calls[-1])
@@ -204,6 +221,7 @@ def test_versions_say_what_each_step_saw():
 
 def test_convergence_is_ordered_by_the_steps_that_remain():
     """A velocity edit moves a slot the more, the more of its steps are still to come."""
+
     def run(edit):
         it = Ring(Constant(), steps=8, depth=8, shift=1.0)
         out = []
@@ -219,7 +237,7 @@ def test_convergence_is_ordered_by_the_steps_that_remain():
     first = next(i for i, e in enumerate(effect) if e > 0)
     assert edited[first].retired == 20
     growing = effect[first : first + 8]
-    assert all(a < b for a, b in zip(growing, growing[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(growing))
     assert effect[first + 7 :] == pytest.approx([growing[-1]] * len(effect[first + 7 :]))
 
 
@@ -336,7 +354,9 @@ def test_two_equal_sessions_emit_equal_latents():
         return out + it.flush()
 
     a, b = session(), session()
-    assert all(same(x.latent, y.latent) and x.versions == y.versions for x, y in zip(a, b, strict=True))
+    assert all(
+        same(x.latent, y.latent) and x.versions == y.versions for x, y in zip(a, b, strict=True)
+    )
 
 
 def test_a_held_seed_is_a_held_sound():
@@ -348,8 +368,16 @@ def test_a_held_seed_is_a_held_sound():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("blnd", 0.5), ("denoise", 0.5), ("blend", np.ones(T + 1)), ("blend", float("nan")),
-     ("velocity", np.full(T, np.inf)), ("morph", np.ones((T, C))), ("guide", "loud"), ("noise", [])],
+    [
+        ("blnd", 0.5),
+        ("denoise", 0.5),
+        ("blend", np.ones(T + 1)),
+        ("blend", float("nan")),
+        ("velocity", np.full(T, np.inf)),
+        ("morph", np.ones((T, C))),
+        ("guide", "loud"),
+        ("noise", []),
+    ],
 )
 def test_wrong_curves_are_refused_at_the_call(name, value):
     it = Ring(Constant(), steps=8, depth=4, shift=3.0)
@@ -372,9 +400,18 @@ def test_a_curve_that_came_before_its_loop_is_refused_by_submit():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"denoise": 1.5}, {"source": source(0, T + 1)}, {"shift": -1.0}, {"cfg": "some"}, {"mask": np.ones(3)},
-     {"source": np.full((T, C), np.nan, np.float32)}, {"feedback": 2.0}, {"feedback_depth": 0},
-     {"init": np.full(T, np.nan)}, {"conditions": ((None, np.ones(2), 0.0, 1.0),)}],
+    [
+        {"denoise": 1.5},
+        {"source": source(0, T + 1)},
+        {"shift": -1.0},
+        {"cfg": "some"},
+        {"mask": np.ones(3)},
+        {"source": np.full((T, C), np.nan, np.float32)},
+        {"feedback": 2.0},
+        {"feedback_depth": 0},
+        {"init": np.full(T, np.nan)},
+        {"conditions": ((None, np.ones(2), 0.0, 1.0),)},
+    ],
 )
 def test_wrong_requests_are_refused_at_the_call(wrong):
     it = Ring(Constant(), steps=8, depth=4, shift=3.0)
@@ -443,7 +480,11 @@ def test_slots_for_a_view():
     it = Ring(Constant(), steps=8, depth=4, shift=3.0)
     play(it, 7, lambda n, deck: request(n, denoise=0.25 * n))
     assert [(s.step, s.steps, s.denoise) for s in it.slots()] == [
-        (7, 8, 0.0), (5, 8, 0.25), (3, 8, 0.5), (1, 8, 0.75)]
+        (7, 8, 0.0),
+        (5, 8, 0.25),
+        (3, 8, 0.5),
+        (1, 8, 0.75),
+    ]
 
 
 @pytest.mark.parametrize("depth", [0, -3])

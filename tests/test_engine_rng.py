@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from demon_live.engine import rng
 
 
@@ -32,7 +33,9 @@ def test_keys_are_apart():
     for seed in (0, 1, 2**31, -1):
         for purpose in (rng.BIRTH, rng.STEP, rng.MASK, rng.MIGRATE):
             for step in range(4):
-                fields[seed, purpose, step] = rng.normal(rng.key(seed, purpose, step), 64, 16).ravel()
+                fields[seed, purpose, step] = rng.normal(
+                    rng.key(seed, purpose, step), 64, 16
+                ).ravel()
     stacked = np.corrcoef(np.stack(list(fields.values())))
     assert np.abs(stacked - np.eye(len(stacked))).max() < 6 / 1024**0.5
 

@@ -61,8 +61,8 @@ class Clock:
 class Desk:
     """What the ring knows of a deck.
 
-    frames: T of each living epoch. renewed: nothing of its new epoch was seen yet. history: finished latents, newest first. turn: stride
-    scheduling's pass.
+    frames: T of each living epoch. renewed: nothing of its new epoch was seen yet. history:
+    finished latents, newest first. turn: stride scheduling's pass.
     """
 
     deck: str

@@ -74,10 +74,11 @@ class WindowDecoder:
 
     def _call(self, frames: NDArray[np.float32]) -> Floats:
         batch = np.ascontiguousarray(frames[None], dtype=np.float32)
-        audio = np.asarray(self._decode(batch), dtype=np.float32)
+        audio: Floats = np.asarray(self._decode(batch), dtype=np.float32)
         if audio.shape != (1, len(frames) * self.hop, 2):
             raise EngineError(
                 f"the decoder made {audio.shape} of {batch.shape}",
                 hint=f"expected (1, {len(frames) * self.hop}, 2)",
             )
-        return audio[0]
+        whole: Floats = audio[0]
+        return whole

@@ -87,7 +87,7 @@ class Ring:
             # Curves of the epoch that ended serve on if the length is the same.
             self._shared.keep_lengths(request.deck, {request.frames})
             desk.renewed = False
-        self._shared.fits(request.deck, request.frames)
+        self._shared.fits(request.deck, request.frames, request.channels)
         desk.frames[request.epoch] = request.frames
         desk.channels = request.channels
 

@@ -119,11 +119,17 @@ class SharedState:
             self._decks[deck] = bank
         self._version += 1
 
-    def fits(self, deck: str, frames: int) -> None:
+    def fits(self, deck: str, frames: int, channels: int) -> None:
         """Raise ScoreError when a lane of `deck` has curves, but none for loops of T = frames."""
-        for bank in (self._decks.get(deck, {}), self._everywhere):
+        for owner in (deck, None):
+            bank = self._everywhere if owner is None else self._decks.get(owner, {})
             for name, value in bank.items():
-                if isinstance(value, Mapping) and frames not in value and _ANY not in value:
+                if not isinstance(value, Mapping) or frames in value or _ANY in value:
+                    continue
+                if name == "energy" and channels in value:
+                    # Only now is it known that this was a gain per channel.
+                    self._put(owner, {**bank, name: {_ANY: value[channels]}})
+                else:
                     has = ", ".join(str(length) for length in sorted(value))
                     raise ScoreError(
                         f"the curve of {name} has {has} frames, the request has {frames}",
