@@ -1,0 +1,36 @@
+"""The score language: text -> Program, and mini-notation as a value of its own.
+
+    mini("bd(3,8) <a b>").query(begin, end)   events with exact rational times
+    compile_source(text, name)                a Program, or a DemonError with all that is wrong
+    diff(old, new)                            what turns one version of a file into the next
+
+The way: split (statements) -> parse (lark) -> expressions (names, kinds) -> pattern (the algebra)
+-> lane (functions of arrays of time). words.py is the table of functions.
+
+Threads: pure functions and immutable values.
+"""
+
+from demon_live.errors import DemonError
+from demon_live.lang.compile import compile_source
+from demon_live.lang.lane import Lane
+from demon_live.lang.mini import mini
+from demon_live.lang.pattern import Event, Pattern
+from demon_live.lang.program import (
+    Bind,
+    Chain,
+    Go,
+    Let,
+    Program,
+    Scene,
+    SetStage,
+    Statement,
+    When,
+    Word,
+    diff,
+)
+from demon_live.lang.split import is_complete
+
+__all__ = [
+    "Bind", "Chain", "DemonError", "Event", "Go", "Lane", "Let", "Pattern", "Program", "Scene", "SetStage",
+    "Statement", "When", "Word", "compile_source", "diff", "is_complete", "mini",
+]

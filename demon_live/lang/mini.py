@@ -1,0 +1,222 @@
+"""Mini-notation made into patterns: a node of mini_syntax -> a Pattern.
+
+Where Strudel 1.2 and Tidal 1.10 agree, so do we. Where they differ: euclid turns left modulo n
+(Tidal), 0..3 is a range, .25 a number, empty text silence, x(9,8) eight hits, [a b](3,8) structure.
+
+Each random operator has its own number, in the order of the text, and each copy that `!` makes has
+one too; with the seed and the exact time of the event that is all its chance depends on.
+
+Threads: pure; a Chances object belongs to the compilation of one expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from demon_live.errors import ScoreError, Span
+from demon_live.lang.mini_syntax import Node, parse_mini
+from demon_live.lang.pattern import (
+    LIMIT,
+    Event,
+    Pattern,
+    PatternError,
+    as_time,
+    bind,
+    cat,
+    fast,
+    pieces,
+    pure,
+    silence,
+    stack,
+    timecat,
+)
+from demon_live.lang.rhythm import bjorklund, degrade, struct
+from demon_live.lang.signals import chance
+
+__all__ = ["Chances", "build", "mini"]
+
+_ONE = Fraction(1)
+
+
+class Chances:
+    """Numbers for the random operators of one expression: seed, then 0, 1, 2 ... in text order."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.count = 0
+
+    def next(self) -> int:
+        self.count += 1
+        return self.seed * 1_000_003 + self.count
+
+
+def mini(text: str, *, seed: int = 0) -> Pattern:
+    """The pattern of a mini-notation string: mini("bd(3,8) <a b>").query(begin, end) -> events.
+
+    Raises DemonError with the place in `text`.
+    """
+    return build(parse_mini(text), text, Chances(seed))
+
+
+def build(node: Node, text: str, chances: Chances) -> Pattern:
+    """The pattern of a node. Raises ScoreError (span in `text`) if it would cost too much."""
+    try:
+        return _BUILD[node.kind](node, text, chances)
+    except PatternError as error:
+        # The innermost node that goes too far names the place.
+        span = Span.of(text, node.start, node.end)
+        raise ScoreError(str(error), span=span, source=text, hint="use fewer or slower steps") from error
+
+
+def _atom(node: Node, text: str, chances: Chances) -> Pattern:
+    return pure(node.value)
+
+
+def _rest(node: Node, text: str, chances: Chances) -> Pattern:
+    return silence
+
+
+def _steps(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
+    steps: list[tuple[Fraction, Pattern]] = []
+    for child in node.children:
+        shared = build(child, text, chances)
+        for i in range(child.repeat):
+            # Copies of a random step draw their own lots.
+            pattern = build(child, text, chances) if i and _random(child) else shared
+            steps.append((child.weight, pattern))
+        if len(steps) > LIMIT:
+            raise PatternError(f"more than {LIMIT} steps")
+    return steps
+
+
+@lru_cache(maxsize=1024)
+def _random(node: Node) -> bool:
+    return node.kind in ("maybe", "choice") or any(_random(c) for c in node.children)
+
+
+def _sequence(node: Node, text: str, chances: Chances) -> Pattern:
+    return timecat(_steps(node, text, chances))
+
+
+def _stack(node: Node, text: str, chances: Chances) -> Pattern:
+    return stack(*(build(c, text, chances) for c in node.children))
+
+
+def _choice(node: Node, text: str, chances: Chances) -> Pattern:
+    parts = [build(c, text, chances) for c in node.children]
+    key, n = chances.next(), len(parts)
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, b, e in pieces(begin, end):
+            out.extend(parts[int(chance(key, c) * n)].raw(b, e))
+        return out
+
+    return Pattern(raw, period=None, cost=max(p.cost for p in parts), text=any(p.text for p in parts))
+
+
+def _lengths(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
+    """Each layer of a polymeter: its number of steps, and its sequence in one cycle."""
+    out = []
+    for layer in node.children:
+        steps = _steps(layer, text, chances) if layer.kind == "seq" else [(_ONE, build(layer, text, chances))]
+        total = sum((w for w, _ in steps), Fraction(0))
+        if total:
+            out.append((total, timecat(steps) if any(w != 1 for w, _ in steps) else _equal(steps)))
+    return out
+
+
+def _equal(steps: list[tuple[Fraction, Pattern]]) -> Pattern:
+    return timecat(steps)
+
+
+def _slow(node: Node, text: str, chances: Chances) -> Pattern:
+    layers = []
+    for layer in node.children:
+        steps = _steps(layer, text, chances) if layer.kind == "seq" else [(_ONE, build(layer, text, chances))]
+        if all(w == 1 for w, _ in steps):
+            layers.append(cat(*(p for _, p in steps)))
+        else:
+            total = sum((w for w, _ in steps), Fraction(0))
+            layers.append(fast(timecat(steps), 1 / total) if total else silence)
+    return stack(*layers) if layers else silence
+
+
+def _poly(node: Node, text: str, chances: Chances) -> Pattern:
+    if node.value != "%":
+        layers = _lengths(node, text, chances)
+        base = layers[0][0] if layers else _ONE
+        return stack(*(fast(p, base / n) for n, p in layers)) if layers else silence
+    layers = _lengths(Node("poly", node.start, node.end, node.children[:-1]), text, chances)
+    if not layers:
+        return silence
+    rate = build(node.children[-1], text, chances)
+    return bind(rate, lambda v: stack(*(fast(p, as_time(v) / n) for n, p in layers)))
+
+
+def _speed(divide: bool) -> Callable[[Node, str, Chances], Pattern]:
+    def made(node: Node, text: str, chances: Chances) -> Pattern:
+        inner = build(node.children[0], text, chances)
+        factor = build(node.children[1], text, chances)
+
+        def at(value: Any) -> Pattern:
+            time = as_time(value)
+            if time == 0:
+                return silence
+            return fast(inner, 1 / time if divide else time)
+
+        return bind(factor, at)
+
+    return made
+
+
+def _maybe(node: Node, text: str, chances: Chances) -> Pattern:
+    inner = build(node.children[0], text, chances)
+    return degrade(inner, float(node.value or 0), chances.next())
+
+
+def _euclid(node: Node, text: str, chances: Chances) -> Pattern:
+    inner = build(node.children[0], text, chances)
+    args = [build(c, text, chances) for c in node.children[1:]]
+    if len(args) == 2:
+        args.append(pure(0))
+    if all(a.const is not None for a in args):
+        k, n, r = (_whole(a.const[0]) for a in args)
+        return _hits(inner, k, n, r)
+    ks, ns, rs = args
+    return bind(ks, lambda k: bind(ns, lambda n: bind(rs, lambda r: _hits(inner, _whole(k), _whole(n), _whole(r)))))
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str):
+        raise PatternError(f"{value!r} is a word where a number is needed")
+    return int(round(value))
+
+
+def _hits(inner: Pattern, k: int, n: int, r: int) -> Pattern:
+    steps = bjorklund(k, n, r)
+    if inner.const is not None:
+        return timecat([(_ONE, inner if hit else silence) for hit in steps])
+    return struct(inner, timecat([(_ONE, pure(1) if hit else silence) for hit in steps]))
+
+
+def _range(node: Node, text: str, chances: Chances) -> Pattern:
+    first, last = (build(c, text, chances) for c in node.children)
+
+    def run(a: Any, b: Any) -> Pattern:
+        low, high = _whole(a), _whole(b)
+        if abs(high - low) >= LIMIT:
+            raise PatternError(f"more than {LIMIT} steps")
+        step = 1 if high >= low else -1
+        return timecat([(_ONE, pure(i)) for i in range(low, high + step, step)])
+
+    return bind(first, lambda a: bind(last, lambda b: run(a, b)))
+
+
+_BUILD: dict[str, Callable[[Node, str, Chances], Pattern]] = {
+    "atom": _atom, "rest": _rest, "seq": _sequence, "stack": _stack, "choice": _choice, "slow": _slow,
+    "poly": _poly, "fast": _speed(False), "div": _speed(True), "maybe": _maybe, "euclid": _euclid, "range": _range,
+}

@@ -1,0 +1,245 @@
+"""text -> syntax tree, by lark's LALR parser. The only importer of lark.
+
+The grammar is built on first use (25 ms), statements are cached by their text: a reload parses only
+what changed.
+
+Threads: the parser is built under a lock and is then read only; results are immutable.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import lark
+from lark import Lark, Token, Transformer
+
+from demon_live.controls import STAGE
+from demon_live.errors import ScoreError
+from demon_live.lang.mistakes import explain
+from demon_live.lang.syntax import (
+    Bin,
+    BindNode,
+    Call,
+    ChainNode,
+    Expr,
+    GoNode,
+    Hole,
+    LetNode,
+    ListNode,
+    Method,
+    Mini,
+    Name,
+    Neg,
+    Num,
+    OpenNode,
+    StageNode,
+    StatementNode,
+    Text,
+    WhenNode,
+    WordNode,
+)
+
+__all__ = ["KEYWORDS", "PERFORMANCE", "expected", "parse_statement"]
+
+#: Performance words and one line of help.
+PERFORMANCE: dict[str, str] = {
+    "hush": "Silence on every deck at once (10 ms fade).",
+    "panic": "hush, and the engine starts anew: transitions are forgotten.",
+    "mute": "Silence one deck: mute drums.",
+    "unmute": "Take back a mute.",
+    "solo": "Only this deck sounds.",
+    "unsolo": "All decks sound again.",
+    "undo": "Back to the score before the last change.",
+    "redo": "Forward again after an undo.",
+    "record": "Record the set and its sound: record friday.",
+    "stop": "End the recording.",
+    "save": "Write what is playing now as a score: save NAME.",
+    "load": "Play a score from a file: load FILE.",
+}
+#: Words that begin a statement and are no control.
+KEYWORDS = ("deck", "scene", "let", "go", "chain", *STAGE, *PERFORMANCE)
+
+
+class _Build(Transformer[Token, Any]):
+    """Rules to nodes, called by the parser as it reduces."""
+
+    def start(self, c: list[Any]) -> StatementNode:
+        return c[0]  # type: ignore[no-any-return]
+
+    # --- expressions ---
+    def number(self, c: list[Token]) -> Num:
+        return Num(_start(c[0]), _end(c[0]), Fraction(str(c[0])))
+
+    def mini(self, c: list[Token]) -> Mini:
+        return Mini(_start(c[0]), _end(c[0]), str(c[0])[1:-1])
+
+    def text(self, c: list[Token]) -> Text:
+        return Text(_start(c[0]), _end(c[0]), unquote(c[0]))
+
+    def hole(self, c: list[Token]) -> Hole:
+        return Hole(_start(c[0]), _end(c[0]))
+
+    def call(self, c: list[Any]) -> Expr:
+        if len(c) == 1:
+            return Name(_start(c[0]), _end(c[0]), str(c[0]))
+        return Call(_start(c[0]), c[1][1], str(c[0]), c[1][0])
+
+    def args(self, c: list[Any]) -> tuple[tuple[Expr, ...], int]:
+        return tuple(x for x in c[1:-1] if x is not None), _end(c[-1])
+
+    def method(self, c: list[Any]) -> Method:
+        args, end = (c[2][0], c[2][1]) if len(c) == 3 else (None, _end(c[1]))
+        return Method(c[0].start, end, c[0], str(c[1]), args, _start(c[1]))
+
+    def group(self, c: list[Any]) -> Expr:
+        return c[1]  # type: ignore[no-any-return]
+
+    def list(self, c: list[Any]) -> ListNode:
+        return ListNode(_start(c[0]), _end(c[-1]), tuple(x for x in c[1:-1] if x is not None))
+
+    def bin(self, c: list[Any]) -> Bin:
+        return Bin(c[0].start, c[2].end, str(c[1]), c[0], c[2])
+
+    def neg(self, c: list[Any]) -> Expr:
+        if isinstance(c[1], Num):
+            return Num(_start(c[0]), c[1].end, -c[1].value)
+        return Neg(_start(c[0]), c[1].end, c[1])
+
+    def pos(self, c: list[Any]) -> Expr:
+        return c[1]  # type: ignore[no-any-return]
+
+    # --- statements ---
+    def signed(self, c: list[Any]) -> tuple[Fraction, int, int]:
+        numbers = [t for t in c if t.type == "NUMBER"]
+        value = Fraction(str(numbers[0]))
+        if len(numbers) == 2:
+            below = Fraction(str(numbers[1]))
+            # Division by zero becomes 0: the check of the range names it.
+            value = value / below if below else Fraction(0)
+        return (-value if c[0].type == "MINUS" else value), _start(c[0]), _end(c[-1])
+
+    def when(self, c: list[Any]) -> WhenNode:
+        if c[0].type in ("NOW", "BANG"):
+            return WhenNode(_start(c[0]), _end(c[0]), "now", Fraction(0))
+        return WhenNode(_start(c[0]), c[1][2], str(c[0]), c[1][0])
+
+    def target(self, c: list[Token]) -> tuple[str, str | None, int, int]:
+        start, end = _start(c[0]), _end(c[-1])
+        if len(c) == 1:
+            return str(c[0]), None, start, end
+        if c[0] == "lora":
+            return f"lora.{c[1]}", None, start, end
+        return str(c[1]), str(c[0]), start, end
+
+    def binding(self, c: list[Any]) -> BindNode:
+        control, deck, start, end = c[0]
+        whens = tuple(c[2:])
+        if isinstance(c[1], Token):
+            expr, last = None, _end(c[1])
+        else:
+            expr, last = c[1], c[1].end
+        return BindNode(start, whens[-1].end if whens else last, control, expr, whens, deck, end)
+
+    def stage(self, c: list[Any]) -> StageNode:
+        whens, value = tuple(c[2:]), c[1]
+        if isinstance(value, Token):
+            first, last = _start(value), _end(value)
+            plain: Fraction | str | None = unquote(value) if value.type in ("TEXT", "STRING") else str(value)
+            if plain == "none" and value.type == "NAME":
+                plain = None
+        else:
+            plain, first, last = value
+        return StageNode(_start(c[0]), whens[-1].end if whens else last, str(c[0]), plain, whens, first)
+
+    def word(self, c: list[Any]) -> WordNode:
+        args = tuple(unquote(t) for t in c[1:] if isinstance(t, Token))
+        whens = tuple(w for w in c[1:] if isinstance(w, WhenNode))
+        last = c[-1].end if isinstance(c[-1], WhenNode) else _end(c[-1])
+        return WordNode(_start(c[0]), last, str(c[0]), args, whens)
+
+    def params(self, c: list[Token]) -> tuple[str, ...]:
+        return tuple(str(t) for t in c)
+
+    def let(self, c: list[Any]) -> LetNode:
+        params = c[2] if len(c) == 4 else ()
+        return LetNode(_start(c[0]), c[-1].end, str(c[1]), params, c[-1])
+
+    def go(self, c: list[Any]) -> GoNode:
+        whens = tuple(c[2:])
+        return GoNode(_start(c[0]), whens[-1].end if whens else _end(c[1]), unquote(c[1]), whens)
+
+    def chain_item(self, c: list[Token]) -> tuple[str, Fraction, int]:
+        return unquote(c[0]), Fraction(str(c[1])), _end(c[1])
+
+    def chain(self, c: list[Any]) -> ChainNode:
+        items = [x for x in c[1:] if isinstance(x, tuple)]
+        whens = tuple(x for x in c[1:] if isinstance(x, WhenNode))
+        end = whens[-1].end if whens else items[-1][2]
+        return ChainNode(_start(c[0]), end, tuple((n, k) for n, k, _ in items), whens)
+
+    def open(self, c: list[Token]) -> OpenNode:
+        return OpenNode(_start(c[0]), _end(c[-1]), str(c[0]), str(c[1]), len(c) == 3)
+
+
+def _start(token: Token) -> int:
+    return token.start_pos or 0
+
+
+def _end(token: Token) -> int:
+    return token.end_pos or 0
+
+
+def unquote(token: str) -> str:
+    """The text of a quoted token (or the token itself, if it is bare)."""
+    raw = str(token)
+    if raw[:1] == "'":
+        return re.sub(r"\\(.)", r"\1", raw[1:-1])
+    return raw[1:-1] if raw[:1] in ('"', "`") else raw
+
+
+@lru_cache(maxsize=1)
+def _grammar() -> str:
+    text = resources.files("demon_live.lang").joinpath("grammar.lark").read_text("utf-8")
+    for mark, words in (("%STAGE%", STAGE), ("%WORDS%", PERFORMANCE)):
+        text = text.replace(mark, "|".join(words))
+    return text
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Lark:
+    return Lark(_grammar(), parser="lalr", transformer=_Build(), maybe_placeholders=False)
+
+
+@lru_cache(maxsize=1)
+def _bare_parser() -> Lark:
+    """Without a transformer, for completion."""
+    return Lark(_grammar(), parser="lalr", maybe_placeholders=False)
+
+
+@lru_cache(maxsize=2048)
+def parse_statement(text: str) -> StatementNode | ScoreError:
+    """The node of one statement, or what is wrong with it (span into `text`)."""
+    try:
+        return _parser().parse(text)  # type: ignore[return-value]
+    except lark.exceptions.UnexpectedInput as error:
+        at = getattr(error, "pos_in_stream", None)
+        token = getattr(error, "token", None)
+        if token is not None and token.type == "$END":
+            at = None
+        wanted = sorted(getattr(error, "accepts", None) or getattr(error, "allowed", None) or ())
+        return explain(text, len(text) if at is None else at, wanted)
+
+
+def expected(text: str) -> set[str]:
+    """The terminals that may follow `text`, the beginning of a statement."""
+    interactive = _bare_parser().parse_interactive(text)
+    try:
+        for _ in interactive.iter_parse():
+            pass
+    except lark.exceptions.UnexpectedInput:
+        return set()
+    return set(interactive.accepts())

@@ -1,0 +1,487 @@
+"""The algebra of patterns: pure functions of musical time.
+
+A Pattern answers one question: which events lie in the cycles [begin, end)? Times are exact
+Fractions. An event has a whole (its full extent) and a part (the piece inside the question). The
+whole of a signal is None. The value of an event is a number, a text, or a Curve: a function of an
+array of cycle times, so that one question about a cycle is enough for all of its frames.
+
+Three facts about a pattern are known without asking it, all kept up by the constructors here:
+    curve   its closed form over all time, if it has no structure at all (sine.slow(4) * .5)
+    period  the number of cycles after which it repeats, None if it never does (rand)
+    cost    an upper bound of its events in a cycle; above LIMIT it is refused, not computed
+
+Definitions follow Tidal 1.10 (Sound.Tidal.Pattern) and Strudel 1.2 where the two agree; a signal
+is sampled at the START of the span that asks.
+
+Threads: everything is immutable; caches are filled by single assignments of equal values.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "LIMIT", "Curve", "Event", "Pattern", "PatternError", "Times", "as_time", "bind", "cat", "cycle_of", "fast",
+    "fmap", "late", "pieces", "pure", "signal", "silence", "stack", "timecat", "warp",
+]
+
+Times = NDArray[np.float64]
+Steps = Callable[[Fraction, Fraction], list[Fraction]]
+Query = Callable[[Fraction, Fraction], "list[Event]"]
+
+LIMIT = 4096
+#: A period longer than this is not worth laying out at once.
+MAX_PERIOD = 256
+_ONE = Fraction(1)
+_ZERO = Fraction(0)
+
+
+class PatternError(Exception):
+    """A pattern that cannot be played (too much work, a wrong kind of value). The compiler adds the place."""
+
+
+class Event(NamedTuple):
+    """A value in [begin, end), a part of [whole_begin, whole_end); no whole = continuous."""
+
+    whole_begin: Fraction | None
+    whole_end: Fraction | None
+    begin: Fraction
+    end: Fraction
+    value: Any
+
+    @property
+    def onset(self) -> bool:
+        """True if the event begins here, rather than being the tail of an earlier one."""
+        return self.whole_begin is not None and self.whole_begin == self.begin
+
+
+class Curve:
+    """A function of time. f: float64 [n] (or one float) of cycles -> the same shape.
+
+    steps: the exact cycles in [begin, end) where the function jumps, None if it never does.
+    flat: True if it is constant between these.
+    """
+
+    __slots__ = ("f", "flat", "steps")
+
+    def __init__(self, f: Callable[[Any], Any], steps: Steps | None = None, flat: bool = False) -> None:
+        self.f = f
+        self.steps = steps
+        self.flat = flat
+
+    def at(self, time: Fraction) -> float:
+        """The value from `time` on: at a jump, the value after it."""
+        t = float(time)
+        here, after = float(self.f(t)), float(self.f(t + 1e-9))
+        # Rounding may put t just before a jump that is exactly at `time`.
+        return after if abs(after - here) > 1e-4 else here
+
+    def warped(self, m: Fraction, k: Fraction) -> Curve:
+        """This curve read at m*t + k."""
+        f, steps, fm, fk = self.f, self.steps, float(m), float(k)
+        if steps is None:
+            return Curve(lambda t: f(t * fm + fk), None, self.flat)
+        inner = steps
+        return Curve(
+            lambda t: f(t * fm + fk), lambda b, e: [(s - k) / m for s in inner(b * m + k, e * m + k)], self.flat
+        )
+
+    def mapped(self, fn: Callable[[Any], Any]) -> Curve:
+        f = self.f
+        return Curve(lambda t: fn(f(t)), self.steps, self.flat)
+
+    def joined(self, other: Curve, fn: Callable[[Any, Any], Any]) -> Curve:
+        """fn of this and another curve, at each time."""
+        f, g = self.f, other.f
+        return Curve(lambda t: fn(f(t), g(t)), _both(self.steps, other.steps), self.flat and other.flat)
+
+
+def _both(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return a or b
+    return lambda begin, end: sorted({*a(begin, end), *b(begin, end)})
+
+
+class Pattern:
+    """See the module. `raw` answers with Curves in place; `query` answers with plain values."""
+
+    __slots__ = ("const", "cost", "curve", "period", "raw", "text")
+
+    def __init__(
+        self,
+        raw: Query,
+        *,
+        period: int | None = 1,
+        cost: float = 1.0,
+        curve: Curve | None = None,
+        const: Any = None,
+        text: bool = False,
+    ) -> None:
+        if cost > LIMIT:
+            raise PatternError(f"more than {LIMIT} events in a cycle")
+        self.raw = raw
+        self.period = period if period is None or period <= MAX_PERIOD else None
+        self.cost = cost
+        self.curve = curve
+        self.const = const
+        self.text = text
+
+    def query(self, begin: Fraction | int, end: Fraction | int) -> list[Event]:
+        """The events of [begin, end) in the order of the text; signals sampled at each part's begin."""
+        return [
+            e._replace(value=e.value.at(e.begin)) if isinstance(e.value, Curve) else e
+            for e in self.raw(Fraction(begin), Fraction(end))
+        ]
+
+
+# --- time ------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def cycle_of(n: int) -> Fraction:
+    """The cycle n as a time. Cached: making Fractions is most of the cost of a query."""
+    return Fraction(n)
+
+
+@lru_cache(maxsize=4096)
+def as_time(value: Any) -> Fraction:
+    """A pattern's value as an exact time: .1 is one tenth, and .333333 a third."""
+    if isinstance(value, (int, Fraction)):
+        return Fraction(value)
+    if not isinstance(value, (float, np.floating)):
+        raise PatternError(f"{value!r} is a word where a number is needed")
+    if not math.isfinite(value):
+        raise PatternError("a number without end where a time is needed")
+    exact = Fraction(repr(float(value)))
+    near = exact.limit_denominator(5040)
+    return near if abs(near - exact) < 1e-6 and exact.denominator > 100000 else exact
+
+
+def pieces(begin: Fraction, end: Fraction) -> Iterator[tuple[int, Fraction, Fraction]]:
+    """[begin, end) cut at the cycles: (cycle, begin, end) of each piece."""
+    c = begin.numerator // begin.denominator
+    last = -(-end.numerator // end.denominator) - 1
+    while c < last:
+        after = cycle_of(c + 1)
+        yield c, begin, after
+        begin = after
+        c += 1
+    if begin < end:
+        yield c, begin, end
+
+
+def lcm(*periods: int | None) -> int | None:
+    """The common period of several; None if one of them never repeats."""
+    out = 1
+    for p in periods:
+        if p is None:
+            return None
+        out = math.lcm(out, p)
+        if out > MAX_PERIOD:
+            return None
+    return out
+
+
+def _moved(events: list[Event], m: Fraction, k: Fraction, back: tuple[Fraction, Fraction]) -> list[Event]:
+    """Events with each time t at m*t + k; `back` is the inverse (m, k), for curves."""
+    out = []
+    for wb, we, b, e, v in events:
+        nb, ne = b * m + k, e * m + k
+        if isinstance(v, Curve):
+            v = v.warped(*back)
+        if wb is None or we is None:
+            out.append(Event(None, None, nb, ne, v))
+        else:
+            out.append(Event(nb if wb is b else wb * m + k, ne if we is e else we * m + k, nb, ne, v))
+    return out
+
+
+# --- the primitives --------------------------------------------------------------------------
+
+silence = Pattern(lambda b, e: [], cost=0)
+
+
+def pure(value: Any) -> Pattern:
+    """One event a cycle."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for c, b, e in pieces(begin, end):
+            wb, we = cycle_of(c), cycle_of(c + 1)
+            out.append(Event(wb, we, wb if b == wb else b, we if e == we else e, value))
+        return out
+
+    return Pattern(raw, const=(value,), text=isinstance(value, str))
+
+
+def signal(curve: Curve, period: int | None = 1, cost: float = 1.0) -> Pattern:
+    """A continuous pattern."""
+    return Pattern(lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve)
+
+
+def stack(*parts: Pattern) -> Pattern:
+    """All at the same time, in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    queries = [p.raw for p in parts]
+    return Pattern(
+        lambda b, e: [event for raw in queries for event in raw(b, e)],
+        period=lcm(*(p.period for p in parts)),
+        cost=sum(p.cost for p in parts),
+        text=any(p.text for p in parts),
+    )
+
+
+def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
+    """A cycle divided among the steps by weight."""
+    steps = [(w, p) for w, p in steps if w > 0]
+    if not steps:
+        return silence
+    if len(steps) == 1:
+        return steps[0][1]
+    total = sum((w for w, _ in steps), _ZERO)
+    edges = [_ZERO]
+    for w, _ in steps:
+        edges.append(edges[-1] + w / total)
+    edges[-1] = _ONE
+    parts = [p for _, p in steps]
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, b, e in pieces(begin, end):
+            base = cycle_of(c)
+            first = 0 if b == base else bisect_right(edges, b - base) - 1
+            for i in range(first, len(parts)):
+                sb = base + edges[i]
+                if sb >= e:
+                    break
+                se = base + edges[i + 1]
+                out.extend(_step(parts[i], c, sb, se, max(b, sb), min(e, se)))
+        return out
+
+    return Pattern(
+        raw,
+        period=lcm(*(p.period for p in parts)),
+        cost=sum(max(1.0, p.cost) for p in parts),
+        text=any(p.text for p in parts),
+    )
+
+
+def _step(part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction) -> list[Event]:
+    """Cycle c of `part`, squeezed into [sb, se), as far as it lies in [b, e)."""
+    if part.const is not None:
+        return [Event(sb, se, sb if b == sb else b, se if e == se else e, part.const[0])]
+    if part.cost == 0:
+        return []
+    width, base = se - sb, cycle_of(c)
+    m = 1 / width
+    k = base - sb * m
+    inner_b = base if b is sb or b == sb else b * m + k
+    inner_e = cycle_of(c + 1) if e is se or e == se else e * m + k
+    return _moved(part.raw(inner_b, inner_e), width, sb - base * width, (m, k))
+
+
+def cat(*parts: Pattern) -> Pattern:
+    """One part a cycle, in turn; each plays its own next cycle when its turn comes."""
+    n = len(parts)
+    if n == 0:
+        return silence
+    if n == 1:
+        return parts[0]
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, b, e in pieces(begin, end):
+            part = parts[c % n]
+            shift = cycle_of(c - c // n)
+            out.extend(_moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
+        return out
+
+    period = lcm(*(p.period for p in parts))
+    return Pattern(
+        raw,
+        period=None if period is None else period * n,
+        cost=max(p.cost for p in parts),
+        text=any(p.text for p in parts),
+    )
+
+
+# --- time transforms -------------------------------------------------------------------------
+
+
+def warp(pat: Pattern, m: Fraction, k: Fraction) -> Pattern:
+    """`pat` read at m*t + k (m > 0): fast(m) and early(k) in one."""
+    if m == 1 and k == 0:
+        return pat
+    im, ik = 1 / m, -k / m
+    back = (m, k)
+    inner = pat.raw
+    period = pat.period
+    if period is not None:
+        grid = period * m.denominator
+        period = grid // math.gcd(grid, m.numerator)
+    return Pattern(
+        lambda b, e: _moved(inner(b * m + k, e * m + k), im, ik, back),
+        period=period,
+        cost=pat.cost if pat.curve is not None else pat.cost * max(1.0, float(m)),
+        curve=pat.curve.warped(m, k) if pat.curve is not None else None,
+        text=pat.text,
+    )
+
+
+def fast(pat: Pattern, factor: Fraction) -> Pattern:
+    """`factor` times as fast; 0 is silence, negative plays backwards as in Tidal."""
+    if factor == 0:
+        return silence
+    if factor < 0:
+        return reverse(fast(pat, -factor))
+    if pat.const is None or factor.denominator != 1 or factor == 1:
+        return warp(pat, factor, _ZERO)
+    n = factor.numerator
+    value = pat.const[0]
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        b, e = begin * n, end * n
+        first, last = b.numerator // b.denominator, -(-e.numerator // e.denominator)
+        edges = [Fraction(i, n) for i in range(first, last + 1)]
+        out = [Event(edges[i], edges[i + 1], edges[i], edges[i + 1], value) for i in range(last - first)]
+        if out:
+            if begin != edges[0]:
+                out[0] = out[0]._replace(begin=begin)
+            if end != edges[-1]:
+                out[-1] = out[-1]._replace(end=end)
+        return out
+
+    return Pattern(raw, cost=float(n), text=pat.text)
+
+
+def late(pat: Pattern, shift: Fraction) -> Pattern:
+    """`shift` cycles later."""
+    return warp(pat, _ONE, -shift)
+
+
+def reverse(pat: Pattern) -> Pattern:
+    """Each cycle backwards. A signal is read at the END of the span that asks (as in Strudel)."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for c, b, e in pieces(begin, end):
+            k = cycle_of(2 * c + 1)
+            for wb, we, pb, pe, v in pat.raw(k - e, k - b):
+                if isinstance(v, Curve):
+                    v = _mirrored(v, k)
+                nb, ne = k - pe, k - pb
+                if wb is None or we is None:
+                    out.append(Event(None, None, nb, ne, v))
+                else:
+                    out.append(Event(nb if we is pe else k - we, ne if wb is pb else k - wb, nb, ne, v))
+        return out
+
+    curve = pat.curve
+    if curve is not None:
+        f = curve.f
+        steps = curve.steps
+        closed = Curve(lambda t: f(2 * np.floor(t) + 1 - t), _mirror_steps(steps), curve.flat)
+        return Pattern(raw, period=pat.period, cost=pat.cost, curve=closed)
+    return Pattern(raw, period=pat.period, cost=pat.cost, text=pat.text)
+
+
+def _mirrored(curve: Curve, k: Fraction) -> Curve:
+    f, steps, fk = curve.f, curve.steps, float(k)
+    if steps is None:
+        return Curve(lambda t: f(fk - t), None, curve.flat)
+    inner = steps
+    return Curve(lambda t: f(fk - t), lambda b, e: sorted(k - s for s in inner(k - e, k - b)), curve.flat)
+
+
+def _mirror_steps(steps: Any) -> Any:
+    if steps is None:
+        return None
+
+    def mirrored(begin: Fraction, end: Fraction) -> list[Fraction]:
+        out: set[Fraction] = set()
+        for c, b, e in pieces(begin, end):
+            k = cycle_of(2 * c + 1)
+            out.update(k - s for s in steps(k - e, k - b + Fraction(1, 10**9)) if begin <= k - s < end)
+        return sorted(out)
+
+    return mirrored
+
+
+# --- values ----------------------------------------------------------------------------------
+
+
+def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Pattern:
+    """`fn` of each value. For signals fn must take arrays too."""
+    if pat.const is not None:
+        return pure(fn(pat.const[0]))
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            Event(wb, we, b, e, v.mapped(fn) if isinstance(v, Curve) else fn(v))
+            for wb, we, b, e, v in pat.raw(begin, end)
+        ]
+
+    curve = pat.curve.mapped(fn) if pat.curve is not None else None
+    return Pattern(raw, period=pat.period, cost=pat.cost, curve=curve, text=text)
+
+
+#: A continuous argument of a function that cannot take one as a whole is read this often in a cycle.
+_GRAIN = 32
+
+
+def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) -> Pattern:
+    """Tidal's innerJoin: for each value of `outer`, the pattern fn(value), in that value's part only."""
+    if outer.const is not None:
+        return fn(outer.const[0])
+    made: dict[Any, Pattern] = {}
+
+    def inner(value: Any) -> Pattern:
+        found = made.get(value)
+        if found is None:
+            found = fn(value)
+            if len(made) < 512:
+                made[value] = found
+        return found
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, cb, ce in pieces(begin, end):
+            for event in outer.raw(cb, ce):
+                for b, e, value in _grains(event):
+                    out.extend(inner(value).raw(b, e))
+            if len(out) > LIMIT:
+                raise PatternError(f"more than {LIMIT} events in cycle {c}")
+        return out
+
+    return Pattern(raw, period=_bound_period(outer, inner), cost=max(1.0, outer.cost), text=text)
+
+
+def _bound_period(outer: Pattern, inner: Callable[[Any], Pattern]) -> int | None:
+    """The period of a bind, from the values that `outer` takes in one period of its own."""
+    if outer.period is None or outer.period > 16 or outer.curve is not None:
+        return None
+    values = outer.raw(_ZERO, Fraction(outer.period))
+    if any(isinstance(e.value, Curve) for e in values):
+        return None
+    return lcm(outer.period, *(inner(v).period for v in {e.value for e in values}))
+
+
+def _grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """The part of an event with its value; a curve in small steps."""
+    if not isinstance(event.value, Curve):
+        yield event.begin, event.end, event.value
+        return
+    b = event.begin
+    while b < event.end:
+        e = min(event.end, Fraction(b.numerator * _GRAIN // b.denominator + 1, _GRAIN))
+        yield b, e, event.value.at(b)
+        b = e

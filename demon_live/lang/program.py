@@ -1,0 +1,186 @@
+"""What a score compiles to: statements that the session applies, and plain views of them.
+
+Threads: immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+from demon_live.errors import ScoreWarning, Span
+from demon_live.lang.lane import Lane
+from demon_live.lang.syntax import LetNode
+
+__all__ = [
+    "Bind", "Chain", "Go", "Let", "Program", "Scene", "SetStage", "StageValue", "Statement", "When", "Word", "diff",
+]
+
+#: A stage word's value: a number, a text, or None (`source none`).
+StageValue = float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """When a statement takes effect, and how.
+
+    quant: at the next quantum of the session. now. at: the next cycle divisible by `cycles`.
+    in: after `cycles`. over, xfade: begins at the quantum and moves for `cycles`. `then` is the over
+    or xfade that follows a now, at or in.
+    """
+
+    kind: Literal["quant", "now", "at", "in", "over", "xfade"] = "quant"
+    cycles: Fraction = Fraction(0)
+    then: When | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A control of a deck gets a lane; None gives it back its default."""
+
+    deck: str
+    control: str
+    lane: Lane | None
+    when: When
+    span: Span
+    #: The meaning of the expression as text: equal keys sound equal.
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetStage:
+    """A stage word. `deck` matters for loop and source; the rest are global."""
+
+    deck: str
+    word: str
+    value: StageValue
+    when: When
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """hush, panic, mute, unmute, solo, unsolo, undo, redo, record, stop, save, load."""
+
+    name: str
+    args: tuple[str, ...]
+    when: When
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    scene: str
+    when: When
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Scenes with their lengths in cycles, one after the other, from the start again at the end."""
+
+    scenes: tuple[tuple[str, Fraction], ...]
+    when: When
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    name: str
+    node: LetNode
+    #: The statement's own text, which the node's places refer to.
+    source: str
+    span: Span
+    when: When = When()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A named group of bindings and stage words."""
+
+    name: str
+    body: tuple[Bind | SetStage, ...]
+    span: Span
+    when: When = When()
+
+
+Statement = Bind | SetStage | Word | Go | Chain | Let | Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A score that was checked whole. See the module."""
+
+    name: str
+    text: str
+    statements: tuple[Statement, ...]
+    warnings: tuple[ScoreWarning, ...] = ()
+    decks: Mapping[str, Mapping[str, Lane]] = field(default_factory=dict)
+    stage: Mapping[str, StageValue] = field(default_factory=dict)
+    scenes: Mapping[str, Scene] = field(default_factory=dict)
+    chains: tuple[Chain, ...] = ()
+    lets: Mapping[str, Let] = field(default_factory=dict)
+
+
+def _last(program: Program | None) -> dict[tuple[str, ...], Statement]:
+    """The last word on each thing that lasts: bindings, stage words, scenes, lets."""
+    out: dict[tuple[str, ...], Statement] = {}
+    for s in program.statements if program is not None else ():
+        if isinstance(s, Bind):
+            out["bind", s.deck, s.control] = s
+        elif isinstance(s, SetStage):
+            out["stage", s.deck, s.word] = s
+        elif isinstance(s, Scene):
+            out["scene", s.name] = s
+        elif isinstance(s, Let):
+            out["let", s.name] = s
+    return out
+
+
+def _same(a: Statement | None, b: Statement) -> bool:
+    if isinstance(a, Bind) and isinstance(b, Bind):
+        return a.key == b.key and (a.lane is None) == (b.lane is None)
+    if isinstance(a, SetStage) and isinstance(b, SetStage):
+        return a.value == b.value
+    if isinstance(a, Let) and isinstance(b, Let):
+        return a.node == b.node
+    if isinstance(a, Scene) and isinstance(b, Scene):
+        return len(a.body) == len(b.body) and all(_same(x, y) for x, y in zip(a.body, b.body, strict=True))
+    return a == b
+
+
+def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
+    """What turns `old` into `new`, as statements: the changed and the added, then the removed.
+
+    Bindings are compared by meaning, lets included. A removed binding is a Bind without a lane; a
+    removed stage word stays as it is (there is no silence of a tempo). Words such as `hush`, `go`
+    and `chain` count when they were not in the old text.
+    """
+    before, after = _last(old), _last(new)
+    out: list[Statement] = []
+    for s in new.statements if new is not None else ():
+        key = next((k for k, v in after.items() if v is s), None)
+        if key is not None and not _same(before.get(key), s):
+            out.append(s)
+        elif isinstance(s, (Word, Go, Chain)) and not _spoken(old, s):
+            out.append(s)
+    for key, gone in before.items():
+        if key not in after and isinstance(gone, Bind) and gone.lane is not None:
+            out.append(Bind(gone.deck, gone.control, None, When(), gone.span))
+    return tuple(out)
+
+
+def _spoken(program: Program | None, s: Word | Go | Chain) -> bool:
+    """Did `program` already say this?"""
+    for t in program.statements if program is not None else ():
+        if type(t) is not type(s):
+            continue
+        if isinstance(s, Word) and isinstance(t, Word) and (s.name, s.args) == (t.name, t.args):
+            return True
+        if isinstance(s, Go) and isinstance(t, Go) and s.scene == t.scene:
+            return True
+        if isinstance(s, Chain) and isinstance(t, Chain) and s.scenes == t.scenes:
+            return True
+    return False

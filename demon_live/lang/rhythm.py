@@ -1,0 +1,227 @@
+"""Structure: who gives the events their extent, and which of them sound.
+
+    combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
+    cut      whole from the left, parts cut where either changes (arguments of range)
+    struct, mask, degrade, euclidean rhythms, squeeze
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from demon_live.lang.pattern import (
+    LIMIT,
+    Curve,
+    Event,
+    Pattern,
+    PatternError,
+    cycle_of,
+    fmap,
+    lcm,
+    signal,
+)
+from demon_live.lang.signals import chance_at
+
+__all__ = ["bjorklund", "combine", "cut", "degrade", "mask", "mixed", "squeeze", "struct", "truth"]
+
+Op = Callable[[Any, Any], Any]
+
+
+def _apply(fn: Op, a: Any, b: Any) -> Any:
+    """fn of two values, either of which may be a curve."""
+    if isinstance(a, Curve):
+        return a.joined(b, fn) if isinstance(b, Curve) else a.mapped(lambda x: fn(x, b))
+    return b.mapped(lambda y: fn(a, y)) if isinstance(b, Curve) else fn(a, b)
+
+
+def _plain(left: Pattern, right: Pattern, fn: Op) -> Pattern | None:
+    """The cases where nobody's structure matters: a plain number, or two signals."""
+    if right.const is not None:
+        value = right.const[0]
+        return fmap(left, lambda a: fn(a, value))
+    if left.const is not None and right.curve is not None:
+        value = left.const[0]
+        return fmap(right, lambda b: fn(value, b))
+    if left.curve is not None and right.curve is not None:
+        return signal(left.curve.joined(right.curve, fn), lcm(left.period, right.period))
+    return None
+
+
+def combine(left: Pattern, right: Pattern, fn: Op) -> Pattern:
+    """fn(left, right), with the events of left; a signal on the right is read where they begin."""
+    plain = _plain(left, right, fn)
+    if plain is not None:
+        return plain
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for wb, we, lb, le, value in left.raw(begin, end):
+            if wb is None or we is None:
+                for r in right.raw(lb, le):
+                    out.append(Event(None, None, r.begin, r.end, _apply(fn, value, r.value)))
+                continue
+            for r in right.raw(wb, we):
+                b, e = max(lb, r.begin), min(le, r.end)
+                if b < e:
+                    other = r.value.at(r.begin) if isinstance(r.value, Curve) else r.value
+                    out.append(Event(wb, we, b, e, _apply(fn, value, other)))
+        return out
+
+    return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost + right.cost)
+
+
+def mixed(left: Pattern, right: Pattern, fn: Op) -> Pattern:
+    """fn(left, right), with structure from both: wholes are intersections."""
+    plain = _plain(left, right, fn)
+    if plain is not None:
+        return plain
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        rights = right.raw(begin, end)
+        for wb, we, lb, le, value in left.raw(begin, end):
+            for r in rights:
+                b, e = max(lb, r.begin), min(le, r.end)
+                if b >= e:
+                    continue
+                result = _apply(fn, value, r.value)
+                if wb is None or we is None or r.whole_begin is None or r.whole_end is None:
+                    out.append(Event(None, None, b, e, result))
+                else:
+                    out.append(Event(max(wb, r.whole_begin), min(we, r.whole_end), b, e, result))
+        return out
+
+    return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost + right.cost)
+
+
+def cut(left: Pattern, right: Pattern, fn: Op) -> Pattern:
+    """fn(left, right): extents from left, values following right at each moment."""
+    plain = _plain(left, right, fn)
+    if plain is not None:
+        return plain
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            Event(wb, we, b, e, _apply(fn, value, r.value))
+            for r in right.raw(begin, end)
+            for wb, we, b, e, value in left.raw(r.begin, r.end)
+        ]
+
+    return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost + right.cost)
+
+
+def squeeze(left: Pattern, right: Pattern, fn: Op) -> Pattern:
+    """fn(left, right), with a cycle of right squeezed into each event of left."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for wb, we, lb, le, value in left.raw(begin, end):
+            if wb is None or we is None:
+                continue
+            c = cycle_of(wb.numerator // wb.denominator)
+            width = we - wb
+            for r in right.raw(c, c + 1):
+                if r.whole_begin is None or r.whole_end is None:
+                    continue
+                nb, ne = wb + (r.whole_begin - c) * width, wb + (r.whole_end - c) * width
+                b, e = max(nb, lb), min(ne, le)
+                if b < e:
+                    out.append(Event(nb, ne, b, e, _apply(fn, value, r.value)))
+        return out
+
+    return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost * max(1.0, right.cost))
+
+
+def truth(value: Any) -> bool:
+    """What counts as yes in a structure: 1, x, t, true. No: 0, f, false, ~."""
+    if isinstance(value, str):
+        return value.lower() not in ("f", "false", "n", "no", "0")
+    return bool(value)
+
+
+def struct(pat: Pattern, pulses: Pattern) -> Pattern:
+    """The values of `pat` with the events of `pulses` that are true."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for wb, we, lb, le, value in pulses.raw(begin, end):
+            if isinstance(value, Curve):
+                value = value.at(lb)
+            if not truth(value):
+                continue
+            if wb is None or we is None:
+                out.extend(pat.raw(lb, le))
+                continue
+            for r in pat.raw(wb, we):
+                b, e = max(lb, r.begin), min(le, r.end)
+                if b < e:
+                    held = r.value.at(r.begin) if isinstance(r.value, Curve) else r.value
+                    out.append(Event(wb, we, b, e, held))
+        return out
+
+    return Pattern(raw, period=lcm(pat.period, pulses.period), cost=pat.cost + pulses.cost, text=pat.text)
+
+
+def mask(pat: Pattern, gate: Pattern) -> Pattern:
+    """The parts of `pat` where `gate` is true."""
+    if gate.const is not None:
+        return pat if truth(gate.const[0]) else Pattern(lambda b, e: [], cost=0)
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        gates = [g for g in gate.raw(begin, end)]
+        for wb, we, lb, le, value in pat.raw(begin, end):
+            for g in gates:
+                b, e = max(lb, g.begin), min(le, g.end)
+                open_ = g.value.at(g.begin) if isinstance(g.value, Curve) else g.value
+                if b < e and truth(open_):
+                    out.append(Event(wb, we, b, e, value))
+        return out
+
+    return Pattern(raw, period=lcm(pat.period, gate.period), cost=pat.cost + gate.cost, text=pat.text)
+
+
+def degrade(pat: Pattern, chance: float, key: int, keep: bool = False) -> Pattern:
+    """`pat` without the events whose lot is under `chance`; with keep, only those."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            event
+            for event in pat.raw(begin, end)
+            if (chance_at(key, event.begin if event.whole_begin is None else event.whole_begin) < chance) is keep
+        ]
+
+    return Pattern(raw, period=None, cost=pat.cost, text=pat.text)
+
+
+@lru_cache(maxsize=512)
+def bjorklund(k: int, n: int, turn: int = 0) -> tuple[bool, ...]:
+    """k hits spread over n steps as evenly as can be (Bjorklund), turned left by `turn` modulo n.
+
+    Negative k is the inverse; k above n hits each step; n <= 0 is nothing.
+    """
+    if n <= 0:
+        return ()
+    if n > LIMIT:
+        raise PatternError(f"more than {LIMIT} steps")
+    if k < 0:
+        steps = [not hit for hit in _spread(min(-k, n), n)]
+    else:
+        steps = _spread(min(k, n), n)
+    turn %= n
+    return tuple(steps[turn:] + steps[:turn])
+
+
+def _spread(k: int, n: int) -> list[bool]:
+    """Bjorklund's own order: groups of [x] and [~] are paired until one group is left over."""
+    a, b = [[True]] * k, [[False]] * (n - k)
+    while min(len(a), len(b)) > 1:
+        m = min(len(a), len(b))
+        paired = [a[i] + b[i] for i in range(m)]
+        a, b = paired, a[m:] or b[m:]
+    return [hit for group in a + b for hit in group]

@@ -1,0 +1,186 @@
+"""Signals: continuous patterns, and the one source of chance.
+
+A signal is a numpy expression of an array of cycle times; sampled at the START of a frame. Chance
+is a hash of (key, time): nothing is drawn, so any moment can be asked for at any time, and a replay
+asks the same. Key = seed and the number of the random word in its expression.
+
+Threads: pure functions and constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from demon_live.lang.pattern import (
+    Curve,
+    Pattern,
+    PatternError,
+    as_time,
+    fast,
+    pure,
+    signal,
+    timecat,
+)
+
+__all__ = ["SIGNALS", "chance", "chance_at", "irand", "perlin", "rand", "sweep", "time_signal", "var"]
+
+_MASK = (1 << 64) - 1
+_TAU = 2 * math.pi
+#: `rand` holds for this part of a cycle: shorter than a frame at any tempo.
+_GRAIN = 1024
+
+
+def _mix(x: int) -> int:
+    """splitmix64's finish: each input bit moves half of the output bits."""
+    x = (x + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def chance(key: int, *place: int) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    x = _mix(key & _MASK)
+    for p in place:
+        x = _mix(x ^ (p & _MASK))
+    return (x >> 11) / (1 << 53)
+
+
+def chance_at(key: int, time: Fraction) -> float:
+    """The lot of an event that begins exactly at `time`."""
+    return chance(key, time.numerator, time.denominator)
+
+
+def _hashed(key: int, n: Any) -> Any:
+    """chance(key, n) for an array (or a float) of whole numbers n."""
+    x = np.atleast_1d(np.asarray(n)).astype(np.int64).view(np.uint64) ^ np.uint64(_mix(key & _MASK))
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    out = (x >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    return out if np.ndim(n) else out[0]
+
+
+# --- shapes ----------------------------------------------------------------------------------
+
+
+def _grid(step: Fraction) -> Callable[[Fraction, Fraction], list[Fraction]]:
+    """The multiples of `step` in [begin, end): where a shape jumps."""
+
+    def steps(begin: Fraction, end: Fraction) -> list[Fraction]:
+        first, last = -(-begin // step), -(-end // step)
+        if last - first > 100_000:
+            raise PatternError("too many jumps")
+        return [i * step for i in range(int(first), int(last))]
+
+    return steps
+
+
+def _shape(f: Callable[[Any], Any], jump: Fraction | None = None, flat: bool = False) -> Pattern:
+    return signal(Curve(f, None if jump is None else _grid(jump), flat))
+
+
+def _saw(t: Any) -> Any:
+    return t - np.floor(t)
+
+
+_ONE, _HALF = Fraction(1), Fraction(1, 2)
+
+#: name -> (pattern, one line of help)
+SIGNALS: dict[str, tuple[Pattern, str]] = {
+    "sine": (_shape(lambda t: np.sin(t * _TAU) * 0.5 + 0.5), "Sine wave, one a cycle, from 0.5 up to 1 and down to 0."),
+    "cosine": (_shape(lambda t: np.cos(t * _TAU) * 0.5 + 0.5), "Sine that begins at its top, 1."),
+    "saw": (_shape(_saw, _ONE), "Ramp from 0 to 1 in each cycle."),
+    "isaw": (_shape(lambda t: 1 - _saw(t), _ONE), "Ramp from 1 to 0 in each cycle."),
+    "tri": (_shape(lambda t: 1 - np.abs(2 * _saw(t) - 1)), "Triangle: 0 up to 1 and back."),
+    "itri": (_shape(lambda t: np.abs(2 * _saw(t) - 1)), "Triangle upside down: 1 down to 0 and back."),
+    "square": (_shape(lambda t: np.floor(_saw(t) * 2), _HALF, True), "0 in the first half of the cycle, 1 in the second."),
+    "time": (signal(Curve(lambda t: t * 1.0), None), "The cycle itself: 0, 1, 2 ... and all between."),
+}
+for _name, (_pat, _help) in list(SIGNALS.items()):
+    if _name != "time" and _pat.curve is not None:
+        _curve = _pat.curve
+        SIGNALS[_name + "2"] = (
+            signal(_curve.mapped(lambda v: v * 2 - 1)), f"As {_name}, from -1 to 1."
+        )
+
+
+def time_signal() -> Pattern:
+    """The cycle count itself."""
+    return SIGNALS["time"][0]
+
+
+# --- chance ----------------------------------------------------------------------------------
+
+
+def rand(key: int) -> Pattern:
+    """White noise in 0..1: another value each 1/1024 cycle."""
+    # The offset keeps round musical times away from the borders of the grains.
+    return signal(Curve(lambda t: _hashed(key, np.floor(t * _GRAIN + 0.437))), None)
+
+
+def irand(n: float, key: int) -> Pattern:
+    """White noise of whole numbers 0 .. n-1."""
+    return signal(Curve(lambda t: np.floor(_hashed(key, np.floor(t * _GRAIN + 0.437)) * n)), None)
+
+
+def perlin(key: int) -> Pattern:
+    """Smooth noise in 0..1: another target each cycle."""
+
+    def f(t: Any) -> Any:
+        c = np.floor(t)
+        x = t - c
+        a, b = _hashed(key, c), _hashed(key, c + 1)
+        return a + (b - a) * (x * x * x * (x * (x * 6 - 15) + 10))
+
+    return signal(Curve(f), None)
+
+
+# --- FoxDot's TimeVars -----------------------------------------------------------------------
+
+
+def _spans(values: Sequence[Any], lengths: Sequence[Fraction]) -> list[tuple[Any, Fraction]]:
+    if not values or not lengths:
+        raise PatternError("a list is empty")
+    if any(n <= 0 for n in lengths):
+        raise PatternError("a length must be above 0")
+    count = max(len(values), len(lengths))
+    if count > 256:
+        raise PatternError("more than 256 values")
+    return [(values[i % len(values)], lengths[i % len(lengths)]) for i in range(count)]
+
+
+def var(values: Sequence[Any], lengths: Sequence[Fraction]) -> Pattern:
+    """Each value for its number of cycles, in turn."""
+    spans = _spans(values, lengths)
+    total = sum((n for _, n in spans), Fraction(0))
+    return fast(timecat([(n, pure(v)) for v, n in spans]), 1 / total)
+
+
+def sweep(values: Sequence[float], lengths: Sequence[Fraction], shape: Callable[[Any], Any]) -> Pattern:
+    """From each value to the next (and from the last to the first), by `shape`: 0..1 -> 0..1."""
+    spans = _spans(values, lengths)
+    edges = np.concatenate([[0.0], np.cumsum([float(n) for _, n in spans])])
+    heights = np.array([float(v) for v, _ in spans] + [float(spans[0][0])])
+    total = sum((n for _, n in spans), Fraction(0))
+    length = float(total)
+
+    def f(t: Any) -> Any:
+        u = t - np.floor(t / length) * length
+        i = np.clip(np.searchsorted(edges, u, side="right") - 1, 0, len(spans) - 1)
+        x = (u - edges[i]) / (edges[i + 1] - edges[i])
+        return heights[i] + (heights[i + 1] - heights[i]) * shape(x)
+
+    period = total.numerator if total.denominator <= 256 else None
+    return signal(Curve(f), period)
+
+
+def as_lengths(value: Any) -> list[Fraction]:
+    """A number or a list of them, as times."""
+    return [as_time(v) for v in (value if isinstance(value, (list, tuple)) else [value])]

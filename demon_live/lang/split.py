@@ -1,0 +1,124 @@
+"""Where statements end: a score is cut into statements, so that one error does not hide the next.
+
+A statement ends at the end of its line, at ";", or at a brace of `deck NAME {` or `scene NAME {`.
+It goes on inside brackets, behind an operator or "=", and on lines that begin with `.method`.
+A line that clearly begins a new statement ends an old one even if a bracket was left open there.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Chunk", "is_complete", "split"]
+
+_PIECE = re.compile(r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+""")
+_GOES_ON = re.compile(r"(?:[-+*/%=,<>~(\[]|\bover|\bat|\bin)$")
+_OPENS = re.compile(r"\s*(?:deck|scene)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A statement: its text, and where that begins in the score. close: a lone "}"."""
+
+    text: str
+    start: int
+    kind: Literal["statement", "close"] = "statement"
+
+
+def _begins(words: Collection[str]) -> re.Pattern[str]:
+    alternatives = "|".join(sorted(words))
+    return re.compile(rf"\s*(?:[A-Za-z_][\w.]*\s*=(?!=)|(?:{alternatives})\b(?!\s*\()|\}})")
+
+
+def split(text: str, words: Collection[str]) -> list[Chunk]:
+    """The statements of a score, in order. words: those that begin a statement without "="."""
+    begins = _begins(words)
+    out: list[Chunk] = []
+    start, depth, opener = 0, 0, False
+
+    def take(end: int) -> None:
+        nonlocal start, depth, opener
+        body = text[start:end]
+        lead = len(body) - len(body.lstrip())
+        body = body.strip()
+        if body and not _only_comments(body):
+            out.append(Chunk(body, start + lead))
+        start, depth, opener = end, 0, False
+
+    for found in _PIECE.finditer(text):
+        piece, at = found.group(), found.start()
+        if piece in "([":
+            depth += 1
+        elif piece in ")]":
+            depth = max(0, depth - 1)
+        elif piece == "\n":
+            if (depth and not begins.match(text, found.end())) or (not depth and _continues(text, start, found.end())):
+                continue
+            take(at)
+            start = found.end()
+        elif piece == ";" and not depth:
+            take(at)
+            start = found.end()
+        elif piece == "{" and not depth:
+            opener = _OPENS.match(text, start) is not None
+            if opener:
+                take(found.end())
+        elif piece == "}" and "{" not in text[start:at]:
+            take(at)
+            out.append(Chunk("}", at, "close"))
+            start = found.end()
+    take(len(text))
+    return out
+
+
+def _only_comments(body: str) -> bool:
+    return all(not line.strip() or line.lstrip().startswith("#") for line in body.split("\n"))
+
+
+def _bare(line: str) -> str:
+    """A line without its comment (a # inside quotes is none)."""
+    out = ""
+    for found in _PIECE.finditer(line):
+        if found.group().startswith("#"):
+            break
+        out += found.group()
+    return out.rstrip()
+
+
+def _continues(text: str, start: int, after: int) -> bool:
+    """Does the statement that begins at `start` go on behind the line end at `after`?"""
+    line = _bare(text[max(start, text.rfind("\n", 0, after - 1) + 1) : after - 1])
+    if line and _GOES_ON.search(line):
+        return True
+    if not line.strip() and not text[start:after].strip():
+        return False
+    rest = re.compile(r"\s*(?:#[^\n]*\n\s*)*").match(text, after)
+    following = text[rest.end() : rest.end() + 2] if rest else ""
+    return len(following) == 2 and following[0] == "." and (following[1].isalpha() or following[1] == "_")
+
+
+def is_complete(text: str) -> bool:
+    """False while more lines must follow at the prompt: open brackets or blocks, a trailing operator.
+
+    A blank last line always ends the input, so that nobody is trapped.
+    """
+    if text.endswith("\n\n") or not text.strip():
+        return True
+    depth = 0
+    for found in _PIECE.finditer(text):
+        piece = found.group()
+        if piece in "([{":
+            depth += 1
+        elif piece in ")]}":
+            depth -= 1
+        elif piece[0] == "`" and (len(piece) == 1 or piece[-1] != "`"):
+            return False
+    if depth > 0:
+        return False
+    last = _bare(text.rstrip().split("\n")[-1])
+    return not (re.search(r"(?:[-+*/%=,(\[.])$", last) and not last.endswith(".."))
