@@ -141,7 +141,6 @@ class _Strip:
         self.loop = _Loop()
         self.controls = {name: Slewed(CONTROLS[name]) for name in names("mix")}
         self.gate = Ramp(1.0 if open_ else 0.0, SWITCH)
-        self.tail: Doubles = np.zeros((0, 2))
         self.ending = False
         self._hpf = Filter("high", CONTROLS["hpf"].low)
         self._lpf = Filter("low", CONTROLS["lpf"].high)
@@ -185,6 +184,7 @@ class Mixer:
         self._hush = Ramp(1.0, SWITCH)
         self._dc = Filter("high", -1.0) if dc_block else None
         self._limiter = Limiter()
+        self._tails: dict[str, Doubles] = {}
 
     # --- what may be asked -------------------------------------------------------------------
 
@@ -290,7 +290,6 @@ class Mixer:
     def _strip(self, deck: str) -> _Strip:
         if deck not in self._strips:
             self._strips[deck] = _Strip(self._open(deck))
-            self._strips[deck].tail = np.zeros((LOOK if self.decided > self._start else 0, 2))
         return self._strips[deck]
 
     def _open(self, deck: str) -> bool:
@@ -334,24 +333,31 @@ class Mixer:
     def _advance(self, n: int, stems: dict[str, Floats]) -> Doubles:
         """Reads n more samples of every loop; gives the n samples that leave the limiter."""
         total = np.empty((n, 2))
-        kept: dict[str, Doubles] = (
-            {deck: s.tail for deck, s in self._strips.items()} if self._stems else {}
-        )
+        parts: dict[str, Doubles] = {}
         done = 0
         while done < n:
             self._obey()
             m = n - done
             if self._later:
                 m = min(m, self._later[0][0] - self.decided)
-            total[done : done + m] = self._sum(m, kept)
+            total[done : done + m] = self._sum(m, parts, done, n)
             done += m
-        for deck, audio in kept.items():
-            stems[deck] = audio[:n].astype(np.float32)
-            if deck in self._strips:
-                self._strips[deck].tail = audio[n:] if len(audio) > n else audio
+        if self._stems:
+            self._delay(parts, n, stems)
         return self._limiter.process(total)
 
-    def _sum(self, n: int, kept: dict[str, Doubles]) -> Doubles:
+    def _delay(self, parts: dict[str, Doubles], n: int, stems: dict[str, Floats]) -> None:
+        """Stems wait for the limiter's look-ahead, as the sum does."""
+        silence = np.zeros((LOOK, 2))
+        for deck in sorted({*parts, *self._tails}):
+            new = parts.get(deck, np.zeros((n, 2)))
+            audio = np.concatenate((self._tails.pop(deck, silence), new))
+            stems[deck] = audio[:n].astype(np.float32)
+            if deck in parts:
+                self._tails[deck] = audio[n:]
+
+    def _sum(self, n: int, parts: dict[str, Doubles], at: int, size: int) -> Doubles:
+        """The next n samples of all decks; each deck's own go to parts[deck][at : at + n]."""
         total = np.zeros((n, 2))
         bus = [ramp.curve(n) for ramp in (self._master, self._start_ramp, self._hush)]
         for deck in sorted(self._strips):
@@ -362,7 +368,7 @@ class Mixer:
                 audio = scale(audio, gain)
             total += audio
             if self._stems:
-                kept[deck] = np.concatenate((kept[deck], audio))
+                parts.setdefault(deck, np.zeros((size, 2)))[at : at + n] = audio
             if strip.ending and strip.loop.over:
                 del self._strips[deck]
         if self._dc is not None:
