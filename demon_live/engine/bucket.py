@@ -22,6 +22,7 @@ from demon_live.engine import forward, guidance, rng, solver
 from demon_live.engine.lanes import LaneTable
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Slot, VelocityModel
+from demon_live.engine.threads import threads
 
 __all__ = ["Bucket"]
 
@@ -121,12 +122,15 @@ class Bucket:
 
     # -- one step ------------------------------------------------------------------------------
 
-    def advance(self, model: VelocityModel, snapshot: Snapshot) -> None:
-        """One solver step of every slot, one velocity call. An error leaves the state as it was."""
+    def advance(self, model: VelocityModel, snapshot: Snapshot, for_model: int = 1) -> None:
+        """One solver step of every slot, one velocity call. An error leaves the state as it was.
+
+        for_model: threads of torch that the velocity call may use.
+        """
         slots = self.slots
         lanes = self._lanes.step(slots, snapshot)
         x = self._masked(lanes)
-        v = self._velocity(model, x, snapshot)
+        v = self._velocity(model, x, snapshot, for_model)
         following, prediction = solver.step(lanes)
         following, prediction = self._targeted(following), self._targeted(prediction)
         out = self._rows("spare")
@@ -176,13 +180,16 @@ class Bucket:
 
     # -- velocity ------------------------------------------------------------------------------
 
-    def _velocity(self, model: VelocityModel, x: Tensor, snapshot: Snapshot) -> Tensor:
+    def _velocity(
+        self, model: VelocityModel, x: Tensor, snapshot: Snapshot, for_model: int
+    ) -> Tensor:
         """The velocity that the solver uses, [n, T, C]: conditions merged, guidance done."""
         guided = self._lanes.guided(self.slots, snapshot)
         passes = [at for at in guided if self._needs_pass(self.slots[at])]
         plan = forward.lay_out(self.slots, snapshot, passes)
         gain = self._lanes.gain(self.slots, snapshot)
-        v_rows = forward.call(model, x if gain is None else x * gain, plan)
+        with threads(for_model):
+            v_rows = forward.call(model, x if gain is None else x * gain, plan)
         v = forward.merge(v_rows, plan, len(self.slots))
         if not guided:
             return v

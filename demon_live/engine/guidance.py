@@ -25,16 +25,27 @@ _TINY: Final = 1e-12
 
 
 def window_sum(x: Tensor, window: int = WINDOW) -> Tensor:
-    """Sum over the `window` frames around each frame, cyclic. [n, T, C] -> float64 [n, T, C]."""
+    """Sum over the `window` frames around each frame, cyclic. [n, T, C] -> [n, T, C].
+
+    By doubling: sums of 1, 2, 4, ... frames, those of the window's binary digits added up, in the
+    same order for every frame.
+    """
     frames = x.shape[1]
     reach = min(window, frames if frames % 2 else frames - 1) // 2
     if reach < 1:
-        return x.double()
-    padded = torch.cat([x[:, -reach:], x, x[:, :reach]], dim=1).double()
-    total = torch.cumsum(padded, dim=1)
-    total = torch.cat([torch.zeros_like(total[:, :1]), total], dim=1)
+        return x
+    run, size, start = torch.cat([x[:, -reach:], x, x[:, :reach]], dim=1), 1, 0
+    total: Tensor | None = None
     width = 2 * reach + 1
-    return total[:, width:] - total[:, :-width]
+    while size <= width:
+        if width & size:
+            part = run[:, start : start + frames]
+            total = part if total is None else total + part
+            start += size
+        run = run[:, :-size] + run[:, size:]
+        size *= 2
+    assert total is not None
+    return total
 
 
 def apg(
@@ -50,9 +61,9 @@ def apg(
     if momentum is not None and memory is not None:
         update = update + momentum * memory
     norm = window_sum(update * update).clamp_min(_TINY).sqrt()
-    direction = update * (LIMIT / norm).clamp_max(1.0).to(update.dtype)
+    direction = update * (LIMIT / norm).clamp_max(1.0)
     share = window_sum(direction * positive) / window_sum(positive * positive).clamp_min(_TINY)
-    parallel = share.to(update.dtype) * positive
+    parallel = share * positive
     return positive + (guide - 1.0) * (direction - (1.0 - eta) * parallel), update
 
 
@@ -60,5 +71,5 @@ def rescale(guided: Tensor, positive: Tensor, amount: Tensor) -> Tensor:
     """v <- r v |v+| / |v| + (1 - r) v, norms over the window; r = 0 leaves the bits of v."""
     wanted = window_sum(positive * positive).clamp_min(_TINY)
     found = window_sum(guided * guided).clamp_min(_TINY)
-    ratio = (wanted / found).sqrt().to(guided.dtype)
+    ratio = (wanted / found).sqrt()
     return guided + amount * (guided * ratio - guided)

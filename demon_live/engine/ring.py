@@ -28,6 +28,7 @@ from demon_live.engine.dcw import Dcw
 from demon_live.engine.schedule import timesteps
 from demon_live.engine.shared import SharedState
 from demon_live.engine.slots import Slot, VelocityModel
+from demon_live.engine.threads import threads
 from demon_live.errors import UsageError
 
 __all__ = ["Ring"]
@@ -182,12 +183,12 @@ class Ring:
 
         An error of the model leaves every slot that did not step where it was.
         """
-        with torch.no_grad():
+        with torch.no_grad(), threads(1) as for_model:
             self._admit()
             snapshot = self._shared.snapshot()
             for bucket in self._buckets.values():
                 if bucket.slots:
-                    bucket.advance(self.model, snapshot)
+                    bucket.advance(self.model, snapshot, for_model)
                     self._retire(bucket)
         self.tick_number += 1
         done, self._finished = self._finished, []
