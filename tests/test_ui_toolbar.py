@@ -18,7 +18,13 @@ FLAT = np.full(64, 0.5, np.float32)
 
 
 def deck(name: str = "main", *lanes: LaneView, **more: object) -> DeckView:
-    facts = {"cycles": 4, "playhead": 0.42, "source": "loops/a.flac", "muted": False, "soloed": False}
+    facts = {
+        "cycles": 4,
+        "playhead": 0.42,
+        "source": "loops/a.flac",
+        "muted": False,
+        "soloed": False,
+    }
     return DeckView(name, lanes=lanes, **(facts | more))  # type: ignore[arg-type]
 
 
@@ -88,7 +94,9 @@ def test_announcements_outlive_what_stands_still() -> None:
 
 
 def test_a_broken_file_is_named_with_its_place() -> None:
-    fault = ScoreError('missing ")"', span=Span.of("a\nbcd", 3), playing="01_lead as saved at 14:03:22")
+    fault = ScoreError(
+        'missing ")"', span=Span.of("a\nbcd", 3), playing="01_lead as saved at 14:03:22"
+    )
     drawn = "\n".join(lines(panel(status(deck(), errors={"p/01_lead.demon": fault}), 90, 12)))
     assert '✗ 01_lead.demon:2:2: missing ")" (01_lead as saved at 14:03:22 plays on)' in drawn
 

@@ -30,6 +30,7 @@ from demon_live.lang import (
     When,
     Word,
 )
+from demon_live.perform.chain import ChainLane
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.state import DeckState, State, make_stage
 
@@ -119,7 +120,7 @@ class Change:
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""
-        rows = list(statements)
+        rows = self._expanded(statements)
         if self._silent:
             self._begin = Fraction(0)
         stage_words = [s for s in rows if isinstance(s, SetStage) and s.word != "quant"]
@@ -135,10 +136,6 @@ class Change:
                 self._bind(row)
             elif isinstance(row, Word):
                 self.words.append(row)
-            elif isinstance(row, Scene):
-                self.scenes[row.name] = row
-            elif isinstance(row, Go):
-                self._go(row.scene, row.span, self.effect(row.when), row.when)
             elif isinstance(row, Chain):
                 self._chain(row)
 
@@ -236,15 +233,20 @@ class Change:
             return None
         try:
             path = find_source(deck.source, deck.base, self.folders)
-            audio, _ = load_source(path)
+            audio, read = load_source(path)
             fitted, info = fit_loop(
-                audio, stage.samples, stage.cycles, stage.beats, float(stage.bpm), name=path.name
+                audio,
+                lap_samples=stage.samples,
+                cycles=stage.cycles,
+                beats=stage.beats,
+                bpm=stage.bpm,
+                name=path.name,
             )
         except DemonError as error:
             # The line of the score that names the file is where a performer looks.
             error.span = error.span or span
             raise
-        self._info.append(info)
+        self._info.append(f"{info}, {read}" if read else info)
         return fitted
 
     # ------------------------------------------------------------------ bindings
@@ -332,31 +334,57 @@ class Change:
 
     # ------------------------------------------------------------------ scenes
 
-    def _go(self, scene: str, span: Span | None, at: Fraction, when: When) -> None:
-        known = self.scenes.get(scene)
-        if known is None:
-            near = nearest(scene, self.scenes)
-            raise ScoreError(
-                f"there is no scene {scene!r}",
-                span=span,
-                hint=f"did you mean {near[0]}?" if near else "define it: scene NAME { ... }",
-            )
-        for bind in known.body:
-            if isinstance(bind, SetStage):
-                continue
-            if bind.deck not in self.state.decks:
-                raise ScoreError(
-                    f"scene {scene!r} binds deck {bind.deck!r}, which does not play",
-                    span=span,
-                    hint=f"start the deck first: deck {bind.deck}",
-                )
-            self._bind_lane(bind.deck, bind.control, bind.lane, at, when)
+    def _scene(self, name: str, span: Span) -> Scene:
+        known = self.scenes.get(name)
+        if known is not None:
+            return known
+        near = nearest(name, self.scenes)
+        raise ScoreError(
+            f"there is no scene {name!r}",
+            span=span,
+            hint=f"did you mean {near[0]}?" if near else f"define it first: scene {name} {{ ... }}",
+        )
+
+    def _expanded(self, rows: Iterable[Statement]) -> list[Statement]:
+        """`go NAME` as the statements of the scene; scenes of this very text are known."""
+        out: list[Statement] = []
+        for row in rows:
+            if isinstance(row, Scene):
+                self.scenes[row.name] = row
+            if isinstance(row, Go):
+                body = self._scene(row.scene, row.span).body
+                out += [replace(s, when=row.when, span=row.span) for s in body]
+            else:
+                out.append(row)
+        return out
 
     def _chain(self, row: Chain) -> None:
-        at = self.effect(row.when)
-        for scene, length in row.scenes:
-            self._go(scene, row.span, at, When("at", Fraction(0)))
-            at += length
+        """Scenes in a ring: each control that any of them binds gets a lane of sections."""
+        at, total = self.effect(row.when), sum((n for _, n in row.scenes), Fraction(0))
+        starts: dict[tuple[str, str], list[Fraction]] = {}
+        sections: dict[tuple[str, str], list[Lane]] = {}
+        place = Fraction(0)
+        for name, length in row.scenes:
+            for bind in self._scene(name, row.span).body:
+                if isinstance(bind, SetStage):
+                    raise ScoreError(
+                        f"scene {name!r} sets {bind.word}, which cannot be part of a chain",
+                        span=row.span,
+                        hint=f"take {bind.word} out of the scene, or use: go {name}",
+                    )
+                control = CONTROLS[bind.control]
+                key = (bind.deck, bind.control)
+                starts.setdefault(key, []).append(place)
+                sections.setdefault(key, []).append(bind.lane or Lane.constant(control))
+            place += length
+        for (deck, control_name), begins in starts.items():
+            control = CONTROLS[control_name]
+            old = self.state.decks[deck].lanes.get(control_name) or Lane.constant(control)
+            text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
+            ring = ChainLane(
+                control, text, old, at, total, tuple(begins), tuple(sections[deck, control_name])
+            )
+            self._bind_lane(deck, control_name, ring, at, row.when)
 
 
 def find_source(name: str, base: str, folders: Iterable[Path]) -> Path:

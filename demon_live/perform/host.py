@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing as mp
 import queue
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from demon_live.audio.pcmring import Bus, LoopRing
 from demon_live.core import RATES, Floats
@@ -80,14 +83,24 @@ def _read_loop(path: str) -> Floats:
 
 
 def _open_loop(rings: dict[str, LoopRing], path: str) -> Floats:
-    # The mapping must outlive the array: keep the ring.
+    # The mapping must outlive the array: keep the rings that may still be written.
     rings[path] = LoopRing.open(path)
+    for old in list(rings)[:-16]:
+        del rings[old]
     return rings[path].audio
 
 
-def engine_main(conn: Connection, bus_path: str, options: EngineOptions) -> None:
-    """The engine process, from opening the model to Quit or the end of the pipe."""
+_CHILD = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from demon_live.perform.host import engine_main; engine_main({fd})"
+)
+
+
+def engine_main(fd: int) -> None:
+    """The engine process, from opening the model to Quit or the end of the pipe `fd`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    conn = Connection(fd)
+    bus_path, options = conn.recv()
     try:
         _play(conn, bus_path, options)
     except DemonError as error:
@@ -160,7 +173,7 @@ class EngineHost:
 
     def __init__(self, bus_path: str, options: EngineOptions, tell: Callable[[str], None]) -> None:
         self._bus_path, self._options, self._tell = bus_path, options, tell
-        self._context = mp.get_context("spawn")
+        self._log = open(Path(bus_path).with_suffix(".engine.log"), "ab")  # noqa: SIM115
         self._stages: dict[str, PrepareStage] = {}
         self._settings = SetRing()
         self._out: queue.Queue[ToEngine] = queue.Queue(512)
@@ -178,19 +191,25 @@ class EngineHost:
             thread.start()
 
     def _start_process(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=engine_main,
-            args=(theirs, self._bus_path, self._options),
-            name="demon-engine",
-            daemon=True,
+        ours, theirs = Pipe()
+        root = str(Path(__file__).resolve().parents[2])
+        path = [root, *(p for p in sys.path if p and p != root)]
+        code = _CHILD.format(path=path, fd=theirs.fileno())
+        # A fresh interpreter: a multiprocessing child would run the caller's main module again.
+        # Its own session: Ctrl-C belongs to the prompt.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
         )
-        process.start()
         theirs.close()
-        self._conn, self._process, self._started = ours, process, time.monotonic()
+        ours.send((self._bus_path, self._options))
+        self._conn, self._started = ours, time.monotonic()
 
     @property
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         """Process id of the engine."""
         return self._process.pid
 
@@ -231,7 +250,7 @@ class EngineHost:
             try:
                 if self._conn.poll(0.2):
                     self._hear(self._conn.recv())
-                elif not self._process.is_alive():
+                elif self._process.poll() is not None:
                     self._restart()
             except (EOFError, OSError):
                 if not self._closing.is_set():
@@ -251,8 +270,9 @@ class EngineHost:
 
     def _restart(self) -> None:
         """A new process with the newest stages. The loops play on meanwhile."""
-        self._process.join(1)
-        code = self._process.exitcode
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        code = self._process.poll()
         self._ready.clear()
         self.status = replace(self.status, alive=False)
         self.restarts += 1
@@ -275,8 +295,10 @@ class EngineHost:
             self._conn.send(Quit())
         for thread in self._threads:
             thread.join(1)
-        self._process.join(2)
-        if self._process.is_alive():
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.join(1)
+            self._process.wait(1)
         self._conn.close()
+        self._log.close()

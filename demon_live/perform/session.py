@@ -20,7 +20,7 @@ from pathlib import Path
 
 from demon_live.core import Stage
 from demon_live.errors import DemonError, FileError, ScoreError
-from demon_live.lang import Lane, Scene, Word, compile_source, diff
+from demon_live.lang import Lane, Let, Scene, Word, compile_source, diff
 from demon_live.perform.change import Change
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.describe import describe
@@ -88,7 +88,7 @@ class Session:
         self._undo: deque[State] = deque(maxlen=_UNDO)
         self._redo: deque[State] = deque(maxlen=_UNDO)
         self._scenes: dict[str, Scene] = {}
-        self._lets = ""
+        self._lets: dict[str, Let] = {}
         self._epochs = itertools.count(1)
         self._versions = itertools.count(1)
         self._events: deque[tuple[int, str]] = deque(maxlen=256)
@@ -134,7 +134,7 @@ class Session:
         self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
         self._commit(change, replace(change.state, files=files))
         if not whole and program.lets:
-            self._lets = program.lets_text(self._lets)
+            self._lets = {**self._lets, **program.lets}
         messages = list(change.messages)
         for word in words:
             messages += self._word(word, now)

@@ -1,0 +1,317 @@
+"""The instrument as a whole: audio process, engine process, session, hot reload.
+
+    main     prompt, compile, sample the lanes 25 times a second      (this process)
+    engine   ring, decode, placement into the loops                   (perform.host)
+    audio    mixer, limiter, device                                   (audio.speaker)
+
+Threads: `Live` is made and closed by one thread. One thread of its own pumps the session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from demon_live.audio.pcmring import LoopRing
+from demon_live.audio.speaker import Speaker
+from demon_live.core import Floats, MixPoints, Stage
+from demon_live.errors import DemonError, UsageError
+from demon_live.models.conditioning import check_prompt, lexicon_of
+from demon_live.models.manifest import load_manifest
+from demon_live.perform.clock import Clock
+from demon_live.perform.describe import db
+from demon_live.perform.host import EngineHost, EngineOptions
+from demon_live.perform.journal import Recording
+from demon_live.perform.messages import PrepareStage, ToEngine
+from demon_live.perform.session import Session
+from demon_live.perform.view import EngineStatus
+from demon_live.perform.watch import Reloader, Watcher, is_score
+from demon_live.places import runtime_dir, sets_dir, shipped
+
+__all__ = ["Live"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two samplings of the score.
+_PUMP_EVERY = 0.04
+_numbers = itertools.count(1)
+
+
+class _LiveRig:
+    """Bus clock, engine process and audio process, as the session sees them."""
+
+    def __init__(self, folder: Path, engine: str) -> None:
+        self.folder = folder
+        self.engine_name = engine
+        self.device_name = "starting"
+        self.clock: Clock = self
+        self.host: EngineHost | None = None
+        self.speaker: Speaker | None = None
+        self._lexicon = engine
+        self._early: list[tuple[Stage, str]] = []
+        self._files: dict[str, deque[Path]] = {}
+        self._muted: frozenset[str] = frozenset()
+        self._soloed: frozenset[str] = frozenset()
+
+    def now(self) -> int:
+        """The next output sample that is not decided."""
+        return 0 if self.speaker is None else int(self.speaker.bus.mixed)
+
+    def start(self, speaker: Speaker) -> None:
+        """The sound begins: stages that were told before are told again, to the mixer."""
+        for stage, path in self._early:
+            speaker.add_stage(stage, path)
+        self.speaker = speaker
+        self.device_name = speaker.first.text
+
+    def send(self, message: ToEngine) -> None:
+        if self.host is not None:
+            self.host.send(message)
+
+    def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
+        loop = self._write(stage, "loop", first)
+        original = self._write(stage, "source", source) if source is not None else None
+        if self.speaker is None:
+            self._early.append((stage, str(loop)))
+        else:
+            self.speaker.add_stage(stage, loop)
+        self.send(PrepareStage(stage, str(loop), str(original) if original else None))
+
+    def _write(self, stage: Stage, what: str, audio: Floats) -> Path:
+        path = self.folder / f"{stage.deck}-{stage.epoch}.{what}"
+        ring = LoopRing.create(path, stage.samples)
+        ring.audio[:] = audio
+        ring.close()
+        # The stage that plays, the one that comes, and their sources; older files only cost memory.
+        files = self._files.setdefault(stage.deck, deque())
+        files.append(path)
+        while len(files) > 6:
+            with contextlib.suppress(OSError):
+                files.popleft().unlink()
+        return path
+
+    def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
+        if self.speaker is not None:
+            self.speaker.set_mix(deck, points)
+
+    def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None:
+        if self.speaker is None:
+            return
+        for deck in muted - self._muted:
+            self.speaker.mute(deck)
+        for deck in self._muted - muted:
+            self.speaker.unmute(deck)
+        for deck in soloed - self._soloed:
+            self.speaker.solo(deck)
+        for deck in self._soloed - soloed:
+            self.speaker.unsolo(deck)
+        self._muted, self._soloed = muted, soloed
+
+    def hush(self) -> None:
+        if self.speaker is not None:
+            self.speaker.hush()
+
+    def wake(self) -> None:
+        if self.speaker is not None:
+            self.speaker.wake()
+
+    def record(self, path: str) -> None:
+        if self.speaker is not None:
+            self.speaker.record(path)
+
+    def stop_record(self) -> None:
+        if self.speaker is not None:
+            self.speaker.stop_record()
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        return check_prompt(prompt, lexicon_of(self._lexicon))[1:]
+
+    def engine_status(self) -> EngineStatus:
+        return self.host.status if self.host is not None else EngineStatus(alive=False)
+
+    def meters(self) -> tuple[int, tuple[float, float]]:
+        if self.speaker is None:
+            return 0, (-120.0, -120.0)
+        bus = self.speaker.bus
+        return int(bus.dry), (db(bus.peak_l), db(bus.peak_r))
+
+
+class Live:
+    """Plays scores. A context manager; `session` is the door for everything else.
+
+    paths: score files, or folders of which every score plays; their folders are watched.
+    engine, backend, engine_device: as in `backends.open_engine`. device: part of the audio
+    device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
+    play instead of scores, `speed` times as fast. Raises DemonError when nothing can be played.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[Path | str] = (),
+        *,
+        engine: str = "imp",
+        backend: str = "auto",
+        engine_device: str = "auto",
+        device: str | None = None,
+        audio: str | None = None,
+        record: str | None = None,
+        seed: int = 0,
+        depth: int | None = None,
+        watch: bool = True,
+        replay: Recording | None = None,
+        speed: float = 1.0,
+        random_weights: bool = False,
+    ) -> None:
+        if speed <= 0:
+            raise UsageError(f"speed must be more than 0, this is {speed:g}")
+        manifest = load_manifest(engine)
+        self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
+        self._folder.mkdir(mode=0o700)
+        self._rig = _LiveRig(self._folder, manifest.name)
+        self.session = Session(
+            self._rig,
+            folders=(Path.cwd(), shipped("patterns")),
+            sets=sets_dir(),
+            start={"seed": seed, "engine_digest": manifest.digest},
+        )
+        self._reloader = Reloader(self.session)
+        self._watcher: Watcher | None = None
+        self._closing = threading.Event()
+        self._pump: threading.Thread | None = None
+        self._events = deque(replay.events if replay is not None else ())
+        self._speed = speed
+        options = EngineOptions(
+            engine, backend, engine_device, depth=depth, seed=seed, random_weights=random_weights
+        )
+        bus_path = self._folder / "bus"
+        sink = audio or ("device" if device else "auto")
+        try:
+            # The engine takes longest to open, so it is started first; it looks for the bus last.
+            self._rig.host = EngineHost(str(bus_path), options, self.session.tell)
+            self._load([Path(p) for p in paths])
+            self._rig.start(Speaker.start(sink, bus_path, device=device))
+            self._begin([Path(p) for p in paths], watch, record)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, paths: list[Path]) -> None:
+        """The first scores play from the first sample. A broken one raises: nothing plays yet."""
+        for path in paths:
+            files = sorted(p for p in path.iterdir() if is_score(p)) if path.is_dir() else [path]
+            for file in files:
+                outcome = self.session.load(file)
+                self._reloader.loaded(file)
+                for warning in outcome.warnings:
+                    self.session.tell(warning)
+
+    def _begin(self, paths: list[Path], watch: bool, record: str | None) -> None:
+        if watch and paths:
+            folders = [p if p.is_dir() else p.parent for p in paths]
+            self._watcher = Watcher(self._reloader, folders)
+            self._watcher.start()
+        self._pump = threading.Thread(target=self._run, name="pump", daemon=True)
+        self._pump.start()
+        if record:
+            self.session.apply(f"record '{record}'", "<start>")
+
+    @property
+    def engine(self) -> EngineHost:
+        """The engine process."""
+        assert self._rig.host is not None
+        return self._rig.host
+
+    @property
+    def speaker(self) -> Speaker:
+        """The audio process."""
+        assert self._rig.speaker is not None
+        return self._rig.speaker
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._closing.is_set():
+            try:
+                self._replay_due()
+                self.session.pump()
+                self._hear()
+            # The sampling wall: a lane that fails must not end all others; the engine keeps its
+            # last block, so the sound goes on as it was.
+            except Exception as error:
+                log.warning("pump", exc_info=True)
+                self._tell_once(f"sampling the score failed: {error}")
+            due = max(due + _PUMP_EVERY, time.monotonic())
+            self._closing.wait(due - time.monotonic())
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self.session.events(0)[1]:
+            self.session.tell(text)
+
+    def _hear(self) -> None:
+        if self._rig.host is not None and self._rig.host.description:
+            self._rig.engine_name = self._rig.host.description
+        for event in self.speaker.events():
+            if event.kind not in ("started",):
+                self.session.tell(event.text)
+            if event.kind in ("device", "null", "back", "found"):
+                self._rig.device_name = event.text
+
+    def _replay_due(self) -> None:
+        now = self._rig.now()
+        while self._events and self._events[0].sample / self._speed <= now:
+            event = self._events.popleft()
+            if event.kind == "end":
+                self.session.tell("the set is over; what plays goes on")
+            try:
+                if event.kind == "apply":
+                    outcome = self.session.apply(event.text, event.name, event.origin or "repl")
+                    for line in outcome.messages:
+                        self.session.tell(line)
+                elif event.kind == "remove":
+                    self.session.remove(event.name)
+            except DemonError as error:
+                self.session.tell(str(error))
+
+    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until something is true or the time is over; for scripts. True if it came true."""
+        end = time.monotonic() + seconds
+        while not until():
+            if time.monotonic() >= end:
+                return False
+            self._closing.wait(0.02)
+        return True
+
+    def close(self) -> None:
+        """End the sound with a fade, close recordings and both processes. Twice is fine."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if self._watcher is not None:
+            self._watcher.close()
+        if self._pump is not None:
+            self._pump.join(2)
+        self.session.close()
+        if self._rig.speaker is not None:
+            self._rig.speaker.close()
+        if self._rig.host is not None:
+            self._rig.host.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
