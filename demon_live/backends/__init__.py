@@ -144,6 +144,9 @@ def open_engine(
         )
     if threads is not None and threads < 1:
         raise EngineError(f"threads must be at least 1, this is {threads}")
+    # OpenMP threads that spin at barriers stall for whole time slices once another process (the
+    # sound, the prompt) wants a core: a tick of 110 ms took seconds. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from demon_live.backends.imp import open_imp
 
     return open_imp(manifest, backend, device, threads or default_threads(), random_weights)
