@@ -12,6 +12,9 @@ Threads: pure functions and immutable values.
 
 from demon_live.errors import DemonError
 from demon_live.lang.compile import compile_source
+from demon_live.lang.complete import Completion, complete
+from demon_live.lang.format import format_source, unparse
+from demon_live.lang.help import Help, help_for, reference
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import mini
 from demon_live.lang.pattern import Event, Pattern
@@ -31,6 +34,7 @@ from demon_live.lang.program import (
 from demon_live.lang.split import is_complete
 
 __all__ = [
-    "Bind", "Chain", "DemonError", "Event", "Go", "Lane", "Let", "Pattern", "Program", "Scene", "SetStage",
-    "Statement", "When", "Word", "compile_source", "diff", "is_complete", "mini",
+    "Bind", "Chain", "Completion", "DemonError", "Event", "Go", "Help", "Lane", "Let", "Pattern", "Program", "Scene", "SetStage",
+    "Statement", "When", "Word", "compile_source", "complete", "diff", "format_source", "help_for",
+    "is_complete", "mini", "reference", "unparse",
 ]
