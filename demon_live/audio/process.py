@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from demon_live.audio.devices import Device, Stream, open_output
 from demon_live.audio.feeder import Event, Feeder
@@ -52,6 +52,8 @@ class Settings:
     latency: float | str = "high"
     startup: float = 0.05
     start: int = 0
+    commands: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # obeyed before the first sample
+    resume: bool = False  # go on from the bus, where the music would be by now
     seek: bool = False  # look for the device for as long as it takes, instead of failing
 
 
@@ -65,7 +67,8 @@ class _Process:
         self.bus = Bus.open(settings.bus_path)
         self.ring = PcmRing(_RATE)
         self.output = Output(self.ring, self.bus)
-        mixer = Mixer(start=settings.start, startup=settings.startup)
+        start = self._resume() if settings.resume else settings.start
+        mixer = Mixer(start=start, startup=settings.startup)
         self._news: collections.deque[Event] = collections.deque(maxlen=1000)
         self.feeder = Feeder(mixer, self.ring, self.bus, self._news.append)
         self._commands = commands
@@ -84,6 +87,8 @@ class _Process:
         self.bus.pid = os.getpid()
         if self.settings.sink.kind == "file":
             self.feeder.commands.put(("record", (self.settings.sink.path,)))
+        for command in self.settings.commands:
+            self.feeder.commands.put(command)
         while self.feeder.turn():  # something to play before anybody asks for it
             pass
         if not self._open_first():
@@ -96,6 +101,14 @@ class _Process:
         while not self._closing.wait(self.HEALTH):
             self._health()
         self._wind_down()
+
+    def _resume(self) -> int:
+        """Where the music would be had nothing happened: late comers play on the beat."""
+        bus = self.bus
+        due = int((time.monotonic() - bus.t0) * _RATE) if bus.t0 else 0
+        start = max(bus.mixed, due)
+        bus.mixed = bus.played = start
+        return start
 
     # --- threads -----------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@
     speaker.bus.played                                # the playhead
 
 The child is a fresh interpreter, not a multiprocessing child: that would import the caller's main
-module again (and with it torch). If it dies, it is started anew at the playhead with all stages,
-mixes and mutes; the loops are in mmap'ed files, so the music is still there.
+module again (and with it torch). If it dies, it is started anew with all stages, mixes and mutes,
+on the beat; the loops are in mmap'ed files, so the music is still there.
 
 Threads: any thread may call; nothing here waits for the audio process but start and close.
 """
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,13 +119,16 @@ class Speaker:
         latency: float | str = "high",
         startup: float = 0.05,
         start: int = 0,
+        stages: Iterable[tuple[Stage, str | Path]] = (),
         timeout: float = 10.0,
     ) -> Speaker:
         """Starts the audio process and waits until it plays.
 
         sink: auto, device, null or file:PATH. device: number or part of a name. ahead_ms: how much
         is kept mixed. latency: PortAudio's `low`, `high` or seconds. startup: seconds of the first
-        ramp. start: the first output sample. Raises DeviceError, FileError, UsageError.
+        ramp. start: the first output sample. stages: what plays from the first sample on, with
+        the paths of the LoopRings; later ones come by add_stage. Raises DeviceError, FileError,
+        UsageError.
         """
         if bus_path is None:
             from demon_live.places import runtime_dir
@@ -143,12 +146,14 @@ class Speaker:
         bus = Bus.create(bus_path)
         bus.played = bus.mixed = start
         speaker = cls(settings, bus)
+        for stage, path in stages:
+            speaker._state.note("add_stage", (stage, str(path)), start)
         speaker._spawn()
         threading.Thread(target=speaker._send, name="to audio", daemon=True).start()
         threading.Thread(target=speaker._listen, name="from audio", daemon=True).start()
         if not speaker._answered.wait(timeout) or speaker._first is None:
             tail = speaker._complaint()
-            speaker.close()
+            speaker.close(timeout=0.5)
             raise DeviceError(f"the audio process does not start{tail}", hint="try --audio null")
         if speaker._first.kind == "failed":
             error = speaker._first.error or DeviceError(speaker._first.text)
@@ -269,6 +274,8 @@ class Speaker:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
         }
+        # The first block already has what is known: the first beat is not lost.
+        self._settings = replace(self._settings, commands=tuple(self._state.commands()))
         with open(self._log, "ab") as log:
             # Its own session: Ctrl-C and the closing terminal belong to the prompt, not to the
             # sound.
@@ -280,28 +287,31 @@ class Speaker:
                 start_new_session=True,
                 env=env,
             )
-        assert self._child.stdin is not None
-        with contextlib.suppress(OSError):
-            self._child.stdin.write(pickle.dumps(self._settings))
-            self._child.stdin.flush()
 
     def _send(self) -> None:
+        told: subprocess.Popen[bytes] | None = None
         while True:
             with self._wake:
-                while not self._todo and not self._closing:
+                while not self._todo and not self._closing and self._child is told:
                     self._wake.wait()
                 todo = list(self._todo)
                 self._todo.clear()
                 closing, child = self._closing, self._child
+                settings = self._settings
             assert child is not None
             assert child.stdin is not None
             # A child that just died is told everything again when it is restarted.
             with contextlib.suppress(OSError, ValueError):
+                if child is not told:
+                    told = child
+                    pickle.dump(settings, child.stdin)
                 for command in todo:
                     pickle.dump(command, child.stdin)
                 if closing:
                     pickle.dump(("close", ()), child.stdin)
                 child.stdin.flush()
+                if closing:
+                    child.stdin.close()
             if closing:
                 return
 
@@ -317,6 +327,7 @@ class Speaker:
                     self._hear(pickle.load(child.stdout))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
+            child.stdout.close()
             if self._closing or self._first is None or self._first.kind == "failed":
                 self._answered.set()
                 return
@@ -336,20 +347,16 @@ class Speaker:
         self._events.append(event)
 
     def _restart(self) -> None:
-        """A new process that goes on at the playhead."""
+        """A new process that goes on where the music would be now."""
         with self._wake:
             if self._closing:
                 return
-            at = self.bus.played
-            self._settings = replace(
-                self._settings, start=at, seek=self._settings.seek or self.bus.device_ok != 0
-            )
-            self.bus.mixed = at
+            seek = self._settings.seek or self.bus.device_ok != 0
+            self._settings = replace(self._settings, resume=True, seek=seek)
             self._spawn()
             self._todo.clear()
-            self._todo.extend(self._state.commands())
             self._wake.notify()
-        self._events.append(Event("restarted", "the audio process is back", at))
+        self._events.append(Event("restarted", "the audio process is back", self.bus.mixed))
 
     def _complaint(self) -> str:
         """The last line that the child wrote to its log, for a message."""
