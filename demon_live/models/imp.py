@@ -133,7 +133,8 @@ class ImpEncoder(nn.Module):
         self.coarse = nn.ModuleList(ConvNeXt(448, 3) for _ in range(3))
         self.norm = nn.LayerNorm(448)
         self.out = nn.Linear(448, CHANNELS)
-        self.register_buffer("win", torch.hann_window(FFT), persistent=False)
+        # On the CPU by name: under `torch.device("meta")` this one call would load torch._dynamo (1.5 s).
+        self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
         self.register_buffer("mean", torch.zeros(CHANNELS))
         self.register_buffer("std", torch.ones(CHANNELS))
 
@@ -194,7 +195,8 @@ class ImpDecoder(nn.Module):
         self.norm = nn.LayerNorm(384)
         self.level = nn.Linear(384, 2 * BINS)
         self.phase = nn.Linear(384, 2 * BINS)
-        self.register_buffer("win", torch.hann_window(FFT), persistent=False)
+        # On the CPU by name: under `torch.device("meta")` this one call would load torch._dynamo (1.5 s).
+        self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
 
     def trunk(self, latent: Tensor) -> Spectra:
         """latent [B, T, 64] -> log magnitude, phase (rad), each [B, 4T, 2*961], mid then side."""
