@@ -45,10 +45,10 @@ tempo 128
 loop 8
 source none
 let wob(n) = sine.fast(n).range(.2, 1)
-let slow(n) = tri.slow(n)
+let glide(n) = tri.slow(n)
 prompt = "<'acid techno, 303' 'dub techno, tape hiss'>/8"
 prompt2 = 'ambient, warm pad'
-prompt_mix = slow(8)
+prompt_mix = glide(8)
 denoise = "<.4 .6 .8 1>/2"
 blend = sine.slow(4).range(.2, .9)
 noise = "0 .2 [0 .4]*2".smooth(.1) * .5

@@ -18,167 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 from demon_live import __version__
-from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.errors import DemonError, FileError, UsageError, nearest
 from demon_live.ui import show
+from demon_live.ui.arguments import COMMANDS, parser
 
-__all__ = ["main", "parser"]
+if TYPE_CHECKING:
+    from demon_live.perform.view import Status
 
-_EPILOG = """\
-examples:
-  demon                                play patterns/00_hello.demon and open the prompt
-  demon live set.demon --record friday
-  demon render set.demon -o set.wav --cycles 64
-  demon check patterns
-  demon help blend
-
-exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or device failure
-"""
-_COMMANDS = ("live", "render", "check", "replay", "engines", "devices", "doctor", "bench", "help")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see: {self.prog} --help")
-
-
-def _seconds(word: str) -> float:
-    value = float(word)
-    if not 0 < value < 1e6:
-        raise ValueError
-    return value
-
-
-def _count(word: str) -> int:
-    value = int(word)
-    if not 0 < value <= 1_000_000:
-        raise ValueError
-    return value
-
-
-# argparse names the type in its messages.
-_seconds.__name__ = "number of seconds"
-_count.__name__ = "count"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
-    top = _Parser(
-        prog="demon",
-        description="Live-code a diffusion model.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"demon {__version__}")
-    top.add_argument("-v", "--verbose", action="store_true", help="tracebacks with errors")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    common = _Parser(add_help=False)
-    common.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="tracebacks with errors",
-    )
-    engine = _Parser(add_help=False, parents=[common])
-    engine.add_argument(
-        "--engine",
-        default=os.environ.get("DEMON_ENGINE", "imp"),
-        metavar="E",
-        help="engine that plays (default: imp, or DEMON_ENGINE)",
-    )
-    engine.add_argument(
-        "--backend",
-        default=os.environ.get("DEMON_BACKEND", "auto"),
-        metavar="B",
-        help="auto, onnx, eager, ... (default: auto, or DEMON_BACKEND)",
-    )
-    _add_playing(commands, engine)
-    _add_asking(commands, common, engine)
-    return top
-
-
-def _add_playing(commands: argparse._SubParsersAction[_Parser], engine: _Parser) -> None:
-    live = commands.add_parser("live", parents=[engine], help="play scores and open the prompt")
-    live.add_argument(
-        "paths", nargs="*", metavar="SCORE|DIR", help="default: the shipped 00_hello.demon"
-    )
-    _add_sound(live)
-    live.add_argument("--record", metavar="NAME", help="record the set from the start")
-    render = commands.add_parser(
-        "render", parents=[engine], help="a score or set into a WAV or FLAC, off line"
-    )
-    render.add_argument("score", metavar="SCORE|SET")
-    render.add_argument("-o", "--out", required=True, metavar="OUT.wav")
-    length = render.add_mutually_exclusive_group()
-    length.add_argument("--cycles", type=_count, metavar="N")
-    length.add_argument("--seconds", type=_seconds, metavar="S")
-    render.add_argument("--seed", type=int, metavar="N")
-    render.add_argument("--stems", action="store_true", help="one more file for each deck")
-    replay = commands.add_parser("replay", parents=[engine], help="play a recorded set again")
-    replay.add_argument("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
-    _add_sound(replay)
-    replay.add_argument("--render", metavar="OUT.wav", help="into a file instead, off line")
-    replay.add_argument("--speed", type=float, default=1.0, metavar="X")
-
-
-def _add_sound(command: _Parser) -> None:
-    command.add_argument(
-        "--device",
-        default=os.environ.get("DEMON_DEVICE"),
-        metavar="D",
-        help="number or part of the name of an audio device (or DEMON_DEVICE)",
-    )
-    command.add_argument(
-        "--audio",
-        default=os.environ.get("DEMON_AUDIO", "device"),
-        metavar="device|null|file:PATH",
-        help="where the sound goes (or DEMON_AUDIO)",
-    )
-    command.add_argument(
-        "--no-tty", action="store_true", help="no prompt: statements from a pipe, events as lines"
-    )
-    command.add_argument(
-        "--seconds", type=_seconds, metavar="S", help="stop after S seconds (with --no-tty)"
-    )
-
-
-def _add_asking(
-    commands: argparse._SubParsersAction[_Parser], common: _Parser, engine: _Parser
-) -> None:
-    check = commands.add_parser(
-        "check", parents=[common], help="say what is wrong with scores, and where"
-    )
-    check.add_argument("paths", nargs="+", metavar="SCORE|DIR")
-    engines = commands.add_parser(
-        "engines", parents=[common], help="what can play, and what is missing"
-    )
-    engines.add_argument(
-        "action", nargs="?", default="list", choices=("list", "info", "fetch", "build", "verify")
-    )
-    engines.add_argument("name", nargs="?", metavar="E")
-    devices = commands.add_parser("devices", parents=[common], help="audio devices")
-    devices.add_argument("--json", action="store_true")
-    doctor = commands.add_parser(
-        "doctor", parents=[common], help="check this machine, with remedies"
-    )
-    doctor.add_argument("--json", action="store_true")
-    bench = commands.add_parser("bench", parents=[engine], help="measure")
-    bench.add_argument(
-        "what", nargs="?", default="all", choices=("ring", "decode", "lang", "latency", "all")
-    )
-    bench.add_argument("--depth", type=_count, default=4, metavar="D")
-    bench.add_argument(
-        "--seconds", type=_seconds, default=16.0, metavar="S", help="length of the loop"
-    )
-    bench.add_argument(
-        "--random-weights", action="store_true", help="where the weights are not there"
-    )
-    bench.add_argument("--json", action="store_true")
-    help_ = commands.add_parser("help", parents=[common], help="about a word of the language")
-    help_.add_argument("name", nargs="?", metavar="NAME")
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -206,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _with_command(words: list[str]) -> list[str]:
     """Bare `demon`, `demon x.demon` and `demon --record n` mean `demon live ...`."""
     first = next((w for w in words if w not in ("-v", "--verbose")), None)
-    if first in _COMMANDS or first in ("-h", "--help", "--version"):
+    if first in COMMANDS or first in ("-h", "--help", "--version"):
         return words
     known = (
         first is None or first.startswith("-") or first.endswith(".demon") or Path(first).is_dir()
@@ -227,12 +77,12 @@ def _scores(words: Sequence[str]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileError(f"there is no score {str(path)!r}", hint=_near_scores(path))
+        if path.is_dir():
+            _files([str(path)])
     return paths
 
 
 def _near_scores(path: Path) -> str | None:
-    from demon_live.errors import nearest
-
     folder = path.parent
     near = (
         nearest(path.name, [p.name for p in folder.glob("*.demon")], 3) if folder.is_dir() else []
@@ -241,40 +91,69 @@ def _near_scores(path: Path) -> str | None:
 
 
 def _live(args: argparse.Namespace) -> int:
-    from demon_live.perform.live import Live
+    return _play(args, _scores(args.paths), record=args.record)
 
-    paths = _scores(args.paths)
-    with (
-        _terminated() as stop,
-        Live(
+
+def _replay(args: argparse.Namespace) -> int:
+    from demon_live.perform.journal import find_set, load
+    from demon_live.places import sets_dir
+
+    path = find_set(args.set, [sets_dir()])
+    if args.render:
+        return _render_to(args, path, args.render)
+    recording = load(path)
+    if recording.torn:
+        lines = f"{recording.torn} damaged lines at its end are left out"
+        _say([("warning", f"{path}: {lines}\n")], sys.stderr)
+    return _play(args, [], replay=recording, speed=args.speed)
+
+
+def _play(args: argparse.Namespace, paths: list[Path], **more: Any) -> int:
+    """Start the instrument and give it a prompt, or lines where there is no terminal for one."""
+    from demon_live.perform.live import Live
+    from demon_live.ui import plain
+
+    with _terminated() as stop:
+        live = Live(
             paths,
             engine=args.engine,
+            backend=args.backend,
             device=args.device,
             audio=args.audio,
-            record=args.record,
-            backend=args.backend,
-        ) as live,
-    ):
-        _front(args, live.session, stop)
+            **more,
+        )
+        with live:
+            banner = _banner(live.session.status(), paths)
+            if _has_terminal() and not args.no_tty:
+                from demon_live.ui.repl import Repl
+
+                Repl(live.session, banner=banner, stop=stop).run()
+                return 0
+            _say(banner)
+            lines = sys.stdin if plain.readable(sys.stdin) else None
+            plain.play_plain(live.session, lines, sys.stdout, seconds=args.seconds, stop=stop)
     return 0
 
 
-def _front(args: argparse.Namespace, session: object, stop: threading.Event) -> None:
-    """The prompt where there is a terminal for it, lines otherwise."""
-    from demon_live.ui import plain
+def _has_terminal() -> bool:
+    """Whether a prompt can be drawn: a terminal at both ends that knows how to move its cursor."""
+    capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return capable and sys.stdin.isatty() and sys.stdout.isatty()
 
-    able = (
-        sys.stdin.isatty()
-        and sys.stdout.isatty()
-        and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    )
-    if able and not args.no_tty:
-        from demon_live.ui.repl import Repl
 
-        Repl(session).run()  # type: ignore[arg-type]
-        return
-    lines = sys.stdin if plain.readable(sys.stdin) else None
-    plain.play_plain(session, lines, sys.stdout, seconds=args.seconds, stop=stop)  # type: ignore[arg-type]
+def _banner(status: Status, paths: list[Path]) -> show.Pieces:
+    names = ", ".join(_short(p) for p in paths) or "a recorded set"
+    return [
+        ("heading", f"demon {__version__}"),
+        ("", f" · engine {status.engine} · {status.device}\n"),
+        ("", f"playing {names}"),
+        ("hint", "   (? for help, tour for a tour, Ctrl-D leaves)\n"),
+    ]
+
+
+def _short(path: Path) -> str:
+    """The path from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 @contextlib.contextmanager
@@ -294,26 +173,31 @@ def _terminated() -> Iterator[threading.Event]:
 
 
 def _render(args: argparse.Namespace) -> int:
+    return _render_to(
+        args,
+        _score_or_set(args.score),
+        args.out,
+        cycles=args.cycles,
+        seconds=args.seconds,
+        seed=args.seed,
+        stems=args.stems,
+    )
+
+
+def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> int:
+    from demon_live.core import RATES
     from demon_live.perform.render import render
 
     begun = time.monotonic()
-    with _progress(args.out) as progress:
+    with _progress(out) as progress:
         done = render(
-            _score_or_set(args.score),
-            Path(args.out),
-            cycles=args.cycles,
-            seconds=args.seconds,
-            engine=args.engine,
-            backend=args.backend,
-            seed=args.seed,
-            stems=args.stems,
-            progress=progress,
+            path, Path(out), engine=args.engine, backend=args.backend, progress=progress, **more
         )
     for warning in done.warnings:
         _say([("warning", f"{warning}\n")], sys.stderr)
-    length, took = len(done.audio) / 48000, time.monotonic() - begun
+    length, took = len(done.audio) / RATES.sample_rate, time.monotonic() - begun
     stems = f" and {len(done.stems)} stems" if done.stems else ""
-    _say([("", f"{args.out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
+    _say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
     return 0
 
 
@@ -348,37 +232,28 @@ def _progress(name: str) -> Iterator[Callable[[float], None] | None]:
         sys.stderr.write("\r\x1b[K")
 
 
-def _replay(args: argparse.Namespace) -> int:
-    if args.render:
-        args.score, args.out, args.cycles, args.seed, args.stems = (
-            args.set,
-            args.render,
-            None,
-            None,
-            False,
-        )
-        return _render(args)
-    raise NotImplementedError
-
-
 # --- asking -------------------------------------------------------------------------------------
 
 
 def _check(args: argparse.Namespace) -> int:
-    from demon_live.lang import compile_source
+    from demon_live.lang import compile_source, format_source
 
     bad = 0
     for path in _files(args.paths):
         try:
-            program = compile_source(_text(path), name=str(path))
+            text = _text(path)
+            program = compile_source(text, name=str(path))
         except DemonError as fault:
             bad += 1
             _say(show.error(fault), sys.stderr)
             continue
         for warning in program.warnings:
             _say([("warning", f"{warning}\n")], sys.stderr)
-        decks = ", ".join(f"{n} ({len(lanes)} controls)" for n, lanes in program.decks.items())
-        _say([("reply", "ok  "), ("", f"{path}  {decks}\n")])
+        if args.format:
+            _say([("", format_source(text))])
+        else:
+            decks = ", ".join(f"{n} ({len(d)} controls)" for n, d in program.decks.items() if d)
+            _say([("reply", "ok  "), ("", f"{path}  {decks}".rstrip() + "\n")])
     return 1 if bad else 0
 
 
@@ -412,17 +287,17 @@ def _text(path: Path) -> str:
 
 
 def _engines(args: argparse.Namespace) -> int:
-    from demon_live.models import manifest
+    from demon_live.models import listing, manifest
 
     if args.action == "list":
-        _say([("", f"{manifest.list_text()}\n")])
+        _say([("", f"{listing.list_text()}\n")])
         return 0
     if args.name is None:
         raise UsageError(
             f"demon engines {args.action} needs the name of an engine",
             hint="see: demon engines list",
         )
-    text = getattr(manifest, f"{args.action}_text")(args.name)
+    text = getattr(listing, f"{args.action}_text")(args.name)
     _say([("", f"{text}\n")])
     if args.action != "verify":
         return 0
@@ -463,7 +338,11 @@ def _bench(args: argparse.Namespace) -> int:
 def _help(args: argparse.Namespace) -> int:
     from demon_live.ui import guide
 
-    if args.name is None:
+    if args.all:
+        from demon_live.lang import reference
+
+        _say([("", reference())])
+    elif args.name is None:
         parser().print_help()
         _say([("", "\nthe language, at the prompt and in scores:\n"), *guide.overview()])
     else:

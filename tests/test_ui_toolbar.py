@@ -38,8 +38,17 @@ SLOTS = tuple(SlotStatus("main", k, 8, 0.8) for k in range(4))
 
 
 def status(*decks: DeckView, **more: object) -> Status:
-    facts = {"cycle": 5.68, "bpm": 128.0, "beats": 4, "engine": "imp", "device": "pulse", "slots": SLOTS,
-             "tick_ms": 61.0, "lead_ms": 180.0, "peak_db": (-8.0, -9.5)}  # fmt: skip
+    facts = {
+        "cycle": 5.68,
+        "bpm": 128.0,
+        "beats": 4,
+        "engine": "imp",
+        "device": "pulse",
+        "slots": SLOTS,
+        "tick_ms": 61.0,
+        "lead_ms": 180.0,
+        "peak_db": (-8.0, -9.5),
+    }
     return Status(decks=decks, **(facts | more))  # type: ignore[arg-type]
 
 
@@ -117,8 +126,17 @@ def test_without_utf8_the_panel_is_ascii() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.62, ".62"), (1.0, "1"), (-0.5, "-.5"), (0.0, "0"), (-0.001, "0"), (8000.0, "8000"), (10.0, "10"), (float("nan"), "?")],
-)  # fmt: skip
+    [
+        (0.62, ".62"),
+        (1.0, "1"),
+        (-0.5, "-.5"),
+        (0.0, "0"),
+        (-0.001, "0"),
+        (8000.0, "8000"),
+        (10.0, "10"),
+        (float("nan"), "?"),
+    ],
+)
 def test_numbers_are_written_as_in_a_score(value: float, shown: str) -> None:
     assert text.number(value) == shown
 

@@ -1,5 +1,6 @@
 """What the performer touches: prompt, panel, messages.
 
+    arguments.py  what can be written after `demon`
     show.py      errors, replies and events as coloured pieces, for the CLI too
     text.py      curves, meters and widths as text
     theme.py     sixteen colours

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import re
 import textwrap
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from demon_live.controls import CONTROLS, STAGE, Control, PropagationClass, find, names
 from demon_live.errors import FileError, UsageError, nearest
 from demon_live.places import shipped
 from demon_live.ui.show import Pieces
 
-__all__ = ["SCREEN", "Tour", "about", "default_text", "known", "overview", "question"]
+if TYPE_CHECKING:
+    from demon_live.lang import Help
+
+__all__ = ["SCREEN", "Tour", "about", "default_text", "exact", "known", "overview", "question"]
 
 #: Words on the screen that no score contains.
 SCREEN = {
@@ -103,11 +108,15 @@ def about(name: str) -> Pieces:
         return _control(control)
     if name in SCREEN:
         return [("name", f"{name}\n"), ("", _wrapped(SCREEN[name]))]
-    from demon_live.lang import help_for
-
-    text = help_for(name)
-    if text:
-        return [("", f"{text}\n")]
+    found = exact(name)
+    if found is not None:
+        lead = found.signature if found.signature.startswith(("p.", found.name)) else ""
+        rest = f"  {found.signature}" if found.signature and not lead else ""
+        return [
+            ("name", lead or found.name),
+            ("", f"{rest}\n{_wrapped(found.line)}"),
+            *[("word", f"{_INDENT}{example}\n") for example in found.examples],
+        ]
     near = nearest(name, known(), 3)
     raise UsageError(
         f"there is no word {name!r}",
@@ -143,11 +152,21 @@ def default_text(control: Control) -> str:
     return control.default or "none"
 
 
-def known() -> list[str]:
-    """Every word that `about` can explain."""
-    from demon_live.lang import reference
+def exact(name: str) -> Help | None:
+    """What the language says of exactly this word or sign."""
+    from demon_live.lang import help_for
 
-    return sorted({*CONTROLS, *STAGE, *SCREEN, *reference()})
+    found = help_for(name) if name in known() or not name.isidentifier() else None
+    return found if found is not None and (found.name == name or not name.isidentifier()) else None
+
+
+@lru_cache(maxsize=1)
+def known() -> tuple[str, ...]:
+    """Every word that `about` can explain."""
+    from demon_live.lang.help import all_names
+
+    words = {w for w in all_names() if w.isidentifier()}
+    return tuple(sorted({*words, *CONTROLS, *STAGE, *SCREEN}))
 
 
 class Tour:

@@ -14,9 +14,11 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Protocol
 
 from demon_live.errors import DemonError
+from demon_live.perform.state import State
 from demon_live.perform.view import Outcome, Status
 from demon_live.ui import guide, show
 
@@ -28,7 +30,13 @@ _POLL = 0.1
 class Performance(Protocol):
     """The part of a session that a front end needs."""
 
+    @property
+    def state(self) -> State: ...
+    @property
+    def scenes(self) -> tuple[str, ...]: ...
     def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome: ...
+    def load(self, path: Path | str) -> Outcome: ...
+    def remove(self, name: str) -> Outcome: ...
     def status(self) -> Status: ...
     def events(self, since: int) -> tuple[int, tuple[str, ...]]: ...
 
@@ -49,15 +57,17 @@ def play_plain(
     *,
     seconds: float | None = None,
     stop: threading.Event | None = None,
-    complete: Callable[[str], bool] | None = None,
+    whole: Callable[[str], bool] | None = None,
 ) -> None:
     """Play until the input ends (lines=None: never), `seconds` have passed or `stop` is set.
 
-    With `seconds`, the end of the input does not end the session. complete: whether a text is a
+    With `seconds`, the end of the input does not end the session. whole: whether a text is a
     whole statement; by default the language decides.
     """
-    if complete is None:
-        from demon_live.lang import is_complete as complete
+    if whole is None:
+        from demon_live.lang import is_complete
+
+        whole = is_complete
     feed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     if lines is not None:
         threading.Thread(target=_read, args=(lines, feed), daemon=True, name="stdin").start()
@@ -71,7 +81,7 @@ def play_plain(
             continue
         if line is not None:
             pending += line
-            if complete(pending):
+            if whole(pending):
                 _evaluate(session, pending, out, colour)
                 pending = ""
         elif open_:
@@ -115,7 +125,7 @@ def _evaluate(session: Performance, text: str, out: IO[str], colour: bool) -> No
         if word is not None:
             pieces = guide.about(word) if word else guide.overview()
         else:
-            done = session.apply(text.strip("\n"), "<stdin>", "repl")
+            done = session.apply(text.strip("\n"), "<stdin>")
             pieces = show.outcome(done.messages, done.warnings)
     except DemonError as fault:
         pieces = show.error(fault)

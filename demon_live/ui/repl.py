@@ -12,7 +12,9 @@ poll holds up a keystroke.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,11 +28,11 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import Output
 from prompt_toolkit.patch_stdout import patch_stdout
-from pygments import lex
 
 from demon_live import places
 from demon_live.errors import DemonError
-from demon_live.lang import DemonLexer, is_complete
+from demon_live.lang import is_complete
+from demon_live.lang.lexer import DemonLexer
 from demon_live.perform.view import Status
 from demon_live.ui import guide, keys, screen, show, toolbar
 from demon_live.ui.complete import ScoreCompleter
@@ -48,7 +50,7 @@ class Repl:
     """The prompt of a session. `run` returns when the performer leaves.
 
     input, output: of prompt_toolkit, for tests. hz: how often events are printed and the panel is
-    drawn. history: file of earlier lines; None = the user's.
+    drawn. history: file of earlier lines; None = the user's. stop: leaves when it is set.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class Repl:
         output: Output | None = None,
         history: Path | None = None,
         hz: float = 10.0,
+        stop: threading.Event | None = None,
     ) -> None:
         self.session = session
         self._banner = banner or []
         self._hz = hz
+        self._stop = stop or threading.Event()
         self._status: Status | None = None
         self._seen = 0
         self._lines: StyleAndTextTuples = []
@@ -76,7 +80,7 @@ class Repl:
         self._poller = ThreadPoolExecutor(1, "poll")
         self.buffer = Buffer(
             multiline=True,
-            completer=ScoreCompleter(),
+            completer=ScoreCompleter(self._names),
             complete_while_typing=True,
             history=_history(history),
             enable_history_search=False,
@@ -121,13 +125,15 @@ class Repl:
         while True:
             await asyncio.sleep(1 / self._hz)
             await self._poll()
+            if self._stop.is_set():
+                self._exit()
             self.app.invalidate()
 
     async def _poll(self) -> None:
         """Fetch status and events. If the session fails to answer, the last panel stands."""
         try:
             self._status, lines = await self._in(self._poller, self._fetch)
-        except Exception:  # noqa: BLE001 - one of the four walls: the prompt must outlive any session
+        except Exception:  # noqa: BLE001 - a wall: the prompt outlives any session
             _log.exception("the session did not answer")
             return
         for line in lines:
@@ -154,7 +160,7 @@ class Repl:
             while self._lines:
                 batch, self._lines = self._lines, []
                 if self.app.is_running:
-                    await run_in_terminal(lambda b=batch: self._print(b))
+                    await run_in_terminal(functools.partial(self._print, batch))
                 else:
                     self._print(batch)
         finally:
@@ -162,6 +168,10 @@ class Repl:
 
     def _print(self, batch: StyleAndTextTuples) -> None:
         self.app.print_text(FormattedText(batch), style=STYLE)
+
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        decks = self._status.decks if self._status else ()
+        return {"decks": tuple(d.name for d in decks), "scenes": self.session.scenes}
 
     def _panel(self) -> StyleAndTextTuples:
         size = self.app.output.get_size()
@@ -192,17 +202,10 @@ class Repl:
         return guide.question(text) is not None or is_complete(text)
 
     def _echo(self, text: str) -> None:
-        pieces: StyleAndTextTuples = [("class:prompt", screen.PROMPT)]
-        for token, part in lex(text, DemonLexer()):
-            style = "class:pygments" + "".join(f".{t}" for t in token).lower()
-            pieces.append((style, part.replace("\n", f"\n{screen.MORE}")))
-        body = "".join(part for _, part in pieces)
-        # Pygments ends every text with a newline of its own.
-        if body.endswith(f"\n{screen.MORE}"):
-            style, last = pieces[-1][0], pieces[-1][1]
-            pieces[-1] = (style, last[: -len(screen.MORE)])
-        self._lines += pieces
-        self.say([])
+        code = screen.coloured(text.rstrip())
+        # The newline that ends the last piece ends the echo; those before it go on with the margin.
+        inner = [(kind, piece.replace("\n", f"\n{screen.MORE}")) for kind, piece in code[:-1]]
+        self.say([("prompt", screen.PROMPT), *inner, *code[-1:]])
 
     def evaluate(self, text: str) -> None:
         """Hand a statement to the session, or answer it here; the reply is printed later."""
@@ -228,7 +231,7 @@ class Repl:
             pieces = await self._in(self._worker, work)
         except DemonError as fault:
             pieces = show.error(fault)
-        except Exception as fault:  # noqa: BLE001 - one of the four walls: a fault must not end a set
+        except Exception as fault:  # noqa: BLE001 - a wall: no fault may end a set
             _log.exception("a statement failed")
             pieces = [
                 ("error", f"this failed inside demon: {type(fault).__name__}: {fault}\n"),
@@ -237,20 +240,25 @@ class Repl:
         self.say(pieces)
 
     def _apply(self, text: str) -> show.Pieces:
-        outcome = self.session.apply(text, "<prompt>", "repl")
+        outcome = self.session.apply(text)
         self._warned_recording = False
         return show.outcome(outcome.messages, outcome.warnings)
 
     def _tour_step(self, word: str) -> show.Pieces:
         at, of, path = self._tour.step(word)
         text = path.read_text(encoding="utf-8")
-        outcome = self.session.apply(f'load "{path}"', "<prompt>", "tour")
+        folder = self._tour.folder.resolve()
+        # Every step is a whole score: what the step before said is given back first.
+        for name in self.session.state.files:
+            if Path(name).resolve().parent == folder and name != str(path):
+                self.session.remove(name)
+        outcome = self.session.load(path)
         more = "tour: the next step" if at + 1 < of else "that was the last step"
         return [
             ("heading", f"step {at} of {of - 1}: {path.name}\n"),
             *screen.coloured(text),
             *show.outcome(outcome.messages, outcome.warnings),
-            ("hint", f"       {more} · tour back · tour N · undo\n"),
+            ("hint", f"       {more} · tour back · tour N\n"),
         ]
 
     # --- what the keys do -------------------------------------------------------------------
@@ -276,6 +284,9 @@ class Repl:
                 ]
             )
             return
+        self._exit()
+
+    def _exit(self) -> None:
         if self.app.is_running and not self.app.is_done:
             self.app.exit()
 

@@ -24,7 +24,7 @@ from prompt_toolkit.lexers import Lexer
 from prompt_toolkit.widgets import SearchToolbar
 from pygments import lex
 
-from demon_live.lang import DemonLexer
+from demon_live.lang.lexer import DemonLexer
 from demon_live.ui.complete import hint_at
 from demon_live.ui.show import Pieces
 
@@ -74,7 +74,7 @@ def _hint(buffer: Buffer) -> StyleAndTextTuples:
 
 
 def coloured(text: str) -> Pieces:
-    """A score with its colours, for printing; kinds are pygments' classes."""
+    """A score with its colours, for printing; kinds are pygments' classes. Ends with a newline."""
     return [
         ("pygments" + "".join(f".{part}" for part in token).lower(), piece)
         for token, piece in lex(text, DemonLexer())

@@ -39,7 +39,9 @@ _ANSI = {
 def error(fault: DemonError) -> Pieces:
     """An error with its excerpt, caret, remedy and what keeps playing; ends with a newline."""
     pieces: Pieces = []
-    for line in str(fault).split("\n"):
+    # Side by side is for wide screens: at 80 columns the remedy would be torn.
+    text = re.sub(r"^(  hint: .{40,}?) {8}(still playing: )", r"\1\n  \2", str(fault), flags=re.M)
+    for line in text.split("\n"):
         pieces += [_detail(line)] if line.startswith("  ") else _headline(line)
     return pieces
 

@@ -213,8 +213,16 @@ def _words(grid: Grid, lane: LaneView) -> Row:
     return [
         ("class:name", text.fit(lane.control, grid.name + 1)),
         ("class:word", text.fit(value, room - tail - 1) + " "),
-        ("class:next", text.fit(announced, tail)),
+        ("class:next", _announcement(announced, tail)),
     ]
+
+
+def _announcement(words: str, width: int) -> str:
+    """Cut in what is coming, not in when it comes."""
+    what, mark, when = words.rpartition(" in ")
+    if not mark or text.cells(words) <= width or text.cells(mark + when) > width // 2:
+        return text.fit(words, width)
+    return text.fit(what, width - text.cells(mark + when)) + mark + when
 
 
 # --- engine and sound ---------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""The parser of the command line: what can be written after `demon`.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import NoReturn
+
+from demon_live import __version__
+from demon_live.errors import UsageError, nearest
+
+__all__ = ["COMMANDS", "parser"]
+
+_EPILOG = """\
+examples:
+  demon                                play patterns/00_hello.demon and open the prompt
+  demon live set.demon --record friday
+  demon render set.demon -o set.wav --cycles 64
+  demon check patterns
+  demon help blend
+
+exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or device failure
+"""
+COMMANDS = ("live", "render", "check", "replay", "engines", "devices", "doctor", "bench", "help")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors look like all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        word = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        if word is None:
+            raise UsageError(message, hint=f"see: {self.prog} --help")
+        near = nearest(word[1], COMMANDS)
+        raise UsageError(
+            f"there is no command {word[1]!r}",
+            hint=f"did you mean demon {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}",
+        )
+
+
+def _seconds(word: str) -> float:
+    value = float(word)
+    if not 0 < value < 1e6:
+        raise ValueError
+    return value
+
+
+def _count(word: str) -> int:
+    value = int(word)
+    if not 0 < value <= 1_000_000:
+        raise ValueError
+    return value
+
+
+# argparse names the type in its messages.
+_seconds.__name__ = "number of seconds"
+_count.__name__ = "count"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = _Parser(
+        prog="demon",
+        description="Live-code a diffusion model.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"demon {__version__}")
+    top.add_argument("-v", "--verbose", action="store_true", help="tracebacks with errors")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    common = _Parser(add_help=False)
+    common.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="tracebacks with errors",
+    )
+    engine = _Parser(add_help=False, parents=[common])
+    engine.add_argument(
+        "--engine",
+        default=os.environ.get("DEMON_ENGINE", "imp"),
+        metavar="E",
+        help="engine that plays (default: imp, or DEMON_ENGINE)",
+    )
+    engine.add_argument(
+        "--backend",
+        default=os.environ.get("DEMON_BACKEND", "auto"),
+        metavar="B",
+        help="auto, onnx, eager, ... (default: auto, or DEMON_BACKEND)",
+    )
+    _add_playing(commands, engine)
+    _add_asking(commands, common, engine)
+    return top
+
+
+def _add_playing(commands: argparse._SubParsersAction[_Parser], engine: _Parser) -> None:
+    live = commands.add_parser("live", parents=[engine], help="play scores and open the prompt")
+    live.add_argument(
+        "paths", nargs="*", metavar="SCORE|DIR", help="default: the shipped 00_hello.demon"
+    )
+    _add_sound(live)
+    live.add_argument("--record", metavar="NAME", help="record the set from the start")
+    render = commands.add_parser(
+        "render", parents=[engine], help="a score or set into a WAV or FLAC, off line"
+    )
+    render.add_argument("score", metavar="SCORE|SET")
+    render.add_argument("-o", "--out", required=True, metavar="OUT.wav")
+    length = render.add_mutually_exclusive_group()
+    length.add_argument("--cycles", type=_count, metavar="N")
+    length.add_argument("--seconds", type=_seconds, metavar="S")
+    render.add_argument("--seed", type=int, metavar="N")
+    render.add_argument("--stems", action="store_true", help="one more file for each deck")
+    replay = commands.add_parser("replay", parents=[engine], help="play a recorded set again")
+    replay.add_argument("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
+    _add_sound(replay)
+    replay.add_argument("--render", metavar="OUT.wav", help="into a file instead, off line")
+    replay.add_argument("--speed", type=float, default=1.0, metavar="X")
+
+
+def _add_sound(command: _Parser) -> None:
+    command.add_argument(
+        "--device",
+        default=os.environ.get("DEMON_DEVICE"),
+        metavar="D",
+        help="number or part of the name of an audio device (or DEMON_DEVICE)",
+    )
+    command.add_argument(
+        "--audio",
+        default=os.environ.get("DEMON_AUDIO"),
+        metavar="device|null|file:PATH",
+        help="where the sound goes (or DEMON_AUDIO)",
+    )
+    command.add_argument(
+        "--no-tty", action="store_true", help="no prompt: statements from a pipe, events as lines"
+    )
+    command.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="stop after S seconds (with --no-tty)"
+    )
+
+
+def _add_asking(
+    commands: argparse._SubParsersAction[_Parser], common: _Parser, engine: _Parser
+) -> None:
+    check = commands.add_parser(
+        "check", parents=[common], help="say what is wrong with scores, and where"
+    )
+    check.add_argument("paths", nargs="+", metavar="SCORE|DIR")
+    check.add_argument(
+        "--format", action="store_true", help="print the scores in their canonical form"
+    )
+    engines = commands.add_parser(
+        "engines", parents=[common], help="what can play, and what is missing"
+    )
+    engines.add_argument(
+        "action", nargs="?", default="list", choices=("list", "info", "fetch", "build", "verify")
+    )
+    engines.add_argument("name", nargs="?", metavar="E")
+    devices = commands.add_parser("devices", parents=[common], help="audio devices")
+    devices.add_argument("--json", action="store_true")
+    doctor = commands.add_parser(
+        "doctor", parents=[common], help="check this machine, with remedies"
+    )
+    doctor.add_argument("--json", action="store_true")
+    bench = commands.add_parser("bench", parents=[engine], help="measure")
+    bench.add_argument(
+        "what", nargs="?", default="all", choices=("ring", "decode", "lang", "latency", "all")
+    )
+    bench.add_argument("--depth", type=_count, default=4, metavar="D")
+    bench.add_argument(
+        "--seconds", type=_seconds, default=16.0, metavar="S", help="length of the loop"
+    )
+    bench.add_argument(
+        "--random-weights", action="store_true", help="where the weights are not there"
+    )
+    bench.add_argument("--json", action="store_true")
+    help_ = commands.add_parser("help", parents=[common], help="about a word of the language")
+    help_.add_argument("name", nargs="?", metavar="NAME")
+    help_.add_argument("--all", action="store_true", help="the whole reference, as Markdown")

@@ -1,0 +1,68 @@
+"""A session that remembers what it was told: front ends are tested against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from demon_live.errors import ScoreError, Span
+from demon_live.perform.view import DeckView, LaneView, Outcome, Status
+
+RAMP = np.linspace(0, 1, 64, dtype=np.float32)
+DECK = DeckView("main", 4, 0.4, None, False, False, (LaneView("blend", "saw", 0.5, RAMP),))
+STATUS = Status(5.5, 128.0, 4, "imp", "null", (DECK,))
+
+
+@dataclass
+class FakeState:
+    files: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class FakeSession:
+    """Accepts everything but texts with `wrong`. `say` adds an event."""
+
+    applied: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    shown: Status = STATUS
+    state: FakeState = field(default_factory=FakeState)
+    scenes: tuple[str, ...] = ("drop",)
+
+    def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
+        if "crash" in text:
+            raise RuntimeError("a fault of ours")
+        if "wrong" in text:
+            at = text.index("wrong")
+            raise ScoreError(
+                'there is no control "wrong"',
+                span=Span.of(text, at, at + 5),
+                source=text,
+                name=name,
+                hint="did you mean blend?",
+                playing="everything, as before",
+            )
+        self.applied.append(text)
+        return Outcome((f"{text.split()[0]} · from bar 6 · class step",))
+
+    def load(self, path: Path | str) -> Outcome:
+        self.loaded.append(Path(path).name)
+        self.state.files[str(path)] = object()
+        return Outcome((f"{Path(path).name}: from bar 6",))
+
+    def remove(self, name: str) -> Outcome:
+        self.removed.append(Path(name).name)
+        self.state.files = {k: v for k, v in self.state.files.items() if k != name}
+        return Outcome()
+
+    def status(self) -> Status:
+        return self.shown
+
+    def recording(self, name: str | None) -> None:
+        self.shown = replace(self.shown, recording=name)
+
+    def events(self, since: int) -> tuple[int, tuple[str, ...]]:
+        return len(self.lines), tuple(self.lines[since:])
