@@ -133,7 +133,7 @@ class ImpEncoder(nn.Module):
         self.coarse = nn.ModuleList(ConvNeXt(448, 3) for _ in range(3))
         self.norm = nn.LayerNorm(448)
         self.out = nn.Linear(448, CHANNELS)
-        # On the CPU by name: under `torch.device("meta")` this one call would load torch._dynamo (1.5 s).
+        # On the CPU by name: on the meta device this one call would load torch._dynamo (1.5 s).
         self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
         self.register_buffer("mean", torch.zeros(CHANNELS))
         self.register_buffer("std", torch.ones(CHANNELS))
@@ -195,7 +195,7 @@ class ImpDecoder(nn.Module):
         self.norm = nn.LayerNorm(384)
         self.level = nn.Linear(384, 2 * BINS)
         self.phase = nn.Linear(384, 2 * BINS)
-        # On the CPU by name: under `torch.device("meta")` this one call would load torch._dynamo (1.5 s).
+        # On the CPU by name: on the meta device this one call would load torch._dynamo (1.5 s).
         self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
 
     def trunk(self, latent: Tensor) -> Spectra:
