@@ -6,10 +6,21 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from test_engine_mocks import C, Constant, Linear, Recorder, T, alone, play, request, same, source
 
 from demon_live.engine import Request, Ring, timesteps
 from demon_live.errors import DemonError, ScoreError
+from tests.test_engine_mocks import (
+    C,
+    Constant,
+    Linear,
+    Recorder,
+    T,
+    alone,
+    play,
+    request,
+    same,
+    source,
+)
 
 DEPTHS = [1, 2, 3, 4, 5, 8]
 

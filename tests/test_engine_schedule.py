@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_engine_mocks import alone, request, same, source
 
 from demon_live.engine import timesteps
 from demon_live.errors import ScoreError
+from tests.test_engine_mocks import alone, request, same, source
 
 unit = st.floats(0.0, 1.0)
 

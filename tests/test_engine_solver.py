@@ -3,10 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from test_engine_mocks import C, Constant, Linear, Recorder, T, alone, play, request, same, source
 
 from demon_live.engine import Dcw, Request, Ring, guidance, rng, solver, timesteps
 from demon_live.engine import dcw as wavelet
+from demon_live.engine.workspace import Workspace
+from tests.test_engine_mocks import (
+    C,
+    Constant,
+    Linear,
+    Recorder,
+    T,
+    alone,
+    play,
+    request,
+    same,
+    source,
+)
 
 STEPS = 8
 RAMP = np.linspace(0, 1, T, dtype=np.float32)
@@ -211,12 +223,28 @@ def test_guidance_does_not_depend_on_the_length_of_the_loop():
     """The same bar, once in a loop of 50 frames and twice in one of 100, is guided alike."""
     torch.manual_seed(0)
     positive, negative = torch.randn(1, 50, C), torch.randn(1, 50, C)
-    once, _ = guidance.apg(positive, negative, torch.tensor(3.0))
-    twice, _ = guidance.apg(positive.repeat(1, 2, 1), negative.repeat(1, 2, 1), torch.tensor(3.0))
-    assert twice[:, :50].numpy() == pytest.approx(once.numpy(), abs=1e-6)
-    full = guidance.rescale(once, positive, torch.tensor(1.0))
-    sums = guidance.window_sum(full**2), guidance.window_sum(positive**2)
-    assert (sums[0] / sums[1]).mean().item() == pytest.approx(1.0, abs=0.1)
+    work = Workspace(torch.device("cpu"))
+    once = guidance.apg(positive, negative, torch.tensor(3.0), work)
+    laps = positive.repeat(1, 2, 1), negative.repeat(1, 2, 1)
+    twice = guidance.apg(*laps, torch.tensor(3.0), work)
+    assert same(twice[:, :50].numpy(), once.numpy())
+    assert same(twice[:, 50:].numpy(), once.numpy())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 24, 25, 26, 60])
+def test_window_sums(frames):
+    torch.manual_seed(0)
+    x = torch.randn(2, frames, 3)
+    reach = min(25, frames - 1 + frames % 2) // 2
+    index = (np.arange(frames)[:, None] + np.arange(-reach, reach + 1)) % frames
+    got = guidance.window_sum(x, torch.empty_like(x), Workspace(torch.device("cpu")))
+    assert got.numpy() == pytest.approx(x.numpy()[:, index].sum(axis=2), abs=1e-5)
+
+
+def test_rescale_1_keeps_the_power_of_a_steady_sound():
+    tone = torch.sin(torch.arange(50.0) * 2 * np.pi / 5).reshape(1, 50, 1)
+    loud = guidance.rescale(3.0 * tone, tone, torch.tensor(1.0), Workspace(torch.device("cpu")))
+    assert loud.numpy() == pytest.approx(tone.numpy(), abs=1e-5)
 
 
 # -- several conditions

@@ -19,10 +19,11 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.engine import dcw as wavelet
 from demon_live.engine import forward, guidance, rng, solver
-from demon_live.engine.lanes import LaneTable
+from demon_live.engine.lanes import GuidanceCurves, LaneTable
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Slot, VelocityModel
 from demon_live.engine.threads import threads
+from demon_live.engine.workspace import Workspace
 
 __all__ = ["Bucket"]
 
@@ -38,6 +39,7 @@ class Bucket:
         self.slots: list[Slot] = []
         self._noise = noise
         self._dcw = dcw
+        self._work = Workspace(device)
         self._lanes = LaneTable(frames, channels, device)
         self._state: dict[str, Tensor] = {}
         self._capacity = 0
@@ -136,7 +138,7 @@ class Bucket:
         out = self._rows("spare")
         solver.apply(
             following, x, v, self._fresh(following.z), self._needed("source", following.source),
-            self._needed("target", following.target), out,
+            self._needed("target", following.target), out, self._work.like("product", out),
         )
         if self._dcw is not None and self._dcw.active:
             t = torch.from_numpy(lanes.t.astype(np.float32)[:, :, None]).to(self.device)
@@ -155,7 +157,9 @@ class Bucket:
         mix = solver.mask_in(lanes.t, lanes.mask)
         noise = torch.stack([self._field(slot, rng.MASK) for slot in self.slots])
         return solver.apply(
-            mix, x, None, noise, self._rows("source"), None, torch.empty_like(x))
+            mix, x, None, noise, self._rows("source"), None, self._work.like("masked", x),
+            self._work.like("product", x),
+        )
 
     def _targeted(self, mix: solver.Mix) -> solver.Mix:
         """Morph without a target of its own goes to the source."""
@@ -189,7 +193,9 @@ class Bucket:
         plan = forward.lay_out(self.slots, snapshot, passes)
         gain = self._lanes.gain(self.slots, snapshot)
         with threads(for_model):
-            v_rows = forward.call(model, x if gain is None else x * gain, plan)
+            if gain is not None:
+                x = torch.mul(x, gain, out=self._work.like("input", x))
+            v_rows = forward.call(model, x, plan, self._work)
         v = forward.merge(v_rows, plan, len(self.slots))
         if not guided:
             return v
@@ -214,18 +220,24 @@ class Bucket:
             if self.slots[at].request.cfg == "self":
                 # v = noise - x0 with an x0 near 0: the slot's first noise stands for v-.
                 negative[at].copy_(self._field(self.slots[at], rng.BIRTH))
-        index = torch.tensor(guided, device=self.device)
-        positive = v.index_select(0, index)
         curves = self._lanes.guidance([self.slots[at] for at in guided], snapshot)
         memory = self._rows("momentum")
-        new, kept = guidance.apg(
-            positive, negative.index_select(0, index), curves.guide, curves.momentum,
-            memory.index_select(0, index),
-        )
-        memory.index_copy_(0, index, kept)
-        if curves.rescale is not None:
-            new = guidance.rescale(new, positive, curves.rescale)
+        if len(guided) == len(self.slots):
+            return self._apg(v, negative, memory, curves)
+        index = torch.tensor(guided, device=self.device)
+        held = memory.index_select(0, index)
+        new = self._apg(v.index_select(0, index), negative.index_select(0, index), held, curves)
+        memory.index_copy_(0, index, held)
         return v.index_copy(0, index, new)
+
+    def _apg(
+        self, positive: Tensor, negative: Tensor, memory: Tensor, curves: GuidanceCurves
+    ) -> Tensor:
+        guided = guidance.apg(
+            positive, negative, curves.guide, self._work, curves.momentum, memory)
+        if curves.rescale is None:
+            return guided
+        return guidance.rescale(guided, positive, curves.rescale, self._work)
 
     # -- predictions and migration -------------------------------------------------------------
 
@@ -243,7 +255,7 @@ class Bucket:
             own, picked, v.index_select(0, at_rows), None,
             self._rows("source").index_select(0, at_cells),
             None if target is None else target.index_select(0, at_cells),
-            torch.empty_like(picked),
+            torch.empty_like(picked), torch.empty_like(picked),
         )
 
     def migrate(self, places: Sequence[int], schedules: Sequence[NDArray[np.float64]]) -> None:
@@ -267,7 +279,7 @@ class Bucket:
         noise = torch.stack([self._field(slot, rng.MIGRATE, slot.k) for slot in slots])
         moved = solver.apply(
             solver.Mix(keep, move, fresh, zero, zero), x, self.predictions(cells), noise,
-            None, None, torch.empty_like(x),
+            None, None, torch.empty_like(x), torch.empty_like(x),
         )
         self._rows("x").index_copy_(0, index, moved)
         for slot, (_, times) in zip(slots, stepped, strict=True):

@@ -19,6 +19,7 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Row, Slot, VelocityModel, active_conditions
+from demon_live.engine.workspace import Workspace
 from demon_live.errors import EngineError
 
 __all__ = ["Plan", "call", "lay_out", "merge"]
@@ -73,11 +74,12 @@ def lay_out(slots: Sequence[Slot], snapshot: Snapshot, negatives: Sequence[int])
     return plan
 
 
-def call(model: VelocityModel, x: Tensor, plan: Plan) -> Tensor:
+def call(model: VelocityModel, x: Tensor, plan: Plan, work: Workspace) -> Tensor:
     """The velocities of all rows, float32 [B, T, C], from one call of the model."""
     batch = x
     if len(plan.rows) != len(x):
-        batch = x.index_select(0, torch.tensor(plan.owner, device=x.device))
+        batch = work.get("batch", (len(plan.rows), *x.shape[1:]))
+        torch.index_select(x, 0, torch.tensor(plan.owner, device=x.device), out=batch)
     t = torch.tensor([row.t for row in plan.rows], dtype=torch.float32).to(x.device)
     v = torch.as_tensor(model.velocity(batch, t, plan.rows))
     if v.shape != batch.shape:

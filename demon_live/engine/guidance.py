@@ -5,7 +5,7 @@ the loop. ACE-Step and DEMON take them over the whole song, so that strength the
 song's length and one loud bar turns guidance down everywhere; here a bar answers for itself. The
 limit 2.5 is theirs, for a window of one second.
 
-Threads: pure functions.
+Threads: belongs to the engine thread, for the sake of its scratch tensors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Final
 
 import torch
 from torch import Tensor
+
+from demon_live.engine.workspace import Workspace
 
 __all__ = ["LIMIT", "WINDOW", "apg", "rescale", "window_sum"]
 
@@ -24,52 +26,61 @@ LIMIT: Final = 2.5
 _TINY: Final = 1e-12
 
 
-def window_sum(x: Tensor, window: int = WINDOW) -> Tensor:
-    """Sum over the `window` frames around each frame, cyclic. [n, T, C] -> [n, T, C].
+def window_sum(x: Tensor, out: Tensor, work: Workspace, window: int = WINDOW) -> Tensor:
+    """Sum over the `window` frames around each frame, cyclic. [n, T, C] -> out [n, T, C].
 
     By doubling: sums of 1, 2, 4, ... frames, those of the window's binary digits added up, in the
     same order for every frame.
     """
-    frames = x.shape[1]
+    n, frames, channels = x.shape
     reach = min(window, frames if frames % 2 else frames - 1) // 2
-    if reach < 1:
-        return x
-    run, size, start = torch.cat([x[:, -reach:], x, x[:, :reach]], dim=1), 1, 0
-    total: Tensor | None = None
-    width = 2 * reach + 1
+    width, size, start = 2 * reach + 1, 1, 0
+    run, other = (work.get(name, (n, frames + 2 * reach, channels)) for name in ("run", "runs"))
+    torch.cat([x[:, frames - reach :], x, x[:, :reach]], dim=1, out=run)
     while size <= width:
         if width & size:
             part = run[:, start : start + frames]
-            total = part if total is None else total + part
+            if start:
+                out.add_(part)
+            else:
+                out.copy_(part)
             start += size
-        run = run[:, :-size] + run[:, size:]
-        size *= 2
-    assert total is not None
-    return total
+        longer = other[:, : run.shape[1] - size]
+        torch.add(run[:, :-size], run[:, size:], out=longer)
+        run, other, size = longer, run, 2 * size
+    return out
 
 
 def apg(
-    positive: Tensor, negative: Tensor, guide: Tensor, momentum: Tensor | None = None,
-    memory: Tensor | None = None, eta: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """(guided velocity, new memory). Velocities [n, T, C]; guide, momentum [n, 1 or T, 1].
+    positive: Tensor, negative: Tensor, guide: Tensor, work: Workspace,
+    momentum: Tensor | None = None, memory: Tensor | None = None, eta: float = 0.0,
+) -> Tensor:
+    """The guided velocity. Velocities [n, T, C]; guide, momentum [n, 1 or T, 1].
 
     d = v+ - v-;  m <- d + mu m;  d <- m min(1, 2.5 / |m|);  d = d_par + d_orth against v+;
-    v = v+ + (g - 1) (d_orth + eta d_par).  g = 1 leaves the bits of v+.
+    v = v+ + (g - 1) (d_orth + eta d_par).  g = 1 leaves the bits of v+. memory: m, written.
     """
-    update = positive - negative
-    if momentum is not None and memory is not None:
-        update = update + momentum * memory
-    norm = window_sum(update * update).clamp_min(_TINY).sqrt()
-    direction = update * (LIMIT / norm).clamp_max(1.0)
-    share = window_sum(direction * positive) / window_sum(positive * positive).clamp_min(_TINY)
-    parallel = share * positive
-    return positive + (guide - 1.0) * (direction - (1.0 - eta) * parallel), update
+    update = torch.sub(positive, negative, out=work.like("update", positive))
+    if memory is not None:
+        if momentum is not None:
+            update.add_(torch.mul(memory, momentum, out=work.like("product", positive)))
+        memory.copy_(update)
+    product, sums = work.like("product", positive), work.like("sums", positive)
+    norm = window_sum(torch.mul(update, update, out=product), sums, work)
+    update.mul_(norm.clamp_min_(_TINY).rsqrt_().mul_(LIMIT).clamp_max_(1.0))
+    share = window_sum(torch.mul(update, positive, out=product), sums, work)
+    power = work.like("power", positive)
+    window_sum(torch.mul(positive, positive, out=product), power, work)
+    parallel = share.div_(power.clamp_min_(_TINY)).mul_(positive)
+    update.sub_(parallel.mul_(1.0 - eta)).mul_(guide - 1.0)
+    return positive + update
 
 
-def rescale(guided: Tensor, positive: Tensor, amount: Tensor) -> Tensor:
+def rescale(guided: Tensor, positive: Tensor, amount: Tensor, work: Workspace) -> Tensor:
     """v <- r v |v+| / |v| + (1 - r) v, norms over the window; r = 0 leaves the bits of v."""
-    wanted = window_sum(positive * positive).clamp_min(_TINY)
-    found = window_sum(guided * guided).clamp_min(_TINY)
-    ratio = (wanted / found).sqrt()
-    return guided + amount * (guided * ratio - guided)
+    product, found = work.like("product", positive), work.like("sums", positive)
+    wanted = work.like("power", positive)
+    window_sum(torch.mul(positive, positive, out=product), wanted, work)
+    window_sum(torch.mul(guided, guided, out=product), found, work)
+    ratio = wanted.clamp_min_(_TINY).div_(found.clamp_min_(_TINY)).sqrt_()
+    return guided + ratio.sub_(1.0).mul_(guided).mul_(amount)

@@ -159,7 +159,7 @@ def _on(curve: Curve, like: Tensor) -> Tensor:
 
 def apply(
     mix: Mix, x: Tensor, v: Tensor | None, z: Tensor | None, source: Tensor | None,
-    target: Tensor | None, out: Tensor,
+    target: Tensor | None, out: Tensor, scratch: Tensor,
 ) -> Tensor:
     """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
 
@@ -175,5 +175,5 @@ def apply(
         (v, mix.v), (z, mix.z), (source, mix.source), (target, mix.target),
     ):
         if tensor is not None:
-            base = torch.add(base, tensor * _on(curve, x), out=out)
+            base = torch.add(base, torch.mul(tensor, _on(curve, x), out=scratch), out=out)
     return base if base is out else out.copy_(base)
