@@ -61,9 +61,11 @@ __all__ = ["MAX_TEXT", "compile_source"]
 
 MAX_TEXT = 64 * 1024
 _MAX_ERRORS = 50
-#: Cycles of a lane that are sampled before it is accepted: at least 2, more while they are cheap.
+#: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
 _TRIAL = 2
 _TRIAL_MOST = 16
+#: Where in its span a curve is tried.
+_TRIED = np.linspace(0, 1, 32, endpoint=False)
 
 
 def compile_source(
@@ -351,9 +353,10 @@ class _Compiler:
 
     # --- trial ---
     def try_lane(self, chunk: Chunk, expr: Expr, spec: Control, pattern: Pattern, place: Span) -> None:
-        cycles = _TRIAL
-        if pattern.period is not None and pattern.period > _TRIAL and pattern.cost * pattern.period <= 512:
-            cycles = min(pattern.period, _TRIAL_MOST)
+        # What repeats sooner needs no second look; what changes slowly and costs little gets a longer one.
+        period = pattern.period or _TRIAL_MOST + 1
+        cheap = pattern.cost * period <= _TRIAL_MOST
+        cycles = period if cheap else min(period, _TRIAL)
         try:
             events = trial(pattern, cycles)
         except PatternError as error:
@@ -365,7 +368,8 @@ class _Compiler:
                 if not spec.numeric:
                     self.error(f"{spec.name} takes text, and this is a curve", place, f"write {spec.example}")
                     return
-                values = e.value.f(np.linspace(float(e.begin), float(e.end), 33)[:-1])
+                begin = float(e.begin)
+                values = e.value.f(begin + _TRIED * (float(e.end) - begin))
                 low, high = min(low, float(np.min(values))), max(high, float(np.max(values)))
             elif isinstance(e.value, str) != (not spec.numeric):
                 # A kind that only shows when it plays.

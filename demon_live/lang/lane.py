@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 
 from demon_live.controls import Control, find
 from demon_live.core import Floats
-from demon_live.lang.pattern import Curve, Pattern, PatternError, Times, cycle_of, pure
+from demon_live.lang.pattern import (
+    LIMIT,
+    Curve,
+    Event,
+    Pattern,
+    PatternError,
+    Times,
+    cycle_of,
+    pure,
+)
 
 __all__ = ["GlideLane", "Lane", "Layout", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
 
@@ -471,12 +480,9 @@ class XfadeLane(GlideLane):
         return np.minimum(np.sqrt((old * down) ** 2 + (new * up) ** 2), np.maximum(old, new))
 
 
-def trial(pattern: Pattern, cycles: int) -> list[Any]:
-    """The values of the first cycles, curves included. Raises PatternError if they cost too much."""
-    out: list[Any] = []
-    for c in range(cycles):
-        events = pattern.raw(cycle_of(c), cycle_of(c + 1))
-        if len(events) > 4096:
-            raise PatternError("more than 4096 events in a cycle")
-        out += events
-    return out
+def trial(pattern: Pattern, cycles: int) -> list[Event]:
+    """The events of the first cycles, curves included. Raises PatternError if they cost too much."""
+    events = pattern.raw(cycle_of(0), cycle_of(cycles))
+    if len(events) > LIMIT * cycles:
+        raise PatternError(f"more than {LIMIT} events in a cycle")
+    return events

@@ -67,15 +67,23 @@ class Curve:
     """A function of time. f: float64 [n] (or one float) of cycles -> the same shape.
 
     steps: the exact cycles in [begin, end) where the function jumps, None if it never does.
-    flat: True if it is constant between these.
+    flat: True if it is constant between these. back: True if it runs backwards (rev), so that a span
+    is read at its end.
     """
 
-    __slots__ = ("f", "flat", "steps")
+    __slots__ = ("back", "f", "flat", "steps")
 
-    def __init__(self, f: Callable[[Any], Any], steps: Steps | None = None, flat: bool = False) -> None:
+    def __init__(
+        self, f: Callable[[Any], Any], steps: Steps | None = None, flat: bool = False, back: bool = False
+    ) -> None:
         self.f = f
         self.steps = steps
         self.flat = flat
+        self.back = back
+
+    def read(self, begin: Fraction, end: Fraction) -> float:
+        """The one value that stands for the span [begin, end)."""
+        return self.at(end if self.back else begin)
 
     def at(self, time: Fraction) -> float:
         """The value from `time` on: at a jump, the value after it."""
@@ -88,20 +96,24 @@ class Curve:
         """This curve read at m*t + k."""
         f, steps, fm, fk = self.f, self.steps, float(m), float(k)
         if steps is None:
-            return Curve(lambda t: f(t * fm + fk), None, self.flat)
+            return Curve(lambda t: f(t * fm + fk), None, self.flat, self.back)
         inner = steps
         return Curve(
-            lambda t: f(t * fm + fk), lambda b, e: [(s - k) / m for s in inner(b * m + k, e * m + k)], self.flat
+            lambda t: f(t * fm + fk),
+            lambda b, e: [(s - k) / m for s in inner(b * m + k, e * m + k)],
+            self.flat,
+            self.back,
         )
 
     def mapped(self, fn: Callable[[Any], Any]) -> Curve:
         f = self.f
-        return Curve(lambda t: fn(f(t)), self.steps, self.flat)
+        return Curve(lambda t: fn(f(t)), self.steps, self.flat, self.back)
 
     def joined(self, other: Curve, fn: Callable[[Any, Any], Any]) -> Curve:
         """fn of this and another curve, at each time."""
         f, g = self.f, other.f
-        return Curve(lambda t: fn(f(t), g(t)), _both(self.steps, other.steps), self.flat and other.flat)
+        steps = _both(self.steps, other.steps)
+        return Curve(lambda t: fn(f(t), g(t)), steps, self.flat and other.flat, self.back)
 
 
 def _both(a: Any, b: Any) -> Any:
@@ -137,7 +149,7 @@ class Pattern:
     def query(self, begin: Fraction | int, end: Fraction | int) -> list[Event]:
         """The events of [begin, end) in the order of the text; signals sampled at each part's begin."""
         return [
-            e._replace(value=e.value.at(e.begin)) if isinstance(e.value, Curve) else e
+            e._replace(value=e.value.read(e.begin, e.end)) if isinstance(e.value, Curve) else e
             for e in self.raw(Fraction(begin), Fraction(end))
         ]
 
@@ -174,7 +186,8 @@ def pieces(begin: Fraction, end: Fraction) -> Iterator[tuple[int, Fraction, Frac
         yield c, begin, after
         begin = after
         c += 1
-    if begin < end:
+    # Cross-multiplied: a third of the time of Fraction's own comparison.
+    if begin.numerator * end.denominator < end.numerator * begin.denominator:
         yield c, begin, end
 
 
@@ -193,8 +206,11 @@ def lcm(*periods: int | None) -> int | None:
 def _moved(events: list[Event], m: Fraction, k: Fraction, back: tuple[Fraction, Fraction]) -> list[Event]:
     """Events with each time t at m*t + k; `back` is the inverse (m, k), for curves."""
     out = []
+    scaled, shifted = m != 1, k != 0
     for wb, we, b, e, v in events:
-        nb, ne = b * m + k, e * m + k
+        nb, ne = (b * m, e * m) if scaled else (b, e)
+        if shifted:
+            nb, ne = nb + k, ne + k
         if isinstance(v, Curve):
             v = v.warped(*back)
         if wb is None or we is None:
@@ -216,15 +232,26 @@ def pure(value: Any) -> Pattern:
         out = []
         for c, b, e in pieces(begin, end):
             wb, we = cycle_of(c), cycle_of(c + 1)
-            out.append(Event(wb, we, wb if b == wb else b, we if e == we else e, value))
+            out.append(Event(wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, value))
         return out
 
     return Pattern(raw, const=(value,), text=isinstance(value, str))
 
 
-def signal(curve: Curve, period: int | None = 1, cost: float = 1.0) -> Pattern:
-    """A continuous pattern."""
-    return Pattern(lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve)
+def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int = 0) -> Pattern:
+    """A continuous pattern. pieces: into how many it is cut in each cycle (0 = not even there)."""
+    if not pieces:
+        return Pattern(lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve)
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out, b = [], begin
+        while b < end:
+            e = min(end, Fraction(b.numerator * pieces // b.denominator + 1, pieces))
+            out.append(Event(None, None, b, e, curve))
+            b = e
+        return out
+
+    return Pattern(raw, period=period, cost=cost * pieces, curve=curve)
 
 
 def stack(*parts: Pattern) -> Pattern:
@@ -258,12 +285,17 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
         out: list[Event] = []
         for c, b, e in pieces(begin, end):
             base = cycle_of(c)
-            first = 0 if b == base else bisect_right(edges, b - base) - 1
+            whole = b is base or b == base
+            first = 0 if whole else bisect_right(edges, b - base) - 1
+            whole = whole and e is cycle_of(c + 1)
+            se = base + edges[first] if first else base
             for i in range(first, len(parts)):
-                sb = base + edges[i]
+                sb, se = se, base + edges[i + 1]
+                if whole:
+                    out.extend(_step(parts[i], c, sb, se, sb, se))
+                    continue
                 if sb >= e:
                     break
-                se = base + edges[i + 1]
                 out.extend(_step(parts[i], c, sb, se, max(b, sb), min(e, se)))
         return out
 
@@ -278,7 +310,7 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
 def _step(part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction) -> list[Event]:
     """Cycle c of `part`, squeezed into [sb, se), as far as it lies in [b, e)."""
     if part.const is not None:
-        return [Event(sb, se, sb if b == sb else b, se if e == se else e, part.const[0])]
+        return [Event(sb, se, b, e, part.const[0])]
     if part.cost == 0:
         return []
     width, base = se - sb, cycle_of(c)
@@ -301,6 +333,10 @@ def cat(*parts: Pattern) -> Pattern:
         out: list[Event] = []
         for c, b, e in pieces(begin, end):
             part = parts[c % n]
+            if part.const is not None:
+                wb, we = cycle_of(c), cycle_of(c + 1)
+                out.append(Event(wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, part.const[0]))
+                continue
             shift = cycle_of(c - c // n)
             out.extend(_moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
         return out
@@ -389,7 +425,7 @@ def reverse(pat: Pattern) -> Pattern:
     if curve is not None:
         f = curve.f
         steps = curve.steps
-        closed = Curve(lambda t: f(2 * np.floor(t) + 1 - t), _mirror_steps(steps), curve.flat)
+        closed = Curve(lambda t: f(2 * np.floor(t) + 1 - t), _mirror_steps(steps), curve.flat, not curve.back)
         return Pattern(raw, period=pat.period, cost=pat.cost, curve=closed)
     return Pattern(raw, period=pat.period, cost=pat.cost, text=pat.text)
 
@@ -397,9 +433,11 @@ def reverse(pat: Pattern) -> Pattern:
 def _mirrored(curve: Curve, k: Fraction) -> Curve:
     f, steps, fk = curve.f, curve.steps, float(k)
     if steps is None:
-        return Curve(lambda t: f(fk - t), None, curve.flat)
+        return Curve(lambda t: f(fk - t), None, curve.flat, not curve.back)
     inner = steps
-    return Curve(lambda t: f(fk - t), lambda b, e: sorted(k - s for s in inner(k - e, k - b)), curve.flat)
+    return Curve(
+        lambda t: f(fk - t), lambda b, e: sorted(k - s for s in inner(k - e, k - b)), curve.flat, not curve.back
+    )
 
 
 def _mirror_steps(steps: Any) -> Any:

@@ -68,7 +68,7 @@ def combine(left: Pattern, right: Pattern, fn: Op) -> Pattern:
             for r in right.raw(wb, we):
                 b, e = max(lb, r.begin), min(le, r.end)
                 if b < e:
-                    other = r.value.at(r.begin) if isinstance(r.value, Curve) else r.value
+                    other = r.value.read(r.begin, r.end) if isinstance(r.value, Curve) else r.value
                     out.append(Event(wb, we, b, e, _apply(fn, value, other)))
         return out
 
@@ -151,7 +151,7 @@ def struct(pat: Pattern, pulses: Pattern) -> Pattern:
         out = []
         for wb, we, lb, le, value in pulses.raw(begin, end):
             if isinstance(value, Curve):
-                value = value.at(lb)
+                value = value.read(lb, le)
             if not truth(value):
                 continue
             if wb is None or we is None:
@@ -160,7 +160,7 @@ def struct(pat: Pattern, pulses: Pattern) -> Pattern:
             for r in pat.raw(wb, we):
                 b, e = max(lb, r.begin), min(le, r.end)
                 if b < e:
-                    held = r.value.at(r.begin) if isinstance(r.value, Curve) else r.value
+                    held = r.value.read(r.begin, r.end) if isinstance(r.value, Curve) else r.value
                     out.append(Event(wb, we, b, e, held))
         return out
 
@@ -178,7 +178,7 @@ def mask(pat: Pattern, gate: Pattern) -> Pattern:
         for wb, we, lb, le, value in pat.raw(begin, end):
             for g in gates:
                 b, e = max(lb, g.begin), min(le, g.end)
-                open_ = g.value.at(g.begin) if isinstance(g.value, Curve) else g.value
+                open_ = g.value.read(g.begin, g.end) if isinstance(g.value, Curve) else g.value
                 if b < e and truth(open_):
                     out.append(Event(wb, we, b, e, value))
         return out

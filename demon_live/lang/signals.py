@@ -82,8 +82,10 @@ def _grid(step: Fraction) -> Callable[[Fraction, Fraction], list[Fraction]]:
     return steps
 
 
-def _shape(f: Callable[[Any], Any], jump: Fraction | None = None, flat: bool = False) -> Pattern:
-    return signal(Curve(f, None if jump is None else _grid(jump), flat))
+def _shape(
+    f: Callable[[Any], Any], jump: Fraction | None = None, flat: bool = False, pieces: int = 0
+) -> Pattern:
+    return signal(Curve(f, None if jump is None else _grid(jump), flat), pieces=pieces)
 
 
 def _saw(t: Any) -> Any:
@@ -98,8 +100,8 @@ SIGNALS: dict[str, tuple[Pattern, str]] = {
     "cosine": (_shape(lambda t: np.cos(t * _TAU) * 0.5 + 0.5), "Sine that begins at its top, 1."),
     "saw": (_shape(_saw, _ONE), "Ramp from 0 to 1 in each cycle."),
     "isaw": (_shape(lambda t: 1 - _saw(t), _ONE), "Ramp from 1 to 0 in each cycle."),
-    "tri": (_shape(lambda t: 1 - np.abs(2 * _saw(t) - 1)), "Triangle: 0 up to 1 and back."),
-    "itri": (_shape(lambda t: np.abs(2 * _saw(t) - 1)), "Triangle upside down: 1 down to 0 and back."),
+    "tri": (_shape(lambda t: 1 - np.abs(2 * _saw(t) - 1), pieces=2), "Triangle: 0 up to 1 and back."),
+    "itri": (_shape(lambda t: np.abs(2 * _saw(t) - 1), pieces=2), "Triangle upside down: 1 down to 0 and back."),
     "square": (_shape(lambda t: np.floor(_saw(t) * 2), _HALF, True), "0 in the first half of the cycle, 1 in the second."),
     "time": (signal(Curve(lambda t: t * 1.0), None), "The cycle itself: 0, 1, 2 ... and all between."),
 }
@@ -107,7 +109,7 @@ for _name, (_pat, _help) in list(SIGNALS.items()):
     if _name != "time" and _pat.curve is not None:
         _curve = _pat.curve
         SIGNALS[_name + "2"] = (
-            signal(_curve.mapped(lambda v: v * 2 - 1)), f"As {_name}, from -1 to 1."
+            signal(_curve.mapped(lambda v: v * 2 - 1), pieces=2 * ("tri" in _name)), f"As {_name}, from -1 to 1."
         )
 
 

@@ -41,15 +41,15 @@ def number(value: Fraction) -> str:
     """An exact number as it is written: .25, 8, 1/3."""
     if value.denominator == 1:
         return str(value.numerator)
-    rest = value.denominator
+    rest, digits = value.denominator, 0
     for p in (2, 5):
+        count = 0
         while rest % p == 0:
             rest //= p
+            count += 1
+        digits = max(digits, count)
     if rest != 1:
         return f"{value.numerator}/{value.denominator}"
-    digits = 0
-    while (value * 10**digits).denominator != 1:
-        digits += 1
     whole, part = divmod(abs(value.numerator) * 10**digits // value.denominator, 10**digits)
     sign = "-" if value < 0 else ""
     return f"{sign}{whole or ''}.{part:0{digits}d}"

@@ -184,10 +184,6 @@ def _seq(*parts: Pattern) -> Pattern:
     return timecat([(_ONE, p) for p in parts])
 
 
-def _polymeter(*parts: Pattern) -> Pattern:
-    return stack(*parts)
-
-
 def _run(n: int) -> Pattern:
     if not 0 <= n <= 4096:
         raise PatternError("run goes from 0 to 4096")
@@ -355,7 +351,7 @@ _ROWS: tuple[Word, ...] = (
     _w("timecat", "*section:S", lambda *x: timecat(list(x)), "The same as stepcat.", 'blend = timecat([3, "0 1"], [1, .5])', of=False, group="several"),
     _w("arrange", "*section:S", c.arrange, "A form: each section for its number of cycles.", "blend = arrange([8, .2], [4, saw.slow(4)])", of=False, group="several"),
     _w("choose", "*part:P", _choose, "One of the parts each cycle, by lot.", "blend = choose(saw, sine, .5)", of=False, lots=True, group="several"),
-    _w("polymeter", "*part:P", _polymeter, "The same as stack.", 'noise = polymeter(".1 .2", ".3")', of=False, group="several"),
+    _w("polyrhythm", "*part:P", stack, "The same as stack.", 'noise = polyrhythm(".1 .2", ".3")', of=False, group="several"),
     _w("mini", "pattern:P", lambda p: p, "Mini-notation as a value; the double quotes alone do it too.", 'blend = mini("0 1")', of=False, group="several"),
     _w("pure", "value:P", lambda p: p, "A plain value.", "blend = pure(.5)", of=False, group="several"),
     _w("run", "n:I", _run, "0 1 2 ... n-1 in a cycle.", "seed = run(4)", of=False, group="several"),
