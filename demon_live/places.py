@@ -59,11 +59,8 @@ def cache_dir() -> Path:
 
 def runtime_dir() -> Path:
     """Files of running sessions (mmap'ed PCM, sockets), in memory where the system can."""
-    from platformdirs import user_runtime_path
-
-    given = os.environ.get("DEMON_RUNTIME")
-    candidates = [Path(given)] if given else [Path("/dev/shm"), user_runtime_path("demon")]
-    for base in candidates:
+    given = os.environ.get("DEMON_RUNTIME") or os.environ.get("XDG_RUNTIME_DIR")
+    for base in (Path(p) for p in (given, "/dev/shm") if p):
         if base.is_dir() and os.access(base, os.W_OK):
             path = base / f"demon-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
             path.mkdir(mode=0o700, exist_ok=True)

@@ -64,7 +64,7 @@ def test_a_set_is_never_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "not json\n", json.dumps({"kind": "start"}) + "\n", "\x00\n"])
+@pytest.mark.parametrize("content", ["", "not json\n", json.dumps({"kind": "start"}), "\x00\n"])
 def test_what_is_not_a_set_is_refused_with_a_remedy(tmp_path: Path, content: str) -> None:
     path = tmp_path / f"x{SUFFIX}"
     path.write_text(content)

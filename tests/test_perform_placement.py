@@ -17,7 +17,8 @@ LEAD, RESERVE, GUARD = 4800, 12 * 1920, 240
 
 
 def stage(bpm: str = "133.7", cycles: int = 3) -> Stage:
-    return make_stage(DeckState("main", cycles=cycles), TempoMap.start(Fraction(bpm)), Fraction(0), 1)
+    deck = DeckState("main", cycles=cycles)
+    return make_stage(deck, TempoMap.start(Fraction(bpm)), Fraction(0), 1)
 
 
 def hold(latent: Floats, first: int, frames: int) -> Floats:
@@ -84,11 +85,7 @@ def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
     s = stage("120", 4)
     p = placement(s)
     jump = 200_000
-    p.note(
-        ControlBlock(
-            "main", 1, s, 0, {}, (SlotValues(0, {"seed": 1.0}, False), SlotValues(jump, {"seed": 2.0}))
-        )
-    )
+    p.note(ControlBlock("main", 1, s, 0, {}, (SlotValues(0, {}, False), SlotValues(jump, {}))))
     p.accept(generation(0.0, hear_from=0, at=s))
     p.accept(generation(1.0, hear_from=jump, at=s))
     out = play(p, VirtualClock(), turns=60, tick=4800)[:, 0]
@@ -100,7 +97,7 @@ def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
     assert p.jump_late == 0
 
 
-def test_without_a_generation_for_the_new_values_the_old_one_plays_on_and_lateness_is_told() -> None:
+def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_lateness_is_told() -> None:
     s = stage("120", 4)
     p = placement(s)
     jump = 100_000

@@ -76,9 +76,10 @@ class LoopRing:
     def open(cls, path: str | Path) -> LoopRing:
         """The loop that another process created. Raises FileError."""
         memory = _map(Path(path), None)
-        if len(memory) % _FRAME:
+        size = len(memory)
+        if size % _FRAME:
             memory.close()
-            raise FileError(f"{path} is not a loop: {len(memory)} bytes")
+            raise FileError(f"{path} is not a loop: {size} bytes")
         return cls(Path(path), memory)
 
     @property

@@ -100,6 +100,7 @@ class Player:
         self._decode_s = 0.0
         self._last_turn: float | None = None
         self._lead = LEAD_FLOOR
+        self._standing = False
         self._generations = 0
         self._written_ahead = 0
 
@@ -264,10 +265,41 @@ class Player:
         deck = self._decks.get(name)
         if deck is None or deck.block is None:
             return None
-        interval = round(self._period_s * RATES.sample_rate * self.ring.steps / self.ring.depth)
-        target = deck.scheduler.target(deck.block, self.clock.now(), self.drain, interval)
+        now = self.clock.now()
+        target = deck.scheduler.target(deck.block, now, *self._reach(now))
         return build_request(
             self.engine, name, deck.stage, deck.source, deck.block, target, self._seed
+        )
+
+    def _reach(self, now: int) -> tuple[int, int]:
+        """When a generation admitted now can be heard, and until when groups must be served now."""
+        interval = round(self._period_s * RATES.sample_rate * self.ring.steps / self.ring.depth)
+        # While the clock stands still a generation is ready at once.
+        ready = now if self._standing else now + self.drain
+        return ready, now + self.drain + 2 * interval
+
+    def prime(self, pump: Callable[[], None], turns: int) -> bool:
+        """Before the clock starts: turn until every deck can be heard and all that would come too
+        late has been made. pump: samples the score. False: it took more than `turns`."""
+        self._standing, rest = True, -1
+        for _ in range(turns):
+            pump()
+            behind = self._behind()
+            self.turn()
+            if behind or not self.primed:
+                rest = self.ring.steps
+            rest -= 1
+            if rest < 0:
+                break
+        self._standing = False
+        return self.primed
+
+    def _behind(self) -> bool:
+        now = self.clock.now()
+        return any(
+            deck.block is not None
+            and deck.scheduler.unserved(deck.block, *self._reach(now)) is not None
+            for deck in self._decks.values()
         )
 
     @property

@@ -136,11 +136,8 @@ class Offline:
 
     def prime(self) -> None:
         """Generate, with the clock standing still, until every deck has something to play."""
-        for _ in range(_PRIME_TURNS):
-            self.session.pump()
-            self.rig.player.turn()
-            if self.rig.player.primed:
-                return
+        if self.rig.player.prime(self.session.pump, _PRIME_TURNS):
+            return
         told = f": {self.rig.notes[-1]}" if self.rig.notes else ""
         raise EngineError(f"the engine gives no sound{told}", hint="run: demon doctor")
 

@@ -65,31 +65,40 @@ class DeckScheduler:
     def __init__(self) -> None:
         # Where a group begins -> the values it was last served with.
         self._served: dict[int, Mapping[str, float | str]] = {}
+        self._begun = False
 
     def reset(self) -> None:
         """Forget what was served: a new stage, or a panic."""
         self._served.clear()
+        self._begun = False
 
-    def target(self, block: ControlBlock, now: int, drain: int, interval: int) -> Target:
+    def target(self, block: ControlBlock, now: int, ready: int, reach: int) -> Target:
         """What the generation admitted at `now` is for.
 
-        drain: samples from admission until it can be heard. interval: samples between two
-        admissions of this deck. The first group that begins within reach and has not been served
-        comes first; else the group that sounds when this generation is ready is refreshed.
+        ready: the output sample from which it can be heard. reach: a group that begins before this
+        sample must be admitted now, since the next admission would be too late for it. The first
+        such group that has not been served comes first; else the group that sounds at `ready` is
+        refreshed.
         """
+        ready = max(ready, block.stage.from_sample)
         if not block.plan:
-            return Target(now + drain, {})
-        ready = max(now, block.stage.from_sample - drain) + drain
-        reach = ready + 2 * interval
+            return Target(ready, {})
         self._forget(now)
-        for group in groups(block.plan):
-            if not group.jump or group.end <= ready or group.begin > reach:
-                continue
-            if self._served.get(group.begin) != group.first:
-                self._served[group.begin] = group.first
-                hear_from = max(group.begin, ready)
-                return Target(hear_from, value_at(block.plan, hear_from))
+        group = self.unserved(block, ready, reach)
+        # The first of all is for what sounds first: a loop is filled from it.
+        if group is not None and self._begun:
+            self._served[group.begin] = group.first
+            ready = max(group.begin, ready)
+        self._begun = True
         return Target(ready, value_at(block.plan, ready))
+
+    def unserved(self, block: ControlBlock, ready: int, reach: int) -> Group | None:
+        """The first group within reach that no generation was made for."""
+        for group in groups(block.plan):
+            within = group.jump and group.end > ready and group.begin <= reach
+            if within and self._served.get(group.begin) != group.first:
+                return group
+        return None
 
     def _forget(self, now: int) -> None:
         # A group is served before it begins; a second after it has begun nobody asks again.

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.controls import Control, find
+from demon_live.controls import find
 from demon_live.core import RATES, ControlBlock, Floats, MixPoints, SlotValues, Stage
 from demon_live.perform.clock import TempoMap
 
@@ -80,32 +80,17 @@ def plan(
     return tuple(rows)
 
 
-def mix_points(lane: LaneLike, control: Control, tempo: TempoMap, now: int) -> MixPoints:
+def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
     """The automation of one control of the mix strip for the next two seconds.
 
-    A jump is written as two points, `slew` seconds apart, beginning on its sample.
+    A jump is two points, one sample apart; the strip itself takes the click out of it.
     """
-    end = now + MIX_AHEAD
-    slew = max(1, int(control.slew * RATES.sample_rate))
-    # Jumps that are still slewing belong to the picture, so look back by one slew.
-    begin = now - slew
+    begin, end = now - _MIX_STEP, now + MIX_AHEAD
     jumps = lane.jumps(tempo.cycle_at(begin), tempo.cycle_at(end))
-    if lane.continuous:
-        samples = np.arange(begin, end + 1, _MIX_STEP, dtype=np.int64)
-    else:
-        samples = np.array([begin], np.int64)
     edges = np.array([tempo.sample_at(j) for j in jumps], np.int64)
-    samples = np.unique(np.concatenate([samples, edges + slew]))
-    values = lane.sample(tempo.cycles_at(samples))
-    if len(edges):
-        # On the jump itself the old value still holds; the new one is reached a slew later.
-        before = lane.sample(tempo.cycles_at(edges - 1))
-        keep = ~np.isin(samples, edges)
-        samples, values = samples[keep], values[keep]
-        order = np.argsort(np.concatenate([samples, edges]), kind="stable")
-        values = np.concatenate([values, before])[order]
-        samples = np.concatenate([samples, edges])[order]
-    return MixPoints(samples, values.astype(np.float32))
+    moving = np.arange(begin, end + 1, _MIX_STEP if lane.continuous else end, dtype=np.int64)
+    samples = np.unique(np.concatenate([moving, edges - 1, edges]))
+    return MixPoints(samples, lane.sample(tempo.cycles_at(samples)))
 
 
 def make_block(
@@ -131,7 +116,7 @@ def make_block(
         if control is None:
             continue
         if control.cls == "mix":
-            mix[name] = mix_points(lane, control, tempo, now)
+            mix[name] = mix_points(lane, tempo, now)
         elif control.shape == "curve":
             curves[name] = lane.sample(cycles)
         elif control.cls == "slot":

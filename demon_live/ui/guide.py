@@ -35,6 +35,8 @@ SCREEN = {
     "fine": "The engine keeps up with the music.",
     "tight": "The engine keeps up with little to spare: lower `loop`, `steps` or `depth`.",
     "late": "Some windows came too late: the last good sound plays on. Lower `loop` or `steps`.",
+    "starting": "The engine is being opened; the source plays meanwhile.",
+    "restarting": "The engine ended and is started again; the last good sound plays on.",
     "silent": "Nothing above -60 dB reaches the output.",
     "hushed": "Every deck is silenced; evaluate anything and it plays again.",
 }

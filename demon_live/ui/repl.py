@@ -104,6 +104,9 @@ class Repl:
         try:
             with patch_stdout(raw=True):
                 asyncio.run(self._run())
+        except (EOFError, OSError):
+            # The terminal is gone (window closed, line dropped): leave as if asked to.
+            _log.warning("the terminal is gone", exc_info=True)
         finally:
             self._worker.shutdown(wait=True)
             self._poller.shutdown(wait=True)
@@ -172,6 +175,10 @@ class Repl:
     def _names(self) -> dict[str, tuple[str, ...]]:
         decks = self._status.decks if self._status else ()
         return {"decks": tuple(d.name for d in decks), "scenes": self.session.scenes}
+
+    @property
+    def _columns(self) -> int:
+        return self.app.output.get_size().columns
 
     def _panel(self) -> StyleAndTextTuples:
         size = self.app.output.get_size()
@@ -242,7 +249,7 @@ class Repl:
     def _apply(self, text: str) -> show.Pieces:
         outcome = self.session.apply(text)
         self._warned_recording = False
-        return show.outcome(outcome.messages, outcome.warnings)
+        return show.outcome(outcome.messages, outcome.warnings, self._columns)
 
     def _tour_step(self, word: str) -> show.Pieces:
         at, of, path = self._tour.step(word)
@@ -257,7 +264,7 @@ class Repl:
         return [
             ("heading", f"step {at} of {of - 1}: {path.name}\n"),
             *screen.coloured(text),
-            *show.outcome(outcome.messages, outcome.warnings),
+            *show.outcome(outcome.messages, outcome.warnings, self._columns),
             ("hint", f"       {more} · tour back · tour N\n"),
         ]
 

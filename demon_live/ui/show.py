@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from typing import IO
 
 from demon_live.errors import DemonError
@@ -62,11 +63,21 @@ def _headline(line: str) -> Pieces:
     return [("error.place", place), ("error", f"{line[len(place) :]}\n")]
 
 
-def outcome(messages: tuple[str, ...], warnings: tuple[str, ...] = ()) -> Pieces:
-    """What an accepted statement will do, one line each, set in from the prompt."""
-    return [("reply", f"{_MARGIN}{line}\n") for line in messages] + [
-        ("warning", f"{_MARGIN}{line}\n") for text in warnings for line in text.split("\n")
-    ]
+def outcome(messages: tuple[str, ...], warnings: tuple[str, ...] = (), width: int = 0) -> Pieces:
+    """What an accepted statement will do, one line each, set in from the prompt.
+
+    width: of the terminal; longer lines go on under their own beginning. 0: as long as they are.
+    """
+    told = [("reply", line) for line in messages]
+    told += [("warning", line) for warning in warnings for line in warning.split("\n")]
+    return [(kind, f"{row}\n") for kind, line in told for row in _set_in(line, width)]
+
+
+def _set_in(line: str, width: int) -> list[str]:
+    if len(_MARGIN + line) <= width or width < 40:
+        return [_MARGIN + line]
+    more = f"{_MARGIN}  "
+    return textwrap.wrap(line, width - 1, initial_indent=_MARGIN, subsequent_indent=more)
 
 
 def event(lines: str) -> Pieces:

@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from prompt_toolkit.utils import get_cwidth
 
-__all__ = ["bars", "blocks", "braille", "cells", "fit", "meter", "number", "ruler", "steps"]
+__all__ = ["bars", "cells", "curve", "fit", "meter", "number", "ruler", "steps"]
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_ASCII = "_.-=+*%#"
-#: Braille dots of the left and right column, filled from the bottom: 1 to 4 dots high.
-_LEFT = (0x40, 0x44, 0x46, 0x47)
-_RIGHT = (0x80, 0xA0, 0xB0, 0xB8)
+Samples = Sequence[float] | NDArray[np.float32]
+
+#: Fillings of one cell, from empty to full.
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_ASCII = " _.-=+*%#"
+#: Braille dots of the left and right column, filled from the bottom: 0 to 4 dots high.
+_LEFT = (0, 0x40, 0x44, 0x46, 0x47)
+_RIGHT = (0, 0x80, 0xA0, 0xB0, 0xB8)
 _FLOOR_DB = -48.0
 
 
@@ -60,7 +63,7 @@ def number(value: float) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
-def _spread(samples: Sequence[float] | NDArray[np.float32], n: int) -> NDArray[np.float32]:
+def _spread(samples: Samples, n: int) -> NDArray[np.float32]:
     """`n` values picked from `samples`, held (not interpolated), so that steps stay steps."""
     x = np.asarray(samples, dtype=np.float32)
     if x.size == 0:
@@ -69,25 +72,29 @@ def _spread(samples: Sequence[float] | NDArray[np.float32], n: int) -> NDArray[n
     return np.clip(np.nan_to_num(x[at]), 0.0, 1.0)
 
 
-def blocks(
-    samples: Sequence[float] | NDArray[np.float32], width: int, *, ascii_only: bool = False
-) -> str:
-    """Values in 0..1 as `width` block characters, eight heights."""
-    glyphs = _ASCII if ascii_only else _BLOCKS
-    levels = np.rint(_spread(samples, width) * 7).astype(int)
-    return "".join(glyphs[i] for i in levels)
+def curve(
+    samples: Samples, width: int, rows: int = 1, *, fine: bool = True, ascii_only: bool = False
+) -> list[str]:
+    """Values in 0..1 as a filled curve in `rows` rows of `width` cells, top row first.
 
-
-def braille(
-    samples: Sequence[float] | NDArray[np.float32], width: int, *, ascii_only: bool = False
-) -> str:
-    """Values in 0..1 as a filled curve: two columns a cell, four heights."""
-    if ascii_only:
-        return blocks(samples, width, ascii_only=True)
-    levels = np.rint(_spread(samples, 2 * width) * 3).astype(int)
-    return "".join(
-        chr(0x2800 + _LEFT[a] + _RIGHT[b]) for a, b in zip(levels[::2], levels[1::2], strict=True)
-    )
+    fine: braille, two columns a cell and four heights a row; otherwise blocks, one column and eight
+    heights. The lowest value still shows a line, so that a curve at 0 is not mistaken for none.
+    """
+    fine = fine and not ascii_only
+    columns, heights = (2 * width, 4) if fine else (width, 8)
+    filled = 1 + np.rint(_spread(samples, columns) * (heights * rows - 1)).astype(int)
+    drawn = []
+    for row in range(rows):
+        here = np.clip(filled - heights * (rows - 1 - row), 0, heights)
+        if fine:
+            pairs = zip(here[::2], here[1::2], strict=True)
+            cells_of = (_LEFT[a] + _RIGHT[b] for a, b in pairs)
+            # A blank, not the empty braille cell: some fonts draw that as eight rings.
+            drawn.append("".join(chr(0x2800 + dots) if dots else " " for dots in cells_of))
+        else:
+            glyphs = _ASCII if ascii_only else _BLOCKS
+            drawn.append("".join(glyphs[i] for i in here))
+    return drawn
 
 
 def meter(db: float, width: int, *, ascii_only: bool = False) -> str:

@@ -40,10 +40,11 @@ _NARROW = 60
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Columns of the panel: border, name, graph, value, border."""
+    """Columns of the panel: border, name, graph, value, border. tall: rows of a curve."""
 
     width: int
     name: int
+    tall: int
     ascii_only: bool
 
     @property
@@ -72,7 +73,17 @@ def panel(status: Status, columns: int, rows: int, *, ascii_only: bool = False) 
     if columns < _NARROW or rows < 3:
         return [_one_line(status, columns)]
     longest = max((len(lane.control) for deck in status.decks for lane in deck.lanes), default=0)
-    grid = Grid(columns, max(8, min(longest, 14)), ascii_only)
+    ranked: list[tuple[int, Row]] = []
+    for tall in (3, 2, 1):
+        grid = Grid(columns, max(8, min(longest, 14)), tall, ascii_only)
+        ranked = _body(grid, status)
+        if len(ranked) < rows:
+            break
+    return [*_trim(ranked, rows - 1), _foot(grid, status)]
+
+
+def _body(grid: Grid, status: Status) -> list[tuple[int, Row]]:
+    """All rows but the last, each with its rank: the higher, the sooner it is dropped."""
     ranked: list[tuple[int, Row]] = []
     for i, deck in enumerate(status.decks):
         ranked += [(0, _head(grid, status, deck, first=i == 0)), *_lanes(grid, deck)]
@@ -82,7 +93,7 @@ def panel(status: Status, columns: int, rows: int, *, ascii_only: bool = False) 
         ranked.append((3, _slots(grid, status)))
     for name, error in list(status.errors.items())[:3]:
         ranked.append((1, _broken(grid, name, error)))
-    return [*_trim(ranked, rows - 1), _foot(grid, status)]
+    return ranked
 
 
 def _trim(ranked: list[tuple[int, Row]], rows: int) -> list[Row]:
@@ -159,7 +170,8 @@ def _lanes(grid: Grid, deck: DeckView) -> list[tuple[int, Row]]:
         if lane.samples is None:
             ranked.append((1, grid.boxed(_words(grid, lane))))
         elif lane.next or not _flat(lane.samples):
-            ranked.append((1 if lane.next else 2, grid.boxed(_curve(grid, lane, deck.playhead))))
+            rank = 1 if lane.next else 2
+            ranked += [(rank, grid.boxed(row)) for row in _curve(grid, lane, deck.playhead)]
         else:
             held.append(f"{lane.control} {_value(lane)}")
     if deck.source:
@@ -182,27 +194,40 @@ def _value(lane: LaneView) -> str:
     return text.number(lane.value) if isinstance(lane.value, (int, float)) else str(lane.value)
 
 
-def _curve(grid: Grid, lane: LaneView, playhead: float) -> Row:
+def _curve(grid: Grid, lane: LaneView, playhead: float) -> list[Row]:
     control = find(lane.control)
-    draw = text.braille if control is None or control.shape == "curve" else text.blocks
-    assert lane.samples is not None
-    shown = np.asarray(lane.samples)
-    if control is not None and control.unit == "Hz":
-        # Pitch is heard in octaves: drawn in Hz, a filter would lie flat at the bottom.
-        hertz = control.low + np.clip(shown, 0, 1) * (control.high - control.low)
-        shown = np.log(hertz / control.low) / np.log(control.high / control.low)
-    graph = draw(shown, grid.graph, ascii_only=grid.ascii_only)
+    fine = control is None or control.shape == "curve"
+    plain = grid.ascii_only
+    graph = text.curve(_heights(lane), grid.graph, grid.tall, fine=fine, ascii_only=plain)
     at = min(int(playhead * grid.graph), grid.graph - 1)
     value = _value(lane)
     announced = f" {grid.glyph('→', '->')} {lane.next}" if lane.next else ""
-    return [
-        ("class:name", text.fit(lane.control, grid.name + 1)),
-        ("class:lane.next", graph[:at]),
-        ("class:lane.head", graph[at]),
-        ("class:lane", graph[at + 1 :]),
-        ("class:deck", f" {text.fit(value, 5 if not announced else len(value))}"),
-        ("class:next", text.fit(announced, grid.value - 1 - (5 if not announced else len(value)))),
-    ]
+    room = text.cells(value) if announced else 5
+    rows: list[Row] = []
+    for i, line in enumerate(graph):
+        first = i == 0
+        row: Row = [
+            ("class:name", text.fit(lane.control if first else "", grid.name + 1)),
+            ("class:lane.next", line[:at]),
+            ("class:lane.head", line[at]),
+            ("class:lane", line[at + 1 :]),
+            ("class:deck", f" {text.fit(value if first else '', room)}"),
+            ("class:next", text.fit(announced if first else "", grid.value - 1 - room)),
+        ]
+        rows.append(row)
+    return rows
+
+
+def _heights(lane: LaneView) -> np.ndarray:
+    """A lane's samples as heights of its picture, 0..1."""
+    control = find(lane.control)
+    x = np.asarray(lane.samples, dtype=np.float64)
+    if control is None or control.unit != "Hz":
+        return x
+    # Pitch is heard in octaves: drawn in Hz, a filter would lie flat at the bottom.
+    hertz = control.low + np.clip(x, 0, 1) * (control.high - control.low)
+    heights: np.ndarray = np.log(hertz / control.low) / np.log(control.high / control.low)
+    return heights
 
 
 def _words(grid: Grid, lane: LaneView) -> Row:
@@ -266,17 +291,18 @@ def _foot(grid: Grid, status: Status) -> Row:
         name = text.fit(status.recording, min(text.cells(status.recording), 12))
         left.append(("class:recording", f"{grid.glyph('●', '*')} {name} "))
     right: Row = []
+    grade, word = status.grade, _grade(status)
     facts = [
-        status.engine,
+        status.engine.split(" ")[0],
         f"tick {status.tick_ms:.0f} ms",
         f"lead {status.lead_ms:.0f} ms",
         f"dry {status.dry}",
     ]
-    room = grid.width - 4 - sum(text.cells(t) for _, t in left) - len(status.grade) - 1
+    room = grid.width - 4 - sum(text.cells(t) for _, t in left) - len(word) - 1
     while facts and len(" · ".join(facts)) + 3 > room:
         facts.pop(0)
     right.append(("class:quiet", f" {' · '.join(facts)} · " if facts else " "))
-    right.append((f"class:grade.{status.grade}", status.grade))
+    right.append((f"class:grade.{grade}", word))
     right.append(("", " "))
     used = sum(text.cells(t) for _, t in (*left, *right))
     return [
@@ -287,6 +313,13 @@ def _foot(grid: Grid, status: Status) -> Row:
         *right,
         ("class:frame", grid.glyph("╯", "+")),
     ]
+
+
+def _grade(status: Status) -> str:
+    """The grade; while the engine is not there yet, or not there again, that."""
+    if status.telemetry.alive:
+        return status.grade
+    return "restarting" if status.telemetry.ticks else "starting"
 
 
 def _levels(grid: Grid, status: Status) -> Row:
