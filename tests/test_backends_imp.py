@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from demon_live.backends import Engine, measure, open_engine
+from demon_live.backends import imp as imp_backend
 from demon_live.core import Floats, Request
 from demon_live.engine import Ring
 from demon_live.errors import EngineError, ScoreError
@@ -187,6 +188,29 @@ def test_words_hint_and_mix_reach_the_model(onnx: Engine) -> None:
     assert torch.equal(heard(words, prompt_mix=1.0), heard(asked(onnx, "ambient, soft pad")))
     for other in (heard(words, hint=1.0), heard(words, prompt_mix=0.5), heard(words.silent())):
         assert not torch.equal(plain, other)
+
+
+def test_a_hint_shows_the_source_with_its_strength(onnx: Engine) -> None:
+    seen: list[Floats] = []
+
+    class Spy:
+        def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> None:
+            seen.append(hint)
+
+    source = noise(FRAMES, 64)
+    lane = np.zeros(FRAMES, np.float32)
+    lane[10:20] = 0.5
+    stacker = imp_backend._Stacker(Spy(), 64)  # type: ignore[arg-type]
+    row = Row(Request(FRAMES, 64, source=source), asked(onnx), {"hint": lane})
+    stacker.of([row], FRAMES)
+    np.testing.assert_array_equal(seen[0][0, 10:20, :64], source[10:20])
+    np.testing.assert_array_equal(seen[0][0, :, 64], lane)
+    assert not seen[0][0, :10].any()
+    # The same rows again are not stacked again; another curve is.
+    stacker.of([Row(row.request, row.condition, {"hint": lane})], FRAMES)
+    assert len(seen) == 1
+    stacker.of([Row(row.request, row.condition, {"hint": lane.copy()})], FRAMES)
+    assert len(seen) == 2
 
 
 def test_a_row_without_condition_keeps_the_place_in_time(onnx: Engine) -> None:
