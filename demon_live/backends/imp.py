@@ -153,7 +153,7 @@ class _Stacker:
         for i, row in enumerate(rows):
             lane, source = _lane(row.shared.get("hint"), frames), row.request.source
             if lane is not None and source is not None:
-                # As in training: the source as it is wherever it is shown, and how strongly beside it.
+                # As in training: the source as it is wherever it is shown, its strength beside it.
                 hint[i, :, :-1] = source * (lane > 0)[:, None]
                 hint[i, :, -1] = lane
             # A row without words still sounds at a place in time: that of its own request.
