@@ -272,7 +272,7 @@ class Live:
                 self.session.tell("the set is over; what plays goes on")
             try:
                 if event.kind == "apply":
-                    outcome = self.session.apply(event.text, event.name, event.origin or "repl")
+                    outcome = self.session.apply(event.text, event.name, "replay")
                     for line in outcome.messages:
                         self.session.tell(line)
                 elif event.kind == "remove":

@@ -170,9 +170,7 @@ def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], 
             event = events.pop(0)
             if event.kind == "apply":
                 try:
-                    offline.session.apply(
-                        event.text, event.name, event.origin or "repl", now=event.sample
-                    )
+                    offline.session.apply(event.text, event.name, "replay", now=event.sample)
                 except DemonError as error:
                     raise FileError(
                         f"the set cannot be replayed at sample {event.sample}: {error}",

@@ -96,6 +96,7 @@ class Session:
         self._errors: dict[str, DemonError] = {}
         self._saved_at: dict[str, str] = {}
         self._recording: str | None = None
+        self._replaying = False
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
 
     # ------------------------------------------------------------------ the door
@@ -111,6 +112,7 @@ class Session:
         """
         with self._lock:
             at = self.rig.clock.now() if now is None else now
+            self._replaying = origin == "replay"
             try:
                 outcome = self._apply(text, name, origin, at)
             except DemonError as error:
@@ -118,6 +120,8 @@ class Session:
                 if origin == "file":
                     self._errors[name] = error
                 raise
+            finally:
+                self._replaying = False
             self._errors.pop(name, None)
             self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
             return outcome
@@ -130,7 +134,9 @@ class Session:
         change = self._change(name, now)
         change.build(statements)
         files = {**state.files, name: program} if whole else state.files
-        words = [w for w in change.words if w.name in _WORDS]
+        words = [w for w in change.words if not (self._replaying and w.name in _NOT_REPLAYED)]
+        for word in words:
+            self._check_word(word, change.state)
         self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
         self._commit(change, replace(change.state, files=files))
         if not whole and program.lets:
@@ -213,6 +219,46 @@ class Session:
     def _word(self, word: Word, now: int) -> list[str]:
         return _WORDS[word.name](self, word, now)
 
+    def _check_word(self, word: Word, state: State) -> None:
+        """Everything that can be wrong with a word, before anything is changed."""
+        if word.name in ("mute", "unmute", "solo"):
+            unknown = sorted({str(a) for a in word.args} - state.decks.keys())
+            if unknown:
+                raise ScoreError(
+                    f"there is no deck {unknown[0]!r}",
+                    span=word.span,
+                    hint="decks that play: " + ", ".join(sorted(state.decks)),
+                )
+        elif word.name == "record":
+            self._check_record(word)
+        elif word.name == "save" and self._save_path(word).exists():
+            raise ScoreError(
+                f"{self._save_path(word)} exists already",
+                span=word.span,
+                hint="choose another name",
+            )
+        elif word.name == "load" and not word.args:
+            raise ScoreError("load what?", span=word.span, hint="load 'patterns/00_hello.demon'")
+
+    def _check_record(self, word: Word) -> None:
+        name = str(word.args[0]) if word.args else "x"
+        if self._recording:
+            raise ScoreError(
+                f"{self._recording} is being recorded already", span=word.span, hint="first: stop"
+            )
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise ScoreError(
+                f"{name!r} cannot be the name of a set",
+                span=word.span,
+                hint="letters, digits, - and _",
+            )
+        if word.args and (self.sets / f"{name}{SUFFIX}").exists():
+            raise ScoreError(
+                f"there is a set {name} already",
+                span=word.span,
+                hint="choose another name: sets are never overwritten",
+            )
+
     def _hush(self, word: Word, now: int) -> list[str]:
         self.rig.hush()
         self._state = replace(self._state, hushed=True)
@@ -231,13 +277,6 @@ class Session:
     def _strip(self, word: Word, now: int) -> list[str]:
         state = self._state
         decks = frozenset(str(a) for a in word.args) or frozenset(state.decks)
-        unknown = sorted(decks - state.decks.keys())
-        if unknown:
-            raise ScoreError(
-                f"there is no deck {unknown[0]!r}",
-                span=word.span,
-                hint="decks that play: " + ", ".join(sorted(state.decks)),
-            )
         muted, soloed = state.muted, state.soloed
         if word.name == "mute":
             muted |= decks
@@ -267,17 +306,7 @@ class Session:
         return change.messages or [f"{word.name}: nothing changes"]
 
     def _record(self, word: Word, now: int) -> list[str]:
-        if self._recording:
-            raise ScoreError(
-                f"{self._recording} is being recorded already", span=word.span, hint="first: stop"
-            )
         name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise ScoreError(
-                f"{name!r} cannot be the name of a set",
-                span=word.span,
-                hint="letters, digits, - and _",
-            )
         path = self.sets / f"{name}{SUFFIX}"
         self.journal.open(path)
         self.rig.record(str(self.sets / f"{name}.flac"))
@@ -292,17 +321,17 @@ class Session:
         self.rig.stop_record()
         return [f"recorded · demon replay {name}"]
 
-    def _save(self, word: Word, now: int) -> list[str]:
+    @staticmethod
+    def _save_path(word: Word) -> Path:
         name = str(word.args[0]) if word.args else "saved"
-        path = Path(name if name.endswith(".demon") else f"{name}.demon")
-        if path.exists():
-            raise FileError(f"{path} exists already", hint="choose another name")
+        return Path(name if name.endswith(".demon") else f"{name}.demon")
+
+    def _save(self, word: Word, now: int) -> list[str]:
+        path = self._save_path(word)
         path.write_text(self.score(), encoding="utf-8")
         return [f"saved · {path}"]
 
     def _load(self, word: Word, now: int) -> list[str]:
-        if not word.args:
-            raise ScoreError("load what?", span=word.span, hint="load 'patterns/00_hello.demon'")
         outcome = self.load(Path(str(word.args[0])))
         return [*outcome.messages, *outcome.warnings]
 
@@ -400,6 +429,10 @@ class Session:
                 self.rig.stop_record()
                 self._recording = None
 
+
+#: Words that concern files of this very session: a replay goes on without them. What `load` loaded
+#: has its own line in the journal.
+_NOT_REPLAYED = frozenset({"record", "stop", "save", "load"})
 
 _WORDS: dict[str, Callable[[Session, Word, int], list[str]]] = {
     "hush": Session._hush,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -94,6 +94,7 @@ class Watcher(FileSystemEventHandler):
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._closing = False
+        self._looked = threading.Condition()
         self._observer = Observer()
         for folder in sorted({f.resolve() for f in folders}):
             self._observer.schedule(self, str(folder), recursive=False)
@@ -124,6 +125,13 @@ class Watcher(FileSystemEventHandler):
                 touched, self._touched = self._touched, set()
             for path in sorted(touched):
                 self._look(path)
+            with self._looked:
+                self._looked.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until reloads have made something true; False if they did not in time."""
+        with self._looked:
+            return self._looked.wait_for(condition, seconds)
 
     def _look(self, path: Path) -> None:
         try:

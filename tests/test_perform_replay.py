@@ -1,0 +1,114 @@
+"""Sets: a replay is the performance, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demon_live.errors import DemonError
+from demon_live.perform.journal import SUFFIX
+from demon_live.perform.render import Offline, render
+from tests.mock_engine import MockEngine, by_prompt, offline, write_tone
+
+TAKE = (
+    (0, "tempo 120\nloop 2\nsource \"low.wav\"\nprompt = 'a'\nblend = saw.range(.3, 1)"),
+    (9, 'prompt = "<b c>"'),
+    (14, "denoise = .4 !"),
+    (20, 'gain = "1 .5"'),
+    (30, "tempo 133.7"),
+    (44, "blend = perlin.slow(2) over 2"),
+    (60, "hush"),
+    (66, "seed = irand(8)"),
+    (75, "deck b\nloop 3\nprompt = 'd'\npan = sine2"),
+)
+
+
+def performed(folder: Path) -> tuple[np.ndarray, Path]:
+    """A take under the virtual clock, recorded while it is played."""
+    instrument = offline(MockEngine(by_prompt), folder)
+    pieces = []
+    for turn in range(110):
+        for when, text in TAKE:
+            if when == turn:
+                instrument.session.apply(text)
+        if turn == 12:
+            instrument.session.apply("record friday")
+        pieces.append(instrument.turn())
+    instrument.session.apply("stop")
+    return np.concatenate(pieces), folder / f"friday{SUFFIX}"
+
+
+def test_a_replay_equals_the_take_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    take, path = performed(tmp_path)
+    assert np.abs(take).max() > 0.2
+    again = render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    # The end mark stands at what the mixer has decided, a limiter's look-ahead past what was heard.
+    assert 0 <= len(again) - len(take) < 480
+    assert np.array_equal(again[: len(take)], take)
+
+
+def test_two_renders_of_a_set_are_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    _, path = performed(tmp_path)
+    for name in ("one.wav", "two.wav"):
+        render(path, tmp_path / name, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+    assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()
+
+
+def test_another_seed_is_another_render(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 120\nloop 1\nprompt = 'a'\nseed = 1")
+    engines = [MockEngine(lambda r: r.seed * 0.1) for _ in range(2)]
+    one, two = (
+        render(score, cycles=1, seed=seed, engine=engine).audio  # type: ignore[arg-type]
+        for seed, engine in enumerate(engines)
+    )
+    assert float(np.median(one)) == pytest.approx(0.1)
+    assert float(np.median(two)) == pytest.approx(0.2)
+
+
+def test_stems_add_up_to_the_sum(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 120\ndeck a\nloop 1\nprompt = 'a'\ndeck b\nloop 1\nprompt = 'b'")
+    out = tmp_path / "x.wav"
+    done = render(score, out, cycles=2, stems=True, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+    assert sorted(done.stems) == ["a", "b"]
+    assert (tmp_path / "x-a.wav").exists()
+    total = done.stems["a"] + done.stems["b"]
+    assert np.allclose(total[48_000:], done.audio[48_000:], atol=1e-6)
+
+
+def test_a_set_whose_files_are_gone_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    _, path = performed(tmp_path)
+    (tmp_path / "low.wav").unlink()
+    with pytest.raises(DemonError, match=r"low\.wav"):
+        render(path, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+
+
+def test_a_render_of_a_score_is_as_long_as_it_was_asked_to_be(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 133.7\nloop 1\nprompt = 'a'")
+    audio = render(score, cycles=3, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    assert len(audio) == round(3 * 240 / 133.7 * 48_000)
+
+
+def test_an_engine_that_gives_nothing_is_an_error_not_silence(tmp_path: Path) -> None:
+    engine = MockEngine(by_prompt)
+    engine.fail = True
+    instrument: Offline = offline(engine, tmp_path)
+    instrument.session.apply("prompt = 'a'")
+    with pytest.raises(DemonError, match="on fire"):
+        instrument.turn()
