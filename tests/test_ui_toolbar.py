@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from demon_live.core import SlotStatus
 from demon_live.errors import ScoreError, Span
-from demon_live.perform.view import DeckView, LaneView, Status
+from demon_live.perform.view import DeckView, EngineStatus, LaneView, Status
 from demon_live.ui import text
 from demon_live.ui.toolbar import Row, panel
 
@@ -119,6 +119,11 @@ def test_nothing_plays_yet() -> None:
     assert "nothing plays yet" in lines(panel(status(), 80, 12))[0]
 
 
+def test_an_engine_that_is_not_there_is_called_so() -> None:
+    gone = EngineStatus(alive=False)
+    assert " starting " in lines(panel(status(deck(), telemetry=gone, grade="late"), 80, 9))[-1]
+
+
 def test_without_utf8_the_panel_is_ascii() -> None:
     drawn = "".join(lines(panel(status(deck("main", *LANES)), 80, 12, ascii_only=True)))
     assert drawn.replace("·", "").isascii()
@@ -142,8 +147,19 @@ def test_numbers_are_written_as_in_a_score(value: float, shown: str) -> None:
 
 
 def test_steps_stay_steps() -> None:
-    assert text.blocks([0, 1], 4) == "▁▁██"
-    assert text.braille([0, 1], 2) == "⣀⣿"
+    assert text.curve([0, 1], 4, fine=False) == ["▁▁██"]
+    assert text.curve([0, 1], 2) == ["⣀⣿"]
+
+
+def test_tall_curves_fill_from_the_bottom() -> None:
+    assert text.curve([0, 0.5, 1], 3, 2, fine=False) == [" ▁█", "▁██"]
+    assert text.curve([1, 0], 1, 2) == ["⡇", "⣇"]
+
+
+def test_curves_grow_where_there_is_room() -> None:
+    few = lines(panel(status(deck("main", *LANES)), 80, 7))
+    many = lines(panel(status(deck("main", *LANES)), 80, 30))
+    assert len(few) < len(many) <= 30
 
 
 def test_meter_is_empty_at_silence_and_full_at_full_scale() -> None:
