@@ -71,6 +71,8 @@ deck drums {
   gain = "1(3,8) .5"
 }
 """
+#: Seconds that one figure is measured for.
+TRIAL_S = 0.5
 MINI = "bd*4, [~ sd]*2, hh*8?0.3, <cp [cp cp]>(3,8,<0 2>)"
 _LANES = (
     "sine.slow(4).range(.2, .9)",
@@ -84,11 +86,11 @@ _LANES = (
 )
 
 
-def _best(work: Callable[[], object], seconds: float = 0.5) -> tuple[float, float]:
-    """(median, best) time of `work` in ms, called for about `seconds`, after one warm call."""
+def _best(work: Callable[[], object]) -> tuple[float, float]:
+    """(median, best) time of `work` in ms, called for TRIAL_S, after one warm call."""
     work()
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + TRIAL_S
     while time.perf_counter() < end or len(times) < 5:
         begin = time.perf_counter()
         work()
