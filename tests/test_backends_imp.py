@@ -280,6 +280,29 @@ def test_a_step_down_is_said(copy: Path, how: str) -> None:
     assert caught.value.hint
 
 
+def test_a_manifest_may_list_what_imp_cannot_do(copy: Path) -> None:
+    text = copy.read_text()
+    copy.write_text(text.replace('["onnx", "eager"]', '["tensorrt", "eager"]'))
+    engine = open_engine(copy, device="cpu", threads=1, random_weights=True)
+    assert engine.notes == [
+        "imp runs without backend tensorrt: imp has no backend tensorrt on device cpu"
+    ]
+    copy.write_text(text.replace('["onnx", "eager"]', "[]"))
+    with pytest.raises(EngineError, match="lists no backend"):
+        open_engine(copy)
+
+
+def test_a_gpu_is_mentioned_and_used_only_when_asked_for(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    engine = open_engine(copy, backend="onnx", random_weights=True)
+    assert engine.device.type == "cpu"
+    assert "--device cuda" in engine.notes[0]
+    with pytest.raises(EngineError, match="no backend onnx on device cuda"):
+        open_engine(copy, backend="onnx", device="cuda", random_weights=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"rubbish" * 100])
 @pytest.mark.parametrize("backend", ["onnx", "eager", "auto"])
 def test_damaged_weights_are_an_engine_error(copy: Path, content: bytes, backend: str) -> None:

@@ -271,7 +271,7 @@ class ImpEngine:
 # ------------------------------------------------------------------------------------------ opening
 
 
-def _device(wanted: str) -> torch.device:
+def _device(wanted: str, notes: list[str]) -> torch.device:
     if wanted not in ("auto", "cpu", "cuda"):
         raise EngineError(f"there is no device {wanted!r}", hint="auto, cpu or cuda")
     cuda = torch.cuda.is_available()
@@ -279,31 +279,35 @@ def _device(wanted: str) -> torch.device:
         raise EngineError(
             "torch finds no CUDA device here", hint="without one use: --device cpu, or auto"
         )
-    return torch.device("cuda" if cuda and wanted != "cpu" else "cpu")
+    if wanted == "auto" and cuda:
+        # On a GPU the bits of a row depend on its neighbours, so a set would not replay exactly.
+        notes.append("imp plays on the CPU, where a set replays exactly; --device cuda is faster")
+    return torch.device("cuda" if wanted == "cuda" else "cpu")
 
 
 def _kernels(backend: str, weights: Weights, device: torch.device, threads: int) -> Kernels:
-    if backend == "onnx":
+    if backend == "onnx" and device.type == "cpu":
         from demon_live.backends.onnx import OnnxKernels
 
         return OnnxKernels(weights, threads)
-    from demon_live.backends.eager import EagerKernels
+    if backend == "eager":
+        from demon_live.backends.eager import EagerKernels
 
-    return EagerKernels(weights, device, threads)
+        return EagerKernels(weights, device, threads)
+    raise EngineError(
+        f"imp has no backend {backend} on device {device.type}",
+        hint="it has: onnx on the cpu, eager on cpu and cuda",
+    )
 
 
 def open_imp(
     manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
 ) -> Engine:
     """See `backends.open_engine`."""
-    target = _device(device)
-    weights = Weights(manifest, random_weights)
-    if target.type == "cuda" and backend == "onnx":
-        raise EngineError("backend onnx runs on the CPU", hint="--backend eager, or --device cpu")
-    wanted = [backend] if backend != "auto" else list(manifest.backends)
-    if target.type == "cuda":
-        wanted = ["eager"]
     notes: list[str] = []
+    target = _device(device, notes)
+    weights = Weights(manifest, random_weights)
+    wanted = list(manifest.backends) if backend == "auto" else [backend]
     for choice in wanted:
         try:
             engine = ImpEngine(manifest, weights, _kernels(choice, weights, target, threads))
