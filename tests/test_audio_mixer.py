@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,10 +18,24 @@ from demon_live.core import Floats, MixPoints, Stage
 SECOND = 48000
 
 
-def stage(deck: str = "main", begin: int = 0, lap: Fraction | int = 2 * SECOND, epoch: int = 1,
-          origin: int | None = None) -> Stage:
-    return Stage(epoch, deck, begin, begin if origin is None else origin, Fraction(lap), 1,
-                 Fraction(120), 4, 50)
+def stage(
+    deck: str = "main",
+    begin: int = 0,
+    lap: Fraction | int = 2 * SECOND,
+    epoch: int = 1,
+    origin: int | None = None,
+) -> Stage:
+    return Stage(
+        epoch,
+        deck,
+        begin,
+        begin if origin is None else origin,
+        Fraction(lap),
+        1,
+        Fraction(120),
+        4,
+        50,
+    )
 
 
 def noise(n: int, seed: int = 0, level: float = 0.1) -> Floats:
@@ -37,8 +52,9 @@ def constant(n: int, value: float = 0.25) -> Floats:
 
 
 def points(*pairs: tuple[int, float]) -> MixPoints:
-    return MixPoints(np.array([p[0] for p in pairs], np.int64),
-                     np.array([p[1] for p in pairs], np.float32))
+    return MixPoints(
+        np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.float32)
+    )
 
 
 def playing(audio: Floats, deck: str = "main", **kwargs: object) -> Mixer:
@@ -67,8 +83,15 @@ def test_same_samples_however_the_calls_are_cut() -> None:
     def run(cuts: list[int]) -> Floats:
         mixer = playing(noise(30011, level=0.6))
         mixer.add_stage(stage("b", 7001, 9973), noise(9973, 1))
-        mixer.set_mix("main", {"lpf": points((0, 200), (40000, 15000)), "pan": points((9000, -1), (9500, 1)),
-                               "hpf": points((0, 20), (20000, 900), (30000, 20)), "gain": points((5, 2))})
+        mixer.set_mix(
+            "main",
+            {
+                "lpf": points((0, 200), (40000, 15000)),
+                "pan": points((9000, -1), (9500, 1)),
+                "hpf": points((0, 20), (20000, 900), (30000, 20)),
+                "gain": points((5, 2)),
+            },
+        )
         mixer.mute("b", at=12345)
         mixer.hush(at=60001)
         return np.concatenate([mixer.render(n) for n in cuts])
@@ -80,7 +103,9 @@ def test_same_samples_however_the_calls_are_cut() -> None:
 
 
 def test_laps_of_an_odd_tempo_stay_on_the_beat_for_hours() -> None:
-    lap = Fraction(3 * 4 * 60 * SECOND * 10, 1337)  # 3 bars at 133.7 bpm: no whole number of samples
+    lap = Fraction(
+        3 * 4 * 60 * SECOND * 10, 1337
+    )  # 3 bars at 133.7 bpm: no whole number of samples
     hours = stage(lap=lap)
     assert hours.samples == -(-lap.numerator // lap.denominator)
     begin = hours.lap_start(5000)  # more than seven hours in
@@ -93,7 +118,10 @@ def test_laps_of_an_odd_tempo_stay_on_the_beat_for_hours() -> None:
     out = mixer.render(2 * hours.samples // BLOCK + 3)
     starts = [hours.lap_start(5000 + k) - begin + BLOCK for k in range(3)]
     assert np.flatnonzero(out[:, 0]).tolist() == starts
-    assert {b - a for a, b in zip(starts, starts[1:], strict=False)} <= {hours.samples, hours.samples - 1}
+    assert {b - a for a, b in pairwise(starts)} <= {
+        hours.samples,
+        hours.samples - 1,
+    }
 
 
 def test_a_lap_shorter_than_a_block() -> None:
@@ -108,7 +136,7 @@ def test_the_engine_writes_while_the_mixer_reads() -> None:
     mixer.render(10)
     loop[mixer.decided :] = 0.2
     later = mixer.render(10)
-    assert (later[: LOOK] == np.float32(0.1)).all()
+    assert (later[:LOOK] == np.float32(0.1)).all()
     assert (later[LOOK:] == np.float32(0.2)).all()
 
 
@@ -132,8 +160,10 @@ def test_different_sounds_change_over_at_equal_power_centred_on_the_switch() -> 
     assert np.array_equal(out[:first], old[:first])
     assert np.array_equal(out[last:], new[FADE // 2 : SECOND - at])
     u = (np.arange(FADE) + 0.5) * (np.pi / 2 / FADE)
-    wanted = (old[first:last] * np.cos(u)[:, None] + new[np.arange(-240, 240)] * np.sin(u)[:, None])
-    assert np.abs(out[first:last] - wanted).max() < 0.02  # the two noises are alike by chance, a little
+    wanted = old[first:last] * np.cos(u)[:, None] + new[np.arange(-240, 240)] * np.sin(u)[:, None]
+    assert (
+        np.abs(out[first:last] - wanted).max() < 0.02
+    )  # the two noises are alike by chance, a little
     power = np.square(out).mean(axis=1)
     assert 0.8 < power[first:last].mean() / power.mean() < 1.2
 
@@ -153,7 +183,7 @@ def test_a_late_stage_comes_in_at_once_and_a_newer_one_supersedes() -> None:
     mixer.add_stage(stage(begin=0, lap=SECOND, epoch=3), constant(SECOND, 0.2))
     out = mixer.render(400)
     assert np.abs(out[LOOK + FADE :] - 0.2).max() < 1e-7
-    assert np.abs(out[: LOOK] - 0.1).max() < 1e-7
+    assert np.abs(out[:LOOK] - 0.1).max() < 1e-7
 
 
 def test_a_new_deck_fades_in_and_a_removed_one_fades_out() -> None:
@@ -221,7 +251,9 @@ def test_lines_are_followed() -> None:
 
 def test_bad_automation_is_bounded_and_unknown_is_refused() -> None:
     mixer = playing(constant(SECOND))
-    mixer.set_mix("main", {"gain": points((0, 50.0)), "pan": points((0, np.nan)), "lpf": points((0, -5))})
+    mixer.set_mix(
+        "main", {"gain": points((0, 50.0)), "pan": points((0, np.nan)), "lpf": points((0, -5))}
+    )
     assert np.abs(mixer.render(10)).max() <= 2 * 0.25 * 1.1
     with pytest.raises(ValueError, match="denoise"):
         mixer.set_mix("main", {"denoise": points((0, 1.0))})
@@ -238,8 +270,17 @@ def test_slewed_is_exact_where_nothing_moves() -> None:
     assert control.curve(1440, 480) == 333.0
 
 
-@pytest.mark.parametrize(("kind", "hz"), [("low", 20.0), ("low", 700.0), ("low", 19000.0),
-                                          ("high", 21.0), ("high", 700.0), ("high", 20000.0)])
+@pytest.mark.parametrize(
+    ("kind", "hz"),
+    [
+        ("low", 20.0),
+        ("low", 700.0),
+        ("low", 19000.0),
+        ("high", 21.0),
+        ("high", 700.0),
+        ("high", 20000.0),
+    ],
+)
 def test_filters_are_butterworth(kind: str, hz: float) -> None:
     x = noise(9600).astype(np.float64)
     mine = Filter("low" if kind == "low" else "high", -1.0)
@@ -252,7 +293,9 @@ def test_filters_are_butterworth(kind: str, hz: float) -> None:
 def test_filter_sweeps_neither_click_nor_blow_up() -> None:
     mixer = playing(tone(SECOND, 100))
     jumps = [(k * 1200, 200.0 if k % 2 else 15000.0) for k in range(80)]
-    mixer.set_mix("main", {"lpf": points(*jumps), "hpf": points(*[(s + 600, v / 40) for s, v in jumps])})
+    mixer.set_mix(
+        "main", {"lpf": points(*jumps), "hpf": points(*[(s + 600, v / 40) for s, v in jumps])}
+    )
     out = mixer.render(190)
     assert np.abs(out).max() < 0.45
     assert np.abs(np.diff(out, n=2, axis=0)).max() < 0.003  # the tone's own curvature is 5e-5

@@ -202,80 +202,97 @@ def fit_loop(
     audio: float32 [n, 2] at 48 kHz. beats: of a cycle. name: the file's, which may state its tempo.
     The text reads like `techno_128.flac: 4 bars at 128 bpm, stretched to 120`.
     """
-    bpm = float(bpm)
-    total = cycles * beats
+    bpm, total = float(bpm), cycles * beats
+    title = f"{Path(name).name}: " if name else ""
+    if len(audio) < lap_samples / total / 4:
+        # Too short to be a rhythm of its own; stretching would smear it.
+        hit = np.zeros((round(lap_samples / total) + 1 + 2 * SEAM, 2), np.float32)
+        hit[SEAM : SEAM + len(audio)] = audio
+        text = f"{title}one hit of {len(audio) / _RATE:.2f} s on each beat"
+        return _lay(hit, _edges(1, total, lap_samples), lap_samples), text
     have, tempo = beats_in(len(audio), beats, bpm, name)
     used = min(have, total)
-    end = min(len(audio), round(used * 60.0 * _RATE / tempo))
-    edges = [round(k * used * lap_samples / total) for k in range(-(-total // used) + 1)]
+    if total % used and used > beats:
+        used -= used % beats  # whole bars, or repetitions would leave the metre
+    edges = _edges(used, total, lap_samples)
     unit = max(b - a for a, b in pairwise(edges))
+    end = min(len(audio), round(used * 60.0 * _RATE / tempo))
     if abs(tempo / bpm - 1.0) > 0.001:
-        piece = _stretch(audio, end, unit)
-        change = f", stretched to {bpm:g}"
+        piece, change = _stretch(_closed(audio[:end]), unit), f", stretched to {bpm:g}"
     else:
-        piece = _around(audio, end, SEAM, unit + SEAM)
-        change = ""
-    loop = _lay(piece, edges, lap_samples)
-    what = (
-        f"{have // beats} bar{'s' * (have != beats)}"
-        if have % beats == 0
-        else f"{have} beat{'s' * (have != 1)}"
+        piece, change = _around(_closed(audio[:end]), SEAM, unit + SEAM), ""
+    text = f"{title}{_length(have, beats)} at {round(tempo, 2):g} bpm{change}"
+    if used < have:
+        text += f", the first {_length(used, beats)}"
+    if used < total:
+        text += f", {total / used:g} times"
+    return _lay(piece, edges, lap_samples), text
+
+
+def _edges(used: int, total: int, samples: int) -> list[int]:
+    """Where the repetitions of `used` beats begin in a loop of `total`, and where the last ends."""
+    return [round(k * used * samples / total) for k in range(-(-total // used) + 1)]
+
+
+def _length(n: int, beats: int) -> str:
+    """`n` beats in words."""
+    count, word = (n // beats, "bar") if n % beats == 0 else (n, "beat")
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def _closed(audio: Floats) -> Floats:
+    """The same sound as a circle: where it would click, its last 10 ms bend to its first sample.
+
+    The beginning, a beat in most cases, stays as it is; sound that closes by itself, entirely so.
+    """
+    jump = audio[0] - audio[-1]
+    own = max(
+        float(np.abs(np.diff(part, axis=0)).max(initial=0.0)) for part in (audio[:64], audio[-64:])
     )
-    rest = (
-        ""
-        if have == total
-        else f", the first {used} beats"
-        if have > total
-        else f", {total / have:g} times"
-    )
-    return (
-        loop,
-        f"{Path(name).name + ': ' if name else ''}{what} at {round(tempo, 2):g} bpm{change}{rest}",
-    )
+    if np.abs(jump).max() <= 4.0 * own:
+        return audio
+    m = min(SEAM, len(audio))
+    up = ((np.arange(m) + 0.5) / m).astype(np.float32)[:, None]
+    closed = audio.copy()
+    closed[-m:] += up * up * jump
+    return closed
 
 
-def _around(audio: Floats, end: int, before: int, after: int) -> Floats:
-    """audio[-before : after], where what is not there is audio[:end] repeated: float32 [before +
-    after, 2]."""
-    positions = np.arange(-before, after)
-    # Behind `end` the recording itself goes on, if it does: its own tail is the best seam.
-    inside = (positions >= 0) & (positions < len(audio))
-    return audio[np.where(inside, positions, positions % end)]
+def _around(audio: Floats, before: int, after: int) -> Floats:
+    """audio[-before : after] of a sound that goes round: float32 [before + after, 2]."""
+    return audio[np.arange(-before, after) % len(audio)]
 
 
-def _stretch(audio: Floats, end: int, unit: int) -> Floats:
-    """audio[:end] as `unit` samples, pitch kept, with SEAM samples before and behind it."""
+def _stretch(audio: Floats, unit: int) -> Floats:
+    """A circular sound as `unit` samples, pitch kept, with SEAM samples before and behind it."""
     from python_stretch import Signalsmith
 
-    factor = end / unit
+    factor = len(audio) / unit
     pad = round((SEAM + 2 * 5760) * max(1.0, factor))  # two of the stretcher's windows to settle
-    stretcher: Any = Signalsmith.Stretch(
-        1
-    )  # its phases are random: a seed, so that a set renders the same
+    # Its phases are random: with a seed, so that a set renders the same.
+    stretcher: Any = Signalsmith.Stretch(1)
     stretcher.preset(2, float(_RATE))
     stretcher.setTimeFactor(factor)
-    source = _around(audio, end, pad, end + pad)
+    source = _around(audio, pad, len(audio) + pad)
     out = np.asarray(stretcher.process(np.ascontiguousarray(source.T)), np.float32).T
     start = round(pad / factor) - SEAM
     return np.ascontiguousarray(out[start : start + unit + 2 * SEAM])
 
 
 def _lay(piece: Floats, edges: list[int], samples: int) -> Floats:
-    """Lays float32 [SEAM + unit + SEAM, 2] from each edge to the next, cross-faded just before
-    each.
+    """Lays float32 [SEAM + unit + SEAM, 2] from each edge to the next.
 
     Before an edge the lap that ends goes over into what precedes the piece's beginning, so that the
-    beat on the edge itself is untouched; sound that is the same on both sides stays as it is.
+    beat on the edge itself is untouched; sound that is the same on both sides passes bit for bit.
     """
     loop = np.zeros((samples, 2), np.float32)
     for a, b in pairwise(edges):
-        stop = min(b, samples)
-        n = stop - a
+        n = min(b, samples) - a
         part = piece[SEAM : SEAM + n].copy()
         m = min(SEAM, n)
         up = ((np.arange(m) + 0.5) / m).astype(np.float32)[:, None]
         part[n - m :] += up * (piece[SEAM - m : SEAM] - part[n - m :])
-        loop[a:stop] = part
+        loop[a : a + n] = part
     return loop
 
 

@@ -301,6 +301,9 @@ class Speaker:
             assert child is not None
             assert child.stdin is not None
             # A child that just died is told everything again when it is restarted.
+            if told is not None and told is not child and told.stdin is not None:
+                with contextlib.suppress(OSError):
+                    told.stdin.close()
             with contextlib.suppress(OSError, ValueError):
                 if child is not told:
                     told = child

@@ -1,0 +1,270 @@
+"""Sound files: every refusal has a remedy; loops are in tempo, circular and reproducible."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from demon_live.audio.files import beats_in, fit_loop, load_source, tempo_in_name, write_audio
+from demon_live.core import Floats
+from demon_live.errors import FileError
+
+SECOND = 48000
+
+
+def clicks(bpm: float, beats: int, tail: int = 0) -> Floats:
+    """A click on each beat, the first of each four louder."""
+    n = round(beats * 60 * SECOND / bpm) + tail
+    audio = np.zeros((n, 2), np.float32)
+    for k in range(beats):
+        at = round(k * 60 * SECOND / bpm)
+        burst = np.exp(-np.arange(400) / 60.0) * np.sin(np.arange(400) * 0.4)
+        audio[at : at + 400] += (burst * (0.9 if k % 4 == 0 else 0.5))[: n - at, None].astype(
+            np.float32
+        )
+    return audio
+
+
+def onsets(audio: Floats) -> list[int]:
+    loud = np.abs(audio[:, 0])
+    found, last = [], -9999
+    for at in np.flatnonzero(loud > 0.2):
+        if at - last > 4800:
+            found.append(int(at))
+        last = int(at)
+    return found
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def refused(path: Path | str) -> FileError:
+    with pytest.raises(FileError) as caught:
+        load_source(path)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_missing_names_what_is_near(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "techno_128.flac", clicks(128, 4), SECOND)
+    error = refused(tmp_path / "tecno_128.flac")
+    assert "no file" in error.message
+    assert "techno_128.flac" in (error.hint or "")
+    assert "techno_128.flac" in (refused(tmp_path / "zzz.wav").hint or "")
+    assert "no folder" in (refused(tmp_path / "no" / "a.wav").hint or "")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert "folder" in refused(tmp_path).message
+    soundfile.write(tmp_path / "a.wav", clicks(120, 1), SECOND)
+    assert "a.wav" in (refused(tmp_path).hint or "")
+
+
+def test_not_audio_empty_silent_header(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("denoise = .5\n")
+    assert "not a sound file" in refused(tmp_path / "text.wav").message
+    (tmp_path / "empty.wav").write_bytes(b"")
+    assert "empty" in refused(tmp_path / "empty.wav").message
+    soundfile.write(tmp_path / "none.wav", np.zeros((0, 2)), SECOND)
+    assert "0 samples" in refused(tmp_path / "none.wav").message
+
+
+def test_truncated_file_is_read_or_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", clicks(120, 8), SECOND)
+    data = (tmp_path / "a.flac").read_bytes()
+    for cut in (1, 4, 40, 100, len(data) // 2):
+        (tmp_path / "cut.flac").write_bytes(data[:cut])
+        with contextlib.suppress(FileError):
+            assert np.isfinite(load_source(tmp_path / "cut.flac")[0]).all()
+
+
+def test_three_channels(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 3)), SECOND)
+    error = refused(tmp_path / "a.wav")
+    assert "3 channels" in error.message
+
+
+def test_too_long(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000 * 601, np.int16), 8000, subtype="PCM_U8")
+    assert "10" in refused(tmp_path / "a.wav").message
+
+
+def test_not_finite(tmp_path: Path) -> None:
+    audio = clicks(120, 2)
+    audio[7] = np.nan
+    audio[9] = np.inf
+    soundfile.write(tmp_path / "a.wav", audio, SECOND, subtype="FLOAT")
+    assert "2 samples are not numbers" in refused(tmp_path / "a.wav").message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fifos and modes")
+def test_odd_paths(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "ordinary" in refused(tmp_path / "pipe.wav").message
+    for name in ("a\0b.wav", "x" * 5000 + ".wav"):
+        with pytest.raises(FileError):
+            load_source(tmp_path / name)
+    soundfile.write(tmp_path / "secret.wav", clicks(120, 1), SECOND)
+    (tmp_path / "secret.wav").chmod(0)
+    if os.geteuid() != 0:
+        assert "permission" in refused(tmp_path / "secret.wav").message
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def test_mono_8_khz_becomes_stereo_48(tmp_path: Path) -> None:
+    wave = 0.5 * np.sin(np.arange(8000) * 2 * np.pi * 440 / 8000)
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    audio, info = load_source(tmp_path / "a.wav")
+    assert audio.shape == (48000, 2)
+    assert audio.dtype == np.float32
+    assert np.array_equal(audio[:, 0], audio[:, 1])
+    assert "mono" in info
+    assert "8000 Hz resampled" in info
+    want = 0.5 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 48000)
+    assert np.abs(audio[4800:-4800, 0] - want[4800:-4800]).max() < 1e-3
+
+
+def test_48_khz_stereo_is_bit_exact(tmp_path: Path) -> None:
+    sound = clicks(120, 4)
+    write_audio(tmp_path / "a.wav", sound)
+    audio, info = load_source(tmp_path / "a.wav")
+    assert np.array_equal(audio, sound)
+    assert info == "2.00 s"
+
+
+# --- tempo -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "tempo"),
+    [
+        ("techno_128.flac", 128),
+        ("128bpm amen.wav", 128),
+        ("pad-90.5bpm.wav", 90.5),
+        ("loop_174_Am.wav", 174),
+        ("amen.wav", None),
+        ("808.wav", None),
+        ("take_12.flac", None),
+        ("kick_909.wav", None),
+        ("Beat 140 BPM.wav", 140),
+        ("v2_9999.wav", None),
+    ],
+)
+def test_tempo_in_name(name: str, tempo: float | None) -> None:
+    assert tempo_in_name(name) == tempo
+
+
+def test_beats_in() -> None:
+    assert beats_in(7 * SECOND + SECOND // 2, 4, 120, "techno_128.flac") == (16, 128.0)
+    # A tail behind the last beat: the name is right, not the length.
+    assert beats_in(8 * SECOND, 4, 120, "techno_128.flac") == (17, 128.0)
+    assert beats_in(round(7.9 * SECOND), 4, 120, "a_128.wav")[0] == 16
+    # Without a name: a power of two of bars near the stage's tempo.
+    assert beats_in(8 * SECOND, 4, 120) == (16, 120.0)
+    beats, tempo = beats_in(round(5.517 * SECOND), 4, 170)
+    assert beats == 16
+    assert tempo == pytest.approx(174, abs=0.1)
+    assert beats_in(SECOND // 2, 4, 120) == (1, 120.0)
+
+
+# --- loops -----------------------------------------------------------------------------------
+
+
+def test_equal_tempo_is_bit_exact_and_tiled() -> None:
+    source = clicks(120, 8)
+    loop, info = fit_loop(source, 16 * SECOND, 8, 4, 120, name="beat_120.wav")
+    assert loop.shape == (16 * SECOND, 2)
+    assert loop.dtype == np.float32
+    assert np.array_equal(loop, np.tile(source, (4, 1)))
+    assert info == "beat_120.wav: 2 bars at 120 bpm, 4 times"
+
+
+@pytest.mark.parametrize(("source", "bpm"), [(128, 120), (120, 133.7), (90, 120), (174, 140)])
+def test_stretched_clicks_are_on_the_beat(source: float, bpm: float) -> None:
+    lap = round(4 * 4 * 60 * SECOND / bpm)
+    loop, info = fit_loop(clicks(source, 16), lap, 4, 4, Fraction(bpm), name=f"x_{source}.wav")
+    assert len(loop) == lap
+    assert f"stretched to {bpm:g}" in info
+    found = onsets(np.concatenate((loop, loop[: 2 * SECOND])))
+    beat = 60 * SECOND / bpm
+    near = [round(at / beat) * beat - at for at in found]
+    assert len(found) >= 16
+    assert np.abs(near).max() < 0.012 * SECOND  # a stretched click rises before its peak
+
+
+def test_pitch_is_kept() -> None:
+    wave = np.sin(np.arange(8 * SECOND) * 2 * np.pi * 440 / SECOND).astype(np.float32) * 0.5
+    loop, _ = fit_loop(np.stack((wave, wave), 1), 10 * SECOND, 5, 4, 120, name="a_96.wav")
+    spectrum = np.abs(np.fft.rfft(loop[:, 0] * np.hanning(len(loop))))
+    assert abs(np.argmax(spectrum) * SECOND / len(loop) - 440) < 1
+
+
+def test_loops_are_circular() -> None:
+    """A tone that does not fit the loop: no step at the seam above the tone's own slope."""
+    wave = 0.5 * np.sin(np.arange(9 * SECOND) * 2 * np.pi * 441.3 / SECOND)
+    tone = np.stack((wave, wave), 1).astype(np.float32)
+    own = np.abs(np.diff(wave)).max()
+    for name, cycles in (("a_120.wav", 4), ("a_120.wav", 3), ("a_128.wav", 4), ("b.wav", 7)):
+        loop, _ = fit_loop(tone, 2 * SECOND * cycles, cycles, 4, 120, name=name)
+        ring = np.concatenate((loop, loop[:SECOND]))
+        assert np.abs(np.diff(ring, axis=0)).max() < 2 * own, name
+
+
+def test_long_sources_are_cut_short_ones_repeated() -> None:
+    loop, info = fit_loop(clicks(120, 64), 8 * SECOND, 4, 4, 120, name="a_120.wav")
+    assert "16 bars" in info
+    assert "the first 4 bars" in info
+    assert len(onsets(loop)) == 16
+    loop, info = fit_loop(clicks(120, 1), 2 * SECOND, 1, 4, 120, name="hit.wav")
+    assert info == "hit.wav: 1 beat at 120 bpm, 4 times"
+    assert onsets(loop) == [onsets(loop)[0] + k * 24000 for k in range(4)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 100, 481, 5000])
+@pytest.mark.parametrize("name", ["", "x_128.wav"])
+def test_tiny_sources_do_not_fail(n: int, name: str) -> None:
+    loop, _ = fit_loop(np.full((n, 2), 0.1, np.float32), 2 * SECOND, 1, 4, 120, name=name)
+    assert loop.shape == (2 * SECOND, 2)
+    assert np.isfinite(loop).all()
+
+
+def test_the_same_source_gives_the_same_loop() -> None:
+    a, _ = fit_loop(clicks(128, 16), 8 * SECOND, 4, 4, 120, name="x_128.wav")
+    b, _ = fit_loop(clicks(128, 16), 8 * SECOND, 4, 4, 120, name="x_128.wav")
+    assert np.array_equal(a, b)
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_written_files_are_equal_and_right(tmp_path: Path, ending: str) -> None:
+    sound = (np.random.default_rng(1).standard_normal((4801, 2)) * 0.2).astype(np.float32)
+    first, second = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    write_audio(first, sound)
+    write_audio(second, sound)
+    assert first.read_bytes() == second.read_bytes()
+    back, rate = soundfile.read(first, dtype="float32", always_2d=True)
+    assert rate == SECOND
+    assert np.abs(back - sound).max() <= (0 if ending == "wav" else 2**-23)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [first.name, second.name]
+
+
+def test_writing_says_what_is_wrong(tmp_path: Path) -> None:
+    for path, word in (
+        (tmp_path / "a.mp3", "format"),
+        (tmp_path / "no" / "a.wav", "cannot write"),
+        (tmp_path / "no" / "a.flac", "cannot write"),
+    ):
+        with pytest.raises(FileError, match=word) as caught:
+            write_audio(path, np.zeros((10, 2), np.float32))
+        assert caught.value.hint
+    assert not list(tmp_path.iterdir())
