@@ -74,7 +74,7 @@ class Optimiser:
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """Newton-Schulz iteration: [n, a, b] -> nearly orthogonal, float32."""
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
@@ -103,12 +103,16 @@ class Average:
     def applied(self) -> Iterator[None]:
         """The averaged values in place of the live ones."""
         live = [t.detach().clone() for t in self.tensors]
-        with torch.no_grad():
-            torch._foreach_copy_(self.tensors, self.shadow)
-            try:
-                yield
-            finally:
-                torch._foreach_copy_(self.tensors, live)
+        try:
+            self.fill(self.shadow)
+            yield
+        finally:
+            self.fill(live)
+
+    @torch.no_grad()
+    def fill(self, values: list[Tensor]) -> None:
+        """Overwrite the tensors."""
+        torch._foreach_copy_(self.tensors, values)
 
 
 def captured(step: Callable[[], None], clear: Callable[[], None], cuda: bool) -> Callable[[], None]:

@@ -1,0 +1,152 @@
+"""The bank the flow model learns from: rendered loops as latents, in pairs, with labels.
+
+Each entry is one score played by two kits, encoded from several starting points round the loop, so that the bar phase of
+every frame is exact. The first rendering is what is learnt; the second is what cover mode starts from, half of them
+degraded as recordings are. In a share of the entries the first kit belongs to another genre than the score:
+these are only ever shown together with their source.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demon_live.models import imp
+from demon_live.models.imp_labels import COND, Floats, Vocabulary, condition, load_vocabulary
+from engines.imp.genres import GENRES
+from engines.imp.score import Song, compose
+
+FRAMES = 400
+"""Frames of an entry (padded); loops last at most 16 s."""
+TURNS = 2
+"""Starting points that each loop is encoded from."""
+CROSS = 0.2
+TAGS = Path(__file__).parent / "tags.toml"
+
+
+@dataclass
+class Bank:
+    """Latents half [N, TURNS, 2, FRAMES, 64] (target, source) and labels; offset in bars [N, TURNS]."""
+
+    latent: Tensor
+    cond: Tensor
+    bpm: Tensor
+    bars: Tensor
+    frames: Tensor
+    cross: Tensor
+    offset: Tensor
+
+    def to(self, device: str) -> Bank:
+        return Bank(*(x.to(device) for x in vars(self).values()))
+
+    def save(self, path: Path) -> None:
+        torch.save(vars(self), path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+
+    @staticmethod
+    def load(paths: list[Path]) -> Bank:
+        """Several files as one bank."""
+        parts = [torch.load(path, mmap=True) for path in paths]
+        return Bank(**{key: torch.cat([part[key] for part in parts]) for key in parts[0]})
+
+    def phase(self, index: Tensor, turn: Tensor) -> Tensor:
+        """Musical position of the frames of entries `index` from starting points `turn`: [B, FRAMES, 2]."""
+        n = torch.arange(FRAMES, device=index.device)
+        bar = self.offset[index, turn][:, None] + n * self.bpm[index][:, None] / (240.0 * imp.FRAME_HZ)
+        return torch.stack([bar, bar / self.bars[index][:, None]], dim=-1)
+
+
+def noise(count: int) -> Bank:
+    """A bank of noise, to compile on."""
+    ones = torch.ones(count)
+    latent = torch.randn(count, TURNS, 2, FRAMES, imp.CHANNELS).half()
+    frames = torch.full((count,), FRAMES)
+    crossed = torch.zeros(count, dtype=torch.bool)
+    return Bank(latent, torch.zeros(count, COND), 120 * ones, 8 * ones, frames, crossed, torch.zeros(count, TURNS))
+
+
+def pair(seed: int) -> tuple[Song, Song, bool]:
+    """(target, source, crossed) of a seed: one score, two kits."""
+    r = random.Random(f"pair {seed}")
+    crossed = r.random() < CROSS
+    genres = list(GENRES)
+    plain = compose(seed)
+    other = r.choice(genres) if crossed or r.random() < 0.5 else plain.genre
+    dressed = compose(seed, plain.genre, kit_seed=seed + 50_000_000, kit_genre=other)
+    return (dressed, plain, True) if crossed else (plain, dressed, False)
+
+
+def degraded(loop: Tensor, r: random.Random) -> Tensor:
+    """A loop [2, n] as a recording: equalised, band-limited, driven, with a noise floor. Stays circular."""
+    f = torch.fft.rfftfreq(loop.shape[1], 1 / imp.SAMPLE_RATE, device=loop.device).clamp(min=20)
+    octave = torch.log2(f / 1000)
+    curve = sum(r.gauss(0, 3.0) * torch.cos(octave * w + r.uniform(0, 6.3)) for w in (0.4, 1.0, 1.7))
+    gain = 10 ** (torch.as_tensor(curve, device=loop.device) / 20)
+    if r.random() < 0.4:
+        gain = gain / (1 + (f / r.uniform(2500, 12000)) ** 6)
+    y = torch.fft.irfft(torch.fft.rfft(loop) * gain, loop.shape[1])
+    if r.random() < 0.3:
+        y = torch.tanh(y * 3) / 3
+    if r.random() < 0.3:
+        y = y + 10 ** r.uniform(-3.5, -2) * torch.randn_like(y)
+    return (y * 10 ** r.uniform(-0.4, 0.2)).clamp(-1, 1)
+
+
+def encode(encoder: imp.ImpEncoder, loops: list[Tensor], starts: list[int]) -> Tensor:
+    """Loops from the given start samples -> latents [B, FRAMES, 64], context wrapped."""
+    edge = imp.MARGIN * imp.HOP
+    n = torch.arange(-edge, FRAMES * imp.HOP + edge, device=loops[0].device)
+    audio = torch.stack([x[:, (n + s) % x.shape[1]] for x, s in zip(loops, starts, strict=True)])
+    with torch.autocast(audio.device.type, torch.bfloat16, enabled=audio.is_cuda):
+        return encoder(audio)[:, imp.MARGIN : -imp.MARGIN].float()
+
+
+@torch.no_grad()
+def build(codec: Path, path: Path, first: int, count: int, limit: float, device: str, batch: int = 12) -> None:
+    """Render and encode entries of seeds first.. until `count` or `limit` seconds; write PATH."""
+    from engines.imp.render import Renderer
+    from engines.imp.training import load_shards, say
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    begin, renderer, vocabulary = time.perf_counter(), Renderer(device), load_vocabulary(TAGS)
+    encoder = imp.ImpEncoder().to(device)
+    tensors = {k: v.float() for k, v in load_shards(codec, "codec").items()}
+    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    latents, rows = [], []
+    done = 0
+    while done < count and time.perf_counter() - begin < limit:
+        pairs = [pair(first + done + i) for i in range(min(batch, count - done))]
+        done += len(pairs)
+        loops = renderer([song for target, source, _ in pairs for song in (target, source)])
+        r = random.Random(f"bank {first + done}")
+        loops = [degraded(x, r) if i % 2 and r.random() < 0.5 else x for i, x in enumerate(loops)]
+        turns = []
+        for turn in range(TURNS):
+            starts = [0 if turn == 0 else r.randrange(loops[2 * i].shape[1]) for i in range(len(pairs)) for _ in (0, 1)]
+            turns.append(encode(encoder, loops, starts).view(len(pairs), 2, FRAMES, imp.CHANNELS))
+            for i, (target, _, crossed) in enumerate(pairs):
+                if turn == 0:
+                    rows.append([label(target, vocabulary), target.bpm, target.bars, crossed, [0.0]])
+                else:
+                    beats = starts[2 * i] / imp.SAMPLE_RATE * target.bpm / 240
+                    rows[len(rows) - len(pairs) + i][4].append(beats)
+        latents.append(torch.stack(turns, 1).half().cpu())
+    frames = [min(FRAMES, imp.loop_frames(row[2], row[1])) for row in rows]
+    Bank(
+        torch.cat(latents), torch.from_numpy(np.stack([r[0] for r in rows])), torch.tensor([float(r[1]) for r in rows]),
+        torch.tensor([float(r[2]) for r in rows]), torch.tensor(frames), torch.tensor([bool(r[3]) for r in rows]),
+        torch.tensor([r[4] for r in rows]),
+    ).save(path)  # fmt: skip
+    say(f"bank {path.name}: {done} pairs, {sum(frames) / 90000:.2f} h in {time.perf_counter() - begin:.1f} s")
+
+
+def label(song: Song, vocabulary: Vocabulary) -> Floats:
+    """Condition vector of a song."""
+    key = (song.key, vocabulary.modes.index(song.mode))
+    return condition(vocabulary, dict.fromkeys(song.tags, 1.0), key=key, bpm=song.bpm, bars=song.bars)
