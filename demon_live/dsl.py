@@ -8,7 +8,8 @@
     program()                                    # the same Program as from the same score
 
 What is said goes into the current Score: one for each `with Score():`, else one for the thread.
-Strings are mini-notation; text() is plain text. Functions may be Python's: every(4, lambda p: p.rev).
+Strings are mini-notation; text() is plain text. Functions may be Python's:
+every(4, lambda p: p.rev).
 
 Threads: each thread (and each context) has its own current Score.
 """
@@ -47,7 +48,7 @@ from demon_live.lang.words import WORDS
 
 
 class Score:
-    """Statements in the order in which they were said; `with Score() as s:` makes it the current one."""
+    """Statements in the order they were said; `with Score() as s:` makes it the current one."""
 
     def __init__(self, name: str = "<python>") -> None:
         self.name = name
@@ -179,6 +180,7 @@ class Deck:
     """deck.blend = ... binds a control; None gives it back; deck["drums"] is another deck."""
 
     __slots__ = ("_name",)
+    _name: str
 
     def __init__(self, name: str = "main") -> None:
         object.__setattr__(self, "_name", name)
@@ -190,11 +192,13 @@ class Deck:
         spec = find(name) if not name.startswith("lora_") else find(f"lora.{name[5:]}")
         if spec is None or spec.cls == "stage":
             near = nearest(name, CONTROLS)
-            raise ScoreError(f'there is no control "{name}"', hint=f"did you mean {near[0]}?" if near else None)
+            raise ScoreError(
+                f'there is no control "{name}"', hint=f"did you mean {near[0]}?" if near else None
+            )
         timed = value if isinstance(value, Timed) else Timed(value, ())
         plain = timed.value
         expr = None if plain is None else to_expr(plain)
-        # A plain string is text for a control that takes text, unless it has signs of mini-notation.
+        # A plain string is text for a control that takes text, unless it looks like mini-notation.
         if isinstance(expr, Mini) and not spec.numeric and not _MINI_SIGNS.intersection(expr.text):
             expr = Text(0, 0, expr.text)
         score().say(BindNode(0, 0, spec.name, expr, timed.whens), self._name)
@@ -273,7 +277,20 @@ def _performance(word: str) -> Callable[..., None]:
 
 hush, panic, mute, unmute, solo, unsolo, undo, redo, record, stop, save, load = (
     _performance(w)
-    for w in ("hush", "panic", "mute", "unmute", "solo", "unsolo", "undo", "redo", "record", "stop", "save", "load")
+    for w in (
+        "hush",
+        "panic",
+        "mute",
+        "unmute",
+        "solo",
+        "unsolo",
+        "undo",
+        "redo",
+        "record",
+        "stop",
+        "save",
+        "load",
+    )
 )
 
 # --- patterns --------------------------------------------------------------------------------
@@ -290,14 +307,18 @@ def _named(name: str) -> Pat:
     return Pat(Name(0, 0, name))
 
 
-sine, cosine, saw, isaw, tri, itri, square = map(_named, ("sine", "cosine", "saw", "isaw", "tri", "itri", "square"))
+sine, cosine, saw, isaw, tri, itri, square = map(
+    _named, ("sine", "cosine", "saw", "isaw", "tri", "itri", "square")
+)
 sine2, cosine2, saw2, isaw2, tri2, itri2, square2 = map(
     _named, ("sine2", "cosine2", "saw2", "isaw2", "tri2", "itri2", "square2")
 )
 time, rand, perlin, silence = map(_named, ("time", "rand", "perlin", "silence"))
 
 #: Functions: fast(2) for an argument, fast(2, p) or fast(2)(p) for a pattern, stack(p, q).
-FUNCTIONS: dict[str, Pat] = {name: _named(name) for name in WORDS if name not in ("mini", "range", "abs", "round")}
+FUNCTIONS: dict[str, Pat] = {
+    name: _named(name) for name in WORDS if name not in ("mini", "range", "abs", "round")
+}
 globals().update({name: pat for name, pat in FUNCTIONS.items() if name not in globals()})
 
 
@@ -309,7 +330,7 @@ def run_python(source_text: str, name: str = "<python>", seed: int = 0) -> Progr
     with Score(name) as current:
         try:
             exec(compile(source_text, name, "exec"), {"__name__": "__demon__", "__file__": name})
-        except Exception as error:  # noqa: BLE001 - any fault of a performer's file is an error of the file
+        except Exception as error:
             raise _placed(error, source_text, name) from error
         try:
             made = current.program(seed)
@@ -324,7 +345,11 @@ def _placed(error: Exception, source_text: str, name: str) -> ScoreError:
     if isinstance(error, SyntaxError):
         line = error.lineno or 1
     else:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name and f.lineno]
+        lines = [
+            f.lineno
+            for f in traceback.extract_tb(error.__traceback__)
+            if f.filename == name and f.lineno
+        ]
         line = lines[-1] if lines else 1
     start = sum(len(row) + 1 for row in source_text.split("\n")[: line - 1])
     row = source_text.split("\n")[line - 1] if line <= source_text.count("\n") + 1 else ""
@@ -335,8 +360,49 @@ def _placed(error: Exception, source_text: str, name: str) -> ScoreError:
 
 
 __all__ = [
-    "FUNCTIONS", "Deck", "Pat", "Score", "Timed", "at", "beats", "chain", "cps", "deck", "engine", "go", "hush", "in_",
-    "link", "load", "loop", "mini", "mute", "now", "over", "panic", "program", "quant", "record", "redo",
-    "run_python", "save", "scene", "score", "solo", "source", "stop", "tempo", "text", "undo", "unmute", "unsolo",
-    "xfade", "_", *SIGNALS, "rand", "perlin", "silence", *FUNCTIONS,
+    "FUNCTIONS",
+    "Deck",
+    "Pat",
+    "Score",
+    "Timed",
+    "at",
+    "beats",
+    "chain",
+    "cps",
+    "deck",
+    "engine",
+    "go",
+    "hush",
+    "in_",
+    "link",
+    "load",
+    "loop",
+    "mini",
+    "mute",
+    "now",
+    "over",
+    "panic",
+    "program",
+    "quant",
+    "record",
+    "redo",
+    "run_python",
+    "save",
+    "scene",
+    "score",
+    "solo",
+    "source",
+    "stop",
+    "tempo",
+    "text",
+    "undo",
+    "unmute",
+    "unsolo",
+    "xfade",
+    "_",
+    *SIGNALS,
+    "rand",
+    "perlin",
+    "silence",
+    *FUNCTIONS,
 ]

@@ -16,32 +16,50 @@ import numpy as np
 
 from demon_live.lang.pattern import (
     LIMIT,
-    Curve,
     Event,
     Pattern,
     PatternError,
-    bind,
     cat,
     cycle_of,
-    fast,
-    fmap,
-    late,
     lcm,
     pieces,
     pure,
-    reverse,
     silence,
     stack,
     timecat,
-    warp,
 )
-from demon_live.lang.rhythm import bjorklund, degrade, mask, struct, truth
+from demon_live.lang.rhythm import bjorklund, degrade, struct, truth
 from demon_live.lang.signals import chance
+from demon_live.lang.transform import bind, fast, fmap, late, reverse, warp
 
 __all__ = [
-    "arrange", "brak", "by_cycle", "chunk", "compress", "euclid", "every", "fast_gap", "inside", "iter_", "last_of",
-    "linger", "off", "palindrome", "ply", "press", "quantize", "repeat_cycles", "ribbon", "rot", "segment",
-    "some_cycles", "sometimes_by", "superimpose", "when", "within", "zoom",
+    "arrange",
+    "brak",
+    "by_cycle",
+    "chunk",
+    "compress",
+    "euclid",
+    "every",
+    "fast_gap",
+    "inside",
+    "iter_",
+    "last_of",
+    "linger",
+    "off",
+    "palindrome",
+    "ply",
+    "press",
+    "quantize",
+    "repeat_cycles",
+    "ribbon",
+    "rot",
+    "segment",
+    "some_cycles",
+    "sometimes_by",
+    "superimpose",
+    "when",
+    "within",
+    "zoom",
 ]
 
 Function = Callable[[Pattern], Pattern]
@@ -54,7 +72,9 @@ def _count(n: int, least: int = 1) -> int:
     return n
 
 
-def by_cycle(choose: Callable[[int], Pattern], among: Sequence[Pattern], period: int | None) -> Pattern:
+def by_cycle(
+    choose: Callable[[int], Pattern], among: Sequence[Pattern], period: int | None
+) -> Pattern:
     """In each cycle the pattern that `choose` names, at its own time."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
@@ -138,7 +158,11 @@ def off(pat: Pattern, shift: Fraction, f: Function) -> Pattern:
     return stack(pat, f(late(pat, shift)))
 
 
-def _each(pat: Pattern, split: Callable[[Fraction, Fraction], list[tuple[Fraction, Fraction]]], cost: float) -> Pattern:
+def _each(
+    pat: Pattern,
+    split: Callable[[Fraction, Fraction], list[tuple[Fraction, Fraction]]],
+    cost: float,
+) -> Pattern:
     """Each event replaced by pieces of its whole; signals as they are."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
@@ -191,8 +215,13 @@ def fast_gap(pat: Pattern, n: Fraction) -> Pattern:
     return silence if n <= 0 else compress(pat, _ZERO, min(_ONE, 1 / n))
 
 
-def _windows(pat: Pattern, place: Callable[[int], list[tuple[Fraction, Fraction, Fraction, Fraction]]], cost: float, period: int | None) -> Pattern:
-    """Cycles pasted together from stretches of `pat`: (from, to, factor m, offset k), read at m*t + k."""
+def _windows(
+    pat: Pattern,
+    place: Callable[[int], list[tuple[Fraction, Fraction, Fraction, Fraction]]],
+    cost: float,
+    period: int | None,
+) -> Pattern:
+    """Cycles pasted together from stretches of `pat`: (from, to, m, k), read at m*t + k."""
     shifted: dict[tuple[Fraction, Fraction], Pattern] = {}
 
     def moved(m: Fraction, k: Fraction) -> Pattern:
@@ -230,7 +259,8 @@ def linger(pat: Pattern, part: Fraction) -> Pattern:
     def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
         base = cycle_of(c)
         return [
-            (base + i * size, min(base + (i + 1) * size, base + 1), _ONE, start - i * size) for i in range(times)
+            (base + i * size, min(base + (i + 1) * size, base + 1), _ONE, start - i * size)
+            for i in range(times)
         ]
 
     return _windows(pat, place, max(pat.cost, float(times)), pat.period)
@@ -260,7 +290,9 @@ def ribbon(pat: Pattern, start: Fraction, length: Fraction) -> Pattern:
         out, base = [], cycle_of(c)
         i = base // length
         while i * length < base + 1:
-            out.append((max(base, i * length), min(base + 1, (i + 1) * length), _ONE, start - i * length))
+            out.append(
+                (max(base, i * length), min(base + 1, (i + 1) * length), _ONE, start - i * length)
+            )
             i += 1
         return out
 
@@ -281,7 +313,9 @@ def segment(pat: Pattern, n: Fraction) -> Pattern:
 
 def euclid(pat: Pattern, k: int, n: int, turn: int = 0) -> Pattern:
     """`pat` on k of n steps, spread evenly."""
-    return struct(pat, timecat([(_ONE, pure(1) if hit else silence) for hit in bjorklund(k, n, turn)]))
+    return struct(
+        pat, timecat([(_ONE, pure(1) if hit else silence) for hit in bjorklund(k, n, turn)])
+    )
 
 
 def sometimes_by(pat: Pattern, part: float, f: Function, key: int) -> Pattern:
@@ -301,13 +335,16 @@ def arrange(*sections: tuple[Fraction, Pattern]) -> Pattern:
     if any(n <= 0 for n, _ in sections) or not sections:
         raise PatternError("a section's length must be above 0")
     # A fast section of a slowed cycle: its cost per cycle is that of its pattern.
-    return _slowed(timecat([(n, _sped(p, n)) for n, p in sections]), total, max(p.cost for _, p in sections))
-
+    return _slowed(
+        timecat([(n, _sped(p, n)) for n, p in sections]), total, max(p.cost for _, p in sections)
+    )
 
 
 def _sped(pat: Pattern, n: Fraction) -> Pattern:
     """fast(n) of a section that will be slowed again: its own cost stays what it was."""
-    cheap = Pattern(pat.raw, period=pat.period, cost=1, curve=pat.curve, const=pat.const, text=pat.text)
+    cheap = Pattern(
+        pat.raw, period=pat.period, cost=1, curve=pat.curve, const=pat.const, text=pat.text
+    )
     return warp(cheap, n, _ZERO)
 
 
@@ -328,7 +365,9 @@ def rot(pat: Pattern, n: int) -> Pattern:
             for i, x in enumerate(events):
                 lo, hi = max(x.begin, b), min(x.end, e)
                 if lo < hi:
-                    out.append(Event(x.whole_begin, x.whole_end, lo, hi, values[(i + n) % len(values)]))
+                    out.append(
+                        Event(x.whole_begin, x.whole_end, lo, hi, values[(i + n) % len(values)])
+                    )
         return out
 
     return Pattern(raw, period=pat.period, cost=pat.cost, text=pat.text)
@@ -351,5 +390,3 @@ def quantize(pat: Pattern, grid: float | Sequence[float]) -> Pattern:
         return out if np.ndim(v) else float(out)
 
     return fmap(pat, nearest)
-
-

@@ -49,7 +49,11 @@ def complete(
     """The words that may stand at `cursor`, best first. An error before the cursor gives none."""
     before = text[: len(text) if cursor is None else cursor]
     chunks = split(before, KEYWORDS)
-    statement = chunks[-1].text if chunks and chunks[-1].start + len(chunks[-1].text) >= len(before.rstrip()) else ""
+    statement = (
+        chunks[-1].text
+        if chunks and chunks[-1].start + len(chunks[-1].text) >= len(before.rstrip())
+        else ""
+    )
     if chunks and statement and before[chunks[-1].start + len(chunks[-1].text) :].count("\n"):
         statement = ""
     if statement.endswith("{") or (chunks and chunks[-1].kind == "close"):
@@ -63,7 +67,12 @@ def complete(
     found = _WORD.search(statement)
     prefix = found.group() if found else ""
     lead = statement[: len(statement) - len(prefix)]
-    known = {"deck": list(decks) or ["main"], "scene": list(scenes), "let": list(lets), "engine": list(engines)}
+    known = {
+        "deck": list(decks) or ["main"],
+        "scene": list(scenes),
+        "let": list(lets),
+        "engine": list(engines),
+    }
     options = _after(lead, expected(lead), known)
     return _matching(options, prefix, len(before) - len(prefix))
 
@@ -108,13 +117,15 @@ def _after(lead: str, terminals: set[str], known: dict[str, list[str]]) -> Itera
         return
     if first in ("go", "chain") and "NAME" in terminals:
         yield from (Completion(s, "scene", "scene", "") for s in known["scene"])
-    elif "PATH" in terminals and first in ("mute", "unmute", "solo"):
-        yield from (Completion(d, "deck", "deck", "") for d in known["deck"])
-    elif first == "deck" and "NAME" in terminals:
+    elif ("PATH" in terminals and first in ("mute", "unmute", "solo")) or (
+        first == "deck" and "NAME" in terminals
+    ):
         yield from (Completion(d, "deck", "deck", "") for d in known["deck"])
     elif first in STAGE and "NAME" in terminals:
         yield from _stage_values(STAGE[first], known)
-    elif "NAME" in terminals and first not in ("let", "scene") or ("NAME" in terminals and "=" in bare):
+    elif ("NAME" in terminals and first not in ("let", "scene")) or (
+        "NAME" in terminals and "=" in bare
+    ):
         yield from _values(bare, known)
     if "DEFAULT" in terminals:
         yield Completion("default", "word", *_HELP["default"])
@@ -143,7 +154,13 @@ def _function(w: Word) -> Completion:
 
 
 def _stage_values(control: Control, known: dict[str, list[str]]) -> Iterator[Completion]:
-    words = control.choices or tuple(known["engine"] if control.name == "engine" else ("none",) if control.name == "source" else ())
+    words = control.choices or tuple(
+        known["engine"]
+        if control.name == "engine"
+        else ("none",)
+        if control.name == "source"
+        else ()
+    )
     for word in words:
         yield Completion(word, "choice", control.name, "")
 

@@ -1,4 +1,4 @@
-"""Help on every word, from the tables that define them: `demon help NAME`, `?name`, the reference page.
+"""Help on every word, from the tables that define them: `demon help`, `?name`, the reference.
 
 Threads: pure functions of constants.
 """
@@ -19,7 +19,7 @@ __all__ = ["MINI", "STATEMENTS", "Help", "all_names", "help_for", "reference"]
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """One entry. kind: control, stage, function, signal, word, statement, mini. line: one sentence."""
+    """One entry. kind: control, stage, function, signal, word, statement, mini."""
 
     name: str
     kind: str
@@ -28,7 +28,11 @@ class Help:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        lead = self.signature if self.signature.startswith(self.name) else f"{self.name}  {self.signature}"
+        lead = (
+            self.signature
+            if self.signature.startswith(self.name)
+            else f"{self.name}  {self.signature}"
+        )
         rows = [f"{lead}.  {self.line}" if self.signature else f"{self.name}  {self.line}"]
         return "\n".join(rows + [f"       {e}" for e in self.examples])
 
@@ -47,7 +51,11 @@ MINI: tuple[tuple[str, str, str], ...] = (
     ("?", "Drops the event, by lot, half of the time; ?.2 two times in ten.", 'noise = ".3*8?"'),
     ("|", "One of these each cycle, by lot.", 'blend = ".2 | .5 | 1"'),
     (",", "At the same time; the one that began last is heard.", 'noise = ".1, ~ .4"'),
-    ("(k,n,r)", "k hits spread over n steps, turned left by r. All may be patterns.", 'gain = "1(3,8)"'),
+    (
+        "(k,n,r)",
+        "k hits spread over n steps, turned left by r. All may be patterns.",
+        'gain = "1(3,8)"',
+    ),
     ("{ }%n", "Steps of several lengths against each other, n a cycle.", 'noise = "{0 .2 .4}%4"'),
     (" . ", "Feet: a b . c d is [a b] [c d].", 'noise = "0 .2 . .4"'),
     ("..", "A run of whole numbers.", 'seed = "0 .. 3"'),
@@ -57,30 +65,70 @@ MINI: tuple[tuple[str, str, str], ...] = (
 
 #: Words that begin a statement or end it: (word, signature, meaning, example).
 STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
-    ("=", "CONTROL = PATTERN [when]", "Binds a control of the current deck.", "blend = sine over 4"),
+    (
+        "=",
+        "CONTROL = PATTERN [when]",
+        "Binds a control of the current deck.",
+        "blend = sine over 4",
+    ),
     ("default", "CONTROL = default", "Gives a control back.", "blend = default"),
-    ("deck", "deck NAME { ... }", "The statements inside belong to this deck; without braces, all that follow.",
-     "deck drums { gain = .8 }"),
-    ("scene", "scene NAME { ... }", "A named group of bindings, for go and chain.", "scene drop { blend = 1; denoise = .9 }"),
+    (
+        "deck",
+        "deck NAME { ... }",
+        "The statements inside belong to this deck; without braces, all that follow.",
+        "deck drums { gain = .8 }",
+    ),
+    (
+        "scene",
+        "scene NAME { ... }",
+        "A named group of bindings, for go and chain.",
+        "scene drop { blend = 1; denoise = .9 }",
+    ),
     ("go", "go SCENE [when]", "Plays a scene.", "go drop at 8"),
-    ("chain", "chain 'SCENE' CYCLES, ...", "Scenes one after the other, each for its cycles.", "chain 'drop' 8, 'calm' 4"),
+    (
+        "chain",
+        "chain 'SCENE' CYCLES, ...",
+        "Scenes one after the other, each for its cycles.",
+        "chain 'drop' 8, 'calm' 4",
+    ),
     ("let", "let NAME(args) = PATTERN", "A word of your own.", "let wob(n) = sine.fast(n)"),
     ("now", "... now   or   ... !", "At once, not at the next cycle.", "blend = .5 now"),
     ("at", "... at N", "At the next cycle divisible by N.", "seed = 3 at 8"),
     ("in", "... in N", "After N cycles.", "seed = 3 in 2"),
-    ("over", "... over N", "Moves there in a straight line over N cycles; text changes at the end.", "velocity = 1.2 over 4"),
+    (
+        "over",
+        "... over N",
+        "Moves there in a straight line over N cycles; text changes at the end.",
+        "velocity = 1.2 over 4",
+    ),
     ("xfade", "... xfade N", "As over; gain moves at equal power.", "gain = .2 xfade 4"),
     ("_", "_", "The pattern, in the argument of a function.", "noise = sine.off(1/8, _ * .5)"),
 )
 
 
 def _control(c: Control) -> Help:
-    default = "none" if c.default in (None, "") else f"{c.default:g}" if isinstance(c.default, float) else c.default
+    default = (
+        "none"
+        if c.default in (None, "")
+        else f"{c.default:g}"
+        if isinstance(c.default, float)
+        else c.default
+    )
     # Names of keys fill a screen: the first few tell what they look like.
-    shown = c.range_text if len(c.choices) <= 6 else f"one of {', '.join(c.choices[:3])} ... {c.choices[-1]}"
+    shown = (
+        c.range_text
+        if len(c.choices) <= 6
+        else f"one of {', '.join(c.choices[:3])} ... {c.choices[-1]}"
+    )
     if c.cls == "stage":
         return Help(c.name, "stage", f"{shown}, default {default}", c.help, (c.example,))
-    return Help(c.name, "control", f"{shown}, default {default}, {c.shape}, class {c.cls}", c.help, (c.example,))
+    return Help(
+        c.name,
+        "control",
+        f"{shown}, default {default}, {c.shape}, class {c.cls}",
+        c.help,
+        (c.example,),
+    )
 
 
 def _entries() -> Iterator[Help]:
@@ -104,7 +152,14 @@ def _entries() -> Iterator[Help]:
 
 
 def _performed(name: str) -> str:
-    more = {"mute": " drums", "unmute": " drums", "solo": " drums", "record": " friday", "save": " friday", "load": " friday.demon"}
+    more = {
+        "mute": " drums",
+        "unmute": " drums",
+        "solo": " drums",
+        "record": " friday",
+        "save": " friday",
+        "load": " friday.demon",
+    }
     return name + more.get(name, "")
 
 
@@ -123,9 +178,13 @@ def help_for(name: str) -> Help | None:
     """The entry of a name or sign; a near miss finds its neighbour. None if nothing is near."""
     entries = {h.name: h for h in reversed(list(_entries()))}
     wanted = name.strip()
-    found = entries.get(wanted) or entries.get({w.lower(): w for w in entries}.get(wanted.lower(), ""))
+    found = entries.get(wanted) or entries.get(
+        {w.lower(): w for w in entries}.get(wanted.lower(), "")
+    )
     if found is None:
-        signs = [h for h in entries.values() if h.kind == "mini" and wanted and wanted in h.name.split()]
+        signs = [
+            h for h in entries.values() if h.kind == "mini" and wanted and wanted in h.name.split()
+        ]
         found = signs[0] if signs else None
     if found is None and wanted:
         near = nearest(wanted, entries)
@@ -134,8 +193,13 @@ def help_for(name: str) -> Help | None:
 
 
 _TITLES = {
-    "control": "Controls", "stage": "Stage words", "statement": "Statements", "mini": "Mini-notation",
-    "signal": "Signals", "function": "Functions", "word": "Performance words",
+    "control": "Controls",
+    "stage": "Stage words",
+    "statement": "Statements",
+    "mini": "Mini-notation",
+    "signal": "Signals",
+    "function": "Functions",
+    "word": "Performance words",
 }
 
 

@@ -1,18 +1,14 @@
 """Lanes: what a deck gives to a control, as a function of an ARRAY of cycle times.
 
-A pattern is laid out once a cycle (exact Fractions at the edges, then float64, cached) and looked up
-with searchsorted; a pattern without structure is one numpy expression. Nothing here loops over
-frames. Lanes are joined by switch, glide and xfade, and prune takes back what is over.
+A pattern is laid out once a cycle and looked up with searchsorted (layout.py); a pattern without
+structure is one numpy expression. Nothing here loops over frames. A rest gives the control's own
+rest or default. Lanes are joined by switch, glide and xfade; prune takes back what is over.
 
-At any moment one value holds: of several events that sound together, the one that began last, and of
-those that began together the last in the text. A rest gives the control's own rest or default.
-
-Threads: lanes are immutable; the caches of a layout are filled by single assignments of equal values.
+Threads: lanes are immutable (a layout's cache apart, see there).
 """
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,170 +20,15 @@ from numpy.typing import NDArray
 
 from demon_live.controls import Control, find
 from demon_live.core import Floats
+from demon_live.lang.layout import NUDGE, WHOLE, Layout
 from demon_live.lang.pattern import (
-    LIMIT,
     Curve,
-    Event,
     Pattern,
-    PatternError,
     Times,
-    cycle_of,
     pure,
 )
 
-__all__ = ["GlideLane", "Lane", "Layout", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
-
-#: A frame that rounding put just before an edge belongs behind it: 1e-9 cycles is 2 ns at 120 bpm.
-NUDGE = 1e-9
-#: Periods up to this are laid out whole; longer ones cycle by cycle.
-_WHOLE = 16
-_KEEP = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """[begin, end) in cycles and what holds there: a value, a Curve, or None for a rest."""
-
-    begin: Fraction
-    end: Fraction
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Segments as arrays. starts, values: float64 [m], NaN for rests. curves: (index, curve, offset)."""
-
-    starts: Times
-    values: Times
-    curves: tuple[tuple[int, Curve, float], ...]
-    rests: bool
-
-
-class Layout:
-    """The values of a pattern in time."""
-
-    def __init__(self, pattern: Pattern) -> None:
-        self.pattern = pattern
-        self._cycles: dict[int, tuple[Segment, ...]] = {}
-        self._table: tuple[int, int, Table] | None = None
-
-    def cycle(self, c: int) -> tuple[tuple[Segment, ...], int]:
-        """The segments that cover a cycle, and the number of cycles to add to their times."""
-        period = self.pattern.period
-        key = c % period if period is not None else c
-        found = self._cycles.get(key)
-        if found is None:
-            found = _segments(self.pattern, key)
-            if len(self._cycles) >= _KEEP:
-                self._cycles = {}
-            self._cycles[key] = found
-        return found, c - key
-
-    def at(self, time: Fraction) -> Any:
-        """The value from `time` on: a number, a text, or None in a rest."""
-        segments, shift = self.cycle(time.numerator // time.denominator)
-        local = time - shift
-        segment = segments[max(0, bisect_right(segments, local, key=lambda s: s.begin) - 1)]
-        return segment.value.at(local) if isinstance(segment.value, Curve) else segment.value
-
-    def sample(self, t: Times) -> tuple[Times, bool]:
-        """Values at float64 [n] cycles (NaN = rest), and whether there may be rests among them."""
-        pattern = self.pattern
-        if pattern.curve is not None:
-            out = np.asarray(pattern.curve.f(t), dtype=np.float64)
-            return (out if out.shape == t.shape else np.broadcast_to(out, t.shape).copy()), False
-        period = pattern.period
-        if period is not None and period <= _WHOLE:
-            u = t - np.floor(t) if period == 1 else t - np.floor(t / period) * period
-            return _look_up(self._whole(0, period), u)
-        cycles = np.floor(t)
-        first, last = int(cycles.min()), int(cycles.max()) + 1
-        if last - first <= 4 * len(t) + 64:
-            return _look_up(self._whole(first, last), t)
-        out = np.empty_like(t)
-        for c in np.unique(cycles):
-            mask = cycles == c
-            out[mask] = _look_up(self._whole(int(c), int(c) + 1), t[mask])[0]
-        return out, True
-
-    def _whole(self, first: int, last: int) -> Table:
-        kept = self._table
-        if kept is not None and kept[0] == first and kept[1] == last:
-            return kept[2]
-        table = _tabulate([self.cycle(c) for c in range(first, last)])
-        self._table = (first, last, table)
-        return table
-
-
-def _segments(pattern: Pattern, c: int) -> tuple[Segment, ...]:
-    """What holds when in cycle c, without gaps or overlaps."""
-    begin, end = cycle_of(c), cycle_of(c + 1)
-    events = pattern.raw(begin, end)
-    events.sort(key=lambda e: e.begin)
-    out: list[Segment] = []
-    at = begin
-    for event in events:
-        if event.begin < at:
-            return tuple(_swept(events, begin, end))
-        if event.begin > at:
-            out.append(Segment(at, event.begin, None))
-        out.append(Segment(event.begin, event.end, event.value))
-        at = event.end
-    if at < end:
-        out.append(Segment(at, end, None))
-    return tuple(out)
-
-
-def _swept(events: list[Any], begin: Fraction, end: Fraction) -> list[Segment]:
-    """The same with overlaps: a sweep that holds the youngest event."""
-    edges = sorted({begin, end, *(e.begin for e in events), *(e.end for e in events)})
-    heap: list[tuple[Fraction, int]] = []
-    out: list[Segment] = []
-    i = 0
-    for at, after in zip(edges, edges[1:], strict=False):
-        while i < len(events) and events[i].begin <= at:
-            onset = events[i].whole_begin
-            heapq.heappush(heap, (-(events[i].begin if onset is None else onset), -i))
-            i += 1
-        while heap and events[-heap[0][1]].end <= at:
-            heapq.heappop(heap)
-        out.append(Segment(at, after, events[-heap[0][1]].value if heap else None))
-    return out
-
-
-def _tabulate(cycles: list[tuple[tuple[Segment, ...], int]]) -> Table:
-    starts: list[float] = []
-    values: list[float] = []
-    curves: list[tuple[int, Curve, float]] = []
-    for segments, shift in cycles:
-        for s in segments:
-            if isinstance(s.value, Curve):
-                curves.append((len(starts), s.value, float(shift)))
-            starts.append(float(s.begin + shift))
-            values.append(_number(s.value))
-    filled = np.array(values)
-    rests = bool(np.isnan(filled).sum() > len(curves))
-    return Table(np.array(starts), filled, tuple(curves), rests)
-
-
-def _number(value: Any) -> float:
-    if value is None or isinstance(value, (str, Curve)):
-        return float("nan")
-    return float(value)
-
-
-def _look_up(table: Table, t: Times) -> tuple[Times, bool]:
-    if len(table.starts) == 1 and not table.curves:
-        return np.full(t.shape, table.values[0]), table.rests
-    index = np.searchsorted(table.starts, t, side="right") - 1
-    np.maximum(index, 0, out=index)
-    out: Times = table.values[index]
-    for i, curve, shift in table.curves:
-        here = index == i
-        if here.any():
-            out[here] = curve.f(t[here] - shift)
-    return out, table.rests
-
+__all__ = ["GlideLane", "Lane", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
 
 # --- lanes -----------------------------------------------------------------------------------
 
@@ -233,7 +74,9 @@ class Lane:
         """A value that never changes; None is the control's default."""
         spec = _spec(control)
         plain = spec.default if value is None else value
-        text = repr(plain) if isinstance(plain, str) else f"{plain:g}" if plain is not None else "none"
+        text = (
+            repr(plain) if isinstance(plain, str) else f"{plain:g}" if plain is not None else "none"
+        )
         return PatternLane(spec, pure("" if plain is None else plain), text)
 
     @staticmethod
@@ -293,7 +136,11 @@ class PatternLane(Lane):
         """What a rest means."""
         if self.spec.rest is not None:
             return self.spec.rest
-        return ("" if not self.spec.numeric else 0.0) if self.spec.default is None else self.spec.default
+        return (
+            ("" if not self.spec.numeric else 0.0)
+            if self.spec.default is None
+            else self.spec.default
+        )
 
     def sample(self, cycles: Times) -> Floats:
         times = np.asarray(cycles, dtype=np.float64)
@@ -305,7 +152,9 @@ class PatternLane(Lane):
             np.copyto(values, self.rest, where=np.isnan(values))
         if self.spec.shape == "integer":
             values = np.rint(values)
-        out: NDArray[np.float32] = np.minimum(np.maximum(values, self.spec.low), self.spec.high).astype(np.float32)
+        out: NDArray[np.float32] = np.minimum(
+            np.maximum(values, self.spec.low), self.spec.high
+        ).astype(np.float32)
         return out
 
     def at(self, cycle: Fraction) -> float | str:
@@ -324,14 +173,16 @@ class PatternLane(Lane):
         return min(max(number, self.spec.low), self.spec.high)
 
     @cached_property
-    def continuous(self) -> bool:  # type: ignore[override]
+    def continuous(self) -> bool:
         if not self.spec.numeric or self.pattern.const is not None:
             return False
         if self.pattern.curve is not None:
             return not self.pattern.curve.flat
-        cycles = min(self.pattern.period or 4, _WHOLE)
+        cycles = min(self.pattern.period or 4, WHOLE)
         return any(
-            isinstance(s.value, Curve) and not s.value.flat for c in range(cycles) for s in self.layout.cycle(c)[0]
+            isinstance(s.value, Curve) and not s.value.flat
+            for c in range(cycles)
+            for s in self.layout.cycle(c)[0]
         )
 
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
@@ -340,7 +191,11 @@ class PatternLane(Lane):
             return []
         curve = self.pattern.curve
         if curve is not None:
-            return [] if curve.steps is None else [s for s in curve.steps(begin, end) if self._steps_at(s)]
+            return (
+                []
+                if curve.steps is None
+                else [s for s in curve.steps(begin, end) if self._steps_at(s)]
+            )
         out: list[Fraction] = []
         for c in range(begin.numerator // begin.denominator, -(-end.numerator // end.denominator)):
             segments, shift = self.layout.cycle(c)
@@ -348,7 +203,11 @@ class PatternLane(Lane):
                 edges = [s.begin]
                 if isinstance(s.value, Curve) and s.value.steps is not None:
                     edges += [x for x in s.value.steps(s.begin, s.end) if x > s.begin]
-                out += [x + shift for x in edges if begin <= x + shift < end and self._steps_at(x + shift)]
+                out += [
+                    x + shift
+                    for x in edges
+                    if begin <= x + shift < end and self._steps_at(x + shift)
+                ]
         return out
 
     def _steps_at(self, time: Fraction) -> bool:
@@ -403,7 +262,7 @@ class SwitchLane(Lane):
             out.append(m)
         if end > m:
             out += [j for j in self.new.jumps(max(begin, m), end) if j != m]
-        # Where old already jumps at the moment itself, and new agrees with it, the value still steps.
+        # Where old jumps at the moment itself, and new agrees with it, the value still steps.
         if begin <= m < end and m not in out and (self.old.jumps(m, m + Fraction(1, 10**9)) or []):
             out.append(m)
         return sorted(out)
@@ -460,7 +319,9 @@ class GlideLane(Lane):
     def pruned(self, before: Fraction) -> Lane:
         if self.begin + self.length <= before:
             return self.new.pruned(before)
-        return type(self)(self.spec, self.text, self.old.pruned(before), self.new, self.begin, self.length)
+        return type(self)(
+            self.spec, self.text, self.old.pruned(before), self.new, self.begin, self.length
+        )
 
 
 def fade_gains(x: Any) -> tuple[Any, Any]:
@@ -470,7 +331,7 @@ def fade_gains(x: Any) -> tuple[Any, Any]:
 
 
 class XfadeLane(GlideLane):
-    """Equal power: the powers of both are added under Tidal's fades, never above the louder of the two.
+    """Equal power: the powers of both add up under Tidal's fades, never above the louder.
 
     (Tidal fades two sounds; one mix strip has one, and 1 to 1 must stay 1.)
     """
@@ -478,11 +339,3 @@ class XfadeLane(GlideLane):
     def _blend(self, old: Any, new: Any, x: Any) -> Any:
         down, up = fade_gains(x)
         return np.minimum(np.sqrt((old * down) ** 2 + (new * up) ** 2), np.maximum(old, new))
-
-
-def trial(pattern: Pattern, cycles: int) -> list[Event]:
-    """The events of the first cycles, curves included. Raises PatternError if they cost too much."""
-    events = pattern.raw(cycle_of(0), cycle_of(cycles))
-    if len(events) > LIMIT * cycles:
-        raise PatternError(f"more than {LIMIT} events in a cycle")
-    return events

@@ -7,7 +7,7 @@ Threads: pygments' own; constants only.
 
 from __future__ import annotations
 
-from pygments.lexer import RegexLexer, bygroups, words
+from pygments.lexer import RegexLexer, words
 from pygments.token import (
     Comment,
     Error,
@@ -46,9 +46,15 @@ class DemonLexer(RegexLexer):
             (words(("deck", "scene", "let", "go", "chain"), suffix=r"\b"), Keyword.Declaration),
             (words(tuple(PERFORMANCE), prefix=r"(?:(?<=\n)|^)\s*", suffix=r"\b"), Keyword),
             (words(tuple(STAGE), suffix=r"\b(?=\s+[^=\s])"), Keyword),
-            (words(("at", "in", "over", "xfade", "now", "default", "none", "on", "off"), prefix=r"(?<![.\w])", suffix=r"\b(?!\()"),
-             Keyword.Pseudo),
-            (r"(lora)(\.)(\w+)", bygroups(Name.Variable, Punctuation, Name.Variable)),
+            (
+                words(
+                    ("at", "in", "over", "xfade", "now", "default", "none", "on", "off"),
+                    prefix=r"(?<![.\w])",
+                    suffix=r"\b(?!\()",
+                ),
+                Keyword.Pseudo,
+            ),
+            (r"lora\.\w+", Name.Variable),
             (words(tuple(CONTROLS), prefix=r"(?<!\.)", suffix=r"\b(?=\s*=(?!=))"), Name.Variable),
             (words((*SIGNALS, *LOTS, "silence"), prefix=r"(?<!\.)", suffix=r"\b"), Name.Constant),
             (words(tuple(WORDS), suffix=r"\b"), Name.Function),
@@ -84,4 +90,3 @@ class DemonLexer(RegexLexer):
             (r"[^`]", Operator),
         ],
     }
-

@@ -24,9 +24,7 @@ from demon_live.lang.pattern import (
     Pattern,
     PatternError,
     as_time,
-    bind,
     cat,
-    fast,
     pieces,
     pure,
     silence,
@@ -35,6 +33,7 @@ from demon_live.lang.pattern import (
 )
 from demon_live.lang.rhythm import bjorklund, degrade, struct
 from demon_live.lang.signals import chance
+from demon_live.lang.transform import bind, fast
 
 __all__ = ["Chances", "build", "mini"]
 
@@ -68,7 +67,9 @@ def build(node: Node, text: str, chances: Chances) -> Pattern:
     except PatternError as error:
         # The innermost node that goes too far names the place.
         span = Span.of(text, node.start, node.end)
-        raise ScoreError(str(error), span=span, source=text, hint="use fewer or slower steps") from error
+        raise ScoreError(
+            str(error), span=span, source=text, hint="use fewer or slower steps"
+        ) from error
 
 
 def _atom(node: Node, text: str, chances: Chances) -> Pattern:
@@ -115,14 +116,20 @@ def _choice(node: Node, text: str, chances: Chances) -> Pattern:
             out.extend(parts[int(chance(key, c) * n)].raw(b, e))
         return out
 
-    return Pattern(raw, period=None, cost=max(p.cost for p in parts), text=any(p.text for p in parts))
+    return Pattern(
+        raw, period=None, cost=max(p.cost for p in parts), text=any(p.text for p in parts)
+    )
 
 
 def _lengths(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
     """Each layer of a polymeter: its number of steps, and its sequence in one cycle."""
     out = []
     for layer in node.children:
-        steps = _steps(layer, text, chances) if layer.kind == "seq" else [(_ONE, build(layer, text, chances))]
+        steps = (
+            _steps(layer, text, chances)
+            if layer.kind == "seq"
+            else [(_ONE, build(layer, text, chances))]
+        )
         total = sum((w for w, _ in steps), Fraction(0))
         if total:
             out.append((total, timecat(steps) if any(w != 1 for w, _ in steps) else _equal(steps)))
@@ -136,7 +143,11 @@ def _equal(steps: list[tuple[Fraction, Pattern]]) -> Pattern:
 def _slow(node: Node, text: str, chances: Chances) -> Pattern:
     layers = []
     for layer in node.children:
-        steps = _steps(layer, text, chances) if layer.kind == "seq" else [(_ONE, build(layer, text, chances))]
+        steps = (
+            _steps(layer, text, chances)
+            if layer.kind == "seq"
+            else [(_ONE, build(layer, text, chances))]
+        )
         if all(w == 1 for w, _ in steps):
             layers.append(cat(*(p for _, p in steps)))
         else:
@@ -187,13 +198,18 @@ def _euclid(node: Node, text: str, chances: Chances) -> Pattern:
         k, n, r = (_whole(a.const[0]) for a in args)
         return _hits(inner, k, n, r)
     ks, ns, rs = args
-    return bind(ks, lambda k: bind(ns, lambda n: bind(rs, lambda r: _hits(inner, _whole(k), _whole(n), _whole(r)))))
+    return bind(
+        ks,
+        lambda k: bind(
+            ns, lambda n: bind(rs, lambda r: _hits(inner, _whole(k), _whole(n), _whole(r)))
+        ),
+    )
 
 
 def _whole(value: Any) -> int:
     if isinstance(value, str):
         raise PatternError(f"{value!r} is a word where a number is needed")
-    return int(round(value))
+    return int(round(value))  # noqa: RUF046 - a numpy float rounds to itself
 
 
 def _hits(inner: Pattern, k: int, n: int, r: int) -> Pattern:
@@ -217,6 +233,16 @@ def _range(node: Node, text: str, chances: Chances) -> Pattern:
 
 
 _BUILD: dict[str, Callable[[Node, str, Chances], Pattern]] = {
-    "atom": _atom, "rest": _rest, "seq": _sequence, "stack": _stack, "choice": _choice, "slow": _slow,
-    "poly": _poly, "fast": _speed(False), "div": _speed(True), "maybe": _maybe, "euclid": _euclid, "range": _range,
+    "atom": _atom,
+    "rest": _rest,
+    "seq": _sequence,
+    "stack": _stack,
+    "choice": _choice,
+    "slow": _slow,
+    "poly": _poly,
+    "fast": _speed(False),
+    "div": _speed(True),
+    "maybe": _maybe,
+    "euclid": _euclid,
+    "range": _range,
 }

@@ -6,8 +6,10 @@ knows at each point what a player most likely meant. Read aloud, the grammar is
     pattern  = sequence ("," sequence)*  |  sequence ("|" sequence)*
     sequence = feet: steps between single dots (a b . c d)
     step     = term ops* | "_" | "!" | "~" | "-"
-    term     = word | number | 'text' | "[" pattern "]" | "<" pattern ">" | "{" pattern "}" ("%" term)?
-    ops      = "*" term | "/" term | "!" number? | "@" number? | "?" number? | "(" k "," n ("," r)? ")" | ".." term
+    term     = word | number | 'text'
+             | "[" pattern "]" | "<" pattern ">" | "{" pattern "}" ("%" term)?
+    ops      = "*" term | "/" term | "!" number? | "@" number? | "?" number?
+             | "(" k "," n ("," r)? ")" | ".." term
 
 Threads: pure functions; parsed texts are cached.
 """
@@ -28,7 +30,18 @@ MAX_NESTING = 64
 MAX_STEPS = 4096
 
 Kind = Literal[
-    "atom", "rest", "seq", "stack", "choice", "slow", "poly", "fast", "div", "maybe", "euclid", "range"
+    "atom",
+    "rest",
+    "seq",
+    "stack",
+    "choice",
+    "slow",
+    "poly",
+    "fast",
+    "div",
+    "maybe",
+    "euclid",
+    "range",
 ]
 #: What `- ` in front of a digit, a dot between digits and a `:` between words belong to.
 _WORD = re.compile(r"-?(?:\.(?=\d))?\w(?:\w|[#:](?=[\w.-])|[#']|-(?=\w)|\.(?=\w))*")
@@ -41,7 +54,7 @@ _CLOSE = {"[": "]", "<": ">", "{": "}", "(": ")"}
 class Node:
     """One node. children: by kind: the steps, the layers, [term, factor], [term, k, n, r]...
 
-    value: of an atom; the probability of `maybe`. weight: share of the sequence. start, end: offsets.
+    value: of an atom; the chance of `maybe`. weight: share of the sequence. start, end: offsets.
     """
 
     kind: Kind
@@ -66,7 +79,9 @@ class _Parser:
         self.depth = 0
 
     # --- errors ---
-    def fail(self, message: str, start: int, end: int | None = None, hint: str | None = None) -> ScoreError:
+    def fail(
+        self, message: str, start: int, end: int | None = None, hint: str | None = None
+    ) -> ScoreError:
         end = start + 1 if end is None else end
         return ScoreError(message, span=Span.of(self.text, start, end), hint=hint, source=self.text)
 
@@ -87,22 +102,47 @@ class _Parser:
             c = self.peek()
             if c in "]>})":
                 opener = {v: k for k, v in _CLOSE.items()}[c]
-                raise self.fail(f'"{c}" closes nothing', self.pos, hint=f'remove it, or open it with "{opener}"')
+                raise self.fail(
+                    f'"{c}" closes nothing', self.pos, hint=f'remove it, or open it with "{opener}"'
+                )
             raise self.unexpected()
         return node
 
     def unexpected(self) -> ScoreError:
         c, at = self.peek(), self.pos
         if c in "*/@!?%:(":
-            name = {"(": "(k,n)", "*": "*n", "/": "/n", "@": "@n", "!": "!n", "?": "?p", "%": "%n", ":": ":n"}[c]
+            name = {
+                "(": "(k,n)",
+                "*": "*n",
+                "/": "/n",
+                "@": "@n",
+                "!": "!n",
+                "?": "?p",
+                "%": "%n",
+                ":": ":n",
+            }[c]
             if c == "%":
-                return self.fail('"%" belongs behind "}"', at, hint="{a b c}%4 plays 4 steps of the group a cycle")
-            return self.fail(f'"{c}" has no step in front of it', at, hint=f"write it against a step: bd{name}")
+                return self.fail(
+                    '"%" belongs behind "}"',
+                    at,
+                    hint="{a b c}%4 plays 4 steps of the group a cycle",
+                )
+            return self.fail(
+                f'"{c}" has no step in front of it', at, hint=f"write it against a step: bd{name}"
+            )
         if c == "'":
-            return self.fail("this text has no closing '", at, len(self.text), hint="write 'like this'")
+            return self.fail(
+                "this text has no closing '", at, len(self.text), hint="write 'like this'"
+            )
         if c == "^":
-            return self.fail('"^" means nothing here', at, hint="Strudel's step marks and Tidal's variables have no use")
-        hint = "words, numbers, 'text', ~ and the signs [ ] < > { } ( ) * / ! @ _ ? | , . .. are known"
+            return self.fail(
+                '"^" means nothing here',
+                at,
+                hint="Strudel's step marks and Tidal's variables have no use",
+            )
+        hint = (
+            "words, numbers, 'text', ~ and the signs [ ] < > { } ( ) * / ! @ _ ? | , . .. are known"
+        )
         return self.fail(f'"{c}" means nothing in mini-notation', at, hint=hint)
 
     def pattern(self, closer: str) -> Node:
@@ -112,7 +152,11 @@ class _Parser:
         while self.peek() and self.peek() in ",|":
             c = self.peek()
             if mark and c != mark:
-                raise self.fail('"," and "|" cannot stand side by side', self.pos, hint="group one of them: [a | b], c")
+                raise self.fail(
+                    '"," and "|" cannot stand side by side',
+                    self.pos,
+                    hint="group one of them: [a | b], c",
+                )
             if not layers[-1].children:
                 raise self.fail(f'nothing in front of "{c}"', self.pos, hint="a rest is ~")
             mark = c
@@ -142,9 +186,7 @@ class _Parser:
             if sum(n.repeat for n in feet[-1]) > MAX_STEPS:
                 raise self.fail(f"more than {MAX_STEPS} steps", feet[-1][-1].start, self.pos)
         if len(feet) > 1:
-            steps = [
-                Node("seq", f[0].start, f[-1].end, tuple(f)) for f in feet if f
-            ]
+            steps = [Node("seq", f[0].start, f[-1].end, tuple(f)) for f in feet if f]
         else:
             steps = feet[0]
         return Node("seq", start, self.pos, tuple(steps))
@@ -236,10 +278,12 @@ class _Parser:
             self.pos += 1
             return
         if not self.peek():
-            raise self.fail(f'missing "{want}" opened here', at, hint=f'write {opener}a b{want}')
+            raise self.fail(f'missing "{want}" opened here', at, hint=f"write {opener}a b{want}")
         if self.peek() in "]>})":
             raise self.fail(
-                f'"{self.peek()}" where "{want}" must close the "{opener}"', self.pos, hint="brackets close in order"
+                f'"{self.peek()}" where "{want}" must close the "{opener}"',
+                self.pos,
+                hint="brackets close in order",
             )
         raise self.unexpected()
 
@@ -286,7 +330,9 @@ class _Parser:
             else:
                 return node
 
-    def wrap(self, kind: Kind, node: Node, more: tuple[Node, ...], value: float | None = None) -> Node:
+    def wrap(
+        self, kind: Kind, node: Node, more: tuple[Node, ...], value: float | None = None
+    ) -> Node:
         """An operator around a node; weight and repetition stay outside."""
         inner = replace(node, weight=Fraction(1), repeat=1)
         return Node(kind, node.start, self.pos, (inner, *more), value, node.weight, node.repeat)
@@ -296,9 +342,16 @@ class _Parser:
         self.pos += 1
         n = self.number()
         if n is None:
-            if self.peek() == "!" or not self.peek() or self.peek().isspace() or self.peek() in "]>}),|*/@?(":
+            if (
+                self.peek() == "!"
+                or not self.peek()
+                or self.peek().isspace()
+                or self.peek() in "]>}),|*/@?("
+            ):
                 return replace(node, repeat=node.repeat + 1, end=self.pos)
-            raise self.fail('"!" needs a whole number behind it', at, self.pos + 1, hint="a!3 is a a a")
+            raise self.fail(
+                '"!" needs a whole number behind it', at, self.pos + 1, hint="a!3 is a a a"
+            )
         if n != int(n) or n < 1:
             raise self.fail('"!" needs a whole number from 1', at, self.pos, hint="a!3 is a a a")
         if n * node.repeat > MAX_STEPS:
@@ -312,7 +365,12 @@ class _Parser:
         if n is None:
             if not self.peek() or self.peek().isspace() or self.peek() in "]>}),|":
                 return replace(node, weight=node.weight + 1, end=self.pos)
-            raise self.fail('"@" needs a number behind it', at, self.pos + 1, hint="a@3 b gives a three quarters")
+            raise self.fail(
+                '"@" needs a number behind it',
+                at,
+                self.pos + 1,
+                hint="a@3 b gives a three quarters",
+            )
         if n < 0 or n > 1e6:
             raise self.fail("a weight goes from 0 to 1000000", at, self.pos)
         return replace(node, weight=Fraction(str(n)), end=self.pos)
@@ -330,7 +388,9 @@ class _Parser:
             if not part.children:
                 raise self.fail(
                     "a number is missing here" if self.peek() else 'missing ")" opened here',
-                    min(self.pos, len(self.text) - 1) if self.peek() else at, hint=hint)
+                    min(self.pos, len(self.text) - 1) if self.peek() else at,
+                    hint=hint,
+                )
             args.append(part)
             if self.peek() == "," and len(args) < 3:
                 self.pos += 1

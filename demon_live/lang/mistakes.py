@@ -30,7 +30,9 @@ class Mistake:
     look: Callable[[str, int], Finding | None]
 
 
-def _regex(pattern: str, message: str, hint: str, group: int = 0) -> Callable[[str, int], Finding | None]:
+def _regex(
+    pattern: str, message: str, hint: str, group: int = 0
+) -> Callable[[str, int], Finding | None]:
     """A mistake that a regular expression finds; {n} in message and hint are its groups."""
     compiled = re.compile(pattern)
 
@@ -38,7 +40,10 @@ def _regex(pattern: str, message: str, hint: str, group: int = 0) -> Callable[[s
         found = compiled.search(_masked(text))
         if found is None:
             return None
-        words = [text[slice(*found.span(i))] if found.span(i) != (-1, -1) else "" for i in range(compiled.groups + 1)]
+        words = [
+            text[slice(*found.span(i))] if found.span(i) != (-1, -1) else ""
+            for i in range(compiled.groups + 1)
+        ]
         return message.format(*words), found.start(group), found.end(group), hint.format(*words)
 
     return look
@@ -53,14 +58,20 @@ def _strings(text: str) -> list[tuple[str, int, int]]:
 def _masked(text: str) -> str:
     """The statement with blanks for what stands in quotes and comments: no sign of it misleads."""
     return "".join(
-        p if len(p) == 1 else p[0] + "\xa4" * (len(p) - 2) + (p[-1] if p[0] == p[-1] else " ") for p, _, _ in _strings(text)
+        p if len(p) == 1 else p[0] + "\xa4" * (len(p) - 2) + (p[-1] if p[0] == p[-1] else " ")
+        for p, _, _ in _strings(text)
     )
 
 
 def _open_quote(text: str, at: int) -> Finding | None:
     for piece, start, end in _strings(text):
         if piece[0] in "\"'`" and (len(piece) == 1 or piece[-1] != piece[0]):
-            return f"missing closing {piece[0]}", start, end, f"the text begins here and has no second {piece[0]}"
+            return (
+                f"missing closing {piece[0]}",
+                start,
+                end,
+                f"the text begins here and has no second {piece[0]}",
+            )
     return None
 
 
@@ -75,11 +86,21 @@ def _open_bracket(text: str, at: int) -> Finding | None:
                 return f'"{piece}" closes nothing', start, start + 1, "remove it, or open it before"
             opener, where = stack.pop()
             if closing[opener] != piece:
-                return f'"{piece}" where "{closing[opener]}" must close', start, start + 1, f'"{opener}" opened at column {where + 1}'
+                return (
+                    f'"{piece}" where "{closing[opener]}" must close',
+                    start,
+                    start + 1,
+                    f'"{opener}" opened at column {where + 1}',
+                )
     if not stack:
         return None
     opener, where = stack[-1]
-    return f'missing "{closing[opener]}" opened here', where, where + 1, f'close it with "{closing[opener]}"'
+    return (
+        f'missing "{closing[opener]}" opened here',
+        where,
+        where + 1,
+        f'close it with "{closing[opener]}"',
+    )
 
 
 def _unknown_start(text: str, at: int) -> Finding | None:
@@ -91,16 +112,51 @@ def _unknown_start(text: str, at: int) -> Finding | None:
     if rest.startswith("=") or word in STAGE:
         return None
     if word in CONTROLS:
-        return f'"{word}" needs "=" before its value', 0, len(word), f"write {CONTROLS[word].example}"
-    known = [*CONTROLS, *STAGE, "deck", "scene", "let", "go", "chain", "hush", "panic", "mute", "unmute", "solo",
-             "unsolo", "undo", "redo", "record", "stop", "save", "load"]
+        return (
+            f'"{word}" needs "=" before its value',
+            0,
+            len(word),
+            f"write {CONTROLS[word].example}",
+        )
+    known = [
+        *CONTROLS,
+        *STAGE,
+        "deck",
+        "scene",
+        "let",
+        "go",
+        "chain",
+        "hush",
+        "panic",
+        "mute",
+        "unmute",
+        "solo",
+        "unsolo",
+        "undo",
+        "redo",
+        "record",
+        "stop",
+        "save",
+        "load",
+    ]
     if word in known:
         return None
     near = nearest(word, known)
     if re.match(r"[.(]", rest) or not rest:
-        return (f'"{word}" alone binds nothing', 0, len(word),
-                f"did you mean {near[0]}?" if near and not rest else f"give it to a control: blend = {text.strip()[:40]}")
-    return f'nothing begins with "{word}"', 0, len(word), f"did you mean {near[0]}?" if near else "a statement is: control = pattern"
+        return (
+            f'"{word}" alone binds nothing',
+            0,
+            len(word),
+            f"did you mean {near[0]}?"
+            if near and not rest
+            else f"give it to a control: blend = {text.strip()[:40]}",
+        )
+    return (
+        f'nothing begins with "{word}"',
+        0,
+        len(word),
+        f"did you mean {near[0]}?" if near else "a statement is: control = pattern",
+    )
 
 
 def _equals_stage(text: str, at: int) -> Finding | None:
@@ -108,54 +164,163 @@ def _equals_stage(text: str, at: int) -> Finding | None:
     if found is None or found.group(1) not in STAGE:
         return None
     word, sign, rest = found.groups()
-    return f'{word} is a stage word and takes no "{sign}"', found.start(2), found.end(2), f"write {word} {rest.strip()[:30]}"
+    return (
+        f'{word} is a stage word and takes no "{sign}"',
+        found.start(2),
+        found.end(2),
+        f"write {word} {rest.strip()[:30]}",
+    )
 
 
 def _generic(text: str, at: int) -> Finding:
     found = re.compile(r"[A-Za-z_]\w*|[\d.]+|\S").match(text, min(at, max(len(text) - 1, 0)))
     if at >= len(text) or found is None:
         last = len(text.rstrip())
-        return "the statement ends too early", max(0, last - 1), last, "a statement is: control = pattern"
+        return (
+            "the statement ends too early",
+            max(0, last - 1),
+            last,
+            "a statement is: control = pattern",
+        )
     return f'"{found.group()}" does not fit here', found.start(), found.end(), None
 
 
 MISTAKES: tuple[Mistake, ...] = (
-    Mistake("strudel label", '$: s("bd*4")', _regex(
-        r"^_?\$\s*:", "Strudel's $: is not used here", "bind a control instead: blend = sine.slow(4)")),
-    Mistake("tidal stream", 'd1 $ sound "bd*4"', _regex(
-        r"^d\d+\s*\$", "Tidal's d1 $ is not used here", "name a deck and bind its controls: deck drums, then blend = \"1 .5\"")),
-    Mistake("tidal dollar", 'blend = fast 2 $ "0 1"', _regex(
-        r"\$", "there is no $ here", 'write methods: "0 1".fast(2)')),
-    Mistake("tidal hash", "blend = sine |+| 2", _regex(
-        r"\|[-+*/%<>]\|?|[-+*/%]\|", 'Tidal\'s "{0}" is not used here', "plain + - * / keep the structure of the left side, as |+ does")),
-    Mistake("arrow function", "blend = saw.every(4, x => x.rev())", _regex(
-        r"\b(\w+)\s*=>\s*", "arrow functions are not used here", "_ stands for the pattern: every(4, _.rev()), or just every(4, rev)")),
-    Mistake("lambda", "blend = saw.every(4, lambda x: x.rev())", _regex(
-        r"\blambda\b[^:]*:", "lambda is not used in a score", "_ stands for the pattern: every(4, _.rev()), or just every(4, rev)")),
-    Mistake("foxdot player", "p1 >> pluck([0, 4])", _regex(
-        r"^\w+\s*>>", "FoxDot's >> is not used here", "bind a control: blend = linvar([0, 1], 8)")),
+    Mistake(
+        "strudel label",
+        '$: s("bd*4")',
+        _regex(
+            r"^_?\$\s*:",
+            "Strudel's $: is not used here",
+            "bind a control instead: blend = sine.slow(4)",
+        ),
+    ),
+    Mistake(
+        "tidal stream",
+        'd1 $ sound "bd*4"',
+        _regex(
+            r"^d\d+\s*\$",
+            "Tidal's d1 $ is not used here",
+            'name a deck and bind its controls: deck drums, then blend = "1 .5"',
+        ),
+    ),
+    Mistake(
+        "tidal dollar",
+        'blend = fast 2 $ "0 1"',
+        _regex(r"\$", "there is no $ here", 'write methods: "0 1".fast(2)'),
+    ),
+    Mistake(
+        "tidal hash",
+        "blend = sine |+| 2",
+        _regex(
+            r"\|[-+*/%<>]\|?|[-+*/%]\|",
+            'Tidal\'s "{0}" is not used here',
+            "plain + - * / keep the structure of the left side, as |+ does",
+        ),
+    ),
+    Mistake(
+        "arrow function",
+        "blend = saw.every(4, x => x.rev())",
+        _regex(
+            r"\b(\w+)\s*=>\s*",
+            "arrow functions are not used here",
+            "_ stands for the pattern: every(4, _.rev()), or just every(4, rev)",
+        ),
+    ),
+    Mistake(
+        "lambda",
+        "blend = saw.every(4, lambda x: x.rev())",
+        _regex(
+            r"\blambda\b[^:]*:",
+            "lambda is not used in a score",
+            "_ stands for the pattern: every(4, _.rev()), or just every(4, rev)",
+        ),
+    ),
+    Mistake(
+        "foxdot player",
+        "p1 >> pluck([0, 4])",
+        _regex(
+            r"^\w+\s*>>",
+            "FoxDot's >> is not used here",
+            "bind a control: blend = linvar([0, 1], 8)",
+        ),
+    ),
     Mistake("missing quote", 'prompt = "acid techno', _open_quote),
     Mistake("missing bracket", "blend = sine.range(.2, 1", _open_bracket),
     Mistake("stage word with =", "tempo = 128", _equals_stage),
-    Mistake("colon for =", "blend: sine", _regex(
-        r"^([A-Za-z_][\w.]*)\s*:", '"=" binds a control, not ":"', "write {1} = ...", 0)),
+    Mistake(
+        "colon for =",
+        "blend: sine",
+        _regex(r"^([A-Za-z_][\w.]*)\s*:", '"=" binds a control, not ":"', "write {1} = ...", 0),
+    ),
     Mistake("walrus", "blend := sine", _regex(r":=", '"=" binds a control, not ":="', "write =")),
-    Mistake("plus equals", "blend += .1", _regex(
-        r"^(\w+)\s*([-+*/])=", "{1} has no value to add to: a pattern is written whole", "write {1} = ...")),
+    Mistake(
+        "plus equals",
+        "blend += .1",
+        _regex(
+            r"^(\w+)\s*([-+*/])=",
+            "{1} has no value to add to: a pattern is written whole",
+            "write {1} = ...",
+        ),
+    ),
     Mistake("missing =", "blend sine.slow(4)", _unknown_start),
-    Mistake("double dot", "blend = sine..slow(4)", _regex(r"\w(\.\.+)\w", "one dot calls a method", "write a single .", 1)),
-    Mistake("nothing behind =", "blend =", _regex(
-        r"=\s*(?:#.*)?$", 'nothing behind "="', "write a number, a pattern or default")),
-    Mistake("keyword argument", "blend = sine.range(low=.2, high=1)", _regex(
-        r"[(,]\s*(\w+)\s*=(?!=)", "arguments have no names here", "write them in order: range(.2, 1)", 1)),
-    Mistake("when without number", "blend = 1 over", _regex(
-        r"\b(at|in|over|xfade)\s*(?:#.*)?$", '"{1}" needs a number of cycles', "write {1} 4", 1)),
-    Mistake("bare words", "prompt = acid techno", _regex(
-        r"^(?:prompt2?|key|cfg)\s*=\s*([A-Za-z][^'\"]*)$", "text goes into quotes", "write '{1}'", 1)),
-    Mistake("two values", 'blend = .2 .8', _regex(
-        r"=\s*(-?[\d.]+(?:\s+-?[\d.]+)+)", "several values in a row are mini-notation", 'put them in double quotes: "{1}"', 1)),
-    Mistake("missing comma", "blend = sine.range(.2 1)", _regex(
-        r"\(\s*[^()]*?([\d.]+\s+[\d.]+)[^()]*\)", 'missing "," between arguments', "write {1} with a comma", 1)),
+    Mistake(
+        "double dot",
+        "blend = sine..slow(4)",
+        _regex(r"\w(\.\.+)\w", "one dot calls a method", "write a single .", 1),
+    ),
+    Mistake(
+        "nothing behind =",
+        "blend =",
+        _regex(r"=\s*(?:#.*)?$", 'nothing behind "="', "write a number, a pattern or default"),
+    ),
+    Mistake(
+        "keyword argument",
+        "blend = sine.range(low=.2, high=1)",
+        _regex(
+            r"[(,]\s*(\w+)\s*=(?!=)",
+            "arguments have no names here",
+            "write them in order: range(.2, 1)",
+            1,
+        ),
+    ),
+    Mistake(
+        "when without number",
+        "blend = 1 over",
+        _regex(
+            r"\b(at|in|over|xfade)\s*(?:#.*)?$", '"{1}" needs a number of cycles', "write {1} 4", 1
+        ),
+    ),
+    Mistake(
+        "bare words",
+        "prompt = acid techno",
+        _regex(
+            r"^(?:prompt2?|key|cfg)\s*=\s*([A-Za-z][^'\"]*)$",
+            "text goes into quotes",
+            "write '{1}'",
+            1,
+        ),
+    ),
+    Mistake(
+        "two values",
+        "blend = .2 .8",
+        _regex(
+            r"=\s*(-?[\d.]+(?:\s+-?[\d.]+)+)",
+            "several values in a row are mini-notation",
+            'put them in double quotes: "{1}"',
+            1,
+        ),
+    ),
+    Mistake(
+        "missing comma",
+        "blend = sine.range(.2 1)",
+        _regex(
+            r"\(\s*[^()]*?([\d.]+\s+[\d.]+)[^()]*\)",
+            'missing "," between arguments',
+            "write {1} with a comma",
+            1,
+        ),
+    ),
 )
 
 
@@ -174,8 +339,18 @@ def explain(text: str, at: int, expected: Sequence[str] = ()) -> ScoreError:
 
 
 _SHOWN = {
-    "RPAR": '")"', "LPAR": '"("', "RSQB": '"]"', "COMMA": '","', "EQUAL": '"="', "DOT": '".method"', "NAME": "a name",
-    "NUMBER": "a number", "STRING": '"mini-notation"', "TEXT": "'text'", "BRACE": '"{"', "WHEN": "at, in, over or xfade",
+    "RPAR": '")"',
+    "LPAR": '"("',
+    "RSQB": '"]"',
+    "COMMA": '","',
+    "EQUAL": '"="',
+    "DOT": '".method"',
+    "NAME": "a name",
+    "NUMBER": "a number",
+    "STRING": '"mini-notation"',
+    "TEXT": "'text'",
+    "BRACE": '"{"',
+    "WHEN": "at, in, over or xfade",
 }
 
 

@@ -8,6 +8,7 @@ Threads: the parser is built under a lock and is then read only; results are imm
 
 from __future__ import annotations
 
+import builtins
 import re
 from fractions import Fraction
 from functools import lru_cache
@@ -67,53 +68,53 @@ KEYWORDS = ("deck", "scene", "let", "go", "chain", *STAGE, *PERFORMANCE)
 class _Build(Transformer[Token, Any]):
     """Rules to nodes, called by the parser as it reduces."""
 
-    def start(self, c: list[Any]) -> StatementNode:
+    def start(self, c: builtins.list[Any]) -> StatementNode:
         return c[0]  # type: ignore[no-any-return]
 
     # --- expressions ---
-    def number(self, c: list[Token]) -> Num:
+    def number(self, c: builtins.list[Token]) -> Num:
         return Num(_start(c[0]), _end(c[0]), Fraction(str(c[0])))
 
-    def mini(self, c: list[Token]) -> Mini:
+    def mini(self, c: builtins.list[Token]) -> Mini:
         return Mini(_start(c[0]), _end(c[0]), str(c[0])[1:-1])
 
-    def text(self, c: list[Token]) -> Text:
+    def text(self, c: builtins.list[Token]) -> Text:
         return Text(_start(c[0]), _end(c[0]), unquote(c[0]))
 
-    def hole(self, c: list[Token]) -> Hole:
+    def hole(self, c: builtins.list[Token]) -> Hole:
         return Hole(_start(c[0]), _end(c[0]))
 
-    def call(self, c: list[Any]) -> Expr:
+    def call(self, c: builtins.list[Any]) -> Expr:
         if len(c) == 1:
             return Name(_start(c[0]), _end(c[0]), str(c[0]))
         return Call(_start(c[0]), c[1][1], str(c[0]), c[1][0])
 
-    def args(self, c: list[Any]) -> tuple[tuple[Expr, ...], int]:
+    def args(self, c: builtins.list[Any]) -> tuple[tuple[Expr, ...], int]:
         return tuple(x for x in c[1:-1] if x is not None), _end(c[-1])
 
-    def method(self, c: list[Any]) -> Method:
+    def method(self, c: builtins.list[Any]) -> Method:
         args, end = (c[2][0], c[2][1]) if len(c) == 3 else (None, _end(c[1]))
         return Method(c[0].start, end, c[0], str(c[1]), args, _start(c[1]))
 
-    def group(self, c: list[Any]) -> Expr:
+    def group(self, c: builtins.list[Any]) -> Expr:
         return c[1]  # type: ignore[no-any-return]
 
-    def list(self, c: list[Any]) -> ListNode:
+    def list(self, c: builtins.list[Any]) -> ListNode:
         return ListNode(_start(c[0]), _end(c[-1]), tuple(x for x in c[1:-1] if x is not None))
 
-    def bin(self, c: list[Any]) -> Bin:
+    def bin(self, c: builtins.list[Any]) -> Bin:
         return Bin(c[0].start, c[2].end, str(c[1]), c[0], c[2])
 
-    def neg(self, c: list[Any]) -> Expr:
+    def neg(self, c: builtins.list[Any]) -> Expr:
         if isinstance(c[1], Num):
             return Num(_start(c[0]), c[1].end, -c[1].value)
         return Neg(_start(c[0]), c[1].end, c[1])
 
-    def pos(self, c: list[Any]) -> Expr:
+    def pos(self, c: builtins.list[Any]) -> Expr:
         return c[1]  # type: ignore[no-any-return]
 
     # --- statements ---
-    def signed(self, c: list[Any]) -> tuple[Fraction, int, int]:
+    def signed(self, c: builtins.list[Any]) -> tuple[Fraction, int, int]:
         numbers = [t for t in c if t.type == "NUMBER"]
         value = Fraction(str(numbers[0]))
         if len(numbers) == 2:
@@ -122,12 +123,12 @@ class _Build(Transformer[Token, Any]):
             value = value / below if below else Fraction(0)
         return (-value if c[0].type == "MINUS" else value), _start(c[0]), _end(c[-1])
 
-    def when(self, c: list[Any]) -> WhenNode:
+    def when(self, c: builtins.list[Any]) -> WhenNode:
         if c[0].type in ("NOW", "BANG"):
             return WhenNode(_start(c[0]), _end(c[0]), "now", Fraction(0))
         return WhenNode(_start(c[0]), c[1][2], str(c[0]), c[1][0])
 
-    def target(self, c: list[Token]) -> tuple[str, str | None, int, int]:
+    def target(self, c: builtins.list[Token]) -> tuple[str, str | None, int, int]:
         start, end = _start(c[0]), _end(c[-1])
         if len(c) == 1:
             return str(c[0]), None, start, end
@@ -135,7 +136,7 @@ class _Build(Transformer[Token, Any]):
             return f"lora.{c[1]}", None, start, end
         return str(c[1]), str(c[0]), start, end
 
-    def binding(self, c: list[Any]) -> BindNode:
+    def binding(self, c: builtins.list[Any]) -> BindNode:
         control, deck, start, end = c[0]
         whens = tuple(c[2:])
         if isinstance(c[1], Token):
@@ -144,44 +145,48 @@ class _Build(Transformer[Token, Any]):
             expr, last = c[1], c[1].end
         return BindNode(start, whens[-1].end if whens else last, control, expr, whens, deck, end)
 
-    def stage(self, c: list[Any]) -> StageNode:
+    def stage(self, c: builtins.list[Any]) -> StageNode:
         whens, value = tuple(c[2:]), c[1]
         if isinstance(value, Token):
             first, last = _start(value), _end(value)
-            plain: Fraction | str | None = unquote(value) if value.type in ("TEXT", "STRING") else str(value)
+            plain: Fraction | str | None = (
+                unquote(value) if value.type in ("TEXT", "STRING") else str(value)
+            )
             if plain == "none" and value.type == "NAME":
                 plain = None
         else:
             plain, first, last = value
-        return StageNode(_start(c[0]), whens[-1].end if whens else last, str(c[0]), plain, whens, first)
+        return StageNode(
+            _start(c[0]), whens[-1].end if whens else last, str(c[0]), plain, whens, first
+        )
 
-    def word(self, c: list[Any]) -> WordNode:
+    def word(self, c: builtins.list[Any]) -> WordNode:
         args = tuple(unquote(t) for t in c[1:] if isinstance(t, Token))
         whens = tuple(w for w in c[1:] if isinstance(w, WhenNode))
         last = c[-1].end if isinstance(c[-1], WhenNode) else _end(c[-1])
         return WordNode(_start(c[0]), last, str(c[0]), args, whens)
 
-    def params(self, c: list[Token]) -> tuple[str, ...]:
+    def params(self, c: builtins.list[Token]) -> tuple[str, ...]:
         return tuple(str(t) for t in c)
 
-    def let(self, c: list[Any]) -> LetNode:
+    def let(self, c: builtins.list[Any]) -> LetNode:
         params = c[2] if len(c) == 4 else ()
         return LetNode(_start(c[0]), c[-1].end, str(c[1]), params, c[-1])
 
-    def go(self, c: list[Any]) -> GoNode:
+    def go(self, c: builtins.list[Any]) -> GoNode:
         whens = tuple(c[2:])
         return GoNode(_start(c[0]), whens[-1].end if whens else _end(c[1]), unquote(c[1]), whens)
 
-    def chain_item(self, c: list[Token]) -> tuple[str, Fraction, int]:
+    def chain_item(self, c: builtins.list[Token]) -> tuple[str, Fraction, int]:
         return unquote(c[0]), Fraction(str(c[1])), _end(c[1])
 
-    def chain(self, c: list[Any]) -> ChainNode:
+    def chain(self, c: builtins.list[Any]) -> ChainNode:
         items = [x for x in c[1:] if isinstance(x, tuple)]
         whens = tuple(x for x in c[1:] if isinstance(x, WhenNode))
         end = whens[-1].end if whens else items[-1][2]
         return ChainNode(_start(c[0]), end, tuple((n, k) for n, k, _ in items), whens)
 
-    def open(self, c: list[Token]) -> OpenNode:
+    def open(self, c: builtins.list[Token]) -> OpenNode:
         return OpenNode(_start(c[0]), _end(c[-1]), str(c[0]), str(c[1]), len(c) == 3)
 
 
@@ -242,4 +247,4 @@ def expected(text: str) -> set[str]:
             pass
     except lark.exceptions.UnexpectedInput:
         return set()
-    return set(interactive.accepts())
+    return set(interactive.accepts())  # type: ignore[no-untyped-call]

@@ -29,8 +29,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "LIMIT", "Curve", "Event", "Pattern", "PatternError", "Times", "as_time", "bind", "cat", "cycle_of", "fast",
-    "fmap", "late", "pieces", "pure", "signal", "silence", "stack", "timecat", "warp",
+    "LIMIT",
+    "Curve",
+    "Event",
+    "Pattern",
+    "PatternError",
+    "Steps",
+    "Times",
+    "as_time",
+    "cat",
+    "cycle_of",
+    "lcm",
+    "moved",
+    "pieces",
+    "pure",
+    "signal",
+    "silence",
+    "stack",
+    "timecat",
 ]
 
 Times = NDArray[np.float64]
@@ -45,7 +61,7 @@ _ZERO = Fraction(0)
 
 
 class PatternError(Exception):
-    """A pattern that cannot be played (too much work, a wrong kind of value). The compiler adds the place."""
+    """A pattern that cannot be played (too much work, a wrong value). Callers add the place."""
 
 
 class Event(NamedTuple):
@@ -67,14 +83,18 @@ class Curve:
     """A function of time. f: float64 [n] (or one float) of cycles -> the same shape.
 
     steps: the exact cycles in [begin, end) where the function jumps, None if it never does.
-    flat: True if it is constant between these. back: True if it runs backwards (rev), so that a span
-    is read at its end.
+    flat: True if it is constant between these. back: True if it runs backwards (rev), so that a
+    span is read at its end.
     """
 
     __slots__ = ("back", "f", "flat", "steps")
 
     def __init__(
-        self, f: Callable[[Any], Any], steps: Steps | None = None, flat: bool = False, back: bool = False
+        self,
+        f: Callable[[Any], Any],
+        steps: Steps | None = None,
+        flat: bool = False,
+        back: bool = False,
     ) -> None:
         self.f = f
         self.steps = steps
@@ -147,7 +167,7 @@ class Pattern:
         self.text = text
 
     def query(self, begin: Fraction | int, end: Fraction | int) -> list[Event]:
-        """The events of [begin, end) in the order of the text; signals sampled at each part's begin."""
+        """The events of [begin, end) in text order; signals sampled at each part's begin."""
         return [
             e._replace(value=e.value.read(e.begin, e.end)) if isinstance(e.value, Curve) else e
             for e in self.raw(Fraction(begin), Fraction(end))
@@ -203,7 +223,9 @@ def lcm(*periods: int | None) -> int | None:
     return out
 
 
-def _moved(events: list[Event], m: Fraction, k: Fraction, back: tuple[Fraction, Fraction]) -> list[Event]:
+def moved(
+    events: list[Event], m: Fraction, k: Fraction, back: tuple[Fraction, Fraction]
+) -> list[Event]:
     """Events with each time t at m*t + k; `back` is the inverse (m, k), for curves."""
     out = []
     scaled, shifted = m != 1, k != 0
@@ -216,7 +238,9 @@ def _moved(events: list[Event], m: Fraction, k: Fraction, back: tuple[Fraction, 
         if wb is None or we is None:
             out.append(Event(None, None, nb, ne, v))
         else:
-            out.append(Event(nb if wb is b else wb * m + k, ne if we is e else we * m + k, nb, ne, v))
+            out.append(
+                Event(nb if wb is b else wb * m + k, ne if we is e else we * m + k, nb, ne, v)
+            )
     return out
 
 
@@ -232,7 +256,11 @@ def pure(value: Any) -> Pattern:
         out = []
         for c, b, e in pieces(begin, end):
             wb, we = cycle_of(c), cycle_of(c + 1)
-            out.append(Event(wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, value))
+            out.append(
+                Event(
+                    wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, value
+                )
+            )
         return out
 
     return Pattern(raw, const=(value,), text=isinstance(value, str))
@@ -241,7 +269,9 @@ def pure(value: Any) -> Pattern:
 def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int = 0) -> Pattern:
     """A continuous pattern. pieces: into how many it is cut in each cycle (0 = not even there)."""
     if not pieces:
-        return Pattern(lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve)
+        return Pattern(
+            lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve
+        )
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out, b = [], begin
@@ -307,7 +337,9 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
     )
 
 
-def _step(part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction) -> list[Event]:
+def _step(
+    part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction
+) -> list[Event]:
     """Cycle c of `part`, squeezed into [sb, se), as far as it lies in [b, e)."""
     if part.const is not None:
         return [Event(sb, se, b, e, part.const[0])]
@@ -318,7 +350,7 @@ def _step(part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fra
     k = base - sb * m
     inner_b = base if b is sb or b == sb else b * m + k
     inner_e = cycle_of(c + 1) if e is se or e == se else e * m + k
-    return _moved(part.raw(inner_b, inner_e), width, sb - base * width, (m, k))
+    return moved(part.raw(inner_b, inner_e), width, sb - base * width, (m, k))
 
 
 def cat(*parts: Pattern) -> Pattern:
@@ -335,10 +367,18 @@ def cat(*parts: Pattern) -> Pattern:
             part = parts[c % n]
             if part.const is not None:
                 wb, we = cycle_of(c), cycle_of(c + 1)
-                out.append(Event(wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, part.const[0]))
+                out.append(
+                    Event(
+                        wb,
+                        we,
+                        wb if b is wb or b == wb else b,
+                        we if e is we or e == we else e,
+                        part.const[0],
+                    )
+                )
                 continue
             shift = cycle_of(c - c // n)
-            out.extend(_moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
+            out.extend(moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
         return out
 
     period = lcm(*(p.period for p in parts))
@@ -348,178 +388,3 @@ def cat(*parts: Pattern) -> Pattern:
         cost=max(p.cost for p in parts),
         text=any(p.text for p in parts),
     )
-
-
-# --- time transforms -------------------------------------------------------------------------
-
-
-def warp(pat: Pattern, m: Fraction, k: Fraction) -> Pattern:
-    """`pat` read at m*t + k (m > 0): fast(m) and early(k) in one."""
-    if m == 1 and k == 0:
-        return pat
-    im, ik = 1 / m, -k / m
-    back = (m, k)
-    inner = pat.raw
-    period = pat.period
-    if period is not None:
-        grid = period * m.denominator
-        period = grid // math.gcd(grid, m.numerator)
-    return Pattern(
-        lambda b, e: _moved(inner(b * m + k, e * m + k), im, ik, back),
-        period=period,
-        cost=pat.cost if pat.curve is not None else pat.cost * max(1.0, float(m)),
-        curve=pat.curve.warped(m, k) if pat.curve is not None else None,
-        text=pat.text,
-    )
-
-
-def fast(pat: Pattern, factor: Fraction) -> Pattern:
-    """`factor` times as fast; 0 is silence, negative plays backwards as in Tidal."""
-    if factor == 0:
-        return silence
-    if factor < 0:
-        return reverse(fast(pat, -factor))
-    if pat.const is None or factor.denominator != 1 or factor == 1:
-        return warp(pat, factor, _ZERO)
-    n = factor.numerator
-    value = pat.const[0]
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        b, e = begin * n, end * n
-        first, last = b.numerator // b.denominator, -(-e.numerator // e.denominator)
-        edges = [Fraction(i, n) for i in range(first, last + 1)]
-        out = [Event(edges[i], edges[i + 1], edges[i], edges[i + 1], value) for i in range(last - first)]
-        if out:
-            if begin != edges[0]:
-                out[0] = out[0]._replace(begin=begin)
-            if end != edges[-1]:
-                out[-1] = out[-1]._replace(end=end)
-        return out
-
-    return Pattern(raw, cost=float(n), text=pat.text)
-
-
-def late(pat: Pattern, shift: Fraction) -> Pattern:
-    """`shift` cycles later."""
-    return warp(pat, _ONE, -shift)
-
-
-def reverse(pat: Pattern) -> Pattern:
-    """Each cycle backwards. A signal is read at the END of the span that asks (as in Strudel)."""
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out = []
-        for c, b, e in pieces(begin, end):
-            k = cycle_of(2 * c + 1)
-            for wb, we, pb, pe, v in pat.raw(k - e, k - b):
-                if isinstance(v, Curve):
-                    v = _mirrored(v, k)
-                nb, ne = k - pe, k - pb
-                if wb is None or we is None:
-                    out.append(Event(None, None, nb, ne, v))
-                else:
-                    out.append(Event(nb if we is pe else k - we, ne if wb is pb else k - wb, nb, ne, v))
-        return out
-
-    curve = pat.curve
-    if curve is not None:
-        f = curve.f
-        steps = curve.steps
-        closed = Curve(lambda t: f(2 * np.floor(t) + 1 - t), _mirror_steps(steps), curve.flat, not curve.back)
-        return Pattern(raw, period=pat.period, cost=pat.cost, curve=closed)
-    return Pattern(raw, period=pat.period, cost=pat.cost, text=pat.text)
-
-
-def _mirrored(curve: Curve, k: Fraction) -> Curve:
-    f, steps, fk = curve.f, curve.steps, float(k)
-    if steps is None:
-        return Curve(lambda t: f(fk - t), None, curve.flat, not curve.back)
-    inner = steps
-    return Curve(
-        lambda t: f(fk - t), lambda b, e: sorted(k - s for s in inner(k - e, k - b)), curve.flat, not curve.back
-    )
-
-
-def _mirror_steps(steps: Any) -> Any:
-    if steps is None:
-        return None
-
-    def mirrored(begin: Fraction, end: Fraction) -> list[Fraction]:
-        out: set[Fraction] = set()
-        for c, b, e in pieces(begin, end):
-            k = cycle_of(2 * c + 1)
-            out.update(k - s for s in steps(k - e, k - b + Fraction(1, 10**9)) if begin <= k - s < end)
-        return sorted(out)
-
-    return mirrored
-
-
-# --- values ----------------------------------------------------------------------------------
-
-
-def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Pattern:
-    """`fn` of each value. For signals fn must take arrays too."""
-    if pat.const is not None:
-        return pure(fn(pat.const[0]))
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        return [
-            Event(wb, we, b, e, v.mapped(fn) if isinstance(v, Curve) else fn(v))
-            for wb, we, b, e, v in pat.raw(begin, end)
-        ]
-
-    curve = pat.curve.mapped(fn) if pat.curve is not None else None
-    return Pattern(raw, period=pat.period, cost=pat.cost, curve=curve, text=text)
-
-
-#: A continuous argument of a function that cannot take one as a whole is read this often in a cycle.
-_GRAIN = 32
-
-
-def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) -> Pattern:
-    """Tidal's innerJoin: for each value of `outer`, the pattern fn(value), in that value's part only."""
-    if outer.const is not None:
-        return fn(outer.const[0])
-    made: dict[Any, Pattern] = {}
-
-    def inner(value: Any) -> Pattern:
-        found = made.get(value)
-        if found is None:
-            found = fn(value)
-            if len(made) < 512:
-                made[value] = found
-        return found
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out: list[Event] = []
-        for c, cb, ce in pieces(begin, end):
-            for event in outer.raw(cb, ce):
-                for b, e, value in _grains(event):
-                    out.extend(inner(value).raw(b, e))
-            if len(out) > LIMIT:
-                raise PatternError(f"more than {LIMIT} events in cycle {c}")
-        return out
-
-    return Pattern(raw, period=_bound_period(outer, inner), cost=max(1.0, outer.cost), text=text)
-
-
-def _bound_period(outer: Pattern, inner: Callable[[Any], Pattern]) -> int | None:
-    """The period of a bind, from the values that `outer` takes in one period of its own."""
-    if outer.period is None or outer.period > 16 or outer.curve is not None:
-        return None
-    values = outer.raw(_ZERO, Fraction(outer.period))
-    if any(isinstance(e.value, Curve) for e in values):
-        return None
-    return lcm(outer.period, *(inner(v).period for v in {e.value for e in values}))
-
-
-def _grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
-    """The part of an event with its value; a curve in small steps."""
-    if not isinstance(event.value, Curve):
-        yield event.begin, event.end, event.value
-        return
-    b = event.begin
-    while b < event.end:
-        e = min(event.end, Fraction(b.numerator * _GRAIN // b.denominator + 1, _GRAIN))
-        yield b, e, event.value.at(b)
-        b = e

@@ -15,7 +15,18 @@ from demon_live.lang.lane import Lane
 from demon_live.lang.syntax import LetNode
 
 __all__ = [
-    "Bind", "Chain", "Go", "Let", "Program", "Scene", "SetStage", "StageValue", "Statement", "When", "Word", "diff",
+    "Bind",
+    "Chain",
+    "Go",
+    "Let",
+    "Program",
+    "Scene",
+    "SetStage",
+    "StageValue",
+    "Statement",
+    "When",
+    "Word",
+    "diff",
 ]
 
 #: A stage word's value: a number, a text, or None (`source none`).
@@ -27,8 +38,8 @@ class When:
     """When a statement takes effect, and how.
 
     quant: at the next quantum of the session. now. at: the next cycle divisible by `cycles`.
-    in: after `cycles`. over, xfade: begins at the quantum and moves for `cycles`. `then` is the over
-    or xfade that follows a now, at or in.
+    in: after `cycles`. over, xfade: begins at the quantum and moves for `cycles`. `then` is the
+    over or xfade that follows a now, at or in.
     """
 
     kind: Literal["quant", "now", "at", "in", "over", "xfade"] = "quant"
@@ -147,7 +158,9 @@ def _same(a: Statement | None, b: Statement) -> bool:
     if isinstance(a, Let) and isinstance(b, Let):
         return a.node == b.node
     if isinstance(a, Scene) and isinstance(b, Scene):
-        return len(a.body) == len(b.body) and all(_same(x, y) for x, y in zip(a.body, b.body, strict=True))
+        return len(a.body) == len(b.body) and all(
+            _same(x, y) for x, y in zip(a.body, b.body, strict=True)
+        )
     return a == b
 
 
@@ -162,9 +175,9 @@ def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
     out: list[Statement] = []
     for s in new.statements if new is not None else ():
         key = next((k for k, v in after.items() if v is s), None)
-        if key is not None and not _same(before.get(key), s):
-            out.append(s)
-        elif isinstance(s, (Word, Go, Chain)) and not _spoken(old, s):
+        if (key is not None and not _same(before.get(key), s)) or (
+            isinstance(s, (Word, Go, Chain)) and not _spoken(old, s)
+        ):
             out.append(s)
     for key, gone in before.items():
         if key not in after and isinstance(gone, Bind) and gone.lane is not None:

@@ -21,11 +21,11 @@ from demon_live.lang.pattern import (
     Pattern,
     PatternError,
     cycle_of,
-    fmap,
     lcm,
     signal,
 )
 from demon_live.lang.signals import chance_at
+from demon_live.lang.transform import fmap
 
 __all__ = ["bjorklund", "combine", "cut", "degrade", "mask", "mixed", "squeeze", "struct", "truth"]
 
@@ -62,8 +62,10 @@ def combine(left: Pattern, right: Pattern, fn: Op) -> Pattern:
         out = []
         for wb, we, lb, le, value in left.raw(begin, end):
             if wb is None or we is None:
-                for r in right.raw(lb, le):
-                    out.append(Event(None, None, r.begin, r.end, _apply(fn, value, r.value)))
+                out += [
+                    Event(None, None, r.begin, r.end, _apply(fn, value, r.value))
+                    for r in right.raw(lb, le)
+                ]
                 continue
             for r in right.raw(wb, we):
                 b, e = max(lb, r.begin), min(le, r.end)
@@ -134,7 +136,9 @@ def squeeze(left: Pattern, right: Pattern, fn: Op) -> Pattern:
                     out.append(Event(nb, ne, b, e, _apply(fn, value, r.value)))
         return out
 
-    return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost * max(1.0, right.cost))
+    return Pattern(
+        raw, period=lcm(left.period, right.period), cost=left.cost * max(1.0, right.cost)
+    )
 
 
 def truth(value: Any) -> bool:
@@ -164,7 +168,9 @@ def struct(pat: Pattern, pulses: Pattern) -> Pattern:
                     out.append(Event(wb, we, b, e, held))
         return out
 
-    return Pattern(raw, period=lcm(pat.period, pulses.period), cost=pat.cost + pulses.cost, text=pat.text)
+    return Pattern(
+        raw, period=lcm(pat.period, pulses.period), cost=pat.cost + pulses.cost, text=pat.text
+    )
 
 
 def mask(pat: Pattern, gate: Pattern) -> Pattern:
@@ -174,7 +180,7 @@ def mask(pat: Pattern, gate: Pattern) -> Pattern:
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []
-        gates = [g for g in gate.raw(begin, end)]
+        gates = gate.raw(begin, end)
         for wb, we, lb, le, value in pat.raw(begin, end):
             for g in gates:
                 b, e = max(lb, g.begin), min(le, g.end)
@@ -183,7 +189,9 @@ def mask(pat: Pattern, gate: Pattern) -> Pattern:
                     out.append(Event(wb, we, b, e, value))
         return out
 
-    return Pattern(raw, period=lcm(pat.period, gate.period), cost=pat.cost + gate.cost, text=pat.text)
+    return Pattern(
+        raw, period=lcm(pat.period, gate.period), cost=pat.cost + gate.cost, text=pat.text
+    )
 
 
 def degrade(pat: Pattern, chance: float, key: int, keep: bool = False) -> Pattern:
@@ -193,7 +201,11 @@ def degrade(pat: Pattern, chance: float, key: int, keep: bool = False) -> Patter
         return [
             event
             for event in pat.raw(begin, end)
-            if (chance_at(key, event.begin if event.whole_begin is None else event.whole_begin) < chance) is keep
+            if (
+                chance_at(key, event.begin if event.whole_begin is None else event.whole_begin)
+                < chance
+            )
+            is keep
         ]
 
     return Pattern(raw, period=None, cost=pat.cost, text=pat.text)
@@ -209,10 +221,9 @@ def bjorklund(k: int, n: int, turn: int = 0) -> tuple[bool, ...]:
         return ()
     if n > LIMIT:
         raise PatternError(f"more than {LIMIT} steps")
+    steps = _spread(min(abs(k), n), n)
     if k < 0:
-        steps = [not hit for hit in _spread(min(-k, n), n)]
-    else:
-        steps = _spread(min(k, n), n)
+        steps = [not hit for hit in steps]
     turn %= n
     return tuple(steps[turn:] + steps[:turn])
 

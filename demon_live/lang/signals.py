@@ -16,18 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.lang.pattern import (
-    Curve,
-    Pattern,
-    PatternError,
-    as_time,
-    fast,
-    pure,
-    signal,
-    timecat,
-)
+from demon_live.lang.pattern import Curve, Pattern, PatternError, as_time, pure, signal, timecat
+from demon_live.lang.transform import fast
 
-__all__ = ["SIGNALS", "chance", "chance_at", "irand", "perlin", "rand", "sweep", "time_signal", "var"]
+__all__ = [
+    "SIGNALS",
+    "chance",
+    "chance_at",
+    "irand",
+    "perlin",
+    "rand",
+    "sweep",
+    "time_signal",
+    "var",
+]
 
 _MASK = (1 << 64) - 1
 _TAU = 2 * math.pi
@@ -96,20 +98,36 @@ _ONE, _HALF = Fraction(1), Fraction(1, 2)
 
 #: name -> (pattern, one line of help)
 SIGNALS: dict[str, tuple[Pattern, str]] = {
-    "sine": (_shape(lambda t: np.sin(t * _TAU) * 0.5 + 0.5), "Sine wave, one a cycle, from 0.5 up to 1 and down to 0."),
+    "sine": (
+        _shape(lambda t: np.sin(t * _TAU) * 0.5 + 0.5),
+        "Sine wave, one a cycle, from 0.5 up to 1 and down to 0.",
+    ),
     "cosine": (_shape(lambda t: np.cos(t * _TAU) * 0.5 + 0.5), "Sine that begins at its top, 1."),
     "saw": (_shape(_saw, _ONE), "Ramp from 0 to 1 in each cycle."),
     "isaw": (_shape(lambda t: 1 - _saw(t), _ONE), "Ramp from 1 to 0 in each cycle."),
-    "tri": (_shape(lambda t: 1 - np.abs(2 * _saw(t) - 1), pieces=2), "Triangle: 0 up to 1 and back."),
-    "itri": (_shape(lambda t: np.abs(2 * _saw(t) - 1), pieces=2), "Triangle upside down: 1 down to 0 and back."),
-    "square": (_shape(lambda t: np.floor(_saw(t) * 2), _HALF, True), "0 in the first half of the cycle, 1 in the second."),
-    "time": (signal(Curve(lambda t: t * 1.0), None), "The cycle itself: 0, 1, 2 ... and all between."),
+    "tri": (
+        _shape(lambda t: 1 - np.abs(2 * _saw(t) - 1), pieces=2),
+        "Triangle: 0 up to 1 and back.",
+    ),
+    "itri": (
+        _shape(lambda t: np.abs(2 * _saw(t) - 1), pieces=2),
+        "Triangle upside down: 1 down to 0 and back.",
+    ),
+    "square": (
+        _shape(lambda t: np.floor(_saw(t) * 2), _HALF, True),
+        "0 in the first half of the cycle, 1 in the second.",
+    ),
+    "time": (
+        signal(Curve(lambda t: t * 1.0), None),
+        "The cycle itself: 0, 1, 2 ... and all between.",
+    ),
 }
 for _name, (_pat, _help) in list(SIGNALS.items()):
     if _name != "time" and _pat.curve is not None:
         _curve = _pat.curve
         SIGNALS[_name + "2"] = (
-            signal(_curve.mapped(lambda v: v * 2 - 1), pieces=2 * ("tri" in _name)), f"As {_name}, from -1 to 1."
+            signal(_curve.mapped(lambda v: v * 2 - 1), pieces=2 * ("tri" in _name)),
+            f"As {_name}, from -1 to 1.",
         )
 
 
@@ -165,7 +183,9 @@ def var(values: Sequence[Any], lengths: Sequence[Fraction]) -> Pattern:
     return fast(timecat([(n, pure(v)) for v, n in spans]), 1 / total)
 
 
-def sweep(values: Sequence[float], lengths: Sequence[Fraction], shape: Callable[[Any], Any]) -> Pattern:
+def sweep(
+    values: Sequence[float], lengths: Sequence[Fraction], shape: Callable[[Any], Any]
+) -> Pattern:
     """From each value to the next (and from the last to the first), by `shape`: 0..1 -> 0..1."""
     spans = _spans(values, lengths)
     edges = np.concatenate([[0.0], np.cumsum([float(n) for _, n in spans])])

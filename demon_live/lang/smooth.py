@@ -1,7 +1,7 @@
 """smooth: straight lines where a pattern steps.
 
-With a slew of s cycles the value at t is the mean over [t - s, t]: a step becomes a straight line of
-length s that begins at the step. Without one, each event moves to the value of the next over its
+With a slew of s cycles the value at t is the mean over [t - s, t]: a step becomes a straight line
+of length s that begins at the step. Without one, each event moves to the value of the next over its
 whole length (Tidal's smooth). Rests hold the value before them.
 
 Threads: pure functions; the cache of a layout is its own business.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.lang.lane import NUDGE, Layout
+from demon_live.lang.layout import NUDGE, Layout
 from demon_live.lang.pattern import Curve, Pattern, PatternError, Times, signal
 
 __all__ = ["smooth"]
@@ -53,7 +53,7 @@ def _wrapped(fn: Any, layout: Layout, t: Any, *more: float) -> Any:
 
 
 def _knots(layout: Layout, first: int, last: int) -> tuple[Times, Times]:
-    """starts float64 [m] and values float64 [m] of the steps in cycles [first, last), rests held."""
+    """starts and values, float64 [m], of the steps in cycles [first, last), rests held."""
     if last - first > 4096:
         raise PatternError("smooth is asked for more than 4096 cycles at once")
     starts: list[float] = []

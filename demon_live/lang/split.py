@@ -16,7 +16,9 @@ from typing import Literal
 
 __all__ = ["Chunk", "is_complete", "split"]
 
-_PIECE = re.compile(r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+""")
+_PIECE = re.compile(
+    r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
+)
 _GOES_ON = re.compile(r"(?:[-+*/%=,<>~(\[]|\bover|\bat|\bin)$")
 _OPENS = re.compile(r"\s*(?:deck|scene)\b")
 
@@ -57,7 +59,9 @@ def split(text: str, words: Collection[str]) -> list[Chunk]:
         elif piece in ")]":
             depth = max(0, depth - 1)
         elif piece == "\n":
-            if (depth and not begins.match(text, found.end())) or (not depth and _continues(text, start, found.end())):
+            if (depth and not begins.match(text, found.end())) or (
+                not depth and _continues(text, start, found.end())
+            ):
                 continue
             take(at)
             start = found.end()
@@ -99,11 +103,15 @@ def _continues(text: str, start: int, after: int) -> bool:
         return False
     rest = re.compile(r"\s*(?:#[^\n]*\n\s*)*").match(text, after)
     following = text[rest.end() : rest.end() + 2] if rest else ""
-    return len(following) == 2 and following[0] == "." and (following[1].isalpha() or following[1] == "_")
+    return (
+        len(following) == 2
+        and following[0] == "."
+        and (following[1].isalpha() or following[1] == "_")
+    )
 
 
 def is_complete(text: str) -> bool:
-    """False while more lines must follow at the prompt: open brackets or blocks, a trailing operator.
+    """False while more lines must follow at the prompt: open brackets, a trailing operator.
 
     A blank last line always ends the input, so that nobody is trapped.
     """

@@ -1,7 +1,7 @@
 """The syntax tree of a score. Every node knows its place; equality ignores it.
 
-start and end are offsets into the statement's own text, so that an unchanged statement is not parsed
-again when a line above it moves.
+start and end are offsets into the statement's own text, so that an unchanged statement is not
+parsed again when a line above it moves.
 
 Threads: immutable.
 """
@@ -12,8 +12,26 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 __all__ = [
-    "Bin", "BindNode", "Call", "ChainNode", "Expr", "GoNode", "Hole", "LetNode", "ListNode", "Method", "Mini",
-    "Name", "Neg", "Node", "Num", "OpenNode", "StageNode", "Text", "WhenNode", "WordNode",
+    "Bin",
+    "BindNode",
+    "Call",
+    "ChainNode",
+    "Expr",
+    "GoNode",
+    "Hole",
+    "LetNode",
+    "ListNode",
+    "Method",
+    "Mini",
+    "Name",
+    "Neg",
+    "Node",
+    "Num",
+    "OpenNode",
+    "StageNode",
+    "Text",
+    "WhenNode",
+    "WordNode",
 ]
 
 

@@ -43,7 +43,7 @@ def exact(number: float | Fraction) -> Fraction:
 
 
 def to_expr(value: Value) -> Expr:
-    """A Python value as an expression: numbers, text in quotes as mini-notation, lists, patterns."""
+    """A Python value as an expression: numbers, strings as mini-notation, lists, patterns."""
     if isinstance(value, Pat):
         return value.node
     if isinstance(value, bool):
@@ -54,11 +54,13 @@ def to_expr(value: Value) -> Expr:
         return Mini(0, 0, value)
     if isinstance(value, (list, tuple)):
         return ListNode(0, 0, tuple(to_expr(v) for v in value))
-    raise ScoreError(f"{value!r} is no pattern", hint="numbers, strings of mini-notation, lists and patterns are")
+    raise ScoreError(
+        f"{value!r} is no pattern", hint="numbers, strings of mini-notation, lists and patterns are"
+    )
 
 
 class Pat:
-    """A pattern, or a function of patterns such as rev and fast(2). Its str() is a line of score."""
+    """A pattern, or a function of patterns such as rev and fast(2). str() gives a line of score."""
 
     __slots__ = ("node",)
 
@@ -150,7 +152,10 @@ class Pat:
         return Pat(Neg(0, 0, self.node))
 
     def __bool__(self) -> bool:
-        raise ScoreError("a pattern is neither true nor false: its values change", hint="use when, mask or struct")
+        raise ScoreError(
+            "a pattern is neither true nor false: its values change",
+            hint="use when, mask or struct",
+        )
 
     # --- the words of words.py, in its order ---
     def fast(self, factor: Value) -> Pat:
@@ -447,7 +452,10 @@ def _argument(value: Value | Function) -> Expr:
     if not isinstance(made, Pat):
         raise ScoreError(f"the function gives {made!r}, not a pattern")
     if any(h is not hole for h in _holes(made.node)):
-        raise ScoreError("a function inside a function may use its own pattern only", hint="build the outer part first")
+        raise ScoreError(
+            "a function inside a function may use its own pattern only",
+            hint="build the outer part first",
+        )
     return made.node
 
 

@@ -34,7 +34,21 @@ from demon_live.lang.syntax import (
 
 __all__ = ["number", "unparse", "unparse_expr"]
 
-_LEVEL = {"<": 1, "<=": 1, ">": 1, ">=": 1, "==": 1, "!=": 1, "~>": 2, "<~": 2, "+": 3, "-": 3, "*": 4, "/": 4, "%": 4}
+_LEVEL = {
+    "<": 1,
+    "<=": 1,
+    ">": 1,
+    ">=": 1,
+    "==": 1,
+    "!=": 1,
+    "~>": 2,
+    "<~": 2,
+    "+": 3,
+    "-": 3,
+    "*": 4,
+    "/": 4,
+    "%": 4,
+}
 
 
 def number(value: Fraction) -> str:
@@ -65,7 +79,11 @@ def unparse_expr(node: Expr, level: int = 0) -> str:
     match node:
         case Num():
             text = number(node.value)
-            return f"({text})" if "/" in text and level >= 4 or text[0] == "-" and level >= 6 else text
+            return (
+                f"({text})"
+                if ("/" in text and level >= 4) or (text[0] == "-" and level >= 6)
+                else text
+            )
         case Mini():
             mark = "`" if "\n" in node.text or '"' in node.text else '"'
             return f"{mark}{node.text}{mark}"
@@ -135,7 +153,11 @@ def _stage_value(node: StageNode) -> str:
 
 
 def _bare(text: str) -> str:
-    return text if text.replace("_", "a").isalnum() and text.isascii() and text[0].isalpha() else quoted(text)
+    return (
+        text
+        if text.replace("_", "a").isalnum() and text.isascii() and text[0].isalpha()
+        else quoted(text)
+    )
 
 
 def _scene(name: str) -> str:

@@ -1,0 +1,243 @@
+"""What is checked of a statement before it may play, and how findings are gathered.
+
+Threads: a Report belongs to one compilation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from demon_live.controls import Control
+from demon_live.errors import ScoreError, ScoreWarning, Span, nearest
+from demon_live.lang.layout import trial
+from demon_live.lang.mini_syntax import MAX_NESTING
+from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
+from demon_live.lang.program import Let
+from demon_live.lang.scope import places_of
+from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, Text
+from demon_live.lang.unparse import unparse_expr
+
+__all__ = ["Report", "Site", "advise", "check_kind", "meaning", "shallow", "too_deep", "try_lane"]
+
+_MAX_ERRORS = 50
+#: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
+_TRIAL = 2
+_TRIAL_MOST = 16
+#: Where in its span a curve is tried.
+_TRIED = np.linspace(0, 1, 32, endpoint=False)
+
+
+class Report:
+    """The errors and warnings of one score."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.text, self.name = text, name
+        self.errors: list[ScoreError] = []
+        self.warnings: list[ScoreWarning] = []
+
+    def error(self, message: str, span: Span, hint: str | None = None) -> None:
+        if len(self.errors) < _MAX_ERRORS:
+            made = ScoreError(message, span=span, hint=hint, source=self.text, name=self.name)
+            self.errors.append(made)
+
+    def warn(self, message: str, span: Span, hint: str | None = None) -> None:
+        if len(self.warnings) < _MAX_ERRORS:
+            made = ScoreWarning(message, span=span, hint=hint, source=self.text, name=self.name)
+            self.warnings.append(made)
+
+    def failure(self) -> ScoreError:
+        """All errors as one, in the order of their places."""
+        ordered = sorted(self.errors, key=lambda e: e.span.start if e.span else 0)
+        first = ordered[0]
+        return ScoreError(
+            first.message,
+            span=first.span,
+            hint=first.hint,
+            source=self.text,
+            name=self.name,
+            others=ordered[1:],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A binding under check. place: of its expression in the score; start: of its statement."""
+
+    report: Report
+    expr: Expr
+    spec: Control
+    place: Span
+    start: int
+
+
+def try_lane(site: Site, pattern: Pattern) -> None:
+    """Plays the first cycles: too much work, wrong kinds and values out of range show here."""
+    # What repeats sooner needs no second look; what changes slowly and costs little a longer one.
+    period = pattern.period or _TRIAL_MOST + 1
+    cheap = pattern.cost * period <= _TRIAL_MOST
+    try:
+        events = trial(pattern, period if cheap else min(period, _TRIAL))
+    except PatternError as error:
+        site.report.error(str(error), site.place, "use fewer or slower steps")
+        return
+    spec = site.spec
+    low, high = spec.low, spec.high
+    for event in events:
+        if _wrong_kind(site, event):
+            return
+        if spec.numeric:
+            least, most = _extent(event)
+            low, high = min(low, least), max(high, most)
+        elif spec.choices and event.value not in (*spec.choices, spec.default):
+            _bad_choice(site, str(event.value))
+            return
+    if low < spec.low or high > spec.high:
+        _excess(site, low, high)
+
+
+def _extent(event: Event) -> tuple[float, float]:
+    """The least and the greatest value of an event."""
+    if not isinstance(event.value, Curve):
+        return float(event.value), float(event.value)
+    begin = float(event.begin)
+    values = event.value.f(begin + _TRIED * (float(event.end) - begin))
+    return float(np.min(values)), float(np.max(values))
+
+
+def _wrong_kind(site: Site, event: Event) -> bool:
+    """A kind that only shows when it plays: text among numbers, numbers among texts."""
+    spec = site.spec
+    if spec.numeric != isinstance(event.value, str):
+        return False
+    what = "numbers" if spec.numeric else "text"
+    given = "a curve" if isinstance(event.value, Curve) else repr(event.value)
+    message = f"{spec.name} takes {what}, and this gives {given}"
+    site.report.error(message, site.place, f"write {spec.example}")
+    return True
+
+
+def _excess(site: Site, low: float, high: float) -> None:
+    spec = site.spec
+    unit = f" {spec.unit}" if spec.unit else ""
+    above = high > spec.high
+    reached = high if above else low
+    side = (
+        f"the top is clipped to {spec.high:g}"
+        if above
+        else f"the bottom is clipped to {spec.low:g}"
+    )
+    ends = f"({max(low, spec.low):.4g}, {min(high, spec.high):.4g})"
+    site.report.warn(
+        f"{spec.name} goes from {spec.low:g} to {spec.high:g}{unit}, this reaches {reached:.4g}",
+        site.place,
+        f"{side}; write .range{ends}" if spec.shape == "curve" else side,
+    )
+
+
+def _bad_choice(site: Site, value: str) -> None:
+    spec = site.spec
+    found = places_of(site.expr, lambda v: v == value)
+    span = site.place
+    if found:
+        _, start, end = found[0]
+        span = Span.of(site.report.text, site.start + start, site.start + end)
+    near = nearest(value, spec.choices)
+    few = ", ".join(spec.choices[:4]) + (" ..." if len(spec.choices) > 4 else "")
+    hint = f"did you mean {near[0]!r}?" if near else f"it is one of {few}"
+    site.report.error(f"{spec.name} knows no {value!r}", span, hint)
+
+
+def advise(site: Site) -> None:
+    """Text in double quotes is mini-notation: several bare words there are seldom meant."""
+    if site.spec.numeric or not isinstance(site.expr, Mini):
+        return
+    words = site.expr.text.split()
+    if len(words) > 1 and all(w.strip(",").replace("-", "a").isalnum() for w in words):
+        message = f"in double quotes this is {len(words)} texts in turn"
+        site.report.warn(message, site.place, f"one text goes in single quotes: '{site.expr.text}'")
+
+
+def meaning(expr: Expr, lets: Mapping[str, Let]) -> str:
+    """The definitions that an expression rests on, as text."""
+    out = ""
+    seen: set[str] = set()
+    todo: list[Expr] = [expr]
+    while todo:
+        for used in sorted(names_in(todo.pop())):
+            if used in lets and used not in seen:
+                seen.add(used)
+                let = lets[used].node
+                out += f"; {used}({','.join(let.params)}) = {unparse_expr(let.expr)}"
+                todo.append(let.expr)
+    return out
+
+
+def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None:
+    """A number where text belongs, or text where a number belongs: ScoreError at its place."""
+    if spec.numeric and pattern.text:
+        found = places_of(expr, lambda v: isinstance(v, str))
+        word, start, end = found[0] if found else ("this", expr.start, expr.end)
+        note = word[:1].lower() in "abcdefg" and word[1:].strip("#b0123456789") == ""
+        hint = (
+            "note names become numbers with .note"
+            if note
+            else f"it goes from {spec.range_text}: {spec.example}"
+        )
+        raise ScoreError(
+            f'{spec.name} takes numbers, and "{word}" is text',
+            span=Span.of(source, start, end),
+            hint=hint,
+        )
+    if not spec.numeric:
+        found = places_of(expr, lambda v: not isinstance(v, str))
+        if isinstance(expr, Num):
+            found = [(str(expr.value), expr.start, expr.end)]
+        if found:
+            word, start, end = found[0]
+            raise ScoreError(
+                f"{spec.name} takes text, and {source[start:end]} is a number",
+                span=Span.of(source, start, end),
+                hint=f"write {spec.example}",
+            )
+
+
+def names_in(expr: Expr) -> set[str]:
+    """All names that an expression mentions."""
+    out: set[str] = set()
+    todo: list[object] = [expr]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (Name, Call, Method)):
+            out.add(node.name)
+        if isinstance(node, (Mini, Text, Num)) or node is None:
+            continue
+        for slot in getattr(node, "__slots__", ()):
+            value = getattr(node, slot)
+            todo.extend(
+                value if isinstance(value, tuple) else [value] if hasattr(value, "start") else []
+            )
+    return out
+
+
+def shallow(text: str) -> bool:
+    """False if brackets nest too deep for any parser."""
+    depth = most = 0
+    for c in text:
+        if c in "([{<":
+            depth += 1
+            most = max(most, depth)
+        elif c in ")]}>":
+            depth = max(0, depth - 1)
+    return most <= 4 * MAX_NESTING
+
+
+def too_deep(text: str) -> ScoreError:
+    at = max(text.find("("), 0)
+    return ScoreError(
+        f"nested deeper than {MAX_NESTING}",
+        span=Span.of(text, at, at + 1),
+        hint="give a part a name with let",
+    )

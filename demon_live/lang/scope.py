@@ -1,0 +1,198 @@
+"""What names mean in an expression, and where its written values stand.
+
+Threads: a Scope belongs to the compilation of one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from demon_live.controls import CONTROLS, STAGE
+from demon_live.errors import ScoreError, Span, nearest
+from demon_live.lang import signals
+from demon_live.lang.mini import Chances
+from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini
+from demon_live.lang.mini_syntax import Node as MiniNode
+from demon_live.lang.pattern import Pattern, silence
+from demon_live.lang.syntax import (
+    Bin,
+    Call,
+    Expr,
+    LetNode,
+    ListNode,
+    Method,
+    Mini,
+    Name,
+    Neg,
+    Num,
+    Text,
+)
+from demon_live.lang.words import WORDS
+
+__all__ = [
+    "LOTS",
+    "OTHER",
+    "SIGNALS",
+    "Scope",
+    "Thunk",
+    "Work",
+    "fold",
+    "places_of",
+    "plain",
+    "unknown",
+]
+
+#: Expansions of `let` words in one statement.
+_MAX_WORK = 4096
+
+
+SIGNALS = signals.SIGNALS
+
+
+#: Signals that draw lots.
+LOTS: dict[str, Callable[[int], Pattern]] = {"rand": signals.rand, "perlin": signals.perlin}
+
+
+OTHER = {"silence": silence}
+
+
+@dataclass(frozen=True, slots=True)
+class Thunk:
+    """An argument of a `let`, with the scope that it was written in."""
+
+    expr: Expr
+    scope: Scope
+
+
+@dataclass(slots=True)
+class Work:
+    """What one statement has used up."""
+
+    left: int = _MAX_WORK
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What names mean here. source: the text that the places of nodes refer to."""
+
+    source: str
+    lets: Mapping[str, tuple[LetNode, str]]
+    chances: Chances
+    work: Work
+    params: Mapping[str, Thunk | Pattern]
+    hole: Pattern | None = None
+    depth: int = 0
+    #: The place of the call, for errors inside a `let` of another statement.
+    outer: Span | None = None
+
+    def fail(self, message: str, node: Any, hint: str | None = None) -> ScoreError:
+        if self.outer is not None:
+            return ScoreError(message, span=self.outer, hint=hint)
+        return ScoreError(message, span=Span.of(self.source, node.start, node.end), hint=hint)
+
+    def deeper(self, node: Any) -> Scope:
+        if self.depth >= MAX_NESTING:
+            raise self.fail(
+                f"nested deeper than {MAX_NESTING}", node, "give a part a name with let"
+            )
+        return replace(self, depth=self.depth + 1)
+
+
+def fold(node: Expr, scope: Scope) -> Fraction | None:
+    """The exact value of an expression made of numbers alone, else None."""
+    match node:
+        case Num():
+            return node.value
+        case Neg():
+            inner = fold(node.of, scope)
+            return None if inner is None else -inner
+        case Bin() if node.op in "+-*/%":
+            left = fold(node.left, scope)
+            right = None if left is None else fold(node.right, scope)
+            if left is None or right is None:
+                return None
+            return _exact(node.op, left, right)
+        case Name() if node.name in scope.params:
+            found = scope.params[node.name]
+            return fold(found.expr, found.scope) if isinstance(found, Thunk) else None
+    return None
+
+
+def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
+    if op in "/%" and b == 0:
+        return Fraction(0)
+    out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
+    # Numbers are bounded too: 9**9**9 written out with * must not grow without end.
+    return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None
+
+
+def plain(value: Fraction) -> int | float:
+    return value.numerator if value.denominator == 1 else float(value)
+
+
+def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int, int]]:
+    """The written values of an expression for which `wanted` holds: (value, start, end)."""
+    out: list[tuple[str, int, int]] = []
+    match node:
+        case Mini():
+            stack: list[MiniNode] = [parse_mini(node.text)]
+            while stack:
+                m = stack.pop()
+                if m.kind == "atom" and wanted(m.value):
+                    out.append((str(m.value), node.start + 1 + m.start, node.start + 1 + m.end))
+                # Arguments of operators are numbers of their own.
+                stack.extend(
+                    reversed(
+                        m.children[:1]
+                        if m.kind in ("fast", "div", "maybe", "euclid")
+                        else m.children
+                    )
+                )
+        case Text() if wanted(node.value):
+            out.append((node.value, node.start, node.end))
+        case ListNode():
+            for item in node.items:
+                out += places_of(item, wanted)
+        case Call():
+            for arg in node.args:
+                out += places_of(arg, wanted)
+        case Method():
+            out += places_of(node.of, wanted)
+        case Bin():
+            out += places_of(node.left, wanted) + places_of(node.right, wanted)
+        case Neg():
+            out += places_of(node.of, wanted)
+    return sorted(out, key=lambda p: p[1])
+
+
+def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
+    """An error for a name that means nothing, with the nearest that does."""
+    if name in CONTROLS or name in STAGE:
+        return scope.fail(
+            f'"{name}" is a control, not a value',
+            node,
+            f"a control is only bound: {name} = ...; a shape for two controls is let shape = ...",
+        )
+    functions = [w for w in WORDS if WORDS[w].of or not method]
+    known = functions if method else [*functions, *SIGNALS, *LOTS, *scope.lets, *scope.params]
+    near = nearest(name, known)
+    hint = f"did you mean {near[0]}?" if near else _aliases(name)
+    what = "no function" if method else "nothing"
+    return scope.fail(
+        f'there is {what} "{name}"' if method else f'there is nothing called "{name}"', node, hint
+    )
+
+
+def _aliases(name: str) -> str | None:
+    """Words of the other languages that mean something else here."""
+    known = {
+        "s": "there are no samples; tell the model in words: prompt = '...'",
+        "sound": "there are no samples; tell the model in words: prompt = '...'",
+        "n": 'numbers stand alone in a pattern: "0 1 2"',
+        "jux": "decks are placed with pan",
+        "x": "_ stands for the pattern inside a function",
+    }
+    return known.get(name, "? lists all words" if len(name) > 1 else None)

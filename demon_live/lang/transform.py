@@ -1,0 +1,216 @@
+"""Transforms of patterns: of their time, of their values, and of patterns by patterns.
+
+    warp, fast, late, reverse   when
+    fmap                        what
+    bind                        which: a pattern for each value of another (Tidal's innerJoin)
+
+Threads: pure functions; bind's cache is filled by single assignments of equal values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from demon_live.lang.pattern import (
+    LIMIT,
+    Curve,
+    Event,
+    Pattern,
+    PatternError,
+    cycle_of,
+    lcm,
+    moved,
+    pieces,
+    pure,
+    silence,
+)
+
+__all__ = ["bind", "fast", "fmap", "late", "reverse", "warp"]
+
+_ZERO, _ONE = Fraction(0), Fraction(1)
+
+
+def warp(pat: Pattern, m: Fraction, k: Fraction) -> Pattern:
+    """`pat` read at m*t + k (m > 0): fast(m) and early(k) in one."""
+    if m == 1 and k == 0:
+        return pat
+    im, ik = 1 / m, -k / m
+    back = (m, k)
+    inner = pat.raw
+    period = pat.period
+    if period is not None:
+        grid = period * m.denominator
+        period = grid // math.gcd(grid, m.numerator)
+    return Pattern(
+        lambda b, e: moved(inner(b * m + k, e * m + k), im, ik, back),
+        period=period,
+        cost=pat.cost if pat.curve is not None else pat.cost * max(1.0, float(m)),
+        curve=pat.curve.warped(m, k) if pat.curve is not None else None,
+        text=pat.text,
+    )
+
+
+def fast(pat: Pattern, factor: Fraction) -> Pattern:
+    """`factor` times as fast; 0 is silence, negative plays backwards as in Tidal."""
+    if factor == 0:
+        return silence
+    if factor < 0:
+        return reverse(fast(pat, -factor))
+    if pat.const is None or factor.denominator != 1 or factor == 1:
+        return warp(pat, factor, _ZERO)
+    n = factor.numerator
+    value = pat.const[0]
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        b, e = begin * n, end * n
+        first, last = b.numerator // b.denominator, -(-e.numerator // e.denominator)
+        edges = [Fraction(i, n) for i in range(first, last + 1)]
+        out = [
+            Event(edges[i], edges[i + 1], edges[i], edges[i + 1], value)
+            for i in range(last - first)
+        ]
+        if out:
+            if begin != edges[0]:
+                out[0] = out[0]._replace(begin=begin)
+            if end != edges[-1]:
+                out[-1] = out[-1]._replace(end=end)
+        return out
+
+    return Pattern(raw, cost=float(n), text=pat.text)
+
+
+def late(pat: Pattern, shift: Fraction) -> Pattern:
+    """`shift` cycles later."""
+    return warp(pat, _ONE, -shift)
+
+
+def reverse(pat: Pattern) -> Pattern:
+    """Each cycle backwards. A signal is read at the END of the span that asks (as in Strudel)."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for c, b, e in pieces(begin, end):
+            k = cycle_of(2 * c + 1)
+            for wb, we, pb, pe, v in pat.raw(k - e, k - b):
+                if isinstance(v, Curve):
+                    v = _mirrored(v, k)
+                nb, ne = k - pe, k - pb
+                if wb is None or we is None:
+                    out.append(Event(None, None, nb, ne, v))
+                else:
+                    out.append(
+                        Event(nb if we is pe else k - we, ne if wb is pb else k - wb, nb, ne, v)
+                    )
+        return out
+
+    curve = pat.curve
+    if curve is not None:
+        f = curve.f
+        steps = curve.steps
+        closed = Curve(
+            lambda t: f(2 * np.floor(t) + 1 - t), _mirror_steps(steps), curve.flat, not curve.back
+        )
+        return Pattern(raw, period=pat.period, cost=pat.cost, curve=closed)
+    return Pattern(raw, period=pat.period, cost=pat.cost, text=pat.text)
+
+
+def _mirrored(curve: Curve, k: Fraction) -> Curve:
+    f, steps, fk = curve.f, curve.steps, float(k)
+    if steps is None:
+        return Curve(lambda t: f(fk - t), None, curve.flat, not curve.back)
+    inner = steps
+    return Curve(
+        lambda t: f(fk - t),
+        lambda b, e: sorted(k - s for s in inner(k - e, k - b)),
+        curve.flat,
+        not curve.back,
+    )
+
+
+def _mirror_steps(steps: Any) -> Any:
+    if steps is None:
+        return None
+
+    def mirrored(begin: Fraction, end: Fraction) -> list[Fraction]:
+        out: set[Fraction] = set()
+        for c, b, e in pieces(begin, end):
+            k = cycle_of(2 * c + 1)
+            out.update(
+                k - s for s in steps(k - e, k - b + Fraction(1, 10**9)) if begin <= k - s < end
+            )
+        return sorted(out)
+
+    return mirrored
+
+
+def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Pattern:
+    """`fn` of each value. For signals fn must take arrays too."""
+    if pat.const is not None:
+        return pure(fn(pat.const[0]))
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            Event(wb, we, b, e, v.mapped(fn) if isinstance(v, Curve) else fn(v))
+            for wb, we, b, e, v in pat.raw(begin, end)
+        ]
+
+    curve = pat.curve.mapped(fn) if pat.curve is not None else None
+    return Pattern(raw, period=pat.period, cost=pat.cost, curve=curve, text=text)
+
+
+#: A continuous argument that a function cannot take as a whole is read this often in a cycle.
+_GRAIN = 32
+
+
+def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) -> Pattern:
+    """Tidal's innerJoin: for each value of `outer` the pattern fn(value), in that value's part."""
+    if outer.const is not None:
+        return fn(outer.const[0])
+    made: dict[Any, Pattern] = {}
+
+    def inner(value: Any) -> Pattern:
+        found = made.get(value)
+        if found is None:
+            found = fn(value)
+            if len(made) < 512:
+                made[value] = found
+        return found
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, cb, ce in pieces(begin, end):
+            for event in outer.raw(cb, ce):
+                for b, e, value in _grains(event):
+                    out.extend(inner(value).raw(b, e))
+            if len(out) > LIMIT:
+                raise PatternError(f"more than {LIMIT} events in cycle {c}")
+        return out
+
+    return Pattern(raw, period=_bound_period(outer, inner), cost=max(1.0, outer.cost), text=text)
+
+
+def _bound_period(outer: Pattern, inner: Callable[[Any], Pattern]) -> int | None:
+    """The period of a bind, from the values that `outer` takes in one period of its own."""
+    if outer.period is None or outer.period > 16 or outer.curve is not None:
+        return None
+    values = outer.raw(_ZERO, Fraction(outer.period))
+    if any(isinstance(e.value, Curve) for e in values):
+        return None
+    return lcm(outer.period, *(inner(v).period for v in {e.value for e in values}))
+
+
+def _grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """The part of an event with its value; a curve in small steps."""
+    if not isinstance(event.value, Curve):
+        yield event.begin, event.end, event.value
+        return
+    b = event.begin
+    while b < event.end:
+        e = min(event.end, Fraction(b.numerator * _GRAIN // b.denominator + 1, _GRAIN))
+        yield b, e, event.value.at(b)
+        b = e
