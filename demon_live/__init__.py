@@ -6,28 +6,28 @@ here load lazily, so that `import demon_live` costs nothing and `demon check` ne
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DemonError", "Session", "__version__", "render"]
+__all__ = ["DemonError", "Live", "Offline", "Session", "__version__", "render"]
+
+_HOMES = {
+    "DemonError": "demon_live.errors",
+    "Live": "demon_live.perform.live",
+    "Offline": "demon_live.perform.render",
+    "Session": "demon_live.perform.session",
+    "render": "demon_live.perform.render",
+}
 
 if TYPE_CHECKING:
     from demon_live.errors import DemonError
-    from demon_live.perform.render import render
+    from demon_live.perform.live import Live
+    from demon_live.perform.render import Offline, render
     from demon_live.perform.session import Session
 
 
 def __getattr__(name: str) -> Any:
-    if name == "DemonError":
-        from demon_live.errors import DemonError
-
-        return DemonError
-    if name == "Session":
-        from demon_live.perform.session import Session
-
-        return Session
-    if name == "render":
-        from demon_live.perform.render import render
-
-        return render
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'demon_live' has no attribute {name!r}")

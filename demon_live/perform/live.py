@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from demon_live import __version__
 from demon_live.audio.pcmring import LoopRing
 from demon_live.audio.speaker import Speaker
 from demon_live.core import Floats, MixPoints, Stage
@@ -145,6 +146,17 @@ class _LiveRig:
         return int(bus.dry), (db(bus.peak_l), db(bus.peak_r))
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what sessions that were killed have left: their loops lie in memory."""
+    for old in folder.glob("live-*-*"):
+        with contextlib.suppress(ValueError, OSError):
+            pid = int(old.name.split("-")[1])
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                shutil.rmtree(old, ignore_errors=True)
+
+
 class Live:
     """Plays scores. A context manager; `session` is the door for everything else.
 
@@ -174,6 +186,7 @@ class Live:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
         manifest = load_manifest(engine)
+        _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
         self._rig = _LiveRig(self._folder, manifest.name)
@@ -181,7 +194,7 @@ class Live:
             self._rig,
             folders=(Path.cwd(), shipped("patterns")),
             sets=sets_dir(),
-            start={"seed": seed, "engine_digest": manifest.digest},
+            start={"seed": seed, "engine_digest": manifest.digest, "app": __version__},
         )
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None

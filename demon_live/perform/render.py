@@ -119,18 +119,30 @@ class OfflineRig:
 
 
 class Offline:
-    """A session with its rig, driven turn by turn."""
+    """A session with its rig, driven turn by turn: for renders, replays and scripts.
+
+        with Offline("imp") as stage:
+            stage.session.load("patterns/00_hello.demon")
+            stage.session.at(4, "denoise = .9 over 2")
+            audio = stage.render(cycles=8)
+
+    engine: a name, which is opened and closed here, or an engine of the caller's.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: str | Engine = "imp",
         *,
+        backend: str = "auto",
         seed: int = 0,
         stems: bool = False,
         folders: tuple[Path, ...] = (),
         sets: Path | None = None,
     ) -> None:
-        self.rig = OfflineRig(engine, seed=seed, stems=stems)
+        self._owned = isinstance(engine, str)
+        opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
+        self.rig = OfflineRig(opened, seed=seed, stems=stems)
+        folders = folders or (Path.cwd(), shipped("patterns"))
         self.session = Session(self.rig, folders=folders, sets=sets, start={"seed": seed})
         self._primed = False
 
@@ -149,6 +161,33 @@ class Offline:
         self.session.pump()
         self.rig.player.turn()
         return self.rig.mixer.render(self.rig.blocks)
+
+    def render(self, *, cycles: float | None = None, seconds: float | None = None) -> Floats:
+        """The next cycles or seconds, float32 [n, 2]."""
+        begin = self.rig.mixer.position
+        if (cycles is None) == (seconds is None):
+            raise UsageError("give cycles or seconds")
+        if seconds is not None:
+            total = round(seconds * RATES.sample_rate)
+        else:
+            tempo = self.session.state.tempo
+            total = tempo.sample_at(tempo.cycle_at(begin) + Fraction(cycles or 0)) - begin
+        pieces: list[Floats] = []
+        while sum(map(len, pieces)) < total:
+            pieces.append(self.turn())
+        return np.concatenate(pieces)[:total] if pieces else np.zeros((0, 2), np.float32)
+
+    def close(self) -> None:
+        """Close the engine, if it was opened here."""
+        self.session.close()
+        if self._owned:
+            self.rig.player.close()
+
+    def __enter__(self) -> Offline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def stems(self) -> tuple[Floats, dict[str, Floats]]:
         """Like `turn`, with each deck beside the sum."""
@@ -214,9 +253,7 @@ def render(
     recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
     if seed is None:
         seed = int(recording.start.get("seed", 0)) if recording else 0
-    opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
-    try:
-        offline = Offline(opened, seed=seed, stems=stems, folders=(Path.cwd(), shipped("patterns")))
+    with Offline(engine, backend=backend, seed=seed, stems=stems) as offline:
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
@@ -226,9 +263,6 @@ def render(
             warnings = offline.session.load(path).warnings
         total = _length(offline, recording, cycles, seconds)
         audio, parts = _collect(offline, step, total, stems, progress)
-    finally:
-        if isinstance(engine, str):
-            opened.close()
     if out is None:
         return Rendered(None, audio, parts, warnings)
     out = Path(out)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from demon_live.core import Stage
 from demon_live.errors import DemonError, FileError, ScoreError
@@ -30,6 +31,9 @@ from demon_live.perform.rig import Rig
 from demon_live.perform.state import State
 from demon_live.perform.timeline import make_block
 from demon_live.perform.view import Outcome, Status
+
+if TYPE_CHECKING:
+    from demon_live.perform.render import Rendered
 
 __all__ = ["Session", "read_score"]
 
@@ -98,6 +102,13 @@ class Session:
         self._recording: str | None = None
         self._replaying = False
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+
+    @staticmethod
+    def replay(path: Path | str, out: Path | str | None = None, **options: Any) -> Rendered:
+        """A recorded set as audio, bit for bit as it was; options as in `render`."""
+        from demon_live.perform.render import render
+
+        return render(path, out, **options)
 
     # ------------------------------------------------------------------ the door
 
