@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats
+from demon_live.engine import border, forward, guidance, rng, solver
 from demon_live.engine import dcw as wavelet
-from demon_live.engine import forward, guidance, rng, solver
 from demon_live.engine.lanes import GuidanceCurves, LaneTable
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Slot, VelocityModel
@@ -72,7 +72,7 @@ class Bucket:
         return self._noise.get(key, self.frames, self.channels)
 
     def _upload(self, array: Floats) -> Tensor:
-        return torch.from_numpy(np.array(array, dtype=np.float32)).to(self.device)
+        return border.upload(np.array(array, dtype=np.float32), self.device)
 
     def admit(self, slot: Slot) -> None:
         """Give a slot a cell and its first state."""
@@ -97,11 +97,8 @@ class Bucket:
         curve = None if init is None else np.asarray(init, dtype=np.float64)
         noise, source = solver.birth(float(slot.times[0]), curve, slot.has_source)
         x = self._rows("x")[at]
-        torch.mul(self._field(slot, rng.BIRTH), self._column(noise), out=x)
-        x.add_(self._rows("source")[at] * self._column(source))
-
-    def _column(self, curve: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(curve.astype(np.float32)[:, None]).to(self.device)
+        torch.mul(self._field(slot, rng.BIRTH), border.column(noise, self.device), out=x)
+        x.add_(self._rows("source")[at] * border.column(source, self.device))
 
     def drop(self, gone: Sequence[Slot]) -> None:
         """Free the cells of some slots; the last ones move into the holes."""
@@ -141,7 +138,7 @@ class Bucket:
             self._needed("target", following.target), out, self._work.like("product", out),
         )
         if self._dcw is not None and self._dcw.active:
-            t = torch.from_numpy(lanes.t.astype(np.float32)[:, :, None]).to(self.device)
+            t = border.column(lanes.t, self.device)
             out.copy_(wavelet.correct(out, x - t * v, t, self._dcw))
         self._state["x"], self._state["spare"] = self._state["spare"], self._state["x"]
         self._last = (x, v, prediction)
@@ -224,7 +221,7 @@ class Bucket:
         memory = self._rows("momentum")
         if len(guided) == len(self.slots):
             return self._apg(v, negative, memory, curves)
-        index = torch.tensor(guided, device=self.device)
+        index = border.index(guided, self.device)
         held = memory.index_select(0, index)
         new = self._apg(v.index_select(0, index), negative.index_select(0, index), held, curves)
         memory.index_copy_(0, index, held)
@@ -246,8 +243,8 @@ class Bucket:
         assert self._last is not None, "no step was made"
         x, v, mix = self._last
         rows = [self.slots[at].row for at in places]
-        at_rows = torch.tensor(rows, device=self.device)
-        at_cells = torch.tensor(list(places), device=self.device)
+        at_rows = border.index(rows, self.device)
+        at_cells = border.index(places, self.device)
         own = solver.Mix(*(curve[rows] for curve in (mix.x, mix.v, mix.z, mix.source, mix.target)))
         target = self._state.get("target")
         picked = x.index_select(0, at_rows)
@@ -274,7 +271,7 @@ class Bucket:
         new = np.array([[times[slot.k]] for slot, (_, times) in zip(slots, stepped, strict=True)])
         keep, move, fresh = solver.reproject(old, new)
         zero = np.zeros_like(keep)
-        index = torch.tensor(cells, device=self.device)
+        index = border.index(cells, self.device)
         x = self._rows("x").index_select(0, index)
         noise = torch.stack([self._field(slot, rng.MIGRATE, slot.k) for slot in slots])
         moved = solver.apply(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from demon_live.core import Floats
+from demon_live.engine import border
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Row, Slot, VelocityModel, active_conditions
 from demon_live.engine.workspace import Workspace
@@ -79,8 +80,8 @@ def call(model: VelocityModel, x: Tensor, plan: Plan, work: Workspace) -> Tensor
     batch = x
     if len(plan.rows) != len(x):
         batch = work.get("batch", (len(plan.rows), *x.shape[1:]))
-        torch.index_select(x, 0, torch.tensor(plan.owner, device=x.device), out=batch)
-    t = torch.tensor([row.t for row in plan.rows], dtype=torch.float32).to(x.device)
+        torch.index_select(x, 0, border.index(plan.owner, x.device), out=batch)
+    t = border.upload(np.array([row.t for row in plan.rows], dtype=np.float32), x.device)
     v = torch.as_tensor(model.velocity(batch, t, plan.rows))
     if v.shape != batch.shape:
         raise EngineError(
@@ -90,13 +91,10 @@ def call(model: VelocityModel, x: Tensor, plan: Plan, work: Workspace) -> Tensor
     return v.to(device=x.device, dtype=torch.float32)
 
 
-def _curves(weights: Sequence[Floats | float], frames: int) -> Tensor:
-    """Weights as float32 [n, 1, 1] or [n, T, 1]."""
-    if all(np.ndim(w) == 0 for w in weights):
-        return torch.tensor([float(w) for w in weights], dtype=torch.float32)[:, None, None]
-    curves = [np.asarray(weight, dtype=np.float32) for weight in weights]
-    stacked = np.stack([np.broadcast_to(curve, (frames,)) for curve in curves])
-    return torch.from_numpy(stacked)[:, :, None]
+def _curves(weights: Sequence[Floats | float], frames: int, device: torch.device) -> Tensor:
+    """Weights as float32 [n, T, 1]."""
+    curves = [np.asarray(weight, dtype=np.float64) for weight in weights]
+    return border.column(np.stack([np.broadcast_to(c, (frames,)) for c in curves]), device)
 
 
 def merge(v: Tensor, plan: Plan, slots: int) -> Tensor:
@@ -109,13 +107,12 @@ def merge(v: Tensor, plan: Plan, slots: int) -> Tensor:
         return first
     frames = v.shape[1]
     touched = plan.extra[0][0]
-    index = torch.tensor(touched, device=v.device)
+    index = border.index(touched, v.device)
     total = torch.ones((slots, frames, 1), dtype=torch.float32, device=v.device)
     result = first.clone()
     for owners, places, weights in plan.extra:
-        at = torch.tensor(owners, device=v.device)
-        weight = _curves(weights, frames).to(v.device)
-        result.index_add_(0, at, weight * v.index_select(0, torch.tensor(places, device=v.device)))
-        total.index_add_(0, at, weight.expand(-1, frames, 1))
+        at, weight = border.index(owners, v.device), _curves(weights, frames, v.device)
+        result.index_add_(0, at, weight * v.index_select(0, border.index(places, v.device)))
+        total.index_add_(0, at, weight)
     mean = result.index_select(0, index) / total.index_select(0, index).clamp_min(1e-8)
     return result.index_copy_(0, index, mean)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats
+from demon_live.engine.border import column, upload
 from demon_live.engine.shared import Snapshot, Value, default
 from demon_live.engine.slots import Slot
 from demon_live.engine.solver import Curve, Lanes
@@ -77,7 +78,7 @@ class LaneTable:
         shaped = [self._gain_of(value) for value in found]
         shape = np.broadcast_shapes(*(gain.shape for gain in shaped))
         full = np.stack([np.broadcast_to(gain, shape) for gain in shaped])
-        return torch.from_numpy(full).to(self.device)
+        return upload(full, self.device)
 
     def _gain_of(self, value: Value | None) -> Floats:
         """[T, 1], [1, C] or [1, 1]. A curve of T values is one along time, also when T = C."""
@@ -120,8 +121,8 @@ class LaneTable:
     def guidance(self, slots: Sequence[Slot], snapshot: Snapshot) -> GuidanceCurves:
         """The three curves of guidance for some slots."""
         def curve(name: str) -> tuple[Tensor, bool]:
-            stacked = self._stacked(name, slots, snapshot).astype(np.float32)
-            return torch.from_numpy(stacked[:, :, None]).to(self.device), bool(stacked.any())
+            stacked = self._stacked(name, slots, snapshot)
+            return column(stacked, self.device), bool(stacked.any())
 
         guide, _ = curve("guide")
         rescale, rescaled = curve("rescale")

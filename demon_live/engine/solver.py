@@ -24,6 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from demon_live.engine.border import column
+
 __all__ = [
     "Curve", "Lanes", "Mix", "apply", "birth", "blended", "clean", "euler", "mask_in", "reproject",
     "step",
@@ -152,11 +154,6 @@ def reproject(old: Curve, new: Curve) -> tuple[Curve, Curve, Curve]:
     return x, x0, np.where(up, new, 0.0)
 
 
-def _on(curve: Curve, like: Tensor) -> Tensor:
-    """A coefficient curve as float32 [n, 1, 1] or [n, T, 1] on the device of `like`."""
-    return torch.from_numpy(curve.astype(np.float32)[:, :, None]).to(like.device, non_blocking=True)
-
-
 def apply(
     mix: Mix, x: Tensor, v: Tensor | None, z: Tensor | None, source: Tensor | None,
     target: Tensor | None, out: Tensor, scratch: Tensor,
@@ -170,10 +167,11 @@ def apply(
     """
     base: Tensor = x
     if not np.all(mix.x == 1.0):
-        base = torch.mul(x, _on(mix.x, x), out=out)
+        base = torch.mul(x, column(mix.x, x.device), out=out)
     for tensor, curve in (
         (v, mix.v), (z, mix.z), (source, mix.source), (target, mix.target),
     ):
         if tensor is not None:
-            base = torch.add(base, torch.mul(tensor, _on(curve, x), out=scratch), out=out)
+            base = torch.add(
+                base, torch.mul(tensor, column(curve, x.device), out=scratch), out=out)
     return base if base is out else out.copy_(base)
