@@ -199,11 +199,12 @@ def test_a_hint_shows_the_source_with_its_strength(onnx: Engine) -> None:
 
     source = noise(FRAMES, 64)
     lane = np.zeros(FRAMES, np.float32)
-    lane[10:20] = 0.5
+    lane[10:20], lane[20:24] = 0.5, 0.05
     stacker = imp_backend._Stacker(Spy(), 64)  # type: ignore[arg-type]
     row = Row(Request(FRAMES, 64, source=source), asked(onnx), {"hint": lane})
     stacker.of([row], FRAMES)
     np.testing.assert_array_equal(seen[0][0, 10:20, :64], source[10:20])
+    np.testing.assert_allclose(seen[0][0, 20:24, :64], source[20:24] / 4, rtol=1e-6)
     np.testing.assert_array_equal(seen[0][0, :, 64], lane)
     assert not seen[0][0, :10].any()
     # The same rows again are not stacked again; another curve is.

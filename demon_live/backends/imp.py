@@ -30,6 +30,9 @@ from demon_live.models.manifest import Manifest
 
 __all__ = ["ImpEngine", "Kernels", "Weights", "open_imp"]
 
+#: The model learned hints of strengths from here to 1, the source beside them as it is; below, the
+#: source fades out, so that a curve reaches "no hint" (all zeros) without a jump.
+SHOWN = np.float32(0.2)
 #: A damaged, truncated or foreign weights file shows itself in one of these.
 BROKEN = (OSError, RuntimeError, ValueError, KeyError)
 
@@ -153,8 +156,7 @@ class _Stacker:
         for i, row in enumerate(rows):
             lane, source = _lane(row.shared.get("hint"), frames), row.request.source
             if lane is not None and source is not None:
-                # As in training: the source as it is wherever it is shown, its strength beside it.
-                hint[i, :, :-1] = source * (lane > 0)[:, None]
+                hint[i, :, :-1] = source * np.minimum(lane / SHOWN, 1.0)[:, None]
                 hint[i, :, -1] = lane
             # A row without words still sounds at a place in time: that of its own request.
             beside = spoken.get(id(row.request))
