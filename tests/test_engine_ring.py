@@ -278,6 +278,24 @@ def test_resize_loses_nothing_and_keeps_order(change, at):
     assert all(same(g.latent, alone(g.request)) for g in flat[:: len(flat) // 4])
 
 
+@pytest.mark.parametrize("steps", [4, 12])
+def test_another_number_of_steps_loses_nothing(steps):
+    it = Ring(Linear(), steps=8, depth=4, shift=3.0)
+    out = play(it, 21, lambda n, deck: request(n))
+    before = [s.steps for s in it.slots()]
+    it.resize(steps=steps)
+    assert [s.steps for s in it.slots()] == before
+    out += play(it, 40, lambda n, deck: request(100 + n))
+    done = [g for tick in out for g in tick] + it.flush()
+    assert len({id(g.request) for g in done}) == len(done)
+    assert {g.request.seed for g in done if g.request.seed < 100} == set(range(11))
+    for g in done:
+        assert len(g.versions) == (8 if g.request.seed < 100 else steps)
+        assert same(g.latent, alone(g.request, steps=len(g.versions)))
+    counts = [len(tick) for tick in out[-24:]]
+    assert sum(counts) == 24 * 4 // steps
+
+
 def test_flush_really_drains():
     it = Ring(Constant(), steps=20, depth=2, shift=3.0)
     it.submit(request(1))

@@ -176,6 +176,18 @@ def test_the_model_sees_the_original_on_its_way_from_noise():
         assert call[0][2].numpy() == pytest.approx(expected, abs=1e-6)
 
 
+def test_mask_strength_grows_with_the_steps():
+    """The mask counts in the second half only; the end is still exact."""
+    seen = Recorder()
+    mask = np.zeros(T, np.float32)
+    got = alone(request(6, mask=mask), seen, mask_strength=lambda k, n: float(2 * k >= n))
+    assert same(got, source(1))
+    free = Recorder()
+    alone(request(6), free)
+    equal = [torch.equal(a[0][2], b[0][2]) for a, b in zip(seen.calls, free.calls, strict=True)]
+    assert equal == [True] * 4 + [False] * 4
+
+
 # -- 12: guidance
 
 

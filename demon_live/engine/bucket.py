@@ -19,7 +19,7 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.engine import border, forward, guidance, rng, solver
 from demon_live.engine import dcw as wavelet
-from demon_live.engine.lanes import GuidanceCurves, LaneTable
+from demon_live.engine.lanes import GuidanceCurves, LaneTable, MaskStrength
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Slot, VelocityModel
 from demon_live.engine.threads import threads
@@ -33,14 +33,14 @@ class Bucket:
 
     def __init__(
         self, frames: int, channels: int, device: torch.device, noise: rng.NoiseCache,
-        dcw: wavelet.Dcw | None = None,
+        dcw: wavelet.Dcw | None = None, mask_strength: MaskStrength | None = None,
     ) -> None:
         self.frames, self.channels, self.device = frames, channels, device
         self.slots: list[Slot] = []
         self._noise = noise
         self._dcw = dcw
         self._work = Workspace(device)
-        self._lanes = LaneTable(frames, channels, device)
+        self._lanes = LaneTable(frames, channels, device, mask_strength)
         self._state: dict[str, Tensor] = {}
         self._capacity = 0
         self._last: tuple[Tensor, Tensor, solver.Mix] | None = None
@@ -114,10 +114,9 @@ class Bucket:
                 self.slots[at] = self.slots[last]
             self.slots.pop()
 
-    def latent(self, slot: Slot) -> Floats:
-        """The state of a slot on the host, float32 [T, C], a copy."""
-        row = self._rows("x")[self.slots.index(slot)]
-        return np.array(row.cpu().numpy())
+    def latent(self, slot: Slot) -> Tensor:
+        """The state of a slot, [T, C] on the device: a view, until the next step."""
+        return self._rows("x")[self.slots.index(slot)]
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -173,10 +172,11 @@ class Bucket:
         used = np.flatnonzero(curve.any(axis=1))
         if not len(used):
             return None
-        z = self._rows("z")
-        for at in used:
-            slot = self.slots[at]
-            z[at].copy_(self._field(slot, rng.STEP, slot.k))
+        z, slots = self._rows("z"), [self.slots[at] for at in used]
+        keys = [rng.key(slot.request.seed, rng.STEP, slot.k) for slot in slots]
+        fields = self._noise.many(keys, self.frames, self.channels)
+        for at, field in zip(used, fields, strict=True):
+            z[at].copy_(field)
         return z
 
     # -- velocity ------------------------------------------------------------------------------

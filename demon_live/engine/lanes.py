@@ -8,7 +8,7 @@ Threads: belongs to the engine thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,10 @@ from demon_live.engine.shared import Snapshot, Value, default
 from demon_live.engine.slots import Slot
 from demon_live.engine.solver import Curve, Lanes
 
-__all__ = ["GuidanceCurves", "LaneTable", "stack"]
+__all__ = ["GuidanceCurves", "LaneTable", "MaskStrength", "stack"]
+
+#: (step k, steps S) -> how much of the masks counts, 0..1.
+MaskStrength = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,12 @@ def stack(values: Sequence[Value], frames: int) -> Curve:
 class LaneTable:
     """Remembers the stacks of the last snapshot and set of slots."""
 
-    def __init__(self, frames: int, channels: int, device: torch.device) -> None:
+    def __init__(
+        self, frames: int, channels: int, device: torch.device,
+        mask_strength: MaskStrength | None = None,
+    ) -> None:
         self.frames, self.channels, self.device = frames, channels, device
+        self._mask_strength = mask_strength
         self._seen: tuple[int, tuple[int, ...]] | None = None
         self._curves: dict[str, Curve] = {}
         self._blended: NDArray[np.bool_] = np.zeros((0, 1), dtype=np.bool_)
@@ -95,11 +102,12 @@ class LaneTable:
         t = np.array([[slot.times[slot.k]] for slot in slots])
         u = np.array([[slot.times[slot.k + 1]] for slot in slots])
         late = np.array([[float(slot.k >= slot.steps // 2)] for slot in slots])
-        c = self._curves
+        c, mask = self._curves, self._curves["mask"]
+        if self._mask_strength is not None:
+            strength = [[self._mask_strength(slot.k, slot.steps)] for slot in slots]
+            mask = 1.0 - (1.0 - mask) * np.array(strength, dtype=np.float64)
         return Lanes(
-            t, u, c["velocity"], c["noise"], c["morph"] * late, c["mask"], c["blend"],
-            self._blended,
-        )
+            t, u, c["velocity"], c["noise"], c["morph"] * late, mask, c["blend"], self._blended)
 
     def gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Tensor | None:
         """The channel gain of the model's input, or None."""

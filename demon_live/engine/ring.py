@@ -25,6 +25,8 @@ from demon_live.engine.admission import Clock, Desk, Desks
 from demon_live.engine.bucket import Bucket
 from demon_live.engine.check import check_request
 from demon_live.engine.dcw import Dcw
+from demon_live.engine.handover import Handover
+from demon_live.engine.lanes import MaskStrength
 from demon_live.engine.schedule import timesteps
 from demon_live.engine.shared import SharedState
 from demon_live.engine.slots import Slot, VelocityModel
@@ -40,7 +42,9 @@ class Ring:
     model: anything with `velocity(x [B, T, C], t [B], rows) -> [B, T, C]`. shift: of requests that
     name none. on_admit: asked for a deck's request at the very tick that admits it, when its
     mailbox is empty; None = nothing to play. dcw: wavelet correction, off by default. parity: the
-    staircase of start levels of the DEMON engine, for comparison.
+    staircase of start levels of the DEMON engine, for comparison. overlap: on a GPU, hand latents
+    out with the next tick, so that the device never waits for the host. mask_strength: how much
+    of a request's mask counts at step k of S, 0..1; all of it when not given.
 
     Counters: tick_number (ticks done), dropped (generations that were not finite), stale (requests
     of dead epochs), version (of the shared state).
@@ -49,20 +53,21 @@ class Ring:
     def __init__(
         self, model: VelocityModel, *, steps: int = 8, depth: int = 4, shift: float = 3.0,
         device: str | torch.device = "cpu", on_admit: Callable[[str], Request | None] | None = None,
-        dcw: Dcw | None = None, parity: bool = False, noise_bytes: int = 96 << 20,
+        dcw: Dcw | None = None, parity: bool = False, overlap: bool = False,
+        mask_strength: MaskStrength | None = None, noise_bytes: int = 96 << 20,
     ) -> None:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
         self.on_admit = on_admit
         self.tick_number = self.dropped = self.stale = 0
         self._device = torch.device(device)
-        self._dcw, self._parity = dcw, parity
+        self._dcw, self._parity, self._mask_strength = dcw, parity, mask_strength
         self._noise = rng.NoiseCache(self._device, noise_bytes)
         self._shared = SharedState()
         self._clock = Clock(steps, depth)
         self._desks = Desks()
         self._buckets: dict[tuple[int, int], Bucket] = {}
-        self._finished: list[tuple[int, Generation]] = []
+        self._handover = Handover(self._device, overlap)
         self._serial = 0
 
     # -- what goes in --------------------------------------------------------------------------
@@ -117,6 +122,7 @@ class Ring:
     def dismiss(self, deck: str) -> None:
         """Forget a deck: its slots are freed, its mailbox and its shared values are gone."""
         self._free(lambda slot: slot.request.deck == deck)
+        self._handover.forget(deck, None)
         self._desks.dismiss(deck)
         self._shared.forget(deck)
 
@@ -137,6 +143,7 @@ class Ring:
         if desk.frames:
             self._shared.keep_lengths(deck, set(desk.frames.values()))
         self._free(lambda slot: slot.request.deck == deck and slot.request.epoch < epoch)
+        self._handover.forget(deck, epoch)
         if not self.in_flight:
             self._clock.hasten(self.tick_number)
 
@@ -144,9 +151,17 @@ class Ring:
         for bucket in self._buckets.values():
             bucket.drop([slot for slot in bucket.slots if dead(slot)])
 
-    def resize(self, depth: int) -> None:
-        """Another depth. Slots above it finish first; nothing is lost, and phases stay even."""
-        self.depth = _depth(depth)
+    def resize(self, depth: int | None = None, steps: int | None = None) -> None:
+        """Another depth, or number of steps. Slots above the depth finish first; nothing is lost,
+        and phases stay even.
+
+        Slots in flight keep the steps that they were born with, so that one that is born later
+        with fewer may come out before them.
+        """
+        if steps is not None:
+            timesteps(steps, 1.0, self.shift)
+            self.steps = steps
+        self.depth = self.depth if depth is None else _depth(depth)
         self._clock.retune(self.steps, self.depth)
 
     def migrate(
@@ -190,16 +205,16 @@ class Ring:
                 if bucket.slots:
                     bucket.advance(self.model, snapshot, for_model)
                     self._retire(bucket)
+            done = self._hand_out()
         self.tick_number += 1
-        done, self._finished = self._finished, []
-        return [generation for _, generation in sorted(done, key=lambda pair: pair[0])]
+        return done
 
     def flush(self) -> list[Generation]:
         """Tick until nothing is in flight and no mailbox holds a request; all that came out."""
         asked, self.on_admit = self.on_admit, None
         done: list[Generation] = []
         try:
-            while self.in_flight or self._desks.waiting():
+            while self.in_flight or self._desks.waiting() or not self._handover.empty:
                 done += self.tick()
         finally:
             self.on_admit = asked
@@ -243,7 +258,8 @@ class Ring:
         if shape not in self._buckets:
             # A shape that nothing uses any more gives its memory back.
             self._buckets = {k: b for k, b in self._buckets.items() if b.slots}
-            self._buckets[shape] = Bucket(*shape, self._device, self._noise, self._dcw)
+            self._buckets[shape] = Bucket(
+                *shape, self._device, self._noise, self._dcw, self._mask_strength)
         self._buckets[shape].reserve(self.depth)
         self._buckets[shape].admit(slot)
 
@@ -255,18 +271,22 @@ class Ring:
 
     def _retire(self, bucket: Bucket) -> None:
         done = [slot for slot in bucket.slots if slot.done]
-        for slot in sorted(done, key=lambda slot: slot.id):
-            latent = bucket.latent(slot)
+        for slot in done:
+            self._handover.send(slot, self.tick_number, bucket.latent(slot))
+        bucket.drop(done)
+
+    def _hand_out(self) -> list[Generation]:
+        """The finished generations, in the order of their births; the damaged ones are counted."""
+        out = []
+        for slot, tick, latent in self._handover.receive(self.tick_number):
             if not np.isfinite(latent).all():
                 self.dropped += 1
                 continue
-            generation = Generation(
-                latent, slot.request, tuple(slot.versions), slot.born, self.tick_number)
-            self._finished.append((slot.id, generation))
             desk = self._desks.get(slot.request.deck)
             if desk is not None:
                 desk.history.appendleft(latent)
-        bucket.drop(done)
+            out.append(Generation(latent, slot.request, tuple(slot.versions), slot.born, tick))
+        return out
 
     # -- what can be asked ---------------------------------------------------------------------
 

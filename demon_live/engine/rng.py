@@ -13,6 +13,7 @@ Threads: pure functions; a NoiseCache belongs to one thread.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats
+from demon_live.engine.border import upload
 
 __all__ = ["BIRTH", "MASK", "MIGRATE", "STEP", "NoiseCache", "key", "normal", "normal_on"]
 
@@ -129,18 +131,30 @@ class NoiseCache:
 
     def get(self, field_key: int, frames: int, channels: int) -> Tensor:
         """float32 [frames, channels] on the device; never write to it."""
-        name = (field_key, frames, channels)
-        field = self._fields.get(name)
-        if field is not None:
+        return self.many([field_key], frames, channels)[0]
+
+    def many(self, keys: Sequence[int], frames: int, channels: int) -> list[Tensor]:
+        """`get` for several keys; what is missing is made at once."""
+        missing = list(dict.fromkeys(
+            key for key in keys if (key, frames, channels) not in self._fields))
+        made = dict(zip(missing, self._make(missing, frames, channels), strict=True))
+        fields = [made[key] if key in made else self._fields[key, frames, channels] for key in keys]
+        for key, field in zip(keys, fields, strict=True):
+            self._keep((key, frames, channels), field)
+        return fields
+
+    def _make(self, keys: Sequence[int], frames: int, channels: int) -> list[Tensor]:
+        if self.device.type == "cpu" or not keys:
+            return [torch.from_numpy(normal(key, frames, channels)) for key in keys]
+        signed = upload(np.array([_signed(key) for key in keys]), self.device)
+        # Clones: a view would keep the whole batch alive when its neighbours have gone.
+        return [field.clone() for field in normal_on(signed, frames, channels)]
+
+    def _keep(self, name: tuple[int, int, int], field: Tensor) -> None:
+        if name in self._fields:
             self._fields.move_to_end(name)
-            return field
-        if self.device.type == "cpu":
-            field = torch.from_numpy(normal(field_key, frames, channels))
-        else:
-            keys = torch.full((1,), _signed(field_key), dtype=torch.int64, device=self.device)
-            field = normal_on(keys, frames, channels)[0]
+            return
         self._fields[name] = field
         self._bytes += field.numel() * 4
         while self._bytes > self.limit and len(self._fields) > 1:
             self._bytes -= self._fields.popitem(last=False)[1].numel() * 4
-        return field
