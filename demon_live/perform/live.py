@@ -1,6 +1,6 @@
 """The instrument as a whole: audio process, engine process, session, hot reload.
 
-    main     prompt, compile, sample the lanes 25 times a second      (this process)
+    main     prompt, compile, sample the lanes for the time ahead     (this process)
     engine   ring, decode, placement into the loops                   (perform.host)
     audio    mixer, limiter, device                                   (audio.speaker)
 
@@ -43,7 +43,7 @@ __all__ = ["Live"]
 log = logging.getLogger(__name__)
 
 #: Seconds between two samplings of the score.
-_PUMP_EVERY = 0.04
+_PUMP_EVERY = 0.08
 _numbers = itertools.count(1)
 
 
@@ -199,6 +199,8 @@ class Live:
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
         self._closing = threading.Event()
+        self._wake = threading.Event()
+        self.session.changed = self._wake.set
         self._pump: threading.Thread | None = None
         self._events = deque(replay.events if replay is not None else ())
         self._speed = speed
@@ -250,7 +252,6 @@ class Live:
         return self._rig.speaker
 
     def _run(self) -> None:
-        due = time.monotonic()
         while not self._closing.is_set():
             try:
                 self._replay_due()
@@ -261,8 +262,8 @@ class Live:
             except Exception as error:
                 log.warning("pump", exc_info=True)
                 self._tell_once(f"sampling the score failed: {error}")
-            due = max(due + _PUMP_EVERY, time.monotonic())
-            self._closing.wait(due - time.monotonic())
+            self._wake.wait(_PUMP_EVERY)
+            self._wake.clear()
 
     def _tell_once(self, text: str) -> None:
         if text not in self.session.events(0)[1]:
@@ -307,6 +308,7 @@ class Live:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._wake.set()
         if self._watcher is not None:
             self._watcher.close()
         if self._pump is not None:

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from demon_live.core import Stage
 from demon_live.errors import DemonError, FileError, ScoreError
-from demon_live.lang import Lane, Let, Scene, Word, compile_source, diff
+from demon_live.lang import Let, Scene, Word, compile_source, diff
 from demon_live.perform.change import Change
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.describe import describe
 from demon_live.perform.journal import SUFFIX, Event, Journal
 from demon_live.perform.messages import Block, Migrate, Panic, SetRing
 from demon_live.perform.rig import Rig
-from demon_live.perform.state import State
-from demon_live.perform.timeline import make_block
+from demon_live.perform.state import DeckState, State
+from demon_live.perform.timeline import DeckSampler
 from demon_live.perform.view import Outcome, Status
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ class Session:
         self.sets = sets or Path()
         self.journal = Journal({"engine": rig.engine_name, **(start or {})})
         self._lock = threading.RLock()
+        # Sampling is not under the session's lock: a prompt may be evaluated meanwhile.
+        self._pumping = threading.Lock()
+        self._samplers: dict[str, DeckSampler] = {}
+        #: Called after each accepted change; live, it wakes the sampling thread.
+        self.changed: Callable[[], None] = lambda: None
         self._state = State(TempoMap.start())
         self._undo: deque[State] = deque(maxlen=_UNDO)
         self._redo: deque[State] = deque(maxlen=_UNDO)
@@ -188,6 +193,7 @@ class Session:
         if state.hushed and (change.messages or change.stages):
             self._state = replace(self._state, hushed=False)
             self.rig.wake()
+        self.changed()
 
     def remove(self, name: str, *, now: int | None = None) -> Outcome:
         """A file is gone or muted: what it said is given back."""
@@ -359,23 +365,26 @@ class Session:
     # ------------------------------------------------------------------ the sampling side
 
     def pump(self) -> None:
-        """Sample every deck's lanes for the time ahead and send them; live, 25 times a second."""
-        with self._lock:
-            state, now = self._state, self.rig.clock.now()
-            self._due(now)
-        here = state.tempo.cycle_at(now)
-        for deck in state.decks.values():
-            if deck.stage is None:
-                continue
-            lanes: dict[str, Lane] = {
-                k: v
-                for k, v in deck.lanes.items()
-                if not (k in deck.leaving and deck.leaving[k] <= here)
-            }
-            block = make_block(deck.name, next(self._versions), lanes, deck.stage, state.tempo, now)
-            self.rig.send(Block(block))
-            if block.mix:
-                self.rig.set_mix(deck.name, block.mix)
+        """Sample every deck's lanes for the time ahead and send them; live, a dozen times a second
+        and after each change."""
+        with self._pumping:
+            with self._lock:
+                state, now = self._state, self.rig.clock.now()
+                self._due(now)
+            here = state.tempo.cycle_at(now)
+            for deck in state.decks.values():
+                if deck.stage is not None:
+                    self._sample(deck, deck.stage, state.tempo, now, here)
+
+    def _sample(
+        self, deck: DeckState, stage: Stage, tempo: TempoMap, now: int, here: Fraction
+    ) -> None:
+        gone = {k for k, cycle in deck.leaving.items() if cycle <= here}
+        lanes = {k: v for k, v in deck.lanes.items() if k not in gone}
+        sampler = self._samplers.setdefault(deck.name, DeckSampler())
+        block = sampler.block(deck.name, next(self._versions), lanes, stage, tempo, now)
+        self.rig.send(Block(block))
+        self.rig.set_mix(deck.name, block.mix)
 
     def at(self, cycle: Fraction | float, what: str | Callable[[], None]) -> None:
         """Apply a text, or call a function, when `cycle` comes: sets as scripts."""

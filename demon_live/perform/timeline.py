@@ -4,7 +4,7 @@ A loop is regenerated over and over; frame i of it sounds again when the playhea
 it. So a curve over the loop is not one stretch of the score: what lies ahead of the playhead
 belongs to this lap, what lies behind it to the next.
 
-Threads: pure functions.
+Threads: functions are pure; a `DeckSampler` belongs to the thread that pumps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from demon_live.controls import find
 from demon_live.core import RATES, ControlBlock, Floats, MixPoints, SlotValues, Stage
 from demon_live.perform.clock import TempoMap
 
-__all__ = ["MIX_AHEAD", "PLAN_AHEAD", "LaneLike", "heard_at", "make_block", "mix_points", "plan"]
+__all__ = ["MIX_AHEAD", "PLAN_AHEAD", "DeckSampler", "LaneLike", "heard_at", "mix_points", "plan"]
 
 #: How far ahead the mix strip is told, in samples: longer than any stall that sound must survive.
 MIX_AHEAD = 2 * RATES.sample_rate
@@ -93,41 +93,56 @@ def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
     return MixPoints(samples, lane.sample(tempo.cycles_at(samples)))
 
 
-def make_block(
-    deck: str,
-    version: int,
-    lanes: Mapping[str, LaneLike],
-    stage: Stage,
-    tempo: TempoMap,
-    now: int,
-) -> ControlBlock:
-    """All that the score says about the near future of one deck.
+class DeckSampler:
+    """Samples one deck again and again. The plan is kept while the lanes stay the same."""
 
-    Frames before the stage begins are sampled as if it had begun at `stage.from_sample`.
-    """
-    at = max(now, stage.from_sample)
-    times = heard_at(stage, at)
-    cycles = tempo.cycles_at(times)
-    curves: dict[str, Floats] = {}
-    slot: dict[str, LaneLike] = {}
-    mix: dict[str, MixPoints] = {}
-    for name, lane in lanes.items():
-        control = find(name)
-        if control is None:
-            continue
-        if control.cls == "mix":
-            mix[name] = mix_points(lane, tempo, now)
-        elif control.shape == "curve":
-            curves[name] = lane.sample(cycles)
-        elif control.cls == "slot":
-            slot[name] = lane
-    ahead = max(PLAN_AHEAD, stage.samples)
-    return ControlBlock(
-        deck=deck,
-        version=version,
-        stage=stage,
-        sampled_at=at,
-        lanes=curves,
-        plan=plan(slot, tempo, at, at + ahead),
-        mix=mix,
-    )
+    def __init__(self) -> None:
+        self._key: object = None
+        self._fresh_until = 0
+        self._rows: tuple[SlotValues, ...] = ()
+
+    def block(
+        self,
+        deck: str,
+        version: int,
+        lanes: Mapping[str, LaneLike],
+        stage: Stage,
+        tempo: TempoMap,
+        now: int,
+    ) -> ControlBlock:
+        """All that the score says about the near future of the deck.
+
+        Frames before the stage begins are sampled as if it had begun at `stage.from_sample`.
+        """
+        at = max(now, stage.from_sample)
+        times = heard_at(stage, at)
+        cycles = tempo.cycles_at(times)
+        curves: dict[str, Floats] = {}
+        slot: dict[str, LaneLike] = {}
+        mix: dict[str, MixPoints] = {}
+        for name, lane in lanes.items():
+            control = find(name)
+            if control is None:
+                continue
+            if control.cls == "mix":
+                mix[name] = mix_points(lane, tempo, now)
+            elif control.shape == "curve":
+                curves[name] = lane.sample(cycles)
+            elif control.cls == "slot":
+                slot[name] = lane
+        rows = self._plan(slot, stage, tempo, at)
+        return ControlBlock(deck, version, stage, at, curves, rows, mix)
+
+    def _plan(
+        self, lanes: Mapping[str, LaneLike], stage: Stage, tempo: TempoMap, at: int
+    ) -> tuple[SlotValues, ...]:
+        key = (dict(lanes), stage, tempo)  # lanes compare by identity
+        if key != self._key or at >= self._fresh_until:
+            self._key, self._fresh_until = key, at + RATES.sample_rate
+            ahead = max(PLAN_AHEAD, stage.samples) + RATES.sample_rate
+            self._rows = plan(lanes, tempo, at, at + ahead)
+            return self._rows
+        # Within a second the plan only loses what has passed.
+        ahead_rows = [row for row in self._rows if row.from_sample > at]
+        held = self._rows[len(self._rows) - len(ahead_rows) - 1]
+        return (SlotValues(at, held.values, jump=False), *ahead_rows)
