@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demon_live import __version__
-from demon_live.core import RATES
+from demon_live.core import RATES, Floats
 from demon_live.ui.show import Pieces
 
 if TYPE_CHECKING:
@@ -73,6 +73,17 @@ deck drums {
 """
 #: Seconds that one figure is measured for.
 TRIAL_S = 0.5
+#: What plays while edits are timed: one of each class, and jumps that are known ahead.
+PLAYED = """\
+tempo 128
+loop 2
+source "loops/techno_128.flac"
+prompt = "<'acid techno, 303' 'dub techno'>"
+blend = .9
+denoise = .7
+gain = 1
+"""
+EDITS = {"mix": "gain = .5", "step": "blend = .2", "slot": "denoise = .4"}
 MINI = "bd*4, [~ sd]*2, hh*8?0.3, <cp [cp cp]>(3,8,<0 2>)"
 _LANES = (
     "sine.slow(4).range(.2, .9)",
@@ -160,12 +171,32 @@ def _engine(options: Options) -> Iterator[Engine]:
 
 
 def ring(options: Options) -> Figures:
-    """Ticks of the ring."""
-    from demon_live.backends import measure as backend
+    """Ticks of the ring, and our admission beside the earlier engines'."""
+    from demon_live.engine import measure as parts
 
     frames = round(options.seconds * RATES.frame_hz)
+    frames += frames % 2
     with _engine(options) as engine:
-        return backend.tick(engine, depth=options.depth, frames=frames + frames % 2)
+        bars = max(1, round(frames / RATES.frame_hz / 2))
+        condition = engine.condition("techno", bpm=120.0, cycles=bars, beats=4, frames=frames)
+        rows = parts.ring_table(
+            engine,
+            engine.steps,
+            (options.depth,),
+            frames,
+            seconds=6.0,
+            channels=engine.channels,
+            shift=engine.shift,
+            device=engine.device,
+            condition=condition,
+        )
+        return {
+            "engine": engine.describe(),
+            "loop_s": frames / RATES.frame_hz,
+            "ring": rows,
+            "admission": parts.policy_table(engine.steps),
+            "sweep": parts.sweep_table(engine.steps),
+        }
 
 
 def decode(options: Options) -> Figures:
@@ -174,6 +205,39 @@ def decode(options: Options) -> Figures:
 
     with _engine(options) as engine:
         return backend.decode(engine)
+
+
+def latency(options: Options) -> Figures:
+    """Edit to ear on the virtual clock: the same performance with and without an edit, compared."""
+    from demon_live.engine import measure as parts
+
+    with _engine(options) as engine:
+        plain, _, on_time = _performance(engine, None)
+        heard: dict[str, Any] = {"engine": engine.describe(), "scheduled_late_ms": on_time}
+        for cls, edit in EDITS.items():
+            edited, at, _ = _performance(engine, edit)
+            differ = np.flatnonzero(np.abs(edited - plain).max(axis=1) > 1e-3)
+            ms = float(differ[0] - at) * 1000 / RATES.sample_rate if len(differ) else None
+            heard[f"{cls}_edit_first_heard_ms"] = ms
+    return {**heard, "propagation_ticks": parts.propagation_table()}
+
+
+def _performance(engine: Engine, edit: str | None) -> tuple[Floats, int, float]:
+    """(six seconds of sound, sample of the edit, how late scheduled jumps were in ms)."""
+    from demon_live.perform.render import Offline
+    from demon_live.places import shipped
+
+    offline = Offline(engine, folders=(shipped("patterns"),))
+    offline.session.apply(PLAYED, "bench.demon", "file")
+    pieces: list[Floats] = []
+    at = 0
+    while (now := offline.rig.clock.now()) < 6 * RATES.sample_rate:
+        if at == 0 and now >= 3 * RATES.sample_rate:
+            at = now
+            if edit is not None:
+                offline.session.apply(f"{edit} now")
+        pieces.append(offline.turn())
+    return np.concatenate(pieces), at, offline.rig.engine_status().on_time_ms
 
 
 def machine() -> dict[str, Any]:
@@ -197,14 +261,30 @@ def report(figures: Mapping[str, Figures], as_json: bool) -> Pieces:
     for part, rows in figures.items():
         pieces.append(("heading", f"{part}\n"))
         for name, value in rows.items():
-            pieces.append(("", f"  {name.replace('_', ' '):<36}{value}\n"))
+            pieces.append(("", _lines(name.replace("_", " "), value)))
     return pieces
+
+
+def _lines(name: str, value: Any) -> str:
+    """One figure, or a table of them."""
+    if not isinstance(value, list):
+        return f"  {name:<36}{_shown(value)}\n"
+    titles = list(value[0]) if value else []
+    cells = [titles, *[[_shown(row[t]) for t in titles] for row in value]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
+    drawn = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    return f"  {name}\n" + "".join(f"    {row.rstrip()}\n" for row in drawn)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 PARTS: dict[str, Callable[[Options], Figures]] = {
     "ring": ring,
     "decode": decode,
     "lang": lambda _: lang(),
+    "latency": latency,
 }
 
 

@@ -105,10 +105,12 @@ def _replay(args: argparse.Namespace) -> int:
     if recording.torn:
         lines = f"{recording.torn} damaged lines at its end are left out"
         _say([("warning", f"{path}: {lines}\n")], sys.stderr)
-    return _play(args, [], replay=recording, speed=args.speed)
+    return _play(args, [], name=path, replay=recording, speed=args.speed)
 
 
-def _play(args: argparse.Namespace, paths: list[Path], **more: Any) -> int:
+def _play(
+    args: argparse.Namespace, paths: list[Path], *, name: Path | None = None, **more: Any
+) -> int:
     """Start the instrument and give it a prompt, or lines where there is no terminal for one."""
     from demon_live.perform.live import Live
     from demon_live.ui import plain
@@ -123,7 +125,7 @@ def _play(args: argparse.Namespace, paths: list[Path], **more: Any) -> int:
             **more,
         )
         with live:
-            banner = _banner(live.session.status(), paths)
+            banner = _banner(live.session.status(), [name] if name else paths)
             if _has_terminal() and not args.no_tty:
                 from demon_live.ui.repl import Repl
 
@@ -142,7 +144,7 @@ def _has_terminal() -> bool:
 
 
 def _banner(status: Status, paths: list[Path]) -> show.Pieces:
-    names = ", ".join(_short(p) for p in paths) or "a recorded set"
+    names = ", ".join(_short(p) for p in paths)
     return [
         ("heading", f"demon {__version__}"),
         ("", f" · engine {status.engine} · {status.device}\n"),

@@ -40,10 +40,13 @@ _ANSI = {
 def error(fault: DemonError) -> Pieces:
     """An error with its excerpt, caret, remedy and what keeps playing; ends with a newline."""
     pieces: Pieces = []
-    # Side by side is for wide screens: at 80 columns the remedy would be torn.
-    text = re.sub(r"^(  hint: .{40,}?) {8}(still playing: )", r"\1\n  \2", str(fault), flags=re.M)
-    for line in text.split("\n"):
-        pieces += [_detail(line)] if line.startswith("  ") else _headline(line)
+    for line in str(fault).split("\n"):
+        # Side by side is for wide screens: at 80 columns the remedy would be torn.
+        mark = line.find(" " * 8 + "still playing: ") if len(line) > 78 else -1
+        if mark > 0 and line.startswith("  hint: "):
+            pieces += [_detail(line[:mark]), _detail("  " + line[mark:].lstrip())]
+        else:
+            pieces += [_detail(line)] if line.startswith("  ") else _headline(line)
     return pieces
 
 

@@ -279,7 +279,8 @@ def _slots(grid: Grid, status: Status) -> Row:
 def _broken(grid: Grid, name: str, error: DemonError) -> Row:
     place = f":{error.span.line}:{error.span.col}" if error.span else ""
     file = name.rsplit("/", 1)[-1]
-    playing = f" ({error.playing} plays on)" if error.playing else ""
+    saved = error.playing if error.playing and " as saved " in error.playing else ""
+    playing = f" ({saved} plays on)" if saved else ""
     message = f"{grid.glyph('✗', 'x')} {file}{place}: {error.message}{playing}"
     return grid.boxed([("class:error", text.fit(message, grid.width - 4))])
 
