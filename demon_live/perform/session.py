@@ -222,7 +222,7 @@ class Session:
         return self.apply(text, name, "file")
 
     def _explain(self, error: DemonError, text: str, name: str) -> None:
-        saved = self._saved_at.get(name)
+        saved = None if name.startswith("<") else self._saved_at.get(name)
         playing = f"{Path(name).stem} as saved at {saved}" if saved else "everything, as before"
         for one in error.errors:
             one.name = one.name or name
