@@ -13,10 +13,12 @@ Threads: owned by one mixer.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from demon_live.controls import Control
@@ -27,7 +29,7 @@ __all__ = ["GRAIN", "Curve", "Doubles", "Filter", "Ramp", "Slewed", "pan", "scal
 Doubles = NDArray[np.float64]
 Curve = float | Doubles
 
-GRAIN = 96  #: samples for which a filter's cutoff is held: 2 ms
+GRAIN = 48  #: samples for which a filter's cutoff is held: 1 ms
 _RATE = RATES.sample_rate
 
 
@@ -117,47 +119,39 @@ class Slewed:
 
 
 class _Plan:
-    """A filter unrolled over one grain, for each of several cutoffs hz [G].
+    """A filter at one cutoff, unrolled over a grain: a matrix on (input, state), giving both anew.
 
-    With the filter as s' = A s + B x, y = C s + D x: response[g, j] is the impulse response,
-    free[g, j] = C A^j, drive[g, j] = A^j B, after(g, n) = A^n. Powers of a 2x2 matrix with det q
-    follow from Cayley and Hamilton: A^j = u[j] A - q u[j-1] I with u[j] = r^(j-1) sin(j w) /
-    sin(w), r = sqrt(q).
+    With the filter as s' = A s + B x, y = C s + D x, and n = GRAIN:
+        whole[:n, :n]  lower triangular, the impulse response      whole[:n, n:]  C A^j, row j
+        whole[n:, :n]  A^(n-1-j) B, column j                       powers[j]      A^j, j = 0..n
     """
 
-    _J = np.arange(-1, GRAIN + 1)
-
-    def __init__(self, kind: Literal["low", "high"], hz: Doubles) -> None:
-        g = np.tan(np.clip(hz, 1.0, 0.49 * _RATE) * (np.pi / _RATE))
+    def __init__(self, kind: Literal["low", "high"], hz: float) -> None:
+        g = math.tan(math.pi * min(max(hz, 1.0), 0.49 * _RATE) / _RATE)
         k = math.sqrt(2.0)
         a1 = 1.0 / (1.0 + g * (g + k))
         a2, a3 = g * a1, g * g * a1
-        self._a: Doubles = np.array([[2 * a1 - 1, -2 * a2], [2 * a2, 1 - 2 * a3]]).transpose(
-            2, 0, 1
-        )
-        b = np.array([2 * a2, 2 * a3]).T
+        a = np.array([[2 * a1 - 1, -2 * a2], [2 * a2, 1 - 2 * a3]])
+        b = np.array([2 * a2, 2 * a3])
         if kind == "low":
-            c, d = np.array([a2, 1 - a3]).T, a3
+            c, d = np.array([a2, 1 - a3]), a3
         else:
-            c, d = np.array([-k * a1 - a2, k * a2 - 1 + a3]).T, 1 - k * a2 - a3
-        self._q = (2 * a1 - 1) * (1 - 2 * a3) + 4 * a2 * a2
-        r = np.sqrt(self._q)
-        w = np.arccos((a1 - a3) / r)
-        u = r[:, None] ** (self._J - 1) * np.sin(self._J * w[:, None]) / np.sin(w)[:, None]
-        self._u: Doubles = u
-        now, before = u[:, 1:-1, None], (self._q[:, None] * u[:, :-2])[:, :, None]
-        ca = c[:, None, 0] * self._a[:, 0] + c[:, None, 1] * self._a[:, 1]
-        ab = self._a[:, :, 0] * b[:, None, 0] + self._a[:, :, 1] * b[:, None, 1]
-        self.free: Doubles = now * ca[:, None] - before * c[:, None]
-        self.drive: Doubles = now * ab[:, None] - before * b[:, None]
-        self.response: Doubles = np.empty((len(g), GRAIN))
-        self.response[:, 0] = d
-        self.response[:, 1:] = (self.free[:, :-1] * b[:, None]).sum(axis=2)
+            c, d = np.array([-k * a1 - a2, k * a2 - 1 + a3]), 1 - k * a2 - a3
+        self.powers: Doubles = np.empty((GRAIN + 1, 2, 2))
+        self.powers[0] = np.eye(2)
+        for j in range(GRAIN):
+            self.powers[j + 1] = a @ self.powers[j]
+        free, drive = c @ self.powers[:GRAIN], self.powers[:GRAIN] @ b
+        response = np.concatenate((np.zeros(GRAIN - 1), (d,), free[:-1] @ b))
+        self.whole: Doubles = np.empty((GRAIN + 2, GRAIN + 2))
+        self.whole[:GRAIN, :GRAIN] = sliding_window_view(response, GRAIN)[:, ::-1]
+        self.whole[:GRAIN, GRAIN:] = free
+        self.whole[GRAIN:, :GRAIN] = drive[::-1].T
+        self.whole[GRAIN:, GRAIN:] = self.powers[GRAIN]
 
-    def after(self, i: int, n: int) -> Doubles:
-        """A^n of cutoff number i."""
-        power: Doubles = self._u[i, n + 1] * self._a[i] - self._q[i] * self._u[i, n] * np.eye(2)
-        return power
+
+#: 20 kB each; a sweep back and forth finds its plans again.
+_plan = functools.lru_cache(maxsize=512)(_Plan)
 
 
 class Filter:
@@ -166,56 +160,59 @@ class Filter:
     Realised as the trapezoidal state-variable filter (A. Simper, "Linear trapezoidal integrated
     SVF", 2013; the same transfer function as scipy's butter(2)), whose state keeps its meaning when
     the cutoff changes, so that sweeps neither click nor blow up. It is unrolled over grains, so
-    that numpy filters 96 samples in a few calls. (scipy.signal would cost the audio process over a
-    second of start-up.) At `rest`, the end of the control's range, it is out of the way bit for
-    bit.
+    that numpy filters 48 samples in one product. (scipy.signal would cost the audio process over a
+    second of start-up.) A moving cutoff goes in steps of 1/48 octave. At `rest`, the end of the
+    control's range, the filter is out of the way bit for bit.
     """
+
+    STEPS = 48
 
     def __init__(self, kind: Literal["low", "high"], rest: float) -> None:
         self._kind: Literal["low", "high"] = kind
         self._rest = rest
         self._state: Doubles = np.zeros((2, 2))  # integrators x channels
-        self._plan: _Plan | None = None
-        self._planned = -1.0
         self._in = False
 
     def process(self, x: Doubles, cutoff: Curve) -> Doubles:
         """The next float64 [n, 2] of the stream, filtered at `cutoff` Hz."""
-        if isinstance(cutoff, float):
-            if cutoff == self._rest and not self._in:
-                return x
-            hz = np.full(1, cutoff)
-            if cutoff != self._planned or self._plan is None:
-                self._plan, self._planned = _Plan(self._kind, hz), cutoff
-            plan = self._plan
-        else:
-            starts = np.arange(0, len(x), GRAIN)
-            hz = np.add.reduceat(cutoff, starts) / np.diff(np.append(starts, len(x)))
-            plan = _Plan(self._kind, hz)
+        if isinstance(cutoff, float) and cutoff == self._rest and not self._in:
+            return x
         out = np.empty_like(x)
         for i in range(0, len(x), GRAIN):
-            g = min(i // GRAIN, len(hz) - 1)
-            out[i : i + GRAIN] = self._grain(x[i : i + GRAIN], plan, g, hz[g] != self._rest)
+            piece = x[i : i + GRAIN]
+            hz = cutoff if isinstance(cutoff, float) else float(cutoff[i + len(piece) // 2])
+            out[i : i + GRAIN] = self._grain(piece, hz, isinstance(cutoff, float))
         # Denormal numbers would make a silent deck slow.
         self._state[np.abs(self._state) < 1e-30] = 0.0
         return out
 
-    def _grain(self, x: Doubles, plan: _Plan, i: int, inside: bool) -> Doubles:
-        if not inside and not self._in:
+    def _grain(self, x: Doubles, hz: float, exact: bool) -> Doubles:
+        comes = hz != self._rest
+        if not comes and not self._in:
             return x
         if not self._in:
             self._state = np.zeros((2, 2))
-        n = len(x)
-        wet = plan.free[i, :n] @ self._state
-        for channel in (0, 1):
-            wet[:, channel] += np.convolve(x[:, channel], plan.response[i, :n])[:n]
-        self._state = plan.after(i, n) @ self._state + plan.drive[i, :n][::-1].T @ x
-        if inside and self._in:
+        if comes and not exact:
+            hz = 2.0 ** (round(math.log2(hz) * self.STEPS) / self.STEPS)
+        wet = self._run(x, _plan(self._kind, hz))
+        if comes and self._in:
             return wet
         # Coming in or going out: one grain from one to the other.
-        self._in = inside
-        line = (np.arange(n) + 0.5)[:, None] / n
-        return wet * line + x * (1 - line) if inside else x * line + wet * (1 - line)
+        self._in = comes
+        line = (np.arange(len(x)) + 0.5)[:, None] / len(x)
+        mixed: Doubles = wet * line + x * (1 - line) if comes else x * line + wet * (1 - line)
+        return mixed
+
+    def _run(self, x: Doubles, plan: _Plan) -> Doubles:
+        """float64 [n, 2], n <= GRAIN, through one plan."""
+        n, whole = len(x), plan.whole
+        if n == GRAIN:
+            both = whole @ np.concatenate((x, self._state))
+            self._state = both[GRAIN:]
+            return both[:GRAIN]
+        out: Doubles = whole[:n, :n] @ x + whole[:n, GRAIN:] @ self._state
+        self._state = whole[GRAIN:, GRAIN - n : GRAIN] @ x + plan.powers[n] @ self._state
+        return out
 
 
 def pan(audio: Doubles, where: Curve) -> Doubles:
