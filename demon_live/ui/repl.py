@@ -90,6 +90,7 @@ class Repl:
             layout=screen.layout(self.buffer, PygmentsLexer(DemonLexer), self._panel),
             key_bindings=keys.bindings(self),
             style=STYLE,
+            include_default_pygments_style=False,
             input=input,
             output=output,
             erase_when_done=True,

@@ -59,9 +59,10 @@ _CODE = style_from_pygments_dict(
     {
         Token.Comment: "ansibrightblack",
         Token.Keyword: "bold ansimagenta",
-        Token.Name.Builtin: "bold ansicyan",
-        Token.Name.Attribute: "bold ansicyan",
+        Token.Keyword.Pseudo: "ansimagenta",
         Token.Name.Variable: "bold ansicyan",
+        Token.Name.Constant: "ansiblue",
+        Token.Name.Entity: "ansigreen",
         Token.Name.Function: "ansiblue",
         Token.Literal.String: "ansigreen",
         Token.String: "ansigreen",

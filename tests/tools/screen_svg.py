@@ -153,10 +153,8 @@ def _row(cells: list[Cell], y: float) -> Iterator[str]:
         for i, char in enumerate(f"{run}\n"):
             shape = None if char == "\n" else _shape(char, x + W * i, y, fore)
             # Single blanks stay inside words: a line of text is one element.
-            if (
-                (shape is None
-                and char != "\n")
-                or (char == " " and words and run[i + 1 : i + 2].strip())
+            if (shape is None and char != "\n") or (
+                char == " " and words and run[i + 1 : i + 2].strip()
             ):
                 words += char
                 continue
