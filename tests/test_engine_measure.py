@@ -1,5 +1,6 @@
 """What `demon bench` reports of the ring, against the paper's figures and the stamps."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -7,7 +8,14 @@ import pytest
 
 from demon_live.controls import names
 from demon_live.engine import Ring, telemetry
-from demon_live.engine.measure import policy_table, propagation_table, ring_table, sweep_table
+from demon_live.engine.measure import (
+    convergence_table,
+    policy_table,
+    preview_table,
+    propagation_table,
+    ring_table,
+    sweep_table,
+)
 from tests.test_engine_mocks import Constant, Linear, T, alone, request, same
 
 
@@ -79,6 +87,35 @@ def test_stamps_tell_the_same(propagation, at):
     assert telemetry.of_version(out, version + 1, changed) == telemetry.Propagation(None, None)
     born = telemetry.of_request(out, lambda r: r.seed == 0, changed)
     assert born.onset in (8, 9)
+
+
+def test_convergence_curves_match_the_classes():
+    rows = {(row["control"], row["policy"]): row for row in convergence_table(8, 8)}
+    assert list(rows) == [
+        ("blend", "shared"),
+        ("morph", "shared"),
+        ("denoise", "admitted"),
+        ("denoise", "migrated"),
+    ]
+    for row in rows.values():
+        assert row["ticks"] == list(range(1, 25))
+        assert row["remaining"][9:] == pytest.approx([0.0] * 15, abs=1e-5)
+    admitted = rows["denoise", "admitted"]["remaining"]
+    assert admitted[:8] == [pytest.approx(1.0)] * 7 + [0.0]
+    for name in ("blend", "morph"):
+        curve = rows[name, "shared"]["remaining"]
+        assert curve[0] < 0.5
+        assert all(a >= b - 1e-6 for a, b in itertools.pairwise(curve))
+    # Slots that moved are hybrids: on their way, not in order.
+    moved = rows["denoise", "migrated"]["remaining"]
+    assert moved[0] < 0.9
+    assert max(moved[2:7]) < 0.4
+
+
+def test_previews_come_nearer():
+    errors = [row["error"] for row in preview_table(Linear(), request(1), 8)]
+    assert len(errors) == 7
+    assert all(a > b for a, b in itertools.pairwise(errors))
 
 
 def test_ring_table():

@@ -420,12 +420,23 @@ def test_migrate_leaves_other_decks_alone_and_moves_shift_too():
             assert same(generation.latent, alone(generation.request))
 
 
+def test_migrate_to_denoise_0_gives_the_source():
+    it = Ring(Linear(), steps=STEPS, depth=4, shift=3.0)
+    play(it, 12, lambda n, deck: request(n, denoise=0.9))
+    it.migrate("main", denoise=0.0)
+    out = it.flush()
+    assert len(out) == 3
+    assert all(same(g.latent, source(1)) for g in out)
+
+
 def test_reproject_coefficients():
-    old, new = np.array([[0.8], [0.4], [0.5], [0.0]]), np.array([[0.4], [0.8], [0.5], [0.3]])
-    keep, move, fresh = solver.reproject(old, new)
-    assert keep.ravel() == pytest.approx([0.5, 0.0, 1.0, 0.0])
-    assert move.ravel() == pytest.approx([0.6 - 0.5 * 0.2, 0.2, 0.0, 0.7])
-    assert fresh.ravel() == pytest.approx([0.0, 0.8, 0.0, 0.3])
+    old = np.array([[0.8], [0.4], [0.5], [0.0], [0.8]])
+    new = np.array([[0.4], [0.8], [0.5], [0.3], [0.4]])
+    mix = solver.reproject(old, new, np.array([[0.0], [0.0], [0.0], [0.0], [0.5]]))
+    assert mix.x.ravel() == pytest.approx([0.5, 0.0, 1.0, 0.0, 0.5])
+    assert mix.v.ravel() == pytest.approx([0.6 - 0.5 * 0.2, 0.2, 0.0, 0.7, 0.3 - 0.5 * 0.2])
+    assert mix.z.ravel() == pytest.approx([0.0, 0.8, 0.0, 0.3, 0.0])
+    assert mix.source.ravel() == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.3])
 
 
 # -- preview

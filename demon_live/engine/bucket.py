@@ -255,29 +255,35 @@ class Bucket:
             torch.empty_like(picked), torch.empty_like(picked),
         )
 
-    def migrate(self, places: Sequence[int], schedules: Sequence[NDArray[np.float64]]) -> None:
-        """Move slots to new schedules at their own step (solver.reproject)."""
-        stepped = [(at, times) for at, times in zip(places, schedules, strict=True)
-                   if self.slots[at].row >= 0]
+    def migrate(
+        self, places: Sequence[int], schedules: Sequence[NDArray[np.float64]],
+        pulls: Sequence[float],
+    ) -> None:
+        """Move slots to new schedules at their own step (solver.reproject), pulled to the source."""
+        stepped = [n for n, at in enumerate(places) if self.slots[at].row >= 0]
+        if stepped:
+            self._reproject(
+                [places[n] for n in stepped], [schedules[n] for n in stepped],
+                np.array([[pulls[n]] for n in stepped]),
+            )
         for at, times in zip(places, schedules, strict=True):
-            if self.slots[at].row < 0:
-                self.slots[at].times = times
+            slot = self.slots[at]
+            slot.times = times
+            if slot.row < 0:
                 self._give_birth(at)
-        if not stepped:
-            return
-        cells = [at for at, _ in stepped]
+
+    def _reproject(
+        self, cells: Sequence[int], schedules: Sequence[NDArray[np.float64]], pull: solver.Curve
+    ) -> None:
         slots = [self.slots[at] for at in cells]
         old = np.array([[slot.times[slot.k]] for slot in slots])
-        new = np.array([[times[slot.k]] for slot, (_, times) in zip(slots, stepped, strict=True)])
-        keep, move, fresh = solver.reproject(old, new)
-        zero = np.zeros_like(keep)
+        new = np.array([[times[slot.k]] for slot, times in zip(slots, schedules, strict=True)])
         index = border.index(cells, self.device)
         x = self._rows("x").index_select(0, index)
         noise = torch.stack([self._field(slot, rng.MIGRATE, slot.k) for slot in slots])
         moved = solver.apply(
-            solver.Mix(keep, move, fresh, zero, zero), x, self.predictions(cells), noise,
-            None, None, torch.empty_like(x), torch.empty_like(x),
+            solver.reproject(old, new, pull), x, self.predictions(cells), noise,
+            self._rows("source").index_select(0, index), None,
+            torch.empty_like(x), torch.empty_like(x),
         )
         self._rows("x").index_copy_(0, index, moved)
-        for slot, (_, times) in zip(slots, stepped, strict=True):
-            slot.times = times

@@ -3,6 +3,8 @@
     ring_table         tick, model and other time by depth, generations a second, gaps
     policy_table       our admission beside the earlier engines': first effect, gaps, a sweep
     propagation_table  onset and convergence of every control, in ticks, from real runs of a ring
+    convergence_table  how completions approach the new state after an edit
+    preview_table      how near the prediction after each step is to what comes out
 
 Threads: one at a time; nothing here is shared.
 """
@@ -19,13 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.core import Request
+from demon_live.core import Floats, Request
 from demon_live.engine.baseline import Upstream
-from demon_live.engine.propagation import propagation_table
+from demon_live.engine.propagation import convergence_table, propagation_table
 from demon_live.engine.ring import Ring
 from demon_live.engine.slots import Row, VelocityModel
 
-__all__ = ["policy_table", "propagation_table", "ring_table", "sweep_table"]
+__all__ = [
+    "convergence_table", "policy_table", "preview_table", "propagation_table", "ring_table",
+    "sweep_table",
+]
 
 Table = list[dict[str, Any]]
 
@@ -116,6 +121,27 @@ def _largest_gap(completions: Sequence[int]) -> int | None:
     """Ticks from a tick with a completion to the next one, at most."""
     at = np.flatnonzero(np.asarray(completions) > 0)
     return int(np.diff(at).max()) if len(at) > 1 else None
+
+
+def preview_table(model: VelocityModel, request: Request, steps: int, *, shift: float = 3.0,
+                  device: str | torch.device = "cpu") -> Table:
+    """How near the clean prediction after each step is to the finished latent: error is the RMS of
+    the difference over that of the latent. A small one early means that decoding predictions
+    lets a change be heard before its generation is finished."""
+    ring = Ring(model, steps=steps, depth=1, shift=shift, device=device)
+    ring.submit(request)
+    previews: list[Floats] = []
+    for _ in range(steps - 1):
+        ring.tick()
+        preview = ring.preview(request.deck)
+        if preview is not None:
+            previews.append(preview.latent)
+    final = ring.flush()[-1].latent
+    size = float(np.sqrt(np.mean(final**2))) or 1.0
+    return [
+        {"step": k + 1, "steps": steps, "error": float(np.sqrt(np.mean((p - final) ** 2))) / size}
+        for k, p in enumerate(previews)
+    ]
 
 
 # -- policies ----------------------------------------------------------------------------------

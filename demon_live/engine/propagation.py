@@ -24,7 +24,7 @@ from demon_live.core import Floats, Request
 from demon_live.engine.ring import Ring
 from demon_live.engine.slots import Row
 
-__all__ = ["Obedient", "propagation_table"]
+__all__ = ["Obedient", "convergence_table", "propagation_table"]
 
 _FRAMES, _CHANNELS = 32, 4
 
@@ -154,3 +154,33 @@ def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
             "converged_max": max(settled), "between": max(between),
         })
     return table
+
+
+def convergence_table(steps: int = 8, depth: int = 8) -> list[dict[str, Any]]:
+    """How the completions after an edit approach the new state, for plots: one row for blend,
+    morph, denoise admitted and denoise migrated.
+
+    Rows: control, policy, ticks (of the completions, counted from the edit) and remaining: the
+    distance to the new state as a part of that from old to new; 1 = old, 0 = new.
+    """
+    at, ticks = 2 * steps, 5 * steps
+    table = []
+    for edit in _edits():
+        if edit.control not in ("blend", "morph", "denoise"):
+            continue
+        never, then, always = (_run(edit, when, steps, depth, ticks) for when in (None, at, 0))
+        rows = [
+            (n - at + 1, _distance(then[n], always[n]), _distance(never[n], always[n]))
+            for n in range(at, ticks) if then[n]
+        ]
+        table.append({
+            "control": edit.control,
+            "policy": "migrated" if edit.migrate else "shared" if edit.share else "admitted",
+            "ticks": [tick for tick, _, _ in rows],
+            "remaining": [left / whole for _, left, whole in rows],
+        })
+    return table
+
+
+def _distance(a: Sequence[Floats], b: Sequence[Floats]) -> float:
+    return float(np.sqrt(np.mean((a[-1] - b[-1]) ** 2)))

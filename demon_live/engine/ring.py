@@ -180,10 +180,15 @@ class Ring:
                     continue
                 slots = [bucket.slots[i] for i in places]
                 requests = [_changed(slot.request, denoise, shift) for slot in slots]
-                bucket.migrate(places, [
+                times = [
                     self._times(request, slot.has_source, slot.steps)
                     for request, slot in zip(requests, slots, strict=True)
-                ])
+                ]
+                pulls = [
+                    _fall(slot.request.denoise, request.denoise) if slot.has_source else 0.0
+                    for request, slot in zip(requests, slots, strict=True)
+                ]
+                bucket.migrate(places, times, pulls)
                 for slot, request in zip(slots, requests, strict=True):
                     slot.request = request
                 moved += len(places)
@@ -347,6 +352,11 @@ def _depth(depth: int) -> int:
     if depth < 1:
         raise UsageError(f"a ring holds at least 1 generation, not {depth}", hint="depth 4")
     return depth
+
+
+def _fall(old: float, new: float) -> float:
+    """The part by which a denoise falls, 0..1; 0 when it does not."""
+    return max(0.0, 1.0 - new / old) if old > 0.0 else 0.0
 
 
 def _changed(request: Request, denoise: float | None, shift: float | None) -> Request:

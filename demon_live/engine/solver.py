@@ -139,19 +139,26 @@ def birth(start: float, init: Curve | None, has_source: bool) -> tuple[Curve, Cu
     return level, 1.0 - level
 
 
-def reproject(old: Curve, new: Curve) -> tuple[Curve, Curve, Curve]:
-    """Coefficients of x, the clean prediction x0 and fresh noise that move x from level old to new.
+def reproject(old: Curve, new: Curve, pull: Curve) -> Mix:
+    """The mix that moves x from level old to new; x0, the clean prediction, takes v's place.
 
-    Downward: e = (x - (1 - old) x0) / old;  x <- new e + (1 - new) x0.
+    Downward: e = (x - (1 - old) x0) / old;  x <- new e + (1 - new) ((1 - p) x0 + p source).
     Upward: x <- new z + (1 - new) x0 with counter-based z. Equal levels leave x alone.
+
+    pull p: the part by which denoise fell. A prediction that was made further from the source
+    cannot find back to it by itself; with it, a move to denoise 0 gives the source.
     """
     down = (new < old) & (old > 0.0)
     up = new > old
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(down, new / old, 1.0)
     x = np.where(up, 0.0, ratio)
-    x0 = np.where(up, 1.0 - new, np.where(down, (1.0 - new) - ratio * (1.0 - old), 0.0))
-    return x, x0, np.where(up, new, 0.0)
+    x0 = np.where(down, (1.0 - new) * (1.0 - pull) - ratio * (1.0 - old), 0.0)
+    zero = np.zeros_like(x)
+    return Mix(
+        x, np.where(up, 1.0 - new, x0), np.where(up, new, 0.0),
+        np.where(down, (1.0 - new) * pull, 0.0), zero,
+    )
 
 
 def apply(
