@@ -146,7 +146,10 @@ def test_a_link_out_of_the_folder_is_refused(toml: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "message", "line"),
     [
-        ("steps = 4", "steps = 0", "over 0", 13),
+        ("steps = 4", "steps = 0", "at least 1", 13),
+        ("shift = 3", "shift = -1", "at least 0.01", 14),
+        ("margin = 1", "margin = -1", "at least 0", 18),
+        ("tick_ms = 10", "tick_ms = 0", "at least 0.1", 6),
         ("steps = 4", 'steps = "4"', "type int", 13),
         ("steps = 4", "steps = true", "type int", 13),
         ("steps = 4", "stepps = 4", "lacks schedule.steps", 12),

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 State = Literal["ok", "missing", "size", "hash"]
 BACKENDS = ("onnx", "eager", "graphs", "tensorrt")
 
@@ -164,9 +165,12 @@ class _Table:
         return value
 
     def positive(self, key: str, default: int | None = None) -> int:
-        value = self.get(key, int, default)
-        if value <= 0:
-            self.fail(key, f"{key} must be over 0, this is {value}")
+        return self.least(key, 1, self.get(key, int, default))
+
+    def least(self, key: str, low: Number, value: Number) -> Number:
+        """`value`, which must not be under `low`."""
+        if value < low:
+            self.fail(key, f"{key} must be at least {low}, this is {value}")
         return value
 
     def words(self, key: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -284,12 +288,12 @@ def _parse(path: Path) -> Manifest:
         frames_multiple=shapes.positive("frames_multiple", 2),
         controls=frozenset(top.words("controls", tuple(CONTROLS), "control")),
         steps=schedule.positive("steps"),
-        shift=schedule.get("shift", float),
+        shift=schedule.least("shift", 0.01, schedule.get("shift", float)),
         depth=schedule.positive("depth"),
-        margin=decode.get("margin", int),
+        margin=decode.least("margin", 0, decode.get("margin", int)),
         window=decode.positive("window"),
         backends=top.words("backends", BACKENDS, "backend"),
-        tick_ms=top.get("tick_ms", float),
+        tick_ms=top.least("tick_ms", 0.1, top.get("tick_ms", float)),
         plan=top.get("plan", dict, {}) or None,
         digest=hashlib.sha256(text.encode()).hexdigest(),
     )
