@@ -41,8 +41,11 @@ class Device:
 class Stream(Protocol):
     """What is used of sounddevice.OutputStream."""
 
-    active: bool
-    latency: float
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def latency(self) -> float: ...
 
     def start(self) -> None: ...
     def abort(self) -> None: ...
@@ -196,6 +199,39 @@ def pick(name: str | int | None = None, devices: list[Device] | None = None) -> 
     raise DeviceError(f"{what}\n{_lines(found or devices)}", hint=hint)
 
 
+class _Started:
+    """A stream whose start raises DeviceError."""
+
+    def __init__(self, stream: Stream, device: Device) -> None:
+        self._stream = stream
+        self._device = device
+
+    @property
+    def active(self) -> bool:
+        return self._stream.active
+
+    @property
+    def latency(self) -> float:
+        return float(self._stream.latency)
+
+    def start(self) -> None:
+        try:
+            with _quiet():
+                self._stream.start()
+        except Exception as error:
+            if type(error).__name__ != "PortAudioError":
+                raise
+            raise DeviceError(
+                f"{self._device.name!r} does not start: {_reason(error)}", hint=_NONE_HINT
+            ) from error
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 def open_output(
     name: str | int | None,
     callback: Callable[[Any, int, Any, Any], None],
@@ -223,7 +259,7 @@ def open_output(
                 callback=callback,
                 prime_output_buffers_using_stream_callback=False,
             )
-        return stream, device
+        return _Started(stream, device), device
     except sd.PortAudioError as error:
         if device.channels < 2:
             why, hint = "is mono", "choose a stereo device: --device NAME"

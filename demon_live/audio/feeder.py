@@ -29,9 +29,9 @@ _RATE = RATES.sample_rate
 class Event:
     """News from the audio process.
 
-    kind: started, failed, device-lost, device-back, dry, recording, recorded, record-failed, error,
-    replace, lost, restarted, closed. text: for the performer. sample: where it belongs on the
-    output timeline.
+    kind: started, failed, device-lost, device-back, dry, underrun, recording, recorded,
+    record-failed, error, replace, lost, restarted, closed. text: for the performer. sample: where
+    it belongs on the output timeline.
     """
 
     kind: str

@@ -68,10 +68,7 @@ class _Process:
         self.bus = Bus.open(settings.bus_path)
         self.ring = PcmRing(_RATE)
         self.output = Output(self.ring, self.bus)
-        start = self._resume() if settings.resume else settings.start
-        mixer = Mixer(start=start, startup=settings.startup)
-        self._news: collections.deque[Event] = collections.deque(maxlen=1000)
-        self.feeder = Feeder(mixer, self.ring, self.bus, self._news.append)
+        self.news: collections.deque[Event] = collections.deque(maxlen=1000)
         self._commands = commands
         self._events = events
         self._closing = threading.Event()
@@ -79,21 +76,34 @@ class _Process:
         self._stream: Stream | None = None
         self._null: NullClock | None = None
         self._search: _Search | None = None
-        self._dry_told = 0.0
-        self._dry_seen = self.bus.dry + self.bus.underruns
+        self._looked = time.monotonic()
+        self._told = 0.0
+        self._dry, self._underruns = self.bus.dry, self.bus.underruns
 
     def run(self) -> None:
         """From the first sample to the last."""
         self.bus.ahead = self.settings.ahead
         self.bus.pid = os.getpid()
+        try:
+            opened = self._open()
+        except DeviceError as error:
+            self._tell("failed", error.message[:1500], error=error)
+            self._send()
+            return
+        # The device is open but silent: what it will play first is mixed now.
+        start = self._resume() if self.settings.resume else self.settings.start
+        mixer = Mixer(start=start, startup=self.settings.startup)
+        self.feeder = Feeder(mixer, self.ring, self.bus, self.news.append)
         if self.settings.sink.kind == "file":
             self.feeder.commands.put(("record", (self.settings.sink.path,)))
         for command in self.settings.commands:
             self.feeder.commands.put(command)
-        while self.feeder.turn():  # something to play before anybody asks for it
+        while self.feeder.turn():
             pass
-        if not self._open_first():
-            return
+        try:
+            self._begin(opened)
+        except DeviceError as error:
+            self._begin(self._without(error))
         threading.Thread(target=self._feed, name="feeder", daemon=True).start()
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         self.bus.running = 1
@@ -110,6 +120,9 @@ class _Process:
         start = max(bus.mixed, due)
         bus.mixed = bus.played = start
         return start
+
+    def _tell(self, kind: str, text: str, *, error: DeviceError | None = None) -> None:
+        self.news.append(Event(kind, text, self.bus.played, "", error))
 
     # --- threads -----------------------------------------------------------------------------
 
@@ -132,14 +145,18 @@ class _Process:
 
     def _health(self) -> None:
         now = time.monotonic()
+        asleep, self._looked = now - self._looked > 1.0, now
         self.bus.alive = now
         stream = self._stream
         if stream is not None:
-            silent = now - self.bus.called_at
-            if not stream.active or silent > 1.0:
-                self._lose(
-                    "it stopped" if not stream.active else f"it took no sound for {silent:.1f} s"
-                )
+            # After a machine's sleep the device gets its time to wake up.
+            silent = 0.0 if asleep else now - self.bus.called_at
+            if asleep:
+                self.bus.called_at = now
+            if not stream.active:
+                self._lose("it stopped")
+            elif silent > 1.0:
+                self._lose(f"it took no sound for {silent:.1f} s")
         elif self._search is not None:
             self._look(self._search)
         self._widen(now)
@@ -148,76 +165,74 @@ class _Process:
     def _widen(self, now: float) -> None:
         """Keeps more mixed ahead when the device's buffers are large, and after each dry."""
         bus = self.bus
-        floor = self.output.largest + 960
-        if bus.ahead < floor:
-            bus.ahead = min(floor, self.ring.capacity - BLOCK)
-        seen = bus.dry + bus.underruns
-        if seen > self._dry_seen and now - self._dry_told > 1.0:
+        floor = min(self.output.largest + 960, self.ring.capacity - BLOCK)
+        bus.ahead = max(bus.ahead, floor)
+        dry, underruns = bus.dry - self._dry, bus.underruns - self._underruns
+        if not (dry or underruns) or now - self._told < 1.0:
+            return
+        if dry:
             bus.ahead = max(bus.ahead, min(bus.ahead + 960, self.settings.most_ahead))
-            self._news.append(
-                Event(
-                    "dry",
-                    f"the sound was late {seen - self._dry_seen} times: now "
-                    f"{bus.ahead * 1000 // _RATE} ms are kept ahead",
-                    bus.played,
-                )
+            kept = bus.ahead * 1000 // _RATE
+            self._tell("dry", f"the sound was late {dry} times: now {kept} ms are kept ahead")
+        else:
+            # What is kept ahead does not help here: the device asked, but was served too late.
+            self._tell(
+                "underrun", f"the device ran out {underruns} times: the machine is overloaded"
             )
-            self._dry_seen, self._dry_told = seen, now
+        self._dry, self._underruns, self._told = bus.dry, bus.underruns, now
 
     def _send(self) -> None:
         """Events to the parent; if it does not read them they wait, and the oldest are dropped."""
-        while self._news:
+        while self.news:
             try:
-                os.write(self._events, pickle.dumps(self._news[0]))
+                os.write(self._events, pickle.dumps(self.news[0]))
             except BlockingIOError:
                 return
             except OSError:
-                self._news.clear()
+                self.news.clear()
                 return
-            self._news.popleft()
+            self.news.popleft()
 
     # --- devices -----------------------------------------------------------------------------
 
-    def _open_first(self) -> bool:
+    def _open(self) -> tuple[Stream, Device] | str:
+        """The device, not yet playing; or why the null clock has to do."""
         settings = self.settings
-        error: DeviceError | None = None
-        lost = False
-        if settings.sink.kind in ("device", "auto"):
-            try:
-                self._use(*open_output(settings.device, self.output, settings.latency))
-                return True
-            except DeviceError as caught:
-                error = caught
-            if settings.seek:
-                self._search = _Search(settings, self.output, None)
-                lost = True
-            elif settings.sink.kind == "device" or settings.device:
-                self._news.append(Event("failed", error.message[:1500], 0, "", error))
-                self._send()
-                return False
-        self._use_null()
-        self.bus.device_ok = -1 if lost else 0
-        text = {
-            "null": "null sink: keeps time, plays nothing",
-            "file": f"writing {settings.sink.path}",
-        }.get(
-            settings.sink.kind,
-            f"{error.message.splitlines()[0] if error else 'no device'}: "
-            "keeping time silently (record NAME still records)",
-        )
-        self._news.append(Event("started", text, self.bus.played))
-        return True
+        if settings.sink.kind == "null":
+            return "null sink: keeps time, plays nothing"
+        if settings.sink.kind == "file":
+            return f"writing {settings.sink.path}"
+        try:
+            return open_output(settings.device, self.output, settings.latency)
+        except DeviceError as error:
+            if (settings.sink.kind == "device" or settings.device) and not settings.seek:
+                raise
+            return self._without(error)
 
-    def _use(self, stream: Stream, device: Device, kind: str = "started") -> None:
+    def _without(self, error: DeviceError) -> str:
+        """What is said when the null clock has to do."""
+        if self.settings.seek:
+            self._search = _Search(self.settings, self.output, None)
+        reason = error.message.splitlines()[0]
+        return f"{reason}: keeping time silently (record NAME still records)"
+
+    def _begin(self, opened: tuple[Stream, Device] | str) -> None:
+        if isinstance(opened, str):
+            self._use_null()
+            self.bus.device_ok = 0 if self._search is None else -1
+            self._tell("started", opened)
+        else:
+            self._use(*opened, "started")
+
+    def _use(self, stream: Stream, device: Device, kind: str) -> None:
+        self._stop_null()  # the ring has one reader
         self.bus.called_at = time.monotonic()
         stream.start()
-        self._stop_null()
         self._stream = stream
         self.bus.device_ok = 1
         if self.bus.latency_s <= 0.0:
             self.bus.latency_s = float(stream.latency)
-        text = f'device "{device.name}" 48 kHz, {float(stream.latency) * 1000:.0f} ms'
-        self._news.append(Event(kind, text, self.bus.played))
+        self._tell(kind, f'device "{device.name}" 48 kHz, {float(stream.latency) * 1000:.0f} ms')
 
     def _use_null(self) -> None:
         self._null = NullClock(self.output, self.bus)
@@ -234,23 +249,19 @@ class _Process:
         self._use_null()
         self.bus.device_ok = -1
         self._search = _Search(self.settings, self.output, lost)
-        self._news.append(
-            Event(
-                "device-lost",
-                f"the audio device is gone ({why}): keeping time, looking for it",
-                self.bus.played,
-            )
-        )
+        self._tell("device-lost", f"the audio device is gone ({why}): keeping time, looking for it")
 
     def _look(self, search: _Search) -> None:
         if search.found is not None:
             self._search = None
-            self._use(*search.found, "device-back")
+            try:
+                self._use(*search.found, "device-back")
+            except DeviceError:
+                self._use_null()
+                self._search = _Search(self.settings, self.output, search.found[0])
         elif search.elsewhere():
             # PortAudio hangs in here, but a new process finds the device: hand over to one.
-            self._news.append(
-                Event("replace", "the audio device is back: changing over to it", self.bus.played)
-            )
+            self._tell("replace", "the audio device is back: changing over to it")
             self._closing.set()
 
     # --- the end -----------------------------------------------------------------------------
@@ -273,7 +284,7 @@ class _Process:
             dropping.join(1.0)
         if self.feeder.recorder is not None:
             self.feeder.recorder.close(timeout=30.0)
-        self._news.append(Event("closed", "", self.bus.played))
+        self._tell("closed", "")
         self._send()
         self.bus.running = 0
 

@@ -313,9 +313,9 @@ class Speaker:
                 if closing:
                     pickle.dump(("close", ()), child.stdin)
                 child.stdin.flush()
-                if closing:
-                    child.stdin.close()
             if closing:
+                with contextlib.suppress(OSError):
+                    child.stdin.close()
                 return
 
     def _listen(self) -> None:
