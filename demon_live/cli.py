@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from demon_live import __version__
-from demon_live.errors import DemonError, FileError, UsageError, nearest
+from demon_live.errors import DemonError, FileError, ScoreWarning, UsageError, nearest
 from demon_live.ui import show
 from demon_live.ui.arguments import COMMANDS, parser
 
 if TYPE_CHECKING:
+    from demon_live.lang import Program
     from demon_live.perform.view import Status
 
 __all__ = ["main"]
@@ -249,14 +250,37 @@ def _check(args: argparse.Namespace) -> int:
             bad += 1
             _say(show.error(fault), sys.stderr)
             continue
-        for warning in program.warnings:
+        for warning in (*program.warnings, *_missing_sources(program, path, text)):
             _say([("warning", f"{warning}\n")], sys.stderr)
         if args.format:
             _say([("", format_source(text))])
         else:
-            decks = ", ".join(f"{n} ({len(d)} controls)" for n, d in program.decks.items() if d)
-            _say([("reply", "ok  "), ("", f"{path}  {decks}".rstrip() + "\n")])
+            _say([("reply", "ok  "), ("", f"{path}  {_summary(program)}".rstrip() + "\n")])
     return 1 if bad else 0
+
+
+def _summary(program: Program) -> str:
+    counts = [(name, len(lanes)) for name, lanes in program.decks.items() if lanes]
+    return ", ".join(f"{name}: {n} control{'s' if n != 1 else ''}" for name, n in counts)
+
+
+def _missing_sources(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
+    """Sources that are not there. No error: a score may be checked where its sources are not."""
+    from demon_live.lang import SetStage
+    from demon_live.places import shipped
+
+    roots = (path.parent, Path.cwd(), shipped("patterns"))
+    for row in program.statements:
+        if isinstance(row, SetStage) and row.word == "source" and isinstance(row.value, str):
+            name = row.value
+            if name and name != "none" and not any((root / name).is_file() for root in roots):
+                yield ScoreWarning(
+                    f"there is no file {name}",
+                    span=row.span,
+                    source=text,
+                    name=str(path),
+                    hint="sources lie next to the score, or in the library",
+                )
 
 
 def _files(words: Sequence[str]) -> list[Path]:

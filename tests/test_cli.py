@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_check_goes_on_after_a_broken_file(
     (tmp_path / "0.demon").write_text("nope = 1\n")
     assert main(["check", str(tmp_path)]) == 1
     assert f"ok  {score}" in capsys.readouterr().out
+
+
+def test_check_warns_of_a_source_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.demon"
+    path.write_text('source "nowhere.wav"\nblend = 1\n')
+    assert main(["check", str(path)]) == 0
+    said = capsys.readouterr()
+    assert "s.demon:1:1: there is no file nowhere.wav" in said.err
+    assert "main: 1 control\n" in said.out
 
 
 def test_check_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,3 +236,43 @@ def test_bench_of_the_language_counts_sixteen_lanes(
     assert figures["lang"]["lanes"] == 16
     assert figures["lang"]["lanes_16x1500_ms"] > 0
     assert figures["machine"]["demon"] == __version__
+
+
+def test_live_without_a_terminal_plays_what_comes_through_the_pipe(tmp_path: Path) -> None:
+    """The whole instrument: score, statements through a pipe, a recording, and its replay."""
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 240\nloop 1\nblend = .5\n")
+    env = {**os.environ, "DEMON_STATE": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "demon_live"]
+    live = ["live", str(score), "--audio", "null", "--no-tty", "--record", "friday"]
+    with subprocess.Popen(
+        [*command, *live], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as playing:
+        said, _ = playing.communicate("blend = .25 now\nwrong = 1\n", timeout=60)
+    assert playing.returncode == 0
+    assert "blend = .25" in said
+    assert 'there is no control "wrong"' in said
+    assert (tmp_path / "state" / "sets" / "friday.set.jsonl").is_file()
+    again = subprocess.run(
+        [*command, "replay", "friday", "--audio", "null", "--no-tty", "--seconds", "1"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=60,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "blend = .5" in again.stdout
+
+
+def test_live_ends_cleanly_when_it_is_terminated(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("blend = .5\n")
+    wav = tmp_path / "out.wav"
+    live = [sys.executable, "-m", "demon_live", "live", str(score), "--no-tty"]
+    with subprocess.Popen(
+        [*live, "--audio", f"file:{wav}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    ) as playing:  # fmt: skip
+        assert playing.stdout is not None
+        assert playing.stdout.readline().startswith("demon ")
+        playing.terminate()
+        playing.communicate(timeout=60)
+    assert playing.returncode == 0
+    assert wav.stat().st_size > 44
