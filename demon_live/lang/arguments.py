@@ -13,7 +13,7 @@ from demon_live.controls import CONTROLS, STAGE
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.pattern import Pattern, PatternError, as_time
 from demon_live.lang.scope import Scope, unknown
-from demon_live.lang.syntax import Bin, Call, Expr, Hole, ListNode, Method, Name, Neg
+from demon_live.lang.syntax import Call, Expr, Hole, Name, children
 from demon_live.lang.transform import bind
 from demon_live.lang.words import Word
 
@@ -114,15 +114,5 @@ def _real(value: Any) -> float:
 
 
 def has_hole(node: Expr) -> bool:
-    match node:
-        case Hole():
-            return True
-        case Method():
-            return has_hole(node.of) or any(has_hole(a) for a in node.args or ())
-        case Call() | ListNode():
-            return any(has_hole(a) for a in (node.args if isinstance(node, Call) else node.items))
-        case Bin():
-            return has_hole(node.left) or has_hole(node.right)
-        case Neg():
-            return has_hole(node.of)
-    return False
+    """Does `_` stand in the expression?"""
+    return isinstance(node, Hole) or any(has_hole(c) for c in children(node))

@@ -17,7 +17,7 @@ from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
-from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, Text
+from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, children
 from demon_live.lang.unparse import unparse_expr
 
 __all__ = ["Report", "Site", "advise", "check_kind", "meaning", "shallow", "too_deep", "try_lane"]
@@ -207,18 +207,12 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
 def names_in(expr: Expr) -> set[str]:
     """All names that an expression mentions."""
     out: set[str] = set()
-    todo: list[object] = [expr]
+    todo: list[Expr] = [expr]
     while todo:
         node = todo.pop()
         if isinstance(node, (Name, Call, Method)):
             out.add(node.name)
-        if isinstance(node, (Mini, Text, Num)) or node is None:
-            continue
-        for slot in getattr(node, "__slots__", ()):
-            value = getattr(node, slot)
-            todo.extend(
-                value if isinstance(value, tuple) else [value] if hasattr(value, "start") else []
-            )
+        todo += children(node)
     return out
 
 

@@ -137,7 +137,8 @@ def within(pat: Pattern, begin: Fraction, end: Fraction, f: Function) -> Pattern
 
 def chunk(pat: Pattern, n: int, f: Function, back: bool = False) -> Pattern:
     """f on the first n-th of the pattern, in the next cycle on the second n-th, and so on."""
-    _count(n)
+    if not 1 <= n <= 256:
+        raise PatternError("chunk takes 1 to 256 parts")
     parts = [within(pat, Fraction(i, n), Fraction(i + 1, n), f) for i in range(n)]
     return cat(*(parts[::-1] if back else parts))
 

@@ -61,6 +61,7 @@ from demon_live.lang.unparse import unparse_expr
 __all__ = ["MAX_TEXT", "compile_source"]
 
 MAX_TEXT = 64 * 1024
+MAX_STATEMENTS = 1000
 
 
 def compile_source(
@@ -96,6 +97,7 @@ class _Compiler:
     def __init__(self, text: str, name: str, deck: str, seed: int) -> None:
         self.text, self.name, self.deck, self.seed = text, name, deck, seed
         self.report = Report(text, name)
+        self.work = Work()
         self.statements: list[Statement] = []
         self.blocks: list[_Block] = []
         self.lets: dict[str, Let] = {}
@@ -121,7 +123,13 @@ class _Compiler:
             )
             raise self.report.failure()
         nodes: list[tuple[Chunk, StatementNode | None]] = []
-        for chunk in split(self.text, KEYWORDS):
+        chunks = split(self.text, KEYWORDS)
+        if len(chunks) > MAX_STATEMENTS:
+            extra = chunks[MAX_STATEMENTS]
+            place = self.span(extra, 0, len(extra.text))
+            self.error(f"a score has at most {MAX_STATEMENTS} statements", place)
+            raise self.report.failure()
+        for chunk in chunks:
             node = None
             if chunk.kind == "statement":
                 found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
@@ -333,7 +341,7 @@ class _Compiler:
         # Lots depend on deck and control, never on the line: edits elsewhere change nothing.
         seed = self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
         lets = {n: (let.node, let.source) for n, let in self.lets.items()}
-        return Scope(chunk.text, lets, Chances(seed), Work(), {})
+        return Scope(chunk.text, lets, Chances(seed), self.work, {})
 
     def bind(self, chunk: Chunk, node: BindNode, span: Span) -> Bind | None:
         name = self.span(chunk, node.start, node.name_end)

@@ -340,6 +340,8 @@ def _scalar(param: Param, arg: Expr, word: Word, scope: Scope) -> Any:
 
 def _list(arg: Expr, scope: Scope) -> Any:
     items = arg.items if isinstance(arg, ListNode) else (arg,)
+    if len(items) > 256:
+        raise scope.fail("a list here holds at most 256 values", arg)
     out: list[Any] = []
     for item in items:
         exact = fold(item, scope)

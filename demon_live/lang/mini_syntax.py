@@ -69,7 +69,16 @@ class Node:
 @lru_cache(maxsize=1024)
 def parse_mini(text: str) -> Node:
     """The tree of a mini-notation string. Raises ScoreError; its span points into `text`."""
-    return _Parser(text).whole()
+    parser = _Parser(text)
+    node = parser.whole()
+    # Operators nest as well: bd*2?*2 ... must not go deeper than queries can follow.
+    todo = [(node, 1)]
+    while todo:
+        inner, depth = todo.pop()
+        if depth > 2 * MAX_NESTING:
+            raise parser.fail(f"nested deeper than {MAX_NESTING}", inner.start, inner.end)
+        todo += [(child, depth + 1) for child in inner.children]
+    return node
 
 
 class _Parser:
@@ -174,6 +183,7 @@ class _Parser:
         self.blank()
         start = self.pos
         feet: list[list[Node]] = [[]]
+        count = 0
         while True:
             self.blank()
             c = self.peek()
@@ -182,8 +192,10 @@ class _Parser:
             if c == "." and self.foot():
                 feet.append([])
                 continue
+            before = len(feet[-1])
             self.step(feet[-1])
-            if sum(n.repeat for n in feet[-1]) > MAX_STEPS:
+            count += feet[-1][-1].repeat if len(feet[-1]) > before else 0
+            if count > MAX_STEPS:
                 raise self.fail(f"more than {MAX_STEPS} steps", feet[-1][-1].start, self.pos)
         if len(feet) > 1:
             steps = [Node("seq", f[0].start, f[-1].end, tuple(f)) for f in feet if f]
@@ -305,7 +317,7 @@ class _Parser:
         return float(found.group())
 
     def ops(self, node: Node) -> Node:
-        while True:
+        for _ in range(MAX_NESTING):
             c, at = self.peek(), self.pos
             if c in ("*", "/") and c:
                 self.pos += 1
@@ -329,6 +341,7 @@ class _Parser:
                 return holder[0]
             else:
                 return node
+        raise self.fail(f"more than {MAX_NESTING} operators on a step", node.start, self.pos)
 
     def wrap(
         self, kind: Kind, node: Node, more: tuple[Node, ...], value: float | None = None
@@ -406,7 +419,7 @@ class _Parser:
 def _value(word: str) -> float | int | str:
     if _NUMBER.fullmatch(word):
         number = float(word)
-        if number in (float("inf"), float("-inf")):
-            return word
+        if abs(number) > 1e15:
+            return word if number in (float("inf"), float("-inf")) else number
         return int(number) if number.is_integer() else number
     return word

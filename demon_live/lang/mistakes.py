@@ -187,6 +187,15 @@ def _generic(text: str, at: int) -> Finding:
 
 MISTAKES: tuple[Mistake, ...] = (
     Mistake(
+        "endless number",
+        "blend = 1e900",
+        _regex(
+            r"\d{19,}|\d[eE][+-]?\d{3,}",
+            "this number is too long",
+            "numbers go up to 10^15",
+        ),
+    ),
+    Mistake(
         "strudel label",
         '$: s("bd*4")',
         _regex(

@@ -19,7 +19,8 @@ import lark
 from lark import Lark, Token, Transformer
 
 from demon_live.controls import STAGE
-from demon_live.errors import ScoreError
+from demon_live.errors import ScoreError, Span
+from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.mistakes import explain
 from demon_live.lang.syntax import (
     Bin,
@@ -42,10 +43,13 @@ from demon_live.lang.syntax import (
     Text,
     WhenNode,
     WordNode,
+    children,
 )
 
 __all__ = ["KEYWORDS", "PERFORMANCE", "expected", "parse_statement"]
 
+#: Longer ones are refused, so that none takes long to read.
+MAX_STATEMENT = 16 * 1024
 #: Performance words and one line of help.
 PERFORMANCE: dict[str, str] = {
     "hush": "Silence on every deck at once (10 ms fade).",
@@ -225,11 +229,33 @@ def _bare_parser() -> Lark:
     return Lark(_grammar(), parser="lalr", maybe_placeholders=False)
 
 
+def _too_deep(text: str, statement: StatementNode) -> ScoreError | None:
+    """An error if expressions nest deeper than may be walked."""
+    if len(text) <= MAX_NESTING or not isinstance(statement, (BindNode, LetNode)):
+        return None
+    todo: list[tuple[Expr | None, int]] = [(statement.expr, 1)]
+    while todo:
+        node, depth = todo.pop()
+        if node is None:
+            continue
+        if depth > MAX_NESTING:
+            span = Span.of(text, node.start, node.end)
+            message, hint = f"nested deeper than {MAX_NESTING}", "give parts names with let"
+            return ScoreError(message, span=span, hint=hint, source=text)
+        todo += [(child, depth + 1) for child in children(node)]
+    return None
+
+
 @lru_cache(maxsize=2048)
 def parse_statement(text: str) -> StatementNode | ScoreError:
     """The node of one statement, or what is wrong with it (span into `text`)."""
+    if len(text) > MAX_STATEMENT:
+        span = Span.of(text, MAX_STATEMENT, MAX_STATEMENT + 1)
+        message = f"a statement has at most {MAX_STATEMENT // 1024} KiB"
+        return ScoreError(message, span=span, hint="give parts names with let", source=text)
     try:
-        return _parser().parse(text)  # type: ignore[return-value]
+        node: StatementNode = _parser().parse(text)  # type: ignore[assignment]
+        return _too_deep(text, node) or node
     except lark.exceptions.UnexpectedInput as error:
         at = getattr(error, "pos_in_stream", None)
         token = getattr(error, "token", None)

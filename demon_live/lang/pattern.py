@@ -64,6 +64,11 @@ class PatternError(Exception):
     """A pattern that cannot be played (too much work, a wrong value). Callers add the place."""
 
 
+def _affordable(cost: float) -> None:
+    if cost > LIMIT:
+        raise PatternError(f"more than {LIMIT} events in a cycle")
+
+
 class Event(NamedTuple):
     """A value in [begin, end), a part of [whole_begin, whole_end); no whole = continuous."""
 
@@ -157,8 +162,7 @@ class Pattern:
         const: Any = None,
         text: bool = False,
     ) -> None:
-        if cost > LIMIT:
-            raise PatternError(f"more than {LIMIT} events in a cycle")
+        _affordable(cost)
         self.raw = raw
         self.period = period if period is None or period <= MAX_PERIOD else None
         self.cost = cost
@@ -304,11 +308,9 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
         return silence
     if len(steps) == 1:
         return steps[0][1]
-    total = sum((w for w, _ in steps), _ZERO)
-    edges = [_ZERO]
-    for w, _ in steps:
-        edges.append(edges[-1] + w / total)
-    edges[-1] = _ONE
+    cost = sum(max(1.0, p.cost) for _, p in steps)
+    _affordable(cost)
+    edges = _shares([w for w, _ in steps])
     parts = [p for _, p in steps]
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
@@ -332,9 +334,22 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
     return Pattern(
         raw,
         period=lcm(*(p.period for p in parts)),
-        cost=sum(max(1.0, p.cost) for p in parts),
+        cost=cost,
         text=any(p.text for p in parts),
     )
+
+
+def _shares(weights: list[Fraction]) -> list[Fraction]:
+    """Where steps of these weights begin in a cycle, and 1 at the end."""
+    n = len(weights)
+    if all(w == weights[0] for w in weights):
+        return [Fraction(i, n) for i in range(n + 1)]
+    total = sum(weights, _ZERO)
+    edges = [_ZERO]
+    for w in weights:
+        edges.append(edges[-1] + w / total)
+    edges[-1] = _ONE
+    return edges
 
 
 def _step(

@@ -22,10 +22,12 @@ from demon_live.lang.pattern import (
     PatternError,
     cycle_of,
     lcm,
+    pieces,
     signal,
+    silence,
 )
 from demon_live.lang.signals import chance_at
-from demon_live.lang.transform import fmap
+from demon_live.lang.transform import fmap, grains
 
 __all__ = ["bjorklund", "combine", "cut", "degrade", "mask", "mixed", "squeeze", "struct", "truth"]
 
@@ -149,17 +151,17 @@ def truth(value: Any) -> bool:
 
 
 def struct(pat: Pattern, pulses: Pattern) -> Pattern:
-    """The values of `pat` with the events of `pulses` that are true."""
+    """The values of `pat` with the events of `pulses` that are true; a signal opens and shuts."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out = []
-        for wb, we, lb, le, value in pulses.raw(begin, end):
-            if isinstance(value, Curve):
-                value = value.read(lb, le)
-            if not truth(value):
-                continue
+        out: list[Event] = []
+        for pulse in pulses.raw(begin, end):
+            wb, we, lb, le, value = pulse
             if wb is None or we is None:
-                out.extend(pat.raw(lb, le))
+                for b, e, open_ in grains(pulse):
+                    out += pat.raw(b, e) if truth(open_) else []
+                continue
+            if not truth(value.at(wb) if isinstance(value, Curve) else value):
                 continue
             for r in pat.raw(wb, we):
                 b, e = max(lb, r.begin), min(le, r.end)
@@ -168,45 +170,49 @@ def struct(pat: Pattern, pulses: Pattern) -> Pattern:
                     out.append(Event(wb, we, b, e, held))
         return out
 
-    return Pattern(
-        raw, period=lcm(pat.period, pulses.period), cost=pat.cost + pulses.cost, text=pat.text
-    )
+    period = lcm(pat.period, pulses.period)
+    return Pattern(raw, period=period, cost=pat.cost + pulses.cost, text=pat.text)
 
 
 def mask(pat: Pattern, gate: Pattern) -> Pattern:
     """The parts of `pat` where `gate` is true."""
     if gate.const is not None:
-        return pat if truth(gate.const[0]) else Pattern(lambda b, e: [], cost=0)
+        return pat if truth(gate.const[0]) else silence
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []
-        gates = gate.raw(begin, end)
+        gates = [g for event in gate.raw(begin, end) for g in grains(event) if truth(g[2])]
         for wb, we, lb, le, value in pat.raw(begin, end):
-            for g in gates:
-                b, e = max(lb, g.begin), min(le, g.end)
-                open_ = g.value.read(g.begin, g.end) if isinstance(g.value, Curve) else g.value
-                if b < e and truth(open_):
+            for gb, ge, _ in gates:
+                b, e = max(lb, gb), min(le, ge)
+                if b < e:
                     out.append(Event(wb, we, b, e, value))
         return out
 
-    return Pattern(
-        raw, period=lcm(pat.period, gate.period), cost=pat.cost + gate.cost, text=pat.text
-    )
+    period = lcm(pat.period, gate.period)
+    return Pattern(raw, period=period, cost=pat.cost + gate.cost, text=pat.text)
 
 
 def degrade(pat: Pattern, chance: float, key: int, keep: bool = False) -> Pattern:
-    """`pat` without the events whose lot is under `chance`; with keep, only those."""
+    """`pat` without the events whose lot is under `chance`; with keep, only those.
+
+    A signal has no events: it loses whole cycles.
+    """
+
+    def kept(time: Fraction) -> bool:
+        return (chance_at(key, time) < chance) is keep
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        return [
-            event
-            for event in pat.raw(begin, end)
-            if (
-                chance_at(key, event.begin if event.whole_begin is None else event.whole_begin)
-                < chance
-            )
-            is keep
-        ]
+        out = []
+        for event in pat.raw(begin, end):
+            if event.whole_begin is not None:
+                if kept(event.whole_begin):
+                    out.append(event)
+                continue
+            for c, b, e in pieces(event.begin, event.end):
+                if kept(cycle_of(c)):
+                    out.append(Event(None, None, b, e, event.value))
+        return out
 
     return Pattern(raw, period=None, cost=pat.cost, text=pat.text)
 

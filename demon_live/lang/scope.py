@@ -32,6 +32,9 @@ from demon_live.lang.syntax import (
 )
 from demon_live.lang.words import WORDS
 
+#: Numbers of a score stay below this.
+_MOST = 10**15
+
 __all__ = [
     "LOTS",
     "OTHER",
@@ -45,8 +48,8 @@ __all__ = [
     "unknown",
 ]
 
-#: Expansions of `let` words in one statement.
-_MAX_WORK = 4096
+#: Expansions of `let` words in one score.
+_MAX_WORK = 2048
 
 
 SIGNALS = signals.SIGNALS
@@ -69,7 +72,7 @@ class Thunk:
 
 @dataclass(slots=True)
 class Work:
-    """What one statement has used up."""
+    """What one score may still use up."""
 
     left: int = _MAX_WORK
 
@@ -102,6 +105,14 @@ class Scope:
 
 
 def fold(node: Expr, scope: Scope) -> Fraction | None:
+    """The exact value of an expression made of numbers alone, else None."""
+    value = _folded(node, scope)
+    if value is not None and abs(value) > _MOST:
+        raise scope.fail("a number beyond 10^15", node)
+    return value
+
+
+def _folded(node: Expr, scope: Scope) -> Fraction | None:
     """The exact value of an expression made of numbers alone, else None."""
     match node:
         case Num():

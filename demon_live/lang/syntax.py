@@ -32,6 +32,7 @@ __all__ = [
     "Text",
     "WhenNode",
     "WordNode",
+    "children",
 ]
 
 
@@ -108,6 +109,22 @@ class Neg(Node):
 
 
 Expr = Num | Mini | Text | Name | Hole | ListNode | Call | Method | Bin | Neg
+
+
+def children(node: Expr) -> tuple[Expr, ...]:
+    """The expressions directly inside an expression."""
+    match node:
+        case ListNode():
+            return node.items
+        case Call():
+            return node.args
+        case Method():
+            return (node.of, *(node.args or ()))
+        case Bin():
+            return (node.left, node.right)
+        case Neg():
+            return (node.of,)
+    return ()
 
 
 # --- statements ------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from demon_live.lang.pattern import (
     silence,
 )
 
-__all__ = ["bind", "fast", "fmap", "late", "reverse", "warp"]
+__all__ = ["bind", "fast", "fmap", "grains", "late", "reverse", "warp"]
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
@@ -185,7 +185,7 @@ def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) ->
         out: list[Event] = []
         for c, cb, ce in pieces(begin, end):
             for event in outer.raw(cb, ce):
-                for b, e, value in _grains(event):
+                for b, e, value in grains(event):
                     out.extend(inner(value).raw(b, e))
             if len(out) > LIMIT:
                 raise PatternError(f"more than {LIMIT} events in cycle {c}")
@@ -204,13 +204,14 @@ def _bound_period(outer: Pattern, inner: Callable[[Any], Pattern]) -> int | None
     return lcm(outer.period, *(inner(v).period for v in {e.value for e in values}))
 
 
-def _grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
-    """The part of an event with its value; a curve in small steps."""
+def grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """The part of an event with its value; a curve in steps of a fixed grid, whatever was asked."""
     if not isinstance(event.value, Curve):
         yield event.begin, event.end, event.value
         return
     b = event.begin
     while b < event.end:
-        e = min(event.end, Fraction(b.numerator * _GRAIN // b.denominator + 1, _GRAIN))
-        yield b, e, event.value.at(b)
+        n = b.numerator * _GRAIN // b.denominator
+        e = min(event.end, Fraction(n + 1, _GRAIN))
+        yield b, e, event.value.at(Fraction(n, _GRAIN))
         b = e

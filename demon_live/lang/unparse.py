@@ -152,12 +152,14 @@ def _stage_value(node: StageNode) -> str:
     return quoted(node.value) if node.word == "source" else _bare(node.value)
 
 
+#: Bare, these would be read as something else than a name.
+_RESERVED = ("now", "at", "in", "over", "xfade", "none")
+
+
 def _bare(text: str) -> str:
-    return (
-        text
-        if text.replace("_", "a").isalnum() and text.isascii() and text[0].isalpha()
-        else quoted(text)
-    )
+    """A name without quotes where it can do without."""
+    simple = text.replace("_", "a").isalnum() and text.isascii() and text[0].isalpha()
+    return text if simple and text not in _RESERVED else quoted(text)
 
 
 def _scene(name: str) -> str:

@@ -78,6 +78,12 @@ def _divide(a: Any, b: Any) -> Any:
     return a / b if b else 0.0
 
 
+def _times(a: Any, b: Any) -> Any:
+    """a * b; whole numbers beyond 2^53 become floats, lest they grow without end."""
+    out = a * b
+    return float(out) if type(out) is int and abs(out) > 1 << 53 else out
+
+
 def _modulo(a: Any, b: Any) -> Any:
     return a - np.floor(_divide(a, b)) * b
 
@@ -90,7 +96,7 @@ def _compared(fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
+    "*": _times,
     "/": _divide,
     "%": _modulo,
     "<": _compared(lambda a, b: a < b),
