@@ -259,7 +259,7 @@ class Bucket:
         self, places: Sequence[int], schedules: Sequence[NDArray[np.float64]],
         pulls: Sequence[float],
     ) -> None:
-        """Move slots to new schedules at their own step (solver.reproject), pulled to the source."""
+        """Move slots to new schedules at their own step (solver.reproject), with pulls p."""
         stepped = [n for n, at in enumerate(places) if self.slots[at].row >= 0]
         if stepped:
             self._reproject(

@@ -39,6 +39,7 @@ _GAMMA: Final = 0x9E3779B97F4A7C15
 _MUL1: Final = 0xBF58476D1CE4E5B9
 _MUL2: Final = 0x94D049BB133111EB
 _LEVELS: Final = 1 << 16
+_PIECE: Final = 1 << 13
 
 
 def _mix(word: int) -> int:
@@ -74,7 +75,22 @@ def _weyl(pairs: int) -> NDArray[np.uint64]:
 def normal(field_key: int, frames: int, channels: int) -> Floats:
     """Standard normal float32 [frames, channels] of a key, made on the host."""
     half = (channels + 1) // 2
-    word = _weyl(frames * half) + np.uint64(field_key)
+    weyl, seed = _weyl(frames * half), np.uint64(field_key)
+    pairs = np.empty((len(weyl), 2), dtype=np.float32)
+    # In pieces that stay in the cache: several times as fast as all at once.
+    for start in range(0, len(weyl), _PIECE):
+        part = slice(start, start + _PIECE)
+        word = weyl[part] + seed
+        _finalise(word)
+        index = word.view("<u2").astype(np.intp)
+        # Every 16-bit number is in the table: "clip" only spares the check.
+        picks = _quantiles().take(index, mode="clip").reshape(-1, 2, 2)
+        np.add(picks[..., 0], picks[..., 1], out=pairs[part])
+    return np.ascontiguousarray(pairs.reshape(frames, 2 * half)[:, :channels])
+
+
+def _finalise(word: NDArray[np.uint64]) -> None:
+    """`_mix` of an array, in place."""
     scratch = np.empty_like(word)
     for shift, factor in ((30, _MUL1), (27, _MUL2)):
         np.right_shift(word, np.uint64(shift), out=scratch)
@@ -82,10 +98,6 @@ def normal(field_key: int, frames: int, channels: int) -> Floats:
         word *= np.uint64(factor)
     np.right_shift(word, np.uint64(31), out=scratch)
     word ^= scratch
-    index = word.view("<u2").astype(np.intp)
-    # Every 16-bit number is in the table: "clip" only spares the check.
-    picks = _quantiles().take(index, mode="clip").reshape(frames, 2 * half, 2)
-    return np.ascontiguousarray((picks[..., 0] + picks[..., 1])[:, :channels])
 
 
 def _signed(word: int) -> int:
