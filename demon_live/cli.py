@@ -27,6 +27,7 @@ from demon_live.ui.arguments import COMMANDS, parser
 
 if TYPE_CHECKING:
     from demon_live.lang import Program
+    from demon_live.perform.session import Session
     from demon_live.perform.view import Status
 
 __all__ = ["main"]
@@ -114,8 +115,8 @@ def _play(
 ) -> int:
     """Start the instrument and give it a prompt, or lines where there is no terminal for one."""
     from demon_live.perform.live import Live
-    from demon_live.ui import plain
 
+    _log_to_file()
     with _terminated() as stop:
         live = Live(
             paths,
@@ -133,9 +134,35 @@ def _play(
                 Repl(live.session, banner=banner, stop=stop).run()
                 return 0
             _say(banner)
-            lines = sys.stdin if plain.readable(sys.stdin) else None
-            plain.play_plain(live.session, lines, sys.stdout, seconds=args.seconds, stop=stop)
+            _lines(live.session, args.seconds, stop)
     return 0
+
+
+def _lines(session: Session, seconds: float | None, stop: threading.Event) -> None:
+    """Play without a prompt: for pipes, services, and terminals that can do no more."""
+    from demon_live.ui import plain
+
+    by_hand = sys.stdin.isatty()
+    if by_hand:
+        # On a terminal Ctrl-C is a slip of the hand: it must not cost the sound.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lines = sys.stdin if plain.readable(sys.stdin) else None
+    prompt = "demon> " if by_hand else ""
+    plain.play_plain(session, lines, sys.stdout, seconds=seconds, stop=stop, prompt=prompt)
+
+
+def _log_to_file() -> None:
+    """What goes wrong inside is written down, not printed across the prompt."""
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    from demon_live.places import state_dir
+
+    with contextlib.suppress(OSError):
+        path = state_dir() / "demon.log"
+        handler = RotatingFileHandler(path, maxBytes=1_000_000, backupCount=2, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("demon_live").addHandler(handler)
 
 
 def _has_terminal() -> bool:

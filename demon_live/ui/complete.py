@@ -65,6 +65,8 @@ class ScoreCompleter(Completer):
 
 def hint_at(text: str, at: int) -> str:
     """One line on the word at offset `at`, or else on the control that is being bound there."""
+    if not text:
+        return "? help · tour · Tab completes · Alt-. hushes · Ctrl-D leaves"
     for match in _WORD.finditer(text):
         if match.start() <= at <= match.end():
             line = _line(match.group())

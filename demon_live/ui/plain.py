@@ -58,11 +58,12 @@ def play_plain(
     seconds: float | None = None,
     stop: threading.Event | None = None,
     whole: Callable[[str], bool] | None = None,
+    prompt: str = "",
 ) -> None:
     """Play until the input ends (lines=None: never), `seconds` have passed or `stop` is set.
 
     With `seconds`, the end of the input does not end the session. whole: whether a text is a
-    whole statement; by default the language decides.
+    whole statement; by default the language decides. prompt: written when a line is awaited.
     """
     if whole is None:
         from demon_live.lang import is_complete
@@ -74,6 +75,7 @@ def play_plain(
     colour = show.wants_colour(out)
     end = None if seconds is None else time.monotonic() + seconds
     seen, pending, open_ = 0, "", True
+    _write(out, prompt)
     while not (stop is not None and stop.is_set()) and (end is None or time.monotonic() < end):
         seen = _events(session, seen, out, colour)
         line = _next(feed, end)
@@ -84,6 +86,7 @@ def play_plain(
             if whole(pending):
                 _evaluate(session, pending, out, colour)
                 pending = ""
+                _write(out, prompt)
         elif open_:
             open_ = False
             if pending.strip():
