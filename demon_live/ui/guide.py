@@ -109,13 +109,13 @@ def about(name: str) -> Pieces:
     if control is not None:
         return _control(control)
     if name in SCREEN:
-        return [("name", f"{name}\n"), ("", _wrapped(SCREEN[name]))]
+        return [("topic", f"{name}\n"), ("", _wrapped(SCREEN[name]))]
     found = exact(name)
     if found is not None:
         lead = found.signature if found.signature.startswith(("p.", found.name)) else ""
         rest = f"  {found.signature}" if found.signature and not lead else ""
         return [
-            ("name", lead or found.name),
+            ("topic", lead or found.name),
             ("", f"{rest}\n{_wrapped(found.line)}"),
             *[("word", f"{_INDENT}{example}\n") for example in found.examples],
         ]
@@ -135,7 +135,7 @@ def _control(control: Control) -> Pieces:
         f"class {control.cls}",
     )
     return [
-        ("name", control.name),
+        ("topic", control.name),
         ("", f"  {', '.join(f for f in facts if f)}\n"),
         ("", _wrapped(control.help)),
         ("hint", _wrapped(f"class {control.cls}: {_CLASS_HELP[control.cls]}")),

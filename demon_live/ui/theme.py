@@ -26,6 +26,7 @@ _UI = Style.from_dict(
         "error.hint": "ansiyellow",
         "warning": "ansiyellow",
         "heading": "bold",
+        "topic": "bold ansicyan",
         "frame": "ansibrightblack",
         "ruler": "ansibrightblack",
         "head": "bold ansiyellow",

@@ -25,7 +25,7 @@ NAME = f"picture-{os.getpid()}"
 KEYS = (
     ("blend = sine.slow(2).range(.2, 1) over 4", 2.0),
     ('denois = "<.4 .8>"', 1.0),
-    ("prompt = 'dub techno, tape hiss' at 8", 2.0),
+    ("prompt = \"<'dub techno, tape hiss' 'acid, 303'>/4\" at 4", 2.0),
     ("?denoise", 0.5),
 )
 LAST = "noise = perlin.range(0, "
