@@ -338,6 +338,13 @@ def test_other_decks_live_through_an_epoch():
     kept = [s for s in it.slots() if s.deck == "b"]
     it.new_epoch("a", 1)
     assert list(it.slots()) == kept
+    # The deck that starts anew is served at once, and then they take turns again.
+    it.on_admit = lambda deck: request(0, deck=deck, epoch=deck == "a")
+    now = it.tick_number
+    done = [g for _ in range(24) for g in it.tick()]
+    assert min(g.born for g in done if g.request.deck == "a") == now
+    late = [g.request.deck for g in done if g.born >= now]
+    assert abs(late.count("a") - late.count("b")) <= 1
 
 
 def test_an_epoch_to_come_is_primed_beside_the_present_one():

@@ -53,7 +53,7 @@ class Clock:
         self.gap = gap
 
     def hasten(self, tick: int) -> None:
-        """The next slot may enter at this tick: there is nothing in flight to be even with."""
+        """The next slot may enter at this tick: cells were freed before their time."""
         self.due = min(self.due, Fraction(tick))
 
 
@@ -106,6 +106,10 @@ class Desks:
             # Whoever is idle must not save up turns and then starve the others.
             other.turn = max(other.turn, desk.turn)
         desk.turn += 1.0 / desk.weight
+
+    def first(self, desk: Desk) -> None:
+        """Serve this desk next."""
+        desk.turn = min(other.turn for other in self._desks.values()) - 1e-9
 
     def lengths(self, deck: str | None) -> set[int]:
         """Every T of a deck's living epochs, or of all decks."""

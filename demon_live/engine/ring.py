@@ -144,7 +144,9 @@ class Ring:
             self._shared.keep_lengths(deck, set(desk.frames.values()))
         self._free(lambda slot: slot.request.deck == deck and slot.request.epoch < epoch)
         self._handover.forget(deck, epoch)
-        if not self.in_flight:
+        if self.in_flight < self.depth:
+            # Nothing of the deck is in flight: it is not to wait for its turn as well.
+            self._desks.first(desk)
             self._clock.hasten(self.tick_number)
 
     def _free(self, dead: Callable[[Slot], bool]) -> None:
