@@ -441,3 +441,16 @@ def test_two_recordings_of_equal_sound_are_equal_files(tmp_path: Path) -> None:
         recorder.close(timeout=10)
         sums.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(sums) == 1
+
+
+def test_a_full_runtime_folder_is_an_error_not_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(FileError, match="No space left") as caught:
+        LoopRing.create(tmp_path / "a", 1000)
+    assert "DEMON_RUNTIME" in (caught.value.hint or "")
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from demon_live.audio.mixer import Mixer
 from demon_live.audio.pcmring import Bus, LoopRing
 from demon_live.audio.process import Settings
 from demon_live.audio.sinks import Sink
@@ -103,6 +104,26 @@ def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, loop: Path)
     assert np.abs(sound[:4800] - 0.25).max() < 1e-6
     assert not sound[-1].any()
     assert np.abs(np.diff(sound, axis=0)).max() < 0.25 * 1.1 / 480
+
+
+def test_what_is_played_is_what_is_rendered(tmp_path: Path) -> None:
+    """The same stages through the audio process and through the mixer here: equal samples."""
+    rng = np.random.default_rng(3)
+    paths = []
+    for name in ("one", "two"):
+        ring = LoopRing.create(tmp_path / name, LAP)
+        ring.audio[:] = rng.standard_normal((LAP, 2)) * 0.4
+        paths.append(ring.path)
+    stages = [(stage("a"), paths[0]), (stage("a", 9001, 2), paths[1]), (stage("b", 5003), paths[1])]
+    target = f"file:{tmp_path}/out.flac"
+    speaker = Speaker.start(target, tmp_path / "bus", stages=stages, startup=0.0)
+    until(lambda: speaker.bus.played > 24000)
+    speaker.close()
+    sound, _ = soundfile.read(tmp_path / "out.flac", dtype="float32")
+    mixer = Mixer(startup=0.0)
+    for what, path in stages:
+        mixer.add_stage(what, LoopRing.open(path))
+    assert np.abs(sound[:24000] - mixer.render(50)).max() < 2**-22  # 24 bits
 
 
 def test_orders_reach_the_mixer(speaker: Speaker, loop: Path) -> None:

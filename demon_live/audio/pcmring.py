@@ -29,26 +29,42 @@ from demon_live.errors import FileError
 __all__ = ["Bus", "LoopRing", "PcmRing"]
 
 _FRAME = 8  # bytes of one stereo float32 sample
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _create(path: Path, size: int) -> None:
+    """A file of `size` zero bytes at `path`, all of them really there."""
+    part = path.with_name(path.name + ".part")
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o600)
+    try:
+        os.ftruncate(fd, size)
+        # A file system that runs full (many containers have 64 MB of /dev/shm) must say so here:
+        # later, at the first write into the mapping, it would kill the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+    except OSError:
+        os.close(fd)
+        part.unlink()
+        raise
+    os.close(fd)
+    # Readers never see a file of the wrong length; readers of an older file keep theirs.
+    os.replace(part, path)
 
 
 def _map(path: Path, size: int | None) -> mmap.mmap:
     """The file at `path` in memory; created with `size` zero bytes when a size is given."""
     try:
-        if size is None:
-            fd = os.open(path, os.O_RDWR)
-        else:
-            part = path.with_name(path.name + ".part")
-            fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.ftruncate(fd, size)
-            # Readers never see a file of the wrong length; readers of an older file keep theirs.
-            os.replace(part, path)
+        if size is not None:
+            _create(path, size)
+        fd = os.open(path, os.O_RDWR | _BINARY)
         try:
             return mmap.mmap(fd, 0)
         finally:
             os.close(fd)
     except (OSError, ValueError) as error:
         raise FileError(
-            f"cannot map {path}: {error}", hint="is the runtime folder full or gone?"
+            f"cannot map {path}: {error}",
+            hint="the runtime folder may be full or gone: DEMON_RUNTIME names another",
         ) from error
 
 

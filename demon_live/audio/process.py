@@ -129,7 +129,7 @@ class _Process:
     def _feed(self) -> None:
         while not self._done:
             if not self.feeder.turn():
-                time.sleep(0.002)
+                time.sleep(0.004)
 
     def _read(self) -> None:
         """Commands until the parent closes the pipe, by will or by dying."""
@@ -297,6 +297,7 @@ class _Search:
     fresh interpreters look instead.
     """
 
+    EVERY = 1.0  #: seconds
     HUNG = 3.0
     PROBE = (
         "import sys; sys.path[:] = {path!r}; "
@@ -315,7 +316,7 @@ class _Search:
         if lost is not None:
             _drop(lost)
         while self.found is None:
-            time.sleep(1.0)
+            time.sleep(self.EVERY)
             self._turn = time.monotonic()
             with contextlib.suppress(DeviceError):
                 self.found = open_output(
@@ -375,7 +376,8 @@ def main() -> None:
     # Events have a descriptor of their own: whatever a driver prints must not get between them.
     events = os.dup(1)
     os.dup2(2, 1)
-    os.set_blocking(events, False)
+    with contextlib.suppress(AttributeError, OSError):  # Windows: a full pipe would wait
+        os.set_blocking(events, False)
     sys.setswitchinterval(0.0005)
     _urgent()
     process = _Process(settings, commands, events)
