@@ -202,7 +202,7 @@ class PatternLane(Lane):
             for s in segments:
                 edges = [s.begin]
                 if isinstance(s.value, Curve) and s.value.steps is not None:
-                    edges += [x for x in s.value.steps(s.begin, s.end) if x > s.begin]
+                    edges += [x for x in s.value.steps(s.begin, s.end) if s.begin < x < s.end]
                 out += [
                     x + shift
                     for x in edges

@@ -49,7 +49,7 @@ def warp(pat: Pattern, m: Fraction, k: Fraction) -> Pattern:
     return Pattern(
         lambda b, e: moved(inner(b * m + k, e * m + k), im, ik, back),
         period=period,
-        cost=pat.cost if pat.curve is not None else pat.cost * max(1.0, float(m)),
+        cost=pat.cost if pat.curve is not None else pat.cost * max(1, -(-m.numerator // m.denominator)),
         curve=pat.curve.warped(m, k) if pat.curve is not None else None,
         text=pat.text,
     )
@@ -172,11 +172,14 @@ def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) ->
     if outer.const is not None:
         return fn(outer.const[0])
     made: dict[Any, Pattern] = {}
+    most = float(LIMIT)
 
     def inner(value: Any) -> Pattern:
         found = made.get(value)
         if found is None:
             found = fn(value)
+            if found.cost > most:
+                raise PatternError(f"more than {LIMIT} events in a cycle")
             if len(made) < 512:
                 made[value] = found
         return found
@@ -184,24 +187,36 @@ def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) ->
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
         for c, cb, ce in pieces(begin, end):
+            before = len(out)
             for event in outer.raw(cb, ce):
                 for b, e, value in grains(event):
                     out.extend(inner(value).raw(b, e))
-            if len(out) > LIMIT:
+            if len(out) - before > LIMIT:
                 raise PatternError(f"more than {LIMIT} events in cycle {c}")
         return out
 
-    return Pattern(raw, period=_bound_period(outer, inner), cost=max(1.0, outer.cost), text=text)
+    period, cost = _bound_facts(outer, inner)
+    # Later values may ask for more than the first did, but not for much more than was allowed for.
+    most = min(most, 4 * cost + 64)
+    return Pattern(raw, period=period, cost=cost, text=text)
 
 
-def _bound_period(outer: Pattern, inner: Callable[[Any], Pattern]) -> int | None:
-    """The period of a bind, from the values that `outer` takes in one period of its own."""
-    if outer.period is None or outer.period > 16 or outer.curve is not None:
-        return None
-    values = outer.raw(_ZERO, Fraction(outer.period))
-    if any(isinstance(e.value, Curve) for e in values):
-        return None
-    return lcm(outer.period, *(inner(v).period for v in {e.value for e in values}))
+#: Cycles of an argument that are looked at to know what it will ask for.
+_AHEAD = 16
+
+
+def _bound_facts(outer: Pattern, inner: Callable[[Any], Pattern]) -> tuple[int | None, float]:
+    """Period and cost of a bind, from the values that `outer` takes at first."""
+    known = outer.period is not None and outer.period <= _AHEAD
+    cycles = min(outer.period or _AHEAD, _AHEAD) if outer.cost <= 64 else 1
+    values: set[Any] = set()
+    for event in outer.raw(_ZERO, Fraction(cycles)):
+        known = known and not isinstance(event.value, Curve)
+        values.update(value for _, _, value in grains(event))
+    parts = [inner(v) for v in values]
+    cost = max((p.cost for p in parts), default=0.0) + outer.cost
+    period = lcm(outer.period, *(p.period for p in parts)) if known else None
+    return period, cost
 
 
 def grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
