@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt
 
 from demon_live.audio.limiter import CEILING, LOOK, Limiter
@@ -462,3 +465,52 @@ def test_skip_goes_on_after_an_exception() -> None:
     mixer.skip()
     assert (mixer.position, mixer.decided) == (3 * BLOCK, 3 * BLOCK + LOOK)
     assert np.abs(mixer.render(2) - 0.25).max() < 1e-7
+
+
+# --- whatever is asked -----------------------------------------------------------------------
+
+SAMPLE = st.integers(-2000, 12000)
+CURVES = st.dictionaries(
+    st.sampled_from(["gain", "pan", "lpf", "hpf"]),
+    st.lists(st.tuples(SAMPLE, st.floats(-1e5, 1e5)), min_size=1, max_size=4).map(
+        lambda pairs: points(*sorted(pairs))
+    ),
+)
+DECK = st.sampled_from(["a", "b", "c"])
+CALL = st.one_of(
+    st.tuples(st.just("add"), DECK, SAMPLE, st.integers(30, 4000), st.integers(1, 7)),
+    st.tuples(st.just("remove_deck"), DECK, SAMPLE),
+    st.tuples(st.just("set_mix"), DECK, CURVES),
+    st.tuples(st.sampled_from(["mute", "unmute", "solo", "unsolo"]), DECK, SAMPLE),
+    st.tuples(st.sampled_from(["hush", "wake"]), SAMPLE),
+    st.tuples(st.just("master"), st.floats(-1, 5)),
+)
+
+
+def obey(mixer: Mixer, call: tuple[Any, ...], epoch: int) -> None:
+    name, *rest = call
+    if name == "add":
+        deck, begin, lap, denominator = rest
+        exact = Fraction(lap * 7 + denominator, 7)
+        loop = noise(-(-exact.numerator // exact.denominator), lap, 0.5)
+        mixer.add_stage(stage(deck, begin, exact, epoch), loop)
+    else:
+        getattr(mixer, name)(*rest)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), CALL), max_size=25))
+def test_any_calls_give_finite_bounded_repeatable_sound(calls: list[tuple[int, Any]]) -> None:
+    one, two = Mixer(), Mixer(stems=True)
+    first, second = [one.render()], [two.render_stems()[0]]
+    for epoch, (blocks, call) in enumerate(calls, 1):
+        obey(one, call, epoch)
+        obey(two, call, epoch)
+        if blocks:
+            first.append(one.render(blocks))
+            second += [two.render() for _ in range(blocks)]
+    a, b = np.concatenate(first), np.concatenate(second)
+    assert np.array_equal(a, b)
+    assert np.isfinite(a).all()
+    assert np.abs(a).max() <= np.float32(CEILING)
+    assert one.bad == 0
