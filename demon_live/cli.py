@@ -177,7 +177,7 @@ def _banner(status: Status, paths: list[Path]) -> show.Pieces:
         ("heading", f"demon {__version__}"),
         ("", f" · engine {status.engine} · {status.device}\n"),
         ("", f"playing {names}"),
-        ("hint", "   (? for help, tour for a tour, Ctrl-D leaves)\n"),
+        ("hint", "   (? for help)\n"),
     ]
 
 

@@ -90,4 +90,4 @@ def _line(word: str) -> str:
 def _summary(control: Control) -> str:
     """Range, default and help of a control in one line."""
     default = guide.default_text(control)
-    return f"{control.range_text}, default {default}, {control.cls}.  {control.help}"
+    return f"{guide.range_text(control)}, default {default}, {control.cls}.  {control.help}"

@@ -22,7 +22,17 @@ from demon_live.ui.show import Pieces
 if TYPE_CHECKING:
     from demon_live.lang import Help
 
-__all__ = ["SCREEN", "Tour", "about", "default_text", "exact", "known", "overview", "question"]
+__all__ = [
+    "SCREEN",
+    "Tour",
+    "about",
+    "default_text",
+    "exact",
+    "known",
+    "overview",
+    "question",
+    "range_text",
+]
 
 #: Words on the screen that no score contains.
 SCREEN = {
@@ -129,7 +139,7 @@ def about(name: str) -> Pieces:
 def _control(control: Control) -> Pieces:
     kinds = {"curve": "curve", "number": "number", "integer": "whole number"}
     facts = (
-        control.range_text,
+        range_text(control),
         f"default {default_text(control)}",
         kinds.get(control.shape, ""),
         f"class {control.cls}",
@@ -145,6 +155,13 @@ def _control(control: Control) -> Pieces:
 
 def _wrapped(words: str) -> str:
     return textwrap.fill(words, 79, initial_indent=_INDENT, subsequent_indent=_INDENT) + "\n"
+
+
+def range_text(control: Control) -> str:
+    """The range of a control as it is shown; of many choices, the first few."""
+    if len(control.choices) <= 6:
+        return control.range_text
+    return f"one of {', '.join(control.choices[:3])} ... {control.choices[-1]}"
 
 
 def default_text(control: Control) -> str:
