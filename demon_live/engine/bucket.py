@@ -43,7 +43,7 @@ class Bucket:
         self._lanes = LaneTable(frames, channels, device, mask_strength)
         self._state: dict[str, Tensor] = {}
         self._capacity = 0
-        self._last: tuple[Tensor, Tensor, solver.Mix] | None = None
+        self._last: tuple[Tensor, Tensor, solver.Lanes] | None = None
 
     # -- cells ---------------------------------------------------------------------------------
 
@@ -129,8 +129,7 @@ class Bucket:
         lanes = self._lanes.step(slots, snapshot)
         x = self._masked(lanes)
         v = self._velocity(model, x, snapshot, for_model)
-        following, prediction = solver.step(lanes)
-        following, prediction = self._targeted(following), self._targeted(prediction)
+        following = self._targeted(solver.step(lanes), slots)
         out = self._rows("spare")
         solver.apply(
             following, x, v, self._fresh(following.z), self._needed("source", following.source),
@@ -140,7 +139,7 @@ class Bucket:
             t = border.column(lanes.t, self.device)
             out.copy_(wavelet.correct(out, x - t * v, t, self._dcw))
         self._state["x"], self._state["spare"] = self._state["spare"], self._state["x"]
-        self._last = (x, v, prediction)
+        self._last = (x, v, lanes)
         for row, slot in enumerate(slots):
             slot.k, slot.row = slot.k + 1, row
             slot.versions.append(snapshot.version)
@@ -157,9 +156,10 @@ class Bucket:
             self._work.like("product", x),
         )
 
-    def _targeted(self, mix: solver.Mix) -> solver.Mix:
+    @staticmethod
+    def _targeted(mix: solver.Mix, slots: Sequence[Slot]) -> solver.Mix:
         """Morph without a target of its own goes to the source."""
-        own = np.array([[slot.request.target is not None] for slot in self.slots])
+        own = np.array([[slot.request.target is not None] for slot in slots])
         zero = np.zeros_like(mix.target)
         merged = solver.Mix(mix.x, mix.v, mix.z, mix.source + mix.target, zero)
         return mix.where(own, merged) if own.any() else merged
@@ -241,17 +241,15 @@ class Bucket:
     def predictions(self, places: Sequence[int]) -> Tensor:
         """The last clean predictions of slots (by index) that have made a step, [m, T, C]."""
         assert self._last is not None, "no step was made"
-        x, v, mix = self._last
-        rows = [self.slots[at].row for at in places]
-        at_rows = border.index(rows, self.device)
-        at_cells = border.index(places, self.device)
-        own = solver.Mix(*(curve[rows] for curve in (mix.x, mix.v, mix.z, mix.source, mix.target)))
-        target = self._state.get("target")
-        picked = x.index_select(0, at_rows)
+        x, v, lanes = self._last
+        slots = [self.slots[at] for at in places]
+        rows = [slot.row for slot in slots]
+        index, cells = border.index(rows, self.device), border.index(places, self.device)
+        picked, target = x.index_select(0, index), self._state.get("target")
         return solver.apply(
-            own, picked, v.index_select(0, at_rows), None,
-            self._rows("source").index_select(0, at_cells),
-            None if target is None else target.index_select(0, at_cells),
+            self._targeted(solver.prediction(lanes.rows(rows)), slots), picked,
+            v.index_select(0, index), None, self._rows("source").index_select(0, cells),
+            None if target is None else target.index_select(0, cells),
             torch.empty_like(picked), torch.empty_like(picked),
         )
 

@@ -17,6 +17,7 @@ Threads: pure functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,8 @@ from torch import Tensor
 from demon_live.engine.border import column
 
 __all__ = [
-    "Curve", "Lanes", "Mix", "apply", "birth", "blended", "clean", "euler", "mask_in", "reproject",
-    "step",
+    "Curve", "Lanes", "Mix", "apply", "birth", "blended", "clean", "euler", "mask_in",
+    "prediction", "reproject", "step",
 ]
 
 Curve = NDArray[np.float64]
@@ -65,6 +66,14 @@ class Lanes:
     mask: Curve
     blend: Curve
     blended: NDArray[np.bool_]
+
+    def rows(self, rows: Sequence[int]) -> Lanes:
+        """The lanes of some rows."""
+        at = list(rows)
+        return Lanes(
+            self.t[at], self.u[at], self.velocity[at], self.noise[at], self.morph[at],
+            self.mask[at], self.blend[at], self.blended[at],
+        )
 
 
 def clean(lanes: Lanes) -> Mix:
@@ -115,11 +124,18 @@ def blended(lanes: Lanes, x0: Mix) -> Mix:
     )
 
 
-def step(lanes: Lanes) -> tuple[Mix, Mix]:
-    """(the next x, the clean prediction that it heads for): per row blended or Euler."""
+def step(lanes: Lanes) -> Mix:
+    """The next x: per row blended or Euler."""
+    x0, flag = clean(lanes), lanes.blended
+    if not flag.any():
+        return euler(lanes, x0)
+    return blended(lanes, x0).where(flag, euler(lanes, x0))
+
+
+def prediction(lanes: Lanes) -> Mix:
+    """The clean prediction that `step` heads for: per row pulled to the source or not."""
     x0 = clean(lanes)
-    flag = lanes.blended
-    return blended(lanes, x0).where(flag, euler(lanes, x0)), anchored(lanes, x0).where(flag, x0)
+    return anchored(lanes, x0).where(lanes.blended, x0)
 
 
 def mask_in(t: Curve, mask: Curve) -> Mix:
