@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demon_live.core import Stage
-from demon_live.errors import DemonError, FileError, ScoreError
+from demon_live.errors import DemonError, ScoreError
 from demon_live.lang import Let, Scene, Word, compile_source, diff
 from demon_live.perform.change import Change
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.describe import describe
-from demon_live.perform.journal import SUFFIX, Event, Journal
+from demon_live.perform.journal import Event, Journal
 from demon_live.perform.messages import Block, Migrate, Panic, SetRing
+from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
+from demon_live.perform.scores import as_score, read_score
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.timeline import DeckSampler
 from demon_live.perform.view import Outcome, Status
@@ -35,37 +37,9 @@ from demon_live.perform.view import Outcome, Status
 if TYPE_CHECKING:
     from demon_live.perform.render import Rendered
 
-__all__ = ["Session", "read_score"]
+__all__ = ["Session"]
 
-#: Longest score, in bytes (LANGUAGE.md: bounds).
-SCORE_LIMIT = 64 * 1024
 _UNDO = 64
-
-
-def read_score(path: Path) -> str:
-    """The text of a score file. Raises FileError with the remedy."""
-    try:
-        if path.is_dir():
-            raise FileError(
-                f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
-            )
-        size = path.stat().st_size
-        if size > SCORE_LIMIT:
-            raise FileError(
-                f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
-                hint="split it into several files or decks",
-            )
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(
-            f"{path} is not text (byte {error.start})", hint="save it as UTF-8"
-        ) from None
-    except OSError as error:
-        near = (
-            sorted(p.name for p in path.parent.glob("*.demon"))[:6] if path.parent.is_dir() else []
-        )
-        hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
-        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
 
 
 class Session:
@@ -104,7 +78,7 @@ class Session:
         self._event_numbers = itertools.count(1)
         self._errors: dict[str, DemonError] = {}
         self._saved_at: dict[str, str] = {}
-        self._recording: str | None = None
+        self._recorder = Recorder(self.journal, rig, self.sets)
         self._replaying = False
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
 
@@ -247,7 +221,7 @@ class Session:
                     hint="decks that play: " + ", ".join(sorted(state.decks)),
                 )
         elif word.name == "record":
-            self._check_record(word)
+            self._recorder.check(word)
         elif word.name == "save" and self._save_path(word).exists():
             raise ScoreError(
                 f"{self._save_path(word)} exists already",
@@ -256,25 +230,6 @@ class Session:
             )
         elif word.name == "load" and not word.args:
             raise ScoreError("load what?", span=word.span, hint="load 'patterns/00_hello.demon'")
-
-    def _check_record(self, word: Word) -> None:
-        name = str(word.args[0]) if word.args else "x"
-        if self._recording:
-            raise ScoreError(
-                f"{self._recording} is being recorded already", span=word.span, hint="first: stop"
-            )
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise ScoreError(
-                f"{name!r} cannot be the name of a set",
-                span=word.span,
-                hint="letters, digits, - and _",
-            )
-        if word.args and (self.sets / f"{name}{SUFFIX}").exists():
-            raise ScoreError(
-                f"there is a set {name} already",
-                span=word.span,
-                hint="choose another name: sets are never overwritten",
-            )
 
     def _hush(self, word: Word, now: int) -> list[str]:
         self.rig.hush()
@@ -323,20 +278,10 @@ class Session:
         return change.messages or [f"{word.name}: nothing changes"]
 
     def _record(self, word: Word, now: int) -> list[str]:
-        name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
-        path = self.sets / f"{name}{SUFFIX}"
-        self.journal.open(path)
-        self.rig.record(str(self.sets / f"{name}.flac"))
-        self._recording = name
-        return [f"recording · {path} and {name}.flac"]
+        return [self._recorder.begin(word)]
 
     def _stop(self, word: Word, now: int) -> list[str]:
-        if not self._recording:
-            return ["nothing is being recorded"]
-        name, self._recording = self._recording, None
-        self.journal.close(now)
-        self.rig.stop_record()
-        return [f"recorded · demon replay {name}"]
+        return [self._recorder.end(now)]
 
     @staticmethod
     def _save_path(word: Word) -> Path:
@@ -345,22 +290,12 @@ class Session:
 
     def _save(self, word: Word, now: int) -> list[str]:
         path = self._save_path(word)
-        path.write_text(self.score(), encoding="utf-8")
+        path.write_text(as_score(self._state), encoding="utf-8")
         return [f"saved · {path}"]
 
     def _load(self, word: Word, now: int) -> list[str]:
         outcome = self.load(Path(str(word.args[0])))
         return [*outcome.messages, *outcome.warnings]
-
-    def score(self) -> str:
-        """What plays now, as one score."""
-        state = self._state
-        rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
-        for deck in state.decks.values():
-            rows += ["", f"deck {deck.name}", f"loop {deck.cycles}"]
-            rows.append(f'source "{deck.source}"' if deck.source else "source none")
-            rows += [f"{control} = {lane.text}" for control, lane in deck.bound.items()]
-        return "\n".join(rows) + "\n"
 
     # ------------------------------------------------------------------ the sampling side
 
@@ -434,7 +369,7 @@ class Session:
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.rig, self._recording, self.errors)
+        return describe(self._state, self.rig, self._recorder.name, self.errors)
 
     def stage_of(self, deck: str) -> Stage | None:
         """The newest stage of a deck."""
@@ -444,10 +379,7 @@ class Session:
     def close(self) -> None:
         """End a recording if there is one."""
         with self._lock:
-            if self._recording:
-                self.journal.close(self.rig.clock.now())
-                self.rig.stop_record()
-                self._recording = None
+            self._recorder.end(self.rig.clock.now())
 
 
 #: Words that concern files of this very session: a replay goes on without them. What `load` loaded

@@ -1,0 +1,51 @@
+"""Score files: read with a bound, written from what plays.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demon_live.errors import FileError
+from demon_live.perform.state import State
+
+__all__ = ["SCORE_LIMIT", "as_score", "read_score"]
+
+#: Longest score, in bytes (the language's bound).
+SCORE_LIMIT = 64 * 1024
+
+
+def read_score(path: Path) -> str:
+    """The text of a score file. Raises FileError with the remedy."""
+    try:
+        if path.is_dir():
+            raise FileError(
+                f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
+            )
+        size = path.stat().st_size
+        if size > SCORE_LIMIT:
+            raise FileError(
+                f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
+                hint="split it into several files or decks",
+            )
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path} is not text (byte {error.start})", hint="save it as UTF-8"
+        ) from None
+    except OSError as error:
+        there = path.parent.glob("*.demon") if path.parent.is_dir() else ()
+        near = sorted(p.name for p in there)[:6]
+        hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
+        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+
+
+def as_score(state: State) -> str:
+    """What plays now, as one score."""
+    rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
+    for deck in state.decks.values():
+        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}"]
+        rows.append(f'source "{deck.source}"' if deck.source else "source none")
+        rows += [f"{control} = {lane.text}" for control, lane in deck.bound.items()]
+    return "\n".join(rows) + "\n"
