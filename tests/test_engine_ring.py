@@ -495,6 +495,21 @@ def test_an_error_of_the_model_leaves_the_ring_where_it_was():
     assert all(same(g.latent, alone(g.request)) for g in out)
 
 
+def test_one_decks_bad_request_does_not_hold_up_the_others():
+    def build(deck):
+        if deck == "late":
+            raise ScoreError("no such key")
+        return request(0, deck=deck, denoise=7.0 if deck == "bad" else 0.5)
+
+    it = Ring(Linear(), steps=8, depth=4, shift=3.0, on_admit=build)
+    for deck in ("bad", "good", "late"):
+        it.enlist(deck)
+    out = [g for _ in range(24) for g in it.tick()]
+    assert [g.request.deck for g in out] == ["good"] * 9
+    assert it.refused >= 18
+    assert "denoise" in it.trouble.message or "key" in it.trouble.message
+
+
 def test_a_model_of_the_wrong_shape_is_an_engine_error():
     class Wrong:
         def velocity(self, x, t, rows):

@@ -31,7 +31,7 @@ from demon_live.engine.schedule import timesteps
 from demon_live.engine.shared import SharedState
 from demon_live.engine.slots import Slot, VelocityModel
 from demon_live.engine.threads import threads
-from demon_live.errors import UsageError
+from demon_live.errors import DemonError, UsageError
 
 __all__ = ["Ring"]
 
@@ -47,7 +47,8 @@ class Ring:
     of a request's mask counts at step k of S, 0..1; all of it when not given.
 
     Counters: tick_number (ticks done), dropped (generations that were not finite), stale (requests
-    of dead epochs), version (of the shared state).
+    of dead epochs), refused (requests of on_admit that cannot be played; trouble is the last one's
+    error), version (of the shared state).
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class Ring:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
         self.on_admit = on_admit
-        self.tick_number = self.dropped = self.stale = 0
+        self.tick_number = self.dropped = self.stale = self.refused = 0
+        self.trouble: DemonError | None = None
         self._device = torch.device(device)
         self._dcw, self._parity, self._mask_strength = dcw, parity, mask_strength
         self._noise = rng.NoiseCache(self._device, noise_bytes)
@@ -238,11 +240,8 @@ class Ring:
     def _next_request(self) -> Request | None:
         """The request of the deck whose turn it is, among those that have one."""
         for desk in self._desks.in_turn():
-            request, desk.mailbox = desk.mailbox, None
-            if request is None and self.on_admit is not None:
-                request = self.on_admit(desk.deck)
-                if request is not None:
-                    self._check(desk, request)
+            request = desk.mailbox or self._asked(desk)
+            desk.mailbox = None
             if request is None:
                 continue
             if request.epoch < desk.epoch:
@@ -251,6 +250,19 @@ class Ring:
             self._desks.served(desk)
             return request
         return None
+
+    def _asked(self, desk: Desk) -> Request | None:
+        """What `on_admit` gives. One deck's bad request must not hold up the others' ticks."""
+        if self.on_admit is None:
+            return None
+        try:
+            request = self.on_admit(desk.deck)
+            if request is not None:
+                self._check(desk, request)
+        except DemonError as error:
+            self.refused, self.trouble = self.refused + 1, error
+            return None
+        return request
 
     def _start(self, request: Request) -> None:
         desk = self._desks.enlist(request.deck)
