@@ -114,6 +114,12 @@ def _play(
     args: argparse.Namespace, paths: list[Path], *, name: Path | None = None, **more: Any
 ) -> int:
     """Start the instrument and give it a prompt, or lines where there is no terminal for one."""
+    from demon_live.models.manifest import load_manifest
+
+    backends = ("auto", *load_manifest(args.engine).backends)
+    if args.backend not in backends:
+        hint = f"it has: {', '.join(backends)}"
+        raise UsageError(f"engine {args.engine} has no backend {args.backend!r}", hint=hint)
     from demon_live.perform.live import Live
 
     _log_to_file()

@@ -79,8 +79,6 @@ def test_what_is_no_score_is_an_error_of_the_user(
         path.mkdir()
     elif make == "binary":
         path.write_bytes(b"\xff\xfe\x00\x01")
-    if (make, command) == ("binary", "live"):
-        pytest.skip("starts the instrument: see the tests of the instrument")
     more = ["-o", str(tmp_path / "out.wav")] if command == "render" else []
     assert main([command, str(path), *more]) == 1
     assert "x.demon" in capsys.readouterr().err
@@ -105,6 +103,8 @@ def test_a_misspelt_score_is_offered_the_right_one(
         ["render", "x.demon", "-o", "y.wav", "--cycles", "1", "--seconds", "1"],
         ["engines", "info"],
         ["live", "--frobnicate"],
+        ["live", "--backend", "nope"],
+        ["replay", "x", "--speed", "0"],
         ["help", "blent"],
     ],
 )

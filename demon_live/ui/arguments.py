@@ -56,9 +56,17 @@ def _count(word: str) -> int:
     return value
 
 
+def _speed(word: str) -> float:
+    value = float(word)
+    if not 0 < value <= 100:
+        raise ValueError
+    return value
+
+
 # argparse names the type in its messages.
 _seconds.__name__ = "number of seconds"
 _count.__name__ = "count"
+_speed.__name__ = "speed"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,7 +127,7 @@ def _add_playing(commands: argparse._SubParsersAction[_Parser], engine: _Parser)
     replay.add_argument("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
     _add_sound(replay)
     replay.add_argument("--render", metavar="OUT.wav", help="into a file instead, off line")
-    replay.add_argument("--speed", type=float, default=1.0, metavar="X")
+    replay.add_argument("--speed", type=_speed, default=1.0, metavar="X")
 
 
 def _add_sound(command: _Parser) -> None:
