@@ -405,19 +405,40 @@ def test_recorder_writes_and_renames(tmp_path: Path, ending: str) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_recorder_tells_of_a_full_disk(tmp_path: Path) -> None:
+def test_recorder_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, str]] = []
-    recorder = Recorder(tmp_path / "take.flac", lambda *a: told.append(a))
 
-    def full(block: Floats) -> None:
+    def full(self: Any, block: Floats) -> None:
         raise OSError(28, "No space left on device")
 
-    file = recorder._file
-    recorder._file = SimpleNamespace(write=full, close=file.close)
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    recorder = Recorder(tmp_path / "take.flac", lambda *a: told.append(a))
     recorder.write(np.zeros((480, 2), np.float32))
     recorder.close(timeout=10)
     assert "No space left" in told[0][2]
     assert "take.flac.part" in told[0][2]
+
+
+def test_the_feeder_never_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening and writing stand still: write returns, and a minute later says what it drops."""
+    gate, told = threading.Event(), []
+    really = soundfile.SoundFile.write
+
+    def slow(self: Any, block: Floats) -> None:
+        assert gate.wait(20)
+        really(self, block)
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", slow)
+    recorder = Recorder(tmp_path / "take.flac", lambda *a: told.append(a))
+    for _ in range(Recorder.BACKLOG + 100):
+        recorder.write(np.zeros((4, 2), np.float32))
+    assert 98 <= recorder.dropped <= 100
+    gate.set()
+    recorder.close(timeout=20)
+    assert "missing" in told[0][2]
+    assert (tmp_path / "take.flac").exists()
 
 
 def test_sinks_are_parsed(tmp_path: Path) -> None:

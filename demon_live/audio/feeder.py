@@ -132,6 +132,8 @@ class Feeder:
             self.recorder = Recorder(path, self._recorded)
         except DemonError as error:
             self.tell(Event("record-failed", error.message, self.mixer.position, path, error))
+        except OSError as error:
+            self.tell(Event("record-failed", f"{path}: {error}", self.mixer.position, path))
         else:
             self.tell(
                 Event(

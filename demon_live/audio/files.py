@@ -55,8 +55,8 @@ def load_source(path: str | Path) -> tuple[Floats, str]:
     channels, not finite.
     """
     path = Path(path)
-    audio, rate = _read(path)
-    notes = []
+    audio, rate, damage = _read(path)
+    notes = [damage] if damage else []
     if not np.isfinite(audio).all():
         bad = int((~np.isfinite(audio)).any(axis=1).sum())
         raise FileError(
@@ -80,11 +80,13 @@ def load_source(path: str | Path) -> tuple[Floats, str]:
     )
 
 
-def _read(path: Path) -> tuple[Floats, int]:
-    """float32 [n, 1 or 2] and its rate."""
+def _read(path: Path) -> tuple[Floats, int, str]:
+    """float32 [n, 1 or 2], its rate, and what is wrong with a file that can still be used."""
     import soundfile
 
     _must_be_file(path)
+    parts: list[Floats] = []
+    damage = ""
     try:
         with soundfile.SoundFile(path) as file:
             if file.channels > 2:
@@ -92,25 +94,30 @@ def _read(path: Path) -> tuple[Floats, int]:
                     f"{path} has {file.channels} channels",
                     hint=f"mix it down to mono or stereo: sox {path.name} stereo.wav channels 2",
                 )
-            seconds = file.frames / file.samplerate
-            if seconds > LONGEST:
-                raise FileError(
-                    f"{path} lasts {seconds / 60:.0f} minutes, a source at most {LONGEST // 60}",
-                    hint=f"cut the part you mean: sox {path.name} part.wav trim 0 60",
-                )
-            audio = file.read(dtype="float32", always_2d=True)
-            rate = int(file.samplerate)
+            rate, most = int(file.samplerate), LONGEST * int(file.samplerate)
+            # Headers lie, or do not know (a recording that was cut off): what is read is counted.
+            read = 0
+            while read <= most and len(part := file.read(1 << 16, "float32", always_2d=True)):
+                parts.append(part)
+                read += len(part)
     except soundfile.SoundFileError as error:
         why = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise FileError(
-            f"{path} is not a sound file that can be read: {why}",
-            hint="WAV, FLAC, OGG, AIFF and MP3 can be read",
-        ) from error
-    if not len(audio):
+        if not parts:
+            raise FileError(
+                f"{path} is not a sound file that can be read: {why}",
+                hint="WAV, FLAC, OGG, AIFF and MP3 can be read",
+            ) from error
+        damage = f"damaged behind that: {why}"
+    if not parts:
         raise FileError(
             f"{path} holds no sound: 0 samples", hint="export it again, or choose another"
         )
-    return audio, rate
+    if read > most:
+        raise FileError(
+            f"{path} lasts over {LONGEST // 60} minutes, too long for a source",
+            hint=f"cut the part you mean: sox {path.name} part.wav trim 0 60",
+        )
+    return np.concatenate(parts), rate, damage
 
 
 def _must_be_file(path: Path) -> None:

@@ -243,20 +243,14 @@ class Recorder:
     BACKLOG = 6000  #: blocks that wait for a slow disk at most: a minute
 
     def __init__(self, path: str | Path, ended: Callable[[str, int, str], None]) -> None:
-        import soundfile  # here: the audio process starts faster without it
-
-        target = _unused(checked_target(path))
-        self.path = target
+        self.path = _unused(checked_target(path))
         self.dropped = 0  #: blocks lost because the disk stood still
-        self._part = _part(target)
+        self._part = _part(self.path)
+        # Claimed at once; everything slow (the library, the disk) is left to the thread.
+        self._part.touch()
         self._ended = ended
         self._blocks: queue.SimpleQueue[Floats | None] = queue.SimpleQueue()
-        try:
-            self._file: Any = soundfile.SoundFile(
-                self._part, "w", _RATE, 2, "PCM_24", format=target.suffix[1:].upper()
-            )
-        except (OSError, RuntimeError) as error:
-            raise FileError(f"cannot write {target}: {error}", hint="is the disk full?") from error
+        self._samples = 0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -274,19 +268,21 @@ class Recorder:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        samples, problem = 0, ""
+        problem = ""
         try:
-            while (block := self._blocks.get()) is not None:
-                self._file.write(block)
-                samples += len(block)
+            with self._open() as file:
+                while (block := self._blocks.get()) is not None:
+                    file.write(block)
+                    self._samples += len(block)
+            os.replace(self._part, self.path)
         except (OSError, RuntimeError) as error:
             problem = f"{error} (what was written is in {self._part})"
-        try:
-            self._file.close()
-            if not problem:
-                os.replace(self._part, self.path)
-        except (OSError, RuntimeError) as error:
-            problem = problem or f"{error} (what was written is in {self._part})"
         if self.dropped and not problem:
             problem = f"{self.dropped * 0.01:.1f} s are missing: the disk was too slow"
-        self._ended(str(self.path), samples, problem)
+        self._ended(str(self.path), self._samples, problem)
+
+    def _open(self) -> Any:
+        import soundfile
+
+        kind = self.path.suffix[1:].upper()
+        return soundfile.SoundFile(self._part, "w", _RATE, 2, "PCM_24", format=kind)
