@@ -54,8 +54,7 @@ class Stream(Protocol):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere: ALSA and JACK write complaints about absent hardware
-    there."""
+    """Sends descriptor 2 to nowhere: there ALSA and JACK complain about absent hardware."""
     try:
         saved = os.dup(2)
     except OSError:  # no stderr at all
@@ -162,8 +161,7 @@ def table(devices: list[Device] | None = None) -> str:
 
 
 def pick(name: str | int | None = None, devices: list[Device] | None = None) -> Device:
-    """The device with that number, or whose name and API contain all these words; None = the
-    default.
+    """The device of that number, or whose name and API contain these words; None = the default.
 
     Raises DeviceError that lists what there is.
     """
@@ -239,8 +237,7 @@ def open_output(
     *,
     fresh: bool = False,
 ) -> tuple[Stream, Device]:
-    """A 48 kHz stereo float32 output stream on the device, not started. Raises DeviceError with the
-    remedy."""
+    """A 48 kHz stereo float32 stream to the device, not started. Raises DeviceError."""
     sd = _portaudio(fresh)
     device = pick(name, list_devices())
     try:

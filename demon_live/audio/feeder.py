@@ -60,8 +60,7 @@ class Feeder:
         self._failing = False
 
     def turn(self) -> bool:
-        """Obeys what was commanded, then mixes one block if there is need. False: nothing to do
-        yet."""
+        """Obeys what was commanded, then mixes one block if needed. False: nothing to do yet."""
         while not self.commands.empty():
             name, arguments = self.commands.get()
             try:

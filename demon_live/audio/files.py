@@ -2,8 +2,7 @@
 
     load_source  any file that libsndfile reads -> float32 [n, 2] at 48 kHz
     fit_loop     that, stretched to the stage's tempo (pitch kept) and cut to its length, circular
-    write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, same bytes for same
-                 samples
+    write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, reproducible
 
 Threads: pure functions.
 """

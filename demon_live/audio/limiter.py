@@ -25,8 +25,7 @@ Doubles = NDArray[np.float64]
 
 
 class Limiter:
-    """Keeps |out| <= ceiling. One instance follows one stream; the sound comes out LOOK samples
-    late."""
+    """Keeps |out| <= ceiling. One instance, one stream; the sound comes out LOOK samples late."""
 
     def __init__(self, ceiling: float = CEILING) -> None:
         self.ceiling = ceiling
@@ -36,8 +35,7 @@ class Limiter:
         self._held: Doubles = np.zeros(LOOK)
 
     def process(self, block: Doubles) -> Doubles:
-        """The next float64 [n, 2] of the stream -> float64 [n, 2], the stream LOOK samples
-        earlier."""
+        """The next float64 [n, 2] of the stream -> float64 [n, 2] from LOOK samples earlier."""
         n = len(block)
         sound = np.concatenate((self._sound, block))
         peaks = np.abs(block).max(axis=1)

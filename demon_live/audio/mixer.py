@@ -42,8 +42,7 @@ def _checked(audio: Doubles) -> tuple[Doubles, int]:
 
 
 class _Voice:
-    """A stage with its sound, and the sample at which it begins to come in. audio None is
-    silence."""
+    """A stage with its sound, coming in from sample `begin` on. audio None is silence."""
 
     __slots__ = ("audio", "begin", "likeness", "stage")
 
@@ -156,8 +155,7 @@ class _Strip:
 
 
 class Mixer:
-    """All decks to one stream. start: the first sample to render. startup: seconds of the first
-    ramp.
+    """All decks to one stream. start: the first sample. startup: seconds of the first ramp.
 
     stems: keep every deck's own sound, for render_stems. dc_block: a 5 Hz high-pass on the sum (it
     changes bits, so it is off unless asked for).
@@ -222,8 +220,7 @@ class Mixer:
             self._strips[deck].ending = True
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
-        """Replaces the automation of the deck's strip; controls not given return to their
-        default."""
+        """Replaces the automation of the strip; what is not given returns to its default."""
         unknown = set(points) - set(names("mix"))
         if unknown:
             raise ValueError(f"not a control of the mix strip: {', '.join(sorted(unknown))}")
@@ -261,8 +258,7 @@ class Mixer:
     # --- what comes out ----------------------------------------------------------------------
 
     def render(self, blocks: int = 1) -> Floats:
-        """The next float32 [480 * blocks, 2] of the stream. Same samples however the calls are
-        cut."""
+        """The next float32 [480 * blocks, 2]. Same samples however the calls are cut."""
         return np.concatenate([self._block({}) for _ in range(blocks)])
 
     def render_stems(self, blocks: int = 1) -> tuple[Floats, dict[str, Floats]]:

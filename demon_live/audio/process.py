@@ -42,8 +42,7 @@ _RATE = RATES.sample_rate
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the audio process starts. ahead: samples to keep mixed. latency: PortAudio's word or
-    seconds."""
+    """How the process starts. ahead: samples to keep mixed. latency: PortAudio's word, or seconds."""
 
     bus_path: str
     sink: Sink
@@ -290,8 +289,7 @@ class _Process:
 
 
 class _Search:
-    """Looks for the lost device each second, on its own thread: PortAudio may hang on a dead
-    driver.
+    """Looks for a lost device each second, on its own thread: PortAudio may hang on dead drivers.
 
     (With JACK it does: closing the stream of a server that died never returns.) Once it hangs,
     fresh interpreters look instead.

@@ -1,7 +1,6 @@
 """Where mixed sound goes: the audio callback, the clock that stands in for a device, the recorder.
 
-    Output     the callback itself: ring -> device, fade on dry. The same code for device and null
-               clock
+    Output     the callback itself: ring -> device, fade on dry, for devices and null clock alike
     NullClock  calls Output at the pace of the monotonic clock
     Recorder   writes the mixed stream to FLAC or WAV on its own thread
     parse_sink the words of `--audio`
@@ -76,8 +75,7 @@ def _part(target: Path) -> Path:
 
 
 def _unused(target: Path) -> Path:
-    """`target`, or the first of target-2, target-3 ... that no file and no unfinished recording
-    has."""
+    """`target`, or the first of target-2, target-3 ... that neither exists nor is being written."""
     free, n = target, 2
     while free.exists() or _part(free).exists():
         free, n = target.with_name(f"{target.stem}-{n}{target.suffix}"), n + 1
@@ -88,24 +86,18 @@ class Output:
     """The audio callback. Copies from the ring; knows no lock, grows no memory, raises nothing.
 
     When the ring is dry the last sample fades to zero within 5 ms, and what comes next fades in;
-    the timeline waits, so that no music is lost. While dry it waits for a whole buffer, not for
-    crumbs.
+    the timeline waits, so that no music is lost. While dry it waits for a whole buffer.
     """
 
     def __init__(self, ring: PcmRing, bus: Bus) -> None:
         self._ring = ring
         self._bus = bus
-        self.largest = (
-            0  #: frames of the largest callback so far; the feeder keeps more than this ahead
-        )
+        self.largest = 0  #: frames of the largest callback so far; more than this is kept ahead
         self.counting = True  #: False while the process winds down, when being dry is no fault
         self._flowing = False
-        self._rise: Floats = np.sin(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(
-            np.float32
-        )
-        self._fall: Floats = np.cos(np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]).astype(
-            np.float32
-        )
+        quarter = np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]
+        self._rise: Floats = np.sin(quarter).astype(np.float32)
+        self._fall: Floats = np.cos(quarter).astype(np.float32)
         self._rising = 0
         self._falling = DRY_FADE
         self._level: Floats = np.zeros(2, np.float32)  # what falls
@@ -178,8 +170,7 @@ class Output:
 
 
 class NullClock:
-    """Stands in for a device: calls an Output for 480 frames every 10 ms of `now`. Counts
-    lateness."""
+    """Stands in for a device: asks an Output for 480 frames every 10 ms. Counts lateness."""
 
     FRAMES = 480
     LATE = 0.005

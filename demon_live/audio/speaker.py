@@ -204,8 +204,7 @@ class Speaker:
         self._command("master", gain)
 
     def record(self, path: str | Path) -> None:
-        """Records what is mixed from now on, to .flac or .wav. Raises FileError if that cannot be
-        written."""
+        """Records what is mixed from now on, to .flac or .wav. Raises FileError if it cannot."""
         self._command("record", str(checked_target(path).absolute()))
 
     def stop_record(self) -> None:
