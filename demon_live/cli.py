@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from demon_live import __version__
-from demon_live.errors import DemonError, FileError, ScoreWarning, UsageError, nearest
+from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.ui import show
 from demon_live.ui.arguments import COMMANDS, parser
 
 if TYPE_CHECKING:
-    from demon_live.lang import Program
     from demon_live.perform.session import Session
     from demon_live.perform.view import Status
 
@@ -75,21 +74,15 @@ def _scores(words: Sequence[str]) -> list[Path]:
         from demon_live.places import shipped
 
         return [shipped("patterns") / "00_hello.demon"]
+    from demon_live.ui.check import files, near_scores
+
     paths = [Path(w) for w in words]
     for path in paths:
         if not path.exists():
-            raise FileError(f"there is no score {str(path)!r}", hint=_near_scores(path))
+            raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
         if path.is_dir():
-            _files([str(path)])
+            files([str(path)])
     return paths
-
-
-def _near_scores(path: Path) -> str | None:
-    folder = path.parent
-    near = (
-        nearest(path.name, [p.name for p in folder.glob("*.demon")], 3) if folder.is_dir() else []
-    )
-    return f"did you mean {' or '.join(str(folder / n) for n in near)}?" if near else None
 
 
 def _live(args: argparse.Namespace) -> int:
@@ -272,77 +265,9 @@ def _progress(name: str) -> Iterator[Callable[[float], None] | None]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from demon_live.lang import compile_source, format_source
+    from demon_live.ui.check import check
 
-    bad = 0
-    for path in _files(args.paths):
-        try:
-            text = _text(path)
-            program = compile_source(text, name=str(path))
-        except DemonError as fault:
-            bad += 1
-            _say(show.error(fault), sys.stderr)
-            continue
-        for warning in (*program.warnings, *_missing_sources(program, path, text)):
-            _say([("warning", f"{warning}\n")], sys.stderr)
-        if args.format:
-            _say([("", format_source(text))])
-        else:
-            _say([("reply", "ok  "), ("", f"{path}  {_summary(program)}".rstrip() + "\n")])
-    return 1 if bad else 0
-
-
-def _summary(program: Program) -> str:
-    counts = [(name, len(lanes)) for name, lanes in program.decks.items() if lanes]
-    return ", ".join(f"{name}: {n} control{'s' if n != 1 else ''}" for name, n in counts)
-
-
-def _missing_sources(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
-    """Sources that are not there. No error: a score may be checked where its sources are not."""
-    from demon_live.lang import SetStage
-    from demon_live.places import shipped
-
-    roots = (path.parent, Path.cwd(), shipped("patterns"))
-    for row in program.statements:
-        if isinstance(row, SetStage) and row.word == "source" and isinstance(row.value, str):
-            name = row.value
-            if name and name != "none" and not any((root / name).is_file() for root in roots):
-                yield ScoreWarning(
-                    f"there is no file {name}",
-                    span=row.span,
-                    source=text,
-                    name=str(path),
-                    hint="sources lie next to the score, or in the library",
-                )
-
-
-def _files(words: Sequence[str]) -> list[Path]:
-    """The scores named, and those in the folders named."""
-    found: list[Path] = []
-    for word in words:
-        path = Path(word)
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(path.glob("*.demon"))
-        if not inside:
-            raise FileError(f"{path} is a folder without scores", hint="scores are called *.demon")
-        found += inside
-    return found
-
-
-def _text(path: Path) -> str:
-    """A score's text. Raises FileError."""
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as fault:
-        raise FileError(
-            f"{path} is not text (byte {fault.start})", hint="save it as UTF-8"
-        ) from None
-    except OSError as fault:
-        raise FileError(
-            f"{path}: {(fault.strerror or str(fault)).lower()}", hint=_near_scores(path)
-        ) from None
+    return check(args.paths, canonical=args.format, say=_say)
 
 
 def _engines(args: argparse.Namespace) -> int:

@@ -32,6 +32,12 @@ def test_errors_do_not_end_it() -> None:
     assert session.applied == ["blend = 1"]
 
 
+def test_a_fault_of_ours_does_not_end_it() -> None:
+    session = FakeSession()
+    assert "RuntimeError: a fault of ours" in play(session, "crash\nblend = 1\n")
+    assert session.applied == ["blend = 1"]
+
+
 def test_questions_are_answered() -> None:
     said = play(FakeSession(), "?blend\n?nosuch\n?\n")
     assert "0 keeps the source exactly" in said

@@ -8,6 +8,7 @@ Threads: the main thread owns the output; one daemon thread reads the input.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import stat
@@ -24,6 +25,7 @@ from demon_live.ui import guide, show
 
 __all__ = ["Performance", "play_plain", "readable"]
 
+_log = logging.getLogger(__name__)
 _POLL = 0.1
 
 
@@ -130,8 +132,11 @@ def _evaluate(session: Performance, text: str, out: IO[str], colour: bool) -> No
         else:
             done = session.apply(text.strip("\n"), "<stdin>")
             pieces = show.outcome(done.messages, done.warnings)
-    except DemonError as fault:
-        pieces = show.error(fault)
+    except DemonError as error:
+        pieces = show.error(error)
+    except Exception as fault:  # noqa: BLE001 - the prompt's wall: no fault may end a set
+        _log.exception("a statement failed")
+        pieces = show.fault(fault)
     _write(out, show.ansi(pieces, colour))
 
 

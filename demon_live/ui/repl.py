@@ -241,10 +241,7 @@ class Repl:
             pieces = show.error(fault)
         except Exception as fault:  # noqa: BLE001 - a wall: no fault may end a set
             _log.exception("a statement failed")
-            pieces = [
-                ("error", f"this failed inside demon: {type(fault).__name__}: {fault}\n"),
-                ("error.hint", "  everything plays on as before; the log has the details\n"),
-            ]
+            pieces = show.fault(fault)
         self.say(pieces)
 
     def _apply(self, text: str) -> show.Pieces:

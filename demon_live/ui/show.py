@@ -15,7 +15,7 @@ from typing import IO
 
 from demon_live.errors import DemonError
 
-__all__ = ["Pieces", "ansi", "error", "event", "outcome", "wants_colour"]
+__all__ = ["Pieces", "ansi", "error", "event", "fault", "outcome", "wants_colour"]
 
 Pieces = list[tuple[str, str]]
 
@@ -38,10 +38,10 @@ _ANSI = {
 }
 
 
-def error(fault: DemonError) -> Pieces:
+def error(found: DemonError) -> Pieces:
     """An error with its excerpt, caret, remedy and what keeps playing; ends with a newline."""
     pieces: Pieces = []
-    for line in str(fault).split("\n"):
+    for line in str(found).split("\n"):
         # Side by side is for wide screens: at 80 columns the remedy would be torn.
         mark = line.find(" " * 8 + "still playing: ") if len(line) > 78 else -1
         if mark > 0 and line.startswith("  hint: "):
@@ -65,6 +65,14 @@ def _headline(line: str) -> Pieces:
     match = _PLACE.match(line)
     place = match.group() if match else ""
     return [("error.place", place), ("error", f"{line[len(place) :]}\n")]
+
+
+def fault(broken: Exception) -> Pieces:
+    """A fault of ours, as a performer should read it; the log has the traceback."""
+    return [
+        ("error", f"this failed inside demon: {type(broken).__name__}: {broken}\n"),
+        ("error.hint", "  everything plays on as before; the log has the details\n"),
+    ]
 
 
 def outcome(messages: tuple[str, ...], warnings: tuple[str, ...] = (), width: int = 0) -> Pieces:

@@ -1,0 +1,102 @@
+"""`demon check`: what is wrong with scores, and where.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from demon_live.errors import DemonError, FileError, ScoreWarning, nearest
+from demon_live.lang import Program, SetStage, compile_source, format_source
+from demon_live.places import shipped
+from demon_live.ui import show
+
+__all__ = ["Say", "check", "files", "near_scores"]
+
+Say = Callable[[show.Pieces, IO[str]], None]
+
+
+def check(words: Sequence[str], *, canonical: bool, say: Say) -> int:
+    """Check scores, and those in folders; `canonical` prints them too. Returns the exit code."""
+    bad = 0
+    for path in files(words):
+        try:
+            text = _text(path)
+            program = compile_source(text, name=str(path))
+        except DemonError as fault:
+            bad += 1
+            say(show.error(fault), sys.stderr)
+            continue
+        for warning in (*program.warnings, *_missing_sources(program, path, text)):
+            say([("warning", f"{warning}\n")], sys.stderr)
+        if canonical:
+            say([("", format_source(text))], sys.stdout)
+        else:
+            say(
+                [("reply", "ok  "), ("", f"{path}  {_summary(program)}".rstrip() + "\n")],
+                sys.stdout,
+            )
+    return 1 if bad else 0
+
+
+def _summary(program: Program) -> str:
+    counts = [(name, len(lanes)) for name, lanes in program.decks.items() if lanes]
+    return ", ".join(f"{name}: {n} control{'s' if n != 1 else ''}" for name, n in counts)
+
+
+def _missing_sources(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
+    """Sources that are not there. No error: a score may be checked where its sources are not."""
+    roots = (path.parent, Path.cwd(), shipped("patterns"))
+    for row in program.statements:
+        if isinstance(row, SetStage) and row.word == "source" and isinstance(row.value, str):
+            name = row.value
+            if name and name != "none" and not any((root / name).is_file() for root in roots):
+                yield ScoreWarning(
+                    f"there is no file {name}",
+                    span=row.span,
+                    source=text,
+                    name=str(path),
+                    hint="sources lie next to the score, or in the library",
+                )
+
+
+def files(words: Sequence[str]) -> list[Path]:
+    """The scores named, and those in the folders named."""
+    found: list[Path] = []
+    for word in words:
+        path = Path(word)
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(path.glob("*.demon"))
+        if not inside:
+            raise FileError(f"{path} is a folder without scores", hint="scores are called *.demon")
+        found += inside
+    return found
+
+
+def _text(path: Path) -> str:
+    """A score's text. Raises FileError."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as fault:
+        raise FileError(
+            f"{path} is not text (byte {fault.start})", hint="save it as UTF-8"
+        ) from None
+    except OSError as fault:
+        raise FileError(
+            f"{path}: {(fault.strerror or str(fault)).lower()}", hint=near_scores(path)
+        ) from None
+
+
+def near_scores(path: Path) -> str | None:
+    """A hint that names the scores like `path`."""
+    folder = path.parent
+    near = (
+        nearest(path.name, [p.name for p in folder.glob("*.demon")], 3) if folder.is_dir() else []
+    )
+    return f"did you mean {' or '.join(str(folder / n) for n in near)}?" if near else None
