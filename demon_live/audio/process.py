@@ -42,7 +42,7 @@ _RATE = RATES.sample_rate
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the process starts. ahead: samples to keep mixed. latency: PortAudio's word, or seconds."""
+    """How the process starts. ahead: samples to keep mixed. latency: PortAudio's word or seconds."""
 
     bus_path: str
     sink: Sink

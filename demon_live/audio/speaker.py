@@ -333,7 +333,8 @@ class Speaker:
             if self._closing or self._first is None or self._first.kind == "failed":
                 self._answered.set()
                 return
-            failures = 0 if time.monotonic() - began > 10.0 else failures + 1
+            # One that has played is started at once, one that cannot play ever more patiently.
+            failures = 0 if time.monotonic() - began > 2.0 else failures + 1
             if self._last != "closed":
                 text = "the audio process died: starting it again" + self._complaint()
                 self._events.append(Event("lost", text, self.bus.played))
