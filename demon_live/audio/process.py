@@ -42,7 +42,7 @@ _RATE = RATES.sample_rate
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the process starts. ahead: samples to keep mixed. latency: PortAudio's word or seconds."""
+    """How the process starts. ahead: samples kept mixed. latency: PortAudio's word or seconds."""
 
     bus_path: str
     sink: Sink
@@ -116,7 +116,8 @@ class _Process:
         """Where the music would be had nothing happened: late comers play on the beat."""
         bus = self.bus
         due = int((time.monotonic() - bus.t0) * _RATE) if bus.t0 else 0
-        start = max(bus.mixed, due)
+        # 15 ms are what mixing the first blocks takes.
+        start = max(bus.mixed, due + 720)
         bus.mixed = bus.played = start
         return start
 

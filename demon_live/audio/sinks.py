@@ -208,7 +208,10 @@ class NullClock:
 
     def start(self) -> None:
         """Runs on a thread until `stop`."""
-        self._due = self._now()
+        # Goes on in the pace of what played before, if that was just now.
+        now = self._now()
+        due = self._bus.t0 + self._bus.played / _RATE
+        self._due = due if now < due < now + 0.1 else now
         self._bus.latency_s = 0.0
         self._thread = threading.Thread(target=self._run, name="null clock", daemon=True)
         self._thread.start()
