@@ -13,6 +13,7 @@ from demon_live.engine.measure import (
     policy_table,
     preview_table,
     propagation_table,
+    recommend,
     ring_table,
     sweep_table,
 )
@@ -125,6 +126,24 @@ def test_ring_table():
         assert row["tick_ms"] >= row["model_ms"] > 0
         assert row["largest_gap_ticks"] == 4 // row["depth"]
         assert row["generations_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("tick", "depth"), [(lambda d: 10 * d, 1), (lambda d: 4.4 + 9.6 * d, 4), (lambda d: 20, 8)]
+)
+def test_recommended_depth(tick, depth):
+    """A tick that is all depth, the paper's, and one that does not feel it."""
+    table = [
+        {
+            "depth": d,
+            "tick_ms": tick(d),
+            "generations_per_s": 125 * d / tick(d),
+            "first_effect_ms": (7 + -(-8 // d)) * tick(d),
+            "largest_gap_ticks": -(-8 // d),
+        }
+        for d in (1, 2, 4, 8)
+    ]
+    assert recommend(table)["depth"] == depth
 
 
 def test_a_storm_of_controls():

@@ -28,8 +28,8 @@ from demon_live.engine.ring import Ring
 from demon_live.engine.slots import Row, VelocityModel
 
 __all__ = [
-    "convergence_table", "policy_table", "preview_table", "propagation_table", "ring_table",
-    "sweep_table",
+    "convergence_table", "policy_table", "preview_table", "propagation_table", "recommend",
+    "ring_table", "sweep_table",
 ]
 
 Table = list[dict[str, Any]]
@@ -121,6 +121,18 @@ def _largest_gap(completions: Sequence[int]) -> int | None:
     """Ticks from a tick with a completion to the next one, at most."""
     at = np.flatnonzero(np.asarray(completions) > 0)
     return int(np.diff(at).max()) if len(at) > 1 else None
+
+
+def recommend(table: Table) -> dict[str, Any]:
+    """The depth to play at, from `ring_table`: of those within a tenth of the most generations a
+    second, the one whose changes are heard soonest. Depth is a choice, not a speed-up: where the
+    tick grows as fast as the depth, this is 1, and more depth buys evenness alone.
+    """
+    best = max(row["generations_per_s"] for row in table)
+    near = [row for row in table if row["generations_per_s"] >= 0.9 * best]
+    row = min(near, key=lambda row: (row["first_effect_ms"], row["depth"]))
+    return {key: row[key] for key in (
+        "depth", "tick_ms", "generations_per_s", "first_effect_ms", "largest_gap_ticks")}
 
 
 def preview_table(model: VelocityModel, request: Request, steps: int, *, shift: float = 3.0,
