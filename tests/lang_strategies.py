@@ -31,12 +31,19 @@ from demon_live.lang.syntax import (
 )
 from demon_live.lang.words import WORDS
 
-decimals = st.builds(lambda n, d: Fraction(n, d), st.integers(0, 9999), st.sampled_from([1, 2, 4, 5, 8, 10, 100]))
+decimals = st.builds(
+    lambda n, d: Fraction(n, d), st.integers(0, 9999), st.sampled_from([1, 2, 4, 5, 8, 10, 100])
+)
 names = st.sampled_from([*SIGNALS, "rand", "perlin", "wob", "x1"])
 words = st.sampled_from([w for w in WORDS if WORDS[w].of])
 free = st.sampled_from([w for w in WORDS if not WORDS[w].of])
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), max_size=8)
-plain_mini = st.sampled_from(["0 1", "<a b>/2", "bd(3,8)", "0 .5 [1 .2]*2", "", "{a b c}%4", "~ -", "0 .. 3", "1?"])
+texts = st.text(
+    st.characters(codec="utf-8", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"),
+    max_size=8,
+)
+plain_mini = st.sampled_from(
+    ["0 1", "<a b>/2", "bd(3,8)", "0 .5 [1 .2]*2", "", "{a b c}%4", "~ -", "0 .. 3", "1?"]
+)
 
 
 def _num(value: Fraction) -> Num:
@@ -51,8 +58,12 @@ def _neg(of: Expr) -> Expr:
 def _deeper(inner: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
     args = st.lists(inner, max_size=3).map(tuple)
     return st.one_of(
-        st.builds(lambda op, a, b: Bin(0, 0, op, a, b),
-                  st.sampled_from(["+", "-", "*", "/", "%", "<", ">=", "==", "~>", "<~"]), inner, inner),
+        st.builds(
+            lambda op, a, b: Bin(0, 0, op, a, b),
+            st.sampled_from(["+", "-", "*", "/", "%", "<", ">=", "==", "~>", "<~"]),
+            inner,
+            inner,
+        ),
         st.builds(_neg, inner),
         st.builds(lambda n, a: Call(0, 0, n, a), free, args),
         st.builds(lambda o, n, a: Method(0, 0, o, n, a), inner, words, st.none() | args),
@@ -71,25 +82,51 @@ leaves: st.SearchStrategy[Expr] = st.one_of(
 expressions: st.SearchStrategy[Expr] = st.recursive(leaves, _deeper, max_leaves=12)
 
 whens = st.lists(
-    st.builds(lambda k, n: WhenNode(0, 0, k, Fraction(0) if k == "now" else n),
-              st.sampled_from(["now", "at", "in", "over", "xfade"]), decimals),
+    st.builds(
+        lambda k, n: WhenNode(0, 0, k, Fraction(0) if k == "now" else n),
+        st.sampled_from(["now", "at", "in", "over", "xfade"]),
+        decimals,
+    ),
     max_size=2,
 ).map(tuple)
 _scene = st.sampled_from(["drop", "calm", "a b", "1x", "deck", "at"])
 
 statements: st.SearchStrategy[StatementNode] = st.one_of(
-    st.builds(lambda c, e, w, d: BindNode(0, 0, c, e, w, d), st.sampled_from([*CONTROLS, "foo"]),
-              st.none() | expressions, whens, st.none() | st.sampled_from(["drums", "bass2"])),
-    st.builds(lambda w, v, n: StageNode(0, 0, w, v, n), st.sampled_from(["tempo", "loop", "quant"]), decimals, whens),
+    st.builds(
+        lambda c, e, w, d: BindNode(0, 0, c, e, w, d),
+        st.sampled_from([*CONTROLS, "foo"]),
+        st.none() | expressions,
+        whens,
+        st.none() | st.sampled_from(["drums", "bass2"]),
+    ),
+    st.builds(
+        lambda w, v, n: StageNode(0, 0, w, v, n),
+        st.sampled_from(["tempo", "loop", "quant"]),
+        decimals,
+        whens,
+    ),
     st.builds(lambda v: StageNode(0, 0, "source", v), st.none() | texts),
-    st.builds(lambda n, p, e: LetNode(0, 0, n, p, e), st.sampled_from(["wob", "f2"]),
-              st.sampled_from([(), ("n",), ("n", "m")]), expressions),
+    st.builds(
+        lambda n, p, e: LetNode(0, 0, n, p, e),
+        st.sampled_from(["wob", "f2"]),
+        st.sampled_from([(), ("n",), ("n", "m")]),
+        expressions,
+    ),
     st.builds(lambda s, w: GoNode(0, 0, s, w), _scene, whens),
-    st.builds(lambda s, w: ChainNode(0, 0, tuple(s), w),
-              st.lists(st.tuples(_scene, decimals), min_size=1, max_size=3), whens),
-    st.builds(lambda n, w: WordNode(0, 0, n, (), w), st.sampled_from(["hush", "undo", "stop"]), whens),
-    st.builds(lambda n, a, w: WordNode(0, 0, n, (a,), w), st.sampled_from(["mute", "save", "load"]),
-              st.sampled_from(["drums", "a b", "now", "x.demon", "1"]), whens),
+    st.builds(
+        lambda s, w: ChainNode(0, 0, tuple(s), w),
+        st.lists(st.tuples(_scene, decimals), min_size=1, max_size=3),
+        whens,
+    ),
+    st.builds(
+        lambda n, w: WordNode(0, 0, n, (), w), st.sampled_from(["hush", "undo", "stop"]), whens
+    ),
+    st.builds(
+        lambda n, a, w: WordNode(0, 0, n, (a,), w),
+        st.sampled_from(["mute", "save", "load"]),
+        st.sampled_from(["drums", "a b", "now", "x.demon", "1"]),
+        whens,
+    ),
 )
 
 # --- mini-notation ---------------------------------------------------------------------------
@@ -105,13 +142,20 @@ def _notation(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         some.map(lambda s: f"<{' '.join(s)}>"),
         some.map(lambda s: f"[{','.join(s)}]"),
         some.map(lambda s: f"[{' | '.join(s)}]"),
-        st.builds(lambda s, n: f"{{{' '.join(s)}}}%{n}", some, st.sampled_from(["3", "4", "<2 5>"])),
+        st.builds(
+            lambda s, n: f"{{{' '.join(s)}}}%{n}", some, st.sampled_from(["3", "4", "<2 5>"])
+        ),
         st.builds(lambda s, f: f"[{s}]*{f}", inner, _factor),
         st.builds(lambda s, f: f"[{s}]/{f}", inner, _factor),
         st.builds(lambda s, n: f"[{s}]!{n}", inner, st.integers(1, 3)),
         st.builds(lambda s, n: f"[{s}]@{n}", inner, st.sampled_from(["2", "1.5"])),
         st.builds(lambda s, n: f"[{s}]?{n}", inner, st.sampled_from(["", ".2"])),
-        st.builds(lambda s, k, n: f"[{s}]({k},{n})", inner, st.sampled_from(["3", "<3 5>", "-3"]), st.integers(1, 9)),
+        st.builds(
+            lambda s, k, n: f"[{s}]({k},{n})",
+            inner,
+            st.sampled_from(["3", "<3 5>", "-3"]),
+            st.integers(1, 9),
+        ),
     )
 
 
@@ -122,19 +166,27 @@ notations: st.SearchStrategy[str] = st.lists(
 
 #: Expressions of numbers that compile: for laws and for the twin in Python.
 numbers = st.sampled_from(["0", ".25", ".5", "1", "2"])
-_number_patterns = st.sampled_from(['"0 .5 1"', '"<0 .5>/2"', '".2(3,8)"', "sine", "saw", "square", "tri", ".3", '"0 ~ [.5 1]*2"'])
+_number_patterns = st.sampled_from(
+    ['"0 .5 1"', '"<0 .5>/2"', '".2(3,8)"', "sine", "saw", "square", "tri", ".3", '"0 ~ [.5 1]*2"']
+)
 
 
 def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.builds(lambda a, o, b: f"({a} {o} {b})", inner, st.sampled_from("+-*"), inner),
-        st.builds(lambda a, n: f"{a}.fast({n})", inner, st.sampled_from(["2", "1.5", "1/3", '"<1 2>"'])),
+        st.builds(
+            lambda a, n: f"{a}.fast({n})", inner, st.sampled_from(["2", "1.5", "1/3", '"<1 2>"'])
+        ),
         st.builds(lambda a, n: f"{a}.slow({n})", inner, st.sampled_from(["2", "3"])),
         st.builds(lambda a, n: f"{a}.late({n})", inner, st.sampled_from(["1/4", "1/3", "2"])),
         st.builds(lambda a: f"{a}.rev", inner),
-        st.builds(lambda a, n: f"{a}.range({n}, .9)", inner, st.sampled_from(["0", ".2", '"0 .5"'])),
+        st.builds(
+            lambda a, n: f"{a}.range({n}, .9)", inner, st.sampled_from(["0", ".2", '"0 .5"'])
+        ),
         st.builds(lambda a, n: f"{a}.segment({n})", inner, st.sampled_from(["3", "8"])),
-        st.builds(lambda a, f: f"{a}.every(3, {f})", inner, st.sampled_from(["rev", "fast(2)", "_ * .5"])),
+        st.builds(
+            lambda a, f: f"{a}.every(3, {f})", inner, st.sampled_from(["rev", "fast(2)", "_ * .5"])
+        ),
         st.builds(lambda a: f'{a}.mask("1 0 1")', inner),
         st.builds(lambda a: f"{a}.iter(4)", inner),
         st.builds(lambda a: f"{a}.ply(2)", inner),

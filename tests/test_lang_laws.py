@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lang_strategies import curves, notations
 
 from demon_live.lang import Event, Lane, compile_source, mini
 from demon_live.lang.pattern import Pattern
 from demon_live.lang.transform import fast, late, reverse
+from tests.lang_strategies import curves, notations
 
 law = settings(max_examples=60, deadline=None)
 

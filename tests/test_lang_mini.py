@@ -1,4 +1,4 @@
-"""Mini-notation: every operator with exact times, the decided disputes, what is refused and where."""
+"""Mini-notation: every operator with exact times, the disputes, what is refused and where."""
 
 from __future__ import annotations
 

@@ -5,22 +5,37 @@ Threads: a Report belongs to one compilation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from demon_live.controls import Control
-from demon_live.errors import ScoreError, ScoreWarning, Span, nearest
+from demon_live.errors import ScoreError, ScoreWarning, Span
+from demon_live.lang.keywords import closest
 from demon_live.lang.layout import trial
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
-from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, children
+from demon_live.lang.signals import SIGNALS
+from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, WordNode, children
 from demon_live.lang.unparse import unparse_expr
+from demon_live.lang.words import WORDS
 
-__all__ = ["Report", "Site", "advise", "check_kind", "meaning", "shallow", "too_deep", "try_lane"]
+__all__ = [
+    "Report",
+    "Site",
+    "advise",
+    "check_args",
+    "check_kind",
+    "check_quotes",
+    "meaning",
+    "shallow",
+    "too_deep",
+    "try_lane",
+]
 
 _MAX_ERRORS = 50
 #: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
@@ -84,7 +99,7 @@ def try_lane(site: Site, pattern: Pattern) -> None:
         site.report.error(str(error), site.place, "use fewer or slower steps")
         return
     spec = site.spec
-    low, high = spec.low, spec.high
+    low, high = math.inf, -math.inf
     for event in events:
         if _wrong_kind(site, event):
             return
@@ -115,7 +130,7 @@ def _wrong_kind(site: Site, event: Event) -> bool:
     what = "numbers" if spec.numeric else "text"
     given = "a curve" if isinstance(event.value, Curve) else repr(event.value)
     message = f"{spec.name} takes {what}, and this gives {given}"
-    site.report.error(message, site.place, f"write {spec.example}")
+    site.report.error(message, site.place, f"write {_example(spec)}")
     return True
 
 
@@ -133,7 +148,7 @@ def _excess(site: Site, low: float, high: float) -> None:
     site.report.warn(
         f"{spec.name} goes from {spec.low:g} to {spec.high:g}{unit}, this reaches {reached:.4g}",
         site.place,
-        f"{side}; write .range{ends}" if spec.shape == "curve" else side,
+        f"{side}; write .range{ends}" if spec.shape in ("curve", "number") else side,
     )
 
 
@@ -144,9 +159,10 @@ def _bad_choice(site: Site, value: str) -> None:
     if found:
         _, start, end = found[0]
         span = Span.of(site.report.text, site.start + start, site.start + end)
-    near = nearest(value, spec.choices)
+    whole = site.expr.text if isinstance(site.expr, Mini) else value
+    near = [w for w in (closest(whole, spec.choices), closest(value, spec.choices)) if w]
     few = ", ".join(spec.choices[:4]) + (" ..." if len(spec.choices) > 4 else "")
-    hint = f"did you mean {near[0]!r}?" if near else f"it is one of {few}"
+    hint = f"write {spec.name} = {near[0]!r}" if near else f"it is one of {few}"
     site.report.error(f"{spec.name} knows no {value!r}", span, hint)
 
 
@@ -175,6 +191,46 @@ def meaning(expr: Expr, lets: Mapping[str, Let]) -> str:
     return out
 
 
+def _example(spec: Control) -> str:
+    """The shortest right binding of a control."""
+    if spec.numeric:
+        return spec.example
+    return f"{spec.name} = '{spec.choices[0] if spec.choices else 'dub techno'}'"
+
+
+#: How many arguments performance words take: (least, most).
+_TAKES = {
+    "mute": (1, 8),
+    "unmute": (1, 8),
+    "solo": (1, 8),
+    "save": (1, 1),
+    "load": (1, 1),
+    "record": (0, 1),
+}
+
+
+def check_args(node: WordNode, source: str) -> None:
+    """The number of arguments of a performance word."""
+    least, most = _TAKES.get(node.name, (0, 0))
+    if least <= len(node.args) <= most:
+        return
+    examples = {"save": "save friday", "load": "load friday.demon", "record": "record friday"}
+    example = examples.get(node.name, f"{node.name} drums" if least else node.name)
+    what = "needs a name" if len(node.args) < least else "takes no more words"
+    span = Span.of(source, node.start, node.end)
+    raise ScoreError(f"{node.name} {what}", span=span, hint=f"write {example}")
+
+
+def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]) -> None:
+    """A bare word for a control that takes text: its quotes are missing."""
+    if spec.numeric or not isinstance(expr, Name) or expr.name in WORDS or expr.name in lets:
+        return
+    if expr.name not in SIGNALS:
+        span = Span.of(source, expr.start, expr.end)
+        hint = f"write {spec.name} = '{expr.name}'"
+        raise ScoreError("text goes into quotes", span=span, hint=hint)
+
+
 def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None:
     """A number where text belongs, or text where a number belongs: ScoreError at its place."""
     if spec.numeric and pattern.text:
@@ -200,7 +256,7 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
             raise ScoreError(
                 f"{spec.name} takes text, and {source[start:end]} is a number",
                 span=Span.of(source, start, end),
-                hint=f"write {spec.example}",
+                hint=f"write {_example(spec)}",
             )
 
 

@@ -14,22 +14,25 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from demon_live.controls import CONTROLS, STAGE, find
-from demon_live.errors import ScoreError, Span, nearest
+from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
     Report,
     Site,
     advise,
+    check_args,
     check_kind,
+    check_quotes,
     meaning,
     shallow,
     too_deep,
     try_lane,
 )
 from demon_live.lang.expressions import compile_expr
+from demon_live.lang.keywords import KEYWORDS, closest
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING
-from demon_live.lang.parse import KEYWORDS, parse_statement
+from demon_live.lang.parse import parse_statement
 from demon_live.lang.program import (
     Bind,
     Chain,
@@ -215,6 +218,7 @@ class _Compiler:
             case _ if in_scene:
                 self.error("a scene holds bindings and stage words only", span)
             case WordNode():
+                check_args(node, chunk.text)
                 self.add(Word(node.name, node.args, self.when(chunk, node.whens), span))
             case GoNode():
                 self.add(Go(node.scene, self.when(chunk, node.whens), span))
@@ -355,6 +359,7 @@ class _Compiler:
         when = self.when(chunk, node.whens)
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
+        check_quotes(spec, node.expr, chunk.text, self.lets)
         pattern = compile_expr(node.expr, self.scope(chunk, node.control))
         check_kind(spec, node.expr, pattern, chunk.text)
         place = self.span(chunk, node.expr.start, node.expr.end)
@@ -376,10 +381,8 @@ class _Compiler:
         if node.control in KEYWORDS:
             self.error(f'"{node.control}" is a word of the language, not a control', span)
             return
-        near = nearest(node.control, CONTROLS)
-        hint = (
-            f"did you mean {near[0]}?"
-            if near
-            else "a shape of your own is: let name = ...; ? lists the controls"
-        )
+        near = closest(node.control, [*CONTROLS, *STAGE])
+        hint = "a shape of your own is: let name = ...; ? lists the controls"
+        if near is not None:
+            hint = f"write {STAGE[near].example}" if near in STAGE else f"did you mean {near}?"
         self.error(f'there is no control "{node.control}"', span, hint)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, STAGE, Control, find
 from demon_live.lang.help import LOTS, STATEMENTS
-from demon_live.lang.parse import KEYWORDS, PERFORMANCE, expected
+from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
+from demon_live.lang.parse import expected
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.split import split
 from demon_live.lang.words import WORDS, Word

@@ -36,6 +36,7 @@ from demon_live.lang.scope import (
     Scope,
     Thunk,
     fold,
+    known,
     places_of,
     plain,
     unknown,
@@ -313,6 +314,12 @@ def _argument(param: Param, arg: Expr, word: Word, scope: Scope) -> Any:
 
 def _scalar(param: Param, arg: Expr, word: Word, scope: Scope) -> Any:
     exact = fold(arg, scope)
+    if isinstance(arg, Name) and arg.name in WORDS and WORDS[arg.name].of:
+        raise scope.fail(
+            f"{word.name} needs a number for {param.name}, and {arg.name} is a function",
+            arg,
+            f"write {word.example.split('= ')[1]}",
+        )
     if exact is not None:
         if param.kind == "I" and exact.denominator != 1:
             raise scope.fail(
@@ -377,6 +384,8 @@ def _function(arg: Expr, scope: Scope, word: Word) -> Callable[[Pattern], Patter
     """rev · fast(2) · _ * .5 · a let with one argument missing · a chain of these."""
     maker = _partial(arg, scope)
     if maker is None:
+        if isinstance(arg, Name) and not known(arg.name, scope):
+            raise unknown(arg.name, arg, scope, method=True)
         raise scope.fail(
             f"{word.name} takes a function here",
             arg,

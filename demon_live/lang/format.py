@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 
 from demon_live.errors import ScoreError
-from demon_live.lang.parse import KEYWORDS, parse_statement
+from demon_live.lang.keywords import KEYWORDS
+from demon_live.lang.parse import parse_statement
 from demon_live.lang.program import Program
 from demon_live.lang.split import split
 from demon_live.lang.syntax import Node, OpenNode

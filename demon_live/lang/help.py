@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, STAGE, Control
 from demon_live.errors import nearest
-from demon_live.lang.parse import PERFORMANCE
+from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.words import WORDS
 
@@ -137,7 +137,11 @@ def _entries() -> Iterator[Help]:
     for control in STAGE.values():
         yield _control(control)
     for name, (_, line) in SIGNALS.items():
-        yield Help(name, "signal", "", line, (f"noise = {name}.slow(2).range(0, .5)",))
+        bipolar = name.endswith("2")
+        example = f"pan = {name}.slow(2) * .5" if bipolar else f"noise = {name}.slow(2) * .5"
+        yield Help(
+            name, "signal", "", line, ("blend = time / 8 % 1" if name == "time" else example,)
+        )
     for name, line in LOTS.items():
         yield Help(name, "signal", "", line, (f"noise = {name}.range(0, .5)",))
     yield Help("silence", "signal", "", "Nothing at all: a rest.", ("gain = cat(1, silence)",))

@@ -22,7 +22,7 @@ from pygments.token import (
 
 from demon_live.controls import CONTROLS, STAGE
 from demon_live.lang.help import LOTS
-from demon_live.lang.parse import PERFORMANCE
+from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.words import WORDS
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, STAGE
-from demon_live.errors import ScoreError, Span, nearest
+from demon_live.errors import ScoreError, Span
+from demon_live.lang.keywords import KEYWORDS, closest
 
 __all__ = ["MISTAKES", "Mistake", "explain"]
 
@@ -66,12 +67,7 @@ def _masked(text: str) -> str:
 def _open_quote(text: str, at: int) -> Finding | None:
     for piece, start, end in _strings(text):
         if piece[0] in "\"'`" and (len(piece) == 1 or piece[-1] != piece[0]):
-            return (
-                f"missing closing {piece[0]}",
-                start,
-                end,
-                f"the text begins here and has no second {piece[0]}",
-            )
+            return f"missing closing {piece[0]}", start, end, f"write {piece}{piece[0]}"
     return None
 
 
@@ -109,54 +105,59 @@ def _unknown_start(text: str, at: int) -> Finding | None:
     if found is None:
         return None
     word, rest = found.groups()
-    if rest.startswith("=") or word in STAGE:
+    if rest.startswith("=") or word in KEYWORDS:
         return None
+    end = len(word)
     if word in CONTROLS:
-        return (
-            f'"{word}" needs "=" before its value',
-            0,
-            len(word),
-            f"write {CONTROLS[word].example}",
-        )
-    known = [
-        *CONTROLS,
-        *STAGE,
-        "deck",
-        "scene",
-        "let",
-        "go",
-        "chain",
-        "hush",
-        "panic",
-        "mute",
-        "unmute",
-        "solo",
-        "unsolo",
-        "undo",
-        "redo",
-        "record",
-        "stop",
-        "save",
-        "load",
-    ]
-    if word in known:
+        if rest.startswith("("):
+            inner = rest[1:].rstrip(") ") or "..."
+            return f'"{word}" is a control, not a function', 0, end, f"bind it: {word} = {inner}"
+        return f'"{word}" needs "=" before its value', 0, end, f"write {word} = {rest or '...'}"
+    near = closest(word, [*CONTROLS, *KEYWORDS])
+    if re.match(r"[.(]", rest):
+        hint = f"give it to a control: blend = {text.strip()[:40]}"
+        return f'"{word}" alone binds nothing', 0, end, hint
+    hint = f"did you mean {near}?" if near else "a statement is: control = pattern"
+    return f'nothing begins with "{word}"', 0, end, hint
+
+
+def _missing_comma(text: str, at: int) -> Finding | None:
+    found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", _masked(text))
+    if found is None:
         return None
-    near = nearest(word, known)
-    if re.match(r"[.(]", rest) or not rest:
-        return (
-            f'"{word}" alone binds nothing',
-            0,
-            len(word),
-            f"did you mean {near[0]}?"
-            if near and not rest
-            else f"give it to a control: blend = {text.strip()[:40]}",
-        )
+    values = ", ".join(found.group(1).split())
+    return 'missing "," between arguments', found.start(1), found.end(1), f"write {values}"
+
+
+def _apostrophe(text: str, at: int) -> Finding | None:
+    found = re.search(r"'[^']*\w(')\w[^']*'", text)
+    if found is None:
+        return None
     return (
-        f'nothing begins with "{word}"',
-        0,
-        len(word),
-        f"did you mean {near[0]}?" if near else "a statement is: control = pattern",
+        "an apostrophe ends the text here",
+        found.start(1),
+        found.end(1),
+        "write \\' inside of it",
     )
+
+
+_NEEDS = {
+    "go": ("go needs a scene", "go drop at 8"),
+    "chain": ("chain needs scenes with their lengths in cycles", "chain 'drop' 8, 'calm' 4"),
+    "let": ("let needs a name and a pattern", "let wob(n) = sine.fast(n)"),
+    "deck": ("deck needs a name", "deck drums { ... }"),
+    "scene": ("scene needs a name and a block", "scene drop { ... }"),
+}
+
+
+def _needs(text: str, at: int) -> Finding | None:
+    word = re.match(r"[a-z]*", text).group()  # type: ignore[union-attr]
+    if word in _NEEDS:
+        message, example = _NEEDS[word]
+        return message, 0, len(word), f"write {example}"
+    if word in STAGE and not text[len(word) :].strip():
+        return f"{word} needs a value", 0, len(word), f"write {STAGE[word].example}"
+    return None
 
 
 def _equals_stage(text: str, at: int) -> Finding | None:
@@ -254,13 +255,16 @@ MISTAKES: tuple[Mistake, ...] = (
             "bind a control: blend = linvar([0, 1], 8)",
         ),
     ),
+    Mistake("apostrophe", "prompt = 'it's acid'", _apostrophe),
     Mistake("missing quote", 'prompt = "acid techno', _open_quote),
     Mistake("missing bracket", "blend = sine.range(.2, 1", _open_bracket),
     Mistake("stage word with =", "tempo = 128", _equals_stage),
     Mistake(
         "colon for =",
         "blend: sine",
-        _regex(r"^([A-Za-z_][\w.]*)\s*:", '"=" binds a control, not ":"', "write {1} = ...", 0),
+        _regex(
+            r"^([A-Za-z_][\w.]*)\s*:(?!=)", '"=" binds a control, not ":"', "write {1} = ...", 0
+        ),
     ),
     Mistake("walrus", "blend := sine", _regex(r":=", '"=" binds a control, not ":="', "write =")),
     Mistake(
@@ -320,16 +324,19 @@ MISTAKES: tuple[Mistake, ...] = (
             1,
         ),
     ),
+    Mistake("missing comma", "blend = sine.range(.2 1)", _missing_comma),
     Mistake(
-        "missing comma",
-        "blend = sine.range(.2 1)",
+        "bare mini-notation",
+        "noise = <0 .5>",
         _regex(
-            r"\(\s*[^()]*?([\d.]+\s+[\d.]+)[^()]*\)",
-            'missing "," between arguments',
-            "write {1} with a comma",
+            r"=\s*([\[<{~].*)$",
+            "mini-notation stands in double quotes",
+            'write "{1}"',
             1,
         ),
     ),
+    Mistake("control as a function", "blend(sine)", _unknown_start),
+    Mistake("unfinished statement", "chain drop", _needs),
 )
 
 

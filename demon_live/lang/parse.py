@@ -20,6 +20,7 @@ from lark import Lark, Token, Transformer
 
 from demon_live.controls import STAGE
 from demon_live.errors import ScoreError, Span
+from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.mistakes import explain
 from demon_live.lang.syntax import (
@@ -46,27 +47,10 @@ from demon_live.lang.syntax import (
     children,
 )
 
-__all__ = ["KEYWORDS", "PERFORMANCE", "expected", "parse_statement"]
+__all__ = ["expected", "parse_statement"]
 
 #: Longer ones are refused, so that none takes long to read.
 MAX_STATEMENT = 16 * 1024
-#: Performance words and one line of help.
-PERFORMANCE: dict[str, str] = {
-    "hush": "Silence on every deck at once (10 ms fade).",
-    "panic": "hush, and the engine starts anew: transitions are forgotten.",
-    "mute": "Silence one deck: mute drums.",
-    "unmute": "Take back a mute.",
-    "solo": "Only this deck sounds.",
-    "unsolo": "All decks sound again.",
-    "undo": "Back to the score before the last change.",
-    "redo": "Forward again after an undo.",
-    "record": "Record the set and its sound: record friday.",
-    "stop": "End the recording.",
-    "save": "Write what is playing now as a score: save NAME.",
-    "load": "Play a score from a file: load FILE.",
-}
-#: Words that begin a statement and are no control.
-KEYWORDS = ("deck", "scene", "let", "go", "chain", *STAGE, *PERFORMANCE)
 
 
 class _Build(Transformer[Token, Any]):

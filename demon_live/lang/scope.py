@@ -11,8 +11,9 @@ from fractions import Fraction
 from typing import Any
 
 from demon_live.controls import CONTROLS, STAGE
-from demon_live.errors import ScoreError, Span, nearest
+from demon_live.errors import ScoreError, Span
 from demon_live.lang import signals
+from demon_live.lang.keywords import closest
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini
 from demon_live.lang.mini_syntax import Node as MiniNode
@@ -43,6 +44,7 @@ __all__ = [
     "Thunk",
     "Work",
     "fold",
+    "known",
     "places_of",
     "plain",
     "unknown",
@@ -125,6 +127,8 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
             right = None if left is None else fold(node.right, scope)
             if left is None or right is None:
                 return None
+            if right == 0 and node.op in "/%":
+                raise scope.fail("division by 0", node, None)
             return _exact(node.op, left, right)
         case Name() if node.name in scope.params:
             found = scope.params[node.name]
@@ -133,8 +137,6 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
 
 
 def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
-    if op in "/%" and b == 0:
-        return Fraction(0)
     out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
     # Numbers are bounded too: 9**9**9 written out with * must not grow without end.
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None
@@ -179,6 +181,11 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
     return sorted(out, key=lambda p: p[1])
 
 
+def known(name: str, scope: Scope) -> bool:
+    """Does a name mean anything here?"""
+    return any(name in words for words in (scope.params, scope.lets, SIGNALS, LOTS, OTHER, WORDS))
+
+
 def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
     """An error for a name that means nothing, with the nearest that does."""
     if name in CONTROLS or name in STAGE:
@@ -188,22 +195,20 @@ def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> Scor
             f"a control is only bound: {name} = ...; a shape for two controls is let shape = ...",
         )
     functions = [w for w in WORDS if WORDS[w].of or not method]
-    known = functions if method else [*functions, *SIGNALS, *LOTS, *scope.lets, *scope.params]
-    near = nearest(name, known)
-    hint = f"did you mean {near[0]}?" if near else _aliases(name)
+    words = functions if method else [*functions, *SIGNALS, *LOTS, *scope.lets, *scope.params]
+    near = None if name in _FOREIGN else closest(name, words)
+    hint = f"did you mean {near}?" if near else _FOREIGN.get(name, "? lists all words")
     what = "no function" if method else "nothing"
     return scope.fail(
         f'there is {what} "{name}"' if method else f'there is nothing called "{name}"', node, hint
     )
 
 
-def _aliases(name: str) -> str | None:
-    """Words of the other languages that mean something else here."""
-    known = {
-        "s": "there are no samples; tell the model in words: prompt = '...'",
-        "sound": "there are no samples; tell the model in words: prompt = '...'",
-        "n": 'numbers stand alone in a pattern: "0 1 2"',
-        "jux": "decks are placed with pan",
-        "x": "_ stands for the pattern inside a function",
-    }
-    return known.get(name, "? lists all words" if len(name) > 1 else None)
+#: Words of the other languages that have no twin here.
+_FOREIGN = {
+    "s": "there are no samples; tell the model in words: prompt = '...'",
+    "sound": "there are no samples; tell the model in words: prompt = '...'",
+    "n": 'numbers stand alone in a pattern: "0 1 2"',
+    "jux": "a deck is placed with pan",
+    "x": "_ stands for the pattern inside a function",
+}

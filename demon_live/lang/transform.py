@@ -49,7 +49,9 @@ def warp(pat: Pattern, m: Fraction, k: Fraction) -> Pattern:
     return Pattern(
         lambda b, e: moved(inner(b * m + k, e * m + k), im, ik, back),
         period=period,
-        cost=pat.cost if pat.curve is not None else pat.cost * max(1, -(-m.numerator // m.denominator)),
+        cost=pat.cost
+        if pat.curve is not None
+        else pat.cost * max(1, -(-m.numerator // m.denominator)),
         curve=pat.curve.warped(m, k) if pat.curve is not None else None,
         text=pat.text,
     )

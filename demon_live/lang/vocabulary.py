@@ -62,7 +62,7 @@ fastGap(n:T)
     gain = "1 .5".fastGap(2)
 linger(part:T)
     The first part of each cycle, over and over.
-    blend = "0 .3 .6 1".linger(1/4)
+    blend = "0 .3 .6 1".linger(1/2)
 ribbon(start:T length:T)
     A stretch of the pattern, over and over: a loop of chance too.
     blend = rand.segment(8).ribbon(3, 1)
@@ -163,7 +163,7 @@ chunkBack(n:I f:F)
     blend = ".2*8".chunkBack(4, _ + .3)
 within(begin:T end:T f:F)
     A function on a part of each cycle.
-    blend = ".2*8".within(0, 1/2, fast(2))
+    blend = "0 .3 .6 1".within(0, 1/2, fast(2))
 == values
 range(low:P high:P)
     From 0..1 to low..high.
@@ -203,7 +203,7 @@ add(other:P)
     blend = "0 .2 .4".add(.3)
 sub(other:P)
     Minus; the same as -.
-    blend = sine.sub(.2)
+    blend = sine.range(.2, 1).sub(.2)
 mul(other:P)
     Times; the same as *.
     blend = sine.mul(.5)
@@ -249,7 +249,7 @@ timecat(*section:S) free
     blend = timecat([3, "0 1"], [1, .5])
 arrange(*section:S) free
     A form: each section for its number of cycles.
-    blend = arrange([8, .2], [4, saw.slow(4)])
+    blend = arrange([4, .2], [2, saw.slow(2)])
 choose(*part:P) free lots
     One of the parts each cycle, by lot.
     blend = choose(saw, sine, .5)

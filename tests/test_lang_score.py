@@ -1,0 +1,257 @@
+"""Scores: statements, decks, scenes, when-clauses, lets, and the difference of two versions."""
+
+from __future__ import annotations
+
+from fractions import Fraction as F
+
+import numpy as np
+import pytest
+
+from demon_live.lang import (
+    Bind,
+    Chain,
+    DemonError,
+    Go,
+    Let,
+    Program,
+    Scene,
+    SetStage,
+    When,
+    Word,
+    compile_source,
+    diff,
+)
+
+SCORE = """
+# a comment
+tempo 128          # beats a minute
+loop 8
+source "loops/amen.wav"
+prompt = "<'acid techno, 303' 'dub techno'>/8"
+blend = sine.slow(4)   # a chain over
+    .range(.2, .9)     # several lines
+let wob(n) = sine.fast(n).range(0, 1)
+velocity = wob(3) * .2 + .9 over 4
+seed = "<1 2 3 4>/2" at 8
+deck drums {
+  loop 2
+  gain = "1 .5".every(4, rev) !
+}
+scene drop { blend = 1; denoise = .9 over 2 }
+go drop at 8
+chain 'drop' 8, 'calm' 4.5
+hush
+mute drums at 4
+"""
+
+
+def only(text: str) -> object:
+    (statement,) = compile_source(text).statements
+    return statement
+
+
+def test_the_whole_of_a_score() -> None:
+    program = compile_source(SCORE, "x.demon")
+    assert program.stage == {"tempo": 128.0, "loop": 8.0, "source": "loops/amen.wav"}
+    assert list(program.decks["main"]) == ["prompt", "blend", "velocity", "seed"]
+    assert list(program.decks["drums"]) == ["gain"]
+    assert list(program.scenes) == ["drop"]
+    assert [s.control for s in program.scenes["drop"].body if isinstance(s, Bind)] == [
+        "blend",
+        "denoise",
+    ]
+    assert program.chains[0].scenes == (("drop", F(8)), ("calm", F(9, 2)))
+    assert "wob" in program.lets
+    kinds = [type(s).__name__ for s in program.statements]
+    assert kinds[-5:] == ["Scene", "Go", "Chain", "Word", "Word"]
+
+
+def test_statements_know_their_place() -> None:
+    program = compile_source(SCORE)
+    for statement in program.statements:
+        text = SCORE[statement.span.start : statement.span.end]
+        assert text.strip() == text
+        assert SCORE.count("\n", 0, statement.span.start) + 1 == statement.span.line
+
+
+@pytest.mark.parametrize(
+    ("tail", "when"),
+    [
+        ("", When()),
+        ("now", When("now")),
+        ("!", When("now")),
+        ("at 8", When("at", F(8))),
+        ("in 1/2", When("in", F(1, 2))),
+        ("over 4", When("over", F(4))),
+        ("xfade .5", When("xfade", F(1, 2))),
+        ("at 8 over 4", When("at", F(8), When("over", F(4)))),
+        ("over 4 at 8", When("at", F(8), When("over", F(4)))),
+        ("now over 2", When("now", F(0), When("over", F(2)))),
+    ],
+)
+def test_when(tail: str, when: When) -> None:
+    statement = only(f"blend = .5 {tail}")
+    assert isinstance(statement, Bind)
+    assert statement.when == when
+
+
+@pytest.mark.parametrize("tail", ["at 0", "over -1", "at 2 in 3", "over 1 over 2", "now now"])
+def test_when_refused(tail: str) -> None:
+    with pytest.raises(DemonError):
+        compile_source(f"blend = .5 {tail}")
+
+
+def test_a_deck_line_holds_to_the_end() -> None:
+    program = compile_source("deck drums\nblend = .5\nloop 2")
+    assert list(program.decks["drums"]) == ["blend"]
+    assert [s.deck for s in program.statements if isinstance(s, SetStage)] == ["drums"]
+
+
+def test_a_deck_may_be_named_in_front() -> None:
+    assert list(compile_source("drums.blend = .5").decks["drums"]) == ["blend"]
+
+
+def test_default_gives_back() -> None:
+    statement = only("blend = default")
+    assert isinstance(statement, Bind)
+    assert statement.lane is None
+    assert compile_source("blend = .5\nblend = default").decks["main"] == {}
+
+
+def test_loras_are_controls() -> None:
+    program = compile_source("lora.tape = sine.range(0, .8)")
+    assert program.decks["main"]["lora.tape"].sample(np.array([0.25]))[0] == pytest.approx(0.8)
+
+
+def test_source_none() -> None:
+    assert compile_source("source none").stage == {"source": None}
+    assert compile_source("source 'none'").stage == {"source": "none"}
+
+
+@pytest.mark.parametrize(
+    "text", ["hush", "hush()", "hush !", "panic", "undo", "redo", "stop", "unsolo"]
+)
+def test_words_without_arguments(text: str) -> None:
+    statement = only(text)
+    assert isinstance(statement, Word)
+    assert statement.args == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "args"),
+    [
+        ("mute drums", ("drums",)),
+        ("save friday", ("friday",)),
+        ("load sets/a-1.demon", ("sets/a-1.demon",)),
+        ("load 'my set.demon'", ("my set.demon",)),
+        ("solo(drums)", ("drums",)),
+        ("record friday", ("friday",)),
+    ],
+)
+def test_words_with_arguments(text: str, args: tuple[str, ...]) -> None:
+    statement = only(text)
+    assert isinstance(statement, Word)
+    assert statement.args == args
+
+
+def test_lets_come_from_earlier_lines() -> None:
+    before = compile_source("let wob(n) = sine.fast(n)")
+    after = compile_source("blend = wob(2) * .5", lets=before.lets)
+    expected = compile_source("blend = sine.fast(2) * .5")
+    times = np.arange(0, 2, 0.1)
+    assert np.array_equal(
+        after.decks["main"]["blend"].sample(times), expected.decks["main"]["blend"].sample(times)
+    )
+
+
+def test_lets_take_patterns_functions_and_each_other() -> None:
+    text = """
+    let base = "0 .25 .5 1"
+    let twice(p) = p.fast(2)
+    let odd(f) = base.every(2, f)
+    noise = odd(twice)
+    blend = base.twice
+    """
+    program = compile_source(text)
+    times = np.arange(0, 2, 1 / 16)
+    expected = compile_source(
+        'noise = "0 .25 .5 1".every(2, fast(2))\nblend = "0 .25 .5 1".fast(2)'
+    )
+    for control in ("noise", "blend"):
+        assert np.array_equal(
+            program.decks["main"][control].sample(times),
+            expected.decks["main"][control].sample(times),
+        )
+
+
+@pytest.mark.parametrize(
+    "text", ["let f = f\nblend = f", "let f(n) = g(n)\nlet g(n) = f(n)\nblend = f(1)"]
+)
+def test_lets_may_not_go_in_circles(text: str) -> None:
+    with pytest.raises(DemonError, match=r"deeper|unfold"):
+        compile_source(text)
+
+
+def test_lots_do_not_depend_on_the_line() -> None:
+    one = compile_source("blend = rand.segment(8)").decks["main"]["blend"]
+    two = compile_source("# moved\n\nnoise = rand\nblend = rand.segment(8)").decks["main"]["blend"]
+    times = np.arange(0, 4, 1 / 8)
+    assert np.array_equal(one.sample(times), two.sample(times))
+    other = compile_source("noise = rand.segment(8)").decks["main"]["noise"]
+    assert not np.array_equal(one.sample(times), other.sample(times))
+    seeded = compile_source("blend = rand.segment(8)", seed=7).decks["main"]["blend"]
+    assert not np.array_equal(one.sample(times), seeded.sample(times))
+
+
+# --- difference ------------------------------------------------------------------------------
+
+
+def changes(old: str | None, new: str | None) -> list[str]:
+    def program(text: str | None) -> Program | None:
+        return None if text is None else compile_source(text)
+
+    out = []
+    for s in diff(program(old), program(new)):
+        match s:
+            case Bind():
+                out.append(f"{s.deck}.{s.control}{'' if s.lane else ' gone'}")
+            case SetStage():
+                out.append(f"{s.deck} {s.word} {s.value}")
+            case Scene() | Let():
+                out.append(f"{type(s).__name__} {s.name}")
+            case Word() | Go() | Chain():
+                out.append(type(s).__name__)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (None, "blend = .5\ntempo 120", ["main.blend", "main tempo 120.0"]),
+        ("blend = .5", None, ["main.blend gone"]),
+        ("blend = .5", "blend = .5", []),
+        ("blend = .5", "# more\n\nblend   =  0.5 over 4", []),
+        ("blend = sine.slow(4)", "blend = sine\n  .slow(4)  # same", []),
+        ("blend = .5\nnoise = 1", "noise = 1\nblend = .5", []),
+        ("blend = .5", "blend = .6", ["main.blend"]),
+        ("blend = .5", "noise = .5", ["main.noise", "main.blend gone"]),
+        ("blend = .5", "deck x { blend = .5 }", ["x.blend", "main.blend gone"]),
+        ("let f = sine\nblend = f", "let f = saw\nblend = f", ["Let f", "main.blend"]),
+        (
+            "let f = sine\nlet g = f\nblend = g",
+            "let f = saw\nlet g = f\nblend = g",
+            ["Let f", "main.blend"],
+        ),
+        ("tempo 120", "tempo 121", ["main tempo 121.0"]),
+        ("tempo 120", "", []),
+        ("scene a { blend = 1 }", "scene a { blend = .5 }", ["Scene a"]),
+        ("scene a { blend = 1 }", "scene a {\n blend = 1\n}", []),
+        ("hush", "hush", []),
+        ("", "hush", ["Word"]),
+        ("go a", "go a\ngo b", ["Go"]),
+        ("chain 'a' 8", "chain 'a' 4", ["Chain"]),
+        ("blend = default", "", []),
+    ],
+)
+def test_difference(old: str | None, new: str | None, expected: list[str]) -> None:
+    assert changes(old, new) == expected
