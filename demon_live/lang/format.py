@@ -9,13 +9,15 @@ Threads: pure functions.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from demon_live.errors import ScoreError
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.program import Program
 from demon_live.lang.split import split
-from demon_live.lang.syntax import Node, OpenNode
+from demon_live.lang.syntax import BindNode, Node, OpenNode
 from demon_live.lang.unparse import unparse as unparse_node
 
 __all__ = ["format_source", "unparse"]
@@ -30,52 +32,88 @@ def unparse(tree: Program | Node | str) -> str:
     return format_source(tree) if isinstance(tree, str) else unparse_node(tree)  # type: ignore[arg-type]
 
 
+@dataclass(slots=True)
+class _Row:
+    """A line: its depth, code, the comment behind it; name: of a binding, to line up the "="."""
+
+    depth: int
+    code: str
+    comment: str = ""
+    name: str = ""
+
+
 def format_source(text: str) -> str:
-    """A score, canonically. format_source(format_source(x)) == format_source(x)."""
-    out: list[str] = []
+    """A score, canonically. format_source(format_source(x)) == format_source(x).
+
+    In a run of bindings the "=" stand in a column, and so do the comments of a run of lines.
+    """
+    rows: list[_Row] = []
     depth, at = 0, 0
     for chunk in split(text, KEYWORDS):
-        tail = _between(text[at : chunk.start], out, depth)
-        if tail and out:
-            out[-1] += f"  {tail}"
+        _between(text[at : chunk.start], rows, depth)
+        at = chunk.start + len(chunk.text)
         if chunk.kind == "close":
             depth = max(0, depth - 1)
-            while out and not out[-1]:
-                out.pop()
-            out.append("  " * depth + "}")
-        else:
-            found = parse_statement(chunk.text)
-            body = chunk.text if isinstance(found, ScoreError) else unparse_node(found)
-            remarks = [m.group(1).rstrip() for m in _COMMENT.finditer(chunk.text) if m.group(1)]
-            if isinstance(found, ScoreError):
-                remarks = []
-            out.append("  " * depth + body + (f"  {' '.join(remarks)}" if remarks else ""))
-            if isinstance(found, OpenNode) and found.block:
-                depth += 1
-        at = chunk.start + len(chunk.text)
-    tail = _between(text[at:], out, depth)
-    if tail and out:
-        out[-1] += f"  {tail}"
-    while out and not out[-1]:
-        out.pop()
-    return "\n".join(out) + "\n" if out else ""
+            while rows and not rows[-1].code and not rows[-1].comment:
+                rows.pop()
+            rows.append(_Row(depth, "}"))
+            continue
+        found = parse_statement(chunk.text)
+        if isinstance(found, ScoreError):
+            rows.append(_Row(depth, chunk.text))
+            continue
+        remarks = [m.group(1).rstrip() for m in _COMMENT.finditer(chunk.text) if m.group(1)]
+        row = _Row(depth, unparse_node(found), " ".join(remarks))
+        if isinstance(found, BindNode):
+            row.name = row.code[: row.code.index(" = ")]
+        rows.append(row)
+        depth += isinstance(found, OpenNode) and found.block
+    _between(text[at:], rows, depth)
+    while rows and not rows[-1].code and not rows[-1].comment:
+        rows.pop()
+    return "".join(line.rstrip() + "\n" for line in _lines(rows))
 
 
-def _between(gap: str, out: list[str], depth: int) -> str:
-    """Comments and blank lines between two statements; returns a comment on the line before."""
-    lines = gap.split("\n")
-    tail = lines[0].strip().lstrip(";").strip()
-    if not out and tail:
-        lines, tail = ["", *lines], ""
-    for line in lines[1:]:
-        line = line.strip().lstrip(";").strip()
+def _between(gap: str, rows: list[_Row], depth: int) -> None:
+    """Comments and blank lines between statements; the first may stand behind the one before."""
+    lines = [re.sub(r"^[;\s]+", "", line).rstrip() for line in gap.split("\n")]
+    if lines[0] and rows and rows[-1].code and not rows[-1].comment:
+        rows[-1].comment = lines[0]
+    elif lines[0]:
+        rows.append(_Row(depth, "", lines[0]))
+    # The last piece is the beginning of the next statement's own line.
+    for line in lines[1:-1] if not lines[-1] else lines[1:]:
+        blank = not rows or (not rows[-1].code and not rows[-1].comment)
         if line:
-            out.append("  " * depth + line)
-        elif out and out[-1] and not out[-1].endswith("{"):
-            out.append("")
-    # The line that the next statement stands on is no blank line.
-    if len(lines) > 1 and not lines[-1].strip() and out and not out[-1]:
-        out.pop()
-        if len(lines) > 2 and not lines[-2].strip():
-            out.append("")
-    return tail
+            rows.append(_Row(depth, "", line))
+        elif not blank and not rows[-1].code.endswith("{"):
+            rows.append(_Row(depth, ""))
+
+
+def _lines(rows: list[_Row]) -> Iterator[str]:
+    """The rows with their columns lined up."""
+    for run in _runs(rows, lambda r: bool(r.name)):
+        width = max(len(r.name) for r in run)
+        for r in run:
+            if len(run) > 1 and r.name:
+                r.code = f"{r.name:<{width}}{r.code[len(r.name) :]}"
+    for run in _runs(rows, lambda r: bool(r.code and r.comment)):
+        width = max(2 * r.depth + len(r.code) for r in run)
+        for r in run:
+            code = "  " * r.depth + r.code
+            if r.code and r.comment:
+                yield f"{code:<{width}}  {r.comment}"
+            else:
+                yield code + r.comment
+
+
+def _runs(rows: list[_Row], belongs: Callable[[_Row], bool]) -> Iterator[list[_Row]]:
+    """Rows in their order, as runs: neighbours of one depth that belong together, others alone."""
+    run: list[_Row] = []
+    for r in rows:
+        if run and not (belongs(r) and belongs(run[-1]) and r.depth == run[-1].depth):
+            yield run
+            run = []
+        run.append(r)
+    if run:
+        yield run

@@ -21,6 +21,8 @@ __all__ = ["smooth"]
 
 #: A curve (rather than steps) is averaged over this many readings.
 _TAPS = 16
+#: Cycles that are searched for the value that a rest goes on with.
+_LOOK_BACK = 16
 
 
 def smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
@@ -62,16 +64,24 @@ def _knots(layout: Layout, first: int, last: int) -> tuple[Times, Times]:
         segments, shift = layout.cycle(c)
         for s in segments:
             value = s.value.at(s.begin) if isinstance(s.value, Curve) else s.value
-            if value is None and values:
-                continue
+            if value is None:
+                # A rest goes on with what was; at a bar line that is looked up, so that the
+                # answer does not depend on where the question began.
+                if s.begin + shift != c:
+                    continue
+                value = _held(layout, c)
             starts.append(float(s.begin + shift))
-            values.append(float("nan") if value is None else float(value))
-    filled = np.array(values)
-    known = np.flatnonzero(~np.isnan(filled))
-    if not len(known):
-        return np.array([float(first)]), np.zeros(1)
-    filled[: known[0]] = filled[known[0]]
-    return np.array(starts), filled
+            values.append(float(value))
+    return np.array(starts), np.array(values)
+
+
+def _held(layout: Layout, c: int) -> float:
+    """The last value before cycle c, 0 if there was none for a while."""
+    for back in range(c - 1, c - 1 - _LOOK_BACK, -1):
+        for s in reversed(layout.cycle(back)[0]):
+            if s.value is not None:
+                return s.value.at(s.begin) if isinstance(s.value, Curve) else float(s.value)
+    return 0.0
 
 
 def _mean(layout: Layout, t: Times, width: float) -> Times:

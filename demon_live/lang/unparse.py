@@ -149,6 +149,8 @@ def _stage_value(node: StageNode) -> str:
         return "none"
     if isinstance(node.value, Fraction):
         return number(node.value)
+    if node.word == "source" and not set('"\n') & set(node.value):
+        return f'"{node.value}"'
     return quoted(node.value) if node.word == "source" else _bare(node.value)
 
 

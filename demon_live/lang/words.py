@@ -247,6 +247,14 @@ def _inverse(n: Fraction) -> Fraction:
     return 1 / n
 
 
+def _floats(value: Any) -> list[float]:
+    """A number or a list of them; a word among them is an error."""
+    words = [v for v in _list(value) if isinstance(v, str)]
+    if words:
+        raise PatternError(f"{words[0]!r} is a word where a number is needed")
+    return [float(v) for v in _list(value)]
+
+
 def _list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -304,9 +312,7 @@ _MAKE: dict[str, Callable[..., Pattern]] = {
     "rangex": _rangex,
     "range2": _range2,
     "smooth": _smooth,
-    "quantize": lambda p, g: c.quantize(
-        p, [float(x) for x in g] if isinstance(g, list) else float(g)
-    ),
+    "quantize": lambda p, g: c.quantize(p, _floats(g) if isinstance(g, list) else _floats(g)[0]),
     "clamp": _clamp,
     "abs": lambda p: fmap(p, np.abs),
     "round": lambda p: fmap(p, lambda v: np.floor(v + 0.5)),
@@ -338,9 +344,9 @@ _MAKE: dict[str, Callable[..., Pattern]] = {
     "ramp": _ramp,
     "envelope": _envelope,
     "irand": lambda n, key: s.irand(n, key),
-    "linvar": lambda v, n: s.sweep([float(x) for x in _list(v)], s.as_lengths(n), _straight),
-    "sinvar": lambda v, n: s.sweep([float(x) for x in _list(v)], s.as_lengths(n), _sinus),
-    "expvar": lambda v, n: s.sweep([float(x) for x in _list(v)], s.as_lengths(n), _expo),
+    "linvar": lambda v, n: s.sweep(_floats(v), s.as_lengths(n), _straight),
+    "sinvar": lambda v, n: s.sweep(_floats(v), s.as_lengths(n), _sinus),
+    "expvar": lambda v, n: s.sweep(_floats(v), s.as_lengths(n), _expo),
     "var": lambda v, n: s.var(_list(v), s.as_lengths(n)),
 }
 
