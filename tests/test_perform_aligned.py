@@ -58,7 +58,7 @@ def test_an_edit_waits_for_its_bar_and_is_heard_on_it() -> None:
     run(instrument, 2 * BAR + 30_000)
     begin = instrument.rig.mixer.position
     outcome = instrument.session.apply("seed = 3")
-    assert "from bar 4" in outcome.messages[0]
+    assert "from bar 3" in outcome.messages[0]
     heard = edges(run(instrument, 2 * BAR), 0.1, 0.3)
     assert len(heard) == 1
     assert abs(begin + heard[0] - 3 * BAR) <= HALF

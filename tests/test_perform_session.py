@@ -301,3 +301,30 @@ def test_what_plays_can_be_saved_as_a_score_and_loaded_again(
     other.session.load(tmp_path / "mine.demon")
     assert bound(other) == bound(stage)
     assert other.session.state.bpm == 126
+
+
+def test_a_deck_ends_with_the_file_that_played_it(stage: Offline, tmp_path: Path) -> None:
+    file = tmp_path / "air.demon"
+    file.write_text("deck air\nloop 2\nprompt = 'c'\n")
+    stage.session.load(file)
+    assert level(stage, 3) == 0.4
+    outcome = stage.session.remove(str(file))
+    assert any("air" in line and "ends at bar" in line for line in outcome.messages)
+    assert level(stage, 2) == 0.1
+    assert list(stage.session.state.decks) == ["main"]
+    stage.session.apply("undo")
+    assert level(stage, 4) == 0.4
+    stage.session.apply("redo")
+    assert level(stage, 3) == 0.1
+
+
+def test_a_chain_ends_with_the_line_that_said_it(stage: Offline, tmp_path: Path) -> None:
+    file = tmp_path / "x.demon"
+    scenes = "scene low { gain = .5 }\nscene high { gain = 2 }\n"
+    file.write_text(scenes + "chain low 1, high 1\n")
+    stage.session.load(file)
+    assert sorted({level(stage, 1) for _ in range(6)} - {0.1}) == [0.05, 0.2]
+    file.write_text(scenes)
+    stage.session.load(file)
+    assert level(stage, 2) == 0.1
+    assert "gain" not in bound(stage)

@@ -59,7 +59,7 @@ def lines(rows: list[Row]) -> list[str]:
 def test_panel_says_what_plays_and_what_comes() -> None:
     drawn = lines(panel(status(deck("main", *LANES)), 80, 12))
     whole = "\n".join(drawn)
-    assert "128 bpm · bar 6.3" in drawn[0]
+    assert "128 bpm · bar 5.3" in drawn[0]
     assert "→ 'dub' in 2 bars" in whole
     assert "→ .4 in 1 bar" in whole
     assert "held" in whole
@@ -69,9 +69,9 @@ def test_panel_says_what_plays_and_what_comes() -> None:
 
 def test_bar_numbers_are_those_of_the_next_hearing() -> None:
     head = lines(panel(status(deck("main", *LANES)), 80, 12))[0]
-    # At bar 6.3 of the loop of bars 5 to 8: bar 5 is next heard as bar 9, bar 6 still sounds.
+    # At bar 5.3 of the loop of bars 4 to 7: bar 4 is next heard as bar 8, bar 5 still sounds.
     assert [w for w in head.replace("─", " ").replace("▼", " ").split() if w.isdigit()][:4] == [
-        "9", "6", "7", "8",
+        "8", "5", "6", "7",
     ]  # fmt: skip
 
 

@@ -18,12 +18,13 @@ import numpy as np
 from demon_live.audio.files import fit_loop, load_source
 from demon_live.controls import CONTROLS, STAGE, find
 from demon_live.core import RATES, Floats, Stage
-from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
+from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang import (
     Bind,
     Chain,
     Go,
     Lane,
+    Program,
     Scene,
     SetStage,
     Statement,
@@ -32,6 +33,7 @@ from demon_live.lang import (
 )
 from demon_live.perform.chain import ChainLane
 from demon_live.perform.clock import TempoMap
+from demon_live.perform.scores import find_source
 from demon_live.perform.state import DeckState, State, make_stage
 
 __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
@@ -47,9 +49,8 @@ def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
 
 
 def bars(cycle: Fraction) -> str:
-    """A cycle as a performer counts: the first bar is 1."""
-    bar = int(cycle // 1) + 1
-    return f"{bar}" if cycle.denominator == 1 else f"{float(cycle) + 1:.2f}"
+    """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
+    return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Change:
         self.messages: list[str] = []
         self.words: list[Word] = []
         self.stages: list[NewStage] = []
+        self.drops: list[tuple[str, int]] = []
         self.prompts: list[str] = []
         self.migrate: dict[str, dict[str, float]] = {}
         self._restage: dict[str, Span | None] = {}
@@ -310,12 +312,34 @@ class Change:
             from_to = f"from bar {bars(at)}"
         self.messages.append(f"{what} · {from_to} · class {control.cls}")
 
+    def release(self, old: Program | None, new: Program | None) -> None:
+        """What a file no longer says, beyond single bindings: its chains, and decks that nobody
+        else plays."""
+        spoken = {c.scenes for c in new.chains} if new else set()
+        over = [c for c in old.chains if c.scenes not in spoken] if old else []
+        bodies = [self.scenes[name].body for chain in over for name, _ in chain.scenes]
+        for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
+            deck = self.state.decks.get(bind.deck)
+            if deck is not None and isinstance(deck.bound.get(bind.control), ChainLane):
+                self._bind_lane(bind.deck, bind.control, None, self.effect(bind.when), bind.when)
+        for name in sorted(_decks_of(old) - _decks_of(new)):
+            deck = self.state.decks.get(name)
+            if deck is not None and not deck.bound:
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        at = self.effect(When())
+        kept = {k: v for k, v in self.state.decks.items() if k != name}
+        self.state = replace(self.state, decks=kept)
+        self.drops.append((name, self.state.tempo.sample_at(at)))
+        self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
+
     def restore(self, wanted: State) -> None:
         """Undo and redo: everything as it was bound in `wanted`, from the next quantum on."""
         current, when = self.state, When("quant", Fraction(0))
         for name, deck in wanted.decks.items():
-            now = current.decks.get(name)
-            if now is not None and (now.cycles, now.source) != (deck.cycles, deck.source):
+            now = current.decks.get(name) or DeckState(name, cycles=0)
+            if (now.cycles, now.source) != (deck.cycles, deck.source):
                 changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
                 self.state = self.state.with_deck(changed)
                 self._restage[name] = None
@@ -325,8 +349,10 @@ class Change:
         if self._restage:
             self._begin = self.effect(when, staged=True)
         self._build_stages()
-        for name, now in current.decks.items():
-            before = wanted.decks.get(name, DeckState(name)).bound
+        for name in sorted(current.decks.keys() - wanted.decks.keys()):
+            self._drop(name)
+        for name, now in list(self.state.decks.items()):
+            before = wanted.decks[name].bound
             for control in sorted(before.keys() | now.bound.keys()):
                 if before.get(control) is not now.bound.get(control):
                     lane = before.get(control)
@@ -387,26 +413,10 @@ class Change:
             self._bind_lane(deck, control_name, ring, at, row.when)
 
 
-def find_source(name: str, base: str, folders: Iterable[Path]) -> Path:
-    """Where a source is: next to the score, else in a library folder.
-
-    A score file is data from anywhere, so what it names stays inside those folders, symbolic links
-    included. At the prompt (no base) the performer may name any path. Raises FileError.
-    """
-    if not base and (given := Path(name).expanduser()).is_absolute():
-        return given
-    roots = [Path(base or "."), *folders]
-    outside = False
-    for root in roots:
-        path = (root / name).resolve()
-        if path.is_relative_to(root.resolve()):
-            if path.exists():
-                return path
-        else:
-            outside = True
-    if outside:
-        raise FileError(
-            f"{name!r} is outside the folder of the score",
-            hint="copy the file next to the score, or name it at the prompt",
-        )
-    return roots[0] / name
+def _decks_of(program: Program | None) -> set[str]:
+    """The decks that a text speaks of."""
+    return {
+        row.deck
+        for row in (program.statements if program else ())
+        if isinstance(row, Bind) or (isinstance(row, SetStage) and row.word in ("loop", "source"))
+    }

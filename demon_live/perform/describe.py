@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from demon_live.controls import find
-from demon_live.core import Floats, Stage
+from demon_live.core import RATES, Floats, Stage
 from demon_live.errors import DemonError
 from demon_live.lang import Lane
 from demon_live.perform.clock import TempoMap
@@ -19,16 +19,40 @@ from demon_live.perform.rig import Rig
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.view import DeckView, EngineStatus, Grade, LaneView, Status
 
-__all__ = ["POINTS", "db", "describe", "grade"]
+__all__ = ["POINTS", "Grader", "db", "describe"]
 
 #: Points of a lane's picture.
 POINTS = 64
 #: How far ahead coming changes of words are announced, in cycles.
 _LOOK_AHEAD = 16
+#: Trouble is shown this long, in samples.
+_TROUBLE = 10 * RATES.sample_rate
+
+
+class Grader:
+    """How the last seconds went. late: gaps in the sound, or no engine; tight: windows that came
+    too late to be used; else fine."""
+
+    def __init__(self) -> None:
+        self._seen = {"dry": 0, "late": 0}
+        self._at = {"dry": -_TROUBLE, "late": -_TROUBLE}
+
+    def __call__(self, telemetry: EngineStatus, dry: int, now: int) -> Grade:
+        for name, count in (("dry", dry), ("late", telemetry.late)):
+            if count > self._seen[name]:
+                self._at[name] = now
+            self._seen[name] = count
+        if now - self._at["dry"] < _TROUBLE or not telemetry.alive:
+            return "late"
+        return "tight" if now - self._at["late"] < _TROUBLE else "fine"
 
 
 def describe(
-    state: State, rig: Rig, recording: str | None, errors: Mapping[str, DemonError]
+    state: State,
+    rig: Rig,
+    recording: str | None,
+    errors: Mapping[str, DemonError],
+    grader: Grader,
 ) -> Status:
     """Everything that a toolbar shows, now."""
     now = rig.clock.now()
@@ -46,19 +70,12 @@ def describe(
         lead_ms=telemetry.lead_ms,
         dry=dry,
         peak_db=peaks,
-        grade=grade(telemetry, dry),
+        grade=grader(telemetry, dry, now),
         recording=recording,
         hushed=state.hushed,
         errors=errors,
         telemetry=telemetry,
     )
-
-
-def grade(telemetry: EngineStatus, dry: int) -> Grade:
-    """late: the sound had gaps or the engine is gone; tight: windows come too late; else fine."""
-    if dry or not telemetry.alive:
-        return "late"
-    return "tight" if telemetry.late else "fine"
 
 
 def _deck(deck: DeckState, state: State, now: int) -> DeckView:

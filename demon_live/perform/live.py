@@ -32,7 +32,7 @@ from demon_live.perform.clock import Clock
 from demon_live.perform.describe import db
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
-from demon_live.perform.messages import PrepareStage, ToEngine
+from demon_live.perform.messages import DropDeck, PrepareStage, ToEngine
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
 from demon_live.perform.watch import Reloader, Watcher, is_score
@@ -67,12 +67,10 @@ class _LiveRig:
         """The next output sample that is not decided."""
         return 0 if self.speaker is None else int(self.speaker.bus.mixed)
 
-    def start(self, speaker: Speaker) -> None:
-        """The sound begins: stages that were told before are told again, to the mixer."""
-        for stage, path in self._early:
-            speaker.add_stage(stage, path)
-        self.speaker = speaker
-        self.device_name = speaker.first.text
+    def start(self, sink: str, bus_path: Path, device: str | None) -> None:
+        """The sound begins, with the stages that were told before. Raises DemonError."""
+        self.speaker = Speaker.start(sink, bus_path, device=device, stages=self._early)
+        self.device_name = self.speaker.first.text
 
     def send(self, message: ToEngine) -> None:
         if self.host is not None:
@@ -99,6 +97,12 @@ class _LiveRig:
             with contextlib.suppress(OSError):
                 files.popleft().unlink()
         return path
+
+    def drop_deck(self, deck: str, at: int) -> None:
+        self._early = [row for row in self._early if row[0].deck != deck]
+        if self.speaker is not None:
+            self.speaker.remove_deck(deck, at)
+        self.send(DropDeck(deck))
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
         if self.speaker is not None:
@@ -213,7 +217,8 @@ class Live:
             # The engine takes longest to open, so it is started first; it looks for the bus last.
             self._rig.host = EngineHost(str(bus_path), options, self.session.tell)
             self._load([Path(p) for p in paths])
-            self._rig.start(Speaker.start(sink, bus_path, device=device))
+            self._replay_due()
+            self._rig.start(sink, bus_path, device)
             self._begin([Path(p) for p in paths], watch, record)
         except BaseException:
             self.close()
@@ -273,10 +278,10 @@ class Live:
         if self._rig.host is not None and self._rig.host.description:
             self._rig.engine_name = self._rig.host.description
         for event in self.speaker.events():
-            if event.kind not in ("started",):
-                self.session.tell(event.text)
-            if event.kind in ("device", "null", "back", "found"):
+            if event.kind in ("started", "device-back"):
                 self._rig.device_name = event.text
+            if event.kind not in ("started", "closed"):
+                self.session.tell(event.text)
 
     def _replay_due(self) -> None:
         now = self._rig.now()

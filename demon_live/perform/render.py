@@ -24,7 +24,7 @@ from demon_live.errors import DemonError, EngineError, FileError, UsageError
 from demon_live.perform import journal
 from demon_live.perform.clock import Clock
 from demon_live.perform.describe import db
-from demon_live.perform.messages import PrepareStage, ToEngine
+from demon_live.perform.messages import DropDeck, PrepareStage, ToEngine
 from demon_live.perform.player import Player
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
@@ -80,6 +80,10 @@ class OfflineRig:
             self._loops[original] = source
         self.mixer.add_stage(stage, self._loops[loop])
         self.player.handle(PrepareStage(stage, loop, original if source is not None else None))
+
+    def drop_deck(self, deck: str, at: int) -> None:
+        self.mixer.remove_deck(deck, at)
+        self.player.handle(DropDeck(deck))
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
         self.mixer.set_mix(deck, points)

@@ -30,6 +30,9 @@ class Rig(Protocol):
         first, source: float32 [stage.samples, 2]. Told to the mixer and to the engine.
         """
 
+    def drop_deck(self, deck: str, at: int) -> None:
+        """The deck fades out at output sample `at` and is forgotten."""
+
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None: ...
     def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None: ...
     def hush(self) -> None: ...

@@ -1,16 +1,17 @@
-"""Score files: read with a bound, written from what plays.
+"""Score files: read with a bound, written from what plays; where their sources are.
 
 Threads: pure functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from demon_live.errors import FileError
 from demon_live.perform.state import State
 
-__all__ = ["SCORE_LIMIT", "as_score", "read_score"]
+__all__ = ["SCORE_LIMIT", "as_score", "find_source", "read_score"]
 
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
@@ -49,3 +50,28 @@ def as_score(state: State) -> str:
         rows.append(f'source "{deck.source}"' if deck.source else "source none")
         rows += [f"{control} = {lane.text}" for control, lane in deck.bound.items()]
     return "\n".join(rows) + "\n"
+
+
+def find_source(name: str, base: str, folders: Iterable[Path]) -> Path:
+    """Where a source is: next to the score, else in a library folder.
+
+    A score file is data from anywhere, so what it names stays inside those folders, symbolic links
+    included. At the prompt (no base) the performer may name any path. Raises FileError.
+    """
+    if not base and (given := Path(name).expanduser()).is_absolute():
+        return given
+    roots = [Path(base or "."), *folders]
+    outside = False
+    for root in roots:
+        path = (root / name).resolve()
+        if path.is_relative_to(root.resolve()):
+            if path.exists():
+                return path
+        else:
+            outside = True
+    if outside:
+        raise FileError(
+            f"{name!r} is outside the folder of the score",
+            hint="copy the file next to the score, or name it at the prompt",
+        )
+    return roots[0] / name

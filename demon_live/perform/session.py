@@ -24,7 +24,7 @@ from demon_live.errors import DemonError, ScoreError
 from demon_live.lang import Let, Scene, Word, compile_source, diff
 from demon_live.perform.change import Change
 from demon_live.perform.clock import TempoMap
-from demon_live.perform.describe import describe
+from demon_live.perform.describe import Grader, describe
 from demon_live.perform.journal import Event, Journal
 from demon_live.perform.messages import Block, Migrate, Panic, SetRing
 from demon_live.perform.recorder import Recorder
@@ -77,6 +77,7 @@ class Session:
         self._events: deque[tuple[int, str]] = deque(maxlen=256)
         self._event_numbers = itertools.count(1)
         self._errors: dict[str, DemonError] = {}
+        self._grader = Grader()
         self._saved_at: dict[str, str] = {}
         self._recorder = Recorder(self.journal, rig, self.sets)
         self._replaying = False
@@ -123,6 +124,8 @@ class Session:
         statements = diff(state.files.get(name), program) if whole else program.statements
         change = self._change(name, now)
         change.build(statements)
+        if whole:
+            change.release(state.files.get(name), program)
         files = {**state.files, name: program} if whole else state.files
         words = [w for w in change.words if not (self._replaying and w.name in _NOT_REPLAYED)]
         for word in words:
@@ -160,6 +163,8 @@ class Session:
         self._scenes = change.scenes
         for new in change.stages:
             self.rig.add_stage(new.stage, new.first, new.source)
+        for deck, at in change.drops:
+            self.rig.drop_deck(deck, at)
         if (state.depth, state.steps) != (before.depth, before.steps):
             self.rig.send(SetRing(state.depth, state.steps))
         for deck, values in change.migrate.items():
@@ -179,6 +184,7 @@ class Session:
             at = self.rig.clock.now() if now is None else now
             change = self._change(name, at)
             change.build(diff(old, None))
+            change.release(old, None)
             self.journal.write(Event("remove", at, name=name))
             files = {k: v for k, v in self._state.files.items() if k != name}
             self._commit(change, replace(change.state, files=files))
@@ -369,7 +375,7 @@ class Session:
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.rig, self._recorder.name, self.errors)
+        return describe(self._state, self.rig, self._recorder.name, self.errors, self._grader)
 
     def stage_of(self, deck: str) -> Stage | None:
         """The newest stage of a deck."""

@@ -36,7 +36,7 @@ __all__ = [
 
 #: Words on the screen that no score contains.
 SCREEN = {
-    "bar": "Bar and beat, counted from 1. `at 8` waits for a cycle that 8 divides: bar 9, 17, 25.",
+    "bar": "Bar and beat. A set begins with bar 0; `at 8` waits for a bar that 8 divides.",
     "lead": "How far ahead of the playhead new sound is written.",
     "dry": "Blocks that the speakers wanted and did not get. If it grows: `demon doctor`.",
     "tick": "Time of one step of all slots together.",

@@ -115,10 +115,10 @@ def steps(done: int, of: int, *, ascii_only: bool = False) -> str:
 
 
 def bars(cycle: float, beats: int) -> str:
-    """Bar and beat as musicians count, from 1: cycle 4.5 of 4 beats is `5.3`."""
+    """Bar and beat: bars are counted as cycles, so that `at 8` is bar 8; beats from 1."""
     bar = int(np.floor(cycle))
     beat = int((cycle - bar) * beats)
-    return f"{bar + 1}.{beat + 1}"
+    return f"{bar}.{beat + 1}"
 
 
 def ruler(labels: Sequence[int], width: int, line: str = "─") -> str:

@@ -127,10 +127,10 @@ def _head(grid: Grid, status: Status, deck: DeckView, *, first: bool) -> Row:
 
 
 def _bar_numbers(cycle: float, deck: DeckView) -> list[int]:
-    """For each bar of the loop, its number when it is next heard; a set begins with bar 1."""
+    """For each bar of the loop, its number when it is next heard; a set begins with bar 0."""
     begun = round(cycle - deck.playhead * deck.cycles)
     here = deck.playhead * deck.cycles
-    return [begun + k + 1 + (deck.cycles if k + 1 <= here else 0) for k in range(deck.cycles)]
+    return [begun + k + (deck.cycles if k + 1 <= here else 0) for k in range(deck.cycles)]
 
 
 def _head_right(grid: Grid, status: Status, deck: DeckView, first: bool) -> tuple[str, str]:
