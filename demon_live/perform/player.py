@@ -126,7 +126,7 @@ class Player:
             case Migrate(deck, values):
                 self.ring.migrate(deck, **values)
             case SetRing(depth, steps):
-                self._set_ring(depth, steps)
+                self.ring.resize(depth, steps)
             case DropDeck(deck):
                 self._latest[deck] = 1 << 62
                 if self._decks.pop(deck, None) is not None:
@@ -199,13 +199,6 @@ class Player:
                 source = None
             self._enter(message, source)
 
-    def _set_ring(self, depth: int | None, steps: int | None) -> None:
-        if steps is not None and steps != self.ring.steps:
-            # Another number of steps is another ring: what is in flight cannot go on in it.
-            self._start_over(steps, depth or self.ring.depth)
-        elif depth is not None:
-            self.ring.resize(depth)
-
     def _panic(self) -> None:
         self._start_over(self.ring.steps, self.ring.depth)
         for deck in self._decks.values():
@@ -248,6 +241,8 @@ class Player:
         self._last_turn = started
         for generation in self.ring.tick():
             self._accept(generation)
+        if self.ring.trouble is not None:
+            self._complain(f"a deck cannot be generated: {self.ring.trouble}")
         self._tick_s += 0.1 * (time.perf_counter() - started - self._tick_s)
 
     def _accept(self, generation: Generation) -> None:
