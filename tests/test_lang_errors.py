@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -138,6 +139,46 @@ def test_several_words_in_double_quotes_are_told() -> None:
     assert "2 texts in turn" in warning.message
     assert warning.hint == "one text goes in single quotes: 'acid techno'"
     assert not compile_source("prompt = \"<'acid techno' dub>\"").warnings
+
+
+#: Words among numbers, wherever they may hide: found by throwing random scores at the compiler.
+MIXED = [
+    'noise = sine.add("a")',
+    'noise = "bd*<2 3>" + 1',
+    'noise = "<a b>/2".pick(0)',
+    'noise = "0 1".pick("a", "b")',
+    'noise = sine.range("a", 1)',
+    'noise = "x(<3 5>,8)"',
+    'noise = "{a b}%<2 3>" + 1',
+    'noise = envelope("a", 1, 2)',
+    'noise = sine.every("a", rev)',
+    'noise = sine.segment("<a b>")',
+    'noise = cat("a", 1) * 2',
+    'noise = "1".squeeze("a")',
+    'noise = "a".smooth',
+    "noise = irand('x')",
+    "noise = linvar('')",
+    "noise = sinvar(['a', 1], 2)",
+    "noise = sine.quantize('a')",
+    "noise = sine.quantize(['a'])",
+    'noise = "a" ~> "0 1"',
+    "noise = -'x'",
+    'noise = "h3".note',
+    "noise = run('x')",
+    "noise = stepcat([1, 'a'], [2, 3])",
+    "prompt = 'a' + 1",
+    'prompt = "a 1"',
+    "prompt = sine",
+    "prompt = stack('a', 1)",
+    "prompt = \"0 1\".pick('a', 2)",
+]
+
+
+@pytest.mark.parametrize("text", MIXED)
+def test_words_among_numbers_are_told(text: str) -> None:
+    error = failure(text)
+    assert error.span is not None
+    assert re.search(r"number|text|word|note name", error.message)
 
 
 HOSTILE = {

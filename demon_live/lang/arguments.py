@@ -15,7 +15,7 @@ from demon_live.lang.pattern import Pattern, PatternError, as_time
 from demon_live.lang.scope import Scope, unknown
 from demon_live.lang.syntax import Call, Expr, Hole, Name, children
 from demon_live.lang.transform import bind
-from demon_live.lang.words import Word
+from demon_live.lang.words import NOTE, Word
 
 __all__ = [
     "CONVERT",
@@ -41,7 +41,7 @@ def word_for_number(found: tuple[str, int, int] | None, node: Expr, scope: Scope
     return ScoreError(
         f'"{word}" is a word, and arithmetic takes numbers',
         span=span,
-        hint="note names become numbers with .note" if word[:1].lower() in "abcdefg" else None,
+        hint="note names become numbers with .note" if NOTE.fullmatch(word) else None,
     )
 
 

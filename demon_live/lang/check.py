@@ -6,6 +6,8 @@ Threads: a Report belongs to one compilation.
 from __future__ import annotations
 
 import math
+import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +24,7 @@ from demon_live.lang.scope import places_of
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, WordNode, children
 from demon_live.lang.unparse import unparse_expr
-from demon_live.lang.words import WORDS
+from demon_live.lang.words import NOTE, WORDS
 
 __all__ = [
     "Report",
@@ -50,8 +52,14 @@ class Report:
 
     def __init__(self, text: str, name: str) -> None:
         self.text, self.name = text, name
+        self._lines = [0, *(m.end() for m in re.finditer("\n", text))]
         self.errors: list[ScoreError] = []
         self.warnings: list[ScoreWarning] = []
+
+    def span(self, start: int, end: int) -> Span:
+        """The span of text[start:end]."""
+        line = bisect_right(self._lines, start)
+        return Span(start, end, line, start - self._lines[line - 1] + 1)
 
     def error(self, message: str, span: Span, hint: str | None = None) -> None:
         if len(self.errors) < _MAX_ERRORS:
@@ -236,7 +244,7 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
     if spec.numeric and pattern.text:
         found = places_of(expr, lambda v: isinstance(v, str))
         word, start, end = found[0] if found else ("this", expr.start, expr.end)
-        note = word[:1].lower() in "abcdefg" and word[1:].strip("#b0123456789") == ""
+        note = NOTE.fullmatch(word) is not None
         hint = (
             "note names become numbers with .note"
             if note

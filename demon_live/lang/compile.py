@@ -106,7 +106,7 @@ class _Compiler:
         self.lets: dict[str, Let] = {}
 
     def span(self, chunk: Chunk, start: int, end: int) -> Span:
-        return Span.of(self.text, chunk.start + start, chunk.start + end)
+        return self.report.span(chunk.start + start, chunk.start + end)
 
     def error(self, message: str, span: Span, hint: str | None = None) -> None:
         self.report.error(message, span, hint)

@@ -270,19 +270,8 @@ def _apply(
     if word.of:
         assert of is not None
         receiver = of if isinstance(of, Pattern) else compile_expr(of, scope)
-        if word.group == "values" and receiver.text and word.name not in ("note", "pick", "invert"):
-            raise word_for_number(
-                next(
-                    iter(
-                        places_of(of, lambda v: isinstance(v, str))
-                        if not isinstance(of, Pattern)
-                        else []
-                    ),
-                    None,
-                ),
-                node,
-                scope,
-            )
+        if word.group == "values" and receiver.text and word.name not in ("note", "invert"):
+            raise _misplaced(None if isinstance(of, Pattern) else of, node, scope)
     many = bool(word.params) and word.params[-1].many
     least = sum(not p.optional and not p.many for p in word.params)
     if len(args) < least or (not many and len(args) > len(word.params)):
@@ -299,12 +288,21 @@ def _apply(
     return bound(lambda *vs: word.make(*front, *vs, **more), values, word, receiver)
 
 
+def _misplaced(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
+    """An error for words where numbers belong, at the first of them."""
+    found = places_of(written, lambda v: isinstance(v, str)) if written is not None else []
+    return word_for_number(found[0] if found else None, node, scope)
+
+
 def _argument(param: Param, arg: Expr, word: Word, scope: Scope) -> Any:
     match param.kind:
         case "F":
             return _function(arg, scope, word)
         case "P" | "G":
-            return compile_expr(arg, scope)
+            pattern = compile_expr(arg, scope)
+            if param.kind == "P" and pattern.text and word.group != "several" and not param.many:
+                raise _misplaced(arg, arg, scope)
+            return pattern
         case "L":
             return _list(arg, scope)
         case "S":

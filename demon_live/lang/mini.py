@@ -169,7 +169,10 @@ def _poly(node: Node, text: str, chances: Chances) -> Pattern:
     if not layers:
         return silence
     rate = build(node.children[-1], text, chances)
-    return bind(rate, lambda v: stack(*(fast(p, as_time(v) / n) for n, p in layers)))
+    text_inside = any(p.text for _, p in layers)
+    return bind(
+        rate, lambda v: stack(*(fast(p, as_time(v) / n) for n, p in layers)), text=text_inside
+    )
 
 
 def _speed(divide: bool) -> Callable[[Node, str, Chances], Pattern]:
@@ -183,7 +186,7 @@ def _speed(divide: bool) -> Callable[[Node, str, Chances], Pattern]:
                 return silence
             return fast(inner, 1 / time if divide else time)
 
-        return bind(factor, at)
+        return bind(factor, at, text=inner.text)
 
     return made
 
@@ -202,12 +205,11 @@ def _euclid(node: Node, text: str, chances: Chances) -> Pattern:
         k, n, r = (_whole(a.const[0]) for a in args)
         return _hits(inner, k, n, r)
     ks, ns, rs = args
-    return bind(
-        ks,
-        lambda k: bind(
-            ns, lambda n: bind(rs, lambda r: _hits(inner, _whole(k), _whole(n), _whole(r)))
-        ),
-    )
+
+    def turned(k: Any, n: Any) -> Pattern:
+        return bind(rs, lambda r: _hits(inner, _whole(k), _whole(n), _whole(r)), text=inner.text)
+
+    return bind(ks, lambda k: bind(ns, lambda n: turned(k, n), text=inner.text), text=inner.text)
 
 
 def _whole(value: Any) -> int:

@@ -347,7 +347,8 @@ class _Parser:
         self, kind: Kind, node: Node, more: tuple[Node, ...], value: float | None = None
     ) -> Node:
         """An operator around a node; weight and repetition stay outside."""
-        inner = replace(node, weight=Fraction(1), repeat=1)
+        bare = node.repeat == 1 and node.weight == 1
+        inner = node if bare else replace(node, weight=Fraction(1), repeat=1)
         return Node(kind, node.start, self.pos, (inner, *more), value, node.weight, node.repeat)
 
     def repeat(self, node: Node) -> Node:

@@ -61,7 +61,7 @@ class _Build(Transformer[Token, Any]):
 
     # --- expressions ---
     def number(self, c: builtins.list[Token]) -> Num:
-        return Num(_start(c[0]), _end(c[0]), Fraction(str(c[0])))
+        return Num(_start(c[0]), _end(c[0]), _exact(c[0]))
 
     def mini(self, c: builtins.list[Token]) -> Mini:
         return Mini(_start(c[0]), _end(c[0]), str(c[0])[1:-1])
@@ -104,9 +104,9 @@ class _Build(Transformer[Token, Any]):
     # --- statements ---
     def signed(self, c: builtins.list[Any]) -> tuple[Fraction, int, int]:
         numbers = [t for t in c if t.type == "NUMBER"]
-        value = Fraction(str(numbers[0]))
+        value = _exact(numbers[0])
         if len(numbers) == 2:
-            below = Fraction(str(numbers[1]))
+            below = _exact(numbers[1])
             # Division by zero becomes 0: the check of the range names it.
             value = value / below if below else Fraction(0)
         return (-value if c[0].type == "MINUS" else value), _start(c[0]), _end(c[-1])
@@ -166,7 +166,7 @@ class _Build(Transformer[Token, Any]):
         return GoNode(_start(c[0]), whens[-1].end if whens else _end(c[1]), unquote(c[1]), whens)
 
     def chain_item(self, c: builtins.list[Token]) -> tuple[str, Fraction, int]:
-        return unquote(c[0]), Fraction(str(c[1])), _end(c[1])
+        return unquote(c[0]), _exact(c[1]), _end(c[1])
 
     def chain(self, c: builtins.list[Any]) -> ChainNode:
         items = [x for x in c[1:] if isinstance(x, tuple)]
@@ -176,6 +176,16 @@ class _Build(Transformer[Token, Any]):
 
     def open(self, c: builtins.list[Token]) -> OpenNode:
         return OpenNode(_start(c[0]), _end(c[-1]), str(c[0]), str(c[1]), len(c) == 3)
+
+
+def _exact(token: str) -> Fraction:
+    """The number of a token. Fraction reads text itself, but five times as slowly."""
+    if token.isdigit():
+        return Fraction(int(token))
+    whole, _, part = token.partition(".")
+    if part.isdigit():
+        return Fraction(int(whole + part), 10 ** len(part))
+    return Fraction(str(token))
 
 
 def _start(token: Token) -> int:

@@ -108,12 +108,23 @@ class Curve:
 
     def read(self, begin: Fraction, end: Fraction) -> float:
         """The one value that stands for the span [begin, end)."""
-        return self.at(end if self.back else begin)
+        if not self.back:
+            return self.at(begin)
+        t = float(end)
+        here = float(self.f(t))
+        if self.steps is None:
+            return here
+        # Where it runs backwards, the end of a span is where its own time begins.
+        before = float(self.f(t - 1e-9))
+        return before if abs(before - here) > 1e-4 else here
 
     def at(self, time: Fraction) -> float:
         """The value from `time` on: at a jump, the value after it."""
         t = float(time)
-        here, after = float(self.f(t)), float(self.f(t + 1e-9))
+        here = float(self.f(t))
+        if self.steps is None:
+            return here
+        after = float(self.f(t + 1e-9))
         # Rounding may put t just before a jump that is exactly at `time`.
         return after if abs(after - here) > 1e-4 else here
 

@@ -6,7 +6,7 @@ Threads: a Scope belongs to the compilation of one statement.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -103,7 +103,17 @@ class Scope:
             raise self.fail(
                 f"nested deeper than {MAX_NESTING}", node, "give a part a name with let"
             )
-        return replace(self, depth=self.depth + 1)
+        # Spelled out: dataclasses.replace takes three times as long, and this is done at each node.
+        return Scope(
+            self.source,
+            self.lets,
+            self.chances,
+            self.work,
+            self.params,
+            self.hole,
+            self.depth + 1,
+            self.outer,
+        )
 
 
 def fold(node: Expr, scope: Scope) -> Fraction | None:
@@ -173,7 +183,13 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
             for arg in node.args:
                 out += places_of(arg, wanted)
         case Method():
-            out += places_of(node.of, wanted)
+            # pick's own values are numbers; what it picks are its arguments.
+            inside: tuple[Expr, ...] = () if node.name == "pick" else (node.of,)
+            word = WORDS.get(node.name)
+            if word is not None and word.params and word.params[-1].many:
+                inside += node.args or ()
+            for part in inside:
+                out += places_of(part, wanted)
         case Bin():
             out += places_of(node.left, wanted) + places_of(node.right, wanted)
         case Neg():

@@ -60,13 +60,14 @@ def chance_at(key: int, time: Fraction) -> float:
 
 def _hashed(key: int, n: Any) -> Any:
     """chance(key, n) for an array (or a float) of whole numbers n."""
-    x = np.atleast_1d(np.asarray(n)).astype(np.int64).view(np.uint64) ^ np.uint64(_mix(key & _MASK))
+    if not np.ndim(n):
+        return chance(key, int(n))
+    x = np.asarray(n).astype(np.int64).view(np.uint64) ^ np.uint64(_mix(key & _MASK))
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x = x ^ (x >> np.uint64(31))
-    out = (x >> np.uint64(11)).astype(np.float64) / (1 << 53)
-    return out if np.ndim(n) else out[0]
+    return (x >> np.uint64(11)).astype(np.float64) / (1 << 53)
 
 
 # --- shapes ----------------------------------------------------------------------------------

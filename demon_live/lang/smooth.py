@@ -21,6 +21,8 @@ __all__ = ["smooth"]
 
 #: A curve (rather than steps) is averaged over this many readings.
 _TAPS = 16
+#: Keeps the readings away from bar lines, where a saw would be read on either side.
+_OFF_GRID = 0.37
 #: Cycles that are searched for the value that a rest goes on with.
 _LOOK_BACK = 16
 
@@ -43,7 +45,7 @@ def smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
         f = pat.curve.f
 
         def averaged(t: Any) -> Any:
-            return sum(f(t - width * (i / _TAPS)) for i in range(_TAPS)) / _TAPS
+            return sum(f(t - width * ((i + _OFF_GRID) / _TAPS)) for i in range(_TAPS)) / _TAPS
 
         return signal(Curve(averaged), pat.period)
     return signal(Curve(lambda t: _wrapped(_mean, layout, t, width)), pat.period, pat.cost)

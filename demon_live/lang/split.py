@@ -86,12 +86,17 @@ def _only_comments(body: str) -> bool:
 
 def _bare(line: str) -> str:
     """A line without its comment (a # inside quotes is none)."""
+    if "#" not in line:
+        return line.rstrip()
     out = ""
     for found in _PIECE.finditer(line):
         if found.group().startswith("#"):
             break
         out += found.group()
     return out.rstrip()
+
+
+_NEXT = re.compile(r"\s*(?:#[^\n]*\n\s*)*(\.[A-Za-z_])?")
 
 
 def _continues(text: str, start: int, after: int) -> bool:
@@ -101,13 +106,8 @@ def _continues(text: str, start: int, after: int) -> bool:
         return True
     if not line.strip() and not text[start:after].strip():
         return False
-    rest = re.compile(r"\s*(?:#[^\n]*\n\s*)*").match(text, after)
-    following = text[rest.end() : rest.end() + 2] if rest else ""
-    return (
-        len(following) == 2
-        and following[0] == "."
-        and (following[1].isalpha() or following[1] == "_")
-    )
+    following = _NEXT.match(text, after)
+    return following is not None and following.group(1) is not None
 
 
 def is_complete(text: str) -> bool:

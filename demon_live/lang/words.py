@@ -25,7 +25,7 @@ from demon_live.lang.rhythm import combine, cut, degrade, mask, mixed, squeeze, 
 from demon_live.lang.transform import bind, fast, fmap, late, reverse
 from demon_live.lang.vocabulary import TABLE
 
-__all__ = ["OPERATORS", "WORDS", "Param", "Word"]
+__all__ = ["NOTE", "OPERATORS", "WORDS", "Param", "Word"]
 
 _ONE = Fraction(1)
 _HALF = Fraction(1, 2)
@@ -150,6 +150,8 @@ def _smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
 
 # --- lists -----------------------------------------------------------------------------------
 
+#: What looks like a note name.
+NOTE = re.compile(r"[a-gA-G][#bs]*-?\d?")
 _NOTES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 
 
