@@ -129,29 +129,24 @@ def _lengths(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pa
     """Each layer of a polymeter: its number of steps, and its sequence in one cycle."""
     out = []
     for layer in node.children:
-        steps = (
-            _steps(layer, text, chances)
-            if layer.kind == "seq"
-            else [(_ONE, build(layer, text, chances))]
-        )
+        steps = _layer(layer, text, chances)
         total = sum((w for w, _ in steps), Fraction(0))
         if total:
-            out.append((total, timecat(steps) if any(w != 1 for w, _ in steps) else _equal(steps)))
+            out.append((total, timecat(steps)))
     return out
 
 
-def _equal(steps: list[tuple[Fraction, Pattern]]) -> Pattern:
-    return timecat(steps)
+def _layer(layer: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
+    """The steps of a layer with their weights."""
+    if layer.kind == "seq":
+        return _steps(layer, text, chances)
+    return [(_ONE, build(layer, text, chances))]
 
 
 def _slow(node: Node, text: str, chances: Chances) -> Pattern:
     layers = []
     for layer in node.children:
-        steps = (
-            _steps(layer, text, chances)
-            if layer.kind == "seq"
-            else [(_ONE, build(layer, text, chances))]
-        )
+        steps = _layer(layer, text, chances)
         if all(w == 1 for w, _ in steps):
             layers.append(cat(*(p for _, p in steps)))
         else:

@@ -17,10 +17,9 @@ Threads: pure functions; parsed texts are cached.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from demon_live.errors import ScoreError, Span
 
@@ -28,6 +27,8 @@ __all__ = ["MAX_NESTING", "MAX_STEPS", "Node", "parse_mini"]
 
 MAX_NESTING = 64
 MAX_STEPS = 4096
+
+_ONE = Fraction(1)
 
 Kind = Literal[
     "atom",
@@ -46,12 +47,12 @@ Kind = Literal[
 #: What `- ` in front of a digit, a dot between digits and a `:` between words belong to.
 _WORD = re.compile(r"-?(?:\.(?=\d))?\w(?:\w|[#:](?=[\w.-])|[#']|-(?=\w)|\.(?=\w))*")
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_BLANK = re.compile(r"\s+")
 _TEXT = re.compile(r"'((?:[^'\\\n]|\\.)*)'")
 _CLOSE = {"[": "]", "<": ">", "{": "}", "(": ")"}
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One node. children: by kind: the steps, the layers, [term, factor], [term, k, n, r]...
 
     value: of an atom; the chance of `maybe`. weight: share of the sequence. start, end: offsets.
@@ -62,7 +63,7 @@ class Node:
     end: int
     children: tuple[Node, ...] = ()
     value: float | int | str | None = None
-    weight: Fraction = Fraction(1)
+    weight: Fraction = _ONE
     repeat: int = 1
 
 
@@ -96,10 +97,9 @@ class _Parser:
 
     # --- characters ---
     def blank(self) -> None:
-        text, pos = self.text, self.pos
-        while pos < len(text) and text[pos].isspace():
-            pos += 1
-        self.pos = pos
+        found = _BLANK.match(self.text, self.pos)
+        if found is not None:
+            self.pos = found.end()
 
     def peek(self) -> str:
         return self.text[self.pos] if self.pos < len(self.text) else ""
@@ -217,12 +217,12 @@ class _Parser:
             self.pos += 1
             if not steps:
                 raise self.fail('"_" lengthens the step before it, and there is none', at)
-            steps[-1] = replace(steps[-1], weight=steps[-1].weight + 1, end=self.pos)
+            steps[-1] = steps[-1]._replace(weight=steps[-1].weight + 1, end=self.pos)
             return
         if c == "!" and steps:
             self.pos += 1
             # A bare `!` is one more of the step in front, with its weight.
-            steps.append(replace(steps[-1], repeat=1))
+            steps.append(steps[-1]._replace(repeat=1))
             return
         if self.text.startswith("..", at):
             self.range(steps)
@@ -270,7 +270,7 @@ class _Parser:
         self.close(opener, at)
         self.depth -= 1
         if opener == "[":
-            return replace(inner, start=at, end=self.pos)
+            return inner._replace(start=at, end=self.pos)
         layers = inner.children if inner.kind == "stack" else (inner,)
         if opener == "<":
             if inner.kind == "choice":
@@ -348,7 +348,7 @@ class _Parser:
     ) -> Node:
         """An operator around a node; weight and repetition stay outside."""
         bare = node.repeat == 1 and node.weight == 1
-        inner = node if bare else replace(node, weight=Fraction(1), repeat=1)
+        inner = node if bare else node._replace(weight=_ONE, repeat=1)
         return Node(kind, node.start, self.pos, (inner, *more), value, node.weight, node.repeat)
 
     def repeat(self, node: Node) -> Node:
@@ -362,7 +362,7 @@ class _Parser:
                 or self.peek().isspace()
                 or self.peek() in "]>}),|*/@?("
             ):
-                return replace(node, repeat=node.repeat + 1, end=self.pos)
+                return node._replace(repeat=node.repeat + 1, end=self.pos)
             raise self.fail(
                 '"!" needs a whole number behind it', at, self.pos + 1, hint="a!3 is a a a"
             )
@@ -370,7 +370,7 @@ class _Parser:
             raise self.fail('"!" needs a whole number from 1', at, self.pos, hint="a!3 is a a a")
         if n * node.repeat > MAX_STEPS:
             raise self.fail(f"more than {MAX_STEPS} steps", at, self.pos)
-        return replace(node, repeat=node.repeat * int(n), end=self.pos)
+        return node._replace(repeat=node.repeat * int(n), end=self.pos)
 
     def weight(self, node: Node) -> Node:
         at = self.pos
@@ -378,7 +378,7 @@ class _Parser:
         n = self.number()
         if n is None:
             if not self.peek() or self.peek().isspace() or self.peek() in "]>}),|":
-                return replace(node, weight=node.weight + 1, end=self.pos)
+                return node._replace(weight=node.weight + 1, end=self.pos)
             raise self.fail(
                 '"@" needs a number behind it',
                 at,
@@ -387,7 +387,7 @@ class _Parser:
             )
         if n < 0 or n > 1e6:
             raise self.fail("a weight goes from 0 to 1000000", at, self.pos)
-        return replace(node, weight=Fraction(str(n)), end=self.pos)
+        return node._replace(weight=Fraction(str(n)), end=self.pos)
 
     def euclid(self, node: Node) -> Node:
         at = self.pos

@@ -314,7 +314,7 @@ def stack(*parts: Pattern) -> Pattern:
 
 def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
     """A cycle divided among the steps by weight."""
-    steps = [(w, p) for w, p in steps if w > 0]
+    steps = [(w, p) for w, p in steps if w.numerator > 0]
     if not steps:
         return silence
     if len(steps) == 1:
@@ -353,7 +353,8 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
 def _shares(weights: list[Fraction]) -> list[Fraction]:
     """Where steps of these weights begin in a cycle, and 1 at the end."""
     n = len(weights)
-    if all(w == weights[0] for w in weights):
+    first = weights[0]
+    if all(w is first or w == first for w in weights):
         return [Fraction(i, n) for i in range(n + 1)]
     total = sum(weights, _ZERO)
     edges = [_ZERO]
