@@ -134,6 +134,12 @@ def test_values_out_of_range_are_warnings() -> None:
     assert not compile_source("pan = -1").warnings
 
 
+def test_tidals_hash_is_told() -> None:
+    (warning,) = compile_source('blend = "0 1" # gain 0.8').warnings
+    assert warning.message == "everything behind # is a comment"
+    assert not compile_source("blend = .5  # blend of two\nprompt = 'a # gain 3'").warnings
+
+
 def test_several_words_in_double_quotes_are_told() -> None:
     (warning,) = compile_source('prompt = "acid techno"').warnings
     assert "2 texts in turn" in warning.message

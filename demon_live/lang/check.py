@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demon_live.controls import Control
+from demon_live.controls import CONTROLS, Control
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.keywords import closest
 from demon_live.lang.layout import trial
@@ -22,6 +22,7 @@ from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.signals import SIGNALS
+from demon_live.lang.split import comments
 from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, WordNode, children
 from demon_live.lang.unparse import unparse_expr
 from demon_live.lang.words import NOTE, WORDS
@@ -35,6 +36,7 @@ __all__ = [
     "check_quotes",
     "meaning",
     "shallow",
+    "tidal_remark",
     "too_deep",
     "try_lane",
 ]
@@ -152,11 +154,12 @@ def _excess(site: Site, low: float, high: float) -> None:
         if above
         else f"the bottom is clipped to {spec.low:g}"
     )
-    ends = f"({max(low, spec.low):.4g}, {min(high, spec.high):.4g})"
+    least, most = max(low, spec.low), min(high, spec.high)
+    ranged = spec.shape in ("curve", "number") and least < most
     site.report.warn(
         f"{spec.name} goes from {spec.low:g} to {spec.high:g}{unit}, this reaches {reached:.4g}",
         site.place,
-        f"{side}; write .range{ends}" if spec.shape in ("curve", "number") else side,
+        f"{side}; write .range({least:.4g}, {most:.4g})" if ranged else side,
     )
 
 
@@ -278,6 +281,19 @@ def names_in(expr: Expr) -> set[str]:
             out.add(node.name)
         todo += children(node)
     return out
+
+
+_REMARK = re.compile(rf"#\s*(?:{'|'.join(CONTROLS)})\s+[\d.\"'(-]")
+
+
+def tidal_remark(source: str) -> tuple[int, int] | None:
+    """Where a comment looks like Tidal's # gain 0.8, which would be passed over in silence."""
+    if "#" not in source:
+        return None
+    for start, end in comments(source):
+        if _REMARK.match(source, start):
+            return start, end
+    return None
 
 
 def shallow(text: str) -> bool:

@@ -24,6 +24,7 @@ from demon_live.lang.check import (
     check_quotes,
     meaning,
     shallow,
+    tidal_remark,
     too_deep,
     try_lane,
 )
@@ -201,6 +202,11 @@ class _Compiler:
         if node is None:
             self.close(whole)
             return
+        remark = tidal_remark(chunk.text)
+        if remark is not None:
+            place = self.span(chunk, *remark)
+            message = "everything behind # is a comment"
+            self.report.warn(message, place, "a control is bound on a line of its own")
         try:
             self.one(chunk, node, self.span(chunk, node.start, node.end))
         except ScoreError as error:

@@ -216,7 +216,7 @@ def _call(node: Call, scope: Scope) -> Pattern:
     if word is None:
         if name in SIGNALS or name in LOTS or name in OTHER:
             if node.args:
-                raise scope.fail(f"{name} takes no arguments", node, f"write {name}.range(0, 1)")
+                raise scope.fail(f"{name} takes no arguments", node, f"write {name}.slow(4)")
             return _name(Name(node.start, node.end, name), scope)
         raise unknown_call(name, node, scope)
     if not word.of:

@@ -16,13 +16,11 @@ from demon_live.errors import ScoreError
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.program import Program
-from demon_live.lang.split import split
+from demon_live.lang.split import comments, split
 from demon_live.lang.syntax import BindNode, Node, OpenNode
 from demon_live.lang.unparse import unparse as unparse_node
 
 __all__ = ["format_source", "unparse"]
-
-_COMMENT = re.compile(r"""`[^`]*`|"[^"\n]*"|'(?:[^'\\\n]|\\.)*'|(#[^\n]*)""")
 
 
 def unparse(tree: Program | Node | str) -> str:
@@ -62,7 +60,7 @@ def format_source(text: str) -> str:
         if isinstance(found, ScoreError):
             rows.append(_Row(depth, chunk.text))
             continue
-        remarks = [m.group(1).rstrip() for m in _COMMENT.finditer(chunk.text) if m.group(1)]
+        remarks = [chunk.text[a:b].rstrip() for a, b in comments(chunk.text)]
         row = _Row(depth, unparse_node(found), " ".join(remarks))
         if isinstance(found, BindNode):
             row.name = row.code[: row.code.index(" = ")]

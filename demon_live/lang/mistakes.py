@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, STAGE
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.keywords import KEYWORDS, closest
+from demon_live.lang.keywords import ALIASES, KEYWORDS, closest
+from demon_live.lang.words import WORDS
 
 __all__ = ["MISTAKES", "Mistake", "explain"]
 
@@ -121,6 +122,26 @@ def _unknown_start(text: str, at: int) -> Finding | None:
     return f'nothing begins with "{word}"', 0, end, hint
 
 
+def _stage_call(text: str, at: int) -> Finding | None:
+    found = re.match(r"(\w+)\s*(\(([^()]*)\)?)", text)
+    if found is None:
+        return None
+    word = ALIASES.get(found.group(1).lower(), found.group(1))
+    if word not in STAGE:
+        return None
+    hint = f"write {word} {found.group(3).strip() or '...'}"
+    return "a stage word takes no parentheses", found.start(2), found.end(2), hint
+
+
+def _juxtaposed(text: str, at: int) -> Finding | None:
+    """Tidal's way: fast 2 "0 1"."""
+    found = re.search(r"=\s*(\w+)\s+[\d.(\"']", text)
+    if found is None or found.group(1) not in WORDS:
+        return None
+    example = WORDS[found.group(1)].example.split("= ")[1]
+    return "arguments stand in parentheses", found.start(1), found.end(1), f"write {example}"
+
+
 def _missing_comma(text: str, at: int) -> Finding | None:
     found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", _masked(text))
     if found is None:
@@ -195,6 +216,16 @@ MISTAKES: tuple[Mistake, ...] = (
             "this number is too long",
             "numbers go up to 10^15",
         ),
+    ),
+    Mistake(
+        "curly quotes",
+        "prompt = “acid”",
+        _regex(r"[“”‘’„«»]", "{0} is no quote here", "write ' or \" as the keyboard has them"),
+    ),
+    Mistake(
+        "comment with slashes",
+        "blend = sine // slowly",
+        _regex(r"//\s*(.*)", "comments begin with #", "write # {1}"),
     ),
     Mistake(
         "strudel label",
@@ -276,6 +307,33 @@ MISTAKES: tuple[Mistake, ...] = (
             "write {1} = ...",
         ),
     ),
+    Mistake(
+        "double equals",
+        "blend == .5",
+        _regex(r"^\w+\s*(==)", "a single = binds", "write =", 1),
+    ),
+    Mistake("stage word with parentheses", "tempo(128)", _stage_call),
+    Mistake(
+        "unit of time",
+        "blend = 1 over 4 bars",
+        _regex(
+            r"\b(over|at|in|xfade)\s+([\d.]+)\s*((?!at|in|over|xfade|now)[a-z]+)\s*$",
+            "{1} counts in cycles, without a unit",
+            "write {1} {2}",
+            3,
+        ),
+    ),
+    Mistake(
+        "per cent",
+        "blend = 50%",
+        _regex(r"=\s*([\d.]+\s*%)\s*$", "there are no per cents", "0 to 1: write .5 for 50%", 1),
+    ),
+    Mistake(
+        "decimal comma",
+        "blend = 0,5",
+        _regex(r"=\s*(\d+,\d+)", "a decimal has a point, not a comma", "write .5", 1),
+    ),
+    Mistake("arguments without parentheses", 'blend = fast 2 "0 1"', _juxtaposed),
     Mistake("missing =", "blend sine.slow(4)", _unknown_start),
     Mistake(
         "double dot",

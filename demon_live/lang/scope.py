@@ -226,5 +226,6 @@ _FOREIGN = {
     "sound": "there are no samples; tell the model in words: prompt = '...'",
     "n": 'numbers stand alone in a pattern: "0 1 2"',
     "jux": "a deck is placed with pan",
+    **dict.fromkeys(("over", "xfade", "at", "now"), "it stands at the end of the line: ... over 4"),
     "x": "_ stands for the pattern inside a function",
 }

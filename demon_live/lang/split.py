@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Chunk", "is_complete", "split"]
+__all__ = ["Chunk", "comments", "is_complete", "split"]
 
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
@@ -30,6 +30,11 @@ class Chunk:
     text: str
     start: int
     kind: Literal["statement", "close"] = "statement"
+
+
+def comments(text: str) -> list[tuple[int, int]]:
+    """Where the comments of a text are: [start, end). A # inside quotes begins none."""
+    return [m.span() for m in _PIECE.finditer(text) if m.group()[0] == "#"]
 
 
 def _begins(words: Collection[str]) -> re.Pattern[str]:
