@@ -39,7 +39,8 @@ def smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
     if slew is None:
         if pat.curve is not None:
             return pat
-        return signal(Curve(lambda t: _wrapped(_to_next, layout, t)), pat.period, pat.cost)
+        line = _Line(layout)
+        return signal(Curve(lambda t: _wrapped(_to_next, line, t)), pat.period, pat.cost)
     width = float(slew)
     if pat.curve is not None:
         f = pat.curve.f
@@ -48,11 +49,12 @@ def smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
             return sum(f(t - width * ((i + _OFF_GRID) / _TAPS)) for i in range(_TAPS)) / _TAPS
 
         return signal(Curve(averaged), pat.period)
-    return signal(Curve(lambda t: _wrapped(_mean, layout, t, width)), pat.period, pat.cost)
+    areas = _Areas(layout)
+    return signal(Curve(lambda t: _wrapped(_mean, areas, t, width)), pat.period, pat.cost)
 
 
-def _wrapped(fn: Any, layout: Layout, t: Any, *more: float) -> Any:
-    out = fn(layout, np.atleast_1d(np.asarray(t, dtype=np.float64)), *more)
+def _wrapped(fn: Any, source: Any, t: Any, *more: float) -> Any:
+    out = fn(source, np.atleast_1d(np.asarray(t, dtype=np.float64)), *more)
     return out if np.ndim(t) else float(out[0])
 
 
@@ -86,18 +88,76 @@ def _held(layout: Layout, c: int) -> float:
     return 0.0
 
 
-def _mean(layout: Layout, t: Times, width: float) -> Times:
-    first = int(np.floor(t.min() - width)) - 1
-    last = int(np.floor(t.max())) + 2
-    starts, values = _knots(layout, first, last)
-    edges = np.append(starts, float(last))
-    area = np.concatenate([[0.0], np.cumsum(values * np.diff(edges))])
-    out: Times = (np.interp(t, edges, area) - np.interp(t - width, edges, area)) / width
+class _Areas:
+    """Integrals of a pattern's steps, cycle by cycle: the answer at t depends on t alone, to the
+    last bit, whatever else is asked with it. A replay may ask in other pieces than the stage did.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._cycles: dict[int, tuple[Times, Times]] = {}
+
+    def cycle(self, c: int) -> tuple[Times, Times]:
+        """edges float64 [m + 1] from 0 to 1, and the area from 0 to each of them."""
+        period = self.layout.pattern.period
+        key = c if period is None else c % period
+        found = self._cycles.get(key)
+        if found is None:
+            starts, values = _knots(self.layout, key, key + 1)
+            edges = np.append(starts - key, 1.0)
+            found = edges, np.concatenate([[0.0], np.cumsum(values * np.diff(edges))])
+            if len(self._cycles) >= 1024:
+                self._cycles = {}
+            self._cycles[key] = found
+        return found
+
+    def partial(self, t: Times, cycles: Times) -> Times:
+        """The area from the beginning of t's cycle to t."""
+        period = self.layout.pattern.period
+        keys = cycles if period is None else cycles - np.floor(cycles / period) * period
+        out = np.empty_like(t)
+        for key in np.unique(keys):
+            here = keys == key
+            out[here] = np.interp(t[here] - cycles[here], *self.cycle(int(key)))
+        return out
+
+    def between(self, first: Times, last: Times) -> Times:
+        """The area of the whole cycles first, first + 1 ... last - 1."""
+        out = np.zeros(len(first))
+        totals = {c: self.cycle(int(c))[1][-1] for c in np.unique(np.concatenate([first, last]))}
+        for step in range(int((last - first).max(initial=0))):
+            c = first + step
+            more = c < last
+            values = [totals.get(x) or self.cycle(int(x))[1][-1] for x in c[more]]
+            out[more] += values
+        return out
+
+
+def _mean(areas: _Areas, t: Times, width: float) -> Times:
+    """The mean over [t - width, t]."""
+    begin = t - width
+    first, last = np.floor(begin), np.floor(t)
+    upper = areas.partial(t, last) + areas.between(first, last)
+    out: Times = (upper - areas.partial(begin, first)) / width
     return out
 
 
-def _to_next(layout: Layout, t: Times) -> Times:
-    first, last = int(np.floor(t.min())) - 1, int(np.floor(t.max())) + 3
-    starts, values = _knots(layout, first, last)
-    out: Times = np.interp(t + NUDGE, starts, values)
+class _Line:
+    """The steps of a pattern as points; those of the last question are kept."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._kept: tuple[int, int, Times, Times] | None = None
+
+    def points(self, first: int, last: int) -> tuple[Times, Times]:
+        kept = self._kept
+        if kept is None or kept[:2] != (first, last):
+            kept = self._kept = (first, last, *_knots(self.layout, first, last))
+        return kept[2], kept[3]
+
+
+def _to_next(line: _Line, t: Times) -> Times:
+    """On the straight line from each step to the next."""
+    points = line.points(int(np.floor(t.min())) - 1, int(np.floor(t.max())) + 3)
+    out: Times = np.interp(t + NUDGE, *points)
     return out
