@@ -1,6 +1,6 @@
 """The README's picture: a real set in tmux, played by keys, as an SVG.
 
-    python tests/tools/take_picture.py examples/screen.svg
+    python tests/tools/take_picture.py examples/pictures/screen.svg
 
 Needs tmux. The set plays at the null sink, in a folder and with a state of its own.
 """
