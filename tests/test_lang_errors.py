@@ -134,6 +134,11 @@ def test_values_out_of_range_are_warnings() -> None:
     assert not compile_source("pan = -1").warnings
 
 
+def test_a_scene_that_is_nearly_there() -> None:
+    (warning,) = compile_source("scene drop { blend = 1 }\ngo dorp\ngo other").warnings
+    assert (warning.message, warning.hint) == ('no scene "dorp" here', "did you mean drop?")
+
+
 def test_tidals_hash_is_told() -> None:
     (warning,) = compile_source('blend = "0 1" # gain 0.8').warnings
     assert warning.message == "everything behind # is a comment"

@@ -34,6 +34,7 @@ def remedy(message: str) -> str | None:
 
 
 def word_for_number(found: tuple[str, int, int] | None, node: Expr, scope: Scope) -> ScoreError:
+    """An error for a word where arithmetic is done, at its place."""
     if found is None:
         return scope.fail("this is text, and arithmetic takes numbers", node)
     word, start, end = found
@@ -46,6 +47,7 @@ def word_for_number(found: tuple[str, int, int] | None, node: Expr, scope: Scope
 
 
 def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
+    """An error for a call of something that is no function."""
     span = Name(node.start, node.start + len(name), name)
     if name in CONTROLS or name in STAGE:
         inner = (
@@ -60,6 +62,7 @@ def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
 
 
 def counted(word: Word) -> str:
+    """How many arguments a word takes, and its signature."""
     least = sum(not p.optional and not p.many for p in word.params)
     most = len(word.params)
     if any(p.many for p in word.params):
@@ -79,6 +82,7 @@ class Varying:
 def bound(
     make: Callable[..., Pattern], values: list[Any], word: Word, receiver: Pattern | None
 ) -> Pattern:
+    """The word applied; arguments that vary are bound, the first outermost."""
     for i, value in enumerate(values):
         if isinstance(value, Varying):
             rest = values[i + 1 :]

@@ -309,6 +309,7 @@ def shallow(text: str) -> bool:
 
 
 def too_deep(text: str) -> ScoreError:
+    """The error for a statement that no parser should see."""
     at = max(text.find("("), 0)
     return ScoreError(
         f"nested deeper than {MAX_NESTING}",

@@ -153,7 +153,19 @@ class _Compiler:
             )
         if self.report.errors:
             raise self.report.failure()
+        self.check_scenes()
         return self.program()
+
+    def check_scenes(self) -> None:
+        """A scene that is not in this score may be in another; but a near miss is told."""
+        known = [s.name for s in self.statements if isinstance(s, Scene)]
+        for s in self.statements:
+            asked = [s.scene] if isinstance(s, Go) else []
+            asked += [name for name, _ in s.scenes] if isinstance(s, Chain) else []
+            for name in asked:
+                near = None if name in known else closest(name, known)
+                if near is not None:
+                    self.report.warn(f'no scene "{name}" here', s.span, f"did you mean {near}?")
 
     def define(self, nodes: list[tuple[Chunk, StatementNode | None]]) -> None:
         """Words of the score itself: known in all of it, also above their line."""

@@ -39,6 +39,9 @@ class Lane:
     spec: Control
     text: str
 
+    def __repr__(self) -> str:
+        return f"<lane {self.spec.name} = {self.text}>"
+
     @property
     def control(self) -> str:
         return self.spec.name
@@ -119,7 +122,7 @@ def _spec(control: Control | str) -> Control:
     return found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatternLane(Lane):
     """A pattern, rounded and clipped as its control asks."""
 
@@ -228,7 +231,7 @@ class PatternLane(Lane):
         return self._fitted(value.f(float(local)) if isinstance(value, Curve) else value)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SwitchLane(Lane):
     """old before `moment`, new from it on."""
 
@@ -273,7 +276,7 @@ class SwitchLane(Lane):
         return SwitchLane(self.spec, self.text, self.old.pruned(before), self.new, self.moment)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GlideLane(Lane):
     """From old to new in a straight line between `begin` and begin + length."""
 
@@ -313,7 +316,8 @@ class GlideLane(Lane):
         last = self.begin + self.length
         out = set(self.old.jumps(begin, min(end, last))) if begin < last else set()
         if end > self.begin:
-            out |= set(self.new.jumps(max(begin, self.begin), end))
+            # At its very beginning the new lane has no weight yet.
+            out |= {j for j in self.new.jumps(max(begin, self.begin), end) if j > self.begin}
         return sorted(out)
 
     def pruned(self, before: Fraction) -> Lane:
