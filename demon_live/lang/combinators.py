@@ -14,21 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.lang.pattern import (
-    LIMIT,
-    Event,
-    Pattern,
-    PatternError,
-    cat,
-    cycle_of,
-    lcm,
-    pieces,
-    pure,
-    silence,
-    stack,
-    timecat,
-)
+from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, cycle_of, lcm, pieces
 from demon_live.lang.rhythm import bjorklund, degrade, struct, truth
+from demon_live.lang.sequence import cat, pure, silence, stack, timecat
 from demon_live.lang.signals import chance
 from demon_live.lang.transform import bind, fast, fmap, late, reverse, warp
 

@@ -27,7 +27,7 @@ from demon_live.lang.arguments import (
 )
 from demon_live.lang.mini import build
 from demon_live.lang.mini_syntax import parse_mini
-from demon_live.lang.pattern import Pattern, PatternError, as_time, pure, timecat
+from demon_live.lang.pattern import Pattern, PatternError, as_time
 from demon_live.lang.rhythm import combine
 from demon_live.lang.scope import (
     LOTS,
@@ -41,6 +41,7 @@ from demon_live.lang.scope import (
     plain,
     unknown,
 )
+from demon_live.lang.sequence import pure, timecat
 from demon_live.lang.syntax import (
     Bin,
     Call,

@@ -21,12 +21,8 @@ from numpy.typing import NDArray
 from demon_live.controls import Control, find
 from demon_live.core import Floats
 from demon_live.lang.layout import NUDGE, WHOLE, Layout
-from demon_live.lang.pattern import (
-    Curve,
-    Pattern,
-    Times,
-    pure,
-)
+from demon_live.lang.pattern import Curve, Pattern, Times
+from demon_live.lang.sequence import pure
 
 __all__ = ["GlideLane", "Lane", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
 

@@ -18,20 +18,9 @@ from typing import Any
 
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.mini_syntax import Node, parse_mini
-from demon_live.lang.pattern import (
-    LIMIT,
-    Event,
-    Pattern,
-    PatternError,
-    as_time,
-    cat,
-    pieces,
-    pure,
-    silence,
-    stack,
-    timecat,
-)
+from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, as_time, pieces
 from demon_live.lang.rhythm import bjorklund, degrade, struct
+from demon_live.lang.sequence import cat, pure, silence, stack, timecat
 from demon_live.lang.signals import chance
 from demon_live.lang.transform import bind, fast
 

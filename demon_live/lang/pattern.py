@@ -8,6 +8,7 @@ array of cycle times, so that one question about a cycle is enough for all of it
 Three facts about a pattern are known without asking it, all kept up by the constructors here:
     curve   its closed form over all time, if it has no structure at all (sine.slow(4) * .5)
     period  the number of cycles after which it repeats, None if it never does (rand)
+    flat    its steps with their shares of a cycle, if these are plain values and rests
     cost    an upper bound of its events in a cycle; above LIMIT it is refused, not computed
 
 Definitions follow Tidal 1.10 (Sound.Tidal.Pattern) and Strudel 1.2 where the two agree; a signal
@@ -19,8 +20,7 @@ Threads: everything is immutable; caches are filled by single assignments of equ
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -36,17 +36,12 @@ __all__ = [
     "PatternError",
     "Steps",
     "Times",
+    "affordable",
     "as_time",
-    "cat",
     "cycle_of",
     "lcm",
     "moved",
     "pieces",
-    "pure",
-    "signal",
-    "silence",
-    "stack",
-    "timecat",
 ]
 
 Times = NDArray[np.float64]
@@ -64,7 +59,7 @@ class PatternError(Exception):
     """A pattern that cannot be played (too much work, a wrong value). Callers add the place."""
 
 
-def _affordable(cost: float) -> None:
+def affordable(cost: float) -> None:
     if cost > LIMIT:
         raise PatternError(f"more than {LIMIT} events in a cycle")
 
@@ -161,7 +156,7 @@ def _both(a: Any, b: Any) -> Any:
 class Pattern:
     """See the module. `raw` answers with Curves in place; `query` answers with plain values."""
 
-    __slots__ = ("const", "cost", "curve", "period", "raw", "text")
+    __slots__ = ("const", "cost", "curve", "flat", "period", "raw", "text")
 
     def __init__(
         self,
@@ -173,13 +168,14 @@ class Pattern:
         const: Any = None,
         text: bool = False,
     ) -> None:
-        _affordable(cost)
+        affordable(cost)
         self.raw = raw
         self.period = period if period is None or period <= MAX_PERIOD else None
         self.cost = cost
         self.curve = curve
         self.const = const
         self.text = text
+        self.flat: tuple[tuple[Fraction, Pattern], ...] | None = None
 
     def query(self, begin: Fraction | int, end: Fraction | int) -> list[Event]:
         """The events of [begin, end) in text order; signals sampled at each part's begin."""
@@ -257,161 +253,3 @@ def moved(
                 Event(nb if wb is b else wb * m + k, ne if we is e else we * m + k, nb, ne, v)
             )
     return out
-
-
-# --- the primitives --------------------------------------------------------------------------
-
-silence = Pattern(lambda b, e: [], cost=0)
-
-
-def pure(value: Any) -> Pattern:
-    """One event a cycle."""
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out = []
-        for c, b, e in pieces(begin, end):
-            wb, we = cycle_of(c), cycle_of(c + 1)
-            out.append(
-                Event(
-                    wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, value
-                )
-            )
-        return out
-
-    return Pattern(raw, const=(value,), text=isinstance(value, str))
-
-
-def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int = 0) -> Pattern:
-    """A continuous pattern. pieces: into how many it is cut in each cycle (0 = not even there)."""
-    if not pieces:
-        return Pattern(
-            lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve
-        )
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out, b = [], begin
-        while b < end:
-            e = min(end, Fraction(b.numerator * pieces // b.denominator + 1, pieces))
-            out.append(Event(None, None, b, e, curve))
-            b = e
-        return out
-
-    return Pattern(raw, period=period, cost=cost * pieces, curve=curve)
-
-
-def stack(*parts: Pattern) -> Pattern:
-    """All at the same time, in this order."""
-    if len(parts) == 1:
-        return parts[0]
-    queries = [p.raw for p in parts]
-    return Pattern(
-        lambda b, e: [event for raw in queries for event in raw(b, e)],
-        period=lcm(*(p.period for p in parts)),
-        cost=sum(p.cost for p in parts),
-        text=any(p.text for p in parts),
-    )
-
-
-def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
-    """A cycle divided among the steps by weight."""
-    steps = [(w, p) for w, p in steps if w.numerator > 0]
-    if not steps:
-        return silence
-    if len(steps) == 1:
-        return steps[0][1]
-    cost = sum(max(1.0, p.cost) for _, p in steps)
-    _affordable(cost)
-    edges = _shares([w for w, _ in steps])
-    parts = [p for _, p in steps]
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out: list[Event] = []
-        for c, b, e in pieces(begin, end):
-            base = cycle_of(c)
-            whole = b is base or b == base
-            first = 0 if whole else bisect_right(edges, b - base) - 1
-            whole = whole and e is cycle_of(c + 1)
-            se = base + edges[first] if first else base
-            for i in range(first, len(parts)):
-                sb, se = se, base + edges[i + 1]
-                if whole:
-                    out.extend(_step(parts[i], c, sb, se, sb, se))
-                    continue
-                if sb >= e:
-                    break
-                out.extend(_step(parts[i], c, sb, se, max(b, sb), min(e, se)))
-        return out
-
-    return Pattern(
-        raw,
-        period=lcm(*(p.period for p in parts)),
-        cost=cost,
-        text=any(p.text for p in parts),
-    )
-
-
-def _shares(weights: list[Fraction]) -> list[Fraction]:
-    """Where steps of these weights begin in a cycle, and 1 at the end."""
-    n = len(weights)
-    first = weights[0]
-    if all(w is first or w == first for w in weights):
-        return [Fraction(i, n) for i in range(n + 1)]
-    total = sum(weights, _ZERO)
-    edges = [_ZERO]
-    for w in weights:
-        edges.append(edges[-1] + w / total)
-    edges[-1] = _ONE
-    return edges
-
-
-def _step(
-    part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction
-) -> list[Event]:
-    """Cycle c of `part`, squeezed into [sb, se), as far as it lies in [b, e)."""
-    if part.const is not None:
-        return [Event(sb, se, b, e, part.const[0])]
-    if part.cost == 0:
-        return []
-    width, base = se - sb, cycle_of(c)
-    m = 1 / width
-    k = base - sb * m
-    inner_b = base if b is sb or b == sb else b * m + k
-    inner_e = cycle_of(c + 1) if e is se or e == se else e * m + k
-    return moved(part.raw(inner_b, inner_e), width, sb - base * width, (m, k))
-
-
-def cat(*parts: Pattern) -> Pattern:
-    """One part a cycle, in turn; each plays its own next cycle when its turn comes."""
-    n = len(parts)
-    if n == 0:
-        return silence
-    if n == 1:
-        return parts[0]
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out: list[Event] = []
-        for c, b, e in pieces(begin, end):
-            part = parts[c % n]
-            if part.const is not None:
-                wb, we = cycle_of(c), cycle_of(c + 1)
-                out.append(
-                    Event(
-                        wb,
-                        we,
-                        wb if b is wb or b == wb else b,
-                        we if e is we or e == we else e,
-                        part.const[0],
-                    )
-                )
-                continue
-            shift = cycle_of(c - c // n)
-            out.extend(moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
-        return out
-
-    period = lcm(*(p.period for p in parts))
-    return Pattern(
-        raw,
-        period=None if period is None else period * n,
-        cost=max(p.cost for p in parts),
-        text=any(p.text for p in parts),
-    )

@@ -23,9 +23,8 @@ from demon_live.lang.pattern import (
     cycle_of,
     lcm,
     pieces,
-    signal,
-    silence,
 )
+from demon_live.lang.sequence import signal, silence
 from demon_live.lang.signals import chance_at
 from demon_live.lang.transform import fmap, grains
 

@@ -17,7 +17,8 @@ from demon_live.lang.keywords import closest
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini
 from demon_live.lang.mini_syntax import Node as MiniNode
-from demon_live.lang.pattern import Pattern, silence
+from demon_live.lang.pattern import Pattern
+from demon_live.lang.sequence import silence
 from demon_live.lang.syntax import (
     Bin,
     Call,

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.lang.pattern import Curve, Pattern, PatternError, as_time, pure, signal, timecat
+from demon_live.lang.pattern import Curve, Pattern, PatternError, as_time
+from demon_live.lang.sequence import pure, signal, timecat
 from demon_live.lang.transform import fast
 
 __all__ = [

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from demon_live.lang.layout import NUDGE, Layout
-from demon_live.lang.pattern import Curve, Pattern, PatternError, Times, signal
+from demon_live.lang.pattern import Curve, Pattern, PatternError, Times
+from demon_live.lang.sequence import signal
 
 __all__ = ["smooth"]
 

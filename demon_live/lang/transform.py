@@ -26,9 +26,8 @@ from demon_live.lang.pattern import (
     lcm,
     moved,
     pieces,
-    pure,
-    silence,
 )
+from demon_live.lang.sequence import SPLICE, pure, silence, timecat
 
 __all__ = ["bind", "fast", "fmap", "grains", "late", "reverse", "warp"]
 
@@ -63,9 +62,13 @@ def fast(pat: Pattern, factor: Fraction) -> Pattern:
         return silence
     if factor < 0:
         return reverse(fast(pat, -factor))
-    if pat.const is None or factor.denominator != 1 or factor == 1:
-        return warp(pat, factor, _ZERO)
     n = factor.numerator
+    if factor.denominator != 1 or n == 1:
+        return warp(pat, factor, _ZERO)
+    if pat.flat is not None and n * len(pat.flat) <= SPLICE:
+        return timecat(pat.flat * n)
+    if pat.const is None:
+        return warp(pat, factor, _ZERO)
     value = pat.const[0]
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
@@ -83,7 +86,10 @@ def fast(pat: Pattern, factor: Fraction) -> Pattern:
                 out[-1] = out[-1]._replace(end=end)
         return out
 
-    return Pattern(raw, cost=float(n), text=pat.text)
+    made = Pattern(raw, cost=float(n), text=pat.text)
+    if n <= SPLICE:
+        made.flat = ((Fraction(1, n), pat),) * n
+    return made
 
 
 def late(pat: Pattern, shift: Fraction) -> Pattern:

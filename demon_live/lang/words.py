@@ -20,8 +20,9 @@ import numpy as np
 
 from demon_live.lang import combinators as c
 from demon_live.lang import signals as s
-from demon_live.lang.pattern import Pattern, PatternError, cat, pure, silence, stack, timecat
+from demon_live.lang.pattern import Pattern, PatternError
 from demon_live.lang.rhythm import combine, cut, degrade, mask, mixed, squeeze, struct, truth
+from demon_live.lang.sequence import cat, pure, silence, stack, timecat
 from demon_live.lang.transform import bind, fast, fmap, late, reverse
 from demon_live.lang.vocabulary import TABLE
 

@@ -1,0 +1,209 @@
+"""The first patterns, and patterns side by side: in a cycle, at once, in turn.
+
+    pure, silence, signal   one value, nothing, a curve
+    timecat                 a cycle divided by weight; plain groups inside are spliced into it
+    stack, cat              at the same time; one a cycle
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from demon_live.lang.pattern import (
+    Curve,
+    Event,
+    Pattern,
+    affordable,
+    cycle_of,
+    lcm,
+    moved,
+    pieces,
+)
+
+__all__ = ["SPLICE", "cat", "pure", "signal", "silence", "stack", "timecat"]
+
+_ZERO, _ONE = Fraction(0), Fraction(1)
+
+
+silence = Pattern(lambda b, e: [], cost=0)
+
+
+def pure(value: Any) -> Pattern:
+    """One event a cycle."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for c, b, e in pieces(begin, end):
+            wb, we = cycle_of(c), cycle_of(c + 1)
+            out.append(
+                Event(
+                    wb, we, wb if b is wb or b == wb else b, we if e is we or e == we else e, value
+                )
+            )
+        return out
+
+    return Pattern(raw, const=(value,), text=isinstance(value, str))
+
+
+def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int = 0) -> Pattern:
+    """A continuous pattern. pieces: into how many it is cut in each cycle (0 = not even there)."""
+    if not pieces:
+        return Pattern(
+            lambda b, e: [Event(None, None, b, e, curve)], period=period, cost=cost, curve=curve
+        )
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out, b = [], begin
+        while b < end:
+            e = min(end, Fraction(b.numerator * pieces // b.denominator + 1, pieces))
+            out.append(Event(None, None, b, e, curve))
+            b = e
+        return out
+
+    return Pattern(raw, period=period, cost=cost * pieces, curve=curve)
+
+
+def stack(*parts: Pattern) -> Pattern:
+    """All at the same time, in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    queries = [p.raw for p in parts]
+    return Pattern(
+        lambda b, e: [event for raw in queries for event in raw(b, e)],
+        period=lcm(*(p.period for p in parts)),
+        cost=sum(p.cost for p in parts),
+        text=any(p.text for p in parts),
+    )
+
+
+def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
+    """A cycle divided among the steps by weight."""
+    steps = [(w, p) for w, p in steps if w.numerator > 0]
+    if not steps:
+        return silence
+    if len(steps) == 1:
+        return steps[0][1]
+    steps = _spliced(steps)
+    cost = sum(max(1.0, p.cost) for _, p in steps)
+    affordable(cost)
+    edges = _shares([w for w, _ in steps])
+    parts = [p for _, p in steps]
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, b, e in pieces(begin, end):
+            base = cycle_of(c)
+            whole = b is base or b == base
+            first = 0 if whole else bisect_right(edges, b - base) - 1
+            whole = whole and e is cycle_of(c + 1)
+            se = base + edges[first] if first else base
+            for i in range(first, len(parts)):
+                sb, se = se, base + edges[i + 1]
+                part = parts[i]
+                if whole:
+                    if part.const is not None:
+                        out.append(Event(sb, se, sb, se, part.const[0]))
+                    else:
+                        out.extend(_step(part, c, sb, se, sb, se))
+                    continue
+                if sb >= e:
+                    break
+                out.extend(_step(part, c, sb, se, max(b, sb), min(e, se)))
+        return out
+
+    made = Pattern(
+        raw,
+        period=lcm(*(p.period for p in parts)),
+        cost=cost,
+        text=any(p.text for p in parts),
+    )
+    if len(parts) <= SPLICE and all(p.const is not None or p.cost == 0 for p in parts):
+        pairs = zip(edges, edges[1:], parts, strict=False)
+        made.flat = tuple((after - edge, p) for edge, after, p in pairs)
+    return made
+
+
+#: Groups of up to so many plain steps become steps of the sequence around them.
+SPLICE = 32
+
+
+def _spliced(steps: list[tuple[Fraction, Pattern]]) -> list[tuple[Fraction, Pattern]]:
+    """The steps, plain groups among them replaced by their own steps: one level to ask less."""
+    if all(p.flat is None for _, p in steps):
+        return steps
+    out: list[tuple[Fraction, Pattern]] = []
+    for w, p in steps:
+        out += [(w, p)] if p.flat is None else [(w * share, part) for share, part in p.flat]
+    return out
+
+
+def _shares(weights: list[Fraction]) -> list[Fraction]:
+    """Where steps of these weights begin in a cycle, and 1 at the end."""
+    n = len(weights)
+    first = weights[0]
+    if all(w is first or w == first for w in weights):
+        return [Fraction(i, n) for i in range(n + 1)]
+    total = sum(weights, _ZERO)
+    edges = [_ZERO]
+    for w in weights:
+        edges.append(edges[-1] + w / total)
+    edges[-1] = _ONE
+    return edges
+
+
+def _step(
+    part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction
+) -> list[Event]:
+    """Cycle c of `part`, squeezed into [sb, se), as far as it lies in [b, e)."""
+    if part.const is not None:
+        return [Event(sb, se, b, e, part.const[0])]
+    if part.cost == 0:
+        return []
+    width, base = se - sb, cycle_of(c)
+    m = 1 / width
+    k = base - sb * m
+    inner_b = base if b is sb or b == sb else b * m + k
+    inner_e = cycle_of(c + 1) if e is se or e == se else e * m + k
+    return moved(part.raw(inner_b, inner_e), width, sb - base * width, (m, k))
+
+
+def cat(*parts: Pattern) -> Pattern:
+    """One part a cycle, in turn; each plays its own next cycle when its turn comes."""
+    n = len(parts)
+    if n == 0:
+        return silence
+    if n == 1:
+        return parts[0]
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, b, e in pieces(begin, end):
+            part = parts[c % n]
+            if part.const is not None:
+                wb, we = cycle_of(c), cycle_of(c + 1)
+                out.append(
+                    Event(
+                        wb,
+                        we,
+                        wb if b is wb or b == wb else b,
+                        we if e is we or e == we else e,
+                        part.const[0],
+                    )
+                )
+                continue
+            shift = cycle_of(c - c // n)
+            out.extend(moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
+        return out
+
+    period = lcm(*(p.period for p in parts))
+    return Pattern(
+        raw,
+        period=None if period is None else period * n,
+        cost=max(p.cost for p in parts),
+        text=any(p.text for p in parts),
+    )
