@@ -27,6 +27,7 @@ from typing import Any
 from demon_live.controls import CONTROLS, STAGE, find
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
+from demon_live.lang.format import format_source
 from demon_live.lang.program import Program
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.syntax import (
@@ -99,7 +100,7 @@ class Score:
             move(in_scene, on_deck)
             lines.append(unparse(node))
         move("", "main")
-        return "\n".join(lines) + "\n"
+        return format_source("\n".join(lines))
 
     def program(self, seed: int = 0) -> Program:
         """The Program, through the checks of the language. Raises DemonError."""

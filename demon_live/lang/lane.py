@@ -10,6 +10,7 @@ Threads: lanes are immutable (a layout's cache apart, see there).
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -190,28 +191,38 @@ class PatternLane(Lane):
             return []
         curve = self.pattern.curve
         if curve is not None:
-            return (
-                []
-                if curve.steps is None
-                else [s for s in curve.steps(begin, end) if self._steps_at(s)]
-            )
+            edges = [] if curve.steps is None else curve.steps(begin, end)
+            return [x for x in edges if self._steps_at(x)]
+        first, last = begin.numerator // begin.denominator, -(-end.numerator // end.denominator)
         out: list[Fraction] = []
-        for c in range(begin.numerator // begin.denominator, -(-end.numerator // end.denominator)):
-            segments, shift = self.layout.cycle(c)
-            for s in segments:
-                edges = [s.begin]
-                if isinstance(s.value, Curve) and s.value.steps is not None:
-                    edges += [x for x in s.value.steps(s.begin, s.end) if s.begin < x < s.end]
-                out += [
-                    x + shift
-                    for x in edges
-                    if begin <= x + shift < end and self._steps_at(x + shift)
-                ]
+        before = self.layout.cycle(first - 1)[0][-1].value
+        for c in range(first, last):
+            for x, sure in self._edges(c, before):
+                if begin <= x < end and (sure or self._steps_at(x)):
+                    out.append(x)
+            before = self.layout.cycle(c)[0][-1].value
         return out
+
+    def _edges(self, c: int, before: Any) -> Iterator[tuple[Fraction, bool]]:
+        """Where cycle c may step, and whether it does for certain. before: what held before it."""
+        segments, shift = self.layout.cycle(c)
+        for s in segments:
+            value = s.value
+            if isinstance(value, Curve) or isinstance(before, Curve):
+                yield s.begin + shift, False
+            elif value != before and self._differ(self._fitted(value), self._fitted(before)):
+                yield s.begin + shift, True
+            if isinstance(value, Curve) and value.steps is not None:
+                inside = (x for x in value.steps(s.begin, s.end) if s.begin < x < s.end)
+                yield from ((x + shift, False) for x in inside)
+            before = value
 
     def _steps_at(self, time: Fraction) -> bool:
         """True if the value just before `time` is another than from `time` on."""
-        after, before = self.at(time), self._before(time)
+        return self._differ(self.at(time), self._before(time))
+
+    @staticmethod
+    def _differ(after: float | str, before: float | str) -> bool:
         if isinstance(after, str) or isinstance(before, str):
             return after != before
         return abs(after - before) > 1e-6 * max(1.0, abs(after), abs(before))

@@ -5,7 +5,7 @@ Fractions. An event has a whole (its full extent) and a part (the piece inside t
 whole of a signal is None. The value of an event is a number, a text, or a Curve: a function of an
 array of cycle times, so that one question about a cycle is enough for all of its frames.
 
-Three facts about a pattern are known without asking it, all kept up by the constructors here:
+Four facts about a pattern are known without asking it, all kept up by the constructors here:
     curve   its closed form over all time, if it has no structure at all (sine.slow(4) * .5)
     period  the number of cycles after which it repeats, None if it never does (rand)
     flat    its steps with their shares of a cycle, if these are plain values and rests

@@ -172,9 +172,10 @@ def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
     and `chain` count when they were not in the old text.
     """
     before, after = _last(old), _last(new)
+    keys = {id(s): key for key, s in after.items()}
     out: list[Statement] = []
     for s in new.statements if new is not None else ():
-        key = next((k for k, v in after.items() if v is s), None)
+        key = keys.get(id(s))
         if (key is not None and not _same(before.get(key), s)) or (
             isinstance(s, (Word, Go, Chain)) and not _spoken(old, s)
         ):
