@@ -108,7 +108,11 @@ def unparse_expr(node: Expr, level: int = 0) -> str:
             # ~> and <~ lean to the right, the others to the left.
             right = node.op in ("~>", "<~")
             left_text = unparse_expr(node.left, own + right)
-            text = f"{left_text} {node.op} {unparse_expr(node.right, own + (not right))}"
+            right_text = unparse_expr(node.right, own + (not right))
+            # A fraction is one number to the eye: off(1/8, rev).
+            fraction = node.op == "/" and left_text.isdigit() and right_text.isdigit()
+            sign = "/" if fraction else f" {node.op} "
+            text = f"{left_text}{sign}{right_text}"
             return f"({text})" if own < level else text
 
 
