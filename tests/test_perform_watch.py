@@ -120,3 +120,16 @@ def test_real_saves_in_four_styles_all_arrive(
     finally:
         watcher.close()
     assert "x.demon:1" not in said(reloader)
+
+
+def test_a_file_is_one_file_however_it_is_named(
+    reloader: Reloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.demon"
+    path.write_text("gain = .5\npan = 0")
+    reloader.session.load(Path("x.demon"))
+    path.write_text("pan = 0")
+    reloader.touch(path)
+    assert gain(reloader) is None
+    assert list(reloader.session.state.files) == ["x.demon"]

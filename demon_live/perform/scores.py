@@ -10,8 +10,9 @@ from pathlib import Path
 
 from demon_live.errors import FileError
 from demon_live.perform.state import State
+from demon_live.places import shipped
 
-__all__ = ["SCORE_LIMIT", "as_score", "find_source", "read_score"]
+__all__ = ["SCORE_LIMIT", "as_score", "find_source", "read_score", "score_name"]
 
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
@@ -40,6 +41,16 @@ def read_score(path: Path) -> str:
         near = sorted(p.name for p in there)[:6]
         hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
         raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+
+
+def score_name(path: Path | str) -> str:
+    """What a score file is called: relative to the working folder or, if it is a shipped one, to
+    where it ships; else its path. A set that names it so replays on another machine, too."""
+    full = Path(path).absolute()
+    for root in (Path.cwd(), shipped("patterns").parent):
+        if full.is_relative_to(root):
+            return full.relative_to(root).as_posix()
+    return full.as_posix()
 
 
 def as_score(state: State) -> str:

@@ -29,7 +29,7 @@ from demon_live.perform.journal import Event, Journal
 from demon_live.perform.messages import Block, Migrate, Panic, SetRing
 from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
-from demon_live.perform.scores import as_score, read_score
+from demon_live.perform.scores import as_score, read_score, score_name
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.timeline import DeckSampler
 from demon_live.perform.view import Outcome, Status
@@ -176,6 +176,7 @@ class Session:
 
     def remove(self, name: str, *, now: int | None = None) -> Outcome:
         """A file is gone or muted: what it said is given back."""
+        name = score_name(name)
         with self._lock:
             old = self._state.files.get(name)
             self._errors.pop(name, None)
@@ -192,7 +193,7 @@ class Session:
 
     def load(self, path: Path | str) -> Outcome:
         """Read a score file and apply it as that file. Raises DemonError."""
-        name = str(path)
+        name = score_name(path)
         try:
             text = read_score(Path(path))
         except DemonError as error:

@@ -19,6 +19,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from demon_live.errors import DemonError
+from demon_live.perform.scores import score_name
 from demon_live.perform.session import Session
 
 __all__ = ["Reloader", "Watcher", "is_score"]
@@ -63,7 +64,7 @@ class Reloader:
         if not digest or not is_score(path):
             if self._seen.pop(key, None) is not None:
                 outcome = self.session.remove(str(path))
-                self.session.tell(f"{path} is gone: what it said is given back")
+                self.session.tell(f"{score_name(path)} is gone: what it said is given back")
                 for line in outcome.messages:
                     self.session.tell(line)
             return True
@@ -79,7 +80,7 @@ class Reloader:
             return True
         self._seen[key] = digest
         lines = [*outcome.messages, *outcome.warnings] or ["nothing changes"]
-        self.session.tell(f"{path}: " + lines[0])
+        self.session.tell(f"{score_name(path)}: " + lines[0])
         for line in lines[1:]:
             self.session.tell(f"  {line}")
         return True
@@ -135,21 +136,13 @@ class Watcher(FileSystemEventHandler):
 
     def _look(self, path: Path) -> None:
         try:
-            if not self._reloader.touch(self._named(path), last=False):
+            if not self._reloader.touch(path, last=False):
                 threading.Event().wait(AGAIN)
-                self._reloader.touch(self._named(path))
+                self._reloader.touch(path)
         # The watcher wall: one strange file must not end hot reload for all others.
         except Exception as error:
             log.warning("reload of %s", path, exc_info=True)
             self._reloader.session.tell(f"{path}: {error}")
-
-    @staticmethod
-    def _named(path: Path) -> Path:
-        """The path as the performer wrote it: relative to the working folder where it can be."""
-        try:
-            return path.resolve().relative_to(Path.cwd())
-        except ValueError:
-            return path
 
     def close(self) -> None:
         self._closing = True
