@@ -32,8 +32,13 @@ class Bucket:
     """Slots of T = frames and C = channels."""
 
     def __init__(
-        self, frames: int, channels: int, device: torch.device, noise: rng.NoiseCache,
-        dcw: wavelet.Dcw | None = None, mask_strength: MaskStrength | None = None,
+        self,
+        frames: int,
+        channels: int,
+        device: torch.device,
+        noise: rng.NoiseCache,
+        dcw: wavelet.Dcw | None = None,
+        mask_strength: MaskStrength | None = None,
     ) -> None:
         self.frames, self.channels, self.device = frames, channels, device
         self.slots: list[Slot] = []
@@ -132,8 +137,14 @@ class Bucket:
         following = self._targeted(solver.step(lanes), slots)
         out = self._rows("spare")
         solver.apply(
-            following, x, v, self._fresh(following.z), self._needed("source", following.source),
-            self._needed("target", following.target), out, self._work.like("product", out),
+            following,
+            x,
+            v,
+            self._fresh(following.z),
+            self._needed("source", following.source),
+            self._needed("target", following.target),
+            out,
+            self._work.like("product", out),
         )
         if self._dcw is not None and self._dcw.active:
             t = border.column(lanes.t, self.device)
@@ -152,7 +163,13 @@ class Bucket:
         mix = solver.mask_in(lanes.t, lanes.mask)
         noise = torch.stack([self._field(slot, rng.MASK) for slot in self.slots])
         return solver.apply(
-            mix, x, None, noise, self._rows("source"), None, self._work.like("masked", x),
+            mix,
+            x,
+            None,
+            noise,
+            self._rows("source"),
+            None,
+            self._work.like("masked", x),
             self._work.like("product", x),
         )
 
@@ -230,8 +247,7 @@ class Bucket:
     def _apg(
         self, positive: Tensor, negative: Tensor, memory: Tensor, curves: GuidanceCurves
     ) -> Tensor:
-        guided = guidance.apg(
-            positive, negative, curves.guide, self._work, curves.momentum, memory)
+        guided = guidance.apg(positive, negative, curves.guide, self._work, curves.momentum, memory)
         if curves.rescale is None:
             return guided
         return guidance.rescale(guided, positive, curves.rescale, self._work)
@@ -247,21 +263,28 @@ class Bucket:
         index, cells = border.index(rows, self.device), border.index(places, self.device)
         picked, target = x.index_select(0, index), self._state.get("target")
         return solver.apply(
-            self._targeted(solver.prediction(lanes.rows(rows)), slots), picked,
-            v.index_select(0, index), None, self._rows("source").index_select(0, cells),
+            self._targeted(solver.prediction(lanes.rows(rows)), slots),
+            picked,
+            v.index_select(0, index),
+            None,
+            self._rows("source").index_select(0, cells),
             None if target is None else target.index_select(0, cells),
-            torch.empty_like(picked), torch.empty_like(picked),
+            torch.empty_like(picked),
+            torch.empty_like(picked),
         )
 
     def migrate(
-        self, places: Sequence[int], schedules: Sequence[NDArray[np.float64]],
+        self,
+        places: Sequence[int],
+        schedules: Sequence[NDArray[np.float64]],
         pulls: Sequence[float],
     ) -> None:
         """Move slots to new schedules at their own step (solver.reproject), with pulls p."""
         stepped = [n for n, at in enumerate(places) if self.slots[at].row >= 0]
         if stepped:
             self._reproject(
-                [places[n] for n in stepped], [schedules[n] for n in stepped],
+                [places[n] for n in stepped],
+                [schedules[n] for n in stepped],
                 np.array([[pulls[n]] for n in stepped]),
             )
         for at, times in zip(places, schedules, strict=True):
@@ -280,8 +303,13 @@ class Bucket:
         x = self._rows("x").index_select(0, index)
         noise = torch.stack([self._field(slot, rng.MIGRATE, slot.k) for slot in slots])
         moved = solver.apply(
-            solver.reproject(old, new, pull), x, self.predictions(cells), noise,
-            self._rows("source").index_select(0, index), None,
-            torch.empty_like(x), torch.empty_like(x),
+            solver.reproject(old, new, pull),
+            x,
+            self.predictions(cells),
+            noise,
+            self._rows("source").index_select(0, index),
+            None,
+            torch.empty_like(x),
+            torch.empty_like(x),
         )
         self._rows("x").index_copy_(0, index, moved)

@@ -41,13 +41,22 @@ class Plan:
 
 
 def _row(
-    slot: Slot, condition: Any, snapshot: Snapshot,
+    slot: Slot,
+    condition: Any,
+    snapshot: Snapshot,
     kind: Literal["positive", "negative"] = "positive",
 ) -> Row:
     deck = slot.request.deck
     return Row(
-        slot.request, condition, slot.k, slot.steps, float(slot.times[slot.k]), deck, slot.id,
-        kind, snapshot.model_lanes(deck, slot.request.frames),
+        slot.request,
+        condition,
+        slot.k,
+        slot.steps,
+        float(slot.times[slot.k]),
+        deck,
+        slot.id,
+        kind,
+        snapshot.model_lanes(deck, slot.request.frames),
     )
 
 

@@ -52,8 +52,13 @@ def window_sum(x: Tensor, out: Tensor, work: Workspace, window: int = WINDOW) ->
 
 
 def apg(
-    positive: Tensor, negative: Tensor, guide: Tensor, work: Workspace,
-    momentum: Tensor | None = None, memory: Tensor | None = None, eta: float = 0.0,
+    positive: Tensor,
+    negative: Tensor,
+    guide: Tensor,
+    work: Workspace,
+    momentum: Tensor | None = None,
+    memory: Tensor | None = None,
+    eta: float = 0.0,
 ) -> Tensor:
     """The guided velocity. Velocities [n, T, C]; guide, momentum [n, 1 or T, 1].
 

@@ -70,6 +70,7 @@ class Handover:
     def forget(self, deck: str, epoch: int | None) -> None:
         """Lose what is on its way of a deck: of epochs before `epoch`, or of all."""
         self._parcels = [
-            p for p in self._parcels if p.slot.request.deck != deck
-            or (epoch is not None and p.slot.request.epoch >= epoch)
+            p
+            for p in self._parcels
+            if p.slot.request.deck != deck or (epoch is not None and p.slot.request.epoch >= epoch)
         ]

@@ -49,7 +49,10 @@ class LaneTable:
     """Remembers the stacks of the last snapshot and set of slots."""
 
     def __init__(
-        self, frames: int, channels: int, device: torch.device,
+        self,
+        frames: int,
+        channels: int,
+        device: torch.device,
         mask_strength: MaskStrength | None = None,
     ) -> None:
         self.frames, self.channels, self.device = frames, channels, device
@@ -68,7 +71,8 @@ class LaneTable:
         masks = [slot.request.mask for slot in slots]
         self._curves["mask"] = stack([1.0 if mask is None else mask for mask in masks], self.frames)
         self._blended = np.array(
-            [[snapshot.get(slot.request.deck, "blend", self.frames) is not None] for slot in slots])
+            [[snapshot.get(slot.request.deck, "blend", self.frames) is not None] for slot in slots]
+        )
         self._gain = self._stack_gain(slots, snapshot)
         self._seen = seen
 
@@ -107,7 +111,8 @@ class LaneTable:
             strength = [[self._mask_strength(slot.k, slot.steps)] for slot in slots]
             mask = 1.0 - (1.0 - mask) * np.array(strength, dtype=np.float64)
         return Lanes(
-            t, u, c["velocity"], c["noise"], c["morph"] * late, mask, c["blend"], self._blended)
+            t, u, c["velocity"], c["noise"], c["morph"] * late, mask, c["blend"], self._blended
+        )
 
     def gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Tensor | None:
         """The channel gain of the model's input, or None."""
@@ -117,7 +122,8 @@ class LaneTable:
     def guided(self, slots: Sequence[Slot], snapshot: Snapshot) -> list[int]:
         """Indices of the slots whose guidance has an effect now: born with cfg, and guide not 1."""
         return [
-            at for at, slot in enumerate(slots)
+            at
+            for at, slot in enumerate(slots)
             if slot.request.cfg != "off"
             and np.any(np.asarray(self._value("guide", slot, snapshot)) != 1.0)
         ]
@@ -128,6 +134,7 @@ class LaneTable:
 
     def guidance(self, slots: Sequence[Slot], snapshot: Snapshot) -> GuidanceCurves:
         """The three curves of guidance for some slots."""
+
         def curve(name: str) -> tuple[Tensor, bool]:
             stacked = self._stacked(name, slots, snapshot)
             return column(stacked, self.device), bool(stacked.any())

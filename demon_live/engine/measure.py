@@ -28,8 +28,13 @@ from demon_live.engine.ring import Ring
 from demon_live.engine.slots import Row, VelocityModel
 
 __all__ = [
-    "convergence_table", "policy_table", "preview_table", "propagation_table", "recommend",
-    "ring_table", "sweep_table",
+    "convergence_table",
+    "policy_table",
+    "preview_table",
+    "propagation_table",
+    "recommend",
+    "ring_table",
+    "sweep_table",
 ]
 
 Table = list[dict[str, Any]]
@@ -56,9 +61,17 @@ def _settle(device: torch.device) -> None:
 
 
 def ring_table(
-    model: VelocityModel, steps: int, depths: Sequence[int], frames: int, seconds: float = 8.0,
-    *, channels: int = 64, shift: float = 3.0, device: str | torch.device = "cpu",
-    condition: Any = None, lanes: dict[str, float] | None = None,
+    model: VelocityModel,
+    steps: int,
+    depths: Sequence[int],
+    frames: int,
+    seconds: float = 8.0,
+    *,
+    channels: int = 64,
+    shift: float = 3.0,
+    device: str | torch.device = "cpu",
+    condition: Any = None,
+    lanes: dict[str, float] | None = None,
 ) -> Table:
     """A row for each depth, `seconds` in all. Times in ms, medians unless they say otherwise.
 
@@ -67,7 +80,10 @@ def ring_table(
     makes it the costly case.
     """
     like = Request(
-        frames=frames, channels=channels, denoise=0.7, condition=condition,
+        frames=frames,
+        channels=channels,
+        denoise=0.7,
+        condition=condition,
         source=np.zeros((frames, channels), dtype=np.float32),
     )
     table: Table = []
@@ -81,13 +97,23 @@ def ring_table(
 
 
 def _started(
-    model: VelocityModel, steps: int, depth: int, shift: float, device: str | torch.device,
+    model: VelocityModel,
+    steps: int,
+    depth: int,
+    shift: float,
+    device: str | torch.device,
     like: Request,
 ) -> Ring:
     """A ring that always has a request, each with a seed of its own."""
     seeds = count()
-    ring = Ring(model, steps=steps, depth=depth, shift=shift, device=device,
-                on_admit=lambda deck: replace(like, seed=next(seeds)))
+    ring = Ring(
+        model,
+        steps=steps,
+        depth=depth,
+        shift=shift,
+        device=device,
+        on_admit=lambda deck: replace(like, seed=next(seeds)),
+    )
     ring.enlist("main")
     return ring
 
@@ -110,10 +136,15 @@ def _time_ticks(ring: Ring, timed: _Timed, seconds: float) -> dict[str, Any]:
     tick = float(np.median(ticks)) * 1e3
     worst = ring.steps + -(-ring.steps // ring.depth) - 1
     return {
-        "ticks": len(ticks), "tick_ms": tick, "tick_p95_ms": float(np.percentile(ticks, 95)) * 1e3,
-        "model_ms": float(np.median(model)) * 1e3, "other_ms": float(np.median(other)) * 1e3,
-        "other_min_ms": float(np.min(other)) * 1e3, "generations_per_s": sum(done) / spent,
-        "largest_gap_ticks": _largest_gap(done), "first_effect_ms": worst * tick,
+        "ticks": len(ticks),
+        "tick_ms": tick,
+        "tick_p95_ms": float(np.percentile(ticks, 95)) * 1e3,
+        "model_ms": float(np.median(model)) * 1e3,
+        "other_ms": float(np.median(other)) * 1e3,
+        "other_min_ms": float(np.min(other)) * 1e3,
+        "generations_per_s": sum(done) / spent,
+        "largest_gap_ticks": _largest_gap(done),
+        "first_effect_ms": worst * tick,
     }
 
 
@@ -131,12 +162,20 @@ def recommend(table: Table) -> dict[str, Any]:
     best = max(row["generations_per_s"] for row in table)
     near = [row for row in table if row["generations_per_s"] >= 0.9 * best]
     row = min(near, key=lambda row: (row["first_effect_ms"], row["depth"]))
-    return {key: row[key] for key in (
-        "depth", "tick_ms", "generations_per_s", "first_effect_ms", "largest_gap_ticks")}
+    return {
+        key: row[key]
+        for key in ("depth", "tick_ms", "generations_per_s", "first_effect_ms", "largest_gap_ticks")
+    }
 
 
-def preview_table(model: VelocityModel, request: Request, steps: int, *, shift: float = 3.0,
-                  device: str | torch.device = "cpu") -> Table:
+def preview_table(
+    model: VelocityModel,
+    request: Request,
+    steps: int,
+    *,
+    shift: float = 3.0,
+    device: str | torch.device = "cpu",
+) -> Table:
     """How near the clean prediction after each step is to the finished latent: error is the RMS of
     the difference over that of the latent. A small one early means that decoding predictions
     lets a change be heard before its generation is finished."""
@@ -221,11 +260,16 @@ def policy_table(steps: int = 8, depths: Sequence[int] = (1, 2, 4, 8)) -> Table:
             waits = _first_effects(make, steps, late)
             tick = make()
             counts = [len(tick(0.9)) for _ in range(10 * steps)][4 * steps :]
-            table.append({
-                "policy": name, "depth": depth, "first_effect_min": min(waits),
-                "first_effect_mean": float(np.mean(waits)), "first_effect_max": max(waits),
-                "largest_gap_ticks": _largest_gap(counts),
-            })
+            table.append(
+                {
+                    "policy": name,
+                    "depth": depth,
+                    "first_effect_min": min(waits),
+                    "first_effect_mean": float(np.mean(waits)),
+                    "first_effect_max": max(waits),
+                    "largest_gap_ticks": _largest_gap(counts),
+                }
+            )
     return table
 
 
@@ -239,8 +283,11 @@ def sweep_table(steps: int = 8, depth: int = 8, ticks: int = 60) -> Table:
     )
     return [
         {
-            "policy": name, "depth": depth, "ticks": ticks,
-            "completions": _swept(make(), steps, ticks), "longest_wait_ticks": _wait(make(), steps),
+            "policy": name,
+            "depth": depth,
+            "ticks": ticks,
+            "completions": _swept(make(), steps, ticks),
+            "longest_wait_ticks": _wait(make(), steps),
         }
         for name, make in policies
     ]

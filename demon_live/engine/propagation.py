@@ -30,16 +30,30 @@ _FRAMES, _CHANNELS = 32, 4
 
 #: Edits of requests, by control. Words reach the model as its condition.
 _SLOT_EDITS: Mapping[str, Mapping[str, Any]] = {
-    "denoise": {"denoise": 0.4}, "seed": {"seed": 7}, "shift": {"shift": 1.0},
-    "init": {"init": np.full(_FRAMES, 0.5, dtype=np.float32)}, "feedback": {"feedback": 0.3},
-    "feedback_depth": {"feedback_depth": 3}, "prompt": {"condition": 1.0},
-    "prompt2": {"condition": 2.0}, "key": {"condition": 3.0}, "cfg": {"cfg": "self"},
+    "denoise": {"denoise": 0.4},
+    "seed": {"seed": 7},
+    "shift": {"shift": 1.0},
+    "init": {"init": np.full(_FRAMES, 0.5, dtype=np.float32)},
+    "feedback": {"feedback": 0.3},
+    "feedback_depth": {"feedback_depth": 3},
+    "prompt": {"condition": 1.0},
+    "prompt2": {"condition": 2.0},
+    "key": {"condition": 3.0},
+    "cfg": {"cfg": "self"},
 }
 
 #: Edits of shared values, and what has to be in force for them to be heard at all.
 _STEP_EDITS: Mapping[str, float] = {
-    "blend": 0.5, "velocity": 0.8, "noise": 0.3, "morph": 0.5, "guide": 3.0, "rescale": 0.5,
-    "momentum": -0.5, "energy": 1.5, "hint": 0.7, "prompt_mix": 0.6,
+    "blend": 0.5,
+    "velocity": 0.8,
+    "noise": 0.3,
+    "morph": 0.5,
+    "guide": 3.0,
+    "rescale": 0.5,
+    "momentum": -0.5,
+    "energy": 1.5,
+    "hint": 0.7,
+    "prompt_mix": 0.6,
 }
 _NEEDS_GUIDE = ("rescale", "momentum", "cfg")
 _MIGRATES = ("denoise", "shift")
@@ -50,8 +64,10 @@ class Obedient:
 
     def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         told = [
-            float(row.condition or 0.0) + float(np.mean(row.shared.get("hint", 0.0)))
-            + 2.0 * float(np.mean(row.shared.get("prompt_mix", 0.0))) for row in rows
+            float(row.condition or 0.0)
+            + float(np.mean(row.shared.get("hint", 0.0)))
+            + 2.0 * float(np.mean(row.shared.get("prompt_mix", 0.0)))
+            for row in rows
         ]
         v = 0.3 * x + 0.1 * t[:, None, None] + 0.05 * torch.tensor(told)[:, None, None]
         negative = torch.tensor([row.kind == "negative" for row in rows])[:, None, None]
@@ -71,8 +87,14 @@ class _Edit:
 def _request(name: str) -> Request:
     source = np.random.default_rng(1).normal(size=(_FRAMES, _CHANNELS)).astype(np.float32)
     return Request(
-        frames=_FRAMES, channels=_CHANNELS, denoise=0.8, seed=3, source=source, condition=0.0,
-        target=source[::-1].copy(), cfg="off" if name == "cfg" else "full",
+        frames=_FRAMES,
+        channels=_CHANNELS,
+        denoise=0.8,
+        seed=3,
+        source=source,
+        condition=0.0,
+        target=source[::-1].copy(),
+        cfg="off" if name == "cfg" else "full",
         feedback=0.3 if name == "feedback_depth" else 0.0,
     )
 
@@ -143,16 +165,21 @@ def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
     table = []
     for edit in _edits():
         never, always = (_run(edit, at, steps, depth, ticks) for at in (None, 0))
-        found = [
-            _measured(at, never, _run(edit, at, steps, depth, ticks), always) for at in phases
-        ]
+        found = [_measured(at, never, _run(edit, at, steps, depth, ticks), always) for at in phases]
         onset, settled, between = zip(*found, strict=True)
         policy = "migrated" if edit.migrate else "shared" if edit.share else "admitted"
-        table.append({
-            "control": edit.control, "cls": controls.CONTROLS[edit.control].cls, "policy": policy,
-            "onset_min": min(onset), "onset_max": max(onset), "converged_min": min(settled),
-            "converged_max": max(settled), "between": max(between),
-        })
+        table.append(
+            {
+                "control": edit.control,
+                "cls": controls.CONTROLS[edit.control].cls,
+                "policy": policy,
+                "onset_min": min(onset),
+                "onset_max": max(onset),
+                "converged_min": min(settled),
+                "converged_max": max(settled),
+                "between": max(between),
+            }
+        )
     return table
 
 
@@ -171,14 +198,17 @@ def convergence_table(steps: int = 8, depth: int = 8) -> list[dict[str, Any]]:
         never, then, always = (_run(edit, when, steps, depth, ticks) for when in (None, at, 0))
         rows = [
             (n - at + 1, _distance(then[n], always[n]), _distance(never[n], always[n]))
-            for n in range(at, ticks) if then[n]
+            for n in range(at, ticks)
+            if then[n]
         ]
-        table.append({
-            "control": edit.control,
-            "policy": "migrated" if edit.migrate else "shared" if edit.share else "admitted",
-            "ticks": [tick for tick, _, _ in rows],
-            "remaining": [left / whole for _, left, whole in rows],
-        })
+        table.append(
+            {
+                "control": edit.control,
+                "policy": "migrated" if edit.migrate else "shared" if edit.share else "admitted",
+                "ticks": [tick for tick, _, _ in rows],
+                "remaining": [left / whole for _, left, whole in rows],
+            }
+        )
     return table
 
 

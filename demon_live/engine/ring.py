@@ -52,10 +52,19 @@ class Ring:
     """
 
     def __init__(
-        self, model: VelocityModel, *, steps: int = 8, depth: int = 4, shift: float = 3.0,
-        device: str | torch.device = "cpu", on_admit: Callable[[str], Request | None] | None = None,
-        dcw: Dcw | None = None, parity: bool = False, overlap: bool = False,
-        mask_strength: MaskStrength | None = None, noise_bytes: int = 96 << 20,
+        self,
+        model: VelocityModel,
+        *,
+        steps: int = 8,
+        depth: int = 4,
+        shift: float = 3.0,
+        device: str | torch.device = "cpu",
+        on_admit: Callable[[str], Request | None] | None = None,
+        dcw: Dcw | None = None,
+        parity: bool = False,
+        overlap: bool = False,
+        mask_strength: MaskStrength | None = None,
+        noise_bytes: int = 96 << 20,
     ) -> None:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
@@ -110,8 +119,7 @@ class Ring:
         blended in (`solver.blended`), from the next step on, also for slots in flight. Without a
         source, it blends towards zeros.
         """
-        self._shared.write(
-            name, value, deck, self._desks.lengths(deck), self._desks.channels(deck))
+        self._shared.write(name, value, deck, self._desks.lengths(deck), self._desks.channels(deck))
 
     def prepare(self, deck: str, epoch: int, frames: int) -> None:
         """Announce the T of an epoch to come, so that its curves can be shared ahead of it."""
@@ -269,8 +277,12 @@ class Ring:
         source = _with_feedback(request, desk)
         has_source = source is not None
         slot = Slot(
-            self._serial, request, self._times(request, has_source, self.steps), has_source,
-            self.tick_number, source,
+            self._serial,
+            request,
+            self._times(request, has_source, self.steps),
+            has_source,
+            self.tick_number,
+            source,
         )
         self._serial += 1
         shape = (request.frames, request.channels)
@@ -278,7 +290,8 @@ class Ring:
             # A shape that nothing uses any more gives its memory back.
             self._buckets = {k: b for k, b in self._buckets.items() if b.slots}
             self._buckets[shape] = Bucket(
-                *shape, self._device, self._noise, self._dcw, self._mask_strength)
+                *shape, self._device, self._noise, self._dcw, self._mask_strength
+            )
         self._buckets[shape].reserve(self.depth)
         self._buckets[shape].admit(slot)
 
@@ -286,7 +299,8 @@ class Ring:
         """A request's schedule. Without a source there is nothing to keep: denoise counts as 1."""
         denoise = request.denoise if has_source else 1.0
         return timesteps(
-            steps, denoise, self.shift if request.shift is None else request.shift, self._parity)
+            steps, denoise, self.shift if request.shift is None else request.shift, self._parity
+        )
 
     def _retire(self, bucket: Bucket) -> None:
         done = [slot for slot in bucket.slots if slot.done]
@@ -336,8 +350,7 @@ class Ring:
             (slot for bucket in self._buckets.values() for slot in bucket.slots),
             key=lambda slot: slot.id,
         )
-        return tuple(
-            SlotStatus(s.request.deck, s.k, s.steps, s.request.denoise) for s in slots)
+        return tuple(SlotStatus(s.request.deck, s.k, s.steps, s.request.denoise) for s in slots)
 
     def preview(self, deck: str) -> Generation | None:
         """The clean prediction of the deck's most advanced slot, so that a change is heard before
@@ -346,8 +359,10 @@ class Ring:
         found: tuple[Bucket, int] | None = None
         for bucket in self._buckets.values():
             for place, slot in enumerate(bucket.slots):
-                if slot.request.deck == deck and slot.row >= 0 and (
-                    found is None or slot.k > found[0].slots[found[1]].k
+                if (
+                    slot.request.deck == deck
+                    and slot.row >= 0
+                    and (found is None or slot.k > found[0].slots[found[1]].k)
                 ):
                     found = bucket, place
         if found is None:
@@ -359,7 +374,8 @@ class Ring:
         if not np.isfinite(latent).all():
             return None
         return Generation(
-            latent, slot.request, tuple(slot.versions), slot.born, self.tick_number - 1)
+            latent, slot.request, tuple(slot.versions), slot.born, self.tick_number - 1
+        )
 
 
 def _depth(depth: int) -> int:
@@ -375,7 +391,8 @@ def _fall(old: float, new: float) -> float:
 
 def _changed(request: Request, denoise: float | None, shift: float | None) -> Request:
     return replace(
-        request, denoise=request.denoise if denoise is None else denoise,
+        request,
+        denoise=request.denoise if denoise is None else denoise,
         shift=request.shift if shift is None else shift,
     )
 

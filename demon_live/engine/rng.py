@@ -147,8 +147,9 @@ class NoiseCache:
 
     def many(self, keys: Sequence[int], frames: int, channels: int) -> list[Tensor]:
         """`get` for several keys; what is missing is made at once."""
-        missing = list(dict.fromkeys(
-            key for key in keys if (key, frames, channels) not in self._fields))
+        missing = list(
+            dict.fromkeys(key for key in keys if (key, frames, channels) not in self._fields)
+        )
         made = dict(zip(missing, self._make(missing, frames, channels), strict=True))
         fields = [made[key] if key in made else self._fields[key, frames, channels] for key in keys]
         for key, field in zip(keys, fields, strict=True):

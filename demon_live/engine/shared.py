@@ -159,7 +159,8 @@ class SharedState:
         """The state now; the same object until the next write."""
         if self._snapshot is None or self._snapshot.version != self._version:
             self._snapshot = Snapshot(
-                self._version, MappingProxyType(self._everywhere),
+                self._version,
+                MappingProxyType(self._everywhere),
                 MappingProxyType(dict(self._decks)),
             )
         return self._snapshot

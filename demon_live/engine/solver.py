@@ -28,8 +28,18 @@ from torch import Tensor
 from demon_live.engine.border import column
 
 __all__ = [
-    "Curve", "Lanes", "Mix", "apply", "birth", "blended", "clean", "euler", "mask_in",
-    "prediction", "reproject", "step",
+    "Curve",
+    "Lanes",
+    "Mix",
+    "apply",
+    "birth",
+    "blended",
+    "clean",
+    "euler",
+    "mask_in",
+    "prediction",
+    "reproject",
+    "step",
 ]
 
 Curve = NDArray[np.float64]
@@ -48,8 +58,10 @@ class Mix:
     def where(self, flag: NDArray[np.bool_], other: Mix) -> Mix:
         """This mix for the rows with a flag ([n, 1]), `other` for the rest."""
         return Mix(
-            np.where(flag, self.x, other.x), np.where(flag, self.v, other.v),
-            np.where(flag, self.z, other.z), np.where(flag, self.source, other.source),
+            np.where(flag, self.x, other.x),
+            np.where(flag, self.v, other.v),
+            np.where(flag, self.z, other.z),
+            np.where(flag, self.source, other.source),
             np.where(flag, self.target, other.target),
         )
 
@@ -71,8 +83,14 @@ class Lanes:
         """The lanes of some rows."""
         at = list(rows)
         return Lanes(
-            self.t[at], self.u[at], self.velocity[at], self.noise[at], self.morph[at],
-            self.mask[at], self.blend[at], self.blended[at],
+            self.t[at],
+            self.u[at],
+            self.velocity[at],
+            self.noise[at],
+            self.morph[at],
+            self.mask[at],
+            self.blend[at],
+            self.blended[at],
         )
 
 
@@ -119,8 +137,11 @@ def blended(lanes: Lanes, x0: Mix) -> Mix:
     """
     pulled, rest = anchored(lanes, x0), 1.0 - lanes.u
     return Mix(
-        rest * pulled.x, rest * pulled.v, lanes.u + np.zeros_like(pulled.x),
-        rest * pulled.source, rest * pulled.target,
+        rest * pulled.x,
+        rest * pulled.v,
+        lanes.u + np.zeros_like(pulled.x),
+        rest * pulled.source,
+        rest * pulled.target,
     )
 
 
@@ -172,14 +193,23 @@ def reproject(old: Curve, new: Curve, pull: Curve) -> Mix:
     x0 = np.where(down, (1.0 - new) * (1.0 - pull) - ratio * (1.0 - old), 0.0)
     zero = np.zeros_like(x)
     return Mix(
-        x, np.where(up, 1.0 - new, x0), np.where(up, new, 0.0),
-        np.where(down, (1.0 - new) * pull, 0.0), zero,
+        x,
+        np.where(up, 1.0 - new, x0),
+        np.where(up, new, 0.0),
+        np.where(down, (1.0 - new) * pull, 0.0),
+        zero,
     )
 
 
 def apply(
-    mix: Mix, x: Tensor, v: Tensor | None, z: Tensor | None, source: Tensor | None,
-    target: Tensor | None, out: Tensor, scratch: Tensor,
+    mix: Mix,
+    x: Tensor,
+    v: Tensor | None,
+    z: Tensor | None,
+    source: Tensor | None,
+    target: Tensor | None,
+    out: Tensor,
+    scratch: Tensor,
 ) -> Tensor:
     """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
 
@@ -192,9 +222,11 @@ def apply(
     if not np.all(mix.x == 1.0):
         base = torch.mul(x, column(mix.x, x.device), out=out)
     for tensor, curve in (
-        (v, mix.v), (z, mix.z), (source, mix.source), (target, mix.target),
+        (v, mix.v),
+        (z, mix.z),
+        (source, mix.source),
+        (target, mix.target),
     ):
         if tensor is not None:
-            base = torch.add(
-                base, torch.mul(tensor, column(curve, x.device), out=scratch), out=out)
+            base = torch.add(base, torch.mul(tensor, column(curve, x.device), out=scratch), out=out)
     return base if base is out else out.copy_(base)

@@ -37,9 +37,7 @@ def _first(
     return min(ticks, default=None)
 
 
-def of_version(
-    generations: Iterable[Generation], version: int, changed_at: int
-) -> Propagation:
+def of_version(generations: Iterable[Generation], version: int, changed_at: int) -> Propagation:
     """Of a shared value. version: the ring's after the change; changed_at: its tick_number then."""
     all_of_them = list(generations)
     return Propagation(

@@ -3,7 +3,7 @@
     python tests/bench/transform.py SOURCE.wav [--prompt '...'] [--denoise .3 .6 .9] [--keep DIR]
 
 For each value of denoise a score is rendered that does nothing but transform SOURCE. Printed per
-row, against the source as it was fitted to the loop (denoise 0 through the same codec stands first):
+row, against the source as it was fitted to the loop (denoise 0, the codec alone, stands first):
     mel      correlation of log-mel spectrograms (64 bands, 40 ms), 1 = the same
     mel L1   mean difference of log10 mel power
     onsets   F-measure of onsets within 50 ms of the source's, 1 = the same rhythm
