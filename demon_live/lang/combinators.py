@@ -26,6 +26,7 @@ __all__ = [
     "by_cycle",
     "chunk",
     "compress",
+    "echo",
     "euclid",
     "every",
     "fast_gap",
@@ -38,6 +39,7 @@ __all__ = [
     "ply",
     "press",
     "quantize",
+    "reorder",
     "repeat_cycles",
     "ribbon",
     "rot",
@@ -287,6 +289,34 @@ def ribbon(pat: Pattern, start: Fraction, length: Fraction) -> Pattern:
 
     period = length.numerator if length.denominator <= LIMIT else None
     return _windows(pat, place, pat.cost * 2, period)
+
+
+def reorder(pat: Pattern, n: int, key: int, *, again: bool) -> Pattern:
+    """Each cycle's n parts in another order, by lot; again: a part may come more than once."""
+    if not 1 <= n <= 256:
+        raise PatternError("a cycle is cut into 1 to 256 parts")
+
+    def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
+        lots = [chance(key, c, i) for i in range(n)]
+        order = [int(x * n) for x in lots] if again else sorted(range(n), key=lots.__getitem__)
+        base = cycle_of(c)
+        return [
+            (base + Fraction(k, n), base + Fraction(k + 1, n), _ONE, Fraction(part - k, n))
+            for k, part in enumerate(order)
+        ]
+
+    return _windows(pat, place, max(pat.cost, float(n)), None)
+
+
+def echo(pat: Pattern, times: int, shift: Fraction, feedback: float) -> Pattern:
+    """The pattern, and its echoes: each later by `shift` and weaker by `feedback`."""
+    if not 1 <= times <= 64:
+        raise PatternError("echo takes 1 to 64 times")
+
+    def weaker(i: int) -> Callable[[Any], Any]:
+        return lambda v: v * feedback**i
+
+    return stack(*(fmap(late(pat, i * shift), weaker(i)) for i in range(times)))
 
 
 def brak(pat: Pattern) -> Pattern:

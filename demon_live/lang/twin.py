@@ -242,6 +242,14 @@ class Pat:
         """Every other cycle squeezed into its middle half: a breakbeat."""
         return self._word("brak")
 
+    def shuffle(self, n: Value) -> Pat:
+        """The n parts of each cycle in another order, by lot."""
+        return self._call("shuffle", n)
+
+    def scramble(self, n: Value) -> Pat:
+        """n parts of each cycle drawn by lot; one may come twice."""
+        return self._call("scramble", n)
+
     def swing(self, amount: Value, n: Value) -> Pat:
         """The second half of each n-th of a cycle, late by a part."""
         return self._call("swing", amount, n)
@@ -261,6 +269,10 @@ class Pat:
     def euclid(self, k: Value, n: Value, turn: Value = 0) -> Pat:
         """On k of n steps, spread evenly, turned left."""
         return self._call("euclid", k, n, turn)
+
+    def euclidRot(self, k: Value, n: Value, turn: Value) -> Pat:
+        """The same as euclid with a turn."""
+        return self._call("euclidRot", k, n, turn)
 
     def degradeBy(self, part: Value) -> Pat:
         """Loses this part of the events, by lot."""
@@ -424,6 +436,14 @@ class Pat:
     def mod(self, other: Value) -> Pat:
         """The rest of a division; the same as %."""
         return self._call("mod", other)
+
+    def echo(self, times: Value, cycles: Value, feedback: Value) -> Pat:
+        """Echoes: each later, and weaker by a factor."""
+        return self._call("echo", times, cycles, feedback)
+
+    def pow(self, other: Value) -> Pat:
+        """To a power; 2 bends a curve towards its low end."""
+        return self._call("pow", other)
 
     def squeeze(self, other: Value) -> Pat:
         """Plus, with a cycle of the other squeezed into each event."""

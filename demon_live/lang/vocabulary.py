@@ -78,6 +78,12 @@ press(part:T=1/2)
 brak()
     Every other cycle squeezed into its middle half: a breakbeat.
     gain = "1 .5".brak
+shuffle(n:I) lots
+    The n parts of each cycle in another order, by lot.
+    blend = "0 .3 .6 1".shuffle(4)
+scramble(n:I) lots
+    n parts of each cycle drawn by lot; one may come twice.
+    blend = "0 .3 .6 1".scramble(4)
 swing(amount:T n:T)
     The second half of each n-th of a cycle, late by a part.
     noise = "0 .4*7".swing(1/3, 4)
@@ -94,6 +100,9 @@ mask(gate:G)
 euclid(k:I n:I turn:I=0)
     On k of n steps, spread evenly, turned left.
     noise = sine.euclid(3, 8)
+euclidRot(k:I n:I turn:I)
+    The same as euclid with a turn.
+    noise = sine.euclidRot(3, 8, 2)
 degradeBy(part:R) lots
     Loses this part of the events, by lot.
     noise = ".3*8".degradeBy(.4)
@@ -213,6 +222,12 @@ div(other:P)
 mod(other:P)
     The rest of a division; the same as %.
     blend = (time / 3).mod(1)
+echo(times:I cycles:T feedback:R)
+    Echoes: each later, and weaker by a factor.
+    noise = ".6 ~".echo(4, 1/8, .7)
+pow(other:P)
+    To a power; 2 bends a curve towards its low end.
+    blend = sine.pow(2)
 squeeze(other:P)
     Plus, with a cycle of the other squeezed into each event.
     blend = "0 .5".squeeze("0 .1 .2")
@@ -262,6 +277,9 @@ mini(pattern:P) free
 pure(value:P) free
     A plain value.
     blend = pure(.5)
+randcat(*part:P) free lots
+    The same as choose.
+    blend = randcat(saw, sine, .5)
 run(n:I) free
     0 1 2 ... n-1 in a cycle.
     seed = run(4)

@@ -89,6 +89,14 @@ def _modulo(a: Any, b: Any) -> Any:
     return a - np.floor(_divide(a, b)) * b
 
 
+def _power(a: Any, b: Any) -> Any:
+    """a to the b, and 0 where that is no number or too large to be one."""
+    with np.errstate(all="ignore"):
+        out = np.power(np.asarray(a, dtype=np.float64), b)
+    out = np.where(np.abs(out) < 1e15, out, 0.0)
+    return out if np.ndim(out) else float(out)
+
+
 def _compared(fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda a, b: fn(a, b) * 1.0
 
@@ -284,6 +292,12 @@ _MAKE: dict[str, Callable[..., Pattern]] = {
     "press": c.press,
     "brak": c.brak,
     "swing": _swing,
+    "shuffle": lambda p, n, key: c.reorder(p, n, key, again=False),
+    "scramble": lambda p, n, key: c.reorder(p, n, key, again=True),
+    "euclidRot": c.euclid,
+    "echo": c.echo,
+    "pow": lambda p, o: combine(p, o, _power),
+    "randcat": _choose,
     "segment": c.segment,
     "struct": struct,
     "mask": mask,
