@@ -171,6 +171,55 @@ _number_patterns = st.sampled_from(
 )
 
 
+#: Methods that change a numeric pattern in one way each.
+_TAILS = [
+    "rev",
+    "iter(4)",
+    "ply(2)",
+    "linger(1/4)",
+    "off(1/8, _ * .5)",
+    "chunk(4, fast(2))",
+    "smooth(.1)",
+    "smooth",
+    "degradeBy(.3)",
+    "euclid(3, 8)",
+    'mask("1 0 1")',
+    "shuffle(4)",
+    "scramble(4)",
+    "echo(3, 1/8, .5)",
+    "rot(1)",
+    "ribbon(1, 2)",
+    "ribbon(1/3, 1/2)",
+    "zoom(1/4, 3/4)",
+    "compress(1/4, 3/4)",
+    "press",
+    "brak",
+    "palindrome",
+    "within(0, 1/2, rev)",
+    "inside(2, rev)",
+    "outside(2, rev)",
+    'struct("1 ~ 1")',
+    'when("<1 0>", rev)',
+    "sometimesBy(.5, _ * .5)",
+    "someCycles(rev)",
+    "superimpose(fast(2))",
+    "quantize(.25)",
+    "fastGap(2)",
+    "lastOf(3, rev)",
+    "repeatCycles(2)",
+    "clamp(.1, .8)",
+    "pow(2)",
+    "invert",
+    "swing(1/3, 4)",
+    "layer(rev, fast(2))",
+    "mask(square)",
+    "struct(square.fast(3))",
+    "fast(sine.range(1, 2))",
+    "iterBack(3)",
+    "chunkBack(4, rev)",
+]
+
+
 def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.builds(lambda a, o, b: f"({a} {o} {b})", inner, st.sampled_from("+-*"), inner),
@@ -179,7 +228,11 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         ),
         st.builds(lambda a, n: f"{a}.slow({n})", inner, st.sampled_from(["2", "3"])),
         st.builds(lambda a, n: f"{a}.late({n})", inner, st.sampled_from(["1/4", "1/3", "2"])),
-        st.builds(lambda a: f"{a}.rev", inner),
+        st.builds(lambda a, t: f"{a}.{t}", inner, st.sampled_from(_TAILS)),
+        st.builds(lambda a, t: f"{a}.{t}", inner, st.sampled_from(_TAILS)),
+        st.builds(lambda a, b: f"arrange([2, {a}], [1, {b}])", inner, inner),
+        st.builds(lambda a, b: f"seq({a}, {b})", inner, inner),
+        st.builds(lambda a, b: f"choose({a}, {b})", inner, inner),
         st.builds(
             lambda a, n: f"{a}.range({n}, .9)", inner, st.sampled_from(["0", ".2", '"0 .5"'])
         ),
@@ -187,17 +240,8 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds(
             lambda a, f: f"{a}.every(3, {f})", inner, st.sampled_from(["rev", "fast(2)", "_ * .5"])
         ),
-        st.builds(lambda a: f'{a}.mask("1 0 1")', inner),
-        st.builds(lambda a: f"{a}.iter(4)", inner),
-        st.builds(lambda a: f"{a}.ply(2)", inner),
-        st.builds(lambda a: f"{a}.off(1/8, _ * .5)", inner),
-        st.builds(lambda a: f"{a}.linger(1/4)", inner),
-        st.builds(lambda a: f"{a}.chunk(4, fast(2))", inner),
-        st.builds(lambda a: f"{a}.smooth(.1)", inner),
         st.builds(lambda a, b: f"cat({a}, {b})", inner, inner),
         st.builds(lambda a, b: f"stack({a}, {b})", inner, inner),
-        st.builds(lambda a: f"{a}.degradeBy(.3)", inner),
-        st.builds(lambda a: f"{a}.euclid(3, 8)", inner),
     )
 
 
