@@ -107,6 +107,12 @@ def test_an_open_bracket_does_not_swallow_the_next_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["noise = <0 .5>", "noise = 50%", "noise =", "noise = 1 +"])
+def test_an_unfinished_line_does_not_either(line: str) -> None:
+    error = failure(f"{line}\nbar = 3")
+    assert [e.span.line for e in error.errors if e.span] == [1, 2]
+
+
 def test_places_in_mini_notation_are_places_in_the_score() -> None:
     error = failure('# first\nblend = "0 [.5 1"\n')
     assert error.span is not None

@@ -19,7 +19,7 @@ __all__ = ["Chunk", "comments", "is_complete", "split"]
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
 )
-_GOES_ON = re.compile(r"(?:[-+*/%=,<>~(\[]|\bover|\bat|\bin)$")
+_GOES_ON = re.compile(r"(?:[-+*/%=,(\[]|~>|<~|\bover|\bat|\bin)$")
 _OPENS = re.compile(r"\s*(?:deck|scene)\b")
 
 
@@ -64,9 +64,8 @@ def split(text: str, words: Collection[str]) -> list[Chunk]:
         elif piece in ")]":
             depth = max(0, depth - 1)
         elif piece == "\n":
-            if (depth and not begins.match(text, found.end())) or (
-                not depth and _continues(text, start, found.end())
-            ):
+            inside = depth > 0 or _continues(text, start, found.end())
+            if inside and not begins.match(text, found.end()):
                 continue
             take(at)
             start = found.end()
