@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 _REPORT_EVERY = 0.1
 #: An engine that dies sooner than this after its start is started again only after a pause.
 _RESTART_PAUSE = 2.0
+#: A turn of a CPU engine may fill the time but for this factor.
+_HEADROOM = 1.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,11 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         if started - reported >= _REPORT_EVERY:
             reported = started
             conn.send(Report(player.status()))
-        # A CPU engine is paced to its nominal tick: more ticks would only heat the machine.
-        due = started + (tick_ms / 1000 if player.tick_due else 0.02)
+        # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
+        # that is too short, a part of the time is left to the prompt and the sound.
+        took = time.monotonic() - started
+        pace = max(tick_ms / 1000, took * _HEADROOM) if tick_ms else took
+        due = started + (pace if player.tick_due else 0.02)
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest) and not _take(conn, player.handle):
                 return
