@@ -18,7 +18,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,34 +26,7 @@ from demon_live.core import Floats
 from demon_live.errors import EngineError
 from demon_live.models import imp
 
-__all__ = ["OnnxKernels", "inverse_stft"]
-
-_WINDOW: Floats = torch.hann_window(imp.FFT).numpy()
-
-
-def inverse_stft(level: Floats, phase: Floats) -> Floats:
-    """Log magnitude and phase [B, N, 2*961] of mid and side -> left and right [B, N*480, 2].
-
-    `ImpDecoder.synth` in numpy: windows of 1920 samples, one each 480, added around their step.
-    """
-    from scipy.fft import irfft
-
-    b, n, _ = level.shape
-    size = np.exp(np.minimum(level, np.float32(6.0)))
-    spectra = np.empty(level.shape, np.complex64)
-    np.multiply(size, np.cos(phase), out=spectra.real)
-    np.multiply(size, np.sin(phase), out=spectra.imag)
-    frames = irfft(spectra.reshape(b, n, 2, imp.BINS), imp.FFT, axis=-1, overwrite_x=True)
-    frames *= _WINDOW / np.float32(1.5)
-    steps = imp.FFT // imp.STEP
-    frames = frames.reshape(b, n, 2, steps, imp.STEP)
-    total = np.zeros((b, n + steps - 1, 2, imp.STEP), np.float32)
-    for i in range(steps):
-        total[:, i : i + n] += frames[:, :, :, i]
-    flat = total.transpose(0, 1, 3, 2).reshape(b, -1, 2)
-    edge = (steps - 1) * imp.STEP // 2
-    mid, side = flat[:, edge : edge + n * imp.STEP].transpose(2, 0, 1)
-    return np.stack([mid + side, mid - side], axis=-1)
+__all__ = ["OnnxKernels"]
 
 
 class OnnxKernels:
@@ -67,6 +39,7 @@ class OnnxKernels:
         torch.set_num_threads(1)
         self._spin, self._threads = spin, threads
         self._flow = self._session(weights, "flow.onnx", "flow.safetensors", "flow.")
+        self._synthesis = imp.Synthesis()
         self._decoder = self._session(weights, "decoder.onnx", "codec.safetensors", "decoder.")
 
     def _session(self, weights: Weights, graph: str, file: str, prefix: str) -> Any:
@@ -116,7 +89,9 @@ class OnnxKernels:
 
     def decode(self, latent: Floats) -> Floats:
         """latent [B, F, C] -> audio [B, F*1920, 2]."""
-        return inverse_stft(*self._decoder.run(None, {"latent": latent}))
+        spectra = self._decoder.run(None, {"latent": latent})
+        audio: Tensor = self._synthesis(*(torch.from_numpy(x) for x in spectra))
+        return audio.transpose(1, 2).contiguous().numpy()
 
     def close(self) -> None:
         """Drop the sessions."""

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -47,6 +49,7 @@ __all__ = [
     "ImpDecoder",
     "ImpEncoder",
     "ImpFlow",
+    "Synthesis",
     "condition",
     "load_codec",
     "load_flow",
@@ -66,6 +69,7 @@ BINS = FFT // 2 + 1
 RATE = HOP // STEP
 
 Spectra: TypeAlias = tuple[Tensor, Tensor]
+Doubles: TypeAlias = npt.NDArray[np.float64]
 Kernel: TypeAlias = Callable[..., Tensor]
 
 
@@ -181,10 +185,73 @@ class ImpEncoder(nn.Module):
         return latent[:, MARGIN:-MARGIN]
 
 
-class ImpDecoder(nn.Module):
-    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz, magnitude and phase, inverse STFT."""
+class Synthesis(nn.Module):
+    """Spectra -> audio. No weights: a window and a fixed noise."""
 
     win: Tensor
+    noise: Tensor
+    hash: Tensor
+    noisy: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # On the CPU by name: on the meta device this one call would load torch._dynamo (1.5 s).
+        self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
+        draw = np.random.RandomState(7)  # its stream is frozen by numpy's promise
+        self._constant("noise", draw.standard_normal((8, 2 * HOP)))
+        self._constant("hash", 1.2 * draw.standard_normal((36, 8)))
+        ramp = (np.arange(BINS) * (SAMPLE_RATE / FFT) - 1200) / 1200
+        self._constant("noisy", ramp.clip(0, 1))
+
+    def _constant(self, name: str, value: Doubles) -> None:
+        self.register_buffer(name, torch.from_numpy(value).float(), persistent=False)
+
+    def forward(self, level: Tensor, phase: Tensor, texture: bool = True) -> Tensor:
+        """Log magnitude and phase -> audio [B, 2, T*1920]: inverse STFT 1920/480, overlap-add.
+
+        The trunk follows the phase of the source up to about 1 kHz. What it predicts above is one
+        pattern repeated each latent frame, which buzzes at 25 Hz: `texture` keeps the magnitudes
+        of that signal there and gives them the phases of noise.
+        """
+        level, phase = level.float(), phase.float()
+        b, n, _ = level.shape
+        with torch.autocast(level.device.type, enabled=False):
+            size = torch.exp(level.clamp(max=6.0))
+            y = self.resynthesised(torch.polar(size, phase).view(b, n, 2, BINS).transpose(1, 2))
+            if texture:
+                s = self.analysed(y)
+                s = s * (1 - self.noisy) + self.grain(phase) * (s.abs() * self.noisy)
+                y = self.resynthesised(s)
+        return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], dim=1)
+
+    def resynthesised(self, s: Tensor) -> Tensor:
+        """Complex [B, 2, N, 961] -> [B, 2, N*480], the inverse of `analysed`."""
+        frames = torch.fft.irfft(s, FFT) * self.win
+        return overlap_add(frames.unflatten(-1, (FFT // STEP, STEP))) / 1.5
+
+    def analysed(self, x: Tensor) -> Tensor:
+        """[B, 2, N*480] -> complex [B, 2, N, 961]."""
+        edge = (FFT - STEP) // 2
+        frames = F.pad(x, (edge, edge)).unfold(-1, FFT, STEP) * self.win
+        s: Tensor = torch.fft.rfft(frames)
+        return s
+
+    def grain(self, phase: Tensor) -> Tensor:
+        """Unit phasors of noise, complex [B, 2, 4T, 961].
+
+        Each latent frame mixes eight stretches of noise by cosines of a projection of its own
+        phases from 100 to 1000 Hz: the same latent gives the same audio in any window, no two
+        frames in a row are alike, and the last bits of the phases move it by little.
+        """
+        b, t = phase.shape[0], phase.shape[1] // RATE
+        share = torch.cos(phase[:, 1::RATE, 4:40] @ self.hash) @ self.noise
+        x = share.view(b, t, 2, HOP).transpose(1, 2).reshape(b, 2, t * HOP)
+        s = self.analysed(x)
+        return s / (s.abs() + 1e-6)
+
+
+class ImpDecoder(nn.Module):
+    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz, magnitude and phase, inverse STFT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,8 +262,7 @@ class ImpDecoder(nn.Module):
         self.norm = nn.LayerNorm(384)
         self.level = nn.Linear(384, 2 * BINS)
         self.phase = nn.Linear(384, 2 * BINS)
-        # On the CPU by name: on the meta device this one call would load torch._dynamo (1.5 s).
-        self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
+        self.synthesis = Synthesis()
 
     def trunk(self, latent: Tensor) -> Spectra:
         """latent [B, T, 64] -> log magnitude, phase (rad), each [B, 4T, 2*961], mid then side."""
@@ -210,16 +276,10 @@ class ImpDecoder(nn.Module):
         y = self.norm(y)
         return self.level(y), self.phase(y)
 
-    def synth(self, spectra: Spectra) -> Tensor:
-        """Log magnitude and phase -> audio [B, 2, T*1920]: inverse STFT 1920/480, overlap-add."""
-        level, phase = spectra
-        b, n, _ = level.shape
-        with torch.autocast(level.device.type, enabled=False):
-            size = torch.exp(level.float().clamp(max=6.0)).view(b, n, 2, BINS)
-            s = torch.polar(size, phase.float().view(b, n, 2, BINS))
-            frames = (torch.fft.irfft(s, FFT) * self.win).transpose(1, 2)
-            y = overlap_add(frames.reshape(b, 2, n, FFT // STEP, STEP)) / 1.5
-        return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], dim=1)
+    def synth(self, spectra: Spectra, texture: bool = True) -> Tensor:
+        """Log magnitude and phase -> audio [B, 2, T*1920]; see `Synthesis`."""
+        audio: Tensor = self.synthesis(*spectra, texture)
+        return audio
 
     def forward(self, latent: Tensor) -> Tensor:
         """latent [B, T, 64] -> audio [B, 2, T*1920]; exact `MARGIN` frames away from either end."""
@@ -249,7 +309,7 @@ def _margin() -> int:
         decoder = ImpDecoder()
     coarse = 1 + sum(cast(ConvNeXt, block).reach for block in decoder.coarse)
     overlap = math.ceil((FFT - STEP) / 2 / STEP)
-    fine = overlap + sum(cast(ConvNeXt, block).reach for block in decoder.fine)
+    fine = 3 * overlap + sum(cast(ConvNeXt, block).reach for block in decoder.fine)
     return coarse + math.ceil(fine / RATE)
 
 

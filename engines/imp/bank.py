@@ -1,9 +1,10 @@
 """The bank the flow model learns from: rendered loops as latents, in pairs, with labels.
 
-Each entry is one score played by two kits, encoded from several starting points round the loop, so that the bar phase of
-every frame is exact. The first rendering is what is learnt; the second is what cover mode starts from, half of them
-degraded as recordings are. In a share of the entries the first kit belongs to another genre than the score:
-these are only ever shown together with their source.
+Each entry is one score played by two kits, encoded from several starting points round the loop, so
+that the bar phase of every frame is exact. The first rendering is what is learnt; the second is
+what cover mode starts from, half of them degraded as recordings are. In a share of the entries the
+first kit belongs to another genre than the score: these are only ever shown together with their
+source.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from demon_live.models import imp
 from demon_live.models.imp_labels import COND, Floats, Vocabulary, condition, load_vocabulary
 from engines.imp.genres import GENRES
+from engines.imp.render import Renderer, nice_size
 from engines.imp.score import Song, compose
 
 FRAMES = 400
@@ -32,7 +34,9 @@ TAGS = Path(__file__).parent / "tags.toml"
 
 @dataclass
 class Bank:
-    """Latents half [N, TURNS, 2, FRAMES, 64] (target, source) and labels; offset in bars [N, TURNS]."""
+    """Latents half [N, TURNS, 2, FRAMES, 64] (target, source) and labels; offset in bars [N,
+    TURNS].
+    """
 
     latent: Tensor
     cond: Tensor
@@ -56,9 +60,13 @@ class Bank:
         return Bank(**{key: torch.cat([part[key] for part in parts]) for key in parts[0]})
 
     def phase(self, index: Tensor, turn: Tensor) -> Tensor:
-        """Musical position of the frames of entries `index` from starting points `turn`: [B, FRAMES, 2]."""
+        """Musical position of the frames of entries `index` from starting points `turn`: [B,
+        FRAMES, 2].
+        """
         n = torch.arange(FRAMES, device=index.device)
-        bar = self.offset[index, turn][:, None] + n * self.bpm[index][:, None] / (240.0 * imp.FRAME_HZ)
+        bar = self.offset[index, turn][:, None] + n * self.bpm[index][:, None] / (
+            240.0 * imp.FRAME_HZ
+        )
         return torch.stack([bar, bar / self.bars[index][:, None]], dim=-1)
 
 
@@ -68,7 +76,15 @@ def noise(count: int) -> Bank:
     latent = torch.randn(count, TURNS, 2, FRAMES, imp.CHANNELS).half()
     frames = torch.full((count,), FRAMES)
     crossed = torch.zeros(count, dtype=torch.bool)
-    return Bank(latent, torch.zeros(count, COND), 120 * ones, 8 * ones, frames, crossed, torch.zeros(count, TURNS))
+    return Bank(
+        latent,
+        torch.zeros(count, COND),
+        120 * ones,
+        8 * ones,
+        frames,
+        crossed,
+        torch.zeros(count, TURNS),
+    )
 
 
 def pair(seed: int) -> tuple[Song, Song, bool]:
@@ -83,14 +99,21 @@ def pair(seed: int) -> tuple[Song, Song, bool]:
 
 
 def degraded(loop: Tensor, r: random.Random) -> Tensor:
-    """A loop [2, n] as a recording: equalised, band-limited, driven, with a noise floor. Stays circular."""
-    f = torch.fft.rfftfreq(loop.shape[1], 1 / imp.SAMPLE_RATE, device=loop.device).clamp(min=20)
+    """A loop [2, n] as a recording: equalised, band-limited, driven, with a noise floor. Stays
+    circular.
+    """
+    n, edge = loop.shape[1], imp.SAMPLE_RATE // 8
+    size = nice_size(n + 2 * edge)
+    around = loop[:, (torch.arange(size, device=loop.device) - edge) % n]
+    f = torch.fft.rfftfreq(size, 1 / imp.SAMPLE_RATE, device=loop.device).clamp(min=20)
     octave = torch.log2(f / 1000)
-    curve = sum(r.gauss(0, 3.0) * torch.cos(octave * w + r.uniform(0, 6.3)) for w in (0.4, 1.0, 1.7))
+    curve = sum(
+        r.gauss(0, 3.0) * torch.cos(octave * w + r.uniform(0, 6.3)) for w in (0.4, 1.0, 1.7)
+    )
     gain = 10 ** (torch.as_tensor(curve, device=loop.device) / 20)
     if r.random() < 0.4:
         gain = gain / (1 + (f / r.uniform(2500, 12000)) ** 6)
-    y = torch.fft.irfft(torch.fft.rfft(loop) * gain, loop.shape[1])
+    y = torch.fft.irfft(torch.fft.rfft(around) * gain, size)[:, edge : edge + n]
     if r.random() < 0.3:
         y = torch.tanh(y * 3) / 3
     if r.random() < 0.3:
@@ -108,16 +131,21 @@ def encode(encoder: imp.ImpEncoder, loops: list[Tensor], starts: list[int]) -> T
 
 
 @torch.no_grad()
-def build(codec: Path, path: Path, first: int, count: int, limit: float, device: str, batch: int = 12) -> None:
+def build(
+    codec: Path, path: Path, first: int, count: int, limit: float, device: str, batch: int = 12
+) -> None:
     """Render and encode entries of seeds first.. until `count` or `limit` seconds; write PATH."""
-    from engines.imp.render import Renderer
     from engines.imp.training import load_shards, say
 
     torch.backends.cuda.matmul.allow_tf32 = True
+    if device == "cuda":
+        torch.backends.cuda.cufft_plan_cache[0].max_size = 32  # plans hold memory
     begin, renderer, vocabulary = time.perf_counter(), Renderer(device), load_vocabulary(TAGS)
     encoder = imp.ImpEncoder().to(device)
     tensors = {k: v.float() for k, v in load_shards(codec, "codec").items()}
-    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    encoder.load_state_dict(
+        {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+    )
     latents, rows = [], []
     done = 0
     while done < count and time.perf_counter() - begin < limit:
@@ -128,25 +156,40 @@ def build(codec: Path, path: Path, first: int, count: int, limit: float, device:
         loops = [degraded(x, r) if i % 2 and r.random() < 0.5 else x for i, x in enumerate(loops)]
         turns = []
         for turn in range(TURNS):
-            starts = [0 if turn == 0 else r.randrange(loops[2 * i].shape[1]) for i in range(len(pairs)) for _ in (0, 1)]
+            starts = [
+                0 if turn == 0 else r.randrange(loops[2 * i].shape[1])
+                for i in range(len(pairs))
+                for _ in (0, 1)
+            ]
             turns.append(encode(encoder, loops, starts).view(len(pairs), 2, FRAMES, imp.CHANNELS))
             for i, (target, _, crossed) in enumerate(pairs):
                 if turn == 0:
-                    rows.append([label(target, vocabulary), target.bpm, target.bars, crossed, [0.0]])
+                    rows.append(
+                        [label(target, vocabulary), target.bpm, target.bars, crossed, [0.0]]
+                    )
                 else:
                     beats = starts[2 * i] / imp.SAMPLE_RATE * target.bpm / 240
                     rows[len(rows) - len(pairs) + i][4].append(beats)
         latents.append(torch.stack(turns, 1).half().cpu())
     frames = [min(FRAMES, imp.loop_frames(row[2], row[1])) for row in rows]
     Bank(
-        torch.cat(latents), torch.from_numpy(np.stack([r[0] for r in rows])), torch.tensor([float(r[1]) for r in rows]),
-        torch.tensor([float(r[2]) for r in rows]), torch.tensor(frames), torch.tensor([bool(r[3]) for r in rows]),
+        torch.cat(latents),
+        torch.from_numpy(np.stack([r[0] for r in rows])),
+        torch.tensor([float(r[1]) for r in rows]),
+        torch.tensor([float(r[2]) for r in rows]),
+        torch.tensor(frames),
+        torch.tensor([bool(r[3]) for r in rows]),
         torch.tensor([r[4] for r in rows]),
-    ).save(path)  # fmt: skip
-    say(f"bank {path.name}: {done} pairs, {sum(frames) / 90000:.2f} h in {time.perf_counter() - begin:.1f} s")
+    ).save(path)
+    say(
+        f"bank {path.name}: {done} pairs, {sum(frames) / 90000:.2f} h",
+        f"in {time.perf_counter() - begin:.1f} s",
+    )
 
 
 def label(song: Song, vocabulary: Vocabulary) -> Floats:
     """Condition vector of a song."""
     key = (song.key, vocabulary.modes.index(song.mode))
-    return condition(vocabulary, dict.fromkeys(song.tags, 1.0), key=key, bpm=song.bpm, bars=song.bars)
+    return condition(
+        vocabulary, dict.fromkeys(song.tags, 1.0), key=key, bpm=song.bpm, bars=song.bars
+    )

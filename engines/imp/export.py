@@ -72,9 +72,18 @@ def export(module: Any, inputs: dict[str, Any], outputs: list[str], path: Path) 
         for name, value in inputs.items()
     }
     torch.onnx.export(
-        module, kwargs=inputs, f=str(path), input_names=list(inputs), output_names=outputs,
-        dynamic_shapes=shapes, opset_version=20, dynamo=True, external_data=False, optimize=False, verbose=False,
-    )  # fmt: skip
+        module,
+        kwargs=inputs,
+        f=str(path),
+        input_names=list(inputs),
+        output_names=outputs,
+        dynamic_shapes=shapes,
+        opset_version=20,
+        dynamo=True,
+        external_data=False,
+        optimize=False,
+        verbose=False,
+    )
 
 
 def graphs() -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:

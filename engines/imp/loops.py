@@ -1,4 +1,6 @@
-"""The source loops in patterns/loops: `python -m engines.imp.loops DIR`. One full arrangement a genre, four bars."""
+"""The source loops in patterns/loops: `python -m engines.imp.loops DIR`. One full arrangement a
+genre, four bars.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from pathlib import Path
 
 from engines.imp.score import Song, compose
 
-LOOPS = (("techno", 128), ("house", 124), ("electro", 130), ("breaks", 134), ("dnb", 174), ("dub", 120))
+LOOPS = (
+    ("techno", 128),
+    ("house", 124),
+    ("electro", 130),
+    ("breaks", 134),
+    ("dnb", 174),
+    ("dub", 120),
+)
 
 
 def full_song(genre: str, bpm: int) -> Song:

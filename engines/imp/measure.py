@@ -27,7 +27,9 @@ def low_passed(x: Tensor, cut: float = 2000.0) -> Tensor:
 def mel_bank(fft: int = 2048, bands: int = 128) -> Tensor:
     """Triangular mel filters, [bands, fft/2+1]."""
     f = torch.linspace(0, SR / 2, fft // 2 + 1)
-    edges = 700 * (10 ** (torch.linspace(0, 2595 * math.log10(1 + SR / 1400), bands + 2) / 2595) - 1)
+    edges = 700 * (
+        10 ** (torch.linspace(0, 2595 * math.log10(1 + SR / 1400), bands + 2) / 2595) - 1
+    )
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     return torch.minimum((f - low) / (middle - low), (high - f) / (high - middle)).clamp(min=0)
 
@@ -40,7 +42,9 @@ def log_mel(x: Tensor) -> Tensor:
 
 
 def compare(x: Tensor, y: Tensor) -> dict[str, float]:
-    """SI-SDR (all, below 2 kHz), log10-mel L1 (all and by band), mean log10-mel bias (positive: y too quiet)."""
+    """SI-SDR (all, below 2 kHz), log10-mel L1 (all and by band), mean log10-mel bias (positive: y
+    too quiet).
+    """
     n = min(x.shape[-1], y.shape[-1])
     x, y = x[..., :n], y[..., :n]
     difference = log_mel(x) - log_mel(y)

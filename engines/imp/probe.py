@@ -1,4 +1,6 @@
-"""A small listener: latents of a loop -> tags, key, mode, and a 128-number embedding. Trained on renders; judges samples."""
+"""A small listener: latents of a loop -> tags, key, mode, and a 128-number embedding. Trained on
+renders; judges samples.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Probe(nn.Module):
     def __init__(self, width: int = 192) -> None:
         super().__init__()
         self.inp = nn.Conv1d(imp.CHANNELS, width, 3, padding=1)
-        self.layers = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2 * d, dilation=d) for d in (1, 2, 4, 8))
+        self.layers = nn.ModuleList(
+            nn.Conv1d(width, width, 5, padding=2 * d, dilation=d) for d in (1, 2, 4, 8)
+        )
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(4))
         self.pitch = nn.Sequential(nn.Linear(imp.CHANNELS, 512), nn.GELU(), nn.Linear(512, width))
         self.hidden = nn.Linear(4 * width, 128)
@@ -46,7 +50,9 @@ class Probe(nn.Module):
 
 
 def fit_probe(bank: Bank, seconds: float, device: str) -> Probe:
-    """Train on the bank's targets (and sources that were not degraded cannot be told apart: targets only)."""
+    """Train on the bank's targets (and sources that were not degraded cannot be told apart:
+    targets only).
+    """
     probe = Probe().to(device)
     optimiser = torch.optim.AdamW(probe.parameters(), 1.5e-3, weight_decay=0.02)
     first, n = time.perf_counter(), len(bank.bpm)
@@ -70,7 +76,9 @@ def fit_probe(bank: Bank, seconds: float, device: str) -> Probe:
 
 @torch.no_grad()
 def scores(probe: Probe, latent: Tensor, bank: Bank) -> dict[str, float]:
-    """Genre and key accuracy, mean average precision and F1 of the other tags, of latents made from the bank's labels."""
+    """Genre and key accuracy, mean average precision and F1 of the other tags, of latents made
+    from the bank's labels.
+    """
     tags, key, _ = probe(latent[:, :FRAMES], bank.frames)
     wanted = bank.cond[:, :TAGS]
     genre = (tags[:, :GENRES].argmax(1) == wanted[:, :GENRES].argmax(1)).float().mean().item()

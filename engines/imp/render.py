@@ -1,7 +1,9 @@
-"""Render loops: `python -m engines.imp.render --out DIR [--count N] [--genre G] [--bpm B] [--bars N] [--seed S]`.
+"""Render loops: `python -m engines.imp.render --out DIR [--count N] [--genre G] [--bpm B] [--bars
+N] [--seed S]`.
 
-compose -> voices (batched) -> buses -> balance, ducking, echo, room, master -> loops [2, samples]. Loops are circular: tails,
-echoes, rooms and filters wrap, so any rotation of a loop is as good a loop. CPU or CUDA; deterministic by seed.
+compose -> voices (batched) -> buses -> balance, ducking, echo, room, master -> loops [2, samples].
+Loops are circular: tails, echoes, rooms and filters wrap, so any rotation of a loop is as good a
+loop. CPU or CUDA; deterministic by seed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,23 @@ BUSES = ("kick", "break", "drums", "bass", "music", "fx")
 KICK, BREAK, DRUMS, BASS, MUSIC, FX = range(6)
 ROOM = 2 * SR
 """Longest echo tail that the room rings for, samples."""
-_PITCHED = frozenset(("sub", "acid", "saw", "reese", "wobble", "fm", "donk", "string", "saws", "super", "organ", "keys", "fmp"))
+_PITCHED = frozenset(
+    (
+        "sub",
+        "acid",
+        "saw",
+        "reese",
+        "wobble",
+        "fm",
+        "donk",
+        "string",
+        "saws",
+        "super",
+        "organ",
+        "keys",
+        "fmp",
+    )
+)
 Row = tuple[float, ...]
 
 
@@ -30,7 +48,7 @@ class Renderer:
     """Holds the noise bank of a device."""
 
     def __init__(self, device: str = "cpu", chunk: int = 4_000_000) -> None:
-        self.device, self.chunk = device, chunk if device == "cpu" else 10 * chunk
+        self.device, self.chunk = device, chunk if device == "cpu" else 5 * chunk
         self.bank = noise_bank(device)
 
     @torch.no_grad()
@@ -69,15 +87,39 @@ class Renderer:
                 length = round(SR * 1.19 ** math.ceil(math.log(seconds) / math.log(1.19)))
                 f, rate = (hertz(e.pitch), 1.0) if pitched else (100.0, 2 ** (e.pitch / 12))
                 place = (song.seed * 7919 + number * 104_729) % (30 * SR)
-                row = (i, e.beat * beat * SR, f, dur, e.velocity * VOICES[e.voice][1], rate, beat, e.pan, BUSES.index(e.bus), place, *e.knobs)
+                row = (
+                    i,
+                    e.beat * beat * SR,
+                    f,
+                    dur,
+                    e.velocity * VOICES[e.voice][1],
+                    rate,
+                    beat,
+                    e.pan,
+                    BUSES.index(e.bus),
+                    place,
+                    *e.knobs,
+                )
                 groups.setdefault((e.voice, length), []).append(row)
         return groups
 
-    def add(self, voice: str, length: int, rows: Tensor, buses: Tensor, lengths: Tensor, b: int, m: int) -> None:
+    def add(
+        self, voice: str, length: int, rows: Tensor, buses: Tensor, lengths: Tensor, b: int, m: int
+    ) -> None:
         """Render rows of one voice and add them to their buses, wrapped round the loop."""
         column = [c[:, None].float() for c in rows.unbind(1)]
         song, place = rows[:, 0].long(), rows[:, 9].long()[:, None]
-        notes = Notes(column[2], column[3], column[4], column[5], column[6], column[10:16], place, self.bank, length)
+        notes = Notes(
+            column[2],
+            column[3],
+            column[4],
+            column[5],
+            column[6],
+            column[10:16],
+            place,
+            self.bank,
+            length,
+        )
         y = VOICES[voice][0](notes) * column[4]
         edge = torch.arange(length, 0, -1, device=y.device)[None] / 96
         y = y * edge.clamp(max=1)
@@ -89,12 +131,16 @@ class Renderer:
         for channel in (0, 1):
             angle = (1 + column[7] * (1 if channel else -1)) * (math.pi / 4)
             row = ((bus * b + song) * 2 + channel) * m
-            buses.index_add_(0, (row[:, None] + at).flatten(), (y * torch.sin(angle) * 1.414).flatten())
+            buses.index_add_(
+                0, (row[:, None] + at).flatten(), (y * torch.sin(angle) * 1.414).flatten()
+            )
 
     def duck(self, song: Song, envelope: Tensor) -> None:
         """Fill [samples] with 1 at each kick, falling over the release time."""
         samples = envelope.shape[0]
-        kicks = sorted({round(e.beat * 60 / song.bpm * SR) % samples for e in song.events if e.bus == "kick"})
+        kicks = sorted(
+            {round(e.beat * 60 / song.bpm * SR) % samples for e in song.events if e.bus == "kick"}
+        )
         if not kicks:
             return
         starts = torch.tensor(kicks, device=envelope.device)
@@ -122,8 +168,12 @@ class Mixer:
         """x delayed by whole samples [B, 1, 1], round the loop."""
         return torch.gather(x, 2, ((self.n - by) % self.period).expand_as(x))
 
-    def filtered(self, x: Tensor, response: Tensor | None = None, impulse: Tensor | None = None) -> Tensor:
-        """Circular filter by a zero-phase response (a function of `self.frequencies`) or an impulse response [B, 2, K]."""
+    def filtered(
+        self, x: Tensor, response: Tensor | None = None, impulse: Tensor | None = None
+    ) -> Tensor:
+        """Circular filter by a zero-phase response (a function of `self.frequencies`) or an
+        impulse response [B, 2, K].
+        """
         k = ROOM if impulse is not None else SR // 4
         m = x.shape[-1]
         size = self.fft_size(m, k)
@@ -152,7 +202,11 @@ class Mixer:
         drum_sum = kick + beat + drums
         gains = self.balance(drum_sum, bass, music, fx)
         hold = 1 - self.knob("pump") * duck
-        bass, music, fx = bass * gains[0] * hold, music * gains[1] * hold, fx * gains[2] * (1 - 0.5 * self.knob("pump") * duck)
+        bass, music, fx = (
+            bass * gains[0] * hold,
+            music * gains[1] * hold,
+            fx * gains[2] * (1 - 0.5 * self.knob("pump") * duck),
+        )
         music = self.widened(music)
         send = music + 0.1 * fx + 0.12 * self.knob("room") * drums
         echo = self.echo(send)
@@ -182,7 +236,9 @@ class Mixer:
     def widened(self, x: Tensor) -> Tensor:
         """A second, slightly late voice in the sides; `width` 0 is mono."""
         mid = x.mean(1, keepdim=True)
-        late = self.turned(mid, torch.full_like(self.period, 617)) - self.turned(mid, torch.full_like(self.period, 1031))
+        late = self.turned(mid, torch.full_like(self.period, 617)) - self.turned(
+            mid, torch.full_like(self.period, 1031)
+        )
         side = (x[:, :1] - x[:, 1:]) / 2 + 0.16 * late
         side = side * self.knob("width")
         return torch.cat([mid + side, mid - side], dim=1)
@@ -202,8 +258,15 @@ class Mixer:
         t = torch.arange(ROOM, device=self.device)[None, None] / SR
         decay = self.knob("decay")
         places = [int(s.mix["room_seed"] * 30 * SR) for s in self.songs]
-        grain = torch.stack([torch.stack([self.bank[:2, p + c * SR : p + c * SR + ROOM] for c in (0, 1)]) for p in places])
-        impulse = grain[:, :, 1] * torch.exp(-6.9 * t / decay) + 0.6 * grain[:, :, 0] * torch.exp(-6.9 * t / (0.3 * decay))
+        grain = torch.stack(
+            [
+                torch.stack([self.bank[:2, p + c * SR : p + c * SR + ROOM] for c in (0, 1)])
+                for p in places
+            ]
+        )
+        impulse = grain[:, :, 1] * torch.exp(-6.9 * t / decay) + 0.6 * grain[:, :, 0] * torch.exp(
+            -6.9 * t / (0.3 * decay)
+        )
         late = ((t - 0.008) / 0.006).clamp(0, 1)
         impulse = impulse * late / (0.25 * SR * decay.clamp(min=0.2)).sqrt()
         f = self.frequencies(impulse=True)
@@ -211,7 +274,7 @@ class Mixer:
         return level * self.filtered(x, response=1 / (1 + (220 / f) ** 4), impulse=impulse)
 
     def master(self, x: Tensor) -> Tensor:
-        """Balance of the bands, glue, saturation, band limits; to a common loudness, peak below 1."""
+        """Balance of bands, glue, saturation, band limits; to a common loudness, peak below 1."""
         x = self.filtered(x, response=self.equaliser(x))
         x = x / self.level(x) * self.glue(x / self.level(x))
         drive = 0.1 + 0.14 * self.knob("drive").clamp(0, 1.4)
@@ -219,31 +282,48 @@ class Mixer:
         steps = 2 ** (10 - 4 * self.knob("crush"))
         x = torch.where(self.knob("crush") > 0, torch.round(x * steps) / steps, x)
         f = self.frequencies()
-        x = self.filtered(x, response=1 / (1 + (f / self.knob("lowpass")) ** 8) / (1 + (24 / f) ** 6))
+        x = self.filtered(
+            x, response=1 / (1 + (f / self.knob("lowpass")) ** 8) / (1 + (24 / f) ** 6)
+        )
         x = x * 0.13 / self.level(x)
-        return torch.where(x.abs() < 0.6, x, x.sign() * (0.6 + 0.38 * torch.tanh((x.abs() - 0.6) / 0.38)))
+        return torch.where(
+            x.abs() < 0.6, x, x.sign() * (0.6 + 0.38 * torch.tanh((x.abs() - 0.6) / 0.38))
+        )
 
     def equaliser(self, x: Tensor) -> Tensor:
-        """Shelves that keep the shares of lows and highs within what a finished mix has, then the tilt."""
+        """Shelves that keep the shares of lows and highs within what a finished mix has, then the
+        tilt.
+        """
         size = nice_size(x.shape[-1])
         power = torch.fft.rfft(x, size).abs().square().sum(1, keepdim=True)
         hz = torch.fft.rfftfreq(size, 1 / SR, device=self.device)
-        low, high = power[..., hz < 130].sum(2, keepdim=True), power[..., hz > 4000].sum(2, keepdim=True)
+        low, high = (
+            power[..., hz < 130].sum(2, keepdim=True),
+            power[..., hz > 4000].sum(2, keepdim=True),
+        )
         middle = power.sum(2, keepdim=True) - low - high + 1e-9
         tilt = self.knob("tilt")
         low_gain = (1.1 * 2 ** (-0.4 * tilt) * middle / low.clamp(min=1e-9)).clamp(0.08, 1.0).sqrt()
-        high_gain = (0.035 * 2 ** (0.8 * tilt) * middle / high.clamp(min=1e-9)).clamp(0.5, 6.0).sqrt()
+        high_gain = (
+            (0.035 * 2 ** (0.8 * tilt) * middle / high.clamp(min=1e-9)).clamp(0.5, 6.0).sqrt()
+        )
         f = self.frequencies()
         bass, air = 1 / (1 + (f / 130) ** 4), 1 / (1 + (4000 / f) ** 4)
         shelves = low_gain * bass + high_gain * air + (1 - bass) * (1 - air)
-        return shelves * 10 ** (tilt * torch.log2(f.clamp(max=16000) / 700) / 60) / (1 + (28 / f) ** 6)
+        return (
+            shelves * 10 ** (tilt * torch.log2(f.clamp(max=16000) / 700) / 60) / (1 + (28 / f) ** 6)
+        )
 
     def glue(self, x: Tensor) -> Tensor:
         """Gain of a slow compressor: the mean power of 60 ms, to the power -.15; circular."""
         hop = 480
         frames = x.square().mean(1, keepdim=True)
-        power = torch.nn.functional.avg_pool1d(frames, hop, hop, ceil_mode=True, count_include_pad=False)
-        power = torch.nn.functional.avg_pool1d(torch.cat([power[..., -3:], power, power[..., :3]], 2), 7, 1)
+        power = torch.nn.functional.avg_pool1d(
+            frames, hop, hop, ceil_mode=True, count_include_pad=False
+        )
+        power = torch.nn.functional.avg_pool1d(
+            torch.cat([power[..., -3:], power, power[..., :3]], 2), 7, 1
+        )
         gain = (power + 0.3).clamp(max=30) ** -0.15
         return torch.nn.functional.interpolate(gain, size=x.shape[-1], mode="linear")
 
@@ -266,7 +346,9 @@ def nice_size(n: int) -> int:
 
 
 def render(songs: Sequence[Song], device: str = "cpu") -> list[Tensor]:
-    """Songs -> loops [2, samples]; one call for a few songs (a `Renderer` keeps its noise for many)."""
+    """Songs -> loops [2, samples]; one call for a few songs (a `Renderer` keeps its noise for
+    many).
+    """
     return Renderer(device)(songs)
 
 

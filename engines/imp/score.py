@@ -1,8 +1,9 @@
 """Scores: what is played, and by which kit. Pure Python, deterministic by seed.
 
-compose(seed) writes a `Song`: notes by role (kick, snare, bass, chord ...) from one random stream, then the kit that plays
-them from another, so that `compose(seed, kit_seed=...)` is the same score on other instruments.
-Each song carries its labels: bpm, key, mode, chords a bar, tags, drum onsets.
+compose(seed) writes a `Song`: notes by role (kick, snare, bass, chord ...) from one random stream,
+then the kit that plays them from another, so that `compose(seed, kit_seed=...)` is the same score
+on other instruments. Each song carries its labels: bpm, key, mode, chords a bar, tags, drum
+onsets.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from engines.imp.genres import GENRES, PROGRESSIONS, SCALES, Genre
+from engines.imp.genres import GENRES, PROGRESSIONS, SCALES
 
 KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 SAMPLE_RATE = 48_000
@@ -21,7 +22,9 @@ _VELOCITY = {"X": 1.0, "x": 0.75, "o": 0.38}
 
 
 class Note(NamedTuple):
-    """One note of a role. beat and length in beats; pitch in MIDI (drums: semitones off their tuning)."""
+    """One note of a role. beat and length in beats; pitch in MIDI (drums: semitones off their
+    tuning).
+    """
 
     role: str
     beat: float
@@ -70,7 +73,9 @@ class Song:
 class Score:
     """Writes the notes of one song."""
 
-    def __init__(self, seed: int, genre: str, bars: int | None, bpm: int | None, key: int | None) -> None:
+    def __init__(
+        self, seed: int, genre: str, bars: int | None, bpm: int | None, key: int | None
+    ) -> None:
         self.random = r = random.Random(f"score {seed}")
         self.name, self.genre = genre, GENRES[genre]
         g = self.genre
@@ -130,7 +135,9 @@ class Score:
         return p[bar * len(p) // self.bars % len(p)] if self.bars >= len(p) else p[bar % len(p)]
 
     def voicing(self, degree: int, tones: tuple[int, ...], centre: float) -> list[int]:
-        """The chord's tones in the octave that lies nearest to `centre` (MIDI): close voicing, smooth leading."""
+        """The chord's tones in the octave that lies nearest to `centre` (MIDI): close voicing,
+        smooth leading.
+        """
         pitches = []
         for tone in tones:
             p = self.degree(degree + tone, 0)
@@ -159,7 +166,9 @@ class Score:
             "snare": r.choice(g.snare),
             "clap": r.choice(g.clap),
             "hats": r.choice(g.hats),
-            "open-hats": r.choice(g.open_hats) if not chopped else r.choice(("..............x.", "." * 16)),
+            "open-hats": r.choice(g.open_hats)
+            if not chopped
+            else r.choice(("..............x.", "." * 16)),
         }
         for role, (chance, patterns) in g.percussion.items():
             if r.random() < chance + 0.15 * self.density:
@@ -200,7 +209,9 @@ class Score:
         return "".join(marks)
 
     def write_break(self, grooves: dict[str, str]) -> None:
-        """A sampled break, chopped: slices of its bar are replayed out of order, cut short, sometimes rolled."""
+        """A sampled break, chopped: slices of its bar are replayed out of order, cut short,
+        sometimes rolled.
+        """
         r = self.random
         self.tags.add("breakbeat")
         hits = [
@@ -220,7 +231,9 @@ class Score:
                     if offset < size:
                         beat = bar * 4 + self.step(at + offset)
                         gate = (size - offset) / 4
-                        note = Note("break-" + role, beat, gate, shift, velocity * r.uniform(0.92, 1.0))
+                        note = Note(
+                            "break-" + role, beat, gate, shift, velocity * r.uniform(0.92, 1.0)
+                        )
                         self.notes.append(note)
 
     def plan_chops(self, wild: float) -> list[tuple[float, float, int, float]]:
@@ -286,20 +299,34 @@ class Score:
                 rolling = self.bass == "rumble" or gallop
                 if i % 4 == 2 or (rolling and i % 4):
                     velocity = 0.9 if i % 4 == 2 else 0.7
-                    self.notes.append(Note("bass", bar * 4 + i / 4, 0.22 if rolling else 0.42, root, velocity))
+                    self.notes.append(
+                        Note("bass", bar * 4 + i / 4, 0.22 if rolling else 0.42, root, velocity)
+                    )
 
     def write_long_bass(self) -> None:
         r = self.random
-        shapes = (((0, 1.75), (2.5, 1.25)), ((0, 1.4), (1.5, 1.4), (3, 0.9)), ((0, 3.6),), ((0, 0.7), (0.75, 1.2), (2.5, 1.2)), ((0.5, 1.4), (2.5, 1.4)))
+        shapes = (
+            ((0, 1.75), (2.5, 1.25)),
+            ((0, 1.4), (1.5, 1.4), (3, 0.9)),
+            ((0, 3.6),),
+            ((0, 0.7), (0.75, 1.2), (2.5, 1.2)),
+            ((0.5, 1.4), (2.5, 1.4)),
+        )
         if self.bass == "donk":
-            shapes = (((0, 0.4), (0.75, 0.4), (1.5, 0.4), (2.5, 0.4), (3.25, 0.4)), ((0.75, 0.4), (1.5, 0.6), (2.75, 0.5), (3.5, 0.4)), ((0, 0.5), (1.5, 0.5), (3, 0.5)))  # fmt: skip
+            shapes = (
+                ((0, 0.4), (0.75, 0.4), (1.5, 0.4), (2.5, 0.4), (3.25, 0.4)),
+                ((0.75, 0.4), (1.5, 0.6), (2.75, 0.5), (3.5, 0.4)),
+                ((0, 0.5), (1.5, 0.5), (3, 0.5)),
+            )
         shape = [(t, d, r.choice((0, 0, 0, 4, 7, 2))) for t, d in r.choice(shapes)]
         shape[0] = (shape[0][0], shape[0][1], 0)
         for bar in range(self.bars):
             for t, d, step in shape:
                 if bar % 4 == 3 and t > 0 and r.random() < 0.2:
                     continue
-                pitch = self.bass_pitch(self.chord(bar) + (0 if step == 7 else step)) + (12 if step == 7 else 0)
+                pitch = self.bass_pitch(self.chord(bar) + (0 if step == 7 else step)) + (
+                    12 if step == 7 else 0
+                )
                 self.notes.append(Note("bass", bar * 4 + t, d, pitch, 0.9, r.random()))
 
     def write_riff_bass(self) -> None:
@@ -308,7 +335,10 @@ class Score:
         rate = 0.78 if acid else 0.45 + 0.1 * self.density
         steps = [0, 0, 0, 7, 2, 4, 6, 9] if acid else [0, 0, 0, 7, 4, 2, 6]
         length = r.choice((16, 16, 32)) if self.bars > 1 else 16
-        riff = [(r.random() < rate or i % 16 == 0, r.choice(steps), r.random() < 0.3, r.random() < 0.28) for i in range(length)]
+        riff = [
+            (r.random() < rate or i % 16 == 0, r.choice(steps), r.random() < 0.3, r.random() < 0.28)
+            for i in range(length)
+        ]
         for bar in range(self.bars):
             for i in range(16):
                 on, step, accent, slide = riff[(bar * 16 + i) % length]
@@ -316,7 +346,16 @@ class Score:
                     continue
                 pitch = self.bass_pitch(self.chord(bar) + step % 7) + 12 * (step // 7)
                 gate = 0.5 if slide else 0.2 if acid else r.choice((0.2, 0.24, 0.4))
-                self.notes.append(Note("bass", bar * 4 + self.step(i), gate, pitch, 1.0 if accent else 0.75, float(accent)))
+                self.notes.append(
+                    Note(
+                        "bass",
+                        bar * 4 + self.step(i),
+                        gate,
+                        pitch,
+                        1.0 if accent else 0.75,
+                        float(accent),
+                    )
+                )
 
     # -------------------------------------------------------------------------------------- music
 
@@ -333,7 +372,11 @@ class Score:
 
     def write_held(self, part: str) -> None:
         r = self.random
-        tones = ((0, 4), (0, 4, 7)) if part == "drone" else ((0, 2, 4), (0, 2, 4, 6), (0, 2, 4, 8), (0, 4, 6, 9))
+        tones = (
+            ((0, 4), (0, 4, 7))
+            if part == "drone"
+            else ((0, 2, 4), (0, 2, 4, 6), (0, 2, 4, 8), (0, 4, 6, 9))
+        )
         shape = r.choice(tones)
         centre = 48 if part == "drone" else r.uniform(56, 64)
         bar = 0
@@ -348,13 +391,34 @@ class Score:
     def write_rhythm_chords(self, part: str) -> None:
         r = self.random
         shapes = {
-            "stab": (((0, 0.3), (0.75, 0.3), (1.5, 0.3), (2.75, 0.3)), ((0.5, 0.25), (1.5, 0.25), (2.5, 0.25), (3.5, 0.25)), ((0, 0.5), (1.5, 0.5)), ((0.75, 0.3), (2.25, 0.3), (3.5, 0.3))),
-            "organ": (((0.5, 0.4), (1.5, 0.4), (2.25, 0.3), (3.5, 0.4)), ((0, 0.3), (0.75, 0.3), (1.5, 0.3), (2.5, 0.3), (3.25, 0.3))),
-            "keys": (((0, 1.4), (1.5, 0.4), (2.5, 1.2)), ((0, 0.6), (0.75, 1.5), (2.75, 1.1)), ((0, 3.5),)),
-            "dub-chord": (((1.5, 0.35),), ((0.5, 0.3), (2.5, 0.3)), ((0.75, 0.3), (3.0, 0.3)), ((1.5, 0.3), (1.75, 0.3))),
-        }  # fmt: skip
+            "stab": (
+                ((0, 0.3), (0.75, 0.3), (1.5, 0.3), (2.75, 0.3)),
+                ((0.5, 0.25), (1.5, 0.25), (2.5, 0.25), (3.5, 0.25)),
+                ((0, 0.5), (1.5, 0.5)),
+                ((0.75, 0.3), (2.25, 0.3), (3.5, 0.3)),
+            ),
+            "organ": (
+                ((0.5, 0.4), (1.5, 0.4), (2.25, 0.3), (3.5, 0.4)),
+                ((0, 0.3), (0.75, 0.3), (1.5, 0.3), (2.5, 0.3), (3.25, 0.3)),
+            ),
+            "keys": (
+                ((0, 1.4), (1.5, 0.4), (2.5, 1.2)),
+                ((0, 0.6), (0.75, 1.5), (2.75, 1.1)),
+                ((0, 3.5),),
+            ),
+            "dub-chord": (
+                ((1.5, 0.35),),
+                ((0.5, 0.3), (2.5, 0.3)),
+                ((0.75, 0.3), (3.0, 0.3)),
+                ((1.5, 0.3), (1.75, 0.3)),
+            ),
+        }
         shape = r.choice(shapes[part])
-        tones = r.choice(((0, 2, 4), (0, 2, 4, 6), (0, 2, 4, 8), (0, 4, 6)) if part != "stab" else ((0, 2, 4), (0, 2, 4, 6), (0, 4, 7)))
+        tones = r.choice(
+            ((0, 2, 4), (0, 2, 4, 6), (0, 2, 4, 8), (0, 4, 6))
+            if part != "stab"
+            else ((0, 2, 4), (0, 2, 4, 6), (0, 4, 7))
+        )
         centre = r.uniform(57, 66)
         fixed = part in ("stab", "dub-chord") and r.random() < 0.5
         for bar in range(self.bars):
@@ -369,15 +433,15 @@ class Score:
         length = r.choice((3, 4, 6, 8))
         cells = [r.choice((0, 2, 4, 4, 7, 7, 9, 11)) for _ in range(length)]
         rests = [r.random() < 0.2 - 0.12 * self.density for _ in range(length)]
-        every = (r.choice((1, 1, 2, 3)) if part == "pluck" else r.choice((2, 4, 4, 6)))
+        every = r.choice((1, 1, 2, 3)) if part == "pluck" else r.choice((2, 4, 4, 6))
         octave = 1 if part == "pluck" and r.random() < 0.4 else 2
-        n = 0
-        for i in range(0, self.bars * 16, every):
+        for n, i in enumerate(range(0, self.bars * 16, every)):
             if not rests[n % length]:
                 pitch = self.degree(self.chord(i // 16) + cells[n % length], octave)
                 beat = (i // 16) * 4 + self.step(i % 16)
-                self.notes.append(Note(part, beat, 0.3 if part == "pluck" else 1.6, pitch, r.uniform(0.6, 0.85)))
-            n += 1
+                self.notes.append(
+                    Note(part, beat, 0.3 if part == "pluck" else 1.6, pitch, r.uniform(0.6, 0.85))
+                )
 
     def write_melody(self, part: str) -> None:
         r = self.random
@@ -388,13 +452,21 @@ class Score:
                 if rhythm[i] and r.random() < 0.93:
                     hold = next((k for k in range(1, 5) if rhythm[(i + k) % 16]), 4)
                     pitch = self.degree(self.chord(bar) + cells[(i + (bar % 2) * 3) % 16], 2)
-                    self.notes.append(Note(part, bar * 4 + self.step(i), hold / 4 * 0.85, pitch, 0.75))
+                    self.notes.append(
+                        Note(part, bar * 4 + self.step(i), hold / 4 * 0.85, pitch, 0.75)
+                    )
 
 
 def compose(
-    seed: int, genre: str | None = None, *, bars: int | None = None, bpm: int | None = None,
-    key: int | None = None, kit_seed: int | None = None, kit_genre: str | None = None,
-) -> Song:  # fmt: skip
+    seed: int,
+    genre: str | None = None,
+    *,
+    bars: int | None = None,
+    bpm: int | None = None,
+    key: int | None = None,
+    kit_seed: int | None = None,
+    kit_genre: str | None = None,
+) -> Song:
     """The song of a seed. `kit_seed` and `kit_genre` dress the same score in other instruments."""
     from engines.imp.kit import Kit
 
@@ -407,9 +479,19 @@ def compose(
         for role in ("kick", "snare", "clap", "hats")
     }
     return Song(
-        seed, name, kit_genre or name, score.bpm, score.bars, score.key, score.mode,
-        tuple(score.chord(b) for b in range(score.bars)), tags, events, mix, drums,
-    )  # fmt: skip
+        seed,
+        name,
+        kit_genre or name,
+        score.bpm,
+        score.bars,
+        score.key,
+        score.mode,
+        tuple(score.chord(b) for b in range(score.bars)),
+        tags,
+        events,
+        mix,
+        drums,
+    )
 
 
 def other_kit(song: Song, kit_seed: int, kit_genre: str | None = None) -> Song:

@@ -1,9 +1,11 @@
-"""Train the codec: `python -m engines.imp.train_codec --out DIR --seconds 500 [--init DIR] [--pool-hours 8]`.
+"""Train the codec: `python -m engines.imp.train_codec --out DIR --seconds 500 [--init DIR]
+[--pool-hours 8]`.
 
-One process renders a pool of loops on the GPU while another compiles. Loss: log-NMSE of the waveform below about 5 kHz
-(what locks the phase), log magnitude, spectral convergence and compressed complex spectra at six resolutions, log mel.
-Muon and AdamW, whole step in one CUDA graph, bf16 forward; the averaged weights are saved. No adversary.
-Loops of seeds 1_000_000 and up are held out.
+One process renders a pool of loops on the GPU while another compiles. Loss: log-NMSE of the
+waveform below about 5 kHz (what locks the phase), log magnitude, spectral convergence and
+compressed complex spectra at six resolutions, log mel. Muon and AdamW, whole step in one CUDA
+graph, bf16 forward; the averaged weights are saved. No adversary. Loops of seeds 1_000_000 and up
+are held out.
 """
 
 from __future__ import annotations
@@ -20,15 +22,27 @@ from torch import Tensor
 
 from demon_live.models import imp
 from engines.imp.measure import averaged, compare, mel_bank
-from engines.imp.training import Average, Optimiser, captured, load_shards, save_shards, say, schedule
+from engines.imp.training import (
+    Average,
+    Optimiser,
+    captured,
+    load_shards,
+    save_shards,
+    say,
+    schedule,
+)
 
 SEGMENT = 2 * imp.SAMPLE_RATE
 SIZES = (4096, 2048, 1024, 512, 256, 128)
 HELD_OUT = 1_000_000
 
 
-def render_pool(path: str, hours: float, limit: float, device: str, first: int, bars: int | None) -> None:
-    """Render loops of seeds first.. into PATH.npy (int16 [2, samples]) until there are enough or time is up."""
+def render_pool(
+    path: str, hours: float, limit: float, device: str, first: int, bars: int | None
+) -> None:
+    """Render loops of seeds first.. into PATH.npy (int16 [2, samples]) until there are enough or
+    time is up.
+    """
     from engines.imp.render import Renderer
     from engines.imp.score import compose
 
@@ -61,7 +75,12 @@ class Codec:
     def parameters(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
         """Matrices of the ConvNeXt blocks, and the rest."""
         every = [*self.encoder.parameters(), *self.decoder.parameters()]
-        blocks = [m for c in (self.encoder, self.decoder) for m in c.modules() if isinstance(m, imp.ConvNeXt)]
+        blocks = [
+            m
+            for c in (self.encoder, self.decoder)
+            for m in c.modules()
+            if isinstance(m, imp.ConvNeXt)
+        ]
         matrices = [w for m in blocks for w in (m.up.weight, m.down.weight)]
         ids = {id(w) for w in matrices}
         return matrices, [p for p in every if id(p) not in ids]
@@ -74,7 +93,9 @@ class Codec:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The reverse of `tensors`."""
         for prefix, module in (("encoder.", self.encoder), ("decoder.", self.decoder)):
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Encode, normalise by the batch, add noise of random strength, decode."""
@@ -87,10 +108,11 @@ class Codec:
             self.encoder.std.lerp_(std.detach(), 0.01)
         latent = ((raw - mean) / std).clamp(-6, 6)
         sigma = 0.2 * torch.rand(len(x), 1, 1, device=x.device)
-        return self.decoder(latent + sigma * torch.randn_like(latent))
+        noisy = latent + sigma * torch.randn_like(latent)
+        return self.decoder.synth(self.decoder.trunk(noisy), texture=False)
 
 
-# ---------------------------------------------------------------------------------------- augmentation
+# ------------------------------------------------------------------------------------ augmentation
 
 
 def chance(n: int, p: float, device: torch.device) -> Tensor:
@@ -99,21 +121,34 @@ def chance(n: int, p: float, device: torch.device) -> Tensor:
 
 
 def augmented(pool: Tensor, batch: int) -> Tensor:
-    """Random segments [B, 2, 96000] as recordings might be: repitched, filtered, mixed, driven, gated, noisy, mono."""
+    """Random segments [B, 2, 96000] as recordings might be: repitched, filtered, mixed, driven,
+    gated, noisy, mono.
+    """
     device = pool.device
     n = torch.arange(SEGMENT, device=device)
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(batch, 1, 1, device=device)
 
-    rate = torch.where(chance(batch, 0.35, device), 2 ** uniform(-0.6, 0.6), torch.ones(batch, 1, 1, device=device))
+    rate = torch.where(
+        chance(batch, 0.35, device), 2 ** uniform(-0.6, 0.6), torch.ones(batch, 1, 1, device=device)
+    )
     start = torch.rand(batch, 1, 1, device=device) * (pool.shape[1] - 2 * SEGMENT)
     position = start.double() + n * rate.double()
     index = position.floor().long()[:, 0]
     part = (position[:, 0] - index).float()[:, None]
-    x = torch.lerp(pool[:, index].transpose(0, 1).float(), pool[:, index + 1].transpose(0, 1).float(), part) / 32767
+    x = (
+        torch.lerp(
+            pool[:, index].transpose(0, 1).float(), pool[:, index + 1].transpose(0, 1).float(), part
+        )
+        / 32767
+    )
     other = x.roll(1, 0)
-    x = x + torch.where(chance(batch, 0.15, device), uniform(0.2, 0.8), torch.zeros_like(start)) * other
+    x = (
+        x
+        + torch.where(chance(batch, 0.15, device), uniform(0.2, 0.8), torch.zeros_like(start))
+        * other
+    )
     x = recoloured(x)
     drive = 10 ** uniform(-0.3, 0.9)
     x = torch.where(chance(batch, 0.15, device), torch.tanh(x * drive) / drive.clamp(min=1), x)
@@ -135,18 +170,22 @@ def recoloured(x: Tensor) -> Tensor:
     f = torch.fft.rfftfreq(SEGMENT, 1 / imp.SAMPLE_RATE, device=device).clamp(min=20)
     octave = torch.log2(f / 1000)
     curve = sum(
-        torch.randn(batch, 1, 1, device=device) * 4.0 * torch.cos(octave * w + 6.3 * torch.rand(batch, 1, 1, device=device))
+        torch.randn(batch, 1, 1, device=device)
+        * 4.0
+        * torch.cos(octave * w + 6.3 * torch.rand(batch, 1, 1, device=device))
         for w in (0.35, 0.9, 1.8)
     )
     gain = 10 ** (torch.where(chance(batch, 0.4, device), curve, torch.zeros_like(curve)) / 20)
     cut = 2000 * 2 ** (3 * torch.rand(batch, 1, 1, device=device))
     low = torch.where(chance(batch, 0.15, device), 1 / (1 + (f / cut) ** 6), torch.ones_like(gain))
     edge = 60 * 2 ** (3 * torch.rand(batch, 1, 1, device=device))
-    high = torch.where(chance(batch, 0.08, device), 1 / (1 + (edge / f) ** 4), torch.ones_like(gain))
+    high = torch.where(
+        chance(batch, 0.08, device), 1 / (1 + (edge / f) ** 4), torch.ones_like(gain)
+    )
     return torch.fft.irfft(torch.fft.rfft(x) * gain * low * high, SEGMENT)
 
 
-# ------------------------------------------------------------------------------------------------ loss
+# -------------------------------------------------------------------------------------------- loss
 
 
 def spectra(x: Tensor, size: int, window: Tensor) -> Tensor:
@@ -155,7 +194,9 @@ def spectra(x: Tensor, size: int, window: Tensor) -> Tensor:
 
 
 def spectral_loss(x: Tensor, y: Tensor, mel: Tensor | None) -> Tensor:
-    """Log magnitude, spectral convergence, compressed complex difference (and log mel) of two spectra."""
+    """Log magnitude, spectral convergence, compressed complex difference (and log mel) of two
+    spectra.
+    """
     a = (x.square().sum(-1) + 1e-8).sqrt()
     b = (y.square().sum(-1) + 1e-8).sqrt()
     level = (torch.log(a + 1e-2) - torch.log(b + 1e-2)).abs().mean()
@@ -193,11 +234,13 @@ class Loss:
         total = 2.0 * wave
         for n in SIZES:
             mel = self.mel if n == 2048 else None
-            total = total + self.part(spectra(a, n, self.windows[n]), spectra(b, n, self.windows[n]), mel)
+            total = total + self.part(
+                spectra(a, n, self.windows[n]), spectra(b, n, self.windows[n]), mel
+            )
         return total, wave
 
 
-# -------------------------------------------------------------------------------------------- training
+# ---------------------------------------------------------------------------------------- training
 
 
 @torch.no_grad()
@@ -315,7 +358,9 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--init", type=Path, help="folder of codec_*.safetensors shards to start from")
+    parser.add_argument(
+        "--init", type=Path, help="folder of codec_*.safetensors shards to start from"
+    )
     parser.add_argument("--seconds", type=float, default=500, help="wall time of the whole run")
     parser.add_argument("--pool-hours", type=float, default=8)
     parser.add_argument("--batch", type=int, default=24)

@@ -1,15 +1,17 @@
-"""Train the flow model: `python -m engines.imp.train_flow --codec DIR --out DIR --seconds 500 [--init DIR]`.
+"""Train the flow model: `python -m engines.imp.train_flow --codec DIR --out DIR --seconds 500
+[--init DIR]`.
 
-Worker processes render and encode the bank on the GPU while this one compiles. Flow matching on whole circular loops,
-bf16, Muon and AdamW, one CUDA graph a step. Labels are dropped at random, so that a prompt may say as little as it likes;
-half of the rows get a source to cover. In the second part the target is shifted away from what the model predicts
-without labels (model guidance, arXiv 2502.12154), so that no guidance is needed when it plays.
-Seeds from 2_000_000 are held out.
+Worker processes render and encode the bank on the GPU while this one compiles. Flow matching on
+whole circular loops, bf16, Muon and AdamW, one CUDA graph a step. Labels are dropped at random, so
+that a prompt may say as little as it likes; half of the rows get a source to cover. In the second
+part the target is shifted away from what the model predicts without labels (model guidance, arXiv
+2502.12154), so that no guidance is needed when it plays. Seeds from 2_000_000 are held out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import time
@@ -23,11 +25,25 @@ from demon_live.models.imp_labels import load_vocabulary
 from engines.imp import bank as banks
 from engines.imp.bank import FRAMES, Bank
 from engines.imp.probe import Probe, fit_probe, scores
-from engines.imp.training import Average, Optimiser, captured, load_shards, save_shards, say, schedule
+from engines.imp.training import (
+    Average,
+    Optimiser,
+    captured,
+    load_shards,
+    save_shards,
+    say,
+    schedule,
+)
 
 HELD_OUT = 2_000_000
 STEPS, SHIFT = 8, 3.0
-TAGS, KEY, MODE, TEMPO, BARS = slice(0, 96), slice(96, 108), slice(108, 112), slice(112, 114), slice(114, 116)
+TAGS, KEY, MODE, TEMPO, BARS = (
+    slice(0, 96),
+    slice(96, 108),
+    slice(108, 112),
+    slice(112, 114),
+    slice(114, 116),
+)
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -57,7 +73,9 @@ class Sampler:
         return cond * said, said
 
     def hints(self, latent: Tensor, cross: Tensor) -> Tensor:
-        """Sources to cover, [B, FRAMES, 65]: another kit's rendering, or the loop itself; half of the rows none."""
+        """Sources to cover, [B, FRAMES, 65]: another kit's rendering, or the loop itself; half of
+        the rows none.
+        """
         n, device = self.batch, self.device
         itself = keep_random(n, 0.25, device)[..., None] * (~cross)[:, None, None]
         source = torch.where(itself > 0, latent[:, 0], latent[:, 1])
@@ -90,7 +108,9 @@ class Training:
         self.cuda = self.device == "cuda"
         self.flow = imp.ImpFlow().to(self.device)
         if options.init:
-            self.flow.load_state_dict({k: v.float() for k, v in load_shards(options.init, "flow").items()})
+            self.flow.load_state_dict(
+                {k: v.float() for k, v in load_shards(options.init, "flow").items()}
+            )
         self.forward = torch.compile(self.flow, dynamic=False) if self.cuda else self.flow
         every = list(self.flow.parameters())
         blocks = [m for m in self.flow.blocks.modules() if isinstance(m, torch.nn.Linear)]
@@ -168,17 +188,27 @@ class Training:
     def save(self, count: int) -> None:
         """Averaged weights as shards."""
         with self.average.applied():
-            tensors = {k: v for k, v in self.flow.state_dict().items()}
-            save_shards(self.options.out, "flow", tensors)
+            save_shards(self.options.out, "flow", dict(self.flow.state_dict()))
         say("saved at step", count)
 
 
 @torch.no_grad()
 def sample(
-    flow: imp.ImpFlow, cond: Tensor, phase: Tensor, *, steps: int = STEPS, shift: float = SHIFT, seed: int = 0,
-    hint: Tensor | None = None, source: Tensor | None = None, denoise: float = 1.0, keep: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Euler: cond [B, D], phase [B, T, 2] -> latent [B, T, 64]. With a source [B, T, 64] it starts at `denoise`."""
+    flow: imp.ImpFlow,
+    cond: Tensor,
+    phase: Tensor,
+    *,
+    steps: int = STEPS,
+    shift: float = SHIFT,
+    seed: int = 0,
+    hint: Tensor | None = None,
+    source: Tensor | None = None,
+    denoise: float = 1.0,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """Euler: cond [B, D], phase [B, T, 2] -> latent [B, T, 64]. With a source [B, T, 64] it starts
+    at `denoise`.
+    """
     b, frames, _ = phase.shape
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(b, frames, imp.CHANNELS, generator=generator).to(phase.device)
@@ -187,15 +217,19 @@ def sample(
     if source is not None:
         x = times[0] * x + (1 - times[0]) * source
     hint = torch.zeros(b, frames, imp.CHANNELS + 1, device=x.device) if hint is None else hint
-    for now, then in zip(times, times[1:], strict=False):
+    for now, then in itertools.pairwise(times):
         t = torch.full((b,), now, device=x.device)
         x = x + (then - now) * flow(x, t, hint, phase, cond, keep)
     return x
 
 
 @torch.no_grad()
-def judge(flow: imp.ImpFlow, codec: Path, held: Bank, probe: Probe, device: str) -> dict[str, float]:
-    """Held-out labels -> samples -> audio -> latents -> probe: does it hear what was asked? Ceiling: the held-out loops."""
+def judge(
+    flow: imp.ImpFlow, codec: Path, held: Bank, probe: Probe, device: str
+) -> dict[str, float]:
+    """Held-out labels -> samples -> audio -> latents -> probe: does it hear what was asked?
+    Ceiling: the held-out loops.
+    """
     encoder, decoder = load_codec_shards(codec, device)
     n = len(held.bpm)
     turn = torch.zeros(n, dtype=torch.long, device=device)
@@ -204,9 +238,14 @@ def judge(flow: imp.ImpFlow, codec: Path, held: Bank, probe: Probe, device: str)
     made = []
     for part in index.split(32):
         z = sample(flow, held.cond[part], held.phase(part, turn[part]), keep=keep[part])
-        audio = [decoder.decode_loop(z[i : i + 1, : held.frames[j]])[0] for i, j in enumerate(part.tolist())]
+        audio = [
+            decoder.decode_loop(z[i : i + 1, : held.frames[j]])[0]
+            for i, j in enumerate(part.tolist())
+        ]
         made.append(banks.encode(encoder, audio, [0] * len(audio)))
-    result = {f"ceiling_{k}": v for k, v in scores(probe, held.latent[:, 0, 0].float(), held).items()}
+    result = {
+        f"ceiling_{k}": v for k, v in scores(probe, held.latent[:, 0, 0].float(), held).items()
+    }
     result |= {f"samples_{k}": v for k, v in scores(probe, torch.cat(made), held).items()}
     return result
 
@@ -216,7 +255,9 @@ def load_codec_shards(folder: Path, device: str) -> tuple[imp.ImpEncoder, imp.Im
     tensors = {k: v.float() for k, v in load_shards(folder, "codec").items()}
     encoder, decoder = imp.ImpEncoder().to(device), imp.ImpDecoder().to(device)
     for prefix, module in (("encoder.", encoder), ("decoder.", decoder)):
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
     return encoder.eval(), decoder.eval()
 
 
@@ -224,7 +265,9 @@ def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.Bas
     """Start the workers that build the bank; files that exist already are kept."""
     context, workers = multiprocessing.get_context("spawn"), []
     scratch = Path(options.scratch)
-    jobs = [(scratch / f"imp_bank_{k}.pt", k * 100_000, options.pairs) for k in range(options.workers)]
+    jobs = [
+        (scratch / f"imp_bank_{k}.pt", k * 100_000, options.pairs) for k in range(options.workers)
+    ]
     jobs.append((scratch / "imp_held.pt", HELD_OUT, options.held_out))
     for path, first, count in jobs:
         if not path.exists():
@@ -237,9 +280,13 @@ def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.Bas
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--codec", type=Path, required=True, help="folder of codec_*.safetensors shards")
+    parser.add_argument(
+        "--codec", type=Path, required=True, help="folder of codec_*.safetensors shards"
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--init", type=Path, help="folder of flow_*.safetensors shards to start from")
+    parser.add_argument(
+        "--init", type=Path, help="folder of flow_*.safetensors shards to start from"
+    )
     parser.add_argument("--seconds", type=float, default=500, help="wall time of the whole run")
     parser.add_argument("--bank-seconds", type=float, default=110)
     parser.add_argument("--workers", type=int, default=4)
@@ -265,15 +312,20 @@ def main() -> None:
     for worker in workers:
         worker.join()
     paths = sorted(scratch.glob("imp_bank_*.pt"))
+    if not paths:
+        raise RuntimeError("no worker wrote a bank")
     bank = Bank.load(paths).to(options.device)
     held = Bank.load([scratch / "imp_held.pt"]).to(options.device)
-    say(f"bank: {len(bank.bpm)} pairs, {bank.frames.sum().item() / 90000:.2f} h, latent std {bank.latent[:200].float().std().item():.3f}")
+    say(
+        f"bank: {len(bank.bpm)} pairs, {bank.frames.sum().item() / 90000:.2f} h,",
+        f"latent std {bank.latent[:200].float().std().item():.3f}",
+    )
     training.sampler.bank = bank
     reserve = options.probe_seconds + 25
     training.run(options.seconds - (time.perf_counter() - begin) - reserve)
     with training.average.applied():
         probe = fit_probe(bank, options.probe_seconds, options.device)
-        torch.save({k: v.half() for k, v in probe.state_dict().items()}, options.out / "probe.pt")
+        save_shards(options.out, "probe", dict(probe.state_dict()))
         result = judge(training.flow, options.codec, held, probe, options.device)
     say("judged", json.dumps({k: round(v, 4) for k, v in result.items()}))
     (options.out / "flow.json").write_text(json.dumps(result))

@@ -1,4 +1,6 @@
-"""What both trainings share: Muon with AdamW, moving averages, whole-step CUDA graphs, shards for transport."""
+"""What both trainings share: Muon with AdamW, moving averages, whole-step CUDA graphs, shards for
+transport.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,20 @@ START = time.perf_counter()
 
 def say(*words: object) -> None:
     """One line on stdout with the seconds since start."""
-    sys.stdout.write(f"[{time.perf_counter() - START:6.1f}] " + " ".join(str(w) for w in words) + "\n")
+    sys.stdout.write(
+        f"[{time.perf_counter() - START:6.1f}] " + " ".join(str(w) for w in words) + "\n"
+    )
     sys.stdout.flush()
 
 
 class Optimiser:
-    """Muon (orthogonalised momentum, arXiv 2502.16982) on matrices, AdamW on the rest; one learning rate, a tensor."""
+    """Muon (orthogonalised momentum, arXiv 2502.16982) on matrices, AdamW on the rest; one
+    learning rate, a tensor.
+    """
 
-    def __init__(self, matrices: list[nn.Parameter], rest: list[nn.Parameter], betas: tuple[float, float]) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], rest: list[nn.Parameter], betas: tuple[float, float]
+    ) -> None:
         device = rest[0].device
         self.cuda = device.type == "cuda"
         self.lr = torch.tensor(0.0, device=device)
@@ -31,12 +39,18 @@ class Optimiser:
         decayed = [p for p in rest if p.ndim >= 2]
         groups = [{"params": decayed, "weight_decay": 1e-3}, {"params": plain, "weight_decay": 0.0}]
         self.adam = torch.optim.AdamW(
-            groups, lr=self.lr if self.cuda else 1e-3, betas=betas, capturable=self.cuda, foreach=True
+            groups,
+            lr=self.lr if self.cuda else 1e-3,
+            betas=betas,
+            capturable=self.cuda,
+            foreach=True,
         )
         self.stacks: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for p in matrices:
             self.stacks.setdefault(tuple(p.shape), []).append(p)
-        self.momentum = {shape: torch.zeros(len(ps), *shape, device=device) for shape, ps in self.stacks.items()}
+        self.momentum = {
+            shape: torch.zeros(len(ps), *shape, device=device) for shape, ps in self.stacks.items()
+        }
         self.parameters = matrices + rest
 
     def rate(self, value: float) -> None:
@@ -116,7 +130,7 @@ class Average:
 
 
 def captured(step: Callable[[], None], clear: Callable[[], None], cuda: bool) -> Callable[[], None]:
-    """`step` as one CUDA graph launch; plain on the CPU, and where the capture fails (said once)."""
+    """`step` as one CUDA graph launch; plain on the CPU, and where the capture fails (said)."""
 
     def plain() -> None:
         clear()
@@ -144,11 +158,15 @@ def captured(step: Callable[[], None], clear: Callable[[], None], cuda: bool) ->
 
 
 def schedule(done: float, step: int, peak: float, warm: int, decay: float) -> float:
-    """Learning rate: linear warm-up over `warm` steps, flat, linear to zero over the last share `decay`."""
+    """Learning rate: linear warm-up over `warm` steps, flat, linear to zero over the last share
+    `decay`.
+    """
     return peak * min(1.0, (step + 1) / warm) * min(1.0, max(0.0, 1 - done) / decay + 0.01)
 
 
-def save_shards(folder: Path, name: str, tensors: dict[str, Tensor], limit: int = 15_000_000) -> None:
+def save_shards(
+    folder: Path, name: str, tensors: dict[str, Tensor], limit: int = 15_000_000
+) -> None:
     """Write float16 safetensors in shards below `limit` bytes: NAME_0.safetensors ..."""
     from safetensors.torch import save_file
 

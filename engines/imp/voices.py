@@ -1,7 +1,9 @@
-"""The synthesisers. Each renders a whole batch of notes: parameters [E, 1], time [1, L] in seconds -> audio [E, L].
+"""The synthesisers. Each renders a whole batch of notes: parameters [E, 1], time [1, L] in seconds
+-> audio [E, L].
 
-No samples, nothing recorded: oscillators (polyBLEP saws, FM, additive), filtered noise, envelopes. Everything is a function
-of (seed of the song, number of the note), so a loop sounds the same in any batch.
+No samples, nothing recorded: oscillators (polyBLEP saws, FM, additive), filtered noise, envelopes.
+Everything is a function of (seed of the song, number of the note), so a loop sounds the same in
+any batch.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _METAL_HZ = (821.0, 1131.0, 1174.0, 1566.0, 1606.0, 2001.0)
 
 
 def noise_bank(device: str, seconds: int = 40) -> Tensor:
-    """Eight bands of noise, [8, seconds*48000], unit-ish level; the last is the metal of a drum machine's cymbals."""
+    """Eight bands of noise, [8, seconds*48000], unit-ish level; the last is the metal of a drum
+    machine's cymbals.
+    """
     generator = torch.Generator().manual_seed(20)
     n = SR * seconds
     white = torch.randn(n, generator=generator).to(device)
@@ -52,7 +56,9 @@ def noise_bank(device: str, seconds: int = 40) -> Tensor:
 
 @dataclass
 class Notes:
-    """A batch of notes of one voice. f Hz, dur s, vel, rate (repitch of drums), beat s, k six knobs: each [E, 1]."""
+    """A batch of notes of one voice. f Hz, dur s, vel, rate (repitch of drums), beat s, k six
+    knobs: each [E, 1].
+    """
 
     f: Tensor
     dur: Tensor
@@ -98,7 +104,9 @@ def saw(phase: Tensor, step: Tensor) -> Tensor:
 
 
 def sweep_filter(x: Tensor, cut: Tensor, q: Tensor, poles: int = 2) -> Tensor:
-    """Resonant low-pass whose cutoff moves: x [E, L], cut [E, points] Hz, q [E, 1]; overlapping 512-sample frames."""
+    """Resonant low-pass whose cutoff moves: x [E, L], cut [E, points] Hz, q [E, 1]; overlapping
+    512-sample frames.
+    """
     e, length = x.shape
     size, hop, fft = 512, 256, 1024
     frames = torch.nn.functional.pad(x, (hop, size)).unfold(-1, size, hop)
@@ -126,7 +134,7 @@ def sine(cycles: Tensor) -> Tensor:
     return torch.sin(TAU * (cycles - cycles.floor()))
 
 
-# ---------------------------------------------------------------------------------------------- drums
+# ------------------------------------------------------------------------------------------- drums
 
 
 def kick(n: Notes) -> Tensor:
@@ -134,7 +142,9 @@ def kick(n: Notes) -> Tensor:
     t = n.t * n.rate
     phase = f0 * (t + (ratio - 1) * fall * (1 - torch.exp(-t / fall)))
     body = sine(phase) * torch.exp(-((t / decay) ** 1.25)) * n.attack(0.0008)
-    tick = n.noise(MID) * torch.exp(-t / 0.0025) * 0.35 + n.noise(HIGH) * torch.exp(-t / 0.006) * 0.12
+    tick = (
+        n.noise(MID) * torch.exp(-t / 0.0025) * 0.35 + n.noise(HIGH) * torch.exp(-t / 0.006) * 0.12
+    )
     return driven(body + click * tick, drive)
 
 
@@ -145,7 +155,12 @@ def snare(n: Notes) -> Tensor:
     tone = sine(f * (t + drop)) + 0.6 * sine(1.52 * f * (t + drop)) * torch.exp(-t / 0.03)
     hiss = n.noise(MID) * (1 - bright) + n.noise(HIGH) * bright * 0.8
     snap = n.noise(WIRES) * torch.exp(-t / 0.006) * 0.5
-    return driven((1 - balance) * tone * torch.exp(-t / ring) + balance * 0.6 * hiss * torch.exp(-t / decay) + snap * 0.4, 1.6)
+    return driven(
+        (1 - balance) * tone * torch.exp(-t / ring)
+        + balance * 0.6 * hiss * torch.exp(-t / decay)
+        + snap * 0.4,
+        1.6,
+    )
 
 
 def shell(n: Notes) -> Tensor:
@@ -163,7 +178,9 @@ def shell(n: Notes) -> Tensor:
 def clap(n: Notes) -> Tensor:
     decay, bright, gap, *_ = n.k
     t = n.t * n.rate
-    envelope = sum(torch.exp(-(t - i * gap).clamp(min=0) / 0.007) * (t >= i * gap) * 0.8 for i in range(3))
+    envelope = sum(
+        torch.exp(-(t - i * gap).clamp(min=0) / 0.007) * (t >= i * gap) * 0.8 for i in range(3)
+    )
     envelope = envelope + torch.exp(-(t - 3 * gap).clamp(min=0) / decay) * (t >= 3 * gap)
     return driven(0.45 * (n.noise(CLAP) + bright * n.noise(HIGH) * 0.7) * envelope, 1.5)
 
@@ -179,20 +196,34 @@ def hat(n: Notes) -> Tensor:
 def shaker(n: Notes) -> Tensor:
     rise, decay, bright, *_ = n.k
     t = n.t * n.rate
-    return 0.3 * (n.noise(HIGH) * (1 - bright) + n.noise(AIR) * bright) * (t / rise).clamp(0, 1) ** 2 * torch.exp(-(t - rise).clamp(min=0) / decay)
+    return (
+        0.3
+        * (n.noise(HIGH) * (1 - bright) + n.noise(AIR) * bright)
+        * (t / rise).clamp(0, 1) ** 2
+        * torch.exp(-(t - rise).clamp(min=0) / decay)
+    )
 
 
 def tom(n: Notes) -> Tensor:
     f, decay, bend, skin, *_ = n.k
     t = n.t
     phase = f * n.rate * (t + bend * 0.03 * (1 - torch.exp(-t / 0.03)))
-    return driven(sine(phase) * torch.exp(-t / decay) + skin * n.noise(MID) * torch.exp(-t / 0.012) * 0.6, 1.3)
+    return driven(
+        sine(phase) * torch.exp(-t / decay) + skin * n.noise(MID) * torch.exp(-t / 0.012) * 0.6, 1.3
+    )
 
 
 def rim(n: Notes) -> Tensor:
     low, high, decay, *_ = n.k
     t = n.t * n.rate
-    return driven(0.7 * (sine(low * t) + sine(high * t)) * torch.exp(-t / decay) + 0.3 * n.noise(MID) * torch.exp(-t / 0.003), 1.5) * 0.8
+    return (
+        driven(
+            0.7 * (sine(low * t) + sine(high * t)) * torch.exp(-t / decay)
+            + 0.3 * n.noise(MID) * torch.exp(-t / 0.003),
+            1.5,
+        )
+        * 0.8
+    )
 
 
 def cowbell(n: Notes) -> Tensor:
@@ -202,7 +233,7 @@ def cowbell(n: Notes) -> Tensor:
     return 0.4 * tone * (0.5 * torch.exp(-t / decay) + 0.5 * torch.exp(-t / 0.015))
 
 
-# ----------------------------------------------------------------------------------------------- bass
+# -------------------------------------------------------------------------------------------- bass
 
 
 def sub(n: Notes) -> Tensor:
@@ -233,10 +264,16 @@ def saw_bass(n: Notes) -> Tensor:
 def reese(n: Notes) -> Tensor:
     cut, detune, rate, drive, *_ = n.k
     step = n.f / SR
-    x = sum(saw(n.f * (1 + d * detune) * n.t + p, step) for d, p in ((0.0, 0.0), (1.0, 0.3), (-1.0, 0.7)))
+    x = sum(
+        saw(n.f * (1 + d * detune) * n.t + p, step)
+        for d, p in ((0.0, 0.0), (1.0, 0.3), (-1.0, 0.7))
+    )
     moving = cut * (1 + 0.5 * torch.sin(TAU * rate * n.coarse + n.f))
     y = sweep_filter(x * 0.5, moving, torch.ones_like(n.f))
-    return driven(y * n.attack(0.006) * n.release(0.03) + 0.3 * sine(0.5 * n.f * n.t * 2) * n.release(0.03), drive)
+    return driven(
+        y * n.attack(0.006) * n.release(0.03) + 0.3 * sine(0.5 * n.f * n.t * 2) * n.release(0.03),
+        drive,
+    )
 
 
 def wobble(n: Notes) -> Tensor:
@@ -245,7 +282,9 @@ def wobble(n: Notes) -> Tensor:
     x = saw(n.f * n.t, step) - 0.8 * saw(n.f * 1.003 * n.t + 0.5, step)
     lfo = 0.5 - 0.5 * torch.cos(TAU * rate * n.coarse / n.beat)
     y = sweep_filter(x * 0.7, low + span * lfo, q)
-    return driven(y * n.attack(0.005) * n.release(0.03) + 0.35 * sine(n.f * n.t) * n.release(0.03), drive)
+    return driven(
+        y * n.attack(0.005) * n.release(0.03) + 0.35 * sine(n.f * n.t) * n.release(0.03), drive
+    )
 
 
 def fm_bass(n: Notes) -> Tensor:
@@ -258,26 +297,44 @@ def donk(n: Notes) -> Tensor:
     index, fall, decay, ratio, *_ = n.k
     bend = n.f * (n.t + 0.6 * 0.02 * (1 - torch.exp(-n.t / 0.02)))
     mod = index * torch.exp(-n.t / fall) * sine(ratio * n.f * n.t)
-    return driven(torch.sin(TAU * bend + mod) * torch.exp(-n.t / decay), 1.8) * n.attack(0.001) * n.release(0.03)
+    return (
+        driven(torch.sin(TAU * bend + mod) * torch.exp(-n.t / decay), 1.8)
+        * n.attack(0.001)
+        * n.release(0.03)
+    )
 
 
 def string(n: Notes) -> Tensor:
     """Plucked string, additive."""
     decay, bright, *_ = n.k
-    tones = (sine(h * n.f * n.t) * torch.exp(-n.t * (1 + 0.35 * h) / decay) * bright ** (0.35 * (h - 1)) / h**0.7 for h in range(1, 11))
+    tones = (
+        sine(h * n.f * n.t)
+        * torch.exp(-n.t * (1 + 0.35 * h) / decay)
+        * bright ** (0.35 * (h - 1))
+        / h**0.7
+        for h in range(1, 11)
+    )
     return 0.5 * sum(tones, torch.zeros(1, device=n.f.device)) * n.attack(0.002) * n.release(0.04)
 
 
-# ---------------------------------------------------------------------------------------------- music
+# ------------------------------------------------------------------------------------------- music
 
 
 def saws(n: Notes) -> Tensor:
     """Pads, strings, stabs, dub chords, drones: three saws through a moving filter."""
     cut, octaves, fall, detune, rise, tail = n.k
     step = n.f / SR
-    x = sum(saw(n.f * (1 + d * detune) * n.t + p, step) for d, p in ((0.0, 0.13), (1.0, 0.47), (-1.0, 0.81))) * 0.4
+    x = (
+        sum(
+            saw(n.f * (1 + d * detune) * n.t + p, step)
+            for d, p in ((0.0, 0.13), (1.0, 0.47), (-1.0, 0.81))
+        )
+        * 0.4
+    )
     drift = 1 + 0.15 * torch.sin(TAU * 0.17 * n.coarse + 0.01 * n.f)
-    y = sweep_filter(x, cut * drift * 2 ** (octaves * torch.exp(-n.coarse / fall)), torch.full_like(n.f, 1.1))
+    y = sweep_filter(
+        x, cut * drift * 2 ** (octaves * torch.exp(-n.coarse / fall)), torch.full_like(n.f, 1.1)
+    )
     return y * n.attack(rise) * n.release(tail)
 
 
@@ -285,15 +342,29 @@ def super_saw(n: Notes) -> Tensor:
     cut, octaves, fall, spread, rise, tail = n.k
     step = n.f / SR
     offsets = (-0.011, -0.007, -0.003, 0.0, 0.004, 0.008, 0.012)
-    x = sum(saw(n.f * (1 + d * spread) * n.t + (i * 0.37) % 1, step) for i, d in enumerate(offsets)) * 0.25
-    y = sweep_filter(x, cut * 2 ** (octaves * torch.exp(-n.coarse / fall)), torch.full_like(n.f, 0.9))
+    x = (
+        sum(saw(n.f * (1 + d * spread) * n.t + (i * 0.37) % 1, step) for i, d in enumerate(offsets))
+        * 0.25
+    )
+    y = sweep_filter(
+        x, cut * 2 ** (octaves * torch.exp(-n.coarse / fall)), torch.full_like(n.f, 0.9)
+    )
     return y * n.attack(rise) * n.release(tail)
 
 
 def organ(n: Notes) -> Tensor:
-    bars = ((1, 1.0), (2, n.k[0]), (3, n.k[1] * 0.7), (4, n.k[2] * 0.5), (6, n.k[3] * 0.35), (0.5, 0.3))
+    bars = (
+        (1, 1.0),
+        (2, n.k[0]),
+        (3, n.k[1] * 0.7),
+        (4, n.k[2] * 0.5),
+        (6, n.k[3] * 0.35),
+        (0.5, 0.3),
+    )
     x = sum(w * sine(n.f * h * n.t) for h, w in bars) * 0.3
-    return x * n.attack(0.004) * n.release(0.05) + n.k[4] * 0.3 * sine(4 * n.f * n.t) * torch.exp(-n.t / 0.03)
+    return x * n.attack(0.004) * n.release(0.05) + n.k[4] * 0.3 * sine(4 * n.f * n.t) * torch.exp(
+        -n.t / 0.03
+    )
 
 
 def keys(n: Notes) -> Tensor:
@@ -302,20 +373,31 @@ def keys(n: Notes) -> Tensor:
     body = torch.sin(TAU * n.f * n.t + index * torch.exp(-n.t / 0.4) * sine(n.f * n.t))
     bell = tine * torch.sin(TAU * n.f * n.t + 0.6 * sine(14 * n.f * n.t)) * torch.exp(-n.t / 0.12)
     tremolo = 1 + 0.12 * torch.sin(TAU * 5.0 * n.t)
-    return 0.5 * (body + bell) * tremolo * torch.exp(-n.t / decay) * n.attack(0.002) * n.release(0.15)
+    return (
+        0.5 * (body + bell) * tremolo * torch.exp(-n.t / decay) * n.attack(0.002) * n.release(0.15)
+    )
 
 
 def fm_pluck(n: Notes) -> Tensor:
     ratio, index, decay, *_ = n.k
     mod = index * torch.exp(-n.t / (0.5 * decay)) * sine(ratio * n.f * n.t)
-    return 0.6 * torch.sin(TAU * (n.f * n.t - (n.f * n.t).floor()) + mod) * torch.exp(-n.t / decay) * n.attack(0.002)
+    return (
+        0.6
+        * torch.sin(TAU * (n.f * n.t - (n.f * n.t).floor()) + mod)
+        * torch.exp(-n.t / decay)
+        * n.attack(0.002)
+    )
 
 
-# --------------------------------------------------------------------------------------------- effects
+# ----------------------------------------------------------------------------------------- effects
 
 
 def riser(n: Notes) -> Tensor:
-    x = sweep_filter(n.noise(WHITE), 250 * 40 ** (n.coarse / n.dur).clamp(0, 1).expand(n.f.shape[0], -1), torch.full_like(n.f, 2.5))
+    x = sweep_filter(
+        n.noise(WHITE),
+        250 * 40 ** (n.coarse / n.dur).clamp(0, 1).expand(n.f.shape[0], -1),
+        torch.full_like(n.f, 2.5),
+    )
     return 0.2 * x * (n.t / n.dur).clamp(0, 1) ** 2 * n.release(0.02)
 
 
@@ -329,13 +411,32 @@ def hiss(n: Notes) -> Tensor:
 
 
 VOICES: dict[str, tuple[Callable[[Notes], Tensor], float]] = {
-    "kick": (kick, 0.85), "snare": (snare, 0.62), "shell": (shell, 0.62), "clap": (clap, 0.55), "hat": (hat, 0.5),
-    "shaker": (shaker, 0.42), "tom": (tom, 0.5), "rim": (rim, 0.4), "cowbell": (cowbell, 0.3),
-    "sub": (sub, 0.5), "acid": (acid, 0.5), "saw": (saw_bass, 0.5), "reese": (reese, 0.5), "wobble": (wobble, 0.5),
-    "fm": (fm_bass, 0.5), "donk": (donk, 0.5), "string": (string, 0.5),
-    "saws": (saws, 0.4), "super": (super_saw, 0.5), "organ": (organ, 0.4), "keys": (keys, 0.4), "fmp": (fm_pluck, 0.5),
-    "riser": (riser, 1.0), "vinyl": (vinyl, 1.0), "hiss": (hiss, 1.0),
-}  # fmt: skip
+    "kick": (kick, 0.85),
+    "snare": (snare, 0.62),
+    "shell": (shell, 0.62),
+    "clap": (clap, 0.55),
+    "hat": (hat, 0.5),
+    "shaker": (shaker, 0.42),
+    "tom": (tom, 0.5),
+    "rim": (rim, 0.4),
+    "cowbell": (cowbell, 0.3),
+    "sub": (sub, 0.5),
+    "acid": (acid, 0.5),
+    "saw": (saw_bass, 0.5),
+    "reese": (reese, 0.5),
+    "wobble": (wobble, 0.5),
+    "fm": (fm_bass, 0.5),
+    "donk": (donk, 0.5),
+    "string": (string, 0.5),
+    "saws": (saws, 0.4),
+    "super": (super_saw, 0.5),
+    "organ": (organ, 0.4),
+    "keys": (keys, 0.4),
+    "fmp": (fm_pluck, 0.5),
+    "riser": (riser, 1.0),
+    "vinyl": (vinyl, 1.0),
+    "hiss": (hiss, 1.0),
+}
 """Voice -> (function, level)."""
 
 
