@@ -86,7 +86,7 @@ def _scores(words: Sequence[str]) -> list[Path]:
 
 
 def _live(args: argparse.Namespace) -> int:
-    return _play(args, _scores(args.paths), record=args.record)
+    return _play(args, _scores(args.paths), record=args.record, python=args.python)
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -328,3 +328,30 @@ def test_a_chain_ends_with_the_line_that_said_it(stage: Offline, tmp_path: Path)
     stage.session.load(file)
     assert level(stage, 2) == 0.1
     assert "gain" not in bound(stage)
+
+
+def test_python_patterns_play_only_where_they_are_allowed(stage: Offline, tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("from demon_live.dsl import deck\ndeck.gain = .5\n")
+    with pytest.raises(DemonError, match="--python"):
+        stage.session.load(path)
+    stage.session.python = True
+    stage.session.load(path)
+    assert level(stage, 2) == 0.05
+    # A set holds the score that it made, not the code.
+    assert "import" not in stage.session.journal.recording().events[-1].text
+
+
+def test_a_lane_that_fails_holds_its_last_values_and_the_others_go_on(stage: Offline) -> None:
+    stage.session.apply("gain = .5\nblend = 1")
+    assert level(stage, 2) == 0.05
+    broken = stage.session.state.decks["main"].lanes["gain"]
+
+    def fail(*_: object) -> list[Fraction]:
+        raise RuntimeError("too much")
+
+    object.__setattr__(broken, "jumps", fail)
+    stage.session.apply("prompt = 'b'")
+    assert level(stage, 3) == 0.1
+    told = "\n".join(stage.session.events(0)[1])
+    assert told.count("gain cannot be sampled") == 1

@@ -167,7 +167,8 @@ class Live:
     paths: score files, or folders of which every score plays; their folders are watched.
     engine, backend, engine_device: as in `backends.open_engine`. device: part of the audio
     device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
-    play instead of scores, `speed` times as fast. Raises DemonError when nothing can be played.
+    play instead of scores, `speed` times as fast. python: pattern files in Python may run.
+    Raises DemonError when nothing can be played.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class Live:
         replay: Recording | None = None,
         speed: float = 1.0,
         random_weights: bool = False,
+        python: bool = False,
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
@@ -200,6 +202,7 @@ class Live:
             sets=sets_dir(),
             start={"seed": seed, "engine_digest": manifest.digest, "app": __version__},
         )
+        self.session.python = python
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
         self._closing = threading.Event()
@@ -227,7 +230,11 @@ class Live:
     def _load(self, paths: list[Path]) -> None:
         """The first scores play from the first sample. A broken one raises: nothing plays yet."""
         for path in paths:
-            files = sorted(p for p in path.iterdir() if is_score(p)) if path.is_dir() else [path]
+            files = [path]
+            if path.is_dir():
+                python = self.session.python
+                known = (p for p in path.iterdir() if is_score(p))
+                files = sorted(p for p in known if python or p.suffix == ".demon")
             for file in files:
                 outcome = self.session.load(file)
                 self._reloader.loaded(file)

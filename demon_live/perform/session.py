@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demon_live.core import Stage
-from demon_live.errors import DemonError, ScoreError
+from demon_live.errors import DemonError, FileError, ScoreError
 from demon_live.lang import Let, Scene, Word, compile_source, diff
 from demon_live.perform.change import Change
 from demon_live.perform.clock import TempoMap
@@ -65,6 +65,8 @@ class Session:
         # Sampling is not under the session's lock: a prompt may be evaluated meanwhile.
         self._pumping = threading.Lock()
         self._samplers: dict[str, DeckSampler] = {}
+        #: Python pattern files may run (`demon live --python`).
+        self.python = False
         #: Called after each accepted change; live, it wakes the sampling thread.
         self.changed: Callable[[], None] = lambda: None
         self._state = State(TempoMap.start())
@@ -196,11 +198,24 @@ class Session:
         name = score_name(path)
         try:
             text = read_score(Path(path))
+            if Path(path).suffix == ".py":
+                text = self._run_python(text, name)
         except DemonError as error:
             self._explain(error, "", name)
             self._errors[name] = error
             raise
         return self.apply(text, name, "file")
+
+    def _run_python(self, text: str, name: str) -> str:
+        """A Python pattern file as a score: it is the score that is journalled and replayed."""
+        if not self.python:
+            raise FileError(
+                f"{name} is Python and would run as code",
+                hint="allow it at the start: demon live --python",
+            )
+        from demon_live.dsl import run_python
+
+        return run_python(text, name).text
 
     def _explain(self, error: DemonError, text: str, name: str) -> None:
         saved = None if name.startswith("<") else self._saved_at.get(name)
@@ -325,6 +340,8 @@ class Session:
         lanes = {k: v for k, v in deck.lanes.items() if k not in gone}
         sampler = self._samplers.setdefault(deck.name, DeckSampler())
         block = sampler.block(deck.name, next(self._versions), lanes, stage, tempo, now)
+        for trouble in sampler.trouble():
+            self.tell(f"{deck.name}: {trouble}; its last good values hold")
         self.rig.send(Block(block))
         self.rig.set_mix(deck.name, block.mix)
 

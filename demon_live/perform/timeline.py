@@ -9,8 +9,10 @@ Threads: functions are pure; a `DeckSampler` belongs to the thread that pumps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +23,8 @@ from demon_live.core import RATES, ControlBlock, Floats, MixPoints, SlotValues, 
 from demon_live.perform.clock import TempoMap
 
 __all__ = ["MIX_AHEAD", "PLAN_AHEAD", "DeckSampler", "LaneLike", "heard_at", "mix_points", "plan"]
+
+log = logging.getLogger(__name__)
 
 #: How far ahead the mix strip is told, in samples: longer than any stall that sound must survive.
 MIX_AHEAD = 2 * RATES.sample_rate
@@ -97,6 +101,9 @@ class DeckSampler:
     """Samples one deck again and again. The plan is kept while the lanes stay the same."""
 
     def __init__(self) -> None:
+        self._good: dict[str, Floats | MixPoints] = {}
+        self._trouble: dict[str, str] = {}
+        self._told: set[str] = set()
         self._key: object = None
         self._fresh_until = 0
         self._rows: tuple[SlotValues, ...] = ()
@@ -125,13 +132,36 @@ class DeckSampler:
             if control is None:
                 continue
             if control.cls == "mix":
-                mix[name] = mix_points(lane, tempo, now)
+                points = self._held(name, partial(mix_points, lane, tempo, now))
+                if isinstance(points, MixPoints):
+                    mix[name] = points
             elif control.shape == "curve":
-                curves[name] = lane.sample(cycles)
+                curve = self._held(name, partial(lane.sample, cycles))
+                if not isinstance(curve, MixPoints) and curve is not None:
+                    curves[name] = curve
             elif control.cls == "slot":
                 slot[name] = lane
         rows = self._plan(slot, stage, tempo, at)
         return ControlBlock(deck, version, stage, at, curves, rows, mix)
+
+    def _held(
+        self, name: str, sample: Callable[[], Floats | MixPoints]
+    ) -> Floats | MixPoints | None:
+        """What a lane gives; when it fails, what it gave last, if that still fits."""
+        try:
+            self._good[name] = sample()
+            self._trouble.pop(name, None)
+        # The sampling wall: one lane that fails must not hold up the others.
+        except Exception as error:
+            log.warning("lane %s", name, exc_info=True)
+            self._trouble[name] = f"{name} cannot be sampled ({error})"
+        return self._good.get(name)
+
+    def trouble(self) -> list[str]:
+        """What went wrong since the last call, each once."""
+        new = [text for text in self._trouble.values() if text not in self._told]
+        self._told.update(new)
+        return new
 
     def _plan(
         self, lanes: Mapping[str, LaneLike], stage: Stage, tempo: TempoMap, at: int
@@ -140,9 +170,15 @@ class DeckSampler:
         if key != self._key or at >= self._fresh_until:
             self._key, self._fresh_until = key, at + RATES.sample_rate
             ahead = max(PLAN_AHEAD, stage.samples) + RATES.sample_rate
-            self._rows = plan(lanes, tempo, at, at + ahead)
-            return self._rows
+            try:
+                self._rows = plan(lanes, tempo, at, at + ahead)
+                return self._rows
+            # The same wall: the old plan holds.
+            except Exception as error:
+                log.warning("plan", exc_info=True)
+                self._trouble["plan"] = f"the coming values cannot be worked out ({error})"
+                self._rows = self._rows or (SlotValues(at, {}, jump=False),)
         # Within a second the plan only loses what has passed.
         ahead_rows = [row for row in self._rows if row.from_sample > at]
-        held = self._rows[len(self._rows) - len(ahead_rows) - 1]
+        held = self._rows[max(0, len(self._rows) - len(ahead_rows) - 1)]
         return (SlotValues(at, held.values, jump=False), *ahead_rows)

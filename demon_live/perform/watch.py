@@ -30,12 +30,14 @@ log = logging.getLogger(__name__)
 SETTLE = 0.03
 #: A file that fails to parse is read once more after this, in seconds: it may be half written.
 AGAIN = 0.12
+_SUFFIXES = (".demon", ".py")
 _QUIET = {"opened", "closed_no_write"}
 
 
 def is_score(path: Path) -> bool:
-    """A score that plays: `*.demon`, not hidden, not muted by a leading `_`."""
-    return path.suffix == ".demon" and not path.name.startswith(("_", "."))
+    """A score that plays: `*.demon` (or Python, where that is allowed), not hidden, not muted by a
+    leading `_`."""
+    return path.suffix in _SUFFIXES and not path.name.startswith(("_", "."))
 
 
 class Reloader:
@@ -61,6 +63,8 @@ class Reloader:
         """Look at a file again. False (only if not `last`): it does not parse, look once more."""
         key = path.resolve()
         digest = self._digest(path)
+        if path.suffix == ".py" and not self.session.python:
+            return True
         if not digest or not is_score(path):
             if self._seen.pop(key, None) is not None:
                 outcome = self.session.remove(str(path))
@@ -111,7 +115,7 @@ class Watcher(FileSystemEventHandler):
         # A save by rename tells the final name only in dest_path.
         paths = [Path(str(p)) for p in (event.src_path, event.dest_path) if p]
         with self._lock:
-            self._touched.update(p for p in paths if p.suffix == ".demon")
+            self._touched.update(p for p in paths if p.suffix in _SUFFIXES)
         self._wake.set()
 
     def _run(self) -> None:

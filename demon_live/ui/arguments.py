@@ -113,6 +113,9 @@ def _add_playing(commands: argparse._SubParsersAction[_Parser], engine: _Parser)
     )
     _add_sound(live)
     live.add_argument("--record", metavar="NAME", help="record the set from the start")
+    live.add_argument(
+        "--python", action="store_true", help="also play *.py pattern files: they run as code"
+    )
     render = commands.add_parser(
         "render", parents=[engine], help="a score or set into a WAV or FLAC, off line"
     )
