@@ -214,14 +214,17 @@ class Synthesis(nn.Module):
         of that signal there and gives them the phases of noise.
         """
         level, phase = level.float(), phase.float()
-        b, n, _ = level.shape
+        shape = (*level.shape[:2], 2, BINS)
         with torch.autocast(level.device.type, enabled=False):
             size = torch.exp(level.clamp(max=6.0))
-            y = self.resynthesised(torch.polar(size, phase).view(b, n, 2, BINS).transpose(1, 2))
+            s = torch.complex(size * phase.cos(), size * phase.sin())
+            y = self.resynthesised(s.view(shape).transpose(1, 2))
             if texture:
-                s = self.analysed(y)
-                s = s * (1 - self.noisy) + self.grain(phase) * (s.abs() * self.noisy)
-                y = self.resynthesised(s)
+                s, grain = self.analysed(y), self.grain(phase)
+                a, b, c, d = s.real, s.imag, grain.real, grain.imag
+                keep = 1 - self.noisy
+                swap = torch.sqrt((a * a + b * b) / (c * c + d * d + 1e-6)) * self.noisy
+                y = self.resynthesised(torch.complex(a * keep + c * swap, b * keep + d * swap))
         return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], dim=1)
 
     def resynthesised(self, s: Tensor) -> Tensor:
@@ -237,7 +240,7 @@ class Synthesis(nn.Module):
         return s
 
     def grain(self, phase: Tensor) -> Tensor:
-        """Unit phasors of noise, complex [B, 2, 4T, 961].
+        """Spectrum of noise, complex [B, 2, 4T, 961].
 
         Each latent frame mixes eight stretches of noise by cosines of a projection of its own
         phases from 100 to 1000 Hz: the same latent gives the same audio in any window, no two
@@ -246,8 +249,7 @@ class Synthesis(nn.Module):
         b, t = phase.shape[0], phase.shape[1] // RATE
         share = torch.cos(phase[:, 1::RATE, 4:40] @ self.hash) @ self.noise
         x = share.view(b, t, 2, HOP).transpose(1, 2).reshape(b, 2, t * HOP)
-        s = self.analysed(x)
-        return s / (s.abs() + 1e-6)
+        return self.analysed(x)
 
 
 class ImpDecoder(nn.Module):
