@@ -355,3 +355,9 @@ def test_a_lane_that_fails_holds_its_last_values_and_the_others_go_on(stage: Off
     assert level(stage, 3) == 0.1
     told = "\n".join(stage.session.events(0)[1])
     assert told.count("gain cannot be sampled") == 1
+
+
+def test_words_in_double_quotes_are_told_the_right_quotes(stage: Offline) -> None:
+    with pytest.raises(DemonError) as caught:
+        stage.session.apply('prompt = "acid, 303"')
+    assert "write prompt = 'acid, 303'" in str(caught.value)

@@ -264,10 +264,14 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
             found = [(str(expr.value), expr.start, expr.end)]
         if found:
             word, start, end = found[0]
+            # Words and a number in double quotes: mini-notation was not meant at all.
+            example = _example(spec)
+            if isinstance(expr, Mini) and "'" not in expr.text and " " in expr.text.strip():
+                example = f"{spec.name} = '{expr.text}'"
             raise ScoreError(
                 f"{spec.name} takes text, and {source[start:end]} is a number",
                 span=Span.of(source, start, end),
-                hint=f"write {_example(spec)}",
+                hint=f"write {example}",
             )
 
 

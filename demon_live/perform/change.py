@@ -302,7 +302,8 @@ class Change:
         control = find(control_name)
         assert control is not None
         label = control_name if deck == "main" else f"{deck}.{control_name}"
-        what = f"{label} = {lane.text}" if lane is not None else f"{label} is given back"
+        text = " ".join(lane.text.split()) if lane is not None else ""
+        what = f"{label} = {text}" if lane is not None else f"{label} is given back"
         move = when if when.kind in ("over", "xfade") else when.then
         if move is not None and not self._silent:
             from_to = f"over {float(move.cycles):g} cycles from bar {bars(at)}"
