@@ -146,13 +146,17 @@ def _query(pattern: Any, cycle: int) -> object:
     return pattern.query(Fraction(cycle), Fraction(cycle + 1))
 
 
+#: Depths that the ring is timed at, unless one is asked for.
+DEPTHS = (1, 2, 4, 8)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `demon bench` was asked for. seconds: length of the loop."""
+    """What `demon bench` was asked for. seconds: length of the loop. depth: None = several."""
 
     engine: str = "imp"
     backend: str = "auto"
-    depth: int = 4
+    depth: int | None = None
     seconds: float = 16.0
     random_weights: bool = False
 
@@ -182,9 +186,9 @@ def ring(options: Options) -> Figures:
         rows = parts.ring_table(
             engine,
             engine.steps,
-            (options.depth,),
+            (options.depth,) if options.depth else DEPTHS,
             frames,
-            seconds=6.0,
+            seconds=6.0 if options.depth else 5.0 * len(DEPTHS),
             channels=engine.channels,
             shift=engine.shift,
             device=engine.device,
@@ -194,6 +198,7 @@ def ring(options: Options) -> Figures:
             "engine": engine.describe(),
             "loop_s": frames / RATES.frame_hz,
             "ring": rows,
+            "recommended": [parts.recommend(rows)],
             "admission": parts.policy_table(engine.steps),
             "sweep": parts.sweep_table(engine.steps),
         }

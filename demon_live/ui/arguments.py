@@ -181,7 +181,7 @@ def _add_asking(
     bench.add_argument(
         "what", nargs="?", default="all", choices=("ring", "decode", "lang", "latency", "all")
     )
-    bench.add_argument("--depth", type=_count, default=4, metavar="D")
+    bench.add_argument("--depth", type=_count, metavar="D", help="one depth; else 1, 2, 4, 8")
     bench.add_argument(
         "--seconds", type=_seconds, default=16.0, metavar="S", help="length of the loop"
     )
