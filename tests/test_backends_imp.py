@@ -334,5 +334,8 @@ def test_measurements_have_the_figures(onnx: Engine) -> None:
     assert window["realtime"] == pytest.approx(160.0 / window["median_ms"], rel=0.05)
 
 
-def test_warm_up_runs(onnx: Engine) -> None:
+def test_warm_up_leaves_no_trace(onnx: Engine) -> None:
+    latent = np.random.default_rng(3).standard_normal((1, 24, onnx.channels)).astype(np.float32)
+    before = onnx.decode(latent)
     onnx.warm_up(FRAMES, 2)
+    assert np.array_equal(onnx.decode(latent), before)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.audio.files import fit_loop, load_source
-from demon_live.controls import CONTROLS, STAGE, find
+from demon_live.controls import STAGE, find
 from demon_live.core import RATES, Floats, Stage
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang import (
@@ -40,7 +40,6 @@ __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
 
 #: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
 NOTICE = 3 * RATES.sample_rate // 2
-_GLOBAL = frozenset({"tempo", "cps", "beats", "quant", "engine", "link", "depth", "steps"})
 
 
 def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
@@ -256,7 +255,7 @@ class Change:
     def _bind(self, row: Bind) -> None:
         at = self._begin if self._begin == 0 else self.effect(row.when)
         self._bind_lane(row.deck, row.control, row.lane, at, row.when)
-        if row.lane is not None and find(row.control) is CONTROLS.get("prompt"):
+        if row.lane is not None and row.control == "prompt":
             self._note_prompt(row.lane)
 
     def _note_prompt(self, lane: Lane) -> None:
@@ -399,17 +398,15 @@ class Change:
                         span=row.span,
                         hint=f"take {bind.word} out of the scene, or use: go {name}",
                     )
-                control = CONTROLS[bind.control]
                 key = (bind.deck, bind.control)
                 starts.setdefault(key, []).append(place)
-                sections.setdefault(key, []).append(bind.lane or Lane.constant(control))
+                sections.setdefault(key, []).append(bind.lane or Lane.constant(bind.control))
             place += length
         for (deck, control_name), begins in starts.items():
-            control = CONTROLS[control_name]
-            old = self.state.decks[deck].lanes.get(control_name) or Lane.constant(control)
+            old = self.state.decks[deck].lanes.get(control_name) or Lane.constant(control_name)
             text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
             ring = ChainLane(
-                control, text, old, at, total, tuple(begins), tuple(sections[deck, control_name])
+                old.spec, text, old, at, total, tuple(begins), tuple(sections[deck, control_name])
             )
             self._bind_lane(deck, control_name, ring, at, row.when)
 

@@ -218,10 +218,6 @@ class EngineHost:
         """Process id of the engine."""
         return self._process.pid
 
-    def wait_ready(self, seconds: float) -> bool:
-        """Wait until the engine is open; False if it took longer."""
-        return self._ready.wait(seconds)
-
     def send(self, message: ToEngine) -> None:
         """Queue a message. A full queue drops blocks (a newer one follows), nothing else."""
         if isinstance(message, PrepareStage):

@@ -33,6 +33,7 @@ from demon_live.perform.describe import db
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
 from demon_live.perform.messages import DropDeck, PrepareStage, ToEngine
+from demon_live.perform.rig import Heard
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
 from demon_live.perform.watch import Reloader, Watcher, is_score
@@ -60,8 +61,7 @@ class _LiveRig:
         self._lexicon = engine
         self._early: list[tuple[Stage, str]] = []
         self._files: dict[str, deque[Path]] = {}
-        self._muted: frozenset[str] = frozenset()
-        self._soloed: frozenset[str] = frozenset()
+        self._heard = Heard()
 
     def now(self) -> int:
         """The next output sample that is not decided."""
@@ -111,15 +111,7 @@ class _LiveRig:
     def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None:
         if self.speaker is None:
             return
-        for deck in muted - self._muted:
-            self.speaker.mute(deck)
-        for deck in self._muted - muted:
-            self.speaker.unmute(deck)
-        for deck in soloed - self._soloed:
-            self.speaker.solo(deck)
-        for deck in self._soloed - soloed:
-            self.speaker.unsolo(deck)
-        self._muted, self._soloed = muted, soloed
+        self._heard.tell(self.speaker, muted, soloed)
 
     def hush(self) -> None:
         if self.speaker is not None:
@@ -297,12 +289,8 @@ class Live:
             if event.kind == "end":
                 self.session.tell("the set is over; what plays goes on")
             try:
-                if event.kind == "apply":
-                    outcome = self.session.apply(event.text, event.name, "replay")
-                    for line in outcome.messages:
-                        self.session.tell(line)
-                elif event.kind == "remove":
-                    self.session.remove(event.name)
+                for line in self.session.repeat(event).messages:
+                    self.session.tell(line)
             except DemonError as error:
                 self.session.tell(str(error))
 

@@ -200,13 +200,9 @@ class Player:
             self._enter(message, source)
 
     def _panic(self) -> None:
-        self._start_over(self.ring.steps, self.ring.depth)
-        for deck in self._decks.values():
-            deck.scheduler.reset()
-
-    def _start_over(self, steps: int, depth: int) -> None:
-        self.ring = self._new_ring(steps, depth)
+        self.ring = self._new_ring(self.ring.steps, self.ring.depth)
         for name, deck in self._decks.items():
+            deck.scheduler.reset()
             self._enlist(deck.stage)
             lanes, deck.shared = deck.shared, {}
             self._share(name, deck, lanes)
@@ -330,9 +326,10 @@ class Player:
     # ------------------------------------------------------------------ telemetry
 
     def _complain(self, text: str) -> None:
-        log.warning(text, exc_info=True)
+        # Once: what fails in a tick fails a dozen times a second.
         if text not in self._told:
             self._told.add(text)
+            log.warning(text, exc_info=True)
             self._tell(text)
 
     def status(self) -> EngineStatus:

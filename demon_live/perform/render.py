@@ -26,6 +26,7 @@ from demon_live.perform.clock import Clock
 from demon_live.perform.describe import db
 from demon_live.perform.messages import DropDeck, PrepareStage, ToEngine
 from demon_live.perform.player import Player
+from demon_live.perform.rig import Heard
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
 from demon_live.places import shipped
@@ -57,8 +58,7 @@ class OfflineRig:
         self.engine = engine
         self.notes: list[str] = []
         self._loops: dict[str, Floats] = {}
-        self._muted: frozenset[str] = frozenset()
-        self._soloed: frozenset[str] = frozenset()
+        self._heard = Heard()
         self.blocks = max(1, round(engine.manifest.tick_ms * RATES.sample_rate / 1000 / BLOCK))
         self.player = Player(
             engine,
@@ -89,15 +89,7 @@ class OfflineRig:
         self.mixer.set_mix(deck, points)
 
     def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None:
-        for deck in muted - self._muted:
-            self.mixer.mute(deck)
-        for deck in self._muted - muted:
-            self.mixer.unmute(deck)
-        for deck in soloed - self._soloed:
-            self.mixer.solo(deck)
-        for deck in self._soloed - soloed:
-            self.mixer.unsolo(deck)
-        self._muted, self._soloed = muted, soloed
+        self._heard.tell(self.mixer, muted, soloed)
 
     def hush(self) -> None:
         self.mixer.hush()
@@ -157,14 +149,22 @@ class Offline:
         told = f": {self.rig.notes[-1]}" if self.rig.notes else ""
         raise EngineError(f"the engine gives no sound{told}", hint="run: demon doctor")
 
-    def turn(self) -> Floats:
-        """One nominal tick: float32 [480 * blocks, 2]."""
+    def _play(self) -> None:
         if not self._primed:
             self._primed = True
             self.prime()
         self.session.pump()
         self.rig.player.turn()
+
+    def turn(self) -> Floats:
+        """One nominal tick: float32 [480 * blocks, 2]."""
+        self._play()
         return self.rig.mixer.render(self.rig.blocks)
+
+    def stems(self) -> tuple[Floats, dict[str, Floats]]:
+        """Like `turn`, with each deck beside the sum."""
+        self._play()
+        return self.rig.mixer.render_stems(self.rig.blocks)
 
     def render(self, *, cycles: float | None = None, seconds: float | None = None) -> Floats:
         """The next cycles or seconds, float32 [n, 2]."""
@@ -176,10 +176,9 @@ class Offline:
         else:
             tempo = self.session.state.tempo
             total = tempo.sample_at(tempo.cycle_at(begin) + Fraction(cycles or 0)) - begin
-        pieces: list[Floats] = []
-        while sum(map(len, pieces)) < total:
-            pieces.append(self.turn())
-        return np.concatenate(pieces)[:total] if pieces else np.zeros((0, 2), np.float32)
+        if total <= 0:
+            return np.zeros((0, 2), np.float32)
+        return _collect(self, lambda: None, total, stems=False, progress=None)[0]
 
     def close(self) -> None:
         """Close the engine, if it was opened here."""
@@ -193,15 +192,6 @@ class Offline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stems(self) -> tuple[Floats, dict[str, Floats]]:
-        """Like `turn`, with each deck beside the sum."""
-        if not self._primed:
-            self._primed = True
-            self.prime()
-        self.session.pump()
-        self.rig.player.turn()
-        return self.rig.mixer.render_stems(self.rig.blocks)
-
 
 def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], None]:
     """A function that applies the causes whose time has come; call it before each turn."""
@@ -211,16 +201,13 @@ def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], 
         now = offline.rig.clock.now()
         while events and events[0].sample <= now:
             event = events.pop(0)
-            if event.kind == "apply":
-                try:
-                    offline.session.apply(event.text, event.name, "replay", now=event.sample)
-                except DemonError as error:
-                    raise FileError(
-                        f"the set cannot be replayed at sample {event.sample}: {error}",
-                        hint="are the files that it names still there?",
-                    ) from error
-            elif event.kind == "remove":
-                offline.session.remove(event.name, now=event.sample)
+            try:
+                offline.session.repeat(event, now=event.sample)
+            except DemonError as error:
+                raise FileError(
+                    f"the set cannot be replayed at sample {event.sample}: {error}",
+                    hint="are the files that it names still there?",
+                ) from error
 
     return step
 

@@ -13,7 +13,35 @@ from demon_live.perform.clock import Clock
 from demon_live.perform.messages import ToEngine
 from demon_live.perform.view import EngineStatus
 
-__all__ = ["Rig"]
+__all__ = ["Heard", "Rig"]
+
+
+class Strips(Protocol):
+    """What mutes and solos decks: a Mixer, or the Speaker that has one."""
+
+    def mute(self, deck: str) -> None: ...
+    def unmute(self, deck: str) -> None: ...
+    def solo(self, deck: str) -> None: ...
+    def unsolo(self, deck: str | None = None) -> None: ...
+
+
+class Heard:
+    """Which decks are muted and soloed; tells only what changed."""
+
+    def __init__(self) -> None:
+        self._muted: frozenset[str] = frozenset()
+        self._soloed: frozenset[str] = frozenset()
+
+    def tell(self, strips: Strips, muted: frozenset[str], soloed: frozenset[str]) -> None:
+        for deck in muted - self._muted:
+            strips.mute(deck)
+        for deck in self._muted - muted:
+            strips.unmute(deck)
+        for deck in soloed - self._soloed:
+            strips.solo(deck)
+        for deck in self._soloed - soloed:
+            strips.unsolo(deck)
+        self._muted, self._soloed = muted, soloed
 
 
 class Rig(Protocol):

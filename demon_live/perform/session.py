@@ -193,6 +193,14 @@ class Session:
             self._commit(change, replace(change.state, files=files))
             return Outcome(tuple(change.messages))
 
+    def repeat(self, event: Event, *, now: int | None = None) -> Outcome:
+        """Do again what a set says was done; marks and the end do nothing."""
+        if event.kind == "apply":
+            return self.apply(event.text, event.name, "replay", now=now)
+        if event.kind == "remove":
+            return self.remove(event.name, now=now)
+        return Outcome()
+
     def load(self, path: Path | str) -> Outcome:
         """Read a score file and apply it as that file. Raises DemonError."""
         name = score_name(path)
@@ -394,11 +402,6 @@ class Session:
     def status(self) -> Status:
         """A snapshot for displays."""
         return describe(self._state, self.rig, self._recorder.name, self.errors, self._grader)
-
-    def stage_of(self, deck: str) -> Stage | None:
-        """The newest stage of a deck."""
-        found = self._state.decks.get(deck)
-        return found.stage if found else None
 
     def close(self) -> None:
         """End a recording if there is one."""
