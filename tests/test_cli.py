@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from demon_live import __version__, bench, doctor
+from demon_live import __version__, doctor
 from demon_live.cli import main
 from demon_live.places import shipped
 from demon_live.ui.arguments import COMMANDS, parser
@@ -230,7 +230,7 @@ def test_doctor_survives_a_check_that_fails(monkeypatch: pytest.MonkeyPatch) -> 
 def test_bench_of_the_language_counts_sixteen_lanes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "TRIAL_S", 0.0)
+    monkeypatch.setattr("demon_live.bench.lang.TRIAL_S", 0.0)
     assert main(["bench", "lang", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["lang"]["lanes"] == 16

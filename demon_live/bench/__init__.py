@@ -1,0 +1,63 @@
+"""`demon bench`: the measurements of the parts, run on this machine.
+
+    ring.py     ticks of the ring, by part             decode.py   windows against real time
+    latency.py  every control, from edit to ear        lang.py     lanes, parse, mini-notation
+    common.py   options, the engine, the machine
+
+`figures` of each part returns a flat mapping name -> number (with its unit in the name) or table; `--json`
+prints it with the machine and the date. A new part is a module and a line in PARTS.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from demon_live.bench import decode, lang, latency, ring
+from demon_live.bench.common import Figures, Options, machine
+from demon_live.ui.show import Pieces
+
+__all__ = ["PARTS", "Options", "measure", "report"]
+
+PARTS: dict[str, Callable[[Options], Figures]] = {
+    "ring": ring.figures,
+    "decode": decode.figures,
+    "lang": lang.figures,
+    "latency": latency.figures,
+}
+
+
+def measure(what: str, options: Options) -> dict[str, Figures]:
+    """The figures of one part, or of all."""
+    wanted = PARTS if what == "all" else (what,)
+    return {part: PARTS[part](options) for part in wanted}
+
+
+def report(figures: Mapping[str, Figures], as_json: bool) -> Pieces:
+    """The figures as a table, or as JSON with machine and date."""
+    if as_json:
+        return [("", json.dumps({"machine": machine(), **figures}, indent=2, default=str) + "\n")]
+    pieces: Pieces = []
+    for part, rows in figures.items():
+        pieces.append(("heading", f"{part}\n"))
+        for name, value in rows.items():
+            pieces.append(("", _lines(name.replace("_", " "), value)))
+    return pieces
+
+
+def _lines(name: str, value: Any) -> str:
+    """One figure, or a table of them."""
+    if not isinstance(value, list):
+        return f"  {name:<36}{_shown(value)}\n"
+    titles = list(value[0]) if value else []
+    cells = [titles, *[[_shown(row[t]) for t in titles] for row in value]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
+    drawn = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    return f"  {name}\n" + "".join(f"    {row.rstrip()}\n" for row in drawn)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

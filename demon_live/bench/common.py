@@ -1,0 +1,61 @@
+"""What the parts of the bench share: options, an engine while it is measured, the machine.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from demon_live import __version__
+
+if TYPE_CHECKING:
+    from demon_live.backends import Engine
+
+__all__ = ["Figures", "Options", "machine", "opened"]
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `demon bench` was asked for. seconds: length of the loop. depth: None = several."""
+
+    engine: str = "imp"
+    backend: str = "auto"
+    depth: int | None = None
+    seconds: float = 16.0
+    random_weights: bool = False
+
+
+@contextlib.contextmanager
+def opened(options: Options) -> Iterator[Engine]:
+    """The engine that the options name, closed at the end."""
+    from demon_live.backends import open_engine
+
+    engine = open_engine(
+        options.engine, backend=options.backend, random_weights=options.random_weights
+    )
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def machine() -> dict[str, Any]:
+    """Where and when the figures were taken."""
+    return {
+        "demon": __version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
