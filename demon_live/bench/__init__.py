@@ -4,8 +4,8 @@
     latency.py  every control, from edit to ear        lang.py     lanes, parse, mini-notation
     common.py   options, the engine, the machine
 
-`figures` of each part returns a flat mapping name -> number (with its unit in the name) or table; `--json`
-prints it with the machine and the date. A new part is a module and a line in PARTS.
+Each has `figures(options)`: a flat mapping name -> number (its unit in the name) or table;
+`--json` prints it with the machine and the date. A new part is a module and a line in PARTS.
 
 Threads: main thread only.
 """
