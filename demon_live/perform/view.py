@@ -12,7 +12,7 @@ from typing import Literal
 from demon_live.core import Floats, SlotStatus
 from demon_live.errors import DemonError
 
-__all__ = ["DeckView", "EngineStatus", "Grade", "LaneView", "Outcome", "Status"]
+__all__ = ["DeckView", "EngineStatus", "Grade", "LaneView", "Outcome", "Status", "Words"]
 
 Grade = Literal["fine", "tight", "late"]
 
@@ -26,10 +26,29 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The names that this session knows, for completion.
+
+    lets: the words that `let` defined, name -> parameters. tags: the words that the engine's
+    prompts understand. folders: where sources are looked for.
+    """
+
+    decks: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+    lets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    engines: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LaneView:
     """One control of a deck.
 
-    samples: float32 [<= 64], the curve over the loop, 0..1 of the control's range; None for words.
+    text: the expression that sounds, as it was written; coming: one that was accepted and waits
+    for its bar, or "".
+    samples: float32 [n], the curve over the loop, 0..1 of the control's range; None for words.
     value: now. next: what is coming, in words ("'dub' in 2 bars"), or "".
     """
 
@@ -40,6 +59,7 @@ class LaneView:
     next: str = ""
     low: float = 0.0
     high: float = 1.0
+    coming: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +100,10 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that a toolbar or a stage view shows."""
+    """Everything that a toolbar or a stage view shows.
+
+    cycle: where the next sample that is not yet decided lies; the ear hears it ahead_ms later.
+    """
 
     cycle: float
     bpm: float
@@ -98,3 +121,4 @@ class Status:
     hushed: bool = False
     errors: Mapping[str, DemonError] = field(default_factory=dict)
     telemetry: EngineStatus = field(default_factory=EngineStatus)
+    ahead_ms: float = 0.0
