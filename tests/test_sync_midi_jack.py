@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -60,4 +61,4 @@ def test_messages_travel_through_a_port_of_our_own(jack: None) -> None:
 
         until(arrived)
     assert [m.data for m in heard] == sent
-    assert all(a.at <= b.at for a, b in zip(heard, heard[1:], strict=False))
+    assert all(a.at <= b.at for a, b in itertools.pairwise(heard))
