@@ -109,6 +109,10 @@ class Lane:
     def pruned(self, before: Fraction) -> Lane:
         return self
 
+    def heard(self, cycle: Fraction) -> Lane:
+        """The part of this lane that sounds at `cycle`: of a switch the old or the new."""
+        return self
+
 
 def _spec(control: Control | str) -> Control:
     if isinstance(control, Control):
@@ -277,6 +281,9 @@ class SwitchLane(Lane):
             out.append(m)
         return sorted(out)
 
+    def heard(self, cycle: Fraction) -> Lane:
+        return (self.new if cycle >= self.moment else self.old).heard(cycle)
+
     def pruned(self, before: Fraction) -> Lane:
         if self.moment <= before:
             return self.new.pruned(before)
@@ -326,6 +333,9 @@ class GlideLane(Lane):
             # At its very beginning the new lane has no weight yet.
             out |= {j for j in self.new.jumps(max(begin, self.begin), end) if j > self.begin}
         return sorted(out)
+
+    def heard(self, cycle: Fraction) -> Lane:
+        return self.old.heard(cycle) if cycle < self.begin else self
 
     def pruned(self, before: Fraction) -> Lane:
         if self.begin + self.length <= before:

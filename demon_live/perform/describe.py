@@ -22,7 +22,7 @@ from demon_live.perform.view import DeckView, EngineStatus, Grade, LaneView, Sta
 __all__ = ["POINTS", "Grader", "db", "describe"]
 
 #: Points of a lane's picture.
-POINTS = 64
+POINTS = 256
 #: How far ahead coming changes of words are announced, in cycles.
 _LOOK_AHEAD = 16
 #: Trouble is shown this long, in samples.
@@ -75,6 +75,7 @@ def describe(
         hushed=state.hushed,
         errors=errors,
         telemetry=telemetry,
+        ahead_ms=max(0, now - rig.heard()) * 1000 / RATES.sample_rate,
     )
 
 
@@ -102,16 +103,19 @@ def _lane(
     name: str, lane: Lane, stage: Stage | None, tempo: TempoMap, now: int, here: Fraction
 ) -> LaneView:
     control = find(name)
+    text = lane.heard(here).text
+    waits = lane.text if lane.text != text else ""
     if lane.kind == "number" and control is not None and stage is not None:
         return LaneView(
             name,
-            lane.text,
+            text,
             round(float(lane.at(here)), 3),
             samples=_picture(lane, stage, tempo, now, control.low, control.high),
             low=control.low,
             high=control.high,
+            coming=waits,
         )
-    return LaneView(name, lane.text, str(lane.at(here)), next=_coming(lane, here))
+    return LaneView(name, text, str(lane.at(here)), next=_coming(lane, here), coming=waits)
 
 
 def _picture(

@@ -129,6 +129,9 @@ class _LiveRig:
         if self.speaker is not None:
             self.speaker.stop_record()
 
+    def heard(self) -> int:
+        return 0 if self.speaker is None else self.speaker.bus.heard()
+
     def check_prompt(self, prompt: str) -> list[str]:
         return check_prompt(prompt, lexicon_of(self._lexicon))[1:]
 
@@ -196,6 +199,7 @@ class Live:
         )
         self.session.python = python
         self._reloader = Reloader(self.session)
+        self.session.written = self._reloader.loaded
         self._watcher: Watcher | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()

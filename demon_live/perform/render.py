@@ -103,6 +103,9 @@ class OfflineRig:
     def stop_record(self) -> None:
         """See `record`."""
 
+    def heard(self) -> int:
+        return self.clock.now()
+
     def check_prompt(self, prompt: str) -> list[str]:
         return self.engine.check_prompt(prompt)[1:]
 

@@ -71,3 +71,6 @@ class Rig(Protocol):
     def engine_status(self) -> EngineStatus: ...
     def meters(self) -> tuple[int, tuple[float, float]]:
         """(dry blocks, peak of left and right in dBFS)."""
+
+    def heard(self) -> int:
+        """The output sample that is at the ear now, at most the clock's."""

@@ -12,7 +12,7 @@ from demon_live.errors import FileError
 from demon_live.perform.state import State
 from demon_live.places import shipped
 
-__all__ = ["SCORE_LIMIT", "as_score", "find_source", "read_score", "score_name"]
+__all__ = ["SCORE_LIMIT", "as_score", "find_source", "read_score", "score_name", "write_score"]
 
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
@@ -40,6 +40,21 @@ def read_score(path: Path) -> str:
         there = path.parent.glob("*.demon") if path.parent.is_dir() else ()
         near = sorted(p.name for p in there)[:6]
         hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
+        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+
+
+def write_score(path: Path, text: str) -> None:
+    """Replace a score file by `text`, or leave it as it is. Raises FileError."""
+    if path.suffix != ".demon":
+        raise FileError(f"{path} is no score", hint=f"save it as {path.stem or 'set'}.demon")
+    path = path.resolve()
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        hint = "save it somewhere else: its folder must be writable"
         raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -29,10 +29,10 @@ from demon_live.perform.journal import Event, Journal
 from demon_live.perform.messages import Block, Migrate, Panic, SetRing
 from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
-from demon_live.perform.scores import as_score, read_score, score_name
+from demon_live.perform.scores import as_score, read_score, score_name, write_score
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.timeline import DeckSampler
-from demon_live.perform.view import Outcome, Status
+from demon_live.perform.view import Outcome, Status, Words
 
 if TYPE_CHECKING:
     from demon_live.perform.render import Rendered
@@ -69,6 +69,8 @@ class Session:
         self.python = False
         #: Called after each accepted change; live, it wakes the sampling thread.
         self.changed: Callable[[], None] = lambda: None
+        #: Called with a score file that this session wrote; live, hot reload then knows it.
+        self.written: Callable[[Path], None] = lambda path: None
         self._state = State(TempoMap.start())
         self._undo: deque[State] = deque(maxlen=_UNDO)
         self._redo: deque[State] = deque(maxlen=_UNDO)
@@ -120,8 +122,10 @@ class Session:
             return outcome
 
     def _apply(self, text: str, name: str, origin: str, now: int) -> Outcome:
-        program = compile_source(text, name=name, lets=self._lets)
         whole = origin == "file" or (origin == "replay" and not name.startswith("<"))
+        # At the prompt the words of the files that play are known, too.
+        lets = self._lets if whole else self._known_lets()
+        program = compile_source(text, name=name, lets=lets)
         state = self._state
         statements = diff(state.files.get(name), program) if whole else program.statements
         change = self._change(name, now)
@@ -213,6 +217,12 @@ class Session:
             self._errors[name] = error
             raise
         return self.apply(text, name, "file")
+
+    def save(self, path: Path | str, text: str) -> Outcome:
+        """Write a score file, whatever is wrong with it, and play it. Raises DemonError."""
+        write_score(Path(path), text)
+        self.written(Path(path))
+        return self.apply(text, score_name(path), "file")
 
     def _run_python(self, text: str, name: str) -> str:
         """A Python pattern file as a score: it is the score that is journalled and replayed."""
@@ -398,6 +408,24 @@ class Session:
     @property
     def scenes(self) -> tuple[str, ...]:
         return tuple(self._scenes)
+
+    def scores(self) -> dict[str, str]:
+        """The score files that play: name -> text of the version that plays."""
+        return {name: program.text for name, program in self._state.files.items()}
+
+    def words(self) -> Words:
+        """The names that a score may use now."""
+        return Words(
+            decks=tuple(self._state.decks),
+            scenes=tuple(self._scenes),
+            lets={name: let.node.params for name, let in self._known_lets().items()},
+            folders=tuple(str(f) for f in self.folders),
+        )
+
+    def _known_lets(self) -> dict[str, Let]:
+        """What `let` defined: in the files that play, and at the prompt."""
+        files = (program.lets for program in self._state.files.values())
+        return dict(ChainMap(self._lets, *reversed([dict(lets) for lets in files])))
 
     def status(self) -> Status:
         """A snapshot for displays."""

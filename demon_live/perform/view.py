@@ -29,16 +29,13 @@ class Outcome:
 class Words:
     """The names that this session knows, for completion.
 
-    lets: the words that `let` defined, name -> parameters. tags: the words that the engine's
-    prompts understand. folders: where sources are looked for.
+    lets: the words that `let` defined, name -> parameters. folders: where sources are looked for,
+    besides a score's own. What an engine knows (its prompts' words) its manifest tells.
     """
 
     decks: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
     lets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    engines: tuple[str, ...] = ()
-    loras: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
 
 
