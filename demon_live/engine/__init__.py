@@ -6,6 +6,7 @@
     admission.py  mailboxes, even stagger, turns     slots.py      Slot, Row, the model's protocol
     forward.py    slots -> one batched call -> slots bucket.py     tensors of the slots of one shape
     ring.py       all of it                          decode.py     exact windows of a latent
+    weights.py    adapters, changed between ticks
     telemetry.py  onset and convergence from stamps  baseline.py, measure.py   for `demon bench`
 
 Threads: everything belongs to the engine thread, unless a module says otherwise.

@@ -12,7 +12,7 @@ Threads: all methods belong to one thread, the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +31,7 @@ from demon_live.engine.schedule import timesteps
 from demon_live.engine.shared import SharedState
 from demon_live.engine.slots import Slot, VelocityModel
 from demon_live.engine.threads import threads
+from demon_live.engine.weights import PREFIX, Weights
 from demon_live.errors import DemonError, UsageError
 
 __all__ = ["Ring"]
@@ -44,7 +45,10 @@ class Ring:
     mailbox is empty; None = nothing to play. dcw: wavelet correction, off by default. parity: the
     staircase of start levels of the DEMON engine, for comparison. overlap: on a GPU, hand latents
     out with the next tick, so that the device never waits for the host. mask_strength: how much
-    of a request's mask counts at step k of S, 0..1; all of it when not given.
+    of a request's mask counts at step k of S, 0..1; all of it when not given. background: prepare
+    changes of weights beside the ticks (live), or in the tick itself (renders).
+
+    A model with adapters has them as `weights` (engine.weights.Bank).
 
     Counters: tick_number (ticks done), dropped (generations that were not finite), stale (requests
     of dead epochs), refused (requests of on_admit that cannot be played; trouble is the last one's
@@ -65,6 +69,7 @@ class Ring:
         overlap: bool = False,
         mask_strength: MaskStrength | None = None,
         noise_bytes: int = 96 << 20,
+        background: bool = False,
     ) -> None:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
@@ -75,6 +80,7 @@ class Ring:
         self._dcw, self._parity, self._mask_strength = dcw, parity, mask_strength
         self._noise = rng.NoiseCache(self._device, noise_bytes)
         self._shared = SharedState()
+        self._weights = Weights(getattr(model, "weights", None), background)
         self._clock = Clock(steps, depth)
         self._desks = Desks()
         self._buckets: dict[tuple[int, int], Bucket] = {}
@@ -109,7 +115,8 @@ class Ring:
         desk.channels = request.channels
 
     def share(self, name: str, value: object, deck: str | None = None) -> None:
-        """Set a control of class step from the next tick on: a number, float32 [T], or None.
+        """Set a control of class step from the next tick on: a number, float32 [T], or None; or a
+        `lora.NAME` of class model, a number, from the tick after its weights are worked out.
 
         A deck's own value wins over the common one; None removes the value. `energy` also takes
         one value per channel, [C] (or [1, C], to be certain where T = C). A curve serves loops of
@@ -119,6 +126,9 @@ class Ring:
         blended in (`solver.blended`), from the next step on, also for slots in flight. Without a
         source, it blends towards zeros.
         """
+        if name.startswith(PREFIX):
+            self._weights.want(name, value, deck)
+            return
         self._shared.write(name, value, deck, self._desks.lengths(deck), self._desks.channels(deck))
 
     def prepare(self, deck: str, epoch: int, frames: int) -> None:
@@ -135,6 +145,7 @@ class Ring:
         self._handover.forget(deck, None)
         self._desks.dismiss(deck)
         self._shared.forget(deck)
+        self._weights.forget(deck)
 
     def new_epoch(self, deck: str, epoch: int) -> None:
         """End all epochs of a deck before `epoch`: their slots are freed at once, none comes out.
@@ -216,6 +227,7 @@ class Ring:
         An error of the model leaves every slot that did not step where it was.
         """
         with torch.no_grad(), threads(1) as for_model:
+            self._weigh()
             self._admit()
             snapshot = self._shared.snapshot()
             for bucket in self._buckets.values():
@@ -236,6 +248,13 @@ class Ring:
         finally:
             self.on_admit = asked
         return done
+
+    def _weigh(self) -> None:
+        """Other weights from this tick on, for all slots alike: a version like any other."""
+        if self._weights.before_tick():
+            self._shared.bump()
+        if self._weights.trouble is not None:
+            self.trouble, self._weights.trouble = self._weights.trouble, None
 
     def _admit(self) -> None:
         while self._clock.open(self.tick_number) and self.in_flight < self.depth:
@@ -321,11 +340,20 @@ class Ring:
             out.append(Generation(latent, slot.request, tuple(slot.versions), slot.born, tick))
         return out
 
+    def close(self) -> None:
+        """End the worker that prepares weights, if there is one."""
+        self._weights.close()
+
     # -- what can be asked ---------------------------------------------------------------------
 
     @property
     def version(self) -> int:
         return self._shared.version
+
+    @property
+    def strengths(self) -> Mapping[str, float]:
+        """The adapters that are in force, name -> strength."""
+        return self._weights.in_force
 
     @property
     def in_flight(self) -> int:
