@@ -1,0 +1,103 @@
+"""The instrument in a process of its own: `python -m tests.rigs.stage OPTIONS SCORE...`.
+
+stdin: one JSON object a line, {"apply": TEXT} or {"close": true}; its end closes, too.
+stdout: JSON lines: {"status": {...}} twice a second, {"events": [...]}, {"reply": [...]}.
+
+Threads: the main thread reports, one thread reads stdin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from demon_live.audio.pcmring import Bus
+from demon_live.errors import DemonError
+from demon_live.perform.live import Live
+
+_BUS = ("mixed", "played", "dry", "dry_samples", "underruns", "failures", "bad", "errors",
+        "device_ok", "callbacks", "late", "ahead", "limited_db")  # fmt: skip
+
+
+def bus_row(bus: Bus) -> dict[str, float]:
+    """The numbers of the audio process."""
+    return {name: getattr(bus, name) for name in _BUS}
+
+
+def status_row(live: Live) -> dict[str, Any]:
+    """Everything that a rig looks at."""
+    engine = live.engine.status
+    telemetry = {f.name: getattr(engine, f.name) for f in fields(engine) if f.name != "slots"}
+    rest = live.engine.restarts
+    return {
+        "at": time.monotonic(),
+        "pids": {"main": os.getpid(), "engine": live.engine.pid, "audio": live.speaker.bus.pid},
+        "bus": bus_row(live.speaker.bus),
+        "engine": {**telemetry, "restarts": rest, "slots": len(engine.slots)},
+        "program": program(live),
+    }
+
+
+def program(live: Live) -> dict[str, Any]:
+    """What plays, as text: to be compared before and after a fault."""
+    state = live.session.state
+    return {
+        "bpm": float(state.bpm),
+        "muted": sorted(state.muted),
+        "decks": {
+            name: {control: lane.text for control, lane in sorted(deck.bound.items())}
+            for name, deck in sorted(state.decks.items())
+        },
+    }
+
+
+def say(row: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(row, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def obey(live: Live, closing: threading.Event) -> None:
+    """Lines from stdin until it ends."""
+    for line in sys.stdin:
+        row = json.loads(line)
+        if row.get("close"):
+            break
+        try:
+            outcome = live.session.apply(row["apply"], row.get("name", "<prompt>"))
+            say({"reply": [*outcome.messages, *outcome.warnings]})
+        except DemonError as error:
+            say({"reply": [], "error": str(error)})
+    closing.set()
+
+
+def main() -> None:
+    words = argparse.ArgumentParser()
+    words.add_argument("scores", nargs="+")
+    words.add_argument("--audio", default="null")
+    words.add_argument("--device")
+    words.add_argument("--record")
+    words.add_argument("--every", type=float, default=0.5)
+    options = words.parse_args()
+    closing = threading.Event()
+    with Live(
+        options.scores, audio=options.audio, device=options.device, record=options.record
+    ) as live:
+        threading.Thread(target=obey, args=(live, closing), daemon=True).start()
+        seen = 0
+        while not closing.wait(options.every):
+            seen, events = live.session.events(seen)
+            if events:
+                say({"events": events})
+            say({"status": status_row(live)})
+    say({"closed": True})
+
+
+if __name__ == "__main__":
+    main()
