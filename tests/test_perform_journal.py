@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demon_live.errors import FileError
-from demon_live.perform.journal import SUFFIX, Event, Journal, find_set, load
+from demon_live.perform.journal import SUFFIX, Event, Journal, _line, find_set, load
 
 CAUSES = (
     Event("apply", 0, 'blend = "1 .5"\ndenoise = .4', "patterns/00_hello.demon", "file"),
@@ -54,6 +54,22 @@ def test_a_line_that_was_changed_is_not_believed(tmp_path: Path) -> None:
     got = load(path)
     assert got.torn == 1
     assert [e.sample for e in got.events] == [0, 96_000, 144_000]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sample": "\U0001f39b"}, {"sample": None}, {"sample": -1}, {"sample": 1e300}, {"sample": True},
+     {"kind": []}, {"text": {}}, {"name": 3}, {"sample": 10**400}],
+)  # fmt: skip
+def test_a_line_of_a_stranger_with_a_right_checksum_and_wrong_values_is_left_out(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = recorded(tmp_path)
+    row = {"kind": "apply", "sample": 1, "text": "hush"} | change
+    path.write_text(path.read_text() + _line(row))
+    got = load(path)
+    assert got.torn == 1
+    assert got.events == (*CAUSES, Event("end", 144_000))
 
 
 def test_a_set_is_never_overwritten(tmp_path: Path) -> None:

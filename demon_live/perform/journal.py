@@ -24,6 +24,8 @@ __all__ = ["SUFFIX", "Event", "Journal", "Recording", "find_set", "load"]
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
 _LIMIT = 64 * 1024 * 1024
+#: No set lasts longer: a century of samples.
+_LATEST = 48_000 * 3_155_760_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,23 @@ def _parse(line: str) -> dict[str, Any] | None:
     body += "}"
     if f"{zlib.crc32(body.encode()):08x}" != tail[:8]:
         return None
-    row = json.loads(body)
-    return row if isinstance(row, dict) else None
+    try:
+        row = json.loads(body)
+    # A right checksum over something that is no line of ours: a file from a stranger.
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and _sane(row) else None
+
+
+def _sane(row: Mapping[str, Any]) -> bool:
+    """Whether the fields have the types and bounds that `Journal` writes."""
+    kind, sample = row.get("kind"), row.get("sample", 0 if row.get("kind") == "start" else None)
+    return (
+        isinstance(kind, str)
+        and type(sample) is int
+        and 0 <= sample <= _LATEST
+        and all(isinstance(row.get(k, ""), str) for k in ("text", "name", "origin"))
+    )
 
 
 @dataclass

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 __all__ = ["Server", "available", "realtime"]
 
 _PAUSE = threading.Event()
@@ -62,7 +64,8 @@ class Server:
 
     def start(self) -> None:
         """Start, or start again after `kill`."""
-        speed = ["-R", "-P", "10"] if self.realtime else ["-r"]
+        # The clients get 65: over everything of ours, as on a machine set up for sound.
+        speed = ["-R", "-P", "70"] if self.realtime else ["-r"]
         tail = ["-d", "dummy", "-r", "48000", "-p", str(self.frames)]
         with self._log.open("ab") as log:
             self._server = subprocess.Popen(
@@ -89,6 +92,17 @@ class Server:
     def xruns(self) -> int:
         """Blocks that the server itself says were late."""
         return self._log.read_text(errors="replace").lower().count("xrun")
+
+    def raise_priority(self, pid: int, priority: int = 40) -> bool:
+        """`chrt` for every thread of the audio process but the server's own: other rigs on the same
+        cores play at our default, 5. False where that is not allowed."""
+        try:
+            for thread in psutil.Process(pid).threads():
+                if os.sched_getscheduler(thread.id) == os.SCHED_RR:
+                    os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(priority))
+        except (OSError, psutil.Error):
+            return False
+        return True
 
     def ports(self, timeout: float = 20.0) -> list[str]:
         """The two output ports of the instrument, once it has them."""

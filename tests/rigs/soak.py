@@ -79,6 +79,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             raise RuntimeError(f"it does not play: {stage.events[-5:]} {stage.status}")
         capture = None
         if server is not None:
+            server.raise_priority(stage.status["pids"]["audio"])
             capture = server.capture(folder / "capture.wav", seconds + 600)
         # Joining the server's graph may cost it a block, which is not what is measured.
         _PAUSE.wait(3)

@@ -1,0 +1,229 @@
+"""What the fuzzer attacks: for each door an input maker, the door, and which files it may open.
+
+Threads: pure, but for files in the scratch folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demon_live.errors import DemonError
+
+__all__ = ["Target", "make"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+Mutate = Callable[[random.Random, list[str], list[str], int], str]
+
+
+@dataclass
+class Target:
+    """make: an input from a random state. take: True if accepted, False if refused politely.
+
+    allowed: of a line of the audit hook (`open 'path'`), whether that is right.
+    """
+
+    make: Callable[[random.Random, Mutate], Any]
+    take: Callable[[Any], bool]
+    allowed: Callable[[str], bool]
+
+
+def _inside(*folders: Path) -> Callable[[str], bool]:
+    roots = tuple(str(f) for f in folders)
+    # The interpreter itself opens its modules and, for tracebacks, its sources.
+    import sys
+
+    library = (sys.prefix, sys.base_prefix, str(_ROOT / "demon_live"), str(_ROOT / "tests"))
+
+    def allowed(line: str) -> bool:
+        found = re.match(r"open ['\"b]+(.*?)['\"]$", line)
+        if found is None:
+            return line.startswith("open PosixPath") and any(r in line for r in roots)
+        return found[1].startswith((*roots, *library, "<", "/dev/null")) or "\x00" in found[1]
+
+    return allowed
+
+
+def corpus() -> list[str]:
+    """Scores, and the examples of reference and README that are scores."""
+    from demon_live.lang import compile_source
+
+    texts = [p.read_text("utf-8") for p in sorted((_ROOT / "patterns").glob("*.demon"))]
+    for page in (_ROOT / "README.md", _ROOT / "patterns" / "REFERENCE.md"):
+        if page.is_file():
+            texts += re.findall(r"`([^`\n]{4,200})`", page.read_text("utf-8"))
+    kept = []
+    for text in dict.fromkeys(texts):
+        with contextlib.suppress(DemonError):
+            compile_source(text)
+            kept.append(text)
+    return kept
+
+
+def _words() -> list[str]:
+    from demon_live.controls import CONTROLS
+    from demon_live.lang.help import all_names
+
+    names = [*CONTROLS, *all_names()]
+    return [*names, *(f".{n}(" for n in names), *(f"{n} = " for n in CONTROLS), "(", ")", " "]
+
+
+def _scores(folder: Path) -> Target:
+    from demon_live.lang import compile_source
+
+    texts, words = corpus(), _words()
+
+    def take(text: str) -> bool:
+        try:
+            compile_source(text, name="x.demon")
+        except DemonError as error:
+            # An error that cannot be shown is no help.
+            str(error)
+            return False
+        return True
+
+    return Target(lambda rng, mutate: mutate(rng, texts, words, 65_536), take, _inside(folder))
+
+
+def _edits(folder: Path) -> Target:
+    """Accepted texts one after the other, against a session with real files beside it."""
+    from demon_live.perform.session import Session
+    from tests.rigs.fake import FakeRig
+
+    home = folder / "scores"
+    home.mkdir(exist_ok=True)
+    (folder / "secret.wav").write_bytes(b"RIFF")
+    with contextlib.suppress(OSError):
+        (home / "link.wav").symlink_to(folder / "secret.wav")
+    texts, words = corpus(), _words()
+    sources = ["../secret.wav", "/etc/passwd", "link.wav", "a/../../secret.wav", "./x.wav",
+               "~/x.wav", "..\\\\secret.wav", "/dev/zero", "con", "x" * 300, ""]  # fmt: skip
+
+    def fresh() -> Session:
+        return Session(FakeRig(), folders=(home,), sets=home)
+
+    session = [fresh(), 0]
+
+    def make_one(rng: random.Random, mutate: Mutate) -> tuple[str, bool]:
+        if rng.random() < 0.3:
+            return f'source "{rng.choice(sources)}"\n' + mutate(rng, texts, words, 2000), True
+        return mutate(rng, texts, words, 2000), rng.random() < 0.5
+
+    def take(given: tuple[str, bool]) -> bool:
+        text, file = given
+        session[1] += 1
+        if session[1] % 200 == 0:
+            session[0] = fresh()
+        # Words that write files have doors of their own.
+        text = re.sub(r"\b(save|record|load|source)\b(?!\s*\"\.?\.?[/~a-zA-Z])", "hush", text)
+        text = re.sub(r"\b(save|record|load)\b", "hush", text)
+        try:
+            name = str(home / "x.demon") if file else str(home / "y.demon")
+            session[0].apply(text, name, "file" if file else "repl")
+        except DemonError as error:
+            str(error)
+            return False
+        return True
+
+    return Target(make_one, take, _inside(home, _ROOT / "patterns"))
+
+
+def _line(row: dict[str, Any]) -> str:
+    body = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    crc = zlib.crc32(body.encode("utf-8", "surrogatepass"))
+    return f'{body[:-1]},"crc":"{crc:08x}"}}\n'
+
+
+def _sets(folder: Path) -> Target:
+    from demon_live.perform.journal import load
+
+    home = folder / "sets"
+    home.mkdir(exist_ok=True)
+    path = home / "x.set.jsonl"
+    texts = [p.read_text("utf-8") for p in sorted((_ROOT / "examples").glob("*.set.jsonl"))]
+    lines = [line for text in texts for line in text.splitlines()]
+    values: list[Any] = [None, True, -1, 1e300, float("nan"), "x", [], {}, [[]], 10**400, "🎛"]
+
+    def make_one(rng: random.Random, mutate: Mutate) -> str:
+        if rng.random() < 0.5:
+            return mutate(rng, texts, lines, 200_000)
+        # A right checksum lets wrong values through to what reads them.
+        rows = []
+        for line in rng.sample(lines, min(len(lines), rng.randint(1, 6))):
+            row = json.loads(line)
+            row.pop("crc", None)
+            for _ in range(rng.randint(0, 3)):
+                row[rng.choice([*row, "extra", "format", "kind", "sample"])] = rng.choice(values)
+            if rng.random() < 0.3 and row:
+                row.pop(rng.choice(list(row)))
+            rows.append(_line(row))
+        return "".join(rows)
+
+    def take(text: str) -> bool:
+        path.write_text(text, "utf-8", errors="surrogatepass")
+        try:
+            recording = load(path)
+            assert recording.length >= 0
+        except DemonError as error:
+            str(error)
+            return False
+        return True
+
+    return Target(make_one, take, _inside(home))
+
+
+def _manifests(folder: Path) -> Target:
+    from demon_live.models.manifest import load_manifest, verify
+
+    home = folder / "engines"
+    home.mkdir(exist_ok=True)
+    path = home / "x.toml"
+    texts = [p.read_text("utf-8") for p in sorted((_ROOT / "engines").glob("*.toml"))]
+    words = [line for text in texts for line in text.splitlines()]
+    words += ["nan", "inf", "-inf", "[[weights]]", '"../../x"', '"/etc/passwd"', "1979-05-27",
+              "[1,2]", "{}", "0x7fffffffffffffff", "[a.b.c]", '"""']  # fmt: skip
+
+    def take(text: str) -> bool:
+        path.write_text(text, "utf-8", errors="surrogatepass")
+        try:
+            manifest = load_manifest(path)
+            for weight in manifest.weights:
+                place = manifest.place(weight).resolve()
+                inside = place.is_relative_to(home.resolve()) or bool(weight.repo)
+                assert inside, f"outside: {place}"
+            verify(manifest, deep=False)
+        except DemonError as error:
+            str(error)
+            return False
+        return True
+
+    return Target(lambda rng, mutate: mutate(rng, texts, words, 65_536), take, _inside(home))
+
+
+_MAKERS: dict[str, Callable[[Path], Target | None]] = {
+    "scores": _scores,
+    "edits": _edits,
+    "sets": _sets,
+    "manifests": _manifests,
+    "osc": lambda folder: None,
+    "web": lambda folder: None,
+}
+
+
+def make(name: str, folder: Path) -> Target | None:
+    """The target of that name, with `folder` for its files; None if this version has no such door.
+
+    Targets of several processes share the folder's parent, never the folder.
+    """
+    import os
+
+    own = folder / f"{name}-{os.getpid()}"
+    own.mkdir(exist_ok=True)
+    return _MAKERS[name](own)
