@@ -58,8 +58,8 @@ def test_a_line_that_was_changed_is_not_believed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"sample": "\U0001f39b"}, {"sample": None}, {"sample": -1}, {"sample": 1e300}, {"sample": True},
-     {"kind": []}, {"text": {}}, {"name": 3}, {"sample": 10**400}],
+    [{"sample": "\U0001f39b"}, {"sample": None}, {"sample": -1}, {"sample": 1e300},
+     {"sample": True}, {"kind": []}, {"text": {}}, {"name": 3}, {"sample": 10**400}],
 )  # fmt: skip
 def test_a_line_of_a_stranger_with_a_right_checksum_and_wrong_values_is_left_out(
     tmp_path: Path, change: dict[str, object]

@@ -180,7 +180,8 @@ def _once(take: Callable[[Any], bool], given: Any) -> tuple[float, str]:
     before = time.thread_time()
     try:
         outcome = "ok" if take(given) else "refused"
-    except Exception:
+    # Whatever a door lets through is what the fuzzer looks for.
+    except Exception:  # noqa: BLE001
         outcome = traceback.format_exc()
     return time.thread_time() - before, outcome
 
