@@ -25,6 +25,7 @@ from demon_live.lang.arguments import (
     unknown_call,
     word_for_number,
 )
+from demon_live.lang.hands import CONTROLLERS
 from demon_live.lang.mini import build
 from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.pattern import Pattern, PatternError, as_time
@@ -35,6 +36,7 @@ from demon_live.lang.scope import (
     SIGNALS,
     Scope,
     Thunk,
+    controller,
     fold,
     known,
     places_of,
@@ -110,7 +112,10 @@ def _compile(node: Expr, scope: Scope) -> Pattern:
 
 def _mini(node: Mini, scope: Scope) -> Pattern:
     try:
-        return build(parse_mini(node.text), node.text, scope.chances)
+        tree = parse_mini(node.text)
+        if scope.mark is not None:
+            tree = scope.mark(tree, scope.source, node.start + 1)
+        return build(tree, node.text, scope.chances)
     except ScoreError as error:
         found = error.span or Span(0, 0, 1, 1)
         place = Span.of(scope.source, node.start + 1 + found.start, node.start + 1 + found.end)
@@ -165,6 +170,8 @@ def _name(node: Name, scope: Scope) -> Pattern:
         return LOTS[name](scope.chances.next())
     if name in OTHER:
         return OTHER[name]
+    if name in CONTROLLERS:
+        return controller(name, (), node, scope)
     word = WORDS.get(name)
     if word is not None:
         if word.of:
@@ -213,6 +220,8 @@ def _call(node: Call, scope: Scope) -> Pattern:
     name = node.name
     if name in scope.lets:
         return _let(node, name, node.args, scope)
+    if name in CONTROLLERS and not (name == "note" and _is_pattern(node.args, scope)):
+        return controller(name, node.args, node, scope)
     word = WORDS.get(name)
     if word is None:
         if name in SIGNALS or name in LOTS or name in OTHER:
@@ -226,6 +235,11 @@ def _call(node: Call, scope: Scope) -> Pattern:
         raise scope.fail(f"{name} needs a pattern", node, f"write {word.example.split('= ')[1]}")
     # fast(2, "0 1"): the pattern comes last, as in Strudel.
     return _apply(word, node.args[-1], node.args[:-1], node, scope)
+
+
+def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
+    """note("c e g") names notes; note and note(1) are keys of a controller."""
+    return len(args) == 1 and fold(args[0], scope) is None
 
 
 def _method(node: Method, scope: Scope) -> Pattern:

@@ -5,14 +5,15 @@ Threads: a Scope belongs to the compilation of one statement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from demon_live.controls import CONTROLS, STAGE
 from demon_live.errors import ScoreError, Span
 from demon_live.lang import signals
+from demon_live.lang.hands import CONTROLLERS, Hands, Key, guess, played
 from demon_live.lang.keywords import closest
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini
@@ -44,6 +45,7 @@ __all__ = [
     "Scope",
     "Thunk",
     "Work",
+    "controller",
     "fold",
     "known",
     "places_of",
@@ -75,9 +77,14 @@ class Thunk:
 
 @dataclass(slots=True)
 class Work:
-    """What one score may still use up."""
+    """What one score may still use up, and what stands behind the controllers that it names.
+
+    hands: their history; None while it is checked. asked: those that were named.
+    """
 
     left: int = _MAX_WORK
+    hands: Hands | None = None
+    asked: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class Scope:
     depth: int = 0
     #: The place of the call, for errors inside a `let` of another statement.
     outer: Span | None = None
+    #: For the eye (marks.py): what to make of a tree of mini-notation, its text's source and place.
+    mark: Callable[[MiniNode, str, int], MiniNode] | None = None
 
     def fail(self, message: str, node: Any, hint: str | None = None) -> ScoreError:
         if self.outer is not None:
@@ -114,6 +123,7 @@ class Scope:
             self.hole,
             self.depth + 1,
             self.outer,
+            self.mark,
         )
 
 
@@ -200,7 +210,31 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
 
 def known(name: str, scope: Scope) -> bool:
     """Does a name mean anything here?"""
-    return any(name in words for words in (scope.params, scope.lets, SIGNALS, LOTS, OTHER, WORDS))
+    tables = (scope.params, scope.lets, SIGNALS, LOTS, OTHER, WORDS, CONTROLLERS)
+    return any(name in words for words in tables)
+
+
+def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Pattern:
+    """cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
+    takes = ("number", "channel") if name == "cc" else ("channel",)
+    example = "cc(21) or cc(21, 1)" if name == "cc" else f"{name} or {name}(1)"
+    if len(args) > len(takes) or (name == "cc" and not args):
+        raise scope.fail(f"{name} takes {' and '.join(takes)}", node, f"write {example}")
+    values: list[int] = []
+    for what, arg in zip(takes, args, strict=False):
+        exact = fold(arg, scope)
+        most = 127 if what == "number" else 16
+        least = 0 if what == "number" else 1
+        if exact is None or exact.denominator != 1 or not least <= exact <= most:
+            message = f"the {what} of {name} is a whole number from {least} to {most}"
+            raise scope.fail(message, arg, f"write {example}")
+        values.append(exact.numerator)
+    number, channel = (*values, 0)[:2] if name == "cc" else (0, *values, 0)[:2]
+    key = Key(name, number, channel)
+    scope.work.asked.add(key)
+    hands = scope.work.hands
+    track = None if hands is None else hands.tracks.get(key)
+    return guess(key) if track is None else played(key, track)
 
 
 def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
@@ -212,7 +246,8 @@ def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> Scor
             f"a control is only bound: {name} = ...; a shape for two controls is let shape = ...",
         )
     functions = [w for w in WORDS if WORDS[w].of or not method]
-    words = functions if method else [*functions, *SIGNALS, *LOTS, *scope.lets, *scope.params]
+    more = [*SIGNALS, *LOTS, *CONTROLLERS, *scope.lets, *scope.params]
+    words = functions if method else [*functions, *more]
     near = None if name in _FOREIGN else closest(name, words)
     hint = f"did you mean {near}?" if near else _FOREIGN.get(name, "? lists all words")
     what = "no function" if method else "nothing"
