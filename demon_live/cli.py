@@ -1,10 +1,10 @@
-"""The command line: `demon live|render|check|replay|engines|devices|doctor|bench|help`.
+"""The command line: what `demon` does; `ui.arguments` is what can be written after it.
 
 Each command imports what it needs when it runs: `demon check` and `demon --help` load neither
 torch nor an audio library. Exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or
 device failure.
 
-Threads: main thread only; `live` starts processes and leaves them through their context manager.
+Threads: main thread only.
 """
 
 from __future__ import annotations
@@ -12,22 +12,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from demon_live import __version__
-from demon_live.errors import DemonError, FileError, UsageError
+from demon_live import play
+from demon_live.errors import DemonError, UsageError
+from demon_live.play import say
 from demon_live.ui import show
 from demon_live.ui.arguments import COMMANDS, parser
-
-if TYPE_CHECKING:
-    from demon_live.perform.session import Session
-    from demon_live.perform.view import Status
 
 __all__ = ["main"]
 
@@ -44,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             raise
         sys.stdout.flush()
-        _say(show.error(fault), sys.stderr)
+        say(show.error(fault), sys.stderr)
         return fault.exit_code
     except BrokenPipeError:
         # The reader of our output left (`| head`): nothing is wrong, and nothing more can be said.
@@ -68,137 +63,13 @@ def _with_command(words: list[str]) -> list[str]:
 # --- playing ------------------------------------------------------------------------------------
 
 
-def _scores(words: Sequence[str]) -> list[Path]:
-    """The scores and folders to play. Raises FileError for what is not there."""
-    if not words:
-        from demon_live.places import shipped
-
-        return [shipped("patterns") / "00_hello.demon"]
-    from demon_live.ui.check import files, near_scores
-
-    paths = [Path(w) for w in words]
-    for path in paths:
-        if not path.exists():
-            raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
-        if path.is_dir():
-            files([str(path)])
-    return paths
-
-
-def _live(args: argparse.Namespace) -> int:
-    return _play(args, _scores(args.paths), record=args.record, python=args.python)
-
-
 def _replay(args: argparse.Namespace) -> int:
-    from demon_live.perform.journal import find_set, load
+    if not args.render:
+        return play.replay(args)
+    from demon_live.perform.journal import find_set
     from demon_live.places import sets_dir
 
-    path = find_set(args.set, [sets_dir()])
-    if args.render:
-        return _render_to(args, path, args.render)
-    recording = load(path)
-    if recording.torn:
-        lines = f"{recording.torn} damaged lines at its end are left out"
-        _say([("warning", f"{path}: {lines}\n")], sys.stderr)
-    return _play(args, [], name=path, replay=recording, speed=args.speed)
-
-
-def _play(
-    args: argparse.Namespace, paths: list[Path], *, name: Path | None = None, **more: Any
-) -> int:
-    """Start the instrument and give it a prompt, or lines where there is no terminal for one."""
-    from demon_live.models.manifest import load_manifest
-
-    backends = ("auto", *load_manifest(args.engine).backends)
-    if args.backend not in backends:
-        hint = f"it has: {', '.join(backends)}"
-        raise UsageError(f"engine {args.engine} has no backend {args.backend!r}", hint=hint)
-    from demon_live.perform.live import Live
-
-    _log_to_file()
-    with _terminated() as stop:
-        live = Live(
-            paths,
-            engine=args.engine,
-            backend=args.backend,
-            device=args.device,
-            audio=args.audio,
-            **more,
-        )
-        with live:
-            banner = _banner(live.session.status(), [name] if name else paths)
-            if _has_terminal() and not args.no_tty:
-                from demon_live.ui.repl import Repl
-
-                Repl(live.session, banner=banner, stop=stop).run()
-                return 0
-            _say(banner)
-            _lines(live.session, args.seconds, stop)
-    return 0
-
-
-def _lines(session: Session, seconds: float | None, stop: threading.Event) -> None:
-    """Play without a prompt: for pipes, services, and terminals that can do no more."""
-    from demon_live.ui import plain
-
-    by_hand = sys.stdin.isatty()
-    if by_hand:
-        # On a terminal Ctrl-C is a slip of the hand: it must not cost the sound.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lines = sys.stdin if plain.readable(sys.stdin) else None
-    prompt = "demon> " if by_hand else ""
-    plain.play_plain(session, lines, sys.stdout, seconds=seconds, stop=stop, prompt=prompt)
-
-
-def _log_to_file() -> None:
-    """What goes wrong inside is written down, not printed across the prompt."""
-    import logging
-    from logging.handlers import RotatingFileHandler
-
-    from demon_live.places import state_dir
-
-    with contextlib.suppress(OSError):
-        path = state_dir() / "demon.log"
-        handler = RotatingFileHandler(path, maxBytes=1_000_000, backupCount=2, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger("demon_live").addHandler(handler)
-
-
-def _has_terminal() -> bool:
-    """Whether a prompt can be drawn: a terminal at both ends that knows how to move its cursor."""
-    capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    return capable and sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def _banner(status: Status, paths: list[Path]) -> show.Pieces:
-    names = ", ".join(_short(p) for p in paths)
-    return [
-        ("heading", f"demon {__version__}"),
-        ("", f" · engine {status.engine} · {status.device}\n"),
-        ("", f"playing {names}"),
-        ("hint", "   (? for help)\n"),
-    ]
-
-
-def _short(path: Path) -> str:
-    """The path from here, where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
-
-
-@contextlib.contextmanager
-def _terminated() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGHUP set, so that sets and files are closed on the way out."""
-    stop = threading.Event()
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and threading.current_thread() is threading.main_thread():
-            before[number] = signal.signal(number, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _render_to(args, find_set(args.set, [sets_dir()]), args.render)
 
 
 def _render(args: argparse.Namespace) -> int:
@@ -223,10 +94,10 @@ def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> i
             path, Path(out), engine=args.engine, backend=args.backend, progress=progress, **more
         )
     for warning in done.warnings:
-        _say([("warning", f"{warning}\n")], sys.stderr)
+        say([("warning", f"{warning}\n")], sys.stderr)
     length, took = len(done.audio) / RATES.sample_rate, time.monotonic() - begun
     stems = f" and {len(done.stems)} stems" if done.stems else ""
-    _say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
+    say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
     return 0
 
 
@@ -267,14 +138,14 @@ def _progress(name: str) -> Iterator[Callable[[float], None] | None]:
 def _check(args: argparse.Namespace) -> int:
     from demon_live.ui.check import check
 
-    return check(args.paths, canonical=args.format, say=_say)
+    return check(args.paths, canonical=args.format, say=say)
 
 
 def _engines(args: argparse.Namespace) -> int:
     from demon_live.models import listing, manifest
 
     if args.action == "list":
-        _say([("", f"{listing.list_text()}\n")])
+        say([("", f"{listing.list_text()}\n")])
         return 0
     if args.name is None:
         raise UsageError(
@@ -282,7 +153,7 @@ def _engines(args: argparse.Namespace) -> int:
             hint="see: demon engines list",
         )
     text = getattr(listing, f"{args.action}_text")(args.name)
-    _say([("", f"{text}\n")])
+    say([("", f"{text}\n")])
     if args.action != "verify":
         return 0
     findings = manifest.verify(manifest.load_manifest(args.name))
@@ -297,7 +168,7 @@ def _devices(args: argparse.Namespace) -> int:
 
     found = list_devices()
     text = json.dumps([asdict(d) for d in found], indent=2) if args.json else table(found)
-    _say([("", f"{text}\n")])
+    say([("", f"{text}\n")])
     return 0
 
 
@@ -305,7 +176,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from demon_live import doctor
 
     checks = doctor.examine()
-    _say(doctor.report(checks, args.json))
+    say(doctor.report(checks, args.json))
     return 3 if any(c.verdict == "fail" for c in checks) else 0
 
 
@@ -313,9 +184,16 @@ def _bench(args: argparse.Namespace) -> int:
     from demon_live import bench
 
     options = bench.Options(
-        args.engine, args.backend, args.depth, args.seconds, args.random_weights
+        args.engine,
+        args.backend,
+        args.depth,
+        args.seconds,
+        args.random_weights,
+        args.score,
+        args.jack,
+        args.plot,
     )
-    _say(bench.report(bench.measure(args.what, options), args.json))
+    say(bench.report(bench.measure(args.what, options), args.json))
     return 0
 
 
@@ -325,23 +203,19 @@ def _help(args: argparse.Namespace) -> int:
     if args.all:
         from demon_live.lang import reference
 
-        _say([("", reference())])
+        say([("", reference())])
     elif args.name is None:
         parser().print_help()
-        _say([("", "\nthe language, at the prompt and in scores:\n"), *guide.overview()])
+        say([("", "\nthe language, at the prompt and in scores:\n"), *guide.overview()])
     else:
-        _say(guide.about(args.name.strip("?")))
+        say(guide.about(args.name.strip("?")))
     return 0
 
 
-def _say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
-    stream = stream or sys.stdout
-    stream.write(show.ansi(pieces, show.wants_colour(stream)))
-    stream.flush()
-
-
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
-    "live": _live,
+    "live": play.live,
+    "attach": play.attach,
+    "stop": play.stop,
     "render": _render,
     "check": _check,
     "replay": _replay,

@@ -321,6 +321,22 @@ def _settings() -> Iterable[Check]:
     )
 
 
+def _sessions() -> Iterable[Check]:
+    """Sessions that play now, also those whose terminal is gone."""
+    from demon_live.serve.registry import sessions
+
+    found = sessions()
+    if not found:
+        yield Check("sessions", "ok", "none plays now")
+    for info in found:
+        since = time.strftime("%H:%M", time.localtime(info.since))
+        what = ", ".join(info.scores) or "no score"
+        doors = "".join(f" · {door}" for door in (info.web.partition("?")[0], info.osc) if door)
+        yield Check(
+            f"session {info.name}", "ok", f"process {info.pid} since {since}: {what}{doors}"
+        )
+
+
 CHECKS: tuple[Callable[[], Iterable[Check]], ...] = (
     _python,
     _packages,
@@ -336,6 +352,7 @@ CHECKS: tuple[Callable[[], Iterable[Check]], ...] = (
     _watching,
     _terminal,
     _settings,
+    _sessions,
 )
 
 

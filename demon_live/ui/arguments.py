@@ -25,7 +25,19 @@ examples:
 
 exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or device failure
 """
-COMMANDS = ("live", "render", "check", "replay", "engines", "devices", "doctor", "bench", "help")
+COMMANDS = (
+    "live",
+    "attach",
+    "stop",
+    "render",
+    "check",
+    "replay",
+    "engines",
+    "devices",
+    "doctor",
+    "bench",
+    "help",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,12 +113,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="B",
         help="auto, onnx, eager, ... (default: auto, or DEMON_BACKEND)",
     )
-    _add_playing(commands, engine)
+    _add_playing(commands, common, engine)
     _add_asking(commands, common, engine)
     return top
 
 
-def _add_playing(commands: argparse._SubParsersAction[_Parser], engine: _Parser) -> None:
+def _add_playing(
+    commands: argparse._SubParsersAction[_Parser], common: _Parser, engine: _Parser
+) -> None:
     live = commands.add_parser("live", parents=[engine], help="play scores and open the prompt")
     live.add_argument(
         "paths", nargs="*", metavar="SCORE|DIR", help="default: the shipped 00_hello.demon"
@@ -116,6 +130,10 @@ def _add_playing(commands: argparse._SubParsersAction[_Parser], engine: _Parser)
     live.add_argument(
         "--python", action="store_true", help="also play *.py pattern files: they run as code"
     )
+    for name, says in (("attach", "a prompt for a session that plays"), ("stop", "end a session")):
+        other = commands.add_parser(name, parents=[common], help=says)
+        other.add_argument("--name", metavar="NAME", help="of the session (default: the only one)")
+    other.add_argument("--all", action="store_true", help="end every session of this user")
     render = commands.add_parser(
         "render", parents=[engine], help="a score or set into a WAV or FLAC, off line"
     )
@@ -145,6 +163,9 @@ def _add_sound(command: _Parser) -> None:
         default=os.environ.get("DEMON_AUDIO"),
         metavar="device|null|file:PATH",
         help="where the sound goes (or DEMON_AUDIO)",
+    )
+    command.add_argument(
+        "--name", metavar="NAME", help="name of the session, to play several (default: default)"
     )
     command.add_argument(
         "--no-tty", action="store_true", help="no prompt: statements from a pipe, events as lines"
@@ -188,6 +209,13 @@ def _add_asking(
     bench.add_argument(
         "--random-weights", action="store_true", help="where the weights are not there"
     )
+    bench.add_argument(
+        "--score", action="store_true", help="latency: scheduled changes, written against heard"
+    )
+    bench.add_argument(
+        "--jack", action="store_true", help="with --score: also in real time at a JACK server"
+    )
+    bench.add_argument("--plot", metavar="FILE.svg", help="with --score: the histogram")
     bench.add_argument("--json", action="store_true")
     help_ = commands.add_parser("help", parents=[common], help="about a word of the language")
     help_.add_argument("name", nargs="?", metavar="NAME")
