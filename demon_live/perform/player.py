@@ -65,7 +65,8 @@ class Player:
 
     open_loop(path) gives the PCM of a stage, float32 [samples, 2], writable. read_source(path)
     gives the PCM that is transformed. background: prepare stages beside the ring (live) or at
-    once (offline, so that renders do not depend on the speed of the machine).
+    once (offline, so that renders do not depend on the speed of the machine). timer: seconds, by
+    which the pace of the ticks is learned; None: learned live, nominal offline.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Player:
         steps: int | None = None,
         seed: int = 0,
         background: bool = False,
+        timer: Callable[[], float] | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.engine = engine
@@ -96,7 +98,10 @@ class Player:
         self._coming: list[tuple[PrepareStage, Future[Floats | None]]] = []
         # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
         self._tick_s = self._period_s = tick_samples / RATES.sample_rate
-        self._fixed_period = not background
+        self._fixed_period = not background and timer is None
+        self._timer = timer or time.perf_counter
+        # How far ticks stray from their mean, in seconds.
+        self._stray_s = 0.0
         self._decode_s = 0.0
         self._last_turn: float | None = None
         self._lead = LEAD_FLOOR
@@ -231,15 +236,19 @@ class Player:
         self._place()
 
     def _tick(self) -> None:
-        started = time.perf_counter()
+        started = self._timer()
         if self._last_turn is not None and not self._fixed_period:
-            self._period_s += 0.1 * (started - self._last_turn - self._period_s)
+            off = started - self._last_turn - self._period_s
+            self._period_s += 0.1 * off
+            self._stray_s += (0.5 if abs(off) > self._stray_s else 0.02) * (
+                abs(off) - self._stray_s
+            )
         self._last_turn = started
         for generation in self.ring.tick():
             self._accept(generation)
         if self.ring.trouble is not None:
             self._complain(f"a deck cannot be generated: {self.ring.trouble}")
-        self._tick_s += 0.1 * (time.perf_counter() - started - self._tick_s)
+        self._tick_s += 0.1 * (self._timer() - started - self._tick_s)
 
     def _accept(self, generation: Generation) -> None:
         deck = self._decks.get(generation.request.deck)
@@ -267,7 +276,9 @@ class Player:
         interval = round(self._period_s * RATES.sample_rate * self.ring.steps / self.ring.depth)
         # While the clock stands still a generation is ready at once.
         ready = now if self._standing else now + self.drain
-        return ready, now + self.drain + 2 * interval
+        # What must be on time is begun earlier by what a handful of slow ticks would cost.
+        spare = round(self._stray_s * RATES.sample_rate * self.ring.steps**0.5)
+        return ready, now + self.drain + 2 * interval + spare
 
     def prime(self, pump: Callable[[], None], turns: int) -> bool:
         """Before the clock starts: turn until every deck can be heard and all that would come too
@@ -308,11 +319,11 @@ class Player:
                 piece = deck.placement.next_piece(self.clock.now(), self._lead, reserve)
                 if piece is None:
                     break
-                started = time.perf_counter()
+                started = self._timer()
                 before = self.clock.now()
                 if deck.placement.write(piece, self.clock.now, GUARD):
                     self._written_ahead = max(0, piece.start - self.clock.now())
-                self._learn_lead(time.perf_counter() - started, self.clock.now() - before)
+                self._learn_lead(self._timer() - started, self.clock.now() - before)
 
     def _learn_lead(self, seconds: float, samples: int) -> None:
         """The lead follows the slowest recent decodes: up at once, down slowly."""

@@ -63,12 +63,16 @@ class OfflineRig:
         self.player = Player(
             engine,
             self.clock,
-            open_loop=lambda path: self._loops[path],
-            read_source=lambda path: self._loops[path],
+            open_loop=self.loop,
+            read_source=self.loop,
             tick_samples=self.blocks * BLOCK,
             seed=seed,
             tell=self.notes.append,
         )
+
+    def loop(self, path: str) -> Floats:
+        """The PCM that `add_stage` keeps under a name."""
+        return self._loops[path]
 
     def send(self, message: ToEngine) -> None:
         self.player.handle(message)
