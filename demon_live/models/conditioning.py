@@ -159,14 +159,19 @@ def load_lexicon(path: Path) -> Lexicon:
         raise EngineError(f"the lexicon cannot be read: {error}", name=str(path)) from None
 
 
-def lexicon_of(engine: str) -> Lexicon:
-    """The lexicon of a shipped engine, without opening it: for checking and completion."""
-    return load_lexicon(load_manifest(engine).file("tags.toml"))
+def lexicon_of(engine: str) -> Lexicon | None:
+    """The lexicon of an engine, without opening it: for checking and completion. None if it reads
+    free text and has no list of words."""
+    manifest = load_manifest(engine)
+    if all(weight.file != "tags.toml" for weight in manifest.weights):
+        return None
+    return load_lexicon(manifest.file("tags.toml"))
 
 
 def words(engine: str = "imp") -> list[str]:
     """All words and phrases that an engine's prompts know, sorted: for completion."""
-    return sorted(lexicon_of(engine).vocabulary.synonyms)
+    lexicon = lexicon_of(engine)
+    return sorted(lexicon.vocabulary.synonyms) if lexicon is not None else []
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -290,12 +295,13 @@ def read(text: str, lexicon: Lexicon) -> Reading:
     return _Reader(text, lexicon).reading()
 
 
-def check_prompt(text: str, lexicon: Lexicon) -> list[str]:
+def check_prompt(text: str, lexicon: Lexicon | None) -> list[str]:
     """First what was heard, then one line for each word that was guessed or not understood.
 
-    The first line is the good news, all others are warnings. Empty for an empty prompt.
+    The first line is the good news, all others are warnings. Empty for an empty prompt, and
+    without a lexicon: then every word counts.
     """
-    if not text.strip():
+    if not text.strip() or lexicon is None:
         return []
     reading = read(text, lexicon)
     lines = ["heard: " + (", ".join(reading.heard) or "nothing")]

@@ -15,7 +15,7 @@ from demon_live.models.manifest import (
     verify,
 )
 
-__all__ = ["build_text", "fetch_text", "info_text", "list_text", "verify_text"]
+__all__ = ["build_text", "fetch_text", "info_text", "list_text", "require_files", "verify_text"]
 
 _SAID = {"ok": "ok", "missing": "MISSING", "size": "WRONG SIZE", "hash": "WRONG HASH"}
 
@@ -35,6 +35,29 @@ def _state(manifest: Manifest) -> str:
     if any(f.state == "size" for f in findings):
         return f"present, but not as listed: demon engines verify {manifest.name}"
     return f"present, {_size(sum(weight.bytes for weight in manifest.weights))}"
+
+
+def require_files(manifest: Manifest) -> None:
+    """Raise EngineError unless all files are there in their sizes: what is missing, the remedy."""
+    findings = [f for f in verify(manifest, deep=False) if f.state != "ok"]
+    if not findings:
+        return
+    lacking = [f for f in findings if f.state == "missing"]
+    if not lacking:
+        raise EngineError(
+            f"{findings[0].path} is truncated, or not the file that {manifest.name} lists",
+            hint=f"demon engines fetch {manifest.name} (it fetches what is damaged)",
+        )
+    if any(f.weight.repo for f in lacking):
+        cost = _size(sum(f.weight.bytes for f in lacking))
+        raise EngineError(
+            f"{manifest.name} is not fetched: {len(lacking)} files, {cost}, {manifest.licence}",
+            hint=f"demon engines fetch {manifest.name}; imp plays without a download: --engine imp",
+        )
+    raise EngineError(
+        f"engine {manifest.name} lacks {lacking[0].path}",
+        hint=f"see what is missing with: demon engines verify {manifest.name}",
+    )
 
 
 def list_text() -> str:

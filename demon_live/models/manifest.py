@@ -18,7 +18,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -30,10 +30,12 @@ __all__ = [
     "Finding",
     "Manifest",
     "Weight",
+    "digest_of",
     "find_manifests",
     "load_manifest",
     "missing_bytes",
     "seal",
+    "sealed",
     "verify",
 ]
 
@@ -45,7 +47,11 @@ BACKENDS = ("onnx", "eager", "graphs", "tensorrt")
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One file of an engine. repo and revision are empty for files that ship with the manifest."""
+    """One file of an engine. repo and revision are empty for files that ship with the manifest.
+
+    sha256: may be empty for a fetched file that its author publishes no hash of: then the one that
+    the hub states at the download is checked, kept beside the file, and holds from then on.
+    """
 
     file: str
     sha256: str
@@ -61,7 +67,7 @@ class Manifest:
     folder: where shipped files lie. frames_low, frames_high, frames_multiple: lengths T that the
     model takes. margin, window: latent frames. tick_ms: nominal length of a tick, by which the
     offline clock counts, so that a render does not depend on the machine. plan: min/opt/max shapes
-    for TensorRT. digest: SHA-256 of the TOML.
+    for TensorRT. digest: SHA-256 of the TOML. model: sizes that the family's own code reads.
     """
 
     name: str
@@ -88,11 +94,14 @@ class Manifest:
     tick_ms: float
     plan: Mapping[str, Any] | None
     digest: str
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     def place(self, weight: Weight) -> Path:
         """Where `weight` lies, or would lie once fetched."""
         if weight.repo:
-            return places.cache_dir() / "engines" / self.name / weight.revision / weight.file
+            # By repository, not by engine: engines share a text encoder and a VAE.
+            repo = weight.repo.replace("/", "--")
+            return places.cache_dir() / "weights" / repo / weight.revision / weight.file
         return self.folder / weight.file
 
     def file(self, name: str) -> Path:
@@ -217,10 +226,10 @@ class _Table:
 
 
 def _weight(table: _Table) -> Weight:
-    sha = table.get("sha256", str)
-    if not re.fullmatch(r"[0-9a-f]{64}", sha):
-        table.fail("sha256", "sha256 must be 64 hexadecimal digits")
     repo = table.get("repo", str, "")
+    sha = table.get("sha256", str, "" if repo else None)
+    if not re.fullmatch(r"[0-9a-f]{64}", sha) and (sha or not repo):
+        table.fail("sha256", "sha256 must be 64 hexadecimal digits")
     revision = table.get("revision", str, "")
     if repo and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
         table.fail("repo", f"repo must be written owner/name, this is {repo!r}")
@@ -296,6 +305,7 @@ def _parse(path: Path) -> Manifest:
         tick_ms=top.least("tick_ms", 0.1, top.get("tick_ms", float)),
         plan=top.get("plan", dict, {}) or None,
         digest=hashlib.sha256(text.encode()).hexdigest(),
+        model=top.get("model", dict, {}),
     )
     for table in (shapes, schedule, decode, top):
         table.done()
@@ -330,9 +340,16 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 # ----------------------------------------------------------------------------------------- checking
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(path: Path) -> str:
+    """The hash that was kept beside a fetched file; empty when there is none."""
+    beside = path.with_name(path.name + ".sha256")
+    return beside.read_text("ascii").strip() if beside.is_file() else ""
 
 
 def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
@@ -345,7 +362,7 @@ def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
             state = "missing"
         elif path.stat().st_size != weight.bytes:
             state = "size"
-        elif deep and _digest(path) != weight.sha256:
+        elif deep and (wanted := weight.sha256 or sealed(path)) and digest_of(path) != wanted:
             state = "hash"
         findings.append(Finding(weight, path, state))
     return findings
@@ -366,7 +383,7 @@ def seal(path: Path) -> str:
     for _, _, line in _headings(path.read_text("utf-8")):
         if found := re.match(r'file = "([^"]+)"', line):
             file = manifest.file(found[1])
-            facts = {"sha256": f'"{_digest(file)}"', "bytes": str(file.stat().st_size)}
+            facts = {"sha256": f'"{digest_of(file)}"', "bytes": str(file.stat().st_size)}
         key = line.partition("=")[0].strip()
         text += f"{key} = {facts.pop(key)}\n" if key in facts else line
     path.write_text(text, "utf-8")

@@ -27,6 +27,7 @@ from demon_live.audio.speaker import Speaker
 from demon_live.core import Floats, MixPoints, Stage
 from demon_live.errors import DemonError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
+from demon_live.models.listing import require_files
 from demon_live.models.manifest import load_manifest
 from demon_live.perform.clock import Clock
 from demon_live.perform.describe import db
@@ -187,6 +188,8 @@ class Live:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
         manifest = load_manifest(engine)
+        if not random_weights:
+            require_files(manifest)
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
