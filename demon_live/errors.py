@@ -156,4 +156,7 @@ class DeviceError(DemonError):
 
 def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
     """The n known words most like `word`, best first; empty if none is near."""
+    # No word of ours is that long; comparing would take time for nothing.
+    if len(word) > 64:
+        return []
     return difflib.get_close_matches(word.lower(), sorted(words), n=n, cutoff=0.55)
