@@ -155,15 +155,22 @@ def _play_beside(
     running = spawn(start)
     try:
         _check_backend(args)
-        # While the instrument opens: what the prompt needs.
-        import demon_live.serve.remote
-        import demon_live.ui.repl  # noqa: F401
-
+        threading.Thread(target=_import_the_prompt, daemon=True).start()
         running.ready()
     except BaseException:
         running.stop()
         raise
     return _prompt(name, signals, shown)
+
+
+def _import_the_prompt() -> None:
+    """What the prompt needs, while the instrument opens, on what it leaves of the processor: the
+    first sound must not wait for the first key."""
+    with contextlib.suppress(OSError, AttributeError):
+        # On Linux a thread has a niceness of its own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    import demon_live.serve.remote
+    import demon_live.ui.repl  # noqa: F401
 
 
 def _wants_to_attach(name: str) -> bool:
