@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def refused(path: Path, old: str, new: str) -> EngineError:
 
 def test_shipped_imp_is_whole() -> None:
     imp = load_manifest("imp")
-    assert [m.name for m in find_manifests()] == ["imp"]
+    assert "imp" in [m.name for m in find_manifests()]
     assert [(f.weight.file, f.state) for f in verify(imp)] == [(w.file, "ok") for w in imp.weights]
     assert missing_bytes(imp) == 0
     assert sum(w.bytes for w in imp.weights) < 60e6
@@ -98,7 +99,7 @@ def test_states_of_files(toml: Path) -> None:
 def test_fetched_files_belong_in_the_cache(toml: Path, tmp_path: Path) -> None:
     manifest = load_manifest(toml)
     fetched = manifest.place(manifest.weights[1])
-    assert fetched.is_relative_to(tmp_path / "cache" / "engines" / "tiny")
+    assert fetched.is_relative_to(tmp_path / "cache" / "weights" / "someone--something")
     with pytest.raises(EngineError, match="lacks"):
         manifest.file("sub/b.bin")
     with pytest.raises(EngineError, match="lists no file"):
@@ -186,7 +187,7 @@ def test_unknown_engine_names_the_near_one() -> None:
 
 
 def test_texts_say_what_is_true() -> None:
-    assert listing.list_text().startswith("imp  present, ")
+    assert re.search(r"^imp +present, ", listing.list_text(), re.MULTILINE)
     info = listing.info_text("imp")
     assert "64 channels" in info
     assert "denoise" in info

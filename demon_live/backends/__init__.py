@@ -3,6 +3,8 @@
     eager.py    torch, CPU or CUDA: the oracle
     onnx.py     onnxruntime on the CPU, float32: half of eager's time, rows are bit-independent
     imp.py      what both share: conditions, stacking of rows, encoding
+    ace.py      the same for ACE-Step; ace_open.py opens it, ace_eager.py is its oracle
+    graphs.py   ACE-Step fused and captured into CUDA graphs
     measure.py  tick and decode times, as `demon bench` reports them
 
 Importing this module is quick; torch loads when an engine opens.
@@ -130,10 +132,10 @@ def open_engine(
     Raises EngineError: no such engine or backend, files missing or damaged, no such device.
     """
     manifest = load_manifest(name_or_path)
-    if manifest.family != "imp":
+    if manifest.family not in ("imp", "acestep"):
         raise EngineError(
-            f"engine {manifest.name} is of family {manifest.family!r}, which is not played yet",
-            hint="families that play: imp",
+            f"engine {manifest.name} is of family {manifest.family!r}, which is not played",
+            hint="families that play: imp, acestep",
         )
     if backend not in ("auto", *manifest.backends):
         near = nearest(backend, manifest.backends)
@@ -147,6 +149,9 @@ def open_engine(
     # OpenMP threads that spin at barriers stall for whole time slices once another process (the
     # sound, the prompt) wants a core: a tick of 110 ms took seconds. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from demon_live.backends.imp import open_imp
+    if manifest.family == "acestep":
+        from demon_live.backends.ace_open import open_ace as opened
+    else:
+        from demon_live.backends.imp import open_imp as opened
 
-    return open_imp(manifest, backend, device, threads or default_threads(), random_weights)
+    return opened(manifest, backend, device, threads or default_threads(), random_weights)

@@ -5,6 +5,9 @@ Threads: pure functions on files; nothing heavy is imported.
 
 from __future__ import annotations
 
+import sys
+
+from demon_live import places
 from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError
 from demon_live.models.manifest import (
@@ -99,14 +102,27 @@ def verify_text(name: str) -> str:
 
 
 def fetch_text(name: str) -> str:
-    """What fetching does for an engine whose files ship with it: nothing. Else EngineError."""
+    """Fetch what is missing or damaged, the cost and the licence said first. Raises EngineError."""
     manifest = load_manifest(name)
-    if any(weight.repo for weight in manifest.weights):
-        raise EngineError(
-            f"the files of {name} are not shipped, and this version fetches none",
-            hint=f"demon engines info {name} says where they belong",
-        )
-    return f"{name}: nothing to fetch, its files ship with demon_live ({_state(manifest)})"
+    if not any(weight.repo for weight in manifest.weights):
+        return f"{name}: nothing to fetch, its files ship with demon_live ({_state(manifest)})"
+    from demon_live.models import fetch
+
+    def tell(text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    if any(path.is_file() for path in (manifest.place(w) for w in manifest.weights)):
+        tell(f"{name}: looking at the files that are there")
+    wanted = fetch.plan(manifest)
+    if not wanted.wanted:
+        return f"{name}: nothing to fetch, all files are there and as listed"
+    tell(
+        f"{name}: {len(wanted.wanted)} files, {_size(wanted.bytes)} to fetch into "
+        f"{places.cache_dir() / 'weights'} ({_size(wanted.free)} free)\nlicence: {manifest.licence}"
+    )
+    fetch.fetch(manifest, wanted, tell)
+    return f"{name}: fetched. Play it: demon live --engine {name}"
 
 
 def build_text(name: str) -> str:

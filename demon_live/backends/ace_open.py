@@ -1,0 +1,138 @@
+"""Opening an ACE-Step engine: files, device, precision, backend; each step down is said once.
+
+Threads: one thread, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from demon_live.backends import Engine
+from demon_live.backends.ace import AceEngine, AceKernels
+from demon_live.errors import DemonError, EngineError
+from demon_live.models.acestep import require
+from demon_live.models.acestep.budget import dit_parameters, weights_bytes
+from demon_live.models.acestep.layout import AceConfig, find_checkpoint
+from demon_live.models.acestep.load import AceModules, build, load
+from demon_live.models.listing import require_files
+from demon_live.models.manifest import Manifest
+
+__all__ = ["config_of", "open_ace"]
+
+#: A DiT up to this size is a toy, which a CPU plays as well.
+_TOY = 50_000_000
+
+
+def config_of(manifest: Manifest) -> AceConfig:
+    """The shapes that a manifest's [model] table gives, for random weights."""
+    table: dict[str, Any] = dict(manifest.model)
+    size = table.pop("size", "2b")
+    table.pop("vae", None)
+    base = {"2b": AceConfig(), "xl": AceConfig.xl()}.get(size)
+    known = {field.name for field in fields(AceConfig)}
+    if base is None or not table.keys() <= known:
+        raise EngineError(
+            f"{manifest.path}: [model] gives a size (2b or xl) and fields of AceConfig",
+            hint=f"fields: {', '.join(sorted(known))}",
+        )
+    return replace(base, **table)
+
+
+def _device(wanted: str, config: AceConfig) -> torch.device:
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise EngineError(f"there is no device {wanted!r}", hint="auto, cpu or cuda")
+    if torch.cuda.is_available() and wanted != "cpu":
+        return torch.device("cuda")
+    if wanted == "cuda":
+        raise EngineError("torch finds no CUDA device here", hint="imp plays without one")
+    if wanted == "auto" and dit_parameters(config) > _TOY:
+        raise EngineError(
+            "ACE-Step needs an NVIDIA GPU to play, and torch finds none here",
+            hint="--engine imp plays on any machine; --device cpu takes some 15 s a tick",
+        )
+    return torch.device("cpu")
+
+
+def _dtype(device: torch.device, random: bool, config: AceConfig, notes: list[str]) -> torch.dtype:
+    """bf16 where the hardware has it; never fp16, which the residual stream overflows."""
+    if device.type == "cpu":
+        return torch.bfloat16 if random and dit_parameters(config) > _TOY else torch.float32
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    notes.append("this GPU has no bf16: ACE-Step plays in fp32, slowly (fp16 would overflow)")
+    return torch.float32
+
+
+def _fits(device: torch.device, dtype: torch.dtype, config: AceConfig, name: str) -> None:
+    if device.type != "cuda" or dit_parameters(config) <= _TOY:
+        return
+    width = torch.finfo(dtype).bits // 8
+    need = weights_bytes(config, width)
+    free, total = torch.cuda.mem_get_info(device)
+    if need > free:
+        raise EngineError(
+            f"{name} takes {need / 1e9:.1f} GB of GPU memory, {free / 1e9:.1f} of "
+            f"{total / 1e9:.1f} GB are free",
+            hint="close other programs on the GPU, play the 2B engine instead of XL, or imp",
+        )
+
+
+def _modules(manifest: Manifest, device: str, random: bool, notes: list[str]) -> AceModules:
+    if random:
+        config = config_of(manifest)
+        place = _device(device, config)
+        dtype = _dtype(place, True, config, notes)
+        _fits(place, dtype, config, manifest.name)
+        return build(config, place, dtype, vae=manifest.model.get("vae"), parts=_RANDOM_PARTS)
+    require_files(manifest)
+    checkpoint = find_checkpoint(manifest)
+    config = checkpoint.config()
+    place = _device(device, config)
+    dtype = _dtype(place, False, config, notes)
+    _fits(place, dtype, config, manifest.name)
+    return load(checkpoint, place, dtype)
+
+
+#: What plays without words: the condition encoder is left out with the text encoder.
+_RANDOM_PARTS = ("transformer", "audio_tokenizer", "audio_token_detokenizer")
+
+
+def _kernels(choice: str, modules: AceModules, threads: int, manifest: Manifest) -> AceKernels:
+    if choice == "eager":
+        from demon_live.backends.ace_eager import AceEager
+
+        return AceEager(modules, threads)
+    if choice == "graphs":
+        from demon_live.backends.graphs import AceGraphs
+
+        return AceGraphs(modules)
+    raise EngineError(
+        f"{manifest.name} has no backend {choice} on {modules.device.type} yet",
+        hint="graphs on cuda, eager anywhere",
+    )
+
+
+def open_ace(
+    manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
+) -> Engine:
+    """See `backends.open_engine`."""
+    require()
+    notes: list[str] = []
+    modules = _modules(manifest, device, random_weights, notes)
+    on_gpu = modules.device.type == "cuda"
+    wanted = [b for b in manifest.backends if on_gpu or b == "eager"]
+    wanted = wanted if backend == "auto" else [backend]
+    for choice in wanted:
+        try:
+            engine = AceEngine(manifest, modules, _kernels(choice, modules, threads, manifest))
+        except DemonError as error:
+            if choice == wanted[-1]:
+                raise
+            notes.append(f"{manifest.name} runs without backend {choice}: {error.message}")
+            continue
+        engine.notes = notes
+        return engine
+    raise EngineError(f"engine {manifest.name} lists no backend that runs on {modules.device.type}")

@@ -1,0 +1,33 @@
+"""ACE-Step 1.5: its modules come from diffusers, everything round them is ours.
+
+    layout.py    config.json and key names, the original layout and diffusers'
+    load.py      files -> modules: safetensors only, tensor by tensor, checked; or random weights
+    text.py      prompt, lyrics, key, tempo -> the exact text that the model was trained on
+    encode.py    that text, a timbre reference, a source -> condition states, context latents
+    forward.py   the DiT through diffusers' own blocks, padded conditions masked: the oracle
+    fused.py     the same in our own arrangement: fewer, larger matrix products
+
+This package is the only one that imports diffusers, transformers and tokenizers (extra `ace`), and
+it does so when an engine opens. Facts and formulas: the modelling code of ACE-Step 1.5 (MIT) and
+diffusers 0.42 (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from demon_live.errors import EngineError
+
+__all__ = ["require"]
+
+_NEEDED = ("diffusers", "transformers", "tokenizers")
+
+
+def require() -> None:
+    """Raise EngineError, with the remedy, unless the packages of the extra `ace` are installed."""
+    lacking = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise EngineError(
+            f"ACE-Step needs {', '.join(lacking)}, not installed here",
+            hint="pip install 'demon-live[ace]'; the engine imp needs none of it",
+        )

@@ -1,0 +1,64 @@
+"""How much memory an engine takes, and what would fit.
+
+    weights_bytes(config, ...) -> bytes      row_bytes(config, frames) -> bytes of one more row
+
+Estimates: exact for weights, and for a row the largest activations alive at once (the SwiGLU's,
+beside the residual stream), with room for what libraries keep.
+
+Threads: pure functions, but for asking the device what is free.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from demon_live.errors import EngineError
+from demon_live.models.acestep.layout import AceConfig
+from demon_live.models.acestep.load import AceModules
+
+__all__ = ["dit_parameters", "out_of_memory", "row_bytes", "weights_bytes"]
+
+#: Parameters of the parts beside the DiT: condition encoder, both tokenizers, VAE, text encoder.
+_BESIDE = 608_369_664 + 105_032_198 + 105_011_776 + 168_695_426 + 595_776_512
+
+
+def dit_parameters(c: AceConfig) -> int:
+    """Parameters of the DiT."""
+    wide, narrow = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    attention = c.hidden * (2 * wide + 2 * narrow) + 2 * c.head_dim
+    layer = 2 * attention + 3 * c.hidden * c.intermediate + 9 * c.hidden
+    times = 2 * (257 * c.hidden + (c.hidden + 1) * c.hidden + 6 * c.hidden * (c.hidden + 1))
+    ends = c.hidden * 3 * c.channels * c.patch + c.hidden + c.hidden * c.channels * c.patch
+    embed = c.encoder_hidden * c.hidden + c.hidden
+    return c.layers * layer + times + ends + c.channels + embed + 3 * c.hidden
+
+
+def weights_bytes(config: AceConfig, width: float = 2.0) -> int:
+    """Bytes of everything an engine loads, at `width` bytes a parameter of the DiT."""
+    return int(dit_parameters(config) * width + _BESIDE * 2)
+
+
+def row_bytes(config: AceConfig, frames: int) -> int:
+    """Bytes that one more row of `frames` frames takes while a tick runs."""
+    tokens = -(-frames // config.patch)
+    kept = 2 * config.layers * 256 * config.kv_heads * config.head_dim
+    return 2 * (tokens * (3 * config.intermediate + 10 * config.hidden) + kept)
+
+
+def out_of_memory(modules: AceModules, rows: int, frames: int) -> EngineError:
+    """The error for a tick that did not fit: what would."""
+    config, seconds = modules.config, frames / 25
+    hint = "free GPU memory that other programs use, or play imp"
+    if modules.device.type == "cuda":
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(modules.device)
+        fits = int(0.9 * free // row_bytes(config, frames))
+        if fits >= 1:
+            hint = f"depth {min(fits, rows - 1) or 1} would fit"
+        else:
+            most = int(0.9 * free // row_bytes(config, 25))
+            hint = f"loops up to {max(most, 5)} s would fit at depth 1"
+        hint += f" ({free / 1e9:.1f} of {total / 1e9:.1f} GB are free)"
+    return EngineError(
+        f"the GPU has not enough memory for {rows} generations of {seconds:.0f} s", hint=hint
+    )

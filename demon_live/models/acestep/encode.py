@@ -1,0 +1,207 @@
+"""What the DiT is told: condition states, and the context latents that it sees beside the noise.
+
+    Speaker.states(text, lyrics, timbre) -> float [L, D], in the order lyrics | timbre | text
+    Speaker.null()                       -> [1, D]: what "nothing said" looks like to the model
+    hints(modules, source)               -> the source as the model's own plan (cover mode), [T, C]
+    encode_audio, timbre_of              -> latents of a loop, of a timbre reference
+
+Texts are encoded one by one, so that no padding reaches a state; rows of different lengths meet in
+the DiT only, behind a mask.
+
+Threads: a Speaker may be used from one thread at a time, beside the ring's.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demon_live.core import RATES, Floats
+from demon_live.errors import EngineError
+from demon_live.models.acestep.load import AceModules
+from demon_live.models.acestep.text import LYRIC_TOKENS, TEXT_TOKENS
+
+__all__ = ["Speaker", "band", "encode_audio", "hints", "rope", "tiled_silence", "timbre_of"]
+
+#: The encoder's reach in frames: a loop that is continued by this much on both sides encodes as if
+#: it went on for ever (receptive field -6.34..+7.34 frames).
+_CONTEXT = 8
+#: Seconds of each of the three stretches of a timbre reference.
+_STRETCH = 10
+_RANDOM_TOKENS = 96
+
+
+def rope(length: int, dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(cos, sin), each [length, dim], halves repeated, in the type of `like` (Su et al. 2021)."""
+    powers = torch.arange(0, dim, 2, dtype=torch.float32, device=like.device) / dim
+    angles = torch.outer(
+        torch.arange(length, dtype=torch.float32, device=like.device), 1.0 / theta**powers
+    )
+    both = torch.cat([angles, angles], dim=-1)
+    return both.cos().to(like.dtype), both.sin().to(like.dtype)
+
+
+def band(length: int, window: int, like: Tensor) -> Tensor | None:
+    """Additive mask [1, 1, length, length] that keeps |i - j| <= window; None if that is all."""
+    if length <= window + 1:
+        return None
+    place = torch.arange(length, device=like.device)
+    far = (place[:, None] - place[None, :]).abs() > window
+    mask = torch.zeros(length, length, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(far, torch.finfo(like.dtype).min)[None, None]
+
+
+def tiled_silence(silence: Tensor, frames: int) -> Tensor:
+    """silence [1, F, C] -> [frames, C], repeated where it is too short."""
+    repeats = -(-frames // silence.shape[1])
+    return silence[0].repeat(repeats, 1)[:frames]
+
+
+class Speaker:
+    """Words and sounds -> condition states, with the modules of one engine."""
+
+    def __init__(self, modules: AceModules) -> None:
+        self.modules = modules
+        if modules.words is not None:
+            self._text_words = type(modules.words).from_str(modules.words.to_str())
+            self._lyric_words = type(modules.words).from_str(modules.words.to_str())
+            for words, most in (
+                (self._text_words, TEXT_TOKENS),
+                (self._lyric_words, LYRIC_TOKENS),
+            ):
+                words.no_padding()
+                words.enable_truncation(most)
+        self._quiet: Tensor | None = None
+
+    @torch.no_grad()
+    def states(self, text: str, lyrics: str, timbre: Tensor | None = None) -> Tensor:
+        """float [L, D] of formatted texts; timbre: latents [frames, C] of a reference, or None."""
+        m = self.modules
+        if m.words is None:
+            return self._made_up(text + lyrics)
+        token = self._silent_timbre() if timbre is None else self._timbre(timbre)
+        ids = self._ids(self._text_words, text)
+        told = m.encoder.text_projector(m.text(input_ids=ids).last_hidden_state)
+        sung = m.text.get_input_embeddings()(self._ids(self._lyric_words, lyrics))
+        everything = torch.ones(1, sung.shape[1], dtype=torch.bool, device=m.device)
+        sung = m.encoder.lyric_encoder(inputs_embeds=sung, attention_mask=everything)
+        return torch.cat([sung[0], token, told[0]])
+
+    def _ids(self, words: object, text: str) -> Tensor:
+        return torch.tensor([words.encode(text).ids], device=self.modules.device)  # type: ignore[attr-defined]
+
+    def _made_up(self, text: str) -> Tensor:
+        """Random states that depend on the text alone: for measuring without weights."""
+        m = self.modules
+        generator = torch.Generator().manual_seed(zlib.crc32(text.encode()))
+        states = torch.randn(_RANDOM_TOKENS, m.config.encoder_hidden, generator=generator)
+        return states.to(m.device, m.dtype)
+
+    def null(self) -> Tensor:
+        """[1, D]: the learned "no condition". One token serves for any number: over equal keys,
+        attention is the value."""
+        m = self.modules
+        if m.encoder is None:
+            return self._made_up("")[:1]
+        found: Tensor = m.encoder.null_condition_emb[0].to(m.device, m.dtype)
+        return found
+
+    def _silent_timbre(self) -> Tensor:
+        """No reference: silence as the VAE hears it. Zeros would be heard as a drone."""
+        if self._quiet is None:
+            m = self.modules
+            self._quiet = self._timbre(tiled_silence(m.silence, m.config.timbre_frames))
+        return self._quiet
+
+    @torch.no_grad()
+    def _timbre(self, latents: Tensor) -> Tensor:
+        """latents [frames, C] -> the timbre token [1, D]."""
+        m = self.modules
+        encoder = m.encoder.timbre_encoder
+        x = encoder.embed_tokens(latents[None].to(m.device, m.dtype))
+        if m.config.cls_timbre:
+            # XL's upstream module puts its learned token in front; diffusers' leaves it out.
+            x = torch.cat([encoder.special_token.to(x.dtype), x], dim=1)
+        turn = rope(x.shape[1], m.config.head_dim, m.config.rope_theta, x)
+        mask = band(x.shape[1], m.config.sliding_window, x)
+        for i, layer in enumerate(encoder.layers):
+            x = layer(
+                hidden_states=x,
+                position_embeddings=turn,
+                attention_mask=mask if i % 2 == 0 else None,
+            )
+        token: Tensor = encoder.norm(x)[0, :1]
+        return token
+
+
+@torch.no_grad()
+def hints(modules: AceModules, source: Tensor) -> Tensor:
+    """source [T, C] -> its plan [T, C] float32: through 5 Hz tokens and back (cover mode)."""
+    m = modules
+    frames = len(source)
+    short = -frames % m.config.pool
+    padded = torch.cat([source.to(m.device), tiled_silence(m.silence, max(short, 1))[:short]])
+    quantised, _ = m.tokenizer.tokenize(padded[None].to(m.dtype))
+    plan: Tensor = m.detokenizer(quantised.to(m.dtype))[0, :frames]
+    return plan.float()
+
+
+@torch.no_grad()
+def encode_audio(modules: AceModules, audio: Floats, *, cyclic: bool = True) -> Floats:
+    """float32 [n, 2] -> the VAE's mean latent [F, C], F = n / hop rounded up to even.
+
+    cyclic: the ends hear each other, as they do in a loop. The mean, not a sample: the same source
+    gives the same latent.
+    """
+    if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
+        raise EngineError(f"a source must be float32 [n, 2], this is {list(audio.shape)}")
+    hop = RATES.hop
+    frames = -(-len(audio) // (2 * hop)) * 2
+    if not np.any(np.abs(audio) > 1e-6):
+        # Digital silence has a latent of its own, which the model knows.
+        return tiled_silence(modules.silence, frames).cpu().numpy()
+    context = _CONTEXT if cyclic else 0
+    place = np.arange(-context * hop, (frames + context) * hop)
+    stretch = (
+        audio[place % len(audio)]
+        if cyclic
+        else np.pad(audio, ((0, len(place) - len(audio)), (0, 0)))
+    )
+    wave = torch.from_numpy(np.ascontiguousarray(stretch.T, dtype=np.float32))
+    posterior = modules.vae.encode(wave[None].to(modules.device, modules.dtype)).latent_dist
+    latent: Floats = posterior.mode()[0].T.float().cpu().numpy()
+    return np.ascontiguousarray(latent[context : context + frames])
+
+
+def timbre_of(modules: AceModules, audio: Floats) -> Tensor:
+    """The latents [frames, C] of a reference float32 [n, 2]: ten seconds each from its front,
+    middle and back, repeated first if it is shorter than thirty."""
+    rate, stretch = RATES.sample_rate, _STRETCH * RATES.sample_rate
+    whole = (
+        np.tile(audio, (-(-3 * stretch // max(len(audio), 1)), 1))
+        if len(audio) < 3 * stretch
+        else audio
+    )
+    third = len(whole) // 3
+    cut = np.concatenate(
+        [whole[:stretch], whole[third : third + stretch], whole[len(whole) - stretch :]]
+    )
+    assert len(cut) == 3 * _STRETCH * rate
+    latent = encode_audio(modules, cut, cyclic=False)
+    return torch.from_numpy(latent[: modules.config.timbre_frames])
+
+
+def padded(states: list[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """States [L_i, D] -> ([B, L, D], keep [B, L] bool), L the longest, up to a multiple."""
+    most = max(len(s) for s in states)
+    most += -most % multiple
+    keep = torch.zeros(len(states), most, dtype=torch.bool, device=states[0].device)
+    rows = []
+    for i, row in enumerate(states):
+        rows.append(F.pad(row, (0, 0, 0, most - len(row))))
+        keep[i, : len(row)] = True
+    return torch.stack(rows), keep

@@ -1,0 +1,363 @@
+"""Checkpoint files -> ACE-Step's modules, or the same modules with random weights.
+
+    load(checkpoint, dtype, device) -> AceModules      build(config, ...) -> AceModules, random
+
+Modules are built without memory, then filled tensor by tensor from safetensors: each is checked
+(name, shape, a float type), cast and moved before the next is read, so that the fp32 shards of XL
+never need more than their bf16 result and one tensor. No code of a checkpoint is run, and the only
+pickle that is opened, silence_latent.pt, is opened with `weights_only`.
+
+Threads: call from one thread; the modules are read-only afterwards, but for LoRA.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from demon_live.errors import EngineError
+from demon_live.models.acestep import require
+from demon_live.models.acestep.layout import (
+    PARTS,
+    AceConfig,
+    Checkpoint,
+    place_of,
+    read_json,
+)
+
+__all__ = ["SILENCE", "VAE", "AceModules", "build", "load", "load_part", "oobleck", "vae_of"]
+
+#: Frames of the silence latents that come with a checkpoint: 600 s.
+SILENCE = 15000
+#: Settings of the Oobleck VAE of ACE-Step 1.5: 48 kHz stereo, 1920 samples a frame, 64 channels.
+VAE: dict[str, Any] = {
+    "encoder_hidden_size": 128,
+    "downsampling_ratios": [2, 4, 4, 6, 10],
+    "channel_multiples": [1, 2, 4, 8, 16],
+    "decoder_channels": 128,
+    "decoder_input_channels": 64,
+    "audio_channels": 2,
+    "sampling_rate": 48000,
+}
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class AceModules:
+    """An engine's modules, in eval mode, without gradients. words, text: None with random weights.
+
+    silence: what the VAE makes of silence, float32 [1, frames, channels] on `device`.
+    """
+
+    config: AceConfig
+    dit: Any
+    encoder: Any
+    tokenizer: Any
+    detokenizer: Any
+    vae: Any
+    silence: Tensor
+    device: torch.device
+    dtype: torch.dtype
+    text: Any = None
+    words: Any = None
+
+    @property
+    def random(self) -> bool:
+        return self.words is None
+
+
+# ----------------------------------------------------------------------------------------- building
+
+
+def _classes() -> dict[str, Any]:
+    require()
+    from diffusers import AceStepTransformer1DModel
+    from diffusers.pipelines.ace_step import (
+        AceStepAudioTokenDetokenizer,
+        AceStepAudioTokenizer,
+        AceStepConditionEncoder,
+    )
+
+    kinds = (
+        AceStepTransformer1DModel,
+        AceStepConditionEncoder,
+        AceStepAudioTokenizer,
+        AceStepAudioTokenDetokenizer,
+    )
+    return dict(zip(PARTS, kinds, strict=True))
+
+
+def _empty(config: AceConfig, part: str) -> Any:
+    """A part without memory, but for the constants that no checkpoint stores."""
+    arguments = config.arguments()[part]
+    with torch.device("meta"):
+        module = _classes()[part](**arguments)
+    if part == "audio_tokenizer":
+        constants = type(module.quantizer)(dim=1, levels=list(config.fsq_levels))
+        for name in ("_levels", "_basis", "scales"):
+            module.quantizer.register_buffer(name, getattr(constants, name), persistent=False)
+    return module
+
+
+def _ready(module: Any, device: torch.device) -> Any:
+    return module.to(device).eval().requires_grad_(False)
+
+
+def _made_up(kind: Callable[[], Any], device: torch.device, dtype: torch.dtype, seed: int) -> Any:
+    """A module as its constructor initialises it, from a seed, made on the device."""
+    before = torch.get_default_dtype()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        torch.set_default_dtype(dtype)
+        try:
+            with device:
+                module = kind()
+        finally:
+            torch.set_default_dtype(before)
+    return _ready(module, device)
+
+
+def build(
+    config: AceConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    vae: dict[str, Any] | None = None,
+    parts: tuple[str, ...] = PARTS,
+    seed: int = 0,
+) -> AceModules:
+    """The true shapes with random weights, made on the device; parts that are not named are None.
+
+    There is no text encoder: conditions are random states (see encode.py).
+    """
+    kinds, arguments = _classes(), config.arguments()
+    made = {
+        part: _made_up(lambda p=part: kinds[p](**arguments[p]), device, dtype, seed + i)  # type: ignore[misc]
+        if part in parts
+        else None
+        for i, part in enumerate(PARTS)
+    }
+    codec = _made_up(lambda: oobleck(vae or VAE), device, dtype, seed + 9)
+    _fold(codec)
+    noise = torch.randn(1, SILENCE, config.channels, generator=torch.Generator().manual_seed(seed))
+    return AceModules(
+        config,
+        *(made[part] for part in PARTS),
+        codec,
+        (0.1 * noise).to(device),
+        device,
+        dtype,
+    )
+
+
+def oobleck(settings: dict[str, Any]) -> Any:
+    """diffusers' AutoencoderOobleck, as its constructor makes it."""
+    from diffusers import AutoencoderOobleck
+
+    with warnings.catch_warnings():
+        # It uses torch's older weight_norm, whose tensors the checkpoints hold.
+        warnings.simplefilter("ignore", FutureWarning)
+        return AutoencoderOobleck(**settings)
+
+
+def _fold(vae: Any) -> None:
+    """Weight norm is for training: w = g v / |v|, once and for all."""
+    for module in vae.modules():
+        for hook in list(getattr(module, "_forward_pre_hooks", {}).values()):
+            if type(hook).__name__ == "WeightNorm":
+                # Worked out in float32: bf16 norms of wide filters would cost three digits.
+                v, g = module.weight_v.data, module.weight_g.data
+                dims = [d for d in range(v.ndim) if d != hook.dim]
+                v32 = v.float()
+                w = v32 * (g.float() / v32.norm(dim=dims, keepdim=True).clamp_min(1e-12))
+                nn.utils.remove_weight_norm(module)
+                module.weight = nn.Parameter(w.to(v.dtype), requires_grad=False)
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def _refuse(path: Path, reason: str, hint: str | None = None) -> EngineError:
+    remedy = "see which files are damaged: demon engines verify NAME; fetch them again: fetch NAME"
+    return EngineError(f"{path} cannot be used: {reason}", hint=hint or remedy)
+
+
+def _check_file(path: Path) -> None:
+    """A whole safetensors file, or EngineError: missing, a pickle, truncated, foreign."""
+    if not path.is_file():
+        raise _refuse(path, "it is not there", "fetch it: demon engines fetch NAME")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or path.suffix in (".bin", ".pt", ".ckpt"):
+            hint = "a pickle can run code of its author's: only safetensors are read"
+            raise _refuse(path, "it is a pickle", hint)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if not 2 <= length <= size - 8:
+            raise _refuse(path, "it is truncated, or no safetensors file")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise _refuse(path, "its header is damaged") from None
+    ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+    if 8 + length + max(ends, default=0) != size:
+        raise _refuse(path, f"it is truncated: {size} bytes of {8 + length + max(ends, default=0)}")
+
+
+def _tensors(paths: list[Path]) -> Iterator[tuple[Path, str, Callable[[], Tensor]]]:
+    """(file, name, read) of every tensor."""
+    from safetensors import safe_open
+
+    for path in paths:
+        _check_file(path)
+        with safe_open(str(path), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (not a dict)
+                yield path, key, lambda k=key: file.get_tensor(k)  # type: ignore[misc]
+
+
+class _Filler:
+    """Puts tensors into modules that have no memory yet."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.state: dict[str, dict[str, Tensor]] = {}
+
+    def put(self, path: Path, part: str, key: str, wanted: Any, read: Callable[[], Tensor]) -> None:
+        value = read()
+        if value.dtype not in _FLOATS:
+            raise _refuse(path, f"{key} is of type {value.dtype}, not a float")
+        if tuple(value.shape) != tuple(wanted.shape):
+            found = f"{key} is {list(value.shape)}, the model needs {list(wanted.shape)}"
+            raise _refuse(path, found, "it is of another model, or of another size of this one")
+        self.state.setdefault(part, {})[key] = value.to(self.device, self.dtype)
+
+    def finish(self, part: str, module: Any, lacking_ok: tuple[str, ...] = ()) -> Any:
+        state = self.state.pop(part, {})
+        lacking = [k for k in module.state_dict() if k not in state and k not in lacking_ok]
+        if lacking:
+            raise EngineError(
+                f"the checkpoint lacks {len(lacking)} tensors of {part}: {', '.join(lacking[:3])}",
+                hint="a shard is missing, or it is of another model: demon engines verify NAME",
+            )
+        module.load_state_dict(state, strict=False, assign=True)
+        return _ready(module, self.device) if not lacking_ok else module
+
+
+def _silence(path: Path, channels: int) -> Tensor:
+    """silence_latent.pt [1, channels, frames] -> float32 [1, frames, channels]."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 (torch raises whatever the pickle leads to)
+        raise _refuse(path, f"no tensor can be read from it ({type(error).__name__})") from None
+    if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[1] != channels:
+        raise _refuse(path, f"it does not hold latents of {channels} channels")
+    return found.transpose(1, 2).to(torch.float32).contiguous()
+
+
+def load(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress = lambda done, total: None,
+) -> AceModules:
+    """The modules of a checkpoint. progress: (bytes read, bytes in all).
+
+    Raises EngineError: a file is missing, truncated, a pickle, of another family or size.
+    """
+    require()
+    config = checkpoint.config()
+    fill = _Filler(device, dtype)
+    modules = {part: _empty(config, part) for part in PARTS}
+    wanted = {part: module.state_dict() for part, module in modules.items()}
+    total = sum(p.stat().st_size for p in checkpoint.files if p.is_file())
+    done = 0
+
+    def take(paths: list[Path], part: str | None) -> None:
+        nonlocal done
+        seen: set[Path] = set()
+        for path, key, read in _tensors(paths):
+            place = place_of(key) if part is None else (part, key)
+            if place is None or place[1] not in wanted[place[0]]:
+                hint = "the file is of another model than the manifest says"
+                raise _refuse(path, f"it holds {key!r}, which is not ACE-Step's", hint)
+            fill.put(path, *place, wanted[place[0]][place[1]], read)
+            if path not in seen:
+                seen.add(path)
+                done += path.stat().st_size
+                progress(done, total)
+
+    if checkpoint.layout == "original":
+        take(checkpoint.weights("model"), None)
+        silence = _silence(checkpoint.folders["model"] / "silence_latent.pt", config.channels)
+    else:
+        for part in PARTS:
+            take(checkpoint.weights(part), part)
+        silence = fill.state["condition_encoder"]["silence_latent"].to("cpu", torch.float32)
+    # Kept in float32 and only once, here: 600 s of it would be a sixth of XL's encoder in memory.
+    fill.state["condition_encoder"]["silence_latent"] = torch.zeros(
+        1, 1, config.channels, dtype=dtype, device=device
+    )
+    modules["condition_encoder"].register_buffer("silence_latent", torch.zeros(1, 1, 64))
+    made = [fill.finish(part, modules[part]) for part in PARTS]
+    vae = vae_of(checkpoint, device, dtype)
+    text, words = _text(checkpoint, device, dtype)
+    return AceModules(config, *made, vae, silence.to(device), device, dtype, text, words)
+
+
+def load_part(module: Any, paths: list[Path], device: torch.device, dtype: torch.dtype) -> Any:
+    """Fill one module, built on meta, from its own files. Raises EngineError as `load`."""
+    fill, wanted = _Filler(device, dtype), module.state_dict()
+    for path, key, read in _tensors(paths):
+        name = key if key in wanted else key.removeprefix("model.")
+        if name not in wanted:
+            hint = "the file is of another model than the manifest says"
+            raise _refuse(path, f"it holds {key!r}, which has no place here", hint)
+        fill.put(path, "part", name, wanted[name], read)
+    return fill.finish("part", module)
+
+
+def vae_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
+    """The Oobleck VAE, weight norm folded. Raises EngineError as `load`."""
+    folder = checkpoint.folders["vae"]
+    values = {**VAE, **read_json(folder / "config.json")}
+    if values.get("_class_name", "AutoencoderOobleck") != "AutoencoderOobleck":
+        raise EngineError(f"{folder} is a {values['_class_name']!r}, not an Oobleck VAE")
+    with torch.device("meta"):
+        vae = oobleck({key: values[key] for key in VAE})
+    vae = load_part(vae, checkpoint.weights("vae"), device, dtype)
+    _fold(vae)
+    return vae.eval().requires_grad_(False)
+
+
+def _text(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """(Qwen3 text encoder, tokenizer). Raises EngineError as `load`."""
+    from tokenizers import Tokenizer
+    from transformers import Qwen3Config, Qwen3Model
+
+    folder = checkpoint.folders["text_encoder"]
+    values = read_json(folder / "config.json")
+    if values.get("model_type") != "qwen3":
+        raise EngineError(f"{folder} is a {values.get('model_type')!r}, not Qwen3's text encoder")
+    values = {k: v for k, v in values.items() if k not in ("architectures", "dtype", "torch_dtype")}
+    settings = Qwen3Config(**values)
+    with torch.device("meta"):
+        model = Qwen3Model(settings)
+    # Frequencies are worked out, not stored.
+    model.rotary_emb = type(model.rotary_emb)(settings)
+    model = load_part(model, checkpoint.weights("text_encoder"), torch.device("cpu"), dtype)
+    path = checkpoint.folders["tokenizer"] / "tokenizer.json"
+    try:
+        words = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 (tokenizers raises a bare Exception)
+        raise _refuse(path, str(error).splitlines()[0]) from None
+    return _ready(model, device), words

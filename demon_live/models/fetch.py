@@ -1,0 +1,140 @@
+"""Fetching an engine's files: what it costs first, then one file after the other, each checked.
+
+    plan(manifest) -> Plan                   what is missing or damaged, bytes, free disk space
+    fetch(manifest, plan, tell)              download; an interrupted one goes on where it stopped
+
+The work is huggingface_hub's (resuming, mirrors by HF_ENDPOINT, tokens, progress bars). Ours is
+that nothing is used which does not have the size and SHA-256 that the manifest, or for a file
+without one there the hub at the first download, says it has.
+
+Threads: one at a time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from demon_live import places
+from demon_live.errors import EngineError
+from demon_live.models.manifest import Finding, Manifest, digest_of, sealed, verify
+
+__all__ = ["Plan", "fetch", "offline", "plan"]
+
+_SLACK = 200_000_000
+_TRUE = ("1", "ON", "YES", "TRUE")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a fetch would do. wanted: files that are missing or damaged. free: bytes on the disk."""
+
+    wanted: tuple[Finding, ...]
+    bytes: int
+    free: int
+
+
+def offline() -> bool:
+    """Whether the environment forbids the hub (HF_HUB_OFFLINE)."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
+
+
+def plan(manifest: Manifest) -> Plan:
+    """What is to be fetched. Files that are there are read and checked, which takes a while."""
+    wanted = tuple(f for f in verify(manifest) if f.state != "ok" and f.weight.repo)
+    free = shutil.disk_usage(places.cache_dir()).free
+    return Plan(wanted, sum(f.weight.bytes for f in wanted), free)
+
+
+def fetch(manifest: Manifest, wanted: Plan, tell: Callable[[str], None]) -> None:
+    """Download what is wanted. Raises EngineError: offline, no space, not there, not as listed."""
+    if not wanted.wanted:
+        return
+    name = manifest.name
+    if offline():
+        raise EngineError(
+            f"{name} cannot be fetched: HF_HUB_OFFLINE is set", hint="unset it, or play imp"
+        )
+    if wanted.free < wanted.bytes + _SLACK:
+        raise EngineError(
+            f"{name} needs {wanted.bytes / 1e9:.1f} GB in {places.cache_dir()}, "
+            f"{wanted.free / 1e9:.1f} GB are free",
+            hint="make room, or set DEMON_CACHE to a folder on a larger disk",
+        )
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise EngineError(
+            "fetching needs huggingface_hub, not installed here",
+            hint="pip install 'demon-live[ace]'",
+        )
+    for i, finding in enumerate(wanted.wanted):
+        tell(f"{i + 1} of {len(wanted.wanted)}  {finding.weight.file}")
+        _one(manifest, finding)
+
+
+def _one(manifest: Manifest, finding: Finding) -> None:
+    from huggingface_hub import hf_hub_download
+
+    weight, path = finding.weight, finding.path
+    again = f"demon engines fetch {manifest.name} goes on where it stopped"
+    folder = path
+    for _ in Path(weight.file).parts:
+        folder = folder.parent
+    expected = weight.sha256 or _stated(manifest, finding)
+    try:
+        hf_hub_download(
+            weight.repo,
+            weight.file,
+            revision=weight.revision,
+            local_dir=folder,
+            force_download=finding.state != "missing",
+            endpoint=os.environ.get("HF_ENDPOINT") or None,
+        )
+    except Exception as error:  # noqa: BLE001 (its transport's own errors come through)
+        raise EngineError(f"{weight.repo}/{weight.file}: {_reason(error)}", hint=again) from None
+    _check(finding, expected)
+
+
+def _stated(manifest: Manifest, finding: Finding) -> str:
+    """The SHA-256 that the hub states of a file; empty for a small one, which it hashes by git."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    weight = finding.weight
+    if known := sealed(finding.path):
+        return known
+    url = hf_hub_url(
+        weight.repo,
+        weight.file,
+        revision=weight.revision,
+        endpoint=os.environ.get("HF_ENDPOINT") or None,
+    )
+    try:
+        etag = get_hf_file_metadata(url).etag or ""
+    except Exception as error:  # noqa: BLE001 (its transport's own errors come through)
+        raise EngineError(
+            f"{weight.repo}/{weight.file}: {_reason(error)}", name=manifest.name
+        ) from None
+    return etag if len(etag) == 64 else ""
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _check(finding: Finding, expected: str) -> None:
+    """Keep the file if it is what was expected; else remove it and raise EngineError."""
+    path, weight = finding.path, finding.weight
+    size, digest = path.stat().st_size, digest_of(path)
+    if size != weight.bytes or (expected and digest != expected):
+        path.unlink()
+        what = f"{size} bytes instead of {weight.bytes}" if size != weight.bytes else "another hash"
+        raise EngineError(
+            f"{weight.repo}/{weight.file} came with {what}, and was thrown away",
+            hint="fetch again; if it stays so, the file was changed after this version was made",
+        )
+    if not weight.sha256:
+        path.with_name(path.name + ".sha256").write_text(digest, "ascii")

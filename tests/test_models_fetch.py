@@ -1,0 +1,201 @@
+"""Fetching: the cost is said first, a broken download goes on, and nothing unlisted is kept.
+
+The hub is a small server on this machine that speaks what huggingface_hub asks of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demon_live.errors import EngineError
+from demon_live.models import fetch, listing
+from demon_live.models.manifest import load_manifest, verify
+
+pytest.importorskip("huggingface_hub")
+
+REVISION = "0123456789012345678901234567890123456789"
+CONTENT = {"a.safetensors": b"a" * 300_000, "sub/b.json": b'{"b": 1}'}
+MANIFEST = """\
+name = "far"
+family = "acestep"
+licence = "MIT"
+controls = ["blend"]
+backends = ["eager"]
+tick_ms = 10
+[shapes]
+channels = 64
+frames_high = 100
+[schedule]
+steps = 4
+shift = 3
+depth = 2
+[decode]
+margin = 1
+window = 5
+"""
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """files: what is served. cut: after so many bytes the connection is dropped, once."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = dict(CONTENT)
+        self.cut = 0
+        self.asked: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(False)
+
+    def do_GET(self) -> None:
+        self._answer(True)
+
+    def _answer(self, body: bool) -> None:
+        found = re.match(rf"/someone/something/resolve/{REVISION}/(.+)", self.path)
+        data = self.server.files.get(found[1]) if found else None
+        if data is None:
+            self.send_error(404)
+            return
+        asked = self.headers.get("Range")
+        if body:
+            self.server.asked.append((self.path.rpartition("/")[2], asked))
+        start = int(re.findall(r"\d+", asked)[0]) if asked and body else 0
+        part = data[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(part)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        large = found is not None and found[1].endswith(".safetensors")
+        digest = hashlib.sha256(data) if large else hashlib.sha1(data)
+        self.send_header("ETag", f'"{digest.hexdigest()}"')
+        self.send_header("X-Repo-Commit", REVISION)
+        self.end_headers()
+        if body and self.server.cut:
+            self.wfile.write(part[: self.server.cut])
+            self.server.cut = 0
+            self.close_connection = True
+            return
+        if body:
+            self.wfile.write(part)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("DEMON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def manifest_at(path: Path, *, hashes: bool = True) -> Path:
+    rows = [MANIFEST]
+    for file, data in CONTENT.items():
+        sha = f'sha256 = "{hashlib.sha256(data).hexdigest()}"\n' if hashes else ""
+        rows.append(
+            f'[[weights]]\nrepo = "someone/something"\nrevision = "{REVISION}"\n'
+            f'file = "{file}"\n{sha}bytes = {len(data)}\n'
+        )
+    toml = path / "far.toml"
+    toml.write_text("".join(rows))
+    return toml
+
+
+def test_fetch_says_the_cost_then_fetches_and_checks(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = manifest_at(tmp_path)
+    assert "fetched" in listing.fetch_text(str(toml))
+    said = capsys.readouterr().err
+    assert said.index("2 files, 0.3 MB to fetch") < said.index("a.safetensors")
+    assert "licence: MIT" in said
+    assert all(f.state == "ok" for f in verify(load_manifest(toml)))
+    hub.asked.clear()
+    assert "nothing to fetch" in listing.fetch_text(str(toml))
+    assert hub.asked == []
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    hub.cut = 100_000
+    with_trouble = None
+    try:
+        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    except EngineError as error:
+        with_trouble = error
+    if with_trouble is not None:
+        assert "goes on where it stopped" in (with_trouble.hint or "")
+        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    assert all(f.state == "ok" for f in verify(manifest))
+    ranges = [asked for file, asked in hub.asked if file == "a.safetensors"]
+    assert any(asked and not asked.startswith("bytes=0-") for asked in ranges)
+
+
+def test_what_is_not_as_listed_is_thrown_away(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    hub.files["a.safetensors"] = b"x" * 300_000
+    with pytest.raises(EngineError, match="another hash, and was thrown away"):
+        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    assert not manifest.place(manifest.weights[0]).exists()
+
+
+def test_a_damaged_file_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    path = manifest.place(manifest.weights[0])
+    path.write_bytes(b"y" * 300_000)
+    assert [f.state for f in fetch.plan(manifest).wanted] == ["hash"]
+    fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    assert path.read_bytes() == CONTENT["a.safetensors"]
+
+
+def test_a_file_without_a_listed_hash_is_held_to_the_hubs(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path, hashes=False))
+    fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    path = manifest.place(manifest.weights[0])
+    assert verify(manifest)[0].state == "ok"
+    path.write_bytes(b"z" * 300_000)
+    assert verify(manifest)[0].state == "hash"
+
+
+def test_offline_and_missing_files_are_told(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    wanted = fetch.plan(manifest)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(EngineError, match="HF_HUB_OFFLINE is set"):
+        fetch.fetch(manifest, wanted, lambda text: None)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    del hub.files["a.safetensors"]
+    with pytest.raises(EngineError, match=r"someone/something/a\.safetensors"):
+        fetch.fetch(manifest, wanted, lambda text: None)
+
+
+def test_no_room_is_told_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    wanted = fetch.plan(manifest)
+    full = fetch.Plan(wanted.wanted, 5_000_000_000, 1_000_000_000)
+    with pytest.raises(EngineError, match=r"needs 5\.0 GB"):
+        fetch.fetch(manifest, full, lambda text: None)
+    assert hub.asked == []
