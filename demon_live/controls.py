@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CONTROLS", "STAGE", "Control", "PropagationClass", "Shape", "find", "names"]
+__all__ = ["CONTROLS", "FADER", "STAGE", "Control", "PropagationClass", "Shape", "find", "names"]
 
 PropagationClass = Literal["mix", "step", "slot", "model", "stage"]
 Shape = Literal["curve", "number", "integer", "text", "choice"]
@@ -291,6 +291,16 @@ _ROWS = (
 
 CONTROLS: dict[str, Control] = {row.name: row for row in _ROWS}
 
+#: The crossfader: a control of the whole stage, not of a deck.
+FADER = Control(
+    "fader",
+    "number",
+    "mix",
+    0.0,
+    "Crossfader between the two sides of `crossfade`: 0 is the first, 1 the second.",
+    "fader = 1 over 8",
+)
+
 #: Stage words: one to a line, without `=`. Their values are prepared and switched at a cycle.
 STAGE: dict[str, Control] = {
     row.name: row
@@ -382,6 +392,8 @@ def find(name: str) -> Control | None:
             f"{name} = .8",
             high=2.0,
         )
+    if name == FADER.name:
+        return FADER
     return CONTROLS.get(name) or STAGE.get(name)
 
 

@@ -217,17 +217,32 @@ _TAKES = {
     "save": (1, 1),
     "load": (1, 1),
     "record": (0, 1),
+    "snapshot": (1, 1),
+    "recall": (1, 1),
+    "crossfade": (0, 2),
+    "learn": (0, 1),
 }
 
 
 def check_args(node: WordNode, source: str) -> None:
     """The number of arguments of a performance word."""
     least, most = _TAKES.get(node.name, (0, 0))
-    if least <= len(node.args) <= most:
+    one_side = node.name == "crossfade" and len(node.args) == 1
+    if least <= len(node.args) <= most and not one_side:
         return
-    examples = {"save": "save friday", "load": "load friday.demon", "record": "record friday"}
+    examples = {
+        "save": "save friday",
+        "load": "load friday.demon",
+        "record": "record friday",
+        "snapshot": "snapshot calm",
+        "recall": "recall calm",
+        "crossfade": "crossfade drums pads",
+        "learn": "learn blend",
+    }
     example = examples.get(node.name, f"{node.name} drums" if least else node.name)
     what = "needs a name" if len(node.args) < least else "takes no more words"
+    if one_side:
+        what = "needs two decks, or none"
     span = Span.of(source, node.start, node.end)
     raise ScoreError(f"{node.name} {what}", span=span, hint=f"write {example}")
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from demon_live.controls import CONTROLS, STAGE, find
+from demon_live.controls import CONTROLS, FADER, STAGE, Control, find
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
     Report,
@@ -29,11 +29,14 @@ from demon_live.lang.check import (
     try_lane,
 )
 from demon_live.lang.expressions import compile_expr
+from demon_live.lang.hands import Hands
 from demon_live.lang.keywords import KEYWORDS, closest
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.parse import parse_statement
+from demon_live.lang.pattern import Pattern
+from demon_live.lang.played import PlayedLane
 from demon_live.lang.program import (
     Bind,
     Chain,
@@ -186,7 +189,7 @@ class _Compiler:
         decks: dict[str, dict[str, Lane]] = {"main": {}}
         stage: dict[str, StageValue] = {}
         for s in self.statements:
-            if isinstance(s, Bind):
+            if isinstance(s, Bind) and s.deck:
                 lanes = decks.setdefault(s.deck, {})
                 if s.lane is None:
                     lanes.pop(s.control, None)
@@ -360,31 +363,51 @@ class _Compiler:
             compile_expr(node.expr, self.scope(chunk, node.name))
 
     def scope(self, chunk: Chunk, key: str) -> Scope:
-        # Lots depend on deck and control, never on the line: edits elsewhere change nothing.
-        seed = self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
         lets = {n: (let.node, let.source) for n, let in self.lets.items()}
-        return Scope(chunk.text, lets, Chances(seed), self.work, {})
+        return Scope(chunk.text, lets, Chances(self.lots(key)), self.work, {})
+
+    def lots(self, key: str) -> int:
+        # Lots depend on deck and control, never on the line: edits elsewhere change nothing.
+        return self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
+
+    def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
+        """The lane of a binding that was checked."""
+        expr = node.expr
+        assert expr is not None
+        text, asked = chunk.text[expr.start : expr.end], frozenset(self.work.asked)
+        if not asked:
+            return Lane.of(spec, pattern, text)
+        scope, lots = self.scope(chunk, node.control), self.lots(node.control)
+
+        def build(hands: Hands) -> Pattern:
+            fresh = replace(scope, chances=Chances(lots), work=Work(hands=hands))
+            return compile_expr(expr, fresh)
+
+        return PlayedLane(spec, text, asked, build)
 
     def bind(self, chunk: Chunk, node: BindNode, span: Span) -> Bind | None:
         name = self.span(chunk, node.start, node.name_end)
+        stage = node.control == FADER.name
         spec = CONTROLS.get(node.control) or (
-            find(node.control) if node.control.startswith("lora.") else None
+            find(node.control) if stage or node.control.startswith("lora.") else None
         )
         if spec is None:
             self.unknown_control(node, name)
             return None
-        deck = node.deck or self.deck
+        # The fader belongs to the whole stage, whatever deck speaks of it.
+        deck = "" if stage else node.deck or self.deck
         when = self.when(chunk, node.whens)
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
         check_quotes(spec, node.expr, chunk.text, self.lets)
+        self.work.asked.clear()
         pattern = compile_expr(node.expr, self.scope(chunk, node.control))
         check_kind(spec, node.expr, pattern, chunk.text)
         place = self.span(chunk, node.expr.start, node.expr.end)
-        lane = Lane.of(spec, pattern, chunk.text[node.expr.start : node.expr.end])
         site = Site(self.report, node.expr, spec, place, chunk.start)
         try_lane(site, pattern)
         advise(site)
+        lane = self.lane(chunk, node, spec, pattern)
         key = unparse_expr(node.expr) + meaning(node.expr, self.lets)
         return Bind(deck, node.control, lane, when, span, key)
 

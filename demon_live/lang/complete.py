@@ -12,7 +12,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from demon_live.controls import CONTROLS, STAGE, Control, find
+from demon_live.controls import CONTROLS, FADER, STAGE, Control, find
+from demon_live.lang.hands import CONTROLLERS
 from demon_live.lang.help import LOTS, STATEMENTS
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
 from demon_live.lang.parse import expected
@@ -46,6 +47,7 @@ def complete(
     scenes: Collection[str] = (),
     lets: Collection[str] = (),
     engines: Collection[str] = (),
+    snapshots: Collection[str] = (),
 ) -> list[Completion]:
     """The words that may stand at `cursor`, best first. An error before the cursor gives none."""
     before = text[: len(text) if cursor is None else cursor]
@@ -73,6 +75,7 @@ def complete(
         "scene": list(scenes),
         "let": list(lets),
         "engine": list(engines),
+        "snapshot": list(snapshots),
     }
     options = _after(lead, expected(lead), known)
     return _matching(options, prefix, len(before) - len(prefix))
@@ -118,7 +121,11 @@ def _after(lead: str, terminals: set[str], known: dict[str, list[str]]) -> Itera
         return
     if first in ("go", "chain") and "NAME" in terminals:
         yield from (Completion(s, "scene", "scene", "") for s in known["scene"])
-    elif ("PATH" in terminals and first in ("mute", "unmute", "solo")) or (
+    elif "PATH" in terminals and first == "recall":
+        yield from (Completion(s, "snapshot", "snapshot", "") for s in known["snapshot"])
+    elif "PATH" in terminals and first == "learn":
+        yield from (_control(c) for c in (*CONTROLS.values(), FADER) if c.numeric)
+    elif ("PATH" in terminals and first in ("mute", "unmute", "solo", "crossfade")) or (
         first == "deck" and "NAME" in terminals
     ):
         yield from (Completion(d, "deck", "deck", "") for d in known["deck"])
@@ -139,7 +146,7 @@ def _statements() -> Iterator[Completion]:
         yield _control(c)
     for c in STAGE.values():
         yield Completion(c.name, "stage", c.range_text, c.help)
-    for word in ("deck", "scene", "let", "go", "chain"):
+    for word in ("deck", "scene", "let", "go", "chain", "fader"):
         yield Completion(word, "word", *_HELP[word])
     for word, line in PERFORMANCE.items():
         yield Completion(word, "word", "", line)
@@ -171,6 +178,7 @@ def _values(bare: str, known: dict[str, list[str]]) -> Iterator[Completion]:
     yield from (Completion(n, "let", "let", "a word of the score") for n in known["let"])
     yield from (Completion(n, "signal", "signal", line) for n, (_, line) in SIGNALS.items())
     yield from (Completion(n, "signal", "signal", line) for n, line in LOTS.items())
+    yield from (Completion(n, "signal", "controller", x[3]) for n, x in CONTROLLERS.items())
     yield from (_function(w) for w in WORDS.values() if not w.of)
     if _takes_function(bare):
         yield from (_function(w) for w in WORDS.values() if w.of)

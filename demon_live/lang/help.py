@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, STAGE, Control
 from demon_live.errors import nearest
+from demon_live.lang.hands import CONTROLLERS
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.words import WORDS
@@ -91,6 +92,12 @@ STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
         "Scenes one after the other, each for its cycles.",
         "chain 'drop' 8, 'calm' 4",
     ),
+    (
+        "fader",
+        "fader PATTERN [when]",
+        "Moves the crossfader: 0 is the first deck of crossfade, 1 the second.",
+        "fader 1 over 8",
+    ),
     ("let", "let NAME(args) = PATTERN", "A word of your own.", "let wob(n) = sine.fast(n)"),
     ("now", "... now   or   ... !", "At once, not at the next cycle.", "blend = .5 now"),
     ("at", "... at N", "At the next cycle divisible by N.", "seed = 3 at 8"),
@@ -144,6 +151,9 @@ def _entries() -> Iterator[Help]:
         )
     for name, line in LOTS.items():
         yield Help(name, "signal", "", line, (f"noise = {name}.range(0, .5)",))
+    for name, (low, high, _, line) in CONTROLLERS.items():
+        takes = "number, channel" if name == "cc" else "channel"
+        yield Help(name, "signal", f"{name}({takes}), {low:g}..{high:g}", line, (_PLAYED[name],))
     yield Help("silence", "signal", "", "Nothing at all: a rest.", ("gain = cat(1, silence)",))
     for w in WORDS.values():
         yield Help(w.name, "function", w.signature, w.help, (w.example,))
@@ -163,10 +173,20 @@ def _performed(name: str) -> str:
         "record": " friday",
         "save": " friday",
         "load": " friday.demon",
+        "snapshot": " calm",
+        "recall": " calm over 4",
+        "crossfade": " drums pads",
+        "learn": " blend",
     }
     return name + more.get(name, "")
 
 
+_PLAYED = {
+    "cc": "blend = cc(21).range(.2, 1)",
+    "note": "seed = note",
+    "gate": "noise = gate * .5",
+    "bend": "pan = bend",
+}
 LOTS = {
     "rand": "White noise from 0 to 1, by lot, but the same at each hearing.",
     "perlin": "Smooth noise from 0 to 1: another goal each cycle.",

@@ -26,9 +26,13 @@ PERFORMANCE: dict[str, str] = {
     "stop": "End the recording.",
     "save": "Write what is playing now as a score: save NAME.",
     "load": "Play a score from a file: load FILE.",
+    "snapshot": "Keep all that plays now under a name: snapshot calm.",
+    "recall": "Back to a snapshot, also over cycles: recall calm over 4.",
+    "crossfade": "Put two decks on the sides of the fader; alone, take them off: crossfade a b.",
+    "learn": "Bind the next knob that moves to a control: learn blend.",
 }
 #: Words that begin a statement and are no control.
-KEYWORDS = ("deck", "scene", "let", "go", "chain", *STAGE, *PERFORMANCE)
+KEYWORDS = ("deck", "scene", "let", "go", "chain", "fader", *STAGE, *PERFORMANCE)
 #: Words of other languages and trades -> ours.
 ALIASES: dict[str, str] = {
     "bpm": "tempo",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from demon_live.core import Floats
 from demon_live.lang.layout import NUDGE, WHOLE, Layout
 from demon_live.lang.pattern import Curve, Pattern, Times
 from demon_live.lang.sequence import pure
+
+if TYPE_CHECKING:
+    from demon_live.lang.hands import Hands, Key
 
 __all__ = ["GlideLane", "Lane", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
 
@@ -107,6 +110,15 @@ class Lane:
         return lane.pruned(Fraction(before))
 
     def pruned(self, before: Fraction) -> Lane:
+        return self
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """The controllers that it names."""
+        return frozenset()
+
+    def played(self, hands: Hands) -> Lane:
+        """The same lane with what stands behind its controllers; itself if it names none."""
         return self
 
     def heard(self, cycle: Fraction) -> Lane:
@@ -284,6 +296,16 @@ class SwitchLane(Lane):
     def heard(self, cycle: Fraction) -> Lane:
         return (self.new if cycle >= self.moment else self.old).heard(cycle)
 
+    @property
+    def keys(self) -> frozenset[Key]:
+        return self.old.keys | self.new.keys
+
+    def played(self, hands: Hands) -> Lane:
+        if not self.keys:
+            return self
+        old, new = self.old.played(hands), self.new.played(hands)
+        return SwitchLane(self.spec, self.text, old, new, self.moment)
+
     def pruned(self, before: Fraction) -> Lane:
         if self.moment <= before:
             return self.new.pruned(before)
@@ -336,6 +358,16 @@ class GlideLane(Lane):
 
     def heard(self, cycle: Fraction) -> Lane:
         return self.old.heard(cycle) if cycle < self.begin else self
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        return self.old.keys | self.new.keys
+
+    def played(self, hands: Hands) -> Lane:
+        if not self.keys:
+            return self
+        old, new = self.old.played(hands), self.new.played(hands)
+        return type(self)(self.spec, self.text, old, new, self.begin, self.length)
 
     def pruned(self, before: Fraction) -> Lane:
         if self.begin + self.length <= before:

@@ -21,6 +21,7 @@ from pygments.token import (
 )
 
 from demon_live.controls import CONTROLS, STAGE
+from demon_live.lang.hands import CONTROLLERS
 from demon_live.lang.help import LOTS
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
@@ -43,7 +44,10 @@ class DemonLexer(RegexLexer):
         "root": [
             (r"\s+", Text),
             (r"#[^\n]*", Comment.Single),
-            (words(("deck", "scene", "let", "go", "chain"), suffix=r"\b"), Keyword.Declaration),
+            (
+                words(("deck", "scene", "let", "go", "chain", "fader"), suffix=r"\b"),
+                Keyword.Declaration,
+            ),
             (words(tuple(PERFORMANCE), prefix=r"(?:(?<=\n)|^)\s*", suffix=r"\b"), Keyword),
             (words(tuple(STAGE), suffix=r"\b(?=\s+[^=\s])"), Keyword),
             (
@@ -56,7 +60,10 @@ class DemonLexer(RegexLexer):
             ),
             (r"lora\.\w+", Name.Variable),
             (words(tuple(CONTROLS), prefix=r"(?<!\.)", suffix=r"\b(?=\s*=(?!=))"), Name.Variable),
-            (words((*SIGNALS, *LOTS, "silence"), prefix=r"(?<!\.)", suffix=r"\b"), Name.Constant),
+            (
+                words((*SIGNALS, *LOTS, *CONTROLLERS, "silence"), prefix=r"(?<!\.)", suffix=r"\b"),
+                Name.Constant,
+            ),
             (words(tuple(WORDS), suffix=r"\b"), Name.Function),
             (r"(?<!\w)_(?!\w)", Name.Builtin.Pseudo),
             (_NUMBER, Number),

@@ -163,6 +163,7 @@ def _apostrophe(text: str, at: int) -> Finding | None:
 
 
 _NEEDS = {
+    "fader": ("fader needs a place from 0 to 1, or a pattern", "fader 1 over 8"),
     "go": ("go needs a scene", "go drop at 8"),
     "chain": ("chain needs scenes with their lengths in cycles", "chain 'drop' 8, 'calm' 4"),
     "let": ("let needs a name and a pattern", "let wob(n) = sine.fast(n)"),

@@ -133,6 +133,11 @@ class _Build(Transformer[Token, Any]):
             expr, last = c[1], c[1].end
         return BindNode(start, whens[-1].end if whens else last, control, expr, whens, deck, end)
 
+    def fade(self, c: builtins.list[Any]) -> BindNode:
+        whens = tuple(c[2:])
+        last = whens[-1].end if whens else c[1].end
+        return BindNode(_start(c[0]), last, str(c[0]), c[1], whens, None, _end(c[0]))
+
     def stage(self, c: builtins.list[Any]) -> StageNode:
         whens, value = tuple(c[2:]), c[1]
         if isinstance(value, Token):

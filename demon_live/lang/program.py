@@ -73,7 +73,7 @@ class SetStage:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """hush, panic, mute, unmute, solo, unsolo, undo, redo, record, stop, save, load."""
+    """hush, mute, undo, recall ...: a word of keywords.PERFORMANCE with its arguments."""
 
     name: str
     args: tuple[str, ...]

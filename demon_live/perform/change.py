@@ -18,23 +18,21 @@ import numpy as np
 from demon_live.audio.files import fit_loop, load_source
 from demon_live.controls import STAGE, find
 from demon_live.core import RATES, Floats, Stage
-from demon_live.errors import DemonError, ScoreError, Span, nearest
+from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import (
     Bind,
     Chain,
-    Go,
     Lane,
     Program,
-    Scene,
     SetStage,
     Statement,
     When,
     Word,
 )
-from demon_live.perform.chain import ChainLane
+from demon_live.perform.chain import ChainLane, chain_lanes, expanded, find_scene
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.scores import find_source
-from demon_live.perform.state import DeckState, State, make_stage
+from demon_live.perform.state import STAGE_LANES, DeckState, State, make_stage
 
 __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
 
@@ -64,7 +62,7 @@ class NewStage:
 class Change:
     """Collects what the statements of one text do to a state. Raises DemonError, changing nothing.
 
-    now: output sample of the decision. scenes: known groups of bindings, by name; texts may add.
+    now: output sample of the decision.
     """
 
     def __init__(
@@ -74,14 +72,13 @@ class Change:
         *,
         base: str,
         folders: Iterable[Path],
-        scenes: dict[str, Scene],
         epoch: Callable[[], int],
     ) -> None:
         self.state = state
         self.now = now
         self.base = base
         self.folders = list(folders)
-        self.scenes = dict(scenes)
+        self.scenes = dict(state.scenes)
         self._epoch = epoch
         self.messages: list[str] = []
         self.words: list[Word] = []
@@ -121,7 +118,7 @@ class Change:
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""
-        rows = self._expanded(statements)
+        rows = expanded(statements, self.scenes)
         if self._silent:
             self._begin = Fraction(0)
         stage_words = [s for s in rows if isinstance(s, SetStage) and s.word != "quant"]
@@ -140,8 +137,26 @@ class Change:
             elif isinstance(row, Chain):
                 self._chain(row)
 
+    def _chain(self, row: Chain) -> None:
+        at, here = self.effect(row.when), self.state.tempo.cycle_at(self.now)
+
+        def old(deck: str, control: str) -> Lane:
+            lane = self.state.deck(deck).lanes.get(control) or Lane.constant(control)
+            return Lane.prune(lane, here)
+
+        for deck, control, lane in chain_lanes(row, self.scenes, at, old):
+            self._bind_lane(deck, control, lane, at, row.when)
+
     def _new_decks(self, rows: list[Statement]) -> bool:
-        new = {r.deck for r in rows if isinstance(r, Bind)} - self.state.decks.keys()
+        chained = [
+            bind
+            for row in rows
+            if isinstance(row, Chain)
+            for name, _ in row.scenes
+            for bind in find_scene(name, self.scenes, row.span).body
+        ]
+        said = {r.deck for r in (*rows, *chained) if isinstance(r, Bind)}
+        new = said - self.state.decks.keys() - {STAGE_LANES}
         for name in sorted(new):
             self.state = self.state.with_deck(DeckState(name, base=self.base))
             self._restage.setdefault(name, None)
@@ -266,7 +281,7 @@ class Change:
     def _bind_lane(
         self, name: str, control_name: str, lane: Lane | None, at: Fraction, when: When
     ) -> None:
-        deck = self.state.decks[name]
+        deck = self.state.deck(name)
         control = find(control_name)
         if control is None:
             return
@@ -300,7 +315,7 @@ class Change:
     ) -> None:
         control = find(control_name)
         assert control is not None
-        label = control_name if deck == "main" else f"{deck}.{control_name}"
+        label = control_name if deck in ("main", STAGE_LANES) else f"{deck}.{control_name}"
         text = " ".join(lane.text.split()) if lane is not None else ""
         what = f"{label} = {text}" if lane is not None else f"{label} is given back"
         move = when if when.kind in ("over", "xfade") else when.then
@@ -319,7 +334,8 @@ class Change:
         over = [c for c in old.chains if c.scenes not in spoken] if old else []
         bodies = [self.scenes[name].body for chain in over for name, _ in chain.scenes]
         for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
-            deck = self.state.decks.get(bind.deck)
+            known = {STAGE_LANES: self.state.stage, **self.state.decks}
+            deck = known.get(bind.deck)
             if deck is not None and isinstance(deck.bound.get(bind.control), ChainLane):
                 self._bind_lane(bind.deck, bind.control, None, self.effect(bind.when), bind.when)
         for name in sorted(_decks_of(old) - _decks_of(new)):
@@ -334,9 +350,9 @@ class Change:
         self.drops.append((name, self.state.tempo.sample_at(at)))
         self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
 
-    def restore(self, wanted: State) -> None:
-        """Undo and redo: everything as it was bound in `wanted`, from the next quantum on."""
-        current, when = self.state, When("quant", Fraction(0))
+    def restore(self, wanted: State, when: When) -> None:
+        """Undo, redo and recall: all that is bound in `wanted`, and its stage, from `when` on."""
+        current = self.state
         for name, deck in wanted.decks.items():
             now = current.decks.get(name) or DeckState(name, cycles=0)
             if (now.cycles, now.source) != (deck.cycles, deck.source):
@@ -351,70 +367,17 @@ class Change:
         self._build_stages()
         for name in sorted(current.decks.keys() - wanted.decks.keys()):
             self._drop(name)
-        for name, now in list(self.state.decks.items()):
-            before = wanted.decks[name].bound
+        for name, now in [*self.state.decks.items(), (STAGE_LANES, self.state.stage)]:
+            before = wanted.deck(name).bound
             for control in sorted(before.keys() | now.bound.keys()):
                 if before.get(control) is not now.bound.get(control):
                     lane = before.get(control)
                     self._bind_lane(name, control, lane, self.effect(when), when)
 
-    # ------------------------------------------------------------------ scenes
-
-    def _scene(self, name: str, span: Span) -> Scene:
-        known = self.scenes.get(name)
-        if known is not None:
-            return known
-        near = nearest(name, self.scenes)
-        raise ScoreError(
-            f"there is no scene {name!r}",
-            span=span,
-            hint=f"did you mean {near[0]}?" if near else f"define it first: scene {name} {{ ... }}",
-        )
-
-    def _expanded(self, rows: Iterable[Statement]) -> list[Statement]:
-        """`go NAME` as the statements of the scene; scenes of this very text are known."""
-        out: list[Statement] = []
-        for row in rows:
-            if isinstance(row, Scene):
-                self.scenes[row.name] = row
-            if isinstance(row, Go):
-                body = self._scene(row.scene, row.span).body
-                out += [replace(s, when=row.when, span=row.span) for s in body]
-            else:
-                out.append(row)
-        return out
-
-    def _chain(self, row: Chain) -> None:
-        """Scenes in a ring: each control that any of them binds gets a lane of sections."""
-        at, total = self.effect(row.when), sum((n for _, n in row.scenes), Fraction(0))
-        starts: dict[tuple[str, str], list[Fraction]] = {}
-        sections: dict[tuple[str, str], list[Lane]] = {}
-        place = Fraction(0)
-        for name, length in row.scenes:
-            for bind in self._scene(name, row.span).body:
-                if isinstance(bind, SetStage):
-                    raise ScoreError(
-                        f"scene {name!r} sets {bind.word}, which cannot be part of a chain",
-                        span=row.span,
-                        hint=f"take {bind.word} out of the scene, or use: go {name}",
-                    )
-                key = (bind.deck, bind.control)
-                starts.setdefault(key, []).append(place)
-                sections.setdefault(key, []).append(bind.lane or Lane.constant(bind.control))
-            place += length
-        for (deck, control_name), begins in starts.items():
-            old = self.state.decks[deck].lanes.get(control_name) or Lane.constant(control_name)
-            text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
-            ring = ChainLane(
-                old.spec, text, old, at, total, tuple(begins), tuple(sections[deck, control_name])
-            )
-            self._bind_lane(deck, control_name, ring, at, row.when)
-
 
 def _decks_of(program: Program | None) -> set[str]:
     """The decks that a text speaks of."""
-    return {
-        row.deck
-        for row in (program.statements if program else ())
-        if isinstance(row, Bind) or (isinstance(row, SetStage) and row.word in ("loop", "source"))
-    }
+    rows = program.statements if program else ()
+    bound = {row.deck for row in rows if isinstance(row, Bind)}
+    staged = {r.deck for r in rows if isinstance(r, SetStage) and r.word in ("loop", "source")}
+    return (bound | staged) - {STAGE_LANES}

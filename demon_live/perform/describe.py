@@ -71,6 +71,7 @@ def describe(
         dry=dry,
         peak_db=peaks,
         grade=grader(telemetry, dry, now),
+        fader=_fader(state, state.tempo.cycle_at(now)),
         recording=recording,
         hushed=state.hushed,
         errors=errors,
@@ -84,7 +85,7 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
     playhead = stage.locate(now)[1] / stage.samples if stage else 0.0
     here = state.tempo.cycle_at(now)
     lanes = tuple(
-        _lane(name, lane, stage, state.tempo, now, here)
+        _lane(name, lane.played(state.hands), stage, state.tempo, now, here)
         for name, lane in deck.lanes.items()
         if name in deck.bound
     )
@@ -96,7 +97,16 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
         muted=deck.name in state.muted,
         soloed=deck.name in state.soloed,
         lanes=lanes,
+        side=state.sides.get(deck.name, ""),
     )
+
+
+def _fader(state: State, here: Fraction) -> float | None:
+    """Where the crossfader stands, None if no deck is under it."""
+    lane = state.stage.lanes.get("fader")
+    if not state.sides:
+        return None
+    return 0.0 if lane is None else float(lane.played(state.hands).at(here))
 
 
 def _lane(

@@ -30,6 +30,7 @@ from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import load_manifest
 from demon_live.perform.clock import Clock
+from demon_live.perform.controllers import Controllers
 from demon_live.perform.describe import db
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
@@ -56,6 +57,7 @@ class _LiveRig:
         self.folder = folder
         self.engine_name = engine
         self.device_name = "starting"
+        self.ring = (4, 8)
         self.clock: Clock = self
         self.host: EngineHost | None = None
         self.speaker: Speaker | None = None
@@ -109,10 +111,10 @@ class _LiveRig:
         if self.speaker is not None:
             self.speaker.set_mix(deck, points)
 
-    def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None:
+    def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None:
         if self.speaker is None:
             return
-        self._heard.tell(self.speaker, muted, soloed)
+        self._heard.tell(self.speaker, muted, soloed, at)
 
     def hush(self) -> None:
         if self.speaker is not None:
@@ -194,6 +196,7 @@ class Live:
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
         self._rig = _LiveRig(self._folder, manifest.name)
+        self._rig.ring = (depth or manifest.depth, manifest.steps)
         self.session = Session(
             self._rig,
             folders=(Path.cwd(), shipped("patterns")),
@@ -201,6 +204,9 @@ class Live:
             start={"seed": seed, "engine_digest": manifest.digest, "app": __version__},
         )
         self.session.python = python
+        # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
+        port = os.environ.get("DEMON_MIDI", "")
+        self.session.open_controllers = lambda: Controllers(self.session.hear, port)
         self._reloader = Reloader(self.session)
         self.session.written = self._reloader.loaded
         self._watcher: Watcher | None = None

@@ -55,6 +55,7 @@ class OfflineRig:
         self.clock: Clock = _MixerClock(self.mixer)
         self.engine_name = engine.name
         self.device_name = "offline"
+        self.ring = (engine.depth, engine.steps)
         self.engine = engine
         self.notes: list[str] = []
         self._loops: dict[str, Floats] = {}
@@ -92,8 +93,8 @@ class OfflineRig:
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
         self.mixer.set_mix(deck, points)
 
-    def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None:
-        self._heard.tell(self.mixer, muted, soloed)
+    def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None:
+        self._heard.tell(self.mixer, muted, soloed, at)
 
     def hush(self) -> None:
         self.mixer.hush()

@@ -19,28 +19,34 @@ __all__ = ["Heard", "Rig"]
 class Strips(Protocol):
     """What mutes and solos decks: a Mixer, or the Speaker that has one."""
 
-    def mute(self, deck: str) -> None: ...
-    def unmute(self, deck: str) -> None: ...
-    def solo(self, deck: str) -> None: ...
-    def unsolo(self, deck: str | None = None) -> None: ...
+    def mute(self, deck: str, at: int = 0) -> None: ...
+    def unmute(self, deck: str, at: int = 0) -> None: ...
+    def solo(self, deck: str, at: int = 0) -> None: ...
+    def unsolo(self, deck: str | None = None, at: int = 0) -> None: ...
 
 
 class Heard:
-    """Which decks are muted and soloed; tells only what changed."""
+    """Which decks are muted and soloed; tells only what changed, from sample `at` on."""
 
     def __init__(self) -> None:
         self._muted: frozenset[str] = frozenset()
         self._soloed: frozenset[str] = frozenset()
+        # The last moment that an order waits for: a newer order must also hold from there on.
+        self._pending = 0
 
-    def tell(self, strips: Strips, muted: frozenset[str], soloed: frozenset[str]) -> None:
-        for deck in muted - self._muted:
-            strips.mute(deck)
-        for deck in self._muted - muted:
-            strips.unmute(deck)
-        for deck in soloed - self._soloed:
-            strips.solo(deck)
-        for deck in self._soloed - soloed:
-            strips.unsolo(deck)
+    def tell(
+        self, strips: Strips, muted: frozenset[str], soloed: frozenset[str], at: int = 0
+    ) -> None:
+        for when in sorted({at, max(at, self._pending)}):
+            for deck in muted - self._muted:
+                strips.mute(deck, when)
+            for deck in self._muted - muted:
+                strips.unmute(deck, when)
+            for deck in soloed - self._soloed:
+                strips.solo(deck, when)
+            for deck in self._soloed - soloed:
+                strips.unsolo(deck, when)
+        self._pending = max(self._pending, at)
         self._muted, self._soloed = muted, soloed
 
 
@@ -50,6 +56,8 @@ class Rig(Protocol):
     clock: Clock
     engine_name: str
     device_name: str
+    #: Depth and steps that the engine has unless a score says others.
+    ring: tuple[int, int]
 
     def send(self, message: ToEngine) -> None: ...
     def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
@@ -62,7 +70,9 @@ class Rig(Protocol):
         """The deck fades out at output sample `at` and is forgotten."""
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None: ...
-    def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None: ...
+    def set_heard(
+        self, muted: frozenset[str], soloed: frozenset[str], at: int = 0
+    ) -> None: ...
     def hush(self) -> None: ...
     def wake(self) -> None: ...
     def record(self, path: str) -> None: ...

@@ -9,10 +9,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from demon_live.errors import FileError
-from demon_live.perform.state import State
+from demon_live.lang import Bind, Lane, Scene, SetStage, When, unparse
+from demon_live.lang.unparse import number
+from demon_live.perform.state import DeckState, State
 from demon_live.places import shipped
 
-__all__ = ["SCORE_LIMIT", "as_score", "find_source", "read_score", "score_name", "write_score"]
+__all__ = [
+    "SCORE_LIMIT",
+    "as_score",
+    "find_source",
+    "read_score",
+    "scene_rows",
+    "score_name",
+    "statement_text",
+    "write_score",
+]
 
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
@@ -68,14 +79,72 @@ def score_name(path: Path | str) -> str:
     return full.as_posix()
 
 
-def as_score(state: State) -> str:
-    """What plays now, as one score."""
+def as_score(state: State, folder: Path | None = None) -> str:
+    """What plays now, as one score. folder: where it will lie, for the sources that it names."""
     rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
+    rows += [f"quant {float(state.quant):g}"] if state.quant != 1 else []
+    rows += [f"{w} {v}" for w in ("depth", "steps") if (v := getattr(state, w)) is not None]
+    lets = {n: let for program in state.files.values() for n, let in program.lets.items()}
+    rows += [unparse(let.node) for let in {**lets, **state.lets}.values()]
+    for scene in state.scenes.values():
+        rows += ["", *scene_rows(scene)]
     for deck in state.decks.values():
-        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}"]
-        rows.append(f'source "{deck.source}"' if deck.source else "source none")
-        rows += [f"{control} = {lane.text}" for control, lane in deck.bound.items()]
+        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", _source(deck, folder)]
+        rows += [f"{n} = {x.text}" for n, x in deck.bound.items() if not _chained(x)]
+    every = [x for d in (*state.decks.values(), state.stage) for x in d.bound.values()]
+    rows += [""] if state.decks else []
+    rows += dict.fromkeys(x.text for x in every if _chained(x))
+    if len(state.sides) == 2:
+        rows.append("crossfade " + " ".join(sorted(state.sides, key=lambda d: state.sides[d])))
+    rows += [f"fader {x.text}" for n, x in state.stage.bound.items() if not _chained(x)]
+    rows += [f"mute {deck}" for deck in sorted(state.muted & state.decks.keys())]
+    soloed = sorted(state.soloed & state.decks.keys())
+    rows += ["solo " + " ".join(soloed)] if soloed else []
     return "\n".join(rows) + "\n"
+
+
+def _chained(lane: Lane) -> bool:
+    # The text of a chain is a statement of its own; a pattern never begins with the word.
+    return lane.text.startswith("chain ")
+
+
+def _source(deck: DeckState, folder: Path | None) -> str:
+    if not deck.source:
+        return "source none"
+    if not deck.base or (folder is not None and folder.resolve() == Path(deck.base).resolve()):
+        return f'source "{deck.source}"'
+    # From elsewhere it is found by its way from the working folder, which is a library folder.
+    return f'source "{Path(deck.base) / deck.source}"'
+
+
+def scene_rows(scene: Scene) -> list[str]:
+    """A scene as lines of score."""
+    rows, deck = [f"scene {scene.name} {{"], "main"
+    for row in scene.body:
+        if row.deck not in (deck, ""):
+            rows += ["  }"] if deck != "main" else []
+            rows += [f"  deck {row.deck} {{"] if row.deck != "main" else []
+            deck = row.deck
+        rows.append(f"  {statement_text(row)}")
+    return [*rows, *(["  }"] if deck != "main" else []), "}"]
+
+
+def statement_text(row: Bind | SetStage) -> str:
+    """A binding or a stage word as a line of score, with its when."""
+    if isinstance(row, SetStage):
+        value = (
+            row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
+        )
+        value = f'"{value}"' if row.word == "source" and row.value else value
+        return f"{row.word} {value}{_when(row.when)}"
+    return f"{row.control} = {row.lane.text if row.lane else 'default'}{_when(row.when)}"
+
+
+def _when(when: When) -> str:
+    if when.kind == "quant":
+        return ""
+    here = " now" if when.kind == "now" else f" {when.kind} {number(when.cycles)}"
+    return here + (_when(when.then) if when.then else "")
 
 
 def find_source(name: str, base: str, folders: Iterable[Path]) -> Path:

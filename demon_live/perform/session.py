@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import ChainMap, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -20,26 +20,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demon_live.core import Stage
-from demon_live.errors import DemonError, FileError, ScoreError
-from demon_live.lang import Let, Scene, Word, compile_source, diff
+from demon_live.errors import DemonError, FileError
+from demon_live.lang import Lane, Let, compile_source, diff
+from demon_live.lang.hands import Key, Move
 from demon_live.perform.change import Change
 from demon_live.perform.clock import TempoMap
+from demon_live.perform.commands import NOT_REPLAYED, check_word, do_word
+from demon_live.perform.controllers import MOVE, Controllers, Learner, read_moves, write_moves
 from demon_live.perform.describe import Grader, describe
 from demon_live.perform.journal import Event, Journal
-from demon_live.perform.messages import Block, Migrate, Panic, SetRing
+from demon_live.perform.messages import Block, Migrate, SetRing
 from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
-from demon_live.perform.scores import as_score, read_score, score_name, write_score
+from demon_live.perform.scores import read_score, score_name, write_score
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.timeline import DeckSampler
+from demon_live.perform.undo import Undo
 from demon_live.perform.view import Outcome, Status, Words
 
 if TYPE_CHECKING:
     from demon_live.perform.render import Rendered
 
 __all__ = ["Session"]
-
-_UNDO = 64
 
 
 class Session:
@@ -65,6 +67,7 @@ class Session:
         # Sampling is not under the session's lock: a prompt may be evaluated meanwhile.
         self._pumping = threading.Lock()
         self._samplers: dict[str, DeckSampler] = {}
+        self._kept: dict[str, tuple[tuple[object, ...], Mapping[str, Lane]]] = {}
         #: Python pattern files may run (`demon live --python`).
         self.python = False
         #: Called after each accepted change; live, it wakes the sampling thread.
@@ -72,10 +75,14 @@ class Session:
         #: Called with a score file that this session wrote; live, hot reload then knows it.
         self.written: Callable[[Path], None] = lambda path: None
         self._state = State(TempoMap.start())
-        self._undo: deque[State] = deque(maxlen=_UNDO)
-        self._redo: deque[State] = deque(maxlen=_UNDO)
-        self._scenes: dict[str, Scene] = {}
-        self._lets: dict[str, Let] = {}
+        self.undone = Undo()
+        #: What `recall` goes back to, by name.
+        self.snapshots: dict[str, State] = {}
+        #: Opens the controllers when a score first asks for one; live, MIDI.
+        self.open_controllers: Callable[[], Controllers] | None = None
+        self._controllers: Controllers | None = None
+        self._learner: Learner | None = None
+        self._silent_keys: set[Key] = set()
         self._epochs = itertools.count(1)
         self._versions = itertools.count(1)
         self._events: deque[tuple[int, str]] = deque(maxlen=256)
@@ -83,7 +90,7 @@ class Session:
         self._errors: dict[str, DemonError] = {}
         self._grader = Grader()
         self._saved_at: dict[str, str] = {}
-        self._recorder = Recorder(self.journal, rig, self.sets)
+        self.recorder = Recorder(self.journal, rig, self.sets)
         self._replaying = False
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
 
@@ -124,55 +131,54 @@ class Session:
     def _apply(self, text: str, name: str, origin: str, now: int) -> Outcome:
         whole = origin == "file" or (origin == "replay" and not name.startswith("<"))
         # At the prompt the words of the files that play are known, too.
-        lets = self._lets if whole else self._known_lets()
+        lets = self._state.lets if whole else self._known_lets()
         program = compile_source(text, name=name, lets=lets)
         state = self._state
         statements = diff(state.files.get(name), program) if whole else program.statements
-        change = self._change(name, now)
+        change = self.change(name, now)
         change.build(statements)
         if whole:
             change.release(state.files.get(name), program)
         files = {**state.files, name: program} if whole else state.files
-        words = [w for w in change.words if not (self._replaying and w.name in _NOT_REPLAYED)]
+        lets = state.lets if whole else {**state.lets, **program.lets}
+        words = [w for w in change.words if not (self._replaying and w.name in NOT_REPLAYED)]
         for word in words:
-            self._check_word(word, change.state)
+            check_word(self, word, change.state)
         self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
-        self._commit(change, replace(change.state, files=files))
-        if not whole and program.lets:
-            self._lets = {**self._lets, **program.lets}
+        self.commit(change, replace(change.state, files=files, scenes=change.scenes, lets=lets))
         messages = list(change.messages)
         for word in words:
-            messages += self._word(word, now)
+            messages += do_word(self, word, now)
+        if not any(w.name in ("undo", "redo", "load") for w in words):
+            self.undone.note(state, self._state)
         warnings = [str(w) for w in program.warnings]
         for prompt in dict.fromkeys(change.prompts):
             warnings += self.rig.check_prompt(prompt)
-        return Outcome(tuple(messages), tuple(warnings))
+        return Outcome(tuple(messages), (*warnings, *self._untouched()))
 
-    def _change(self, name: str, now: int) -> Change:
+    def change(self, name: str, now: int) -> Change:
+        """An empty change of what plays, by the text called `name`."""
         base = "" if name.startswith("<") else str(Path(name).parent)
         return Change(
-            self._state,
-            now,
-            base=base,
-            folders=self.folders,
-            scenes=self._scenes,
-            epoch=lambda: next(self._epochs),
+            self._state, now, base=base, folders=self.folders, epoch=lambda: next(self._epochs)
         )
 
-    def _commit(self, change: Change, state: State) -> None:
+    def swap(self, state: State) -> None:
+        """The one assignment that lets a state play."""
+        self._state = state
+        self.changed()
+
+    def commit(self, change: Change, state: State) -> None:
         """The swap, and what the machine must be told of it."""
         before = self._state
-        if state.decks != before.decks or state.bpm != before.bpm:
-            self._undo.append(before)
-            self._redo.clear()
         self._state = state
-        self._scenes = change.scenes
         for new in change.stages:
             self.rig.add_stage(new.stage, new.first, new.source)
         for deck, at in change.drops:
             self.rig.drop_deck(deck, at)
         if (state.depth, state.steps) != (before.depth, before.steps):
-            self.rig.send(SetRing(state.depth, state.steps))
+            depth, steps = self.rig.ring
+            self.rig.send(SetRing(state.depth or depth, state.steps or steps))
         for deck, values in change.migrate.items():
             self.rig.send(Migrate(deck, values))
         if state.hushed and (change.messages or change.stages):
@@ -189,12 +195,13 @@ class Session:
             if old is None:
                 return Outcome()
             at = self.rig.clock.now() if now is None else now
-            change = self._change(name, at)
+            before, change = self._state, self.change(name, at)
             change.build(diff(old, None))
             change.release(old, None)
             self.journal.write(Event("remove", at, name=name))
             files = {k: v for k, v in self._state.files.items() if k != name}
-            self._commit(change, replace(change.state, files=files))
+            self.commit(change, replace(change.state, files=files))
+            self.undone.note(before, self._state)
             return Outcome(tuple(change.messages))
 
     def repeat(self, event: Event, *, now: int | None = None) -> Outcome:
@@ -203,6 +210,8 @@ class Session:
             return self.apply(event.text, event.name, "replay", now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
+        if event.kind == "hands":
+            self.hear(read_moves(event.text), now=now, replay=True)
         return Outcome()
 
     def load(self, path: Path | str) -> Outcome:
@@ -245,98 +254,6 @@ class Session:
             one.playing = None
         error.errors[-1].playing = playing if self._state.decks else None
 
-    # ------------------------------------------------------------------ performance words
-
-    def _word(self, word: Word, now: int) -> list[str]:
-        return _WORDS[word.name](self, word, now)
-
-    def _check_word(self, word: Word, state: State) -> None:
-        """Everything that can be wrong with a word, before anything is changed."""
-        if word.name in ("mute", "unmute", "solo"):
-            unknown = sorted({str(a) for a in word.args} - state.decks.keys())
-            if unknown:
-                raise ScoreError(
-                    f"there is no deck {unknown[0]!r}",
-                    span=word.span,
-                    hint="decks that play: " + ", ".join(sorted(state.decks)),
-                )
-        elif word.name == "record":
-            self._recorder.check(word)
-        elif word.name == "save" and self._save_path(word).exists():
-            raise ScoreError(
-                f"{self._save_path(word)} exists already",
-                span=word.span,
-                hint="choose another name",
-            )
-        elif word.name == "load" and not word.args:
-            raise ScoreError("load what?", span=word.span, hint="load 'patterns/00_hello.demon'")
-
-    def _hush(self, word: Word, now: int) -> list[str]:
-        self.rig.hush()
-        self._state = replace(self._state, hushed=True)
-        return ["hush · 10 ms fade · the next statement brings the sound back"]
-
-    def _panic(self, word: Word, now: int) -> list[str]:
-        self._hush(word, now)
-        self.rig.send(Panic())
-        decks = {
-            name: replace(d, lanes=dict(d.bound), leaving={})
-            for name, d in self._state.decks.items()
-        }
-        self._state = replace(self._state, decks=decks)
-        return ["panic · silence, the ring is empty, transitions are forgotten"]
-
-    def _strip(self, word: Word, now: int) -> list[str]:
-        state = self._state
-        decks = frozenset(str(a) for a in word.args) or frozenset(state.decks)
-        muted, soloed = state.muted, state.soloed
-        if word.name == "mute":
-            muted |= decks
-        elif word.name == "unmute":
-            muted -= decks
-        elif word.name == "solo":
-            soloed = decks
-        else:
-            soloed = frozenset()
-        self._state = replace(state, muted=muted, soloed=soloed)
-        self.rig.set_heard(muted, soloed)
-        return [f"{word.name} {', '.join(sorted(decks)) if word.name != 'unsolo' else ''}".rstrip()]
-
-    def _back(self, word: Word, now: int) -> list[str]:
-        source, target = (
-            (self._undo, self._redo) if word.name == "undo" else (self._redo, self._undo)
-        )
-        if not source:
-            return [f"nothing to {word.name}"]
-        wanted, current = source.pop(), self._state
-        change = self._change("<prompt>", now)
-        change.restore(wanted)
-        target.append(current)
-        undo, redo = self._undo.copy(), self._redo.copy()
-        self._commit(change, replace(change.state, files=wanted.files))
-        self._undo, self._redo = undo, redo
-        return change.messages or [f"{word.name}: nothing changes"]
-
-    def _record(self, word: Word, now: int) -> list[str]:
-        return [self._recorder.begin(word)]
-
-    def _stop(self, word: Word, now: int) -> list[str]:
-        return [self._recorder.end(now)]
-
-    @staticmethod
-    def _save_path(word: Word) -> Path:
-        name = str(word.args[0]) if word.args else "saved"
-        return Path(name if name.endswith(".demon") else f"{name}.demon")
-
-    def _save(self, word: Word, now: int) -> list[str]:
-        path = self._save_path(word)
-        path.write_text(as_score(self._state), encoding="utf-8")
-        return [f"saved · {path}"]
-
-    def _load(self, word: Word, now: int) -> list[str]:
-        outcome = self.load(Path(str(word.args[0])))
-        return [*outcome.messages, *outcome.warnings]
-
     # ------------------------------------------------------------------ the sampling side
 
     def pump(self) -> None:
@@ -344,18 +261,32 @@ class Session:
         and after each change."""
         with self._pumping:
             with self._lock:
-                state, now = self._state, self.rig.clock.now()
+                now = self.rig.clock.now()
                 self._due(now)
+                state = self._state
             here = state.tempo.cycle_at(now)
             for deck in state.decks.values():
                 if deck.stage is not None:
-                    self._sample(deck, deck.stage, state.tempo, now, here)
+                    lanes = self._lanes(state, deck, here)
+                    self._sample(deck, deck.stage, lanes, state.tempo, now)
+
+    def _lanes(self, state: State, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
+        # The same objects while nothing changes: what is planned from them need not be made anew.
+        gone = tuple(sorted(k for k, cycle in deck.leaving.items() if cycle <= here))
+        key = (deck.lanes, gone, state.hands.version, state.sides, state.stage)
+        kept = self._kept.get(deck.name)
+        if kept is None or any(a is not b and a != b for a, b in zip(kept[0], key, strict=True)):
+            kept = self._kept[deck.name] = (key, state.lanes(deck, here))
+        return kept[1]
 
     def _sample(
-        self, deck: DeckState, stage: Stage, tempo: TempoMap, now: int, here: Fraction
+        self,
+        deck: DeckState,
+        stage: Stage,
+        lanes: Mapping[str, Lane],
+        tempo: TempoMap,
+        now: int,
     ) -> None:
-        gone = {k for k, cycle in deck.leaving.items() if cycle <= here}
-        lanes = {k: v for k, v in deck.lanes.items() if k not in gone}
         sampler = self._samplers.setdefault(deck.name, DeckSampler())
         block = sampler.block(deck.name, next(self._versions), lanes, stage, tempo, now)
         for trouble in sampler.trouble():
@@ -375,11 +306,57 @@ class Session:
         while self._agenda and self._agenda[0][0] <= now:
             self._agenda.pop(0)[2]()
 
-    def _try(self, text: str) -> None:
+    def _try(self, text: str, name: str = "<script>") -> None:
         try:
-            self.apply(text, "<script>", "repl")
+            outcome = self.apply(text, name, "repl")
         except DemonError as error:
             self.tell(str(error))
+        else:
+            for line in outcome.messages if name == "<learn>" else ():
+                self.tell(line)
+
+    # ------------------------------------------------------------------ controllers
+
+    def hear(self, moves: Sequence[Move], *, now: int | None = None, replay: bool = False) -> None:
+        """Controllers were moved: kept in the set, then heard by every lane that names them."""
+        with self._lock:
+            at = self.rig.clock.now() if now is None else now
+            self.journal.write(Event("hands", at, text=write_moves(moves)))
+            segment = self._state.tempo.segment_of(at)
+            cycle = float(self._state.tempo.cycle_at(at))
+            before = self._state.hands
+            hands = before.moved(moves, cycle, MOVE / float(segment.length))
+            self.swap(replace(self._state, hands=hands))
+            self._silent_keys -= hands.tracks.keys()
+            if self._learner is not None and not replay:
+                text = self._learner.hear(moves, before)
+                if text:
+                    self._learner = None
+                    self._try(text, "<learn>")
+
+    def learn(self, target: tuple[str, str] | None) -> None:
+        """The next knob that moves is bound to a control (deck, control); None: no longer."""
+        self._learner = None if target is None else Learner(*target)
+
+    def hands_problem(self) -> str:
+        """Opens the controllers. Why none can be heard, or ""."""
+        if self._controllers is None and self.open_controllers is not None:
+            self._controllers = self.open_controllers()
+        return "" if self._controllers is None else self._controllers.problem
+
+    def _untouched(self) -> tuple[str, ...]:
+        """Controllers that a lane waits for, each told once."""
+        state = self._state
+        rows = [(n, x) for d in (*state.decks.values(), state.stage) for n, x in d.bound.items()]
+        out = []
+        for name, lane in rows:
+            new = lane.keys - state.hands.tracks.keys() - self._silent_keys
+            if new:
+                self._silent_keys |= new
+                which = ", ".join(str(k) for k in sorted(new))
+                out.append(f"{which} has not moved yet: until then {name} keeps its default")
+        problem = self.hands_problem() if any(lane.keys for _, lane in rows) else ""
+        return (*out, *([problem] if out and problem else []))
 
     # ------------------------------------------------------------------ views
 
@@ -407,7 +384,7 @@ class Session:
 
     @property
     def scenes(self) -> tuple[str, ...]:
-        return tuple(self._scenes)
+        return tuple(self._state.scenes)
 
     def scores(self) -> dict[str, str]:
         """The score files that play: name -> text of the version that plays."""
@@ -417,7 +394,8 @@ class Session:
         """The names that a score may use now."""
         return Words(
             decks=tuple(self._state.decks),
-            scenes=tuple(self._scenes),
+            scenes=tuple(self._state.scenes),
+            snapshots=tuple(self.snapshots),
             lets={name: let.node.params for name, let in self._known_lets().items()},
             folders=tuple(str(f) for f in self.folders),
         )
@@ -425,33 +403,16 @@ class Session:
     def _known_lets(self) -> dict[str, Let]:
         """What `let` defined: in the files that play, and at the prompt."""
         files = (program.lets for program in self._state.files.values())
-        return dict(ChainMap(self._lets, *reversed([dict(lets) for lets in files])))
+        return dict(ChainMap(dict(self._state.lets), *reversed([dict(lets) for lets in files])))
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.rig, self._recorder.name, self.errors, self._grader)
+        return describe(self._state, self.rig, self.recorder.name, self.errors, self._grader)
 
     def close(self) -> None:
-        """End a recording if there is one."""
+        """End a recording if there is one, and let go of the controllers."""
+        controllers, self._controllers = self._controllers, None
+        if controllers is not None:
+            controllers.close()
         with self._lock:
-            self._recorder.end(self.rig.clock.now())
-
-
-#: Words that concern files of this very session: a replay goes on without them. What `load` loaded
-#: has its own line in the journal.
-_NOT_REPLAYED = frozenset({"record", "stop", "save", "load"})
-
-_WORDS: dict[str, Callable[[Session, Word, int], list[str]]] = {
-    "hush": Session._hush,
-    "panic": Session._panic,
-    "mute": Session._strip,
-    "unmute": Session._strip,
-    "solo": Session._strip,
-    "unsolo": Session._strip,
-    "undo": Session._back,
-    "redo": Session._back,
-    "record": Session._record,
-    "stop": Session._stop,
-    "save": Session._save,
-    "load": Session._load,
-}
+            self.recorder.end(self.rig.clock.now())

@@ -12,12 +12,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from demon_live.core import RATES, Stage
+from demon_live.lang.hands import EMPTY, Hands
 from demon_live.perform.clock import TempoMap
+from demon_live.perform.fader import faded
 
 if TYPE_CHECKING:
-    from demon_live.lang import Lane, Program
+    from demon_live.lang import Lane, Let, Program, Scene
 
-__all__ = ["DeckState", "State", "frames_for", "make_stage"]
+__all__ = ["STAGE_LANES", "DeckState", "State", "frames_for", "make_stage"]
+
+#: The "deck" of lanes that belong to the whole stage: the crossfader.
+STAGE_LANES = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,11 @@ class DeckState:
     stage: Stage | None = None
     before: Stage | None = None
 
+    def kept(self, here: Fraction) -> Mapping[str, Lane]:
+        """The lanes, without those that are given back by cycle `here`."""
+        gone = {name for name, cycle in self.leaving.items() if cycle <= here}
+        return {name: lane for name, lane in self.lanes.items() if name not in gone}
+
     def playing(self, now: int) -> Stage | None:
         """The stage that sounds at output sample `now`."""
         if self.stage is not None and now < self.stage.from_sample and self.before is not None:
@@ -49,7 +59,11 @@ class DeckState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that an accepted statement may change."""
+    """Everything that an accepted statement may change.
+
+    stage: lanes of the whole stage (the fader). sides: deck -> side of the crossfader, "a" or "b".
+    lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
+    """
 
     tempo: TempoMap
     bpm: Fraction = Fraction(120)
@@ -62,10 +76,39 @@ class State:
     soloed: frozenset[str] = frozenset()
     depth: int | None = None
     steps: int | None = None
+    stage: DeckState = field(default_factory=lambda: DeckState(STAGE_LANES))
+    sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
+    lets: Mapping[str, Let] = field(default_factory=lambda: MappingProxyType({}))
+    hands: Hands = EMPTY
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""
+        if deck.name == STAGE_LANES:
+            return replace(self, stage=deck)
         return replace(self, decks={**self.decks, deck.name: deck})
+
+    def deck(self, name: str) -> DeckState:
+        """A deck that is there, or the lanes of the stage."""
+        return self.stage if name == STAGE_LANES else self.decks[name]
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What a performer would call "what plays": two states that agree in it are one for undo.
+
+        Not the transitions on the way, nor the tempo map, nor the files' texts.
+        """
+        decks = {n: (dict(d.bound), d.cycles, d.source) for n, d in self.decks.items()}
+        ring = (self.quant, self.depth, self.steps)
+        heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.stage.bound))
+        return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))
+
+    def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
+        """What sounds of a deck at cycle `here`: with the hands on its controllers, under the
+        fader, without what was given back."""
+        lanes = {n: lane.played(self.hands) for n, lane in deck.kept(here).items()}
+        stage = {n: lane.played(self.hands) for n, lane in self.stage.kept(here).items()}
+        return faded(deck.name, lanes, self.sides, stage)
 
 
 def frames_for(lap: Fraction) -> int:

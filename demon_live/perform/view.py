@@ -37,6 +37,7 @@ class Words:
     scenes: tuple[str, ...] = ()
     lets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class DeckView:
-    """One deck. playhead: 0..1 of its loop. cycles: the loop's length."""
+    """One deck. playhead: 0..1 of its loop. cycles: the loop's length. side: of the crossfader,
+    "a" or "b", or "" when it is not under it."""
 
     name: str
     cycles: int
@@ -70,6 +72,7 @@ class DeckView:
     muted: bool
     soloed: bool
     lanes: tuple[LaneView, ...] = ()
+    side: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class Status:
     grade: Grade = "fine"
     recording: str | None = None
     hushed: bool = False
+    fader: float | None = None
     errors: Mapping[str, DemonError] = field(default_factory=dict)
     telemetry: EngineStatus = field(default_factory=EngineStatus)
     ahead_ms: float = 0.0

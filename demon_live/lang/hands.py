@@ -1,0 +1,172 @@
+"""What the performer's hands did: controllers as functions of time.
+
+A pattern is a pure function of time and of nothing else. So a controller is one too: its value at
+a cycle is read from the history of its moves, which is frozen and has a version. A lane that names
+controllers is compiled anew for each version that concerns it (lane.PlayedLane); a set keeps the
+moves, so that a replay needs no controller. Since the whole history is kept, the past can be
+played with: cc(21).late(4) is the knob four cycles ago, cc(21).ribbon(8, 2) a loop of its motion.
+
+    cc(n)  cc(n, channel)   a knob or slider, 0..1      note  the last key, 0..127 (c4 is 60)
+    bend                    the wheel, -1..1            gate  how hard a key is held, 0..1, else 0
+
+A move is a straight line to its value: controllers have 128 steps, curves should have none.
+
+Threads: immutable. Histories of one controller share their memory; each sees only its own part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from demon_live.lang.pattern import Curve, Pattern, Times
+from demon_live.lang.sequence import signal
+from demon_live.lang.signals import SIGNALS
+
+__all__ = ["CONTROLLERS", "EMPTY", "Hands", "Key", "Move", "Track", "guess", "played"]
+
+#: name -> (least, most, steps, one line of help). steps: the value jumps, it is not a curve.
+CONTROLLERS: dict[str, tuple[float, float, bool, str]] = {
+    "cc": (0.0, 1.0, False, "A knob or slider of a MIDI controller, by its number."),
+    "note": (0.0, 127.0, True, "The last key pressed: c4 is 60; p.note reads note names."),
+    "gate": (0.0, 1.0, True, "How hard a key is held, 0 when none is."),
+    "bend": (-1.0, 1.0, False, "The pitch wheel, 0 in the middle."),
+}
+
+
+class Key(NamedTuple):
+    """One controller. number: of a cc, else 0. channel: 1 to 16; 0 is any."""
+
+    kind: str
+    number: int = 0
+    channel: int = 0
+
+    def __str__(self) -> str:
+        numbers = [self.number] if self.kind == "cc" else []
+        inner = [str(n) for n in (*numbers, *([self.channel] if self.channel else []))]
+        return f"{self.kind}({', '.join(inner)})" if inner else self.kind
+
+
+class Move(NamedTuple):
+    """A controller came to a value. key.channel is the channel it came from, never 0."""
+
+    key: Key
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.key.kind} {self.key.number} {self.key.channel} {self.value:.6g}"
+
+    @staticmethod
+    def read(text: str) -> Move:
+        """The inverse of str. Raises ValueError."""
+        kind, number, channel, value = text.split()
+        if kind not in CONTROLLERS:
+            raise ValueError(f"there is no controller {kind!r}")
+        return Move(Key(kind, int(number), int(channel)), float(value))
+
+
+class _Store:
+    """Memory that several versions of a track share; only ever added to."""
+
+    __slots__ = ("rows", "used")
+
+    def __init__(self, capacity: int) -> None:
+        self.rows = np.zeros((4, capacity))
+        self.used = 0
+
+
+class Track:
+    """The moves of one controller: rows (begin, from, to, length), in cycles, ascending."""
+
+    __slots__ = ("_store", "n")
+
+    def __init__(self, store: _Store | None = None, n: int = 0) -> None:
+        self._store = store or _Store(16)
+        self.n = n
+
+    def moved(self, cycle: float, value: float, length: float) -> Track:
+        """With one more move, that begins at `cycle` and takes `length` cycles."""
+        store, n = self._store, self.n
+        if n:
+            cycle = max(cycle, float(store.rows[0, n - 1]))
+        start = float(self.read(np.array([cycle]))[0]) if n else value
+        if store.used != n or n == store.rows.shape[1]:
+            # Full, or another version went on from here: a copy of its own.
+            store = _Store(max(16, 2 * n))
+            store.rows[:, :n] = self._store.rows[:, :n]
+        store.rows[:, n] = cycle, start, value, length
+        store.used = n + 1
+        return Track(store, n + 1)
+
+    def read(self, t: Any) -> Times:
+        """Values at float64 [n] cycles; before the first move its value."""
+        begin, start, goal, length = self._store.rows[:, : self.n]
+        i = np.maximum(np.searchsorted(begin, t, side="right") - 1, 0)
+        x = np.clip((t - begin[i]) / np.maximum(length[i], 1e-12), 0.0, 1.0)
+        out: Times = start[i] + (goal[i] - start[i]) * x
+        return out
+
+    @property
+    def last(self) -> float:
+        """The value that the last move went to."""
+        return float(self._store.rows[2, self.n - 1])
+
+    def begins(self, first: float, last: float) -> list[float]:
+        """Where moves begin, within [first, last)."""
+        begin = self._store.rows[0, : self.n]
+        a, b = np.searchsorted(begin, [first, last])
+        return [float(c) for c in begin[a:b]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Every controller that was moved. version: grows with each moment of moves."""
+
+    version: int = 0
+    tracks: Mapping[Key, Track] = field(default_factory=lambda: MappingProxyType({}))
+
+    def moved(self, moves: Iterable[Move], cycle: float, length: float) -> Hands:
+        """With moves at `cycle`. length: cycles that a curve takes to get there."""
+        tracks = dict(self.tracks)
+        for key, value in moves:
+            slope = 0.0 if CONTROLLERS[key.kind][2] else length
+            for one in (key, key._replace(channel=0)):
+                tracks[one] = tracks.get(one, Track()).moved(cycle, value, slope)
+        return Hands(self.version + 1, MappingProxyType(tracks))
+
+    def value(self, key: Key, cycle: float) -> float | None:
+        """What a controller says at a cycle, None before it ever moved."""
+        track = self.tracks.get(key)
+        return None if track is None else float(track.read(np.array([cycle]))[0])
+
+
+EMPTY = Hands()
+
+
+def played(key: Key, track: Track) -> Pattern:
+    """The pattern of a controller with these moves."""
+
+    def read(t: Any) -> Any:
+        out = track.read(np.atleast_1d(np.asarray(t, dtype=np.float64)))
+        return out if np.ndim(t) else float(out[0])
+
+    if not CONTROLLERS[key.kind][2]:
+        return signal(Curve(read), None)
+
+    def steps(begin: Fraction, end: Fraction) -> list[Fraction]:
+        return [Fraction(c) for c in track.begins(float(begin), float(end))]
+
+    return signal(Curve(read, steps, flat=True), None)
+
+
+def guess(key: Key) -> Pattern:
+    """What stands for a controller while a score is checked: its whole range, in each cycle."""
+    low, high, _, _ = CONTROLLERS[key.kind]
+    curve = SIGNALS["saw"][0].curve
+    assert curve is not None
+    return signal(curve.mapped(lambda v: v * (high - low) + low), None)
