@@ -79,7 +79,7 @@ def unpack(row: Any, depth: int = 0) -> Any:
     name = row.get("_")
     try:
         if name == "f32":
-            return np.frombuffer(base64.b64decode(row["d"]), np.float32)
+            return np.frombuffer(base64.b64decode(row["d"], validate=True), np.float32)
         if name == "error":
             return decode_error(row)
         if name == "map":
