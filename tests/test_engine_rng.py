@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from demon_live.engine import rng
@@ -40,10 +41,17 @@ def test_keys_are_apart():
     assert np.abs(stacked - np.eye(len(stacked))).max() < 6 / 1024**0.5
 
 
-def test_cache_is_bounded_and_harmless():
-    cache = rng.NoiseCache(torch.device("cpu"), limit=3 * 64 * 4 * 4)
-    for step in range(10):
-        key = rng.key(5, rng.STEP, step)
-        assert np.array_equal(cache.get(key, 64, 4).numpy(), rng.normal(key, 64, 4))
-    assert cache._bytes <= cache.limit
-    assert cache.get(key, 64, 4) is cache.get(key, 64, 4)
+@pytest.mark.parametrize("channels", [4, 6])
+def test_cache_is_bounded_and_harmless(channels):
+    cache = rng.NoiseCache(torch.device("cpu"), limit=3 * 64 * channels * 4)
+    for lap in range(3):
+        for step in range(10):
+            key = rng.key(5, rng.STEP, step)
+            got = cache.fill(key, torch.empty(64, channels)).numpy()
+            assert np.array_equal(got, rng.normal(key, 64, channels))
+            # What is wanted once is not kept.
+            assert (cache._bytes > 0) == (lap > 0)
+            assert cache._bytes <= cache.limit
+    for step in range(10_000):
+        cache.fill(rng.key(step, rng.STEP), torch.empty(1, channels))
+    assert len(cache._seen) + len(cache._fields) < 5000

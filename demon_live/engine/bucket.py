@@ -4,12 +4,19 @@ State tensors are [capacity, T, C]; live slots lie in front, without holes, in t
 `slots`. A step reads `x` and writes `spare`, then the two change places: until the next step the
 old state is still there, so that the last clean prediction can be had without having kept it.
 
+    host      lanes, coefficients, row numbers, keys of noise  -> one Mail
+    before    mask, channel gain, rows of the batch            -> device work, may be a graph
+    model     one velocity call
+    after     conditions merged, guidance, noise, next x       -> device work, may be a graph
+
 Threads: belongs to the engine thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +26,8 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.engine import border, forward, guidance, rng, solver
 from demon_live.engine import dcw as wavelet
-from demon_live.engine.lanes import GuidanceCurves, LaneTable, MaskStrength
+from demon_live.engine.capture import Graphs
+from demon_live.engine.lanes import LaneTable, MaskStrength
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Slot, VelocityModel
 from demon_live.engine.threads import threads
@@ -28,8 +36,30 @@ from demon_live.engine.workspace import Workspace
 __all__ = ["Bucket"]
 
 
+@dataclass(frozen=True, slots=True)
+class _After:
+    """What the work after the model does; numbers that it needs are in the mail.
+
+    guided: slots that are guided. passes: of those, how many have a second pass in this step.
+    first: that of them which get v- from noise. store: v- is kept in the slots. used: which of z,
+    source and target take part; scaled: whether x has coefficients other than 1. noisy: on a CPU,
+    the rows that use z.
+    """
+
+    guided: int
+    passes: int
+    first: int
+    store: bool
+    used: tuple[bool, bool, bool]
+    scaled: bool
+    noisy: tuple[int, ...]
+
+
+R = TypeVar("R")
+
+
 class Bucket:
-    """Slots of T = frames and C = channels."""
+    """Slots of T = frames and C = channels. capture: on a GPU, run device work as graphs."""
 
     def __init__(
         self,
@@ -39,13 +69,16 @@ class Bucket:
         noise: rng.NoiseCache,
         dcw: wavelet.Dcw | None = None,
         mask_strength: MaskStrength | None = None,
+        capture: bool = True,
     ) -> None:
         self.frames, self.channels, self.device = frames, channels, device
         self.slots: list[Slot] = []
         self._noise = noise
         self._dcw = dcw
         self._work = Workspace(device)
-        self._lanes = LaneTable(frames, channels, device, mask_strength)
+        self._lanes = LaneTable(frames, channels, mask_strength)
+        self._mail = border.Mail(device)
+        self.graphs = Graphs(device, capture)
         self._state: dict[str, Tensor] = {}
         self._capacity = 0
         self._last: tuple[Tensor, Tensor, solver.Lanes] | None = None
@@ -70,11 +103,12 @@ class Bucket:
         for name, old in self._state.items():
             self._state[name] = self._blank()
             self._state[name][:live] = old[:live]
+        self.graphs.clear()
 
     def _field(self, slot: Slot, purpose: int, step: int = 0) -> Tensor:
         """A noise field of the slot's seed, [T, C]."""
-        key = rng.key(slot.request.seed, purpose, step)
-        return self._noise.get(key, self.frames, self.channels)
+        field = torch.empty((self.frames, self.channels), device=self.device)
+        return self._noise.fill(rng.key(slot.request.seed, purpose, step), field)
 
     def _upload(self, array: Floats) -> Tensor:
         return border.upload(np.array(array, dtype=np.float32), self.device)
@@ -102,8 +136,10 @@ class Bucket:
         curve = None if init is None else np.asarray(init, dtype=np.float64)
         noise, source = solver.birth(float(slot.times[0]), curve, slot.has_source)
         x = self._rows("x")[at]
-        torch.mul(self._field(slot, rng.BIRTH), border.column(noise, self.device), out=x)
-        x.add_(self._rows("source")[at] * border.column(source, self.device))
+        self._noise.fill(rng.key(slot.request.seed, rng.BIRTH), x)
+        x.mul_(border.column(noise, self.device)).add_(
+            self._rows("source")[at] * border.column(source, self.device)
+        )
 
     def drop(self, gone: Sequence[Slot]) -> None:
         """Free the cells of some slots; the last ones move into the holes."""
@@ -130,48 +166,151 @@ class Bucket:
 
         for_model: threads of torch that the velocity call may use.
         """
-        slots = self.slots
+        slots, mail, state = self.slots, self._mail, self._state
         lanes = self._lanes.step(slots, snapshot)
-        x = self._masked(lanes)
-        v = self._velocity(model, x, snapshot, for_model)
-        following = self._targeted(solver.step(lanes), slots)
-        out = self._rows("spare")
-        solver.apply(
-            following,
-            x,
-            v,
-            self._fresh(following.z),
-            self._needed("source", following.source),
-            self._needed("target", following.target),
-            out,
-            self._work.like("product", out),
-        )
-        if self._dcw is not None and self._dcw.active:
-            t = border.column(lanes.t, self.device)
-            out.copy_(wavelet.correct(out, x - t * v, t, self._dcw))
-        self._state["x"], self._state["spare"] = self._state["spare"], self._state["x"]
+        guided = self._lanes.guided(slots, snapshot)
+        passes = [at for at in guided if self._needs_pass(slots[at])]
+        plan = forward.lay_out(slots, snapshot, passes)
+        mix = self._targeted(solver.step(lanes), slots)
+        mail.open()
+        forward.post(plan, mail, len(slots), self.frames)
+        self._post_input(lanes, snapshot)
+        after = self._post_after(lanes, mix, guided, passes)
+        mail.send()
+        x, rows = self._run("before", (self._rows("x"),), self._before)
+        with threads(for_model):
+            answer = forward.call(model, rows, mail["levels"], plan)
+        v_rows = self._settled(answer)
+        v = self._run(after, (x, v_rows, state["x"]), lambda: self._after(x, v_rows, plan, after))
+        state["x"], state["spare"] = state["spare"], state["x"]
         self._last = (x, v, lanes)
+        for at in guided:
+            slots[at].negative_kept = True
         for row, slot in enumerate(slots):
             slot.k, slot.row = slot.k + 1, row
             slot.versions.append(snapshot.version)
 
-    def _masked(self, lanes: solver.Lanes) -> Tensor:
-        """x, or x with the frames outside the masks put back on the way from noise to source."""
-        x = self._rows("x")
-        if all(slot.request.mask is None for slot in self.slots):
-            return x
-        mix = solver.mask_in(lanes.t, lanes.mask)
-        noise = torch.stack([self._field(slot, rng.MASK) for slot in self.slots])
-        return solver.apply(
-            mix,
-            x,
-            None,
-            noise,
-            self._rows("source"),
-            None,
-            self._work.like("masked", x),
-            self._work.like("product", x),
+    def _run(self, name: Hashable, inputs: Sequence[Tensor], work: Callable[[], R]) -> R:
+        """Device work, captured for this very arrangement of slots, memory and mail."""
+        if not self.graphs.enabled:
+            return work()
+        # What is made when it is first asked for must not be asked for in a capture.
+        for state in ("x", "spare", "source", "target", "momentum", "negative"):
+            self._rows(state)
+        rng.warm(self.frames, self.channels, self.device)
+        places = (*(tensor.data_ptr() for tensor in inputs), self._mail.address)
+        return self.graphs.run((name, len(self.slots), places, self._mail.layout), work)
+
+    def _settled(self, answer: Tensor) -> Tensor:
+        """The model's answer in float32, where the graphs expect it."""
+        if not self.graphs.enabled:
+            return answer.to(device=self.device, dtype=torch.float32)
+        held = self._work.like("velocity", answer)
+        return held.copy_(answer)
+
+    # What the host says.
+
+    def _post_input(self, lanes: solver.Lanes, snapshot: Snapshot) -> None:
+        gain = self._lanes.gain(self.slots, snapshot)
+        if gain is not None:
+            self._mail.put("gain", gain)
+        if self._lanes.masked:
+            self._mail.put("mask", solver.stacked(solver.mask_in(lanes.t, lanes.mask)))
+            self._mail.put("mask_keys", rng.signed(self._keys(rng.MASK, range(len(self.slots)))))
+
+    def _post_after(
+        self, lanes: solver.Lanes, mix: solver.Mix, guided: Sequence[int], passes: Sequence[int]
+    ) -> _After:
+        mail = self._mail
+        mail.put("mix", solver.stacked(mix))
+        used = bool(mix.z.any()), bool(mix.source.any()), bool(mix.target.any())
+        noisy: tuple[int, ...] = ()
+        if used[0] and self.device.type == "cpu":
+            noisy = tuple(np.flatnonzero(mix.z.any(axis=1)).tolist())
+        elif used[0]:
+            mail.put("keys", rng.signed(self._keys(rng.STEP, range(len(self.slots)))))
+        if self._dcw is not None and self._dcw.active:
+            mail.put("t", lanes.t.astype(np.float32)[..., None])
+        first = self._post_guidance(guided, passes)
+        modes = {self.slots[at].request.cfg for at in passes}
+        store = bool(guided) and (len(passes) < len(guided) or "initialize" in modes)
+        scaled = not bool(np.all(mix.x == 1.0))
+        return _After(len(guided), len(passes), first, store, used, scaled, noisy)
+
+    def _keys(self, purpose: int, places: Iterable[int]) -> list[int]:
+        slots = [self.slots[at] for at in places]
+        step = purpose == rng.STEP
+        return [rng.key(s.request.seed, purpose, s.k if step else 0) for s in slots]
+
+    def _post_guidance(self, guided: Sequence[int], passes: Sequence[int]) -> int:
+        """Rows and curves of guidance. Returns how many slots get v- from their first noise."""
+        mail = self._mail
+        if not guided:
+            return 0
+        for name, curve in self._lanes.guidance().items():
+            mail.put(name, curve.astype(np.float32)[..., None])
+        if len(guided) < len(self.slots):
+            mail.put("guided", np.array(guided, dtype=np.int64))
+        if passes:
+            mail.put("passes", np.array(passes, dtype=np.int64))
+        # v = noise - x0 with an x0 near 0: the slot's first noise stands for v-.
+        slots = self.slots
+        first = [a for a in guided if slots[a].request.cfg == "self" and not slots[a].negative_kept]
+        if first:
+            mail.put("first", np.array(first, dtype=np.int64))
+            mail.put("first_keys", rng.signed(self._keys(rng.BIRTH, first)))
+        return len(first)
+
+    # What the device does.
+
+    def _before(self) -> tuple[Tensor, Tensor]:
+        """(x with the frames outside the masks put back on their way, the rows of the model)."""
+        mail, work, x = self._mail, self._work, self._rows("x")
+        if mail.has("mask"):
+            noise = self._fields(rng.MASK, "mask_keys", range(len(self.slots)))
+            out, terms = work.like("masked", x), (None, noise, self._rows("source"), None)
+            x = solver.combine(mail["mask"], x, terms, out, work.like("product", x))
+        rows = x
+        if mail.has("gain"):
+            rows = torch.mul(x, mail["gain"], out=work.like("input", x))
+        return x, forward.batch(rows, mail, work)
+
+    def _after(self, x: Tensor, v_rows: Tensor, plan: forward.Plan, what: _After) -> Tensor:
+        """Writes the next x into `spare`. Returns the velocity that the solver used."""
+        mail, work, n = self._mail, self._work, len(self.slots)
+        v = forward.merge(v_rows, plan, mail, n)
+        if what.guided:
+            v = self._guide(v, v_rows[len(v_rows) - what.passes :], what)
+        out, (z, source, target) = self._rows("spare"), what.used
+        terms = (
+            v,
+            self._fresh(what.noisy) if z else None,
+            self._rows("source") if source else None,
+            self._rows("target") if target else None,
         )
+        solver.combine(mail["mix"], x, terms, out, work.like("product", out), what.scaled)
+        if mail.has("t"):
+            assert self._dcw is not None
+            out.copy_(wavelet.correct(out, x - mail["t"] * v, mail["t"], self._dcw))
+        return v
+
+    def _fields(self, purpose: int, keys: str, places: Sequence[int]) -> Tensor:
+        """Noise of some slots, [m, T, C]: on a GPU from the keys in the mail."""
+        if self.device.type != "cpu":
+            return rng.normal_on(self._mail[keys], self.frames, self.channels)
+        out = torch.empty((len(places), self.frames, self.channels))
+        for key, row in zip(self._keys(purpose, places), out, strict=True):
+            self._noise.fill(key, row)
+        return out
+
+    def _fresh(self, noisy: Sequence[int]) -> Tensor:
+        """The step's noise, [n, T, C]. On a CPU, rows that use none hold what they held."""
+        if self.device.type != "cpu":
+            return rng.normal_on(self._mail["keys"], self.frames, self.channels)
+        z = self._rows("z")
+        for at, key in zip(noisy, self._keys(rng.STEP, noisy), strict=True):
+            self._noise.fill(key, z[at])
+        return z
 
     @staticmethod
     def _targeted(mix: solver.Mix, slots: Sequence[Slot]) -> solver.Mix:
@@ -181,39 +320,7 @@ class Bucket:
         merged = solver.Mix(mix.x, mix.v, mix.z, mix.source + mix.target, zero)
         return mix.where(own, merged) if own.any() else merged
 
-    def _needed(self, name: str, curve: solver.Curve) -> Tensor | None:
-        return self._rows(name) if curve.any() else None
-
-    def _fresh(self, curve: solver.Curve) -> Tensor | None:
-        """The step's noise for the rows that use any; other rows hold what they held, times 0."""
-        used = np.flatnonzero(curve.any(axis=1))
-        if not len(used):
-            return None
-        z, slots = self._rows("z"), [self.slots[at] for at in used]
-        keys = [rng.key(slot.request.seed, rng.STEP, slot.k) for slot in slots]
-        fields = self._noise.many(keys, self.frames, self.channels)
-        for at, field in zip(used, fields, strict=True):
-            z[at].copy_(field)
-        return z
-
-    # -- velocity ------------------------------------------------------------------------------
-
-    def _velocity(
-        self, model: VelocityModel, x: Tensor, snapshot: Snapshot, for_model: int
-    ) -> Tensor:
-        """The velocity that the solver uses, [n, T, C]: conditions merged, guidance done."""
-        guided = self._lanes.guided(self.slots, snapshot)
-        passes = [at for at in guided if self._needs_pass(self.slots[at])]
-        plan = forward.lay_out(self.slots, snapshot, passes)
-        gain = self._lanes.gain(self.slots, snapshot)
-        with threads(for_model):
-            if gain is not None:
-                x = torch.mul(x, gain, out=self._work.like("input", x))
-            v_rows = forward.call(model, x, plan, self._work)
-        v = forward.merge(v_rows, plan, len(self.slots))
-        if not guided:
-            return v
-        return self._guide(v, v_rows, plan, guided, snapshot)
+    # -- guidance ------------------------------------------------------------------------------
 
     @staticmethod
     def _needs_pass(slot: Slot) -> bool:
@@ -221,36 +328,32 @@ class Bucket:
         mode = slot.request.cfg
         return mode == "full" or (mode == "initialize" and not slot.negative_kept)
 
-    def _guide(
-        self, v: Tensor, v_rows: Tensor, plan: forward.Plan, guided: list[int], snapshot: Snapshot
-    ) -> Tensor:
-        """APG on the slots that ask for it; the others keep their bits."""
-        owners, places = plan.negative
-        negative = self._rows("negative")
-        for at, place in zip(owners, places, strict=True):
-            negative[at].copy_(v_rows[place])
-            self.slots[at].negative_kept = True
-        for at in guided:
-            if self.slots[at].request.cfg == "self":
-                # v = noise - x0 with an x0 near 0: the slot's first noise stands for v-.
-                negative[at].copy_(self._field(self.slots[at], rng.BIRTH))
-        curves = self._lanes.guidance([self.slots[at] for at in guided], snapshot)
-        memory = self._rows("momentum")
-        if len(guided) == len(self.slots):
-            return self._apg(v, negative, memory, curves)
-        index = border.index(guided, self.device)
+    def _guide(self, v: Tensor, second: Tensor, what: _After) -> Tensor:
+        """APG on the slots that ask for it; the others keep their bits. second: the passes' v-."""
+        mail, memory = self._mail, self._rows("momentum")
+        negative = second
+        if what.store:
+            negative = self._rows("negative")
+            if what.passes:
+                negative.index_copy_(0, mail["passes"], second)
+            if what.first:
+                first = mail["first"]
+                places = first.tolist() if self.device.type == "cpu" else ()
+                negative.index_copy_(0, first, self._fields(rng.BIRTH, "first_keys", places))
+        curves = (
+            mail["guide"],
+            mail["rescale"] if mail.has("rescale") else None,
+            mail["momentum"] if mail.has("momentum") else None,
+        )
+        if what.guided == len(self.slots):
+            return guidance.guided(v, negative, curves, memory, self._work)
+        index = mail["guided"]
+        if what.store:
+            negative = negative.index_select(0, index)
         held = memory.index_select(0, index)
-        new = self._apg(v.index_select(0, index), negative.index_select(0, index), held, curves)
+        new = guidance.guided(v.index_select(0, index), negative, curves, held, self._work)
         memory.index_copy_(0, index, held)
         return v.index_copy(0, index, new)
-
-    def _apg(
-        self, positive: Tensor, negative: Tensor, memory: Tensor, curves: GuidanceCurves
-    ) -> Tensor:
-        guided = guidance.apg(positive, negative, curves.guide, self._work, curves.momentum, memory)
-        if curves.rescale is None:
-            return guided
-        return guidance.rescale(guided, positive, curves.rescale, self._work)
 
     # -- predictions and migration -------------------------------------------------------------
 
@@ -269,8 +372,6 @@ class Bucket:
             None,
             self._rows("source").index_select(0, cells),
             None if target is None else target.index_select(0, cells),
-            torch.empty_like(picked),
-            torch.empty_like(picked),
         )
 
     def migrate(
@@ -309,7 +410,5 @@ class Bucket:
             noise,
             self._rows("source").index_select(0, index),
             None,
-            torch.empty_like(x),
-            torch.empty_like(x),
         )
         self._rows("x").index_copy_(0, index, moved)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats
@@ -23,7 +24,7 @@ from demon_live.engine.slots import Row, Slot, VelocityModel, active_conditions
 from demon_live.engine.workspace import Workspace
 from demon_live.errors import EngineError
 
-__all__ = ["Plan", "call", "lay_out", "merge"]
+__all__ = ["Plan", "batch", "call", "lay_out", "merge", "post"]
 
 
 @dataclass(slots=True)
@@ -84,29 +85,43 @@ def lay_out(slots: Sequence[Slot], snapshot: Snapshot, negatives: Sequence[int])
     return plan
 
 
-def call(model: VelocityModel, x: Tensor, plan: Plan, work: Workspace) -> Tensor:
-    """The velocities of all rows, float32 [B, T, C], from one call of the model."""
-    batch = x
-    if len(plan.rows) != len(x):
-        batch = work.get("batch", (len(plan.rows), *x.shape[1:]))
-        torch.index_select(x, 0, border.index(plan.owner, x.device), out=batch)
-    t = border.upload(np.array([row.t for row in plan.rows], dtype=np.float32), x.device)
-    v = torch.as_tensor(model.velocity(batch, t, plan.rows))
-    if v.shape != batch.shape:
+def post(plan: Plan, mail: border.Mail, slots: int, frames: int) -> None:
+    """Put what the device work of this plan reads into the mail: levels, row numbers, weights."""
+    mail.put("levels", np.array([row.t for row in plan.rows], dtype=np.float32))
+    if len(plan.rows) != slots:
+        mail.put("owner", np.array(plan.owner, dtype=np.int64))
+    for level, (owners, places, weights) in enumerate(plan.extra):
+        mail.put(f"extra{level}", np.array([owners, places], dtype=np.int64))
+        mail.put(f"weights{level}", _curves(weights, frames))
+
+
+def batch(x: Tensor, mail: border.Mail, work: Workspace) -> Tensor:
+    """The rows of the call, [B, T, C]: x itself, or x with the rows of further passes."""
+    if not mail.has("owner"):
+        return x
+    owner = mail["owner"]
+    out = work.get("batch", (len(owner), *x.shape[1:]))
+    return torch.index_select(x, 0, owner, out=out)
+
+
+def call(model: VelocityModel, x: Tensor, t: Tensor, plan: Plan) -> Tensor:
+    """The velocities of all rows, [B, T, C], from one call of the model."""
+    v = torch.as_tensor(model.velocity(x, t, plan.rows))
+    if v.shape != x.shape:
         raise EngineError(
-            f"the model answered {tuple(v.shape)} to a batch of {tuple(batch.shape)}",
+            f"the model answered {tuple(v.shape)} to a batch of {tuple(x.shape)}",
             hint="velocity must have the shape of x",
         )
-    return v.to(device=x.device, dtype=torch.float32)
+    return v
 
 
-def _curves(weights: Sequence[Floats | float], frames: int, device: torch.device) -> Tensor:
+def _curves(weights: Sequence[Floats | float], frames: int) -> NDArray[np.float32]:
     """Weights as float32 [n, T, 1]."""
-    curves = [np.asarray(weight, dtype=np.float64) for weight in weights]
-    return border.column(np.stack([np.broadcast_to(c, (frames,)) for c in curves]), device)
+    curves = [np.asarray(weight, dtype=np.float32) for weight in weights]
+    return np.stack([np.broadcast_to(c, (frames,)) for c in curves])[..., None]
 
 
-def merge(v: Tensor, plan: Plan, slots: int) -> Tensor:
+def merge(v: Tensor, plan: Plan, mail: border.Mail, slots: int) -> Tensor:
     """One velocity per slot, [slots, T, C]: v = sum_i w_i v_i / max(sum_i w_i, 1e-8) per frame.
 
     The first condition has weight 1. Slots with one condition keep the bits of their row.
@@ -114,14 +129,12 @@ def merge(v: Tensor, plan: Plan, slots: int) -> Tensor:
     first = v[:slots]
     if not plan.extra:
         return first
-    frames = v.shape[1]
-    touched = plan.extra[0][0]
-    index = border.index(touched, v.device)
-    total = torch.ones((slots, frames, 1), dtype=torch.float32, device=v.device)
+    total = torch.ones((slots, v.shape[1], 1), dtype=torch.float32, device=v.device)
     result = first.clone()
-    for owners, places, weights in plan.extra:
-        at, weight = border.index(owners, v.device), _curves(weights, frames, v.device)
-        result.index_add_(0, at, weight * v.index_select(0, border.index(places, v.device)))
+    for level in range(len(plan.extra)):
+        (at, places), weight = mail[f"extra{level}"].unbind(0), mail[f"weights{level}"]
+        result.index_add_(0, at, weight * v.index_select(0, places))
         total.index_add_(0, at, weight)
-    mean = result.index_select(0, index) / total.index_select(0, index).clamp_min(1e-8)
-    return result.index_copy_(0, index, mean)
+    touched = mail["extra0"][0]
+    mean = result.index_select(0, touched) / total.index_select(0, touched).clamp_min(1e-8)
+    return result.index_copy_(0, touched, mean)

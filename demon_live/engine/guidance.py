@@ -17,7 +17,7 @@ from torch import Tensor
 
 from demon_live.engine.workspace import Workspace
 
-__all__ = ["LIMIT", "WINDOW", "apg", "rescale", "window_sum"]
+__all__ = ["LIMIT", "WINDOW", "apg", "guided", "rescale", "window_sum"]
 
 #: Frames in a window (1 s), and the largest norm over it of a guidance update.
 WINDOW: Final = 25
@@ -26,28 +26,36 @@ LIMIT: Final = 2.5
 _TINY: Final = 1e-12
 
 
-def window_sum(x: Tensor, out: Tensor, work: Workspace, window: int = WINDOW) -> Tensor:
-    """Sum over the `window` frames around each frame, cyclic. [n, T, C] -> out [n, T, C].
+def _reach(frames: int, window: int = WINDOW) -> int:
+    """Frames of a window on either side of its middle; a loop shorter than it counts once."""
+    return min(window, frames if frames % 2 else frames - 1) // 2
+
+
+def window_sum(a: Tensor, b: Tensor, out: Tensor, work: Workspace, window: int = WINDOW) -> Tensor:
+    """Sum of a b over the `window` frames around each frame, cyclic. [n, T, C] -> out [n, T, C].
 
     By doubling: sums of 1, 2, 4, ... frames, those of the window's binary digits added up, in the
     same order for every frame.
     """
-    n, frames, channels = x.shape
-    reach = min(window, frames if frames % 2 else frames - 1) // 2
-    width, size, start = 2 * reach + 1, 1, 0
+    n, frames, channels = a.shape
+    reach = _reach(frames, window)
+    width = 2 * reach + 1
     run, other = (work.get(name, (n, frames + 2 * reach, channels)) for name in ("run", "runs"))
-    torch.cat([x[:, frames - reach :], x, x[:, :reach]], dim=1, out=run)
+    torch.mul(a, b, out=run[:, reach : reach + frames])
+    if reach:
+        run[:, :reach].copy_(run[:, frames : frames + reach])
+        run[:, reach + frames :].copy_(run[:, reach : 2 * reach])
+    # The width is odd: its first digit is a 1.
+    out.copy_(run[:, :frames])
+    size, start = 2, 1
     while size <= width:
+        longer = other[:, : run.shape[1] - size // 2]
+        torch.add(run[:, : -(size // 2)], run[:, size // 2 :], out=longer)
+        run, other = longer, run
         if width & size:
-            part = run[:, start : start + frames]
-            if start:
-                out.add_(part)
-            else:
-                out.copy_(part)
+            out.add_(run[:, start : start + frames])
             start += size
-        longer = other[:, : run.shape[1] - size]
-        torch.add(run[:, :-size], run[:, size:], out=longer)
-        run, other, size = longer, run, 2 * size
+        size *= 2
     return out
 
 
@@ -58,34 +66,48 @@ def apg(
     work: Workspace,
     momentum: Tensor | None = None,
     memory: Tensor | None = None,
-    eta: float = 0.0,
 ) -> Tensor:
     """The guided velocity. Velocities [n, T, C]; guide, momentum [n, 1 or T, 1].
 
     d = v+ - v-;  m <- d + mu m;  d <- m min(1, 2.5 / |m|);  d = d_par + d_orth against v+;
-    v = v+ + (g - 1) (d_orth + eta d_par).  g = 1 leaves the bits of v+. memory: m, written.
+    v = v+ + (g - 1) d_orth.  g = 1 leaves the bits of v+. memory: m, written. The result lies in
+    `work`, until the next call; "power" there holds the windows of |v+|^2.
     """
-    update = torch.sub(positive, negative, out=work.like("update", positive))
-    if memory is not None:
-        if momentum is not None:
-            update.add_(torch.mul(memory, momentum, out=work.like("product", positive)))
-        memory.copy_(update)
-    product, sums = work.like("product", positive), work.like("sums", positive)
-    norm = window_sum(torch.mul(update, update, out=product), sums, work)
-    update.mul_(norm.clamp_min_(_TINY).rsqrt_().mul_(LIMIT).clamp_max_(1.0))
-    share = window_sum(torch.mul(update, positive, out=product), sums, work)
+    update, sums = work.like("update", positive), work.like("sums", positive)
     power = work.like("power", positive)
-    window_sum(torch.mul(positive, positive, out=product), power, work)
-    parallel = share.div_(power.clamp_min_(_TINY)).mul_(positive)
-    update.sub_(parallel.mul_(1.0 - eta)).mul_(guide - 1.0)
-    return positive + update
+    change = work.like("change", positive) if memory is None else memory
+    if memory is None or momentum is None:
+        torch.sub(positive, negative, out=change)
+    else:
+        torch.sub(positive, negative, out=update)
+        torch.mul(memory, momentum, out=change).add_(update)
+    # A window of zeros has an endless rsqrt, and its limit is 1.
+    window_sum(change, change, sums, work).rsqrt_().clamp_(max=1.0 / LIMIT)
+    torch.mul(change, sums, out=update)
+    window_sum(update, positive, sums, work)
+    window_sum(positive, positive, power, work).clamp_(min=_TINY)
+    update.sub_(sums.div_(power).mul_(positive)).mul_((guide - 1.0) * LIMIT)
+    return torch.add(positive, update, out=work.like("guided", positive))
 
 
-def rescale(guided: Tensor, positive: Tensor, amount: Tensor, work: Workspace) -> Tensor:
-    """v <- r v |v+| / |v| + (1 - r) v, norms over the window; r = 0 leaves the bits of v."""
-    product, found = work.like("product", positive), work.like("sums", positive)
-    wanted = work.like("power", positive)
-    window_sum(torch.mul(positive, positive, out=product), wanted, work)
-    window_sum(torch.mul(guided, guided, out=product), found, work)
-    ratio = wanted.clamp_min_(_TINY).div_(found.clamp_min_(_TINY)).sqrt_()
-    return guided + ratio.sub_(1.0).mul_(guided).mul_(amount)
+def rescale(guided: Tensor, power: Tensor, amount: Tensor, work: Workspace) -> Tensor:
+    """v <- r v |v+| / |v| + (1 - r) v, in place; r = 0 leaves the bits of v.
+
+    power: windows of |v+|^2, as `apg` leaves them. Norms are over the window.
+    """
+    found = window_sum(guided, guided, work.like("sums", guided), work).clamp_(min=_TINY)
+    ratio = torch.div(power, found, out=found).sqrt_().sub_(1.0).mul_(amount)
+    return guided.add_(ratio.mul_(guided))
+
+
+def guided(
+    positive: Tensor,
+    negative: Tensor,
+    curves: tuple[Tensor, Tensor | None, Tensor | None],
+    memory: Tensor,
+    work: Workspace,
+) -> Tensor:
+    """APG and rescale. curves: guide, rescale, momentum; None = neutral for all of the slots."""
+    guide, amount, momentum = curves
+    out = apg(positive, negative, guide, work, momentum, memory)
+    return out if amount is None else rescale(out, work.like("power", out), amount, work)

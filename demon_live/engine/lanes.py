@@ -9,39 +9,28 @@ Threads: belongs to the engine thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from demon_live.core import Floats
-from demon_live.engine.border import column, upload
 from demon_live.engine.shared import Snapshot, Value, default
 from demon_live.engine.slots import Slot
 from demon_live.engine.solver import Curve, Lanes
 
-__all__ = ["GuidanceCurves", "LaneTable", "MaskStrength", "stack"]
+__all__ = ["LaneTable", "MaskStrength", "stack"]
 
 #: (step k, steps S) -> how much of the masks counts, 0..1.
 MaskStrength = Callable[[int, int], float]
 
 
-@dataclass(frozen=True, slots=True)
-class GuidanceCurves:
-    """Each [n, 1, 1] or [n, T, 1]; None = neutral for all of the slots."""
-
-    guide: Tensor
-    rescale: Tensor | None
-    momentum: Tensor | None
-
-
 def stack(values: Sequence[Value], frames: int) -> Curve:
-    """float64 [n, 1] when all are numbers, else [n, T]."""
+    """float64 [n, 1] when all are numbers, [1, T] when all are the same curve, else [n, T]."""
     if all(isinstance(value, float) for value in values):
         return np.array(values, dtype=np.float64)[:, None]
     curves = [np.asarray(value, dtype=np.float64) for value in values]
+    if all(value is values[0] for value in values):
+        return curves[0][None]
     return np.stack([np.broadcast_to(curve, (frames,)) for curve in curves])
 
 
@@ -52,15 +41,17 @@ class LaneTable:
         self,
         frames: int,
         channels: int,
-        device: torch.device,
         mask_strength: MaskStrength | None = None,
     ) -> None:
-        self.frames, self.channels, self.device = frames, channels, device
+        self.frames, self.channels = frames, channels
         self._mask_strength = mask_strength
         self._seen: tuple[int, tuple[int, ...]] | None = None
         self._curves: dict[str, Curve] = {}
         self._blended: NDArray[np.bool_] = np.zeros((0, 1), dtype=np.bool_)
-        self._gain: Tensor | None = None
+        self._gain: Floats | None = None
+        self.masked = False
+        self._guided: list[int] = []
+        self._guidance: dict[str, Curve] = {}
 
     def _refresh(self, slots: Sequence[Slot], snapshot: Snapshot) -> None:
         seen = (snapshot.version, tuple(slot.id for slot in slots))
@@ -69,11 +60,19 @@ class LaneTable:
         for name in ("velocity", "noise", "morph", "blend"):
             self._curves[name] = self._stacked(name, slots, snapshot)
         masks = [slot.request.mask for slot in slots]
+        self.masked = any(mask is not None for mask in masks)
         self._curves["mask"] = stack([1.0 if mask is None else mask for mask in masks], self.frames)
         self._blended = np.array(
             [[snapshot.get(slot.request.deck, "blend", self.frames) is not None] for slot in slots]
         )
         self._gain = self._stack_gain(slots, snapshot)
+        self._guided = [at for at, s in enumerate(slots) if self._has_guidance(s, snapshot)]
+        guided = [slots[at] for at in self._guided]
+        curves = {
+            name: self._stacked(name, guided, snapshot)
+            for name in (("guide", "rescale", "momentum") if guided else ())
+        }
+        self._guidance = {n: c for n, c in curves.items() if n == "guide" or c.any()}
         self._seen = seen
 
     def _stacked(self, name: str, slots: Sequence[Slot], snapshot: Snapshot) -> Curve:
@@ -81,15 +80,14 @@ class LaneTable:
         neutral = default(name)
         return stack([neutral if value is None else value for value in found], self.frames)
 
-    def _stack_gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Tensor | None:
+    def _stack_gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Floats | None:
         """`energy` as float32 [n, 1 or T, 1 or C]; None when it is 1 everywhere."""
         found = [snapshot.get(slot.request.deck, "energy", self.frames) for slot in slots]
         if all(value is None or (isinstance(value, float) and value == 1.0) for value in found):
             return None
         shaped = [self._gain_of(value) for value in found]
         shape = np.broadcast_shapes(*(gain.shape for gain in shaped))
-        full = np.stack([np.broadcast_to(gain, shape) for gain in shaped])
-        return upload(full, self.device)
+        return np.stack([np.broadcast_to(gain, shape) for gain in shaped])
 
     def _gain_of(self, value: Value | None) -> Floats:
         """[T, 1], [1, C] or [1, 1]. A curve of T values is one along time, also when T = C."""
@@ -114,32 +112,22 @@ class LaneTable:
             t, u, c["velocity"], c["noise"], c["morph"] * late, mask, c["blend"], self._blended
         )
 
-    def gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Tensor | None:
-        """The channel gain of the model's input, or None."""
+    def gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Floats | None:
+        """The channel gain of the model's input, float32 [n, 1 or T, 1 or C], or None."""
         self._refresh(slots, snapshot)
         return self._gain
 
     def guided(self, slots: Sequence[Slot], snapshot: Snapshot) -> list[int]:
         """Indices of the slots whose guidance has an effect now: born with cfg, and guide not 1."""
-        return [
-            at
-            for at, slot in enumerate(slots)
-            if slot.request.cfg != "off"
-            and np.any(np.asarray(self._value("guide", slot, snapshot)) != 1.0)
-        ]
+        self._refresh(slots, snapshot)
+        return self._guided
 
-    def _value(self, name: str, slot: Slot, snapshot: Snapshot) -> Value:
-        value = snapshot.get(slot.request.deck, name, self.frames)
-        return default(name) if value is None else value
+    def _has_guidance(self, slot: Slot, snapshot: Snapshot) -> bool:
+        if slot.request.cfg == "off":
+            return False
+        value = snapshot.get(slot.request.deck, "guide", self.frames)
+        return value is not None and bool(np.any(np.asarray(value) != 1.0))
 
-    def guidance(self, slots: Sequence[Slot], snapshot: Snapshot) -> GuidanceCurves:
-        """The three curves of guidance for some slots."""
-
-        def curve(name: str) -> tuple[Tensor, bool]:
-            stacked = self._stacked(name, slots, snapshot)
-            return column(stacked, self.device), bool(stacked.any())
-
-        guide, _ = curve("guide")
-        rescale, rescaled = curve("rescale")
-        momentum, moving = curve("momentum")
-        return GuidanceCurves(guide, rescale if rescaled else None, momentum if moving else None)
+    def guidance(self) -> dict[str, Curve]:
+        """guide, rescale and momentum of the guided slots; those that are neutral are left out."""
+        return self._guidance

@@ -3,9 +3,9 @@
 No generator has a state, so noise depends neither on neighbours, depth, order and batch nor on
 how many frames a loop has: frame i is the same in every length. The bits come from the finaliser
 of SplitMix64 (Steele, Lea, Flood 2014) over a Weyl sequence that starts at a hashed key. A normal
-number is the scaled sum of two entries of a table of 65,536 Gaussian quantiles: integer
-arithmetic, look-ups and one addition, hence the same bits on a CPU and on a GPU; the tail ends at
-6 sigma.
+number is an entry of a table of 65,536 Gaussian quantiles: integer arithmetic and a look-up, hence
+the same bits on a CPU and on a GPU, four numbers from each word; the tail ends at 4.3 sigma (one
+number in 50,000 would lie beyond).
 
 Threads: pure functions; a NoiseCache belongs to one thread.
 """
@@ -26,7 +26,18 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.engine.border import upload
 
-__all__ = ["BIRTH", "MASK", "MIGRATE", "STEP", "NoiseCache", "key", "normal", "normal_on"]
+__all__ = [
+    "BIRTH",
+    "MASK",
+    "MIGRATE",
+    "STEP",
+    "NoiseCache",
+    "key",
+    "normal",
+    "normal_on",
+    "signed",
+    "warm",
+]
 
 #: What a noise is for; part of its key.
 BIRTH: Final = 1
@@ -39,7 +50,11 @@ _GAMMA: Final = 0x9E3779B97F4A7C15
 _MUL1: Final = 0xBF58476D1CE4E5B9
 _MUL2: Final = 0x94D049BB133111EB
 _LEVELS: Final = 1 << 16
-_PIECE: Final = 1 << 13
+_PIECE: Final = 1 << 12
+#: Names of fields that were made once, and would be kept the next time.
+_REMEMBERED: Final = 1 << 12
+
+_Name = tuple[int, int, int]
 
 
 def _mix(word: int) -> int:
@@ -58,46 +73,59 @@ def key(seed: int, purpose: int, step: int = 0) -> int:
 
 @lru_cache(maxsize=1)
 def _quantiles() -> Floats:
-    """Midpoint quantiles of a Gaussian, scaled so that the sum of two has unit variance."""
+    """Midpoint quantiles of a Gaussian, scaled to unit variance."""
     inverse = NormalDist().inv_cdf
     half = np.array([inverse((i + 0.5) / _LEVELS) for i in range(_LEVELS // 2)])
     table = np.concatenate([half, -half[::-1]])
-    table /= np.sqrt(2.0 * np.mean(table**2))
+    table /= np.sqrt(np.mean(table**2))
     return np.asarray(table, dtype=np.float32)
 
 
 @lru_cache(maxsize=16)
-def _weyl(pairs: int) -> NDArray[np.uint64]:
-    """(i + 1) * gamma mod 2^64 for i < pairs: the counter part of every field of this size."""
-    return np.arange(1, pairs + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+def _weyl(words: int) -> NDArray[np.uint64]:
+    """(i + 1) * gamma mod 2^64 for i < words: the counter part of every field of this size."""
+    return np.arange(1, words + 1, dtype=np.uint64) * np.uint64(_GAMMA)
 
 
-def normal(field_key: int, frames: int, channels: int) -> Floats:
-    """Standard normal float32 [frames, channels] of a key, made on the host."""
-    half = (channels + 1) // 2
-    weyl, seed = _weyl(frames * half), np.uint64(field_key)
-    pairs = np.empty((len(weyl), 2), dtype=np.float32)
+def _words(channels: int) -> int:
+    """Words of a frame: four numbers each."""
+    return (channels + 3) // 4
+
+
+def normal(field_key: int, frames: int, channels: int, out: Floats | None = None) -> Floats:
+    """Standard normal float32 [frames, channels] of a key, made on the host; into `out` if given
+    (contiguous)."""
+    wide = _words(channels)
+    weyl, seed, table = _weyl(frames * wide), np.uint64(field_key), _quantiles()
+    whole = out is not None and channels == 4 * wide
+    field = out.reshape(-1) if whole and out is not None else np.empty(4 * len(weyl), np.float32)
+    size = min(_PIECE, len(weyl))
+    word, scratch = np.empty(size, np.uint64), np.empty(size, np.uint64)
+    index = np.empty(4 * size, np.intp)
     # In pieces that stay in the cache: several times as fast as all at once.
-    for start in range(0, len(weyl), _PIECE):
-        part = slice(start, start + _PIECE)
-        word = weyl[part] + seed
-        _finalise(word)
-        index = word.view("<u2").astype(np.intp)
+    for start in range(0, len(weyl), size):
+        n = min(size, len(weyl) - start)
+        np.add(weyl[start : start + n], seed, out=word[:n])
+        _finalise(word[:n], scratch[:n])
+        index[: 4 * n] = word[:n].view("<u2")
         # Every 16-bit number is in the table: "clip" only spares the check.
-        picks = _quantiles().take(index, mode="clip").reshape(-1, 2, 2)
-        np.add(picks[..., 0], picks[..., 1], out=pairs[part])
-    return np.ascontiguousarray(pairs.reshape(frames, 2 * half)[:, :channels])
+        table.take(index[: 4 * n], mode="clip", out=field[4 * start : 4 * (start + n)])
+    made = field.reshape(frames, 4 * wide)[:, :channels]
+    if out is None:
+        return np.ascontiguousarray(made)
+    if not whole:
+        out[:] = made
+    return out
 
 
-def _finalise(word: NDArray[np.uint64]) -> None:
+def _finalise(word: NDArray[np.uint64], scratch: NDArray[np.uint64]) -> None:
     """`_mix` of an array, in place."""
-    scratch = np.empty_like(word)
     for shift, factor in ((30, _MUL1), (27, _MUL2)):
         np.right_shift(word, np.uint64(shift), out=scratch)
-        word ^= scratch
-        word *= np.uint64(factor)
+        np.bitwise_xor(word, scratch, out=word)
+        np.multiply(word, np.uint64(factor), out=word)
     np.right_shift(word, np.uint64(31), out=scratch)
-    word ^= scratch
+    np.bitwise_xor(word, scratch, out=word)
 
 
 def _signed(word: int) -> int:
@@ -106,9 +134,19 @@ def _signed(word: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _device_tables(pairs: int, device: str) -> tuple[Tensor, Tensor]:
-    weyl = torch.from_numpy(_weyl(pairs).view(np.int64).copy()).to(device)
+def _device_tables(words: int, device: str) -> tuple[Tensor, Tensor]:
+    weyl = torch.from_numpy(_weyl(words).view(np.int64).copy()).to(device)
     return weyl, torch.from_numpy(_quantiles().copy()).to(device)
+
+
+def signed(keys: Sequence[int]) -> NDArray[np.int64]:
+    """Keys as the int64 that `normal_on` takes."""
+    return np.array([_signed(key) for key in keys], dtype=np.int64)
+
+
+def warm(frames: int, channels: int, device: torch.device) -> None:
+    """Make the tables of `normal_on` for fields of this size, which a capture cannot."""
+    _device_tables(frames * _words(channels), str(device))
 
 
 def normal_on(keys: Tensor, frames: int, channels: int) -> Tensor:
@@ -116,8 +154,8 @@ def normal_on(keys: Tensor, frames: int, channels: int) -> Tensor:
 
     The same bits as `normal`; no host synchronisation, fixed shapes, so it can be captured.
     """
-    half = (channels + 1) // 2
-    weyl, table = _device_tables(frames * half, str(keys.device))
+    wide = _words(channels)
+    weyl, table = _device_tables(frames * wide, str(keys.device))
     word = weyl + keys[:, None]
     for shift, factor in ((30, _MUL1), (27, _MUL2)):
         # `>>` on int64 keeps the sign: mask it to the logical shift that the hash means.
@@ -125,48 +163,49 @@ def normal_on(keys: Tensor, frames: int, channels: int) -> Tensor:
     word = word ^ ((word >> 31) & ((1 << 33) - 1))
     # Least significant 16 bits first, as a little-endian host reads them.
     index = torch.stack([(word >> s) & 0xFFFF for s in (0, 16, 32, 48)], dim=-1)
-    picks = table[index].view(len(keys), frames, 2 * half, 2)
-    return (picks[..., 0] + picks[..., 1])[..., :channels].contiguous()
+    return table[index].view(len(keys), frames, 4 * wide)[..., :channels].contiguous()
 
 
 class NoiseCache:
-    """Noise fields on one device, as many as `limit` bytes hold; the least used goes first.
+    """Noise fields on one device; on a CPU, as many as `limit` bytes hold are kept.
 
-    A held seed is the common case, so that most ticks generate nothing.
+    A held seed is the common case, so that most ticks generate nothing. A field is kept when it is
+    asked for again: those of a seed that moves on would only push each other out. A GPU makes a
+    field in less time than it takes to find it.
     """
 
     def __init__(self, device: torch.device, limit: int = 96 << 20) -> None:
         self.device = device
         self.limit = limit
-        self._fields: OrderedDict[tuple[int, int, int], Tensor] = OrderedDict()
+        self._fields: OrderedDict[_Name, Tensor] = OrderedDict()
+        self._seen: OrderedDict[_Name, None] = OrderedDict()
         self._bytes = 0
 
-    def get(self, field_key: int, frames: int, channels: int) -> Tensor:
-        """float32 [frames, channels] on the device; never write to it."""
-        return self.many([field_key], frames, channels)[0]
-
-    def many(self, keys: Sequence[int], frames: int, channels: int) -> list[Tensor]:
-        """`get` for several keys; what is missing is made at once."""
-        missing = list(
-            dict.fromkeys(key for key in keys if (key, frames, channels) not in self._fields)
-        )
-        made = dict(zip(missing, self._make(missing, frames, channels), strict=True))
-        fields = [made[key] if key in made else self._fields[key, frames, channels] for key in keys]
-        for key, field in zip(keys, fields, strict=True):
-            self._keep((key, frames, channels), field)
-        return fields
-
-    def _make(self, keys: Sequence[int], frames: int, channels: int) -> list[Tensor]:
-        if self.device.type == "cpu" or not keys:
-            return [torch.from_numpy(normal(key, frames, channels)) for key in keys]
-        signed = upload(np.array([_signed(key) for key in keys]), self.device)
-        # Clones: a view would keep the whole batch alive when its neighbours have gone.
-        return [field.clone() for field in normal_on(signed, frames, channels)]
-
-    def _keep(self, name: tuple[int, int, int], field: Tensor) -> None:
-        if name in self._fields:
+    def fill(self, field_key: int, out: Tensor) -> Tensor:
+        """Write a field into `out`, float32 [frames, channels], contiguous, on the device."""
+        frames, channels = out.shape
+        if self.device.type != "cpu":
+            made = normal_on(upload(signed([field_key]), self.device), frames, channels)
+            return out.copy_(made[0])
+        name = field_key, frames, channels
+        held = self._fields.get(name)
+        if held is not None:
             self._fields.move_to_end(name)
-            return
+            return out.copy_(held)
+        normal(field_key, frames, channels, out.numpy())
+        if name in self._seen:
+            self._keep(name, out.clone())
+        else:
+            self._note(name)
+        return out
+
+    def _note(self, name: _Name) -> None:
+        self._seen[name] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _keep(self, name: _Name, field: Tensor) -> None:
+        del self._seen[name]
         self._fields[name] = field
         self._bytes += field.numel() * 4
         while self._bytes > self.limit and len(self._fields) > 1:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demon_live.engine.border import column
+from demon_live.engine.border import upload
 
 __all__ = [
     "Curve",
@@ -35,10 +35,12 @@ __all__ = [
     "birth",
     "blended",
     "clean",
+    "combine",
     "euler",
     "mask_in",
     "prediction",
     "reproject",
+    "stacked",
     "step",
 ]
 
@@ -47,7 +49,8 @@ Curve = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Coefficients of x, v, z, source and target; each float64 [n, 1] or [n, T]."""
+    """Coefficients of x, v, z, source and target; each float64 [n, 1] or [n, T] (or one row for
+    all)."""
 
     x: Curve
     v: Curve
@@ -68,7 +71,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """What a step reads. t, u: float64 [n, 1]. Curves: [n, 1] or [n, T]; blended: bool [n, 1]."""
+    """What a step reads. t, u: float64 [n, 1]; blended: bool [n, 1]. Curves: [n or 1, 1 or T]."""
 
     t: Curve
     u: Curve
@@ -81,15 +84,19 @@ class Lanes:
 
     def rows(self, rows: Sequence[int]) -> Lanes:
         """The lanes of some rows."""
-        at = list(rows)
+        at, n = list(rows), len(self.t)
+
+        def some(curve: Curve) -> Curve:
+            return np.broadcast_to(curve, (n, curve.shape[1]))[at]
+
         return Lanes(
             self.t[at],
             self.u[at],
-            self.velocity[at],
-            self.noise[at],
-            self.morph[at],
-            self.mask[at],
-            self.blend[at],
+            some(self.velocity),
+            some(self.noise),
+            some(self.morph),
+            some(self.mask),
+            some(self.blend),
             self.blended[at],
         )
 
@@ -150,6 +157,8 @@ def step(lanes: Lanes) -> Mix:
     x0, flag = clean(lanes), lanes.blended
     if not flag.any():
         return euler(lanes, x0)
+    if flag.all():
+        return blended(lanes, x0)
     return blended(lanes, x0).where(flag, euler(lanes, x0))
 
 
@@ -201,6 +210,39 @@ def reproject(old: Curve, new: Curve, pull: Curve) -> Mix:
     )
 
 
+def stacked(mix: Mix) -> NDArray[np.float32]:
+    """The coefficients of x, v, z, source, target as float32 [5, n, 1 or T, 1]."""
+    curves = mix.x, mix.v, mix.z, mix.source, mix.target
+    shape = np.broadcast_shapes(*(curve.shape for curve in curves))
+    out = np.empty((5, *shape, 1), dtype=np.float32)
+    for row, curve in zip(out, curves, strict=True):
+        row[..., 0] = curve
+    return out
+
+
+def combine(
+    columns: Tensor,
+    x: Tensor,
+    terms: Sequence[Tensor | None],
+    out: Tensor,
+    scratch: Tensor,
+    scaled: bool = True,
+) -> Tensor:
+    """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
+
+    columns: of `stacked`. terms: v, z, source, target; None for those that the caller knows, from
+    the coefficients on the host, to be zero everywhere: adding zeros would change no bit.
+    scaled: False if a is 1 everywhere. Products and sums are separate operations: a fused one
+    rounds differently from kernel to kernel, and a slot's bits must not depend on the shape of
+    its neighbours' lanes.
+    """
+    base = torch.mul(x, columns[0], out=out) if scaled else x
+    for tensor, curve in zip(terms, columns[1:].unbind(0), strict=True):
+        if tensor is not None:
+            base = torch.add(base, torch.mul(tensor, curve, out=scratch), out=out)
+    return base if base is out else out.copy_(base)
+
+
 def apply(
     mix: Mix,
     x: Tensor,
@@ -208,25 +250,8 @@ def apply(
     z: Tensor | None,
     source: Tensor | None,
     target: Tensor | None,
-    out: Tensor,
-    scratch: Tensor,
 ) -> Tensor:
-    """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
-
-    Terms whose tensor is None are left out: the caller knows from the coefficients, on the host,
-    that they are zero everywhere, and adding zeros would change no bit. Products and sums are
-    separate operations: a fused one rounds differently from kernel to kernel, and a slot's bits
-    must not depend on the shape of its neighbours' lanes.
-    """
-    base: Tensor = x
-    if not np.all(mix.x == 1.0):
-        base = torch.mul(x, column(mix.x, x.device), out=out)
-    for tensor, curve in (
-        (v, mix.v),
-        (z, mix.z),
-        (source, mix.source),
-        (target, mix.target),
-    ):
-        if tensor is not None:
-            base = torch.add(base, torch.mul(tensor, column(curve, x.device), out=scratch), out=out)
-    return base if base is out else out.copy_(base)
+    """`combine` with a mix, into a new tensor."""
+    columns = upload(stacked(mix), x.device)
+    terms = v, z, source, target
+    return combine(columns, x, terms, torch.empty_like(x), torch.empty_like(x))

@@ -22,6 +22,8 @@ class Workspace:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._held: dict[str, Tensor] = {}
+        # Graphs may still work on what was too small.
+        self._outgrown: list[Tensor] = []
 
     def get(self, name: str, shape: Sequence[int]) -> Tensor:
         """A contiguous tensor of this shape; the same memory as the last one of this name."""
@@ -30,6 +32,8 @@ class Workspace:
             size *= extent
         held = self._held.get(name)
         if held is None or held.numel() < size:
+            if held is not None and self.device.type == "cuda":
+                self._outgrown.append(held)
             held = self._held[name] = torch.empty(size, dtype=torch.float32, device=self.device)
         return held[:size].view(*shape)
 
