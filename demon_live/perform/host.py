@@ -27,6 +27,7 @@ from pathlib import Path
 from demon_live.audio.pcmring import Bus, LoopRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
+from demon_live.perform.memory import Trimmer
 from demon_live.perform.messages import (
     Block,
     DropDeck,
@@ -39,6 +40,7 @@ from demon_live.perform.messages import (
     ToEngine,
     ToSession,
 )
+from demon_live.perform.turns import TurnStats, TurnTimes
 from demon_live.perform.view import EngineStatus
 
 __all__ = ["EngineHost", "EngineOptions", "engine_main"]
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two reports of the engine.
 _REPORT_EVERY = 0.1
+#: Seconds between two returns of freed memory to the system.
+_TRIM_EVERY = 10.0
 #: An engine that dies sooner than this after its start is started again only after a pause.
 _RESTART_PAUSE = 2.0
 #: A turn of a CPU engine may fill the time but for this factor.
@@ -140,13 +144,16 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         background=True,
         tell=lambda text: conn.send(Note(text)),
     )
-    reported = 0.0
+    reported, times, trimmer = 0.0, TurnTimes(), Trimmer(_TRIM_EVERY)
     while _take(conn, player.handle):
         started = time.monotonic()
         player.turn()
+        if player.tick_due:
+            times.add(time.monotonic() - started)
         if started - reported >= _REPORT_EVERY:
             reported = started
-            conn.send(Report(player.status()))
+            conn.send(Report(player.status(), times.stats()))
+        trimmer.turn()
         # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
         # that is too short, a part of the time is left to the prompt and the sound.
         took = time.monotonic() - started
@@ -185,6 +192,7 @@ class EngineHost:
         self._closing = threading.Event()
         self._ready = threading.Event()
         self.status = EngineStatus(alive=False)
+        self.turns = TurnStats()
         self.description = options.engine
         self.restarts = 0
         self._start_process()
@@ -264,8 +272,8 @@ class EngineHost:
                 self._ready.set()
                 for note in notes:
                     self._tell(note)
-            case Report(status):
-                self.status = status
+            case Report(status, turns):
+                self.status, self.turns = status, turns
             case Note(text):
                 self._tell(text)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from demon_live.core import ControlBlock, Stage
+from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
 __all__ = [
@@ -87,6 +88,7 @@ class Report:
     """Telemetry, ten times a second."""
 
     status: EngineStatus = field(default_factory=EngineStatus)
+    turns: TurnStats = field(default_factory=TurnStats)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ deck moving {{
   prompt2 = "<'ambient, pad' 'breaks, fill'>/8"
   prompt_mix = tri.slow({slow}).range(0, .7)
   denoise = "<.4 .6 .8 1>/{fast}"
-  seed = irand(100).slow({fast})
+  seed = irand(8).slow({fast})
   shift = "<2 3 4>/4"
   blend = perlin.slow(2).range(.2, 1)
   velocity = saw.fast({fast}).range(.8, 1.2)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from demon_live.audio.pcmring import Bus
@@ -35,12 +35,12 @@ def status_row(live: Live) -> dict[str, Any]:
     """Everything that a rig looks at."""
     engine = live.engine.status
     telemetry = {f.name: getattr(engine, f.name) for f in fields(engine) if f.name != "slots"}
-    rest = live.engine.restarts
+    telemetry |= {"restarts": live.engine.restarts, "slots": len(engine.slots)}
     return {
         "at": time.monotonic(),
         "pids": {"main": os.getpid(), "engine": live.engine.pid, "audio": live.speaker.bus.pid},
         "bus": bus_row(live.speaker.bus),
-        "engine": {**telemetry, "restarts": rest, "slots": len(engine.slots)},
+        "engine": {**telemetry, **asdict(live.engine.turns)},
         "program": program(live),
     }
 
