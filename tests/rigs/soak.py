@@ -77,6 +77,8 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         stage = stack.enter_context(Stage(scores, folder, env, *words))
         if not stage.wait(lambda: stage.status.get("engine", {}).get("generations", 0) > 8, 120):
             raise RuntimeError(f"it does not play: {stage.events[-5:]} {stage.status}")
+        if options.nice is not None:
+            stage.weigh(options.nice)
         capture = None
         if server is not None:
             server.raise_priority(stage.status["pids"]["audio"])
@@ -183,6 +185,7 @@ def main() -> int:
     words.add_argument("--frames", type=int, default=512, help="of a block of the server")
     words.add_argument("--reload", type=float, default=5.0, metavar="S", help="seconds")
     words.add_argument("--look", type=float, default=10.0, metavar="S", help="at the memory")
+    words.add_argument("--nice", type=int, help="of the sessions of main and engine process")
     words.add_argument("--out", type=Path, help="where the JSON report goes (else stdout)")
     words.add_argument("--progress", type=Path, help="a JSON file that is kept up to date")
     words.add_argument("--folder", type=Path, help="scratch; kept if given")

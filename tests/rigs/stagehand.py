@@ -6,6 +6,7 @@ Threads: one thread reads the pipe; everything else belongs to the rig's main th
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import subprocess
@@ -124,6 +125,14 @@ class Stage:
             except psutil.Error:
                 continue
         return found
+
+    def weigh(self, nice: int) -> None:
+        """Linux weighs sessions before processes: the nice value of each process's session."""
+        for name, pid in self.status.get("pids", {}).items():
+            # The audio process has real-time scheduling, or has asked for this itself.
+            if name != "audio":
+                with contextlib.suppress(OSError):
+                    Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
     def close(self, seconds: float = 40.0) -> bool:
         """End it as a performer would. True if it ended by itself."""
