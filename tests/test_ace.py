@@ -214,6 +214,7 @@ def test_cover_equals_diffusers_pipeline(small: Toy) -> None:
     theirs = pipeline(
         prompt="acid techno",
         task_type="cover",
+        audio_duration=FRAMES / 25,
         src_audio=torch.from_numpy(audio.T),
         latents=torch.from_numpy(start)[None],
         lyrics="[Instrumental]",
