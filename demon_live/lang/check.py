@@ -119,7 +119,9 @@ def try_lane(site: Site, pattern: Pattern) -> None:
         elif spec.choices and event.value not in (*spec.choices, spec.default):
             _bad_choice(site, str(event.value))
             return
-    if low < spec.low or high > spec.high:
+    # Rounding is no excess: exp(log(20)) is a hair under 20.
+    slack = 1e-9 * max(abs(spec.low), abs(spec.high))
+    if low < spec.low - slack or high > spec.high + slack:
         _excess(site, low, high)
 
 
