@@ -72,6 +72,12 @@ def _replay(args: argparse.Namespace) -> int:
     return _render_to(args, find_set(args.set, [sets_dir()]), args.render)
 
 
+def _send(args: argparse.Namespace) -> int:
+    from demon_live.send import send
+
+    return send(args)
+
+
 def _render(args: argparse.Namespace) -> int:
     return _render_to(
         args,
@@ -215,6 +221,7 @@ def _help(args: argparse.Namespace) -> int:
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "live": play.live,
     "attach": play.attach,
+    "send": _send,
     "stop": play.stop,
     "render": _render,
     "check": _check,

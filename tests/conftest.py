@@ -16,7 +16,7 @@ _RUNTIME = tempfile.mkdtemp(
 )
 os.environ["DEMON_RUNTIME"] = _RUNTIME
 
-import torch
+import torch  # noqa: E402 - after the settings it reads
 
 torch.set_num_threads(1)
 

@@ -81,7 +81,10 @@ class RemoteSession:
 
     def save(self, path: Path | str, text: str) -> Outcome:
         """Write a score file, whatever is wrong with it, and play it."""
-        return self._outcome(self._command("save", path=str(Path(path).absolute()), text=text))
+        # A score that plays is known by its name, from whatever folder the session was started.
+        known = str(path) in self.scores()
+        where = str(path) if known else str(Path(path).absolute())
+        return self._outcome(self._command("save", path=where, text=text))
 
     def remove(self, name: str) -> Outcome:
         """What the score file `name` said is given back."""

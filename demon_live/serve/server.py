@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from demon_live.errors import DemonError
+from demon_live.perform.scores import score_name
 from demon_live.perform.view import Outcome, Status, Words
 from demon_live.serve import wire
 from demon_live.serve.client import short_address
@@ -96,7 +97,7 @@ class ControlServer:
         self._lock = threading.Lock()
         self._verbs: dict[str, Callable[..., Any]] = {
             "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
-            "apply": lambda text, name, origin: pack(session.apply(text, name, origin)),
+            "apply": self._apply,
             "load": lambda path: pack(session.load(Path(path))),
             "save": lambda path, text: pack(session.save(Path(path), text)),
             "remove": lambda name: pack(session.remove(name)),
@@ -190,6 +191,11 @@ class ControlServer:
         if frame.do in wire.EVALUATIONS:
             self._closed.wait(self._evaluations.wait())
         return self._verbs[frame.do](**frame.args)
+
+    def _apply(self, text: str, name: str, origin: str) -> Any:
+        # A file has one name, whatever path it was sent by.
+        name = score_name(name) if origin == "file" else name
+        return pack(self._session.apply(text, name, origin))
 
     def _events(self, since: int) -> Mapping[str, Any]:
         newest, lines = self._session.events(since)
