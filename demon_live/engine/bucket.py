@@ -73,6 +73,8 @@ class Bucket:
     ) -> None:
         self.frames, self.channels, self.device = frames, channels, device
         self.slots: list[Slot] = []
+        # Whether fields of noise are made and kept on the host.
+        self._hosted = device.type == "cpu"
         self._noise = noise
         self._dcw = dcw
         self._work = Workspace(device)
@@ -225,7 +227,7 @@ class Bucket:
         mail.put("mix", solver.stacked(mix))
         used = bool(mix.z.any()), bool(mix.source.any()), bool(mix.target.any())
         noisy: tuple[int, ...] = ()
-        if used[0] and self.device.type == "cpu":
+        if used[0] and self._hosted:
             noisy = tuple(np.flatnonzero(mix.z.any(axis=1)).tolist())
         elif used[0]:
             mail.put("keys", rng.signed(self._keys(rng.STEP, range(len(self.slots)))))
@@ -296,7 +298,7 @@ class Bucket:
 
     def _fields(self, purpose: int, keys: str, places: Sequence[int]) -> Tensor:
         """Noise of some slots, [m, T, C]: on a GPU from the keys in the mail."""
-        if self.device.type != "cpu":
+        if not self._hosted:
             return rng.normal_on(self._mail[keys], self.frames, self.channels)
         out = torch.empty((len(places), self.frames, self.channels))
         for key, row in zip(self._keys(purpose, places), out, strict=True):
@@ -305,7 +307,7 @@ class Bucket:
 
     def _fresh(self, noisy: Sequence[int]) -> Tensor:
         """The step's noise, [n, T, C]. On a CPU, rows that use none hold what they held."""
-        if self.device.type != "cpu":
+        if not self._hosted:
             return rng.normal_on(self._mail["keys"], self.frames, self.channels)
         z = self._rows("z")
         for at, key in zip(noisy, self._keys(rng.STEP, noisy), strict=True):
@@ -338,7 +340,7 @@ class Bucket:
                 negative.index_copy_(0, mail["passes"], second)
             if what.first:
                 first = mail["first"]
-                places = first.tolist() if self.device.type == "cpu" else ()
+                places = first.tolist() if self._hosted else ()
                 negative.index_copy_(0, first, self._fields(rng.BIRTH, "first_keys", places))
         curves = (
             mail["guide"],

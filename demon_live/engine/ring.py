@@ -46,7 +46,8 @@ class Ring:
     staircase of start levels of the DEMON engine, for comparison. overlap: on a GPU, hand latents
     out with the next tick, so that the device never waits for the host. mask_strength: how much
     of a request's mask counts at step k of S, 0..1; all of it when not given. background: prepare
-    changes of weights beside the ticks (live), or in the tick itself (renders).
+    changes of weights beside the ticks (live), or in the tick itself (renders). capture: on a GPU,
+    launch a tick's device work as CUDA graphs.
 
     A model with adapters has them as `weights` (engine.weights.Bank).
 
@@ -70,6 +71,7 @@ class Ring:
         mask_strength: MaskStrength | None = None,
         noise_bytes: int = 96 << 20,
         background: bool = False,
+        capture: bool = True,
     ) -> None:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
@@ -77,7 +79,8 @@ class Ring:
         self.tick_number = self.dropped = self.stale = self.refused = 0
         self.trouble: DemonError | None = None
         self._device = torch.device(device)
-        self._dcw, self._parity, self._mask_strength = dcw, parity, mask_strength
+        self._parity = parity
+        self._dcw, self._mask_strength, self._capture = dcw, mask_strength, capture
         self._noise = rng.NoiseCache(self._device, noise_bytes)
         self._shared = SharedState()
         self._weights = Weights(getattr(model, "weights", None), background)
@@ -308,8 +311,9 @@ class Ring:
         if shape not in self._buckets:
             # A shape that nothing uses any more gives its memory back.
             self._buckets = {k: b for k, b in self._buckets.items() if b.slots}
+            device, noise = self._device, self._noise
             self._buckets[shape] = Bucket(
-                *shape, self._device, self._noise, self._dcw, self._mask_strength
+                *shape, device, noise, self._dcw, self._mask_strength, self._capture
             )
         self._buckets[shape].reserve(self.depth)
         self._buckets[shape].admit(slot)
@@ -339,6 +343,12 @@ class Ring:
                 desk.history.appendleft(latent)
             out.append(Generation(latent, slot.request, tuple(slot.versions), slot.born, tick))
         return out
+
+    @property
+    def graphs(self) -> tuple[int, int]:
+        """CUDA graphs that were captured, and launches of them."""
+        all_of_them = [bucket.graphs for bucket in self._buckets.values()]
+        return sum(g.captured for g in all_of_them), sum(g.replayed for g in all_of_them)
 
     def close(self) -> None:
         """End the worker that prepares weights, if there is one."""

@@ -146,7 +146,7 @@ def signed(keys: Sequence[int]) -> NDArray[np.int64]:
 
 def warm(frames: int, channels: int, device: torch.device) -> None:
     """Make the tables of `normal_on` for fields of this size, which a capture cannot."""
-    _device_tables(frames * _words(channels), str(device))
+    _device_tables(frames * _words(channels), str(torch.empty(0, device=device).device))
 
 
 def normal_on(keys: Tensor, frames: int, channels: int) -> Tensor:
