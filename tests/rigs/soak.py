@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.rigs import grid, jack, score
+from tests.rigs import grid, jack, latency, score
 from tests.rigs.stagehand import Stage, slope_mb_per_hour
 
 _PAUSE = threading.Event()
@@ -85,12 +85,15 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             capture = server.capture(folder / "capture.wav", seconds + 600)
         # Joining the server's graph may cost it a block, which is not what is measured.
         _PAUSE.wait(3)
+        watch = latency.Watch(env)
+        stack.callback(watch.close)
         before = stage.fresh()
         series, cpu = _Series(), stage.cpu()
         begun = time.monotonic()
         reloads = _watch(stage, series, scores[1], begun, seconds, options)
         took = time.monotonic() - begun
         after, used = stage.fresh(), stage.cpu()
+        machine = watch.close()
         if capture is not None and server is not None:
             server.stop(capture)
         closed = stage.close()
@@ -102,6 +105,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             + (f", realtime {server.realtime}" if server else ""),
             "reloads": reloads,
             "sound": _counts(before, after),
+            "machine_itself": machine,
             "server_xruns": server.xruns if server else None,
             "engine": _engine(before, after, series),
             "cpu_cores": {k: round((used[k] - cpu[k]) / took, 3) for k in used if k in cpu},
