@@ -276,9 +276,9 @@ def _performance(word: str) -> Callable[..., None]:
     return say
 
 
-hush, panic, mute, unmute, solo, unsolo, undo, redo, record, stop, save, load = (
-    _performance(w)
-    for w in (
+hush, panic, mute, unmute, solo, unsolo, undo, redo, record, stop, save, load = map(
+    _performance,
+    (
         "hush",
         "panic",
         "mute",
@@ -291,8 +291,17 @@ hush, panic, mute, unmute, solo, unsolo, undo, redo, record, stop, save, load = 
         "stop",
         "save",
         "load",
-    )
+    ),
 )
+snapshot, recall, crossfade, learn = map(_performance, ("snapshot", "recall", "crossfade", "learn"))
+
+
+def fader(value: Value | Timed | None) -> None:
+    """Move the crossfader: fader(over(8, 1))."""
+    timed = value if isinstance(value, Timed) else Timed(value, ())
+    expr = None if timed.value is None else to_expr(timed.value)
+    score().say(BindNode(0, 0, "fader", expr, timed.whens))
+
 
 # --- patterns --------------------------------------------------------------------------------
 
@@ -315,6 +324,8 @@ sine2, cosine2, saw2, isaw2, tri2, itri2, square2 = map(
     _named, ("sine2", "cosine2", "saw2", "isaw2", "tri2", "itri2", "square2")
 )
 time, rand, perlin, silence = map(_named, ("time", "rand", "perlin", "silence"))
+#: Controllers: cc(21), cc(21, 1), gate, bend; note is both the last key and the function.
+cc, gate, bend = map(_named, ("cc", "gate", "bend"))
 
 #: Functions: fast(2) for an argument, fast(2, p) or fast(2)(p) for a pattern, stack(p, q).
 FUNCTIONS: dict[str, Pat] = {
@@ -368,13 +379,19 @@ __all__ = [
     "Timed",
     "at",
     "beats",
+    "bend",
+    "cc",
     "chain",
     "cps",
+    "crossfade",
     "deck",
     "engine",
+    "fader",
+    "gate",
     "go",
     "hush",
     "in_",
+    "learn",
     "link",
     "load",
     "loop",
@@ -385,12 +402,14 @@ __all__ = [
     "panic",
     "program",
     "quant",
+    "recall",
     "record",
     "redo",
     "run_python",
     "save",
     "scene",
     "score",
+    "snapshot",
     "solo",
     "source",
     "stop",

@@ -153,3 +153,24 @@ def test_a_score_and_its_python_twin_give_equal_lanes(expression: str) -> None:
         twin = program().decks["main"]["noise"]
     times = np.arange(0, 4, 1 / 25)
     assert np.array_equal(score.sample(times), twin.sample(times))
+
+
+def test_the_words_of_the_stage_and_controllers_have_python_twins() -> None:
+    from demon_live import dsl
+
+    with dsl.Score() as made:
+        dsl.deck.blend = dsl.cc(21).range(0.2, 0.9)
+        dsl.deck.seed = dsl.note
+        dsl.deck["two"].gain = dsl.gate(2) * 0.5
+        dsl.fader(dsl.over(8, 1))
+        dsl.snapshot("calm")
+        dsl.recall("calm")
+        dsl.crossfade("main", "two")
+        dsl.learn("blend")
+    text = made.text
+    assert "blend = cc(21).range(.2, .9)" in text
+    assert "seed  = note" in text
+    assert "gate(2)*.5" in text.replace(" ", "")
+    assert "fader = 1 over 8" in text
+    assert [s for s in ("snapshot calm", "crossfade main two", "learn blend") if s in text]
+    assert made.program().decks["main"]["blend"].keys
