@@ -65,7 +65,7 @@ def attach(args: argparse.Namespace) -> int:
     if not _has_terminal():
         raise UsageError("attach needs a terminal", hint="from scripts: demon send -e 'TEXT'")
     with _Signals() as signals:
-        return _attach(args.name, signals)
+        return _attach(args, args.name, signals)
 
 
 def stop(args: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def _play_beside(
     name = start.name or DEFAULT
     if find(name) is not None:
         if _wants_to_attach(name):
-            return _attach(name, signals)
+            return _attach(args, name, signals)
         raise taken(name)
     running = spawn(start)
     try:
@@ -160,7 +160,7 @@ def _play_beside(
     except BaseException:
         running.stop()
         raise
-    return _prompt(name, signals, shown)
+    return _prompt(args, name, signals, shown)
 
 
 def _import_the_prompt() -> None:
@@ -170,7 +170,7 @@ def _import_the_prompt() -> None:
         # On Linux a thread has a niceness of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
     import demon_live.serve.remote
-    import demon_live.ui.repl  # noqa: F401
+    import demon_live.ui.front  # noqa: F401
 
 
 def _wants_to_attach(name: str) -> bool:
@@ -181,22 +181,30 @@ def _wants_to_attach(name: str) -> bool:
         return False
 
 
-def _attach(name: str | None, signals: _Signals) -> int:
+def _attach(args: argparse.Namespace, name: str | None, signals: _Signals) -> int:
     from demon_live.serve.client import choose
     from demon_live.serve.registry import find
 
     name = choose(name)
     info = find(name)
-    return _prompt(name, signals, [Path(s) for s in info.scores] if info else [], recent=12)
+    return _prompt(args, name, signals, [Path(s) for s in info.scores] if info else [], recent=12)
 
 
-def _prompt(name: str, signals: _Signals, shown: list[Path], *, recent: int | None = None) -> int:
+def _prompt(
+    args: argparse.Namespace,
+    name: str,
+    signals: _Signals,
+    shown: list[Path],
+    *,
+    recent: int | None = None,
+) -> int:
     """A prompt until the performer leaves. To quit ends the session; a lost terminal does not."""
     from demon_live.serve.remote import RemoteSession
-    from demon_live.ui.repl import Repl
+    from demon_live.ui.front import front
 
     session = RemoteSession(name, recent=recent, ended=signals.stop.set)
-    Repl(session, banner=_banner(session, shown), stop=signals.stop).run()
+    banner = _banner(session, shown)
+    front(session, banner=banner, stop=signals.stop, stage=args.stage, theme=args.theme)
     return _leave(session, signals)
 
 
@@ -233,9 +241,15 @@ def _play_here(
     with Live(**start.live) as instrument, doors(instrument, start, signals.stop):
         banner = _banner(instrument.session, shown)
         if prompt:
-            from demon_live.ui.repl import Repl
+            from demon_live.ui.front import front
 
-            Repl(instrument.session, banner=banner, stop=signals.stop).run()
+            front(
+                instrument.session,
+                banner=banner,
+                stop=signals.stop,
+                stage=args.stage,
+                theme=args.theme,
+            )
         else:
             say(banner)
             _lines(instrument.session, args.seconds, signals.stop)

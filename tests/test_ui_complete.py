@@ -11,13 +11,16 @@ from prompt_toolkit.document import Document
 
 from demon_live.controls import CONTROLS, STAGE
 from demon_live.errors import UsageError
+from demon_live.perform.view import Words
+from demon_live.places import shipped
 from demon_live.ui import guide
 from demon_live.ui.complete import ScoreCompleter, hint_at
 
 
 def offered(text: str, *, asked: bool = False) -> list[str]:
     event = CompleteEvent(text_inserted=not asked, completion_requested=asked)
-    completer = ScoreCompleter(lambda: {"decks": ("main", "drums"), "scenes": ("drop",)})
+    words = Words(("main", "drums"), ("drop",), {"wob": ("n",)}, (str(shipped("patterns")),))
+    completer = ScoreCompleter(lambda: words)
     return [c.text for c in completer.get_completions(Document(text), event)]
 
 
@@ -34,6 +37,37 @@ def test_functions_after_a_dot_and_signals_in_expressions() -> None:
 def test_decks_and_scenes_of_the_session() -> None:
     assert offered("mute dr") == ["drums"]
     assert offered("go dr") == ["drop"]
+
+
+def test_words_that_let_defined_show_their_arguments() -> None:
+    assert "wob" in offered("blend = wo")
+    event = CompleteEvent(completion_requested=True)
+    words = Words(lets={"wob": ("n", "depth")})
+    (found,) = ScoreCompleter(lambda: words).get_completions(Document("blend = wo"), event)
+    assert "wob(n, depth)" in found.display_meta_text
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("prompt = 'dub", "dub techno"),
+        ("prompt = 'acid, 30", "303"),
+        ("prompt = \"<'acid' 'ambi", "ambient"),
+        ("prompt2 = cat('acid', 'ambi", "ambient"),
+        ("drums.prompt = 'break", "breaks"),
+        ('source "loops/tech', "loops/techno_128.flac"),
+        ("source 'no", "none"),
+        ("engine im", "imp"),
+        ("tour 1", "10"),
+    ],
+)
+def test_what_only_this_machine_knows(text: str, word: str) -> None:
+    assert word in offered(text)
+
+
+def test_a_prompt_opens_no_list_at_its_first_letter() -> None:
+    assert offered("prompt = 'a") == []
+    assert len(offered("prompt = '", asked=True)) > 20
 
 
 def test_nothing_opens_by_itself_where_nothing_was_begun() -> None:

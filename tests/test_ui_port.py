@@ -84,3 +84,16 @@ def test_words_of_files_and_of_the_prompt_are_known_at_the_prompt(
     played.session.apply("let deep = .2")
     assert dict(played.session.words().lets) == {"wob": ("n",), "deep": ()}
     played.session.apply("noise = wob(3) * deep")
+
+
+def test_a_score_that_plays_is_saved_where_it_lies(
+    played: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    played.session.save("lead.demon", "blend = .5\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (name,) = played.session.scores()
+    played.session.save(name, "blend = 1\n")
+    assert (tmp_path / "lead.demon").read_text() == "blend = 1\n"
+    assert list(played.session.scores().values()) == ["blend = 1\n"]

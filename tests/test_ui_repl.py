@@ -228,19 +228,62 @@ def test_questions_are_answered_here(stage: Stage) -> None:
     assert stage.session.applied == []
 
 
-def test_the_tour_plays_one_score_after_the_other(stage: Stage) -> None:
+def test_the_tour_is_walked_with_enter_alone(stage: Stage) -> None:
     async def script(s: Stage) -> None:
         s.keys("tour\r")
-        await s.sees("step 0 of")
-        s.keys("tour\r")
-        await s.sees("step 1 of")
+        await s.sees("tour 0 of")
+        await s.sees('demon> blend = "1 .2 1 .2"')
+        s.keys("\r")
+        await s.sees("Four steps a bar")
+        await s.until(lambda: s.repl.desk.offered == "tour")
+        s.keys("\r")
+        await s.sees("tour 1 of")
         s.keys("tour 99\r")
         await s.sees("tour 0 begins again")
+        s.keys("tour 5\r")
+        await s.sees("tour 5 of")
+        s.keys("wrong = 1\r")
+        await s.sees("Place, cause, remedy")
         s.keys("\x04")
 
     stage.play(script)
+    assert stage.session.applied == ['blend = "1 .2 1 .2"']
     assert [name[:2] for name in stage.session.loaded] == ["00", "01"]
     assert [name[:2] for name in stage.session.removed] == ["00"]
+
+
+def test_every_step_of_the_tour_plays_and_its_line_does_what_it_says() -> None:
+    from demon_live.errors import DemonError
+    from demon_live.lang import compile_source
+    from demon_live.ui.tour import STEPS, Tour
+
+    session, tour = FakeSession(), Tour()
+    for i, step in enumerate(STEPS):
+        said = "".join(text for _, text in tour.go(session, "", 80))
+        assert f"tour {i} of {len(STEPS) - 1}" in said
+        assert all(len(line) < 101 for line in said.split("\n"))
+        assert tour.take() == step.line
+        assert tour.take() == ""
+        if step.title == "mistakes cost nothing":
+            with pytest.raises(DemonError):
+                compile_source(step.line)
+        elif step.line != "stage":
+            compile_source(step.line)
+        assert tour.heard()
+        assert tour.heard() == []
+    assert len(session.loaded) == sum(bool(s.score) for s in STEPS)
+
+
+def test_tab_takes_the_line_that_is_laid_ready(stage: Stage) -> None:
+    async def script(s: Stage) -> None:
+        s.keys("tour\r")
+        await s.until(lambda: s.repl.desk.offered != "")
+        s.keys("\t")
+        await s.until(lambda: s.repl.buffer.text == 'blend = "1 .2 1 .2"')
+        s.keys("\x03\x04")
+
+    stage.play(script)
+    assert stage.session.applied == []
 
 
 def test_completion_shows_the_range_and_enter_takes_it(stage: Stage) -> None:

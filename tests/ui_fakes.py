@@ -8,16 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.errors import ScoreError, Span
-from demon_live.perform.view import DeckView, LaneView, Outcome, Status
+from demon_live.perform.view import DeckView, LaneView, Outcome, Status, Words
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float32)
 DECK = DeckView("main", 4, 0.4, None, False, False, (LaneView("blend", "saw", 0.5, RAMP),))
 STATUS = Status(5.5, 128.0, 4, "imp", "null", (DECK,))
-
-
-@dataclass
-class FakeState:
-    files: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -29,8 +24,8 @@ class FakeSession:
     removed: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     shown: Status = STATUS
-    state: FakeState = field(default_factory=FakeState)
-    scenes: tuple[str, ...] = ("drop",)
+    files: dict[str, str] = field(default_factory=dict)
+    saved: list[tuple[str, str]] = field(default_factory=list)
 
     def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
         if "crash" in text:
@@ -50,13 +45,25 @@ class FakeSession:
 
     def load(self, path: Path | str) -> Outcome:
         self.loaded.append(Path(path).name)
-        self.state.files[str(path)] = object()
+        self.files[str(path)] = Path(path).read_text()
         return Outcome((f"{Path(path).name}: from bar 6",))
 
     def remove(self, name: str) -> Outcome:
         self.removed.append(Path(name).name)
-        self.state.files = {k: v for k, v in self.state.files.items() if k != name}
+        self.files = {k: v for k, v in self.files.items() if k != name}
         return Outcome()
+
+    def save(self, path: Path | str, text: str) -> Outcome:
+        self.saved.append((str(path), text))
+        outcome = self.apply(text, str(path), "file")
+        self.files[str(path)] = text
+        return outcome
+
+    def scores(self) -> dict[str, str]:
+        return dict(self.files)
+
+    def words(self) -> Words:
+        return Words(tuple(d.name for d in self.shown.decks), ("drop",), {"wob": ("n",)})
 
     def status(self) -> Status:
         return self.shown

@@ -90,6 +90,7 @@ class Session:
         self._errors: dict[str, DemonError] = {}
         self._grader = Grader()
         self._saved_at: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
         self.recorder = Recorder(self.journal, rig, self.sets)
         self._replaying = False
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
@@ -217,6 +218,7 @@ class Session:
     def load(self, path: Path | str) -> Outcome:
         """Read a score file and apply it as that file. Raises DemonError."""
         name = score_name(path)
+        self._paths[name] = Path(path).absolute()
         try:
             text = read_score(Path(path))
             if Path(path).suffix == ".py":
@@ -228,10 +230,15 @@ class Session:
         return self.apply(text, name, "file")
 
     def save(self, path: Path | str, text: str) -> Outcome:
-        """Write a score file, whatever is wrong with it, and play it. Raises DemonError."""
-        write_score(Path(path), text)
-        self.written(Path(path))
-        return self.apply(text, score_name(path), "file")
+        """Write a score file, whatever is wrong with it, and play it. Raises DemonError.
+
+        path: also the name of a score that plays, wherever it lies.
+        """
+        name = str(path) if str(path) in self._paths else score_name(path)
+        where = self._paths.setdefault(name, Path(path).absolute())
+        write_score(where, text)
+        self.written(where)
+        return self.apply(text, name, "file")
 
     def _run_python(self, text: str, name: str) -> str:
         """A Python pattern file as a score: it is the score that is journalled and replayed."""

@@ -28,6 +28,7 @@ exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or device failur
 COMMANDS = (
     "live",
     "attach",
+    "send",
     "stop",
     "render",
     "check",
@@ -132,8 +133,11 @@ def _add_playing(
     )
     for name, says in (("attach", "a prompt for a session that plays"), ("stop", "end a session")):
         other = commands.add_parser(name, parents=[common], help=says)
+        if name == "attach":
+            _add_face(other)
         other.add_argument("--name", metavar="NAME", help="of the session (default: the only one)")
     other.add_argument("--all", action="store_true", help="end every session of this user")
+    _add_send(commands, common)
     render = commands.add_parser(
         "render", parents=[engine], help="a score or set into a WAV or FLAC, off line"
     )
@@ -151,7 +155,36 @@ def _add_playing(
     replay.add_argument("--speed", type=_speed, default=1.0, metavar="X")
 
 
+def _add_face(command: _Parser) -> None:
+    command.add_argument(
+        "--stage", action="store_true", help="begin with the stage view (Alt-s goes there, too)"
+    )
+    command.add_argument(
+        "--theme",
+        choices=("dark", "light"),
+        default=os.environ.get("DEMON_THEME", "dark"),
+        help="ground of the stage view (default: dark, or DEMON_THEME)",
+    )
+
+
+def _add_send(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    send = commands.add_parser(
+        "send", parents=[common], help="a text or a score to a session that plays"
+    )
+    send.add_argument("file", nargs="?", metavar="FILE|-", help="a score; - reads statements")
+    send.add_argument("-e", dest="text", metavar="TEXT", help="statements")
+    send.add_argument("--name", metavar="NAME", help="of the session (default: the only one)")
+    send.add_argument(
+        "--at", metavar="FILE:LINE", help="where the text stands, for the places of errors"
+    )
+    send.add_argument(
+        "--as", dest="whole", metavar="FILE", help="the text is all that FILE says, saved or not"
+    )
+    send.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
 def _add_sound(command: _Parser) -> None:
+    _add_face(command)
     command.add_argument(
         "--device",
         default=os.environ.get("DEMON_DEVICE"),

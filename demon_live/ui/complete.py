@@ -1,14 +1,18 @@
 """Completion, and the line of help on what is being typed.
 
-The language says what may come next; here its answers become a list with range and help.
+The language says what may come next; here its answers become a list with range and help, and what
+only this machine knows is added: the words that the engine's prompts understand, files of sources,
+engines.
 
-Threads: called in the prompt's event loop; each call is a fraction of a millisecond.
+Threads: called in the prompt's event loop; each call is a fraction of a millisecond. Lists that
+take reading are read once.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +20,9 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from demon_live.controls import Control, find
+from demon_live.errors import DemonError
 from demon_live.lang import complete
+from demon_live.perform.view import Words
 from demon_live.ui import guide
 
 __all__ = ["ScoreCompleter", "hint_at"]
@@ -25,48 +31,122 @@ _WORD = re.compile(r"[A-Za-z_][\w.]*")
 _BOUND = re.compile(r"([A-Za-z_][\w.]*)\s*=(?!=)")
 _FILE = re.compile(r"^\s*load\s+['\"]?(.*)$")
 _ASKED = re.compile(r"^\s*(?:\?\s*|help\s+)([\w.]*)$")
-
-Names = Callable[[], Mapping[str, Collection[str]]]
+_TOUR = re.compile(r"^\s*tour\s+(\w*)$")
+#: Inside the quotes of a prompt: the words since the last comma.
+_PROMPT = re.compile(
+    r"^\s*(?:\w+\.)?prompt2?\s*=(?:.*[(\[<,\s\"|])?\s*'(?:[^']*[,+;]\s*)?([^',+;]*)$"
+)
+_SOURCE = re.compile(r"^\s*source\s+['\"]([^'\"]*)$")
+_ENGINE = re.compile(r"^\s*engine\s+['\"]?([\w.-]*)$")
+_SOUND = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
+_MANY = 400
 
 
 class ScoreCompleter(Completer):
-    """Completes scores, questions and names of files. names: decks and scenes of the session."""
+    """Completes scores, questions and names of files. words: the names that the session knows."""
 
-    def __init__(self, names: Names = dict) -> None:
-        self._names = names
+    def __init__(self, words: Callable[[], Words] = Words) -> None:
+        self._words = words
         self._files = PathCompleter(file_filter=lambda p: Path(p).is_dir() or p.endswith(".demon"))
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         """What may stand at the cursor. While typing only from the second letter of a word on."""
         before = document.text_before_cursor
         line = document.current_line_before_cursor
+        asked = event.completion_requested
         if (file := _FILE.match(line)) is not None:
             yield from self._files.get_completions(Document(file[1]), event)
-        elif (asked := _ASKED.match(before)) is not None:
-            low = asked[1].lower()
-            for word in guide.known() if low or event.completion_requested else ():
-                if word.startswith(low):
-                    yield Completion(word, -len(low))
+        elif (word := _ASKED.match(before)) is not None:
+            low = word[1].lower()
+            if low or asked:
+                yield from _fitting(low, ((name, "") for name in guide.known()))
+        elif (step := _TOUR.match(before)) is not None:
+            from demon_live.ui.tour import STEPS
+
+            steps = ((str(i), s.title) for i, s in enumerate(STEPS))
+            yield from _fitting(step[1], steps)
+        elif (tag := _PROMPT.match(line)) is not None:
+            # Two letters: at one, half of the vocabulary would drop over the screen.
+            if asked or len(tag[1]) >= 2:
+                yield from _fitting(tag[1], ((t, "") for t in _tags()))
+        elif (source := _SOURCE.match(line)) is not None:
+            yield from _fitting(source[1], ((f, "") for f in _sounds(self._words().folders)))
+        elif (engine := _ENGINE.match(line)) is not None:
+            yield from _fitting(engine[1], _engines())
         else:
             yield from self._score(document, event)
 
     def _score(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        at = document.cursor_position
-        for found in complete(document.text, at, **self._names()):
-            typed = at - found.start
+        at, words = document.cursor_position, self._words()
+        found = list(
+            complete(
+                document.text, at, decks=words.decks, scenes=words.scenes, lets=tuple(words.lets)
+            )
+        )
+        for one in found:
+            typed = at - one.start
             # A list that opens at every blank, or for what is already written, is in the way.
             shown = event.completion_requested or (
-                typed > 0 and found.word != document.text[at - typed : at]
+                typed > 0 and one.word != document.text[at - typed : at]
             )
             if shown:
-                meta = f"{found.display}  {found.help}".strip()
-                yield Completion(found.word, -typed, display_meta=meta)
+                display = one.display
+                if one.kind == "let" and (params := words.lets.get(one.word)):
+                    display = f"{one.word}({', '.join(params)})"
+                meta = f"{display}  {one.help}".strip()
+                yield Completion(one.word, -typed, display_meta=meta)
+
+
+def _fitting(typed: str, known: Iterable[tuple[str, str]]) -> Iterator[Completion]:
+    low = typed.lower()
+    for word, meta in known:
+        if word.lower().startswith(low) and word != typed:
+            yield Completion(word, -len(typed), display_meta=meta)
+
+
+@lru_cache(maxsize=1)
+def _tags() -> tuple[str, ...]:
+    """The words that the default engine's prompts understand, the plain ones first."""
+    from demon_live.models.conditioning import words
+
+    try:
+        return tuple(words(os.environ.get("DEMON_ENGINE", "imp")))
+    except DemonError:
+        return ()
+
+
+@lru_cache(maxsize=1)
+def _engines() -> tuple[tuple[str, str], ...]:
+    from demon_live.models.manifest import find_manifests
+
+    return tuple((m.name, m.summary) for m in find_manifests())
+
+
+@lru_cache(maxsize=4)
+def _sounds(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of sound in the folders of sources, as a score names them; "none" is from noise."""
+    found = ["none"]
+    for root in (Path(f) for f in folders):
+        inside = [p for p in (root, *_folders(root)) if p.is_dir()]
+        for folder in inside:
+            files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SOUND)
+            found += [p.relative_to(root).as_posix() for p in files]
+            if len(found) > _MANY:
+                break
+    return tuple(dict.fromkeys(found))
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:
+        return []
 
 
 def hint_at(text: str, at: int) -> str:
     """One line on the word at offset `at`, or else on the control that is being bound there."""
     if not text:
-        return "? help · tour · Tab completes · Alt-. hushes · Ctrl-D leaves"
+        return "? help · tour · Tab completes · Alt-. hushes · Alt-s stage · Ctrl-D leaves"
     for match in _WORD.finditer(text):
         if match.start() <= at <= match.end():
             line = _line(match.group())

@@ -1,9 +1,8 @@
-"""What the prompt answers itself: `?`, `?name`, `help`, `tour`.
+"""What the prompt answers itself: `?`, `?name`, `help`.
 
-Every word that can be written, and every word on the screen, can be asked about. The tour walks
-through the numbered scores in patterns/: each step shows its score, explains it and plays it.
+Every word that can be written, and every word on the screen, can be asked about.
 
-Threads: pure functions; a `Tour` belongs to the thread that evaluates.
+Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from __future__ import annotations
 import re
 import textwrap
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demon_live.controls import CONTROLS, STAGE, Control, PropagationClass, find, names
-from demon_live.errors import FileError, UsageError, nearest
-from demon_live.places import shipped
+from demon_live.errors import UsageError, nearest
 from demon_live.ui.show import Pieces
 
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCREEN",
-    "Tour",
     "about",
     "default_text",
     "exact",
@@ -66,6 +62,7 @@ _KEYS = (
     ("Alt-.", "hush"),
     ("Alt-1 .. 9", "mute a deck, and back"),
     ("F1", "about the word under the cursor"),
+    ("Alt-s", "the stage view, and back"),
     ("Ctrl-C", "cancel what is typed; the sound goes on"),
     ("Ctrl-D", "leave"),
 )
@@ -186,35 +183,3 @@ def known() -> tuple[str, ...]:
 
     words = {w for w in all_names() if w.isidentifier()}
     return tuple(sorted({*words, *CONTROLS, *STAGE, *SCREEN}))
-
-
-class Tour:
-    """The numbered scores, one after the other. folder: where they are; None = those shipped."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self._at = -1
-
-    @property
-    def folder(self) -> Path:
-        """Where the scores of the tour are."""
-        return self._folder or shipped("patterns")
-
-    def files(self) -> list[Path]:
-        """The steps, in their order. Raises FileError if there are none."""
-        found = sorted(self.folder.glob("[0-9]*.demon"))
-        if not found:
-            raise FileError("there is no tour here", hint=f"{self.folder} has no numbered scores")
-        return found
-
-    def step(self, word: str = "") -> tuple[int, int, Path]:
-        """(number, how many, file) of the next step, or of step `word` (a number, `back`)."""
-        files = self.files()
-        if word and not word.isdigit() and word != "back":
-            raise UsageError(f"tour {word}: which step?", hint="tour, tour back, or tour 3")
-        at = int(word) if word.isdigit() else self._at + (-1 if word == "back" else 1)
-        if not 0 <= at < len(files):
-            last = len(files) - 1
-            raise UsageError(f"the tour has steps 0 to {last}", hint="tour 0 begins again")
-        self._at = at
-        return at, len(files), files[at]

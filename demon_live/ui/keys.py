@@ -45,6 +45,12 @@ def bindings(repl: Repl) -> KeyBindings:
     def _evaluate(event: KeyPressEvent) -> None:
         repl.accept()
 
+    offered = Condition(lambda: bool(repl.desk.offered))
+
+    @keys.add("tab", filter=typing & empty & offered)
+    def _take(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text(repl.desk.offered)
+
     @keys.add("c-o", filter=typing)
     def _newline(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=True)
@@ -61,6 +67,11 @@ def bindings(repl: Repl) -> KeyBindings:
     @keys.add("c-d", filter=typing & empty)
     def _leave(event: KeyPressEvent) -> None:
         repl.leave()
+
+    @keys.add("escape", "s")
+    @keys.add("f12")
+    def _stage(event: KeyPressEvent) -> None:
+        repl.evaluate("stage")
 
     @keys.add("f1")
     def _explain(event: KeyPressEvent) -> None:

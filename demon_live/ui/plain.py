@@ -15,32 +15,16 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from demon_live.errors import DemonError
-from demon_live.perform.state import State
-from demon_live.perform.view import Outcome, Status
 from demon_live.ui import guide, show
+from demon_live.ui.port import Port
 
-__all__ = ["Performance", "play_plain", "readable"]
+__all__ = ["play_plain", "readable"]
 
 _log = logging.getLogger(__name__)
 _POLL = 0.1
-
-
-class Performance(Protocol):
-    """The part of a session that a front end needs."""
-
-    @property
-    def state(self) -> State: ...
-    @property
-    def scenes(self) -> tuple[str, ...]: ...
-    def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome: ...
-    def load(self, path: Path | str) -> Outcome: ...
-    def remove(self, name: str) -> Outcome: ...
-    def status(self) -> Status: ...
-    def events(self, since: int) -> tuple[int, tuple[str, ...]]: ...
 
 
 def readable(stream: IO[str]) -> bool:
@@ -53,7 +37,7 @@ def readable(stream: IO[str]) -> bool:
 
 
 def play_plain(
-    session: Performance,
+    session: Port,
     lines: IO[str] | None,
     out: IO[str],
     *,
@@ -115,14 +99,14 @@ def _next(feed: queue.SimpleQueue[str | None], end: float | None) -> str | None:
         return ""
 
 
-def _events(session: Performance, seen: int, out: IO[str], colour: bool) -> int:
+def _events(session: Port, seen: int, out: IO[str], colour: bool) -> int:
     seen, lines = session.events(seen)
     for line in lines:
         _write(out, show.ansi(show.event(line), colour))
     return seen
 
 
-def _evaluate(session: Performance, text: str, out: IO[str], colour: bool) -> None:
+def _evaluate(session: Port, text: str, out: IO[str], colour: bool) -> None:
     word = guide.question(text)
     try:
         if not text.strip():

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.layout import Float, FloatContainer, HSplit, Layout, Window
 from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
 from prompt_toolkit.layout.dimension import Dimension
 from prompt_toolkit.layout.menus import CompletionsMenu
 from prompt_toolkit.layout.processors import (
+    AfterInput,
+    ConditionalProcessor,
     DisplayMultipleCursors,
     HighlightIncrementalSearchProcessor,
     HighlightMatchingBracketProcessor,
@@ -34,8 +37,16 @@ PROMPT = "demon> "
 MORE = "   ... "
 
 
-def layout(buffer: Buffer, lexer: Lexer, panel: Callable[[], StyleAndTextTuples]) -> Layout:
-    """The whole screen part that is redrawn; focus is on the input."""
+def layout(
+    buffer: Buffer,
+    lexer: Lexer,
+    panel: Callable[[], StyleAndTextTuples],
+    offered: Callable[[], str] = str,
+) -> Layout:
+    """The whole screen part that is redrawn; focus is on the input.
+
+    offered: a line that an empty input shows, laid ready.
+    """
     search = SearchToolbar()
     control = BufferControl(
         buffer,
@@ -46,6 +57,10 @@ def layout(buffer: Buffer, lexer: Lexer, panel: Callable[[], StyleAndTextTuples]
             HighlightIncrementalSearchProcessor(),
             HighlightMatchingBracketProcessor(chars="[](){}<>"),
             DisplayMultipleCursors(),
+            ConditionalProcessor(
+                AfterInput(lambda: [("class:hint", offered())]),
+                Condition(lambda: not buffer.text and bool(offered())),
+            ),
         ],
     )
     typed = Window(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prompt_toolkit.utils import get_cwidth
 
-__all__ = ["bars", "cells", "curve", "fit", "meter", "number", "ruler", "steps"]
+__all__ = ["bars", "cells", "curve", "fit", "fit_to", "meter", "number", "ruler", "steps"]
 
 Samples = Sequence[float] | NDArray[np.float32]
 
@@ -49,6 +49,11 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
         size = cells(text)
     pad = " " * (width - size)
     return pad + text if right else text + pad
+
+
+def fit_to(text: str, width: int) -> str:
+    """`text` in at most `width` cells."""
+    return fit(text, min(cells(text), width))
 
 
 def number(value: float) -> str:

@@ -1,0 +1,267 @@
+"""One whole frame of the stage view, as rows of styled text: a pure function of a Picture.
+
+    ▄▄▄ ▄▄▄       ● ○ ○ ○  128 bpm                            L ▇▇▇▇▇▅
+     ▄▀ ▄▄█        FINE   lead 180 ms   dry 0                 R ▇▇▇▇▆
+    ▀  ▄▄▄█ ▄     imp · tick 61 ms · depth 4                     -8 dB
+     00_hello.demon ─────────────────────────────────────────────────
+      1 ▌ prompt  = "<'acid techno' 'dub techno'>/8"
+      2 ✗ denois  = .5  ← there is no control "denois"
+     main ───9───────────6──────▼────7───────────8──────────── loop 4
+    blend     ⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣄⣀⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣄⣀⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣀⣀⣠⣤⣶⣾⣿    .62
+           blend · from bar 6 · class step
+    demon> lpf = 400 over 4
+     F1 help · Alt-Enter plays the block · Alt-. hushes
+
+Threads: called in the event loop; a Picture is made for one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from prompt_toolkit.document import Document
+
+from demon_live.perform.view import Status
+from demon_live.ui import text
+from demon_live.ui.stage import decks as lanes
+from demon_live.ui.stage import pages
+from demon_live.ui.stage.head import head
+from demon_live.ui.stage.pages import Stretch
+from demon_live.ui.stage.painter import Row, cells_of
+from demon_live.ui.stage.plan import Plan, plan
+from demon_live.ui.stage.score import Page, faults, sounding
+
+__all__ = ["Frame", "Picture", "frame"]
+
+#: How long a step that just began is shown brighter, in seconds.
+_ONSET = 0.12
+
+
+@dataclass(slots=True)
+class Picture:
+    """All that a frame shows. cycle: at the ear. focus: "score" or "prompt". log: newest last.
+
+    menu: completions as (word, help), chosen: of them, -1 = none. overlay: help over everything.
+    """
+
+    columns: int
+    rows: int
+    status: Status | None
+    cycle: float
+    now: float
+    page: Page
+    tabs: Sequence[tuple[str, bool]] = ()
+    tab: int = 0
+    prompt: Document = field(default_factory=Document)
+    focus: str = "score"
+    log: Sequence[Row] = ()
+    offered: str = ""
+    hint: str = ""
+    dry: str = "fine"
+    menu: Sequence[tuple[str, str]] = ()
+    chosen: int = -1
+    overlay: Sequence[Row] = ()
+    ascii_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """rows: exactly as many as the screen has. cursor: (row, column), None = hidden."""
+
+    rows: list[Row]
+    cursor: tuple[int, int] | None
+
+
+def frame(picture: Picture) -> Frame:
+    """The frame of a picture; moves the page's scrolling to where its cursor is."""
+    ask = min(picture.prompt.line_count, 6)
+    at = plan(picture.columns, picture.rows, wanted=lanes.wanted(picture.status), ask=ask)
+    rows: list[Row] = []
+    if picture.status is not None:
+        top = head(
+            picture.status,
+            picture.cycle,
+            at.columns,
+            at.head,
+            dry=picture.dry,
+            ascii_only=picture.ascii_only,
+        )
+        rows += top
+    rows += [[("", "")]] * (at.head - len(rows))
+    if at.title:
+        rows.append(_tabs(picture, at))
+    score, cursor = _score(picture, at)
+    body = _body(picture, at, score)
+    if cursor is not None:
+        cursor = (cursor[0] + at.score_top, cursor[1])
+    rows += body
+    rows += _log(picture, at)
+    lead = "demon> " if at.columns >= 40 else "> "
+    asked, place = pages.prompt(
+        picture.prompt, at.columns, at.prompt, focused=picture.focus == "prompt", lead=lead
+    )
+    if place is not None:
+        cursor = (len(rows) + place[0], place[1])
+    if picture.offered and not picture.prompt.text and asked:
+        asked[0] = [*asked[0], ("class:hint", picture.offered)]
+    rows += asked
+    if at.hint:
+        rows.append([("class:hint", text.fit(f" {picture.hint}", at.columns))])
+    if picture.menu and cursor is not None:
+        rows = _menu(picture, rows, cursor)
+    if picture.overlay:
+        rows, cursor = _over(picture, rows), None
+    return Frame(rows[: at.rows] + [[("", "")]] * (at.rows - len(rows)), cursor)
+
+
+def _tabs(picture: Picture, at: Plan) -> Row:
+    """The names of the scores; a star where the text is not what the file says."""
+    line = "-" if picture.ascii_only else "─"
+    row: list[tuple[str, str]] = []
+    used = 0
+    for i, (name, dirty) in enumerate(picture.tabs):
+        label = f" {name}{'*' if dirty else ''} "
+        if used + text.cells(label) > at.left - 2:
+            break
+        here = i == picture.tab
+        row += [
+            ("class:stage.tab.here" if here else "class:stage.tab", label),
+            ("class:frame", line),
+        ]
+        used += text.cells(label) + 1
+    return [*row, ("class:frame", line * max(0, at.columns - used))]
+
+
+def _score(picture: Picture, at: Plan) -> tuple[list[Row], tuple[int, int] | None]:
+    page, document = picture.page, picture.page.buffer.document
+    current = page.lines_for == document.text
+    states = sounding(page.lines, picture.status) if current else {}
+    gutter: dict[int, tuple[str, str]] = {}
+    stretches: list[Stretch] = []
+    for i, state in states.items():
+        line = page.lines[i]
+        row = document.translate_index_to_position(line.start)[0]
+        live = state == "live"
+        mark = ("|" if live else ">") if picture.ascii_only else ("▌" if live else "▷")
+        gutter[row] = (mark, f"class:stage.{state}")
+        if live:
+            stretches += _lit(picture, i, document)
+    if document.selection:
+        stretches += _selected(document)
+    failed = "class:stage.flash.failed" if page.failed else "class:stage.flash"
+    flash = (*page.flash, failed) if picture.now < page.flash_until else (-1, -1, "")
+    error = page.error if page.error_for == document.text else None
+    drawn = pages.sheet(
+        document,
+        at.left,
+        at.score,
+        top=page.top,
+        left=page.left,
+        focused=picture.focus == "score",
+        stretches=stretches,
+        gutter=gutter,
+        faults=faults(error),
+        flash=flash,
+        ascii_only=picture.ascii_only,
+    )
+    page.top, page.left = drawn.top, drawn.left
+    return drawn.rows, drawn.cursor
+
+
+def _lit(picture: Picture, i: int, document: Document) -> list[Stretch]:
+    """The steps of line i that sound now; those that just began are brighter."""
+    status = picture.status
+    assert status is not None
+    fresh = _ONSET * status.bpm / 60 / max(status.beats, 1)
+    found = []
+    for step in picture.page.lines[i].lit(picture.cycle):
+        row, start = document.translate_index_to_position(step.start)
+        style = "class:lit.onset" if picture.cycle - step.onset < fresh else "class:lit"
+        found.append(Stretch(row, start, start + step.stop - step.start, style))
+    return found
+
+
+def _selected(document: Document) -> list[Stretch]:
+    found = []
+    for start, stop in document.selection_ranges():
+        row, col = document.translate_index_to_position(start)
+        for line in document.text[start:stop].split("\n"):
+            found.append(Stretch(row, col, col + len(line), "class:selected"))
+            row, col = row + 1, 0
+    return found
+
+
+def _body(picture: Picture, at: Plan, score: list[Row]) -> list[Row]:
+    """Score and decks, under each other or side by side."""
+    if picture.status is None:
+        return [*score, *([[("", "")]] * at.decks)] if not at.wide else score
+    shown = lanes.decks(
+        picture.status, picture.cycle, at.right, at.decks, ascii_only=picture.ascii_only
+    )
+    shown += [[("", "")]] * (at.decks - len(shown))
+    if not at.wide:
+        return [*score, *shown]
+    line = "|" if picture.ascii_only else "│"
+    return [
+        [*_exactly(left, at.left), ("class:frame", line), *right]
+        for left, right in zip(score, shown, strict=True)
+    ]
+
+
+def _exactly(row: Row, width: int) -> Row:
+    """`row` in exactly `width` cells."""
+    used = sum(text.cells(t) for _, t in row)
+    if used <= width:
+        return [*row, ("", " " * (width - used))]
+    return [(style, c) for c, style in cells_of(row, width)]
+
+
+def _log(picture: Picture, at: Plan) -> list[Row]:
+    shown = list(picture.log[-at.log :]) if at.log else []
+    return [*([[("", "")]] * (at.log - len(shown))), *shown]
+
+
+def _menu(picture: Picture, rows: list[Row], cursor: tuple[int, int]) -> list[Row]:
+    """Completions under the cursor, or over it where there is no room under it."""
+    most = min(len(picture.menu), 8, max(1, picture.rows // 2))
+    first = max(0, min(picture.chosen - most // 2, len(picture.menu) - most))
+    shown = picture.menu[first : first + most]
+    words = max(text.cells(word) for word, _ in shown) + 2
+    width = min(picture.columns - 2, words + max(text.cells(helped) for _, helped in shown) + 1)
+    below = cursor[0] + most < len(rows)
+    top = cursor[0] + 1 if below else max(0, cursor[0] - most)
+    left = max(0, min(cursor[1], picture.columns - width - 1))
+    out = list(rows)
+    for i, (word, helped) in enumerate(shown):
+        style = "class:stage.menu.here" if first + i == picture.chosen else "class:stage.menu"
+        label = text.fit(f" {word}", words) + text.fit(helped, width - words)
+        out[top + i] = _laid(out[top + i], picture.columns, left, [(style, label)])
+    return out
+
+
+def _laid(row: Row, columns: int, left: int, piece: Row) -> Row:
+    """`piece` over `row` from cell `left` on."""
+    over = cells_of(piece, sum(text.cells(t) for _, t in piece))
+    under = cells_of(row, columns)
+    under[left : left + len(over)] = over
+    return [(style, c) for c, style in under[:columns]]
+
+
+def _over(picture: Picture, rows: list[Row]) -> list[Row]:
+    """Help in the middle of the screen."""
+    width = min(picture.columns, max(sum(text.cells(t) for _, t in r) for r in picture.overlay) + 4)
+    shown = list(picture.overlay)[: max(1, picture.rows - 2)]
+    top, left = max(0, (picture.rows - len(shown)) // 2), (picture.columns - width) // 2
+    out = list(rows)
+    blank: Row = [("class:stage.help", " " * width)]
+    for y in (top - 1, top + len(shown)):
+        if 0 <= y < len(out):
+            out[y] = _laid(out[y], picture.columns, left, blank)
+    for i, row in enumerate(shown):
+        piece = [
+            (f"class:stage.help {style}", c) for c, style in cells_of([("", "  "), *row], width)
+        ]
+        if top + i < len(out):
+            out[top + i] = _laid(out[top + i], picture.columns, left, piece)
+    return out

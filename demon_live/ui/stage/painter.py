@@ -1,0 +1,197 @@
+"""Rows of styled text onto a terminal: only the cells that changed are written.
+
+`Painter.paint` compares the rows with those of the frame before and hands what differs to a thread
+that writes it. While that thread is still writing (a slow line, a stopped terminal), `busy` is
+True and the next frame is simply not drawn: a keystroke never waits for the screen.
+
+Threads: `paint` belongs to the event loop; one daemon thread writes. Its one slot is emptied
+before `paint` fills it again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Sequence
+
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import BaseStyle
+from prompt_toolkit.utils import get_cwidth
+
+__all__ = ["Cell", "Painter", "Row", "cells_of"]
+
+Row = Sequence[tuple[str, str]]
+#: (text of the cell, style). The second cell of a wide character is empty.
+Cell = tuple[str, str]
+
+_BEGIN = "\x1b[?2026h\x1b[?25l"
+_END = "\x1b[?2026l"
+_OPEN = "\x1b[?1049h\x1b[?2004h\x1b[?7l\x1b[2J"
+_CLOSE = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?25h\x1b[?1049l"
+
+
+def cells_of(row: Row, width: int) -> list[Cell]:
+    """A row as exactly `width` cells; what is too long is cut, what is too short is padded."""
+    out: list[Cell] = []
+    for style, text in row:
+        if text.isascii():
+            out += [(c, style) for c in text]
+            continue
+        for c in text:
+            size = get_cwidth(c)
+            if size == 1:
+                out.append((c, style))
+            elif size == 2:
+                out += [(c, style), ("", style)]
+            elif out and out[-1][0]:
+                # A mark that belongs to the character in front of it.
+                out[-1] = (out[-1][0] + c, out[-1][1])
+    if len(out) > width:
+        del out[width:]
+        if out and out[-1][0] and get_cwidth(out[-1][0][0]) == 2:
+            out[-1] = (" ", out[-1][1])
+    elif len(out) < width:
+        out += [(" ", out[-1][1] if out else "")] * (width - len(out))
+    return out
+
+
+class Painter:
+    """Draws on the terminal behind the file descriptor `fd` (-1: nowhere; see `text`).
+
+    style, depth: how style strings become colours. base: style under everything.
+    """
+
+    def __init__(self, fd: int, style: BaseStyle, depth: ColorDepth, base: str = "") -> None:
+        self._fd = fd
+        self._style = style
+        self._depth = depth
+        self._base = base
+        self._codes: dict[str, str] = {}
+        self._scratch = io.StringIO()
+        self._encoder = Vt100_Output(
+            self._scratch, lambda: Size(rows=24, columns=80), term="xterm", enable_cpr=False
+        )
+        self._rows: list[Row] = []
+        self._cells: list[list[Cell]] = []
+        self._width = 0
+        self._slot: bytes | None = None
+        self._ready = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._write_all, name="paint", daemon=True)
+        self._thread.start()
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """True while the terminal has not taken the frame before."""
+        return self._slot is not None
+
+    def open(self) -> None:
+        """Take the whole screen."""
+        self.forget()
+        self._hand(_OPEN)
+
+    def forget(self) -> None:
+        """The screen holds something else: the next frame is drawn whole."""
+        self._rows, self._cells = [], []
+
+    def paint(self, rows: Sequence[Row], width: int, cursor: tuple[int, int] | None) -> int:
+        """Bring the screen to `rows`, then show the cursor at (row, column), if any.
+
+        Call it only when not `busy`. Returns the number of cells written.
+        """
+        if width != self._width or len(rows) != len(self._rows):
+            self.forget()
+            self._width = width
+        out: list[str] = [_BEGIN]
+        if not self._rows:
+            out.append(f"{self._code('')}\x1b[2J")
+        written = 0
+        for y, row in enumerate(rows):
+            if self._rows and row == self._rows[y]:
+                continue
+            cells = cells_of(row, width)
+            written += self._row(out, y, cells, self._cells[y] if self._rows else None)
+            if self._rows:
+                self._cells[y] = cells
+            else:
+                self._cells.append(cells)
+        self._rows = list(rows)
+        if cursor is not None:
+            out.append(f"\x1b[{cursor[0] + 1};{cursor[1] + 1}H\x1b[?25h")
+        out.append(_END)
+        self._hand("".join(out))
+        return written
+
+    def _row(self, out: list[str], y: int, cells: list[Cell], before: list[Cell] | None) -> int:
+        """Append what brings row y from `before` to `cells`."""
+        written, style, at = 0, None, -1
+        for x, cell in enumerate(cells):
+            if before is not None and before[x] == cell:
+                continue
+            text = cell[0]
+            if not text:
+                continue
+            if at != x:
+                out.append(f"\x1b[{y + 1};{x + 1}H")
+            if cell[1] != style:
+                style = cell[1]
+                out.append(self._code(style))
+            out.append(text)
+            wide = x + 1 < len(cells) and not cells[x + 1][0]
+            at = x + 2 if wide else x + 1
+            written += 1
+        return written
+
+    def _code(self, style: str) -> str:
+        code = self._codes.get(style)
+        if code is None:
+            attrs = self._style.get_attrs_for_style_str(f"{self._base} {style}")
+            self._encoder.set_attributes(attrs, self._depth)
+            self._encoder.flush()
+            code = self._codes[style] = self._scratch.getvalue()
+            self._scratch.seek(0)
+            self._scratch.truncate()
+        return code
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def _hand(self, text: str) -> None:
+        with self._ready:
+            data = text.encode("utf-8", "replace")
+            self._slot = data if self._slot is None else self._slot + data
+            self._ready.notify()
+
+    def _write_all(self) -> None:
+        while True:
+            with self._ready:
+                while self._slot is None and not self._closing:
+                    self._ready.wait()
+                data = self._slot
+            if data is None:
+                return
+            self._write(data)
+            with self._ready:
+                if self._slot is not None:
+                    self._slot = self._slot[len(data) :] or None
+                self._ready.notify_all()
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError:
+                # The terminal is gone; the prompt's input side notices and leaves.
+                return
+
+    def close(self) -> None:
+        """Give the screen back."""
+        self._hand(_CLOSE)
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+        self._thread.join(1.0)

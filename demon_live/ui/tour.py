@@ -1,0 +1,203 @@
+"""The tour: the first ten minutes. Each step plays, says what to hear, and lays a line ready.
+
+`tour` goes on, `tour back` goes back, `tour 3` goes there. The line of a step is laid ready in the
+empty prompt: Enter plays it, Tab takes it for editing. Whatever is evaluated then, the tour says
+what to listen for and lays `tour` ready; so it can be walked with Enter alone, or left any time.
+
+Threads: a `Tour` belongs to the thread that evaluates; `take` may be called from another.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from demon_live.errors import FileError, UsageError
+from demon_live.places import shipped
+from demon_live.ui import show
+from demon_live.ui.port import Port
+
+__all__ = ["STEPS", "Step", "Tour"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """title, words: what it is about. score: number of the score that it plays, "" = the last one
+    plays on. line: laid ready in the prompt. then: what is to be heard of it."""
+
+    title: str
+    words: str
+    line: str
+    then: str
+    score: str = ""
+
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        "a loop, made anew",
+        "The model makes four bars of sound again and again, always a little ahead of the "
+        "playhead. Its score is above; two of its lines move, and their curves are on the panel. "
+        "The grey line in the prompt gives one of them another shape.",
+        'blend = "1 .2 1 .2"',
+        "Four steps a bar. At 1 the model is free, at .2 it stays close to the loop. The reply "
+        "says from which bar on: nothing ever changes in the middle of one.",
+        score="00",
+    ),
+    Step(
+        "how far from the loop",
+        "denoise is the great lever: 0 is the loop itself, 1 is all new. The score climbs it "
+        "step by step. The line takes it over, and takes four bars for the way.",
+        "denoise = .9 over 4",
+        "over 4: a straight line, four bars long. A bare number jumps at the next bar.",
+        score="01",
+    ),
+    Step(
+        "curves",
+        "blend does the same frame by frame, 25 values a second: curves with names, made faster "
+        "or slower, brought into a range. perlin wanders.",
+        "blend = perlin.slow(2).range(.3, 1)",
+        "Watch the playhead run through the curve. Others: sine saw isaw tri square rand.",
+        score="02",
+    ),
+    Step(
+        "words",
+        "A prompt is a pattern too: here four of them take turns, four bars each. The line asks "
+        "for one of its own, at the next bar that 8 divides.",
+        "prompt = 'electro, cowbell, 808' at 8",
+        "The panel counts the bars until then. Words that this engine does not know are told; "
+        "Tab inside the quotes shows those that it knows.",
+        score="03",
+    ),
+    Step(
+        "rhythm",
+        'In "double quotes" a bar is divided: [ ] groups, < > takes turns, * repeats, (5,8) '
+        "spreads five over eight, ~ rests. Who knows Tidal or Strudel knows it all.",
+        'gain = "1*8"',
+        "That was the gate. Try also 1(3,8) or 1 ~ 1 [1 1] between the quotes.",
+        score="04",
+    ),
+    Step(
+        "mistakes cost nothing",
+        "The grey line is wrong. Play it.",
+        "denois = .5",
+        "Place, cause, remedy, and what plays on. Nothing stopped: nothing that is wrong is ever "
+        "played. The same holds for files that you save.",
+    ),
+    Step(
+        "and can be taken back",
+        "Every change can be undone, and redone: lines, scenes, whole files.",
+        "undo",
+        "There is also hush (Alt-.), and panic. Any statement brings the sound back.",
+    ),
+    Step(
+        "scenes",
+        "A scene is a group of lines with a name, let defines a word of your own, and a chain "
+        "plays scenes in turn. The line goes to one at once.",
+        "go peak now",
+        "Undo brings the chain back. over and xfade work here as well: go calm over 8.",
+        score="05",
+    ),
+    Step(
+        "chance that stays",
+        "rand, irand and perlin, and ? in rhythms, are the same at each hearing and in each "
+        "replay: a function of the bar, not of luck.",
+        "seed = irand(100).slow(4)",
+        "seed says which idea the model has: a new one each fourth bar now, always the same ones.",
+        score="06",
+    ),
+    Step(
+        "decks",
+        "Two loops, each with a source and a strip of its own; their generations share the ring. "
+        "A line for a deck begins with its name.",
+        "air.gain = .9 over 2",
+        "mute air, solo air, unsolo; Alt-1 and Alt-2 mute and unmute.",
+        score="07",
+    ),
+    Step(
+        "a score of your own",
+        "In a shell, `demon new mine` makes a folder with a score to start from, and `demon live "
+        "mine` plays it. Save the file in any editor: it is heard at the next bar. `record "
+        "friday` writes a set that replays bit for bit. The line shows the stage view; there the "
+        "score itself is edited, F1 helps, and Alt-s leads back.",
+        "stage",
+        "That was the tour. ? lists all words, ?blend explains one.",
+    ),
+)
+
+
+class Tour:
+    """folder: where the scores of the tour are; None = those shipped."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._at = -1
+        self._told = True
+        self._offer = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the scores of the tour are."""
+        return self._folder or shipped("patterns")
+
+    def go(self, port: Port, word: str = "", columns: int = 80) -> show.Pieces:
+        """Go to the next step, to `back`, or to a number, and play it. Raises DemonError."""
+        step = STEPS[self._find(word)]
+        pieces: show.Pieces = [("heading", f"tour {self._at} of {len(STEPS) - 1}: {step.title}\n")]
+        if step.score:
+            pieces += self._play(port, step.score, columns)
+        pieces.append(("", _wrapped(step.words, columns)))
+        self._told = False
+        self._offer = step.line
+        pieces.append(("hint", "       Enter plays the grey line, Tab takes it for editing\n"))
+        return pieces
+
+    def heard(self) -> show.Pieces:
+        """What to say after a statement was evaluated (or refused) during a step."""
+        if self._told:
+            return []
+        self._told = True
+        step = STEPS[self._at]
+        more = self._at + 1 < len(STEPS)
+        self._offer = "tour" if more else ""
+        pieces: show.Pieces = [("", _wrapped(step.then, 79))]
+        return [*pieces, ("hint", "       Enter: the next step\n")] if more else pieces
+
+    def take(self) -> str:
+        """The line that is to stand in the prompt, once; "" for none."""
+        line, self._offer = self._offer, ""
+        return line
+
+    def _find(self, word: str) -> int:
+        last = len(STEPS) - 1
+        if word and not word.isdigit() and word != "back":
+            raise UsageError(f"tour {word}: which step?", hint="tour, tour back, or tour 3")
+        at = int(word) if word.isdigit() else self._at + (-1 if word == "back" else 1)
+        if not 0 <= at <= last:
+            raise UsageError(f"the tour has steps 0 to {last}", hint="tour 0 begins again")
+        self._at = at
+        return at
+
+    def _play(self, port: Port, number: str, columns: int) -> show.Pieces:
+        """Play the score of a step instead of the one before."""
+        found = sorted(self.folder.glob(f"{number}*.demon"))
+        if not found:
+            raise FileError("there is no tour here", hint=f"{self.folder} has no numbered scores")
+        path = found[0]
+        text = path.read_text(encoding="utf-8")
+        folder = self.folder.resolve()
+        # Every score of the tour is a whole: what the one before said is given back first.
+        for name in port.scores():
+            if Path(name).resolve().parent == folder and Path(name).name != path.name:
+                port.remove(name)
+        outcome = port.load(path)
+        from demon_live.ui.screen import coloured
+
+        told = show.outcome(outcome.messages, outcome.warnings, columns)
+        return [("hint", f"{path.name}\n"), *coloured(text), *told]
+
+
+def _wrapped(words: str, columns: int) -> str:
+    indent = " " * 7
+    width = max(30, min(columns - 1, 88))
+    return textwrap.fill(words, width, initial_indent=indent, subsequent_indent=indent) + "\n"
