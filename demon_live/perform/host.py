@@ -23,7 +23,9 @@ from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from demon_live import faults
 from demon_live.audio.pcmring import Bus, LoopRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
@@ -40,8 +42,12 @@ from demon_live.perform.messages import (
     ToEngine,
     ToSession,
 )
+from demon_live.perform.shed import Shedding
 from demon_live.perform.turns import TurnStats, TurnTimes
 from demon_live.perform.view import EngineStatus
+
+if TYPE_CHECKING:
+    from demon_live.backends import Engine
 
 __all__ = ["EngineHost", "EngineOptions", "engine_main"]
 
@@ -120,15 +126,20 @@ def engine_main(fd: int) -> None:
 
 def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
     from demon_live.backends import open_engine
+    from demon_live.perform import failing
     from demon_live.perform.player import Player
 
-    engine = open_engine(
+    if faults.ON:
+        failing.check_weights(options.engine)
+    engine: Engine = open_engine(
         options.engine,
         backend=options.backend,
         device=options.device,
         threads=options.threads,
         random_weights=options.random_weights,
     )
+    if faults.ON:
+        engine = cast("Engine", failing.Failing(engine))
     conn.send(Ready(engine.describe(), tuple(engine.notes)))
     tick_ms = engine.manifest.tick_ms if engine.device.type == "cpu" else 0.0
     rings: dict[str, LoopRing] = {}
@@ -144,15 +155,27 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         background=True,
         tell=lambda text: conn.send(Note(text)),
     )
+    shedding = Shedding(
+        player,
+        _budget(engine),
+        options.depth or engine.depth,
+        lambda text: conn.send(Note(text)),
+        getattr(engine, "cheaper", None),
+    )
     reported, times, trimmer = 0.0, TurnTimes(), Trimmer(_TRIM_EVERY)
-    while _take(conn, player.handle):
+    while _take(conn, shedding.handle):
         started = time.monotonic()
         player.turn()
+        if faults.ON:
+            failing.slow(time.monotonic() - started)
+        ended = time.monotonic()
         if player.tick_due:
-            times.add(time.monotonic() - started)
+            times.add(ended - started)
+            shedding.turn(ended, ended - started)
         if started - reported >= _REPORT_EVERY:
             reported = started
-            conn.send(Report(player.status(), times.stats()))
+            status = replace(player.status(), shed=shedding.given_up)
+            conn.send(Report(status, times.stats()))
         trimmer.turn()
         # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
         # that is too short, a part of the time is left to the prompt and the sound.
@@ -160,8 +183,13 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         pace = max(tick_ms / 1000, took * _HEADROOM) if tick_ms else took
         due = started + (pace if player.tick_due else 0.02)
         while (rest := due - time.monotonic()) > 0:
-            if conn.poll(rest) and not _take(conn, player.handle):
+            if conn.poll(rest) and not _take(conn, shedding.handle):
                 return
+
+
+def _budget(engine: Engine) -> float:
+    """Seconds that a turn may take: a nominal tick, and half as much again for its decodes."""
+    return engine.manifest.tick_ms * 1.5 / 1000
 
 
 def _take(conn: Connection, handle: Callable[[ToEngine], None]) -> bool:

@@ -64,14 +64,15 @@ class Piece:
 class DeckPlacement:
     """The loop of one deck under one stage.
 
-    loop: float32 [stage.samples, 2], the PCM that the mixer reads. window: frames of a decode.
+    loop: float32 [stage.samples, 2], the PCM that the mixer reads. window: frames of a
+    decode; it may change at any time.
     """
 
     def __init__(self, stage: Stage, loop: Floats, decode: Decode, window: int) -> None:
         self.stage = stage
         self.loop = loop
         self._decode = decode
-        self._window = window
+        self.window = window
         self._generations: deque[Generation] = deque(maxlen=_KEEP)
         self._past: deque[int] = deque(maxlen=64)
         self._future: list[int] = []
@@ -133,7 +134,7 @@ class DeckPlacement:
         lap, position = self.stage.locate(start)
         first = (position - HALF) // RATES.hop
         # What the window covers, less the overhang and the fade behind it.
-        covered = (first + self._window) * RATES.hop - position - 3 * HALF
+        covered = (first + self.window) * RATES.hop - position - 3 * HALF
         end = min(start + covered, self._bounds(start)[1], self.stage.lap_start(lap + 1))
         return Piece(start, end, generation)
 
@@ -145,7 +146,7 @@ class DeckPlacement:
         start, end = piece.start, piece.end
         _, position = self.stage.locate(start)
         first = (position - HALF) // RATES.hop
-        audio = self._decode(piece.generation.latent, first, self._window)
+        audio = self._decode(piece.generation.latent, first, self.window)
         base = start - (position - first * RATES.hop)  # output sample of audio[0]
         if not np.isfinite(audio).all():
             self.nonfinite += 1
@@ -171,7 +172,7 @@ class DeckPlacement:
         """Write the whole loop from one generation: the first sound of a stage, before it plays."""
         position = 0
         while position < self.stage.samples:
-            audio = self._decode(generation.latent, position // RATES.hop, self._window)
+            audio = self._decode(generation.latent, position // RATES.hop, self.window)
             n = min(len(audio), self.stage.samples - position)
             if np.isfinite(audio).all():
                 self.loop[position : position + n] = audio[:n]
@@ -180,7 +181,7 @@ class DeckPlacement:
 
     def _close_seam(self, generation: Generation) -> None:
         frame = self.stage.samples // RATES.hop
-        tail = self._decode(generation.latent, frame, self._window)[
+        tail = self._decode(generation.latent, frame, self.window)[
             self.stage.samples - frame * RATES.hop :
         ]
         if np.isfinite(tail).all():

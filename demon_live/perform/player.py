@@ -108,6 +108,9 @@ class Player:
         self._standing = False
         self._generations = 0
         self._written_ahead = 0
+        #: What is given up under load (perform.shed), and the last error of a tick.
+        self.window_part, self.gap_fill = 1.0, True
+        self.trouble: Exception | None = None
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
         return Ring(
@@ -232,6 +235,7 @@ class Player:
                 self._tick()
             # The tick wall: a model or backend may fail in any way; the loops must play on.
             except Exception as error:  # noqa: BLE001
+                self.trouble = error
                 self._complain(f"engine: {error}")
         self._place()
 
@@ -313,7 +317,10 @@ class Player:
 
     def _place(self) -> None:
         for deck in self._decks.values():
-            reserve = self.engine.window * RATES.hop // 2
+            window = max(4, round(self.engine.window * self.window_part))
+            deck.placement.window = window
+            # Without gap-fill only a newer generation is a reason to write.
+            reserve = window * RATES.hop // 2 if self.gap_fill else -(1 << 62)
             # At a jump or the end of a lap a piece is short: go on until the reserve is there.
             for _ in range(4):
                 piece = deck.placement.next_piece(self.clock.now(), self._lead, reserve)

@@ -82,7 +82,8 @@ class EngineStatus:
     tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a window;
     lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
     too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
-    scheduled jump, how late its first generation was (0 = on its sample).
+    scheduled jump, how late its first generation was (0 = on its sample); shed: what is given up
+    while the engine is late, in words.
     """
 
     ticks: int = 0
@@ -96,6 +97,7 @@ class EngineStatus:
     on_time_ms: float = 0.0
     slots: tuple[SlotStatus, ...] = ()
     alive: bool = True
+    shed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
