@@ -165,3 +165,44 @@ def test_a_window_without_its_context_is_refused(vae: Any) -> None:
 
     with pytest.raises(EngineError, match="lack context"):
         Decoder(vae).window(torch.zeros(1, 33, 64), 4, 25)
+
+
+# -- the backend -----------------------------------------------------------------------------------
+
+
+def test_graphs_backend_plays_what_eager_plays(tmp_path: Any) -> None:
+    """On a CPU the graphs' forward runs uncaptured: the same stacking, masks, windows, loops."""
+    import numpy as np
+
+    from demon_live.backends import open_engine
+    from demon_live.core import Request
+    from demon_live.engine.slots import Row
+
+    toy.save_original(tmp_path / "t")
+    manifest = toy.manifest_of(tmp_path / "t")
+    both = [open_engine(manifest, backend=b, device="cpu", threads=1) for b in ("eager", "graphs")]
+    rng = np.random.default_rng(0)
+    for frames in (150, 151, 100):
+        source = rng.standard_normal((frames, 64), dtype=np.float32)
+        hint = np.linspace(0, 1, frames, dtype=np.float32)
+        made = []
+        for engine in both:
+            said = [
+                engine.condition(p, prompt2="pads", bpm=120, cycles=2, beats=4, frames=frames)
+                for p in ("techno", "a longer prompt with more words in it")
+            ]
+            request = Request(frames=frames, channels=64, source=source)
+            lanes = [{}, {"hint": hint}, {"prompt_mix": hint}, {"prompt_mix": hint, "hint": hint}]
+            rows = [
+                Row(request, said[i % 2], 0, 8, 1.0, "main", i, "positive", lane)
+                for i, lane in enumerate(lanes)
+            ]
+            rows.append(Row(request, None, 0, 8, 1.0, "main", 9, "negative", {}))
+            x = torch.randn(5, frames, 64, generator=torch.Generator().manual_seed(frames))
+            made.append(engine.velocity(x, torch.linspace(1, 0.3, 5), rows))
+        assert made[1].shape == (5, frames, 64)
+        assert close(made[1], made[0])
+    latent = rng.standard_normal((1, 43, 64), dtype=np.float32)
+    a, b = (engine.decode(latent)[:, 9 * 1920 : -9 * 1920] for engine in both)
+    assert close(torch.from_numpy(b), torch.from_numpy(a))
+    assert "fused" in both[1].describe()

@@ -108,7 +108,7 @@ def _kernels(choice: str, modules: AceModules, threads: int, manifest: Manifest)
     if choice == "graphs":
         from demon_live.backends.graphs import AceGraphs
 
-        return AceGraphs(modules)
+        return AceGraphs(modules, window=manifest.window + 2 * manifest.margin)
     raise EngineError(
         f"{manifest.name} has no backend {choice} on {modules.device.type} yet",
         hint="graphs on cuda, eager anywhere",
