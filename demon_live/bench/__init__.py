@@ -3,6 +3,7 @@
     ring.py     ticks of the ring, by part             decode.py   windows against real time
     latency.py  every control, from edit to ear        lang.py     lanes, parse, mini-notation
     common.py   options, the engine, the machine
+    score.py    written against heard (latency --score), with replayed.py, sink.py, histogram.py
 
 Each has `figures(options)`: a flat mapping name -> number (its unit in the name) or table;
 `--json` prints it with the machine and the date. A new part is a module and a line in PARTS.
@@ -32,6 +33,10 @@ PARTS: dict[str, Callable[[Options], Figures]] = {
 
 def measure(what: str, options: Options) -> dict[str, Figures]:
     """The figures of one part, or of all."""
+    if options.score:
+        from demon_live.bench import score
+
+        return {"score": score.figures(options)}
     wanted = PARTS if what == "all" else (what,)
     return {part: PARTS[part](options) for part in wanted}
 

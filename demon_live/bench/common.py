@@ -25,13 +25,20 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `demon bench` was asked for. seconds: length of the loop. depth: None = several."""
+    """What `demon bench` was asked for. seconds: length of the loop. depth: None = several.
+
+    score: of latency, scheduled changes instead of edits; jack: those also in real time at a JACK
+    server without hardware; plot: their histogram as an SVG.
+    """
 
     engine: str = "imp"
     backend: str = "auto"
     depth: int | None = None
     seconds: float = 16.0
     random_weights: bool = False
+    score: bool = False
+    jack: bool = False
+    plot: str | None = None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,256 @@
+"""`demon bench latency --score`: written against heard, for a step of each control.
+
+A score lets one control jump between two values every two bars. How each value sounds by itself is
+known from two runs that hold it, so every moment of the run that jumps is a mixture of the two
+whose weight can be computed; the jump is heard where the weight passes one half.
+
+Measured on the virtual clock with the times of an engine's ticks and decodes on this machine
+(replayed.py), at several depths; once as the instrument plays it, and once with anticipation
+switched off: every control then takes the value of the moment, as a knob does. With `--jack`, the
+engine itself plays through a JACK server without hardware, in real time (sink.py).
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demon_live.bench.common import Figures, Options, opened
+from demon_live.bench.replayed import Replayed, Telltale, Times, measured
+from demon_live.controls import CONTROLS
+from demon_live.core import RATES, Floats
+from demon_live.perform.messages import Block
+
+__all__ = ["DEPTHS", "JUMPS", "Jump", "crossings", "figures"]
+
+DEPTHS = (1, 4, 8)
+SOURCE = 'source "loops/dub_120.flac"'
+#: Samples between two jumps: two bars at 160.
+SPACING = 3 * RATES.sample_rate
+#: Jumps of each run.
+COUNT = 5
+#: Over so many samples the mixture's weight is estimated: 4 ms.
+_GRAIN = 192
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A control, two values of it, and what else must be said for them to sound different."""
+
+    control: str
+    low: str
+    high: str
+    beside: tuple[str, ...] = ()
+
+    def score(self, value: str) -> str:
+        """The score in which the control is `value` throughout, or a pattern."""
+        lines = ("tempo 160", "loop 2", SOURCE, *self.beside, f"{self.control} = {value}")
+        return "\n".join(lines)
+
+    @property
+    def pattern(self) -> str:
+        return f'"<{self.low} {self.high}>/2"'
+
+
+_GUIDED = ("guide = 4", "cfg = 'full'", "prompt = 'acid'")
+JUMPS = (
+    Jump("gain", "1", ".4"),
+    Jump("pan", "-.8", ".8"),
+    Jump("lpf", "20000", "700"),
+    Jump("hpf", "20", "1500"),
+    Jump("blend", "1", ".2"),
+    Jump("velocity", "1", ".6"),
+    Jump("noise", "0", ".8"),
+    Jump("morph", "0", ".9"),
+    Jump("guide", "1", "6", ("cfg = 'full'", "prompt = 'acid'")),
+    Jump("rescale", "0", "1", _GUIDED),
+    Jump("momentum", "-.9", ".9", _GUIDED),
+    Jump("energy", "1", "2.5"),
+    Jump("hint", "0", "1"),
+    Jump("prompt_mix", "0", "1", ("prompt = 'acid'", "prompt2 = 'dub'")),
+    Jump("denoise", ".3", "1"),
+    Jump("seed", "1", "2"),
+    Jump("shift", "1", "6", ("denoise = .6",)),
+    Jump("init", "1", ".3"),
+    Jump("prompt", "'acid'", "'dub'"),
+    Jump("prompt2", "'acid'", "'dub'", ("prompt_mix = .7", "prompt = 'house'")),
+    Jump("key", "'A minor'", "'C major'", ("prompt = 'house'",)),
+    Jump("cfg", "'off'", "'full'", ("guide = 5", "prompt = 'acid'")),
+)
+# Not here: feedback and feedback_depth. They feed on themselves, so that no value of theirs has a
+# sound of its own to compare with; their first effect is that of any request (tests).
+
+
+# ------------------------------------------------------------------ from sound to moments
+
+
+def weights(audio: Floats, low: Floats, high: Floats) -> NDArray[np.float64]:
+    """How much of each moment is `high`, the rest being `low`: float64 [n], 0 and 1 when pure.
+
+    The least-squares mixture audio = (1 - w) low + w high over 4 ms around the moment; NaN where
+    the two sound all but the same.
+    """
+    way = np.asarray(high, np.float64) - low
+    over = _around(np.sum((audio - low) * way, axis=1))
+    under = _around(np.sum(way * way, axis=1))
+    alike = under < 0.02 * under.mean()
+    return np.where(alike, np.nan, over / np.where(alike, 1.0, under))
+
+
+def _around(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of x over a grain centred on each sample."""
+    half = _GRAIN // 2
+    total = np.cumsum(np.concatenate((np.zeros(half + 1), x, np.zeros(half))))
+    return np.asarray(total[_GRAIN:][: len(x)] - total[: len(x)], np.float64)
+
+
+def crossings(
+    weight: NDArray[np.float64], written: Sequence[int], rising: Sequence[bool]
+) -> list[int | None]:
+    """For each written jump the sample at which it is heard; None: not before the next one.
+
+    From a quarter of a spacing before the jump on, the first moment from which the weight is on the
+    other side for 30 ms without a break.
+    """
+    hold = 30 * RATES.sample_rate // 1000
+    found: list[int | None] = []
+    for at, up in zip(written, rising, strict=True):
+        begin, end = max(0, at - SPACING // 4), min(len(weight), at + SPACING * 3 // 4)
+        part = weight[begin:end]
+        there = ((part > 0.5) == up) | np.isnan(part)
+        run = np.convolve(there, np.ones(hold), "full")[hold - 1 :] >= hold - 0.5
+        first = np.flatnonzero(run)
+        found.append(int(first[0]) + begin if len(first) else None)
+    return found
+
+
+# ------------------------------------------------------------------ runs
+
+
+def knob(message: Block) -> Block:
+    """What an instrument without a score would tell its engine: the values of this moment."""
+    block = message.block
+    _, position = block.stage.locate(block.sampled_at)
+    # The frame that sounds next is the first whose lane holds this moment's value.
+    here = min(position // RATES.hop + 1, block.stage.frames - 1)
+    lanes = {name: np.full_like(lane, lane[here]) for name, lane in block.lanes.items()}
+    return replace(message, block=replace(block, lanes=lanes, plan=block.plan[:1]))
+
+
+Alter = Callable[[Block], Block]
+
+
+def _run(jump: Jump, value: str, depth: int, times: Times, seconds: float, alter: Alter) -> Floats:
+    instrument = Replayed(Telltale(depth), times, alter=alter)
+    instrument.session.apply(jump.score(value), "bench.demon", "file")
+    return instrument.play(seconds)
+
+
+def _held(jump: Jump, value: str, times: Times) -> Floats:
+    """The settled sound of a value, from the beginning of a lap: float32 [SPACING, 2]."""
+    settled = 2 * SPACING / RATES.sample_rate
+    audio = _run(jump, value, 4, times, settled, lambda block: block)
+    return audio[SPACING : 2 * SPACING]
+
+
+def _late(jump: Jump, depth: int, times: Times, low: Floats, high: Floats, alter: Alter) -> Figures:
+    """Heard minus written, in ms, for each jump of one run; None where it was not heard at all."""
+    seconds = (COUNT + 1) * SPACING / RATES.sample_rate
+    audio = _run(jump, jump.pattern, depth, times, seconds, alter)
+    laps = -(-len(audio) // SPACING)
+    low, high = (np.tile(x, (laps, 1))[: len(audio)] for x in (low, high))
+    written = [SPACING * (i + 1) for i in range(COUNT)]
+    rising = [i % 2 == 0 for i in range(COUNT)]
+    heard = crossings(weights(audio, low, high), written, rising)
+    late = [
+        None if h is None else (h - w) * 1000 / RATES.sample_rate
+        for h, w in zip(heard, written, strict=True)
+    ]
+    return {"control": jump.control, "cls": CONTROLS[jump.control].cls, "depth": depth, "ms": late}
+
+
+def table(
+    times: dict[int, Times], jumps: Sequence[Jump] = JUMPS
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(as it plays, anticipation off): rows control, cls, depth, ms [COUNT]."""
+    sent: list[dict[str, Any]] = []
+    knobs: list[dict[str, Any]] = []
+    fastest = times[min(times)]
+    for jump in jumps:
+        low, high = (_held(jump, value, fastest) for value in (jump.low, jump.high))
+        for depth, cost in times.items():
+            sent.append({**_late(jump, depth, cost, low, high, lambda block: block)})
+            knobs.append({**_late(jump, depth, cost, low, high, knob)})
+    return sent, knobs
+
+
+def _condensed(
+    sent: Sequence[dict[str, Any]], knobs: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row for each control: the worst of all depths as it plays, and what a knob would do."""
+    out = []
+    for jump in dict.fromkeys(row["control"] for row in sent):
+        mine = [row for row in sent if row["control"] == jump]
+        other = [row for row in knobs if row["control"] == jump]
+        row: dict[str, Any] = {"control": jump, "cls": mine[0]["cls"]}
+        for r in mine:
+            row[f"depth_{r['depth']}_worst_ms"] = _worst(r["ms"])
+        for r in other:
+            row[f"knob_{r['depth']}_median_ms"] = _median(r["ms"])
+        out.append(row)
+    return out
+
+
+def _worst(ms: Sequence[float | None]) -> float | str:
+    known = [abs(v) for v in ms if v is not None]
+    return round(max(known), 2) if len(known) == len(ms) else f"{len(ms) - len(known)} unheard"
+
+
+def _median(ms: Sequence[float | None]) -> float | str:
+    known = [v for v in ms if v is not None]
+    return round(float(np.median(known)), 1) if known else "unheard"
+
+
+def _all(rows: Sequence[dict[str, Any]]) -> list[float]:
+    return [v for row in rows for v in row["ms"] if v is not None]
+
+
+def figures(options: Options) -> Figures:
+    """|written - heard| of every control and depth, side by side with a knob's."""
+    frames = round(options.seconds * RATES.frame_hz)
+    depths = (options.depth,) if options.depth else DEPTHS
+    with opened(options) as engine:
+        times = {depth: measured(engine, depth, frames + frames % 2) for depth in depths}
+        name = engine.describe()
+    sent, knobs = table(times)
+    on, off = np.abs(_all(sent)), np.abs(_all(knobs))
+    out: dict[str, Any] = {
+        "times_of": name,
+        "times": [{"depth": d, **t.summary()} for d, t in times.items()],
+        "jumps": len(on),
+        "unheard": sum(v is None for row in sent for v in row["ms"]),
+        "worst_ms": round(float(on.max()), 2),
+        "median_ms": round(float(np.median(on)), 3),
+        "within_20_ms_percent": round(100 * float((on <= 20).mean()), 2),
+        "knob_median_ms": round(float(np.median(off)), 1),
+        "knob_worst_ms": round(float(off.max()), 1),
+        "by_control": _condensed(sent, knobs),
+    }
+    if options.jack:
+        from demon_live.bench import sink
+
+        at_sink = sink.figures(options)
+        out.update(at_sink)
+    if options.plot:
+        from demon_live.bench.histogram import draw
+
+        Path(options.plot).write_text(draw(sent, knobs, out.get("sink", [])), encoding="utf-8")
+        out["plot"] = options.plot
+    return out
