@@ -11,8 +11,11 @@ from safetensors.torch import save_file
 from demon_live.engine import Ring
 from demon_live.errors import DemonError, EngineError, ScoreError
 from demon_live.models.lora import Adapter, Factors, LoraBank, read_adapter
+from demon_live.perform.placement import HALF
+from tests.mock_engine import MockEngine, edges, offline, run
 from tests.test_engine_mocks import C, alone, play, request, same
 
+BAR = 96_000  # samples at 120 bpm
 SIZES = {"net.0": (16, C), "net.2": (C, 16)}
 
 
@@ -150,7 +153,8 @@ def test_all_rows_see_new_weights_at_the_very_next_tick_and_the_stamps_say_so():
     assert generation.versions.count(before + 1) == generation.retired - 20 + 1
     # Held, it settles on what the new weights make of the request alone.
     late = [g for tick in play(it, 20, lambda n, deck: request(7)) for g in tick][-1]
-    assert same(late.latent, alone(request(7), put(net(adapter("a", 1)), a=0.5)))
+    held = alone(request(7), net(adapter("a", 1)), shared={"lora.a": 0.5})
+    assert same(late.latent, held)
     it.share("lora.a", None)
     it.tick()
     assert it.strengths == {}
@@ -236,6 +240,47 @@ def test_wrong_strengths_are_refused_at_the_call(name, value):
         alone(request(1), shared={"lora.x": 1.0})
     it.tick()
     assert it.strengths == {}
+
+
+def test_a_ring_that_follows_another_finds_the_weights_as_they_were_left():
+    model = net(adapter("a", 1))
+    it = Ring(model, steps=8, depth=4, shift=3.0)
+    it.share("lora.a", 0.5)
+    it.tick()
+    again = Ring(model, steps=8, depth=4, shift=3.0)
+    assert again.strengths == {"a": 0.5}
+    again.tick()
+    assert again.strengths == {}
+    assert equal(model.bits(), net().bits())
+
+
+# -- in a score
+
+
+class Levelled(MockEngine):
+    """Sounds as loud as its adapter is strong."""
+
+    def __init__(self):
+        super().__init__(lambda request: 0.0)
+        self.weights = LoraBank({"w": torch.zeros(1, 1)})
+        self.weights.add(Adapter("loud", {"w": Factors(torch.ones(1, 1), torch.ones(1, 1), 1.0)}))
+        self.level = lambda request: 0.1 + 0.1 * self.weights.strengths.get("loud", 0.0)
+
+
+def test_a_strength_of_a_score_is_heard_on_its_bar():
+    instrument = offline(Levelled())
+    instrument.session.apply('tempo 120\nloop 4\nlora.loud = "<0 2>"')
+    heard = edges(run(instrument, 6 * BAR), 0.1, 0.3)
+    # Those in flight turn with the weights as well; they are not heard before the bar.
+    assert len(heard) == 5
+    assert max(abs(h - (i + 1) * BAR) for i, h in enumerate(heard)) <= HALF
+
+
+def test_an_engine_without_adapters_says_so_and_plays_on():
+    instrument = offline(MockEngine(lambda request: 0.25))
+    instrument.session.apply("tempo 120\nloop 1\nlora.acid = .8")
+    assert run(instrument, BAR)[-1] == pytest.approx(0.25)
+    assert any("no LoRA 'acid'" in note for note in instrument.rig.notes)
 
 
 # -- files

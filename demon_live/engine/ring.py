@@ -53,7 +53,7 @@ class Ring:
 
     Counters: tick_number (ticks done), dropped (generations that were not finite), stale (requests
     of dead epochs), refused (requests of on_admit that cannot be played; trouble is the last one's
-    error), version (of the shared state).
+    error), version (of the shared state), weighed_at (the version that the weights came with).
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Ring:
         self.on_admit = on_admit
         self.tick_number = self.dropped = self.stale = self.refused = 0
         self.trouble: DemonError | None = None
+        self.weighed_at = 1 << 62
         self._device = torch.device(device)
         self._parity = parity
         self._dcw, self._mask_strength, self._capture = dcw, mask_strength, capture
@@ -230,8 +231,8 @@ class Ring:
         An error of the model leaves every slot that did not step where it was.
         """
         with torch.no_grad(), threads(1) as for_model:
-            self._weigh()
             self._admit()
+            self._weigh()
             snapshot = self._shared.snapshot()
             for bucket in self._buckets.values():
                 if bucket.slots:
@@ -256,6 +257,7 @@ class Ring:
         """Other weights from this tick on, for all slots alike: a version like any other."""
         if self._weights.before_tick():
             self._shared.bump()
+            self.weighed_at = self.version
         if self._weights.trouble is not None:
             self.trouble, self._weights.trouble = self._weights.trouble, None
 

@@ -34,6 +34,8 @@ class Bank(Protocol):
 
     @property
     def names(self) -> Sequence[str]: ...
+    @property
+    def strengths(self) -> Mapping[str, float]: ...
     def prepare(self, strengths: Mapping[str, float]) -> Any: ...
     def done(self, refit: Any) -> bool: ...
     def commit(self, refit: Any) -> None: ...
@@ -49,8 +51,9 @@ class Weights:
     def __init__(self, bank: Bank | None, background: bool = False) -> None:
         self._bank, self._background = bank, background
         self._wishes: dict[str, dict[str | None, float]] = {}
-        self._in_force: dict[str, float] = {}
-        self._asked: dict[str, float] = {}
+        # A ring that follows another finds the weights as that one left them.
+        self._in_force = {} if bank is None else dict(bank.strengths)
+        self._asked = dict(self._in_force)
         self._work: Future[Any] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self.trouble: DemonError | None = None

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,6 +58,10 @@ class _Deck:
     scheduler: DeckScheduler = field(default_factory=DeckScheduler)
     block: ControlBlock | None = None
     shared: dict[str, Floats] = field(default_factory=dict)
+    # Strengths of adapters; the sample that the newest are for, and that of their last change.
+    weights: dict[str, float | str] = field(default_factory=dict)
+    weighed_for: int = 0
+    turned: int = 0
 
 
 class Player:
@@ -86,6 +90,7 @@ class Player:
     ) -> None:
         self.engine = engine
         self.clock = clock
+        self._pool = ThreadPoolExecutor(1, "prepare") if background else None
         self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
         self._open_loop, self._read_source = open_loop, read_source
         self._decks: dict[str, _Deck] = {}
@@ -94,7 +99,6 @@ class Player:
         self._seed = seed
         self._tell = tell
         self._told: set[str] = set()
-        self._pool = ThreadPoolExecutor(1, "prepare") if background else None
         self._coming: list[tuple[PrepareStage, Future[Floats | None]]] = []
         # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
         self._tick_s = self._period_s = tick_samples / RATES.sample_rate
@@ -120,6 +124,7 @@ class Player:
             shift=self.engine.shift,
             device=self.engine.device,
             on_admit=self._on_admit,
+            background=self._pool is not None,
         )
 
     # ------------------------------------------------------------------ messages
@@ -208,6 +213,7 @@ class Player:
             self._enter(message, source)
 
     def _panic(self) -> None:
+        self.ring.close()
         self.ring = self._new_ring(self.ring.steps, self.ring.depth)
         for name, deck in self._decks.items():
             deck.scheduler.reset()
@@ -258,6 +264,12 @@ class Player:
         deck = self._decks.get(generation.request.deck)
         if deck is None:
             return
+        if generation.versions[-1] >= self.ring.weighed_at and (
+            generation.request.hear_from < deck.turned
+        ):
+            # Made with weights that are for later: not to be heard before.
+            request = replace(generation.request, hear_from=deck.turned)
+            generation = replace(generation, request=request)
         first = deck.placement.empty and self.clock.now() <= deck.stage.from_sample
         deck.placement.accept(generation)
         self._generations += 1
@@ -271,9 +283,25 @@ class Player:
             return None
         now = self.clock.now()
         target = deck.scheduler.target(deck.block, now, *self._reach(now))
+        self._weigh(name, deck, target)
         return build_request(
             self.engine, name, deck.stage, deck.source, deck.block, target, self._seed
         )
+
+    def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
+        """Class model: the weights follow the generation that is heard last of those admitted, so
+        that one that was sent ahead for a jump is not made with the weights of before it."""
+        if target.hear_from < deck.weighed_for:
+            return
+        deck.weighed_for = target.hear_from
+        wanted = {k: v for k, v in target.values.items() if k.startswith("lora.")}
+        for control in deck.weights.keys() | wanted.keys():
+            try:
+                self.ring.share(control, wanted.get(control), deck=name)
+            except DemonError as error:
+                self._complain(f"{name}: {error}")
+        if wanted != deck.weights:
+            deck.weights, deck.turned = wanted, target.hear_from
 
     def _reach(self, now: int) -> tuple[int, int]:
         """When a generation admitted now can be heard, and until when groups must be served now."""

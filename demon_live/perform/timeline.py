@@ -139,7 +139,7 @@ class DeckSampler:
                 curve = self._held(name, partial(lane.sample, cycles))
                 if not isinstance(curve, MixPoints) and curve is not None:
                     curves[name] = curve
-            elif control.cls == "slot":
+            elif control.cls in ("slot", "model"):
                 slot[name] = lane
         rows = self._plan(slot, stage, tempo, at)
         return ControlBlock(deck, version, stage, at, curves, rows, mix)
