@@ -30,8 +30,8 @@ from demon_live.audio.mixer import BLOCK
 from demon_live.core import RATES, Floats
 from demon_live.engine import Ring
 from demon_live.perform.messages import Block, ToEngine
+from demon_live.perform.offline import OfflineRig
 from demon_live.perform.player import Player
-from demon_live.perform.render import OfflineRig
 from demon_live.perform.session import Session
 from demon_live.places import shipped
 
