@@ -32,6 +32,7 @@ from demon_live.audio.feeder import Event, Feeder
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.audio.sinks import NullClock, Output, Sink
+from demon_live.audio.tap import output_for
 from demon_live.core import RATES
 from demon_live.errors import DeviceError
 
@@ -66,7 +67,7 @@ class _Process:
         self.settings = settings
         self.bus = Bus.open(settings.bus_path)
         self.ring = PcmRing(_RATE)
-        self.output = Output(self.ring, self.bus)
+        self.output = output_for(self.ring, self.bus)
         self.news: collections.deque[Event] = collections.deque(maxlen=1000)
         self._commands = commands
         self._events = events

@@ -22,6 +22,7 @@ class FakeRig:
         self.clock: Clock = VirtualClock()
         self.engine_name = "fake"
         self.device_name = "none"
+        self.ring = (4, 8)
         self.told: list[ToEngine] = []
 
     def send(self, message: ToEngine) -> None:
@@ -36,7 +37,7 @@ class FakeRig:
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
         pass
 
-    def set_heard(self, muted: frozenset[str], soloed: frozenset[str]) -> None:
+    def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None:
         pass
 
     def hush(self) -> None:
@@ -56,6 +57,9 @@ class FakeRig:
 
     def engine_status(self) -> EngineStatus:
         return EngineStatus()
+
+    def heard(self) -> int:
+        return self.clock.now()
 
     def meters(self) -> tuple[int, tuple[float, float]]:
         return 0, (-120.0, -120.0)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Gaps", "Grid", "analyse", "read_wav24"]
+__all__ = ["Gaps", "Grid", "Listener", "analyse", "read_wav24"]
 
 Doubles = NDArray[np.float64]
 
@@ -52,9 +52,16 @@ def read_wav24(path: Path, chunk: int = 480_000) -> Iterator[Doubles]:
 
 @dataclass
 class Grid:
-    """Beats of `period` samples. Feed it the metronome; `report` says how they fell."""
+    """Beats of `period` samples. Feed it the metronome; `report` says how they fell.
+
+    block: of a capture that may miss whole blocks of that many samples (it is another client of the
+    server, and late sometimes). A beat that is early by whole blocks, to half a millisecond, shows
+    such a loss: it is counted, and the grid is set anew. 0: every shift counts as a shift.
+    """
 
     period: float
+    block: int = 0
+    blocks_lost: int = 0
     _tail: Doubles = field(default_factory=lambda: np.zeros(0))
     _base: int = 0
     _first: float | None = None
@@ -143,10 +150,21 @@ class Grid:
                 a, b, c = alike[best - 1 : best + 2]
                 shift = 0.5 * (a - c) / (a - 2 * b + c) if a - 2 * b + c else 0.0
             # The grid itself need not fall on whole samples.
-            self.offsets.append(best - REACH + shift + round(place) - place)
+            self.offsets.append(self._without_losses(best - REACH + shift + round(place) - place))
             self.likeness.append(float(alike[best]))
         self._beat += 1
         return True
+
+    def _without_losses(self, offset: float) -> float:
+        if not self.block or len(self.offsets) < LEARN or self._first is None:
+            return offset
+        blocks = round((float(np.median(self.offsets[:LEARN])) - offset) / self.block)
+        rest = offset + blocks * self.block
+        if blocks < 1 or abs(rest - float(np.median(self.offsets[:LEARN]))) > 24:
+            return offset
+        self.blocks_lost += blocks
+        self._first -= blocks * self.block
+        return rest
 
     def report(self) -> dict[str, Any]:
         """Deviations in milliseconds from the grid that the first beats set."""
@@ -157,6 +175,7 @@ class Grid:
         return {
             "beats": len(off) + len(self.missing),
             "missing": len(self.missing),
+            "capture_blocks_lost": self.blocks_lost,
             "worst_ms": round(float(np.abs(off).max()), 3),
             "p99_ms": round(float(np.percentile(np.abs(off), 99)), 3),
             "median_ms": round(float(np.median(off)), 4),
@@ -185,6 +204,9 @@ class Gaps:
         n = len(audio) // 48
         self._rest = audio[n * 48 :]
         quiet = np.abs(audio[: n * 48]).reshape(n, 48).max(axis=1) < self.floor
+        if not quiet.any() and not self._open:
+            self._begun, self._at = self._begun or n > 0, self._at + n
+            return
         for silent in quiet:
             self._begun = self._begun or not silent
             if silent and self._begun:
@@ -208,17 +230,33 @@ class Gaps:
         return {**rest, "first": self.holes[:20]}
 
 
-def analyse(pieces: Iterable[Doubles], period: float) -> dict[str, Any]:
-    """Grid and gaps of a recording: metronome left, sound that never ends right."""
-    grid, gaps, samples, peak = Grid(period), Gaps(), 0, 0.0
+class Listener:
+    """Grid and gaps of a stream: metronome left, sound that never ends right."""
+
+    def __init__(self, period: float, block: int = 0) -> None:
+        self.grid, self.gaps = Grid(period, block), Gaps()
+        self.samples, self.peak = 0, 0.0
+
+    def feed(self, piece: NDArray[Any]) -> None:
+        """The next samples [n, 2]."""
+        audio = np.asarray(piece, np.float64)
+        self.grid.feed(audio[:, 0])
+        self.gaps.feed(audio[:, 1])
+        self.samples += len(audio)
+        self.peak = max(self.peak, float(np.abs(audio).max(initial=0.0)))
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "seconds": round(self.samples / RATE, 2),
+            "peak": round(self.peak, 4),
+            "grid": self.grid.report(),
+            "gaps": self.gaps.report(),
+        }
+
+
+def analyse(pieces: Iterable[Doubles], period: float, block: int = 0) -> dict[str, Any]:
+    """A whole recording."""
+    listener = Listener(period, block)
     for piece in pieces:
-        grid.feed(piece[:, 0])
-        gaps.feed(piece[:, 1])
-        samples += len(piece)
-        peak = max(peak, float(np.abs(piece).max(initial=0.0)))
-    return {
-        "seconds": round(samples / RATE, 2),
-        "peak": round(peak, 4),
-        "grid": grid.report(),
-        "gaps": gaps.report(),
-    }
+        listener.feed(piece)
+    return listener.report()

@@ -94,8 +94,9 @@ def main() -> None:
             due = now
         if now - told >= 1.0:
             told = now
-            row = {"realtime": realtime, "worst_ms": round(worst, 1),
-                   **{f"over_{k}_ms": v for k, v in counts.items()}, "late": late[-50:]}  # fmt: skip
+            row: dict[str, Any] = {"realtime": realtime, "worst_ms": round(worst, 1)}
+            row |= {f"over_{k}_ms": v for k, v in counts.items()}
+            row["late"] = late[-50:]
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
 

@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-__all__ = ["Stage", "slope_mb_per_hour"]
+from demon_live.audio.tap import Tap
+from tests.rigs import grid, score
+
+__all__ = ["Listening", "Stage", "slope_mb_per_hour"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAUSE = threading.Event()
@@ -37,6 +40,27 @@ def slope_mb_per_hour(times: Sequence[float], values: Sequence[float]) -> float:
     t, v = t[::step], v[::step]
     i, j = np.triu_indices(len(t), 1)
     return round(float(np.median((v[j] - v[i]) / (t[j] - t[i]))) * 3600 / 1e6, 3)
+
+
+class Listening:
+    """Hears what the audio callback gives, while it plays: grid, gaps and peak of all of it."""
+
+    def __init__(self, path: Path, period: float = score.PERIOD) -> None:
+        self._tap = Tap(path)
+        self.listener = grid.Listener(period)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closing.wait(1.0):
+            self.listener.feed(self._tap.read())
+
+    def close(self) -> dict[str, Any]:
+        """What was heard until now."""
+        self._closing.set()
+        self._thread.join(30)
+        return {**self.listener.report(), "samples_unread": self._tap.lost}
 
 
 class Stage:
