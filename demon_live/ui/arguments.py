@@ -201,6 +201,12 @@ def _add_sound(command: _Parser) -> None:
         "--name", metavar="NAME", help="name of the session, to play several (default: default)"
     )
     command.add_argument(
+        "--osc",
+        metavar="[HOST:]PORT",
+        default=os.environ.get("DEMON_OSC"),
+        help="listen for OSC (or DEMON_OSC); HOST: default this machine alone",
+    )
+    command.add_argument(
         "--no-tty", action="store_true", help="no prompt: statements from a pipe, events as lines"
     )
     command.add_argument(

@@ -14,7 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from prompt_toolkit.utils import get_cwidth
 
-__all__ = ["bars", "cells", "curve", "fit", "fit_to", "meter", "number", "ruler", "steps"]
+__all__ = [
+    "bars",
+    "cells",
+    "curve",
+    "fit",
+    "fit_to",
+    "meter",
+    "meter_of",
+    "number",
+    "ruler",
+    "steps",
+]
 
 Samples = Sequence[float] | NDArray[np.float32]
 
@@ -105,6 +116,11 @@ def curve(
 def meter(db: float, width: int, *, ascii_only: bool = False) -> str:
     """A level meter from -48 dB (empty) to 0 dB (full)."""
     share = (db - _FLOOR_DB) / -_FLOOR_DB if np.isfinite(db) else 0.0
+    return meter_of(share, width, ascii_only)
+
+
+def meter_of(share: float, width: int, ascii_only: bool = False) -> str:
+    """A bar from empty (0) to full (1)."""
     eighths = int(np.clip(round(share * width * 8), 0, width * 8))
     full, rest = divmod(eighths, 8)
     if ascii_only:

@@ -11,11 +11,15 @@ marked (lang.marks) in the polling thread, when a text has changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import logging
 import os
+import re
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from prompt_toolkit.application import Application
@@ -38,7 +42,7 @@ from demon_live.ui.desk import Desk
 from demon_live.ui.repl import open_history
 from demon_live.ui.stage import frame as frames
 from demon_live.ui.stage.head import Trouble
-from demon_live.ui.stage.help import overlay
+from demon_live.ui.stage.help import CLOSE, explained, overlay
 from demon_live.ui.stage.keys import bindings
 from demon_live.ui.stage.painter import Painter, Row
 from demon_live.ui.stage.score import Page, block_at, moved
@@ -48,8 +52,27 @@ __all__ = ["StageView"]
 
 _log = logging.getLogger(__name__)
 _HINT = "F1 help · Alt-Enter plays the block · Ctrl-S all, saved · Shift-Tab prompt · Alt-. hush"
+_SHORT = "F1 help · Alt-Enter play · Ctrl-S all · Shift-Tab prompt · Alt-. hush"
+_EXCERPT = re.compile(r"  +\d+ \| ")
 _FLASH = 0.25
 _LOG = 64
+
+
+class _Aside(io.TextIOBase):
+    """What anything prints while the view is shown goes into its log, whatever thread it is in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, say: Callable[[show.Pieces], None]) -> None:
+        self._loop, self._say, self._open = loop, say, ""
+
+    def write(self, words: str) -> int:
+        *lines, self._open = (self._open + words).split("\n")
+        for line in lines:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._say, [("event", f"{line}\n")])
+        return len(words)
+
+    def writable(self) -> bool:
+        return True
 
 
 class _Quiet(DummyOutput):
@@ -175,8 +198,10 @@ class StageView:
         await desk.poll()
         await self._read_scores()
         tasks = [asyncio.create_task(self._polling()), asyncio.create_task(self._drawing())]
+        aside = _Aside(asyncio.get_running_loop(), self.say)
         try:
-            await self.app.run_async()
+            with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
+                await self.app.run_async()
         finally:
             for task in tasks:
                 task.cancel()
@@ -261,18 +286,13 @@ class StageView:
     # --- saying ---------------------------------------------------------------------------------
 
     def say(self, pieces: show.Pieces) -> None:
-        """Add to the log: one row a line."""
-        row: list[tuple[str, str]] = []
-        for kind, words in pieces:
-            for i, part in enumerate(words.split("\n")):
-                if i:
-                    if any(t.strip() for _, t in row):
-                        self._log.append(row)
-                    row = []
-                if part:
-                    row.append((f"class:{kind}" if kind else "", part))
-        if any(t.strip() for _, t in row):
-            self._log.append(row)
+        """Add to the log, one row a line; explanations open over the score instead."""
+        rows = _said(pieces)
+        if pieces and pieces[0][0] in ("topic", "heading"):
+            columns, most = self._output.get_size().columns, self._output.get_size().rows - 2
+            self._overlay = [*explained(rows, columns)[: most - 2], [("", "")], CLOSE]
+        else:
+            self._log.extend(rows)
 
     # --- what the keys do -----------------------------------------------------------------------
 
@@ -427,8 +447,26 @@ class StageView:
         if self.app.layout.is_searching:
             return f"search: {self._search.search_buffer.text}"
         word = hint_at(buffer.document.current_line, buffer.document.cursor_position_col)
-        hint = word if word and buffer.document.current_line else _HINT
+        keys_now = _HINT if columns > text.cells(_HINT) else _SHORT
+        hint = word if word and buffer.document.current_line else keys_now
         return text.fit_to(hint, columns - 1)
+
+
+def _said(pieces: show.Pieces) -> list[Row]:
+    """Pieces as rows. Excerpts of a score are left out, it stands above."""
+    rows: list[Row] = []
+    row: list[tuple[str, str]] = []
+    for kind, words in pieces:
+        if kind.startswith(("pygments", "error.caret")) or (not kind and _EXCERPT.match(words)):
+            continue
+        for i, part in enumerate(words.split("\n")):
+            if i:
+                rows.append(row)
+                row = []
+            if part:
+                row.append((f"class:{kind}" if kind else "", part))
+    rows.append(row)
+    return [row for row in rows if any(t.strip() for _, t in row)]
 
 
 def _marked(content: str) -> tuple[Line, ...]:

@@ -21,7 +21,9 @@ from demon_live.ui.theme import DECK_STYLES
 
 __all__ = ["decks", "wanted"]
 
-_TALLEST = 5
+_TALLEST = 8
+#: Rank of the slots among the rows.
+_SLOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ def decks(
     fixed = len(_ranked(status, grid, 1)) - flat
     tall = max(1, min(_TALLEST, (rows - fixed) // flat)) if flat else 1
     ranked = _ranked(status, grid, tall)
+    spare = rows - len(ranked)
+    if len(status.slots) + 1 <= spare:
+        ranked = [row for row in ranked if row[0] != _SLOTS]
+        ranked += [(_SLOTS, [("", "")]), *((_SLOTS, row) for row in _tall_slots(status, grid))]
     order = sorted(range(len(ranked)), key=lambda i: (ranked[i][0], i))[:rows]
     return [ranked[i][1] for i in sorted(order)]
 
@@ -94,7 +100,7 @@ def _ranked(status: Status, grid: Grid, tall: int) -> list[tuple[int, Row]]:
             ]
             ranked.append((4, row))
     if status.slots:
-        ranked.append((3, _slots(grid, status)))
+        ranked.append((_SLOTS, _slots(grid, status)))
     return ranked
 
 
@@ -212,3 +218,21 @@ def _slots(grid: Grid, status: Status) -> Row:
         at = order.index(slot.deck) if slot.deck in order else 0
         row.append((DECK_STYLES[at % len(DECK_STYLES)], piece))
     return row
+
+
+def _tall_slots(status: Status, grid: Grid) -> list[Row]:
+    """A row for each generation in flight, where there is room for that."""
+    order = [deck.name for deck in status.decks]
+    rows: list[Row] = []
+    for i, slot in enumerate(status.slots):
+        at = order.index(slot.deck) if slot.deck in order else 0
+        done = text.meter_of(slot.step / max(slot.steps, 1), grid.graph // 2, grid.ascii_only)
+        said = f" step {slot.step}/{slot.steps} · denoise {text.number(slot.denoise)} · {slot.deck}"
+        rows.append(
+            [
+                ("class:stage.name", text.fit(f"slot {i + 1}", grid.name)),
+                (f"{DECK_STYLES[at % len(DECK_STYLES)]} class:stage.slot", done),
+                ("class:quiet", text.fit_to(said, grid.width - grid.name - grid.graph // 2)),
+            ]
+        )
+    return rows

@@ -46,7 +46,9 @@ def grade_of(status: Status) -> str:
 
 
 def lead_grade(status: Status) -> str:
-    """The latency lamp: does new sound come well before it is needed?"""
+    """The latency lamp: does new sound come well before it is needed? "" while nothing comes."""
+    if not status.telemetry.alive:
+        return ""
     if status.lead_ms < 0 or status.grade == "late":
         return "late"
     return "tight" if 0 < status.lead_ms < _STEPS * status.telemetry.period_ms else "fine"
@@ -98,6 +100,8 @@ def _cut(row: Row, width: int) -> list[tuple[str, str]]:
 
 
 def _lamp(grade: str, words: str) -> tuple[str, str]:
+    if not grade:
+        return ("class:quiet", f" {words} ")
     known = grade if grade in ("fine", "tight", "late") else "tight"
     return (f"class:lamp.{known}", f" {words} ")
 
@@ -150,7 +154,11 @@ def _levels(status: Status, width: int, rows: int, ascii_only: bool) -> list[Row
     loudest = max(status.peak_db)
     words = f"{loudest:.0f} dB" if loudest > -60 else "silent"
     number: Row = [("class:quiet", text.fit(words, width + 2, right=True)), ("", " ")]
-    return [*meters, number] if rows == 3 else [meters[0], meters[0], meters[1], meters[1], number]
+    if rows == 3:
+        return [*meters, number]
+    (_, *left), (_, *right) = meters
+    blank = ("", "  ")
+    return [meters[0], [blank, *left], meters[1], [blank, *right], number]
 
 
 def _slim(status: Status, cycle: float, columns: int, ascii_only: bool) -> Row:

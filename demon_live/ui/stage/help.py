@@ -5,11 +5,17 @@ Threads: pure functions.
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
 from demon_live.errors import DemonError
 from demon_live.ui import guide, text
 from demon_live.ui.stage.painter import Row
 
-__all__ = ["KEYS", "overlay"]
+__all__ = ["CLOSE", "KEYS", "explained", "overlay"]
+
+#: The last row of what opens over the score.
+CLOSE: Row = [("class:hint", "Enter or Esc closes this")]
 
 KEYS = (
     ("Alt-Enter", "play the block under the cursor (Ctrl-Enter too)"),
@@ -43,3 +49,17 @@ def overlay(word: str, columns: int, rows: int) -> list[Row]:
     for key, what in KEYS:
         shown.append([("bold", f"{key:<14}"), ("", text.fit_to(what, max(4, width - 14)))])
     return shown[: max(1, rows - 2)]
+
+
+def explained(rows: Sequence[Row], columns: int) -> list[Row]:
+    """Rows of an explanation, broken where they are too long for the screen."""
+    width = max(20, columns - 8)
+    out: list[Row] = []
+    for row in rows:
+        line = "".join(t for _, t in row)
+        if text.cells(line) <= width:
+            out.append(row)
+            continue
+        style = row[-1][0]
+        out += [[(style, part)] for part in textwrap.wrap(line, width, subsequent_indent=" " * 4)]
+    return out
