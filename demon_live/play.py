@@ -122,7 +122,7 @@ def _play(args: argparse.Namespace, shown: list[Path], what: dict[str, Any]) -> 
     }
     if args.name is not None:
         check_name(args.name)
-    start = Start(args.name, options, tuple(_short(p) for p in shown))
+    start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc)
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
             return _play_here(args, start, signals, shown)

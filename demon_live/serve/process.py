@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +217,14 @@ def doors(
                 live.session, info.socket, who=lambda: _plain(held.info), quit=stop.set
             )
             open_.callback(server.close)
+        if start.osc is not None:
+            from demon_live.serve.osc import OscServer
+
+            osc = OscServer(live.session, start.osc)
+            open_.callback(osc.close)
+            info = replace(info, osc=osc.address)
+        if claim is not None:
+            claim.tell(info)
         yield info
 
 

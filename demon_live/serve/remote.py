@@ -116,16 +116,6 @@ class RemoteSession:
         """The names for completion, at most half a second old."""
         return self._words
 
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        return self._words.scenes
-
-    @property
-    def state(self) -> Any:
-        from types import SimpleNamespace
-
-        return SimpleNamespace(files=self.scores())
-
     # --- beyond a front end -------------------------------------------------------------------
 
     def hello(self) -> Mapping[str, Any]:

@@ -56,7 +56,8 @@ class Served(Protocol):
 
 
 class Pace:
-    """A token bucket: `wait` returns how long the asker must be held back. Any thread."""
+    """A token bucket, for any thread: who comes too soon is held back (`wait`) or sent away
+    (`allow`)."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
@@ -66,11 +67,22 @@ class Pace:
     def wait(self) -> float:
         """Seconds until the next request is due; it counts as made."""
         with self._lock:
-            now = time.monotonic()
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-            self._at = now
+            self._fill()
             self._tokens -= 1
             return max(0.0, -self._tokens / self._rate)
+
+    def allow(self) -> bool:
+        """Whether a request may be made now; it counts only if it may."""
+        with self._lock:
+            self._fill()
+            allowed = self._tokens >= 1
+            self._tokens -= allowed
+            return allowed
+
+    def _fill(self) -> None:
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
 
 
 class ControlServer:

@@ -157,8 +157,8 @@ def _argument(verb: str, name: str, row: Mapping[str, Any], spec: tuple[type, in
     value = row.get(name, default)
     if type(value) is not kind:
         raise WireError(f"{verb} needs {name!r}, {'a text' if kind is str else 'a whole number'}")
-    size = len(value) if isinstance(value, str) else int(value)
-    if not 0 <= size <= limit:
+    size = len(value) if isinstance(value, str) else value
+    if not (isinstance(size, int) and 0 <= size <= limit):
         raise WireError(f"{name!r} of {verb} is too large", hint=f"the limit is {limit}")
     return value
 
