@@ -103,7 +103,7 @@ def test_fp8_products_are_near_the_exact_ones() -> None:
     quantised, scale = ours.norm(h, w, None, None)
     assert scale.shape == (2, 8, 1)
     # The interpreter cuts off where a GPU rounds.
-    step = 2**-4 if ON == "cuda" else 2**-3 * 1.1
+    step = 2**-4 if ON == "cuda" else 2**-3 * 1.2
     near(quantised.float() * scale, plain.norm(h, w, None, None), step)
     values, channel = ours.weight(matrix)
     near(values.float() * channel.t(), matrix, 2**-4)

@@ -53,7 +53,11 @@ def operations(modules: AceModules, fp8: bool) -> tuple[Ops, Any, str]:
             raise EngineError("fp8 needs Triton, not installed here") from None
         return Plain(config), snake, "torch's own operations (Triton is not installed)"
     kind = triton_ops.Fp8Ops if fp8 else triton_ops.TritonOps
-    return kind(config), triton_ops.fused_snake, "fp8" if fp8 else short(modules.dtype)
+    ops = kind(config, device)
+    what = "fp8" if fp8 else short(modules.dtype)
+    if not ops.flash:
+        what += f", attention without FlashAttention ({ops.why_not})"
+    return ops, triton_ops.fused_snake, what
 
 
 class Bucket:
@@ -139,15 +143,23 @@ class AceGraphs:
     """Kernels of `backends.ace`: fused, captured. On a CPU (tests) the same without capture.
 
     window: latent frames of the window that `decode` is asked for on stage, its context included.
+    release: the modules' own weights go as they are fused, and the modules with them.
     """
 
-    def __init__(self, modules: AceModules, *, window: int = 0, fp8: bool | None = None) -> None:
+    def __init__(
+        self,
+        modules: AceModules,
+        *,
+        window: int = 0,
+        fp8: bool | None = None,
+        release: bool = True,
+    ) -> None:
         self.modules, self.config = modules, modules.config
         self.device, self.dtype = modules.device, modules.dtype
         wanted = os.environ.get("DEMON_ACE_FP8", "") not in ("", "0") if fp8 is None else fp8
         self.ops, act, what = operations(modules, wanted)
         self.label = f"CUDA graphs, {what}" if self.device.type == "cuda" else f"fused, {what}"
-        self.packed = fused.pack(modules.dit, self.config, self.ops, release=True)
+        self.packed = fused.pack(modules.dit, self.config, self.ops, release=release)
         self.decoder = Decoder(modules.vae, act)
         self.cuda = self.device.type == "cuda"
         self.pool = torch.cuda.graph_pool_handle() if self.cuda else None

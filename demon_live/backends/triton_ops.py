@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from demon_live.models.acestep.fused import Plain
 from demon_live.models.acestep.layout import AceConfig
 
 __all__ = ["Fp8Ops", "TritonOps", "fused_snake"]
@@ -153,9 +154,40 @@ def fused_snake(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 class TritonOps:
     """`fused.Ops` on a CUDA device, matrices in the weights' own type."""
 
-    def __init__(self, config: AceConfig) -> None:
+    def __init__(self, config: AceConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
         self._edges: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._plain = Plain(config)
+        self.flash = False
+        self.why_not = ""
+        if torch.device(device).type == "cuda":
+            self._probe(torch.device(device))
+
+    def _probe(self, device: torch.device) -> None:
+        """Whether this device and this PyTorch have the attention that we call, and it is right."""
+        c, count = self.config, 3 * self.config.sliding_window
+        g = torch.Generator(device).manual_seed(0)
+
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(*shape, device=device, generator=g).to(torch.bfloat16)
+
+        q = noise(2, count, c.heads, c.head_dim)
+        k, v = (noise(2, count, c.kv_heads, c.head_dim) for _ in range(2))
+        kept = noise(2, 2, 32, c.kv_heads * c.head_dim)
+        lengths = torch.tensor([7, 32], dtype=torch.int32, device=device)
+        self.flash = True
+        try:
+            for window in (None, c.sliding_window):
+                wanted = self._plain.attend(q, k, v, window)
+                self._same(self.attend(q, k, v, window), wanted)
+            self._same(self.cross(q, kept, lengths), self._plain.cross(q, kept, lengths))
+        except (RuntimeError, TypeError) as error:
+            self.flash, self.why_not = False, str(error).splitlines()[0]
+
+    @staticmethod
+    def _same(a: Tensor, b: Tensor) -> None:
+        if not torch.allclose(a.float(), b.float(), atol=0.03):
+            raise RuntimeError("FlashAttention gives another result")
 
     # -- matrix products -------------------------------------------------------------------------
 
@@ -286,6 +318,8 @@ class TritonOps:
     # -- attention -------------------------------------------------------------------------------
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        if not self.flash:
+            return self._plain.attend(q, k, v, window)
         count, scale = q.shape[1], self.config.head_dim**-0.5
         if window is None or count <= window + 1:
             window = -1
@@ -297,6 +331,8 @@ class TritonOps:
         return attended.flatten(2)
 
     def cross(self, q: Tensor, kept: Tensor, lengths: Tensor) -> Tensor:
+        if not self.flash:
+            return self._plain.cross(q, kept, lengths)
         c = self.config
         batch, count, most = q.shape[0], q.shape[1], kept.shape[2]
         k, v = kept.view(2, batch * most, c.kv_heads, c.head_dim)

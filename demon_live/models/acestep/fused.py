@@ -14,6 +14,7 @@ Threads: pure, on weights that only a LoRA's commit changes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -245,7 +246,7 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
         embed=(dit.condition_embedder.weight.detach(), dit.condition_embedder.bias.detach()),
         keys_values=torch.cat(kv).contiguous(),
         key_norms=torch.stack(key_norms),
-        time=dit.time_embed,
+        time=copy.deepcopy(dit.time_embed),
         time_r=(temb_r.float(), modulation_r.float()),
         base=base,
     )
