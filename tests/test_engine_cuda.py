@@ -99,7 +99,7 @@ def test_streaming_equals_one_at_a_time(depth):
         todo = list(requests)
         it.on_admit = lambda deck: todo.pop(0) if todo else None
         it.enlist("main")
-        out = [g for _ in range(80) for g in it.tick()]
+        out = [g for _ in range(110) for g in it.tick()]
         return [g.latent for g in out + it.flush()]
 
     requests = [variety(n) for n in range(12)]

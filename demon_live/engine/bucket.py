@@ -35,6 +35,9 @@ from demon_live.engine.workspace import Workspace
 
 __all__ = ["Bucket"]
 
+#: Latents of the host that a GPU keeps.
+_SOURCES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class _After:
@@ -75,6 +78,7 @@ class Bucket:
         self.slots: list[Slot] = []
         # Whether fields of noise are made and kept on the host.
         self._hosted = device.type == "cpu"
+        self._uploaded: dict[int, tuple[Floats, Tensor]] = {}
         self._noise = noise
         self._dcw = dcw
         self._work = Workspace(device)
@@ -112,8 +116,18 @@ class Bucket:
         field = torch.empty((self.frames, self.channels), device=self.device)
         return self._noise.fill(rng.key(slot.request.seed, purpose, step), field)
 
-    def _upload(self, array: Floats) -> Tensor:
-        return border.upload(np.array(array, dtype=np.float32), self.device)
+    def _fill(self, row: Tensor, array: Floats) -> None:
+        """Write a latent of the host into a row. A GPU keeps the last few: a source comes again."""
+        if self._hosted:
+            row.numpy()[:] = array
+            return
+        held = self._uploaded.get(id(array))
+        if held is None or held[0] is not array:
+            tensor = border.upload(np.array(array, dtype=np.float32), self.device)
+            held = self._uploaded[id(array)] = array, tensor
+            while len(self._uploaded) > _SOURCES:
+                self._uploaded.pop(next(iter(self._uploaded)))
+        row.copy_(held[1])
 
     def admit(self, slot: Slot) -> None:
         """Give a slot a cell and its first state."""
@@ -124,24 +138,37 @@ class Bucket:
         if slot.source is None:
             source.zero_()
         else:
-            source.copy_(self._upload(slot.source))
+            self._fill(source, slot.source)
         if target is not None:
-            self._rows("target")[at].copy_(self._upload(target))
-        for name in ("momentum", "negative"):
-            if name in self._state:
-                self._rows(name)[at].zero_()
-        self._give_birth(at)
+            self._fill(self._rows("target")[at], target)
+        self._give_birth(at, new=True)
 
-    def _give_birth(self, at: int) -> None:
-        slot = self.slots[at]
+    def _give_birth(self, at: int, new: bool = False) -> None:
+        """The first x of a slot. new: what was kept in its cell is forgotten as well."""
+        slot, mail = self.slots[at], self._mail
         init = slot.request.init
         curve = None if init is None else np.asarray(init, dtype=np.float64)
-        noise, source = solver.birth(float(slot.times[0]), curve, slot.has_source)
-        x = self._rows("x")[at]
-        self._noise.fill(rng.key(slot.request.seed, rng.BIRTH), x)
-        x.mul_(border.column(noise, self.device)).add_(
-            self._rows("source")[at] * border.column(source, self.device)
-        )
+        mail.open()
+        for name, c in zip(
+            ("n", "s"), solver.birth(float(slot.times[0]), curve, slot.has_source), strict=True
+        ):
+            mail.put(name, c.astype(np.float32)[..., None])
+        key = rng.key(slot.request.seed, rng.BIRTH)
+        mail.put("key", rng.signed([key]))
+        mail.send()
+        x, source = self._rows("x")[at], self._rows("source")[at]
+        kept = [self._rows(name)[at] for name in ("momentum", "negative") if name in self._state]
+
+        def work() -> None:
+            if self._hosted:
+                self._noise.fill(key, x)
+            else:
+                x.copy_(rng.normal_on(mail["key"], self.frames, self.channels)[0])
+            x.mul_(mail["n"]).add_(source * mail["s"])
+            for row in kept if new else ():
+                row.zero_()
+
+        self._run(("birth", at, new and len(kept)), (x,), work)
 
     def drop(self, gone: Sequence[Slot]) -> None:
         """Free the cells of some slots; the last ones move into the holes."""
@@ -151,11 +178,19 @@ class Bucket:
                 continue
             last = len(self.slots) - 1
             if at != last:
-                for name, tensor in self._state.items():
-                    if name not in ("spare", "z"):
-                        tensor[at].copy_(tensor[last])
+                self._move(last, at)
                 self.slots[at] = self.slots[last]
             self.slots.pop()
+
+    def _move(self, origin: int, to: int) -> None:
+        """Another cell for a slot's state."""
+        rows = [(t[to], t[origin]) for n, t in self._state.items() if n not in ("spare", "z")]
+
+        def work() -> None:
+            for row, moved in rows:
+                row.copy_(moved)
+
+        self.graphs.run(("move", origin, to, len(rows), self._state["x"].data_ptr()), work)
 
     def latent(self, slot: Slot) -> Tensor:
         """The state of a slot, [T, C] on the device: a view, until the next step."""
@@ -179,7 +214,9 @@ class Bucket:
         self._post_input(lanes, snapshot)
         after = self._post_after(lanes, mix, guided, passes)
         mail.send()
-        x, rows = self._run("before", (self._rows("x"),), self._before)
+        x = rows = self._rows("x")
+        if any(mail.has(name) for name in ("mask", "gain", "owner")):
+            x, rows = self._run("before", (x,), self._before)
         with threads(for_model):
             answer = forward.call(model, rows, mail["levels"], plan)
         v_rows = self._settled(answer)

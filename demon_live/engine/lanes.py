@@ -8,7 +8,7 @@ Threads: belongs to the engine thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,44 +54,46 @@ class LaneTable:
         self._guidance: dict[str, Curve] = {}
 
     def _refresh(self, slots: Sequence[Slot], snapshot: Snapshot) -> None:
-        seen = (snapshot.version, tuple(slot.id for slot in slots))
-        if seen == self._seen:
+        now = (snapshot.version, tuple(slot.id for slot in slots))
+        if now == self._seen:
             return
+        lanes = [snapshot.lanes(slot.request.deck, self.frames) for slot in slots]
         for name in ("velocity", "noise", "morph", "blend"):
-            self._curves[name] = self._stacked(name, slots, snapshot)
+            self._curves[name] = self._stacked(name, lanes)
         masks = [slot.request.mask for slot in slots]
         self.masked = any(mask is not None for mask in masks)
         self._curves["mask"] = stack([1.0 if mask is None else mask for mask in masks], self.frames)
-        self._blended = np.array(
-            [[snapshot.get(slot.request.deck, "blend", self.frames) is not None] for slot in slots]
-        )
-        self._gain = self._stack_gain(slots, snapshot)
-        self._guided = [at for at, s in enumerate(slots) if self._has_guidance(s, snapshot)]
-        guided = [slots[at] for at in self._guided]
-        curves = {
-            name: self._stacked(name, guided, snapshot)
-            for name in (("guide", "rescale", "momentum") if guided else ())
-        }
+        self._blended = np.array([["blend" in seen] for seen in lanes])
+        self._gain = self._stack_gain(lanes)
+        self._guided = [
+            at
+            for at, (slot, seen) in enumerate(zip(slots, lanes, strict=True))
+            if slot.request.cfg != "off" and np.any(np.asarray(seen.get("guide", 1.0)) != 1.0)
+        ]
+        guided = [lanes[at] for at in self._guided]
+        names = ("guide", "rescale", "momentum") if guided else ()
+        curves = {name: self._stacked(name, guided) for name in names}
         self._guidance = {n: c for n, c in curves.items() if n == "guide" or c.any()}
-        self._seen = seen
+        self._seen = now
 
-    def _stacked(self, name: str, slots: Sequence[Slot], snapshot: Snapshot) -> Curve:
-        found = [snapshot.get(slot.request.deck, name, self.frames) for slot in slots]
+    def _stacked(self, name: str, lanes: Sequence[Mapping[str, Value]]) -> Curve:
         neutral = default(name)
-        return stack([neutral if value is None else value for value in found], self.frames)
+        return stack([seen.get(name, neutral) for seen in lanes], self.frames)
 
-    def _stack_gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Floats | None:
+    def _stack_gain(self, lanes: Sequence[Mapping[str, Value]]) -> Floats | None:
         """`energy` as float32 [n, 1 or T, 1 or C]; None when it is 1 everywhere."""
-        found = [snapshot.get(slot.request.deck, "energy", self.frames) for slot in slots]
-        if all(value is None or (isinstance(value, float) and value == 1.0) for value in found):
+        found = [seen.get("energy", 1.0) for seen in lanes]
+        if all(isinstance(value, float) and value == 1.0 for value in found):
             return None
+        if all(value is found[0] for value in found):
+            return np.array(self._gain_of(found[0]))[None]
         shaped = [self._gain_of(value) for value in found]
         shape = np.broadcast_shapes(*(gain.shape for gain in shaped))
         return np.stack([np.broadcast_to(gain, shape) for gain in shaped])
 
-    def _gain_of(self, value: Value | None) -> Floats:
+    def _gain_of(self, value: Value) -> Floats:
         """[T, 1], [1, C] or [1, 1]. A curve of T values is one along time, also when T = C."""
-        array = np.asarray(1.0 if value is None else value, dtype=np.float32)
+        array = np.asarray(value, dtype=np.float32)
         if array.ndim == 0:
             return array.reshape(1, 1)
         if array.ndim == 2:
@@ -113,7 +115,8 @@ class LaneTable:
         )
 
     def gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Floats | None:
-        """The channel gain of the model's input, float32 [n, 1 or T, 1 or C], or None."""
+        """The channel gain of the model's input, float32 [n or 1, 1 or T, 1 or C], or
+        None."""
         self._refresh(slots, snapshot)
         return self._gain
 
@@ -121,12 +124,6 @@ class LaneTable:
         """Indices of the slots whose guidance has an effect now: born with cfg, and guide not 1."""
         self._refresh(slots, snapshot)
         return self._guided
-
-    def _has_guidance(self, slot: Slot, snapshot: Snapshot) -> bool:
-        if slot.request.cfg == "off":
-            return False
-        value = snapshot.get(slot.request.deck, "guide", self.frames)
-        return value is not None and bool(np.any(np.asarray(value) != 1.0))
 
     def guidance(self) -> dict[str, Curve]:
         """guide, rescale and momentum of the guided slots; those that are neutral are left out."""

@@ -12,7 +12,7 @@ Threads: the state belongs to the engine thread; a Snapshot is immutable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -50,6 +50,9 @@ class Snapshot:
     version: int
     everywhere: _Bank
     decks: Mapping[str, _Bank]
+    # What decks see, worked out when first asked for.
+    _seen: dict[tuple[str, int], Mapping[str, Value]] = field(default_factory=dict, repr=False)
+    _told: dict[tuple[str, int], Mapping[str, Value]] = field(default_factory=dict, repr=False)
 
     def get(self, deck: str, name: str, frames: int) -> Value | None:
         """The value that a deck's slots of T = frames see, None when nobody gave one."""
@@ -62,10 +65,23 @@ class Snapshot:
                 return value.get(_ANY) if curve is None else curve
         return None
 
+    def lanes(self, deck: str, frames: int) -> Mapping[str, Value]:
+        """Every lane that has a value, as a deck's slots of T = frames see it."""
+        seen = self._seen.get((deck, frames))
+        if seen is None:
+            found = ((name, self.get(deck, name, frames)) for name in STEP_LANES)
+            seen = {name: value for name, value in found if value is not None}
+            self._seen[deck, frames] = seen
+        return seen
+
     def model_lanes(self, deck: str, frames: int) -> Mapping[str, Value]:
         """What the model may read from a row: every lane that is not the solver's, with a value."""
-        found = ((name, self.get(deck, name, frames)) for name in MODEL_LANES)
-        return MappingProxyType({name: value for name, value in found if value is not None})
+        told = self._told.get((deck, frames))
+        if told is None:
+            lanes = self.lanes(deck, frames)
+            told = MappingProxyType({n: lanes[n] for n in MODEL_LANES if n in lanes})
+            self._told[deck, frames] = told
+        return told
 
 
 class SharedState:
