@@ -71,6 +71,9 @@ def closest(word: str, words: Iterable[str]) -> str | None:
         return ALIASES[low]
     if low in known:
         return low
+    # No word of ours is that long; comparing would take time for nothing.
+    if len(low) > 64:
+        return None
     ratios = ((SequenceMatcher(None, low, w.lower()).ratio(), w) for w in sorted(known))
     ratio, best = max(ratios, default=(0.0, ""))
     # Short words are near to everything: ask more of them.

@@ -122,7 +122,7 @@ class Shedder:
             self._begun = self._since = now
             return None
         self._recent.append((now, took))
-        while now - self._recent[0][0] > _DOWN:
+        while len(self._recent) > 3 and now - self._recent[0][0] > _DOWN:
             self._recent.popleft()
         if now - self._since < _DOWN or len(self._recent) < 3:
             return None
