@@ -203,6 +203,20 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _new(args: argparse.Namespace) -> int:
+    from demon_live.ui.starter import new
+
+    say(new(Path(args.folder)))
+    return 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from demon_live.ui.shell import script
+
+    sys.stdout.write(script(args.shell, parser()))
+    return 0
+
+
 def _help(args: argparse.Namespace) -> int:
     from demon_live.ui import guide
 
@@ -230,5 +244,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "devices": _devices,
     "doctor": _doctor,
     "bench": _bench,
+    "new": _new,
+    "completion": _completion,
     "help": _help,
 }

@@ -20,6 +20,8 @@ examples:
   demon                                play patterns/00_hello.demon and open the prompt
   demon live set.demon --record friday
   demon render set.demon -o set.wav --cycles 64
+  demon live --stage                   the same on a whole screen
+  demon new friday                     a folder with a set to start from
   demon check patterns
   demon help blend
 
@@ -37,6 +39,8 @@ COMMANDS = (
     "devices",
     "doctor",
     "bench",
+    "new",
+    "completion",
     "help",
 )
 
@@ -256,6 +260,12 @@ def _add_asking(
     )
     bench.add_argument("--plot", metavar="FILE.svg", help="with --score: the histogram")
     bench.add_argument("--json", action="store_true")
+    new = commands.add_parser("new", parents=[common], help="a folder with a set to start from")
+    new.add_argument("folder", metavar="NAME")
+    completion = commands.add_parser(
+        "completion", parents=[common], help="a script that completes this command line"
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     help_ = commands.add_parser("help", parents=[common], help="about a word of the language")
     help_.add_argument("name", nargs="?", metavar="NAME")
     help_.add_argument("--all", action="store_true", help="the whole reference, as Markdown")

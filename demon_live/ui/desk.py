@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from demon_live.errors import DemonError
@@ -88,9 +88,6 @@ class Desk:
     async def in_poller(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._poller, work)
 
-    async def in_worker(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-
     def heard(self, now: float) -> float:
         """The cycle at the ear at time.monotonic() = now, carried on from the last status."""
         status = self.status
@@ -119,12 +116,13 @@ class Desk:
 
     async def _switch(self, face: str) -> None:
         # After what was evaluated before, as all statements.
-        await self.in_worker(self.tour.heard)
+        await asyncio.wrap_future(self._worker.submit(self.tour.heard))
         self.switch(face)
 
     def answer(self, work: Callable[[], show.Pieces]) -> None:
         """Do `work` in the worker thread, say its pieces or its error."""
-        self._start(self._answer(work))
+        # Handed over here and now: the event loop may be about to draw.
+        self._start(self._answer(self._worker.submit(work)))
 
     def attempt(
         self,
@@ -133,16 +131,16 @@ class Desk:
         fix: Callable[[DemonError], DemonError] = lambda fault: fault,
     ) -> None:
         """Evaluate, and tell the face how it went: None, or the error, its places put right."""
-        self._start(self._attempt(work, done, fix))
+        self._start(self._attempt(self._worker.submit(work), done, fix))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         job = asyncio.create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
-    async def _answer(self, work: Callable[[], show.Pieces]) -> None:
+    async def _answer(self, work: Future[show.Pieces]) -> None:
         try:
-            pieces = await self.in_worker(work)
+            pieces = await asyncio.wrap_future(work)
         except DemonError as fault:
             pieces = [*show.error(fault), *self.tour.heard()]
         except Exception as fault:  # noqa: BLE001 - a wall: no fault may end a set
@@ -154,13 +152,13 @@ class Desk:
 
     async def _attempt(
         self,
-        work: Callable[[], Outcome],
+        work: Future[Outcome],
         done: Callable[[DemonError | None], None],
         fix: Callable[[DemonError], DemonError],
     ) -> None:
         wrong: DemonError | None = None
         try:
-            outcome = await self.in_worker(work)
+            outcome = await asyncio.wrap_future(work)
             pieces = self._told(outcome) or [("reply", "       nothing changes\n")]
         except DemonError as fault:
             wrong = fix(fault)
