@@ -43,6 +43,10 @@ def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
 
 def live(args: argparse.Namespace) -> int:
     """`demon live`."""
+    if args.web is not None and not args.web.isdigit():
+        # `--web set.demon`: the port may be left out, and then this is a score.
+        args.paths.insert(0, args.web)
+        args.web = "0"
     paths = _scores(args.paths)
     return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
 
@@ -122,13 +126,22 @@ def _play(args: argparse.Namespace, shown: list[Path], what: dict[str, Any]) -> 
     }
     if args.name is not None:
         check_name(args.name)
-    start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc)
+    start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc, _port(args))
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
             return _play_here(args, start, signals, shown)
         if available():
             return _play_beside(args, start, signals, shown)
         return _play_here(args, start, signals, shown, prompt=True)
+
+
+def _port(args: argparse.Namespace) -> int | None:
+    """Port of the web view; 0: the usual one. Raises UsageError."""
+    if args.web is None:
+        return None
+    if not args.web.isdigit() or not int(args.web) < 65536:
+        raise UsageError(f"{args.web[:40]!r} is no port", hint="--web, or --web 8809")
+    return int(args.web)
 
 
 def _check_backend(args: argparse.Namespace) -> None:

@@ -46,14 +46,15 @@ _OPENING = 120.0
 class Start:
     """How a session is started. name: None = the default one. live: arguments of `Live`.
 
-    scores: what `doctor` shows. osc, web: addresses to serve, or None.
+    scores: what `doctor` shows. osc: [HOST:]PORT to listen at, or None. web: port of the web view,
+    0 = the usual one, or None.
     """
 
     name: str | None = None
     live: Mapping[str, Any] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
     osc: str | None = None
-    web: str | None = None
+    web: int | None = None
 
     def info(self, *, detached: bool) -> Info:
         """What others may know of it from its first moment on."""
@@ -223,6 +224,13 @@ def doors(
             osc = OscServer(live.session, start.osc)
             open_.callback(osc.close)
             info = replace(info, osc=osc.address)
+        if start.web is not None:
+            from demon_live.serve.web import WebServer
+
+            web = WebServer(live.session, start.web or None)
+            open_.callback(web.close)
+            info = replace(info, web=web.url)
+            live.session.tell(f"web view: {web.url}")
         if claim is not None:
             claim.tell(info)
         yield info

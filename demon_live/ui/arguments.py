@@ -211,6 +211,14 @@ def _add_sound(command: _Parser) -> None:
         help="listen for OSC (or DEMON_OSC); HOST: default this machine alone",
     )
     command.add_argument(
+        "--web",
+        nargs="?",
+        const="0",
+        metavar="PORT",
+        default=os.environ.get("DEMON_WEB"),
+        help="serve a page to look at, on this machine alone (default port: 8808)",
+    )
+    command.add_argument(
         "--no-tty", action="store_true", help="no prompt: statements from a pipe, events as lines"
     )
     command.add_argument(
