@@ -374,7 +374,33 @@ STAGE: dict[str, Control] = {
             high=64.0,
         ),
         Control(
-            "link", "choice", "stage", "off", "Join Ableton Link.", "link on", choices=("on", "off")
+            "link",
+            "choice",
+            "stage",
+            "off",
+            "Ableton Link: tempo and phase shared with all in the network, both ways.",
+            "link on",
+            choices=("on", "off"),
+        ),
+        Control(
+            "clock",
+            "choice",
+            "stage",
+            "off",
+            "MIDI clock: in follows a device's tempo and phase, out sends ours.",
+            "clock in",
+            choices=("in", "out", "off"),
+        ),
+        Control(
+            "nudge",
+            "number",
+            "stage",
+            0.0,
+            "How much later than Link or MIDI clock we are heard; negative is earlier.",
+            "nudge -12",
+            low=-500.0,
+            high=500.0,
+            unit="ms",
         ),
     )
 }

@@ -59,7 +59,7 @@ class Jump:
         return f'"<{self.low} {self.high}>/2"'
 
 
-_GUIDED = ("guide = 4", "cfg = 'full'", "prompt = 'acid'")
+_GUIDED = ("guide = 8", "cfg = 'full'", "prompt = 'acid'")
 JUMPS = (
     Jump("gain", "1", ".4"),
     Jump("pan", "-.8", ".8"),
@@ -94,14 +94,15 @@ JUMPS = (
 def weights(audio: Floats, low: Floats, high: Floats) -> NDArray[np.float64]:
     """How much of each moment is `high`, the rest being `low`: float64 [n], 0 and 1 when pure.
 
-    The least-squares mixture audio = (1 - w) low + w high over 4 ms around the moment; NaN where
-    the two sound all but the same.
+    The least-squares mixture audio = (1 - w) low + w high over 4 ms around the moment; where the two
+    sound all but the same, what it was before.
     """
     way = np.asarray(high, np.float64) - low
     over = _around(np.sum((audio - low) * way, axis=1))
     under = _around(np.sum(way * way, axis=1))
     alike = under < 0.02 * under.mean()
-    return np.where(alike, np.nan, over / np.where(alike, 1.0, under))
+    last = np.maximum.accumulate(np.where(alike, 0, np.arange(len(way))))
+    return np.asarray((over / np.where(alike, 1.0, under))[last], np.float64)
 
 
 def _around(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,8 +124,7 @@ def crossings(
     found: list[int | None] = []
     for at, up in zip(written, rising, strict=True):
         begin, end = max(0, at - SPACING // 4), min(len(weight), at + SPACING * 3 // 4)
-        part = weight[begin:end]
-        there = ((part > 0.5) == up) | np.isnan(part)
+        there = (weight[begin:end] > 0.5) == up
         run = np.convolve(there, np.ones(hold), "full")[hold - 1 :] >= hold - 0.5
         first = np.flatnonzero(run)
         found.append(int(first[0]) + begin if len(first) else None)
@@ -244,10 +244,9 @@ def figures(options: Options) -> Figures:
         "by_control": _condensed(sent, knobs),
     }
     if options.jack:
-        from demon_live.bench import sink
+        from demon_live.bench.sink import figures as at_sink
 
-        at_sink = sink.figures(options)
-        out.update(at_sink)
+        out.update(at_sink(options))
     if options.plot:
         from demon_live.bench.histogram import draw
 

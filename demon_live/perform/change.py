@@ -18,7 +18,7 @@ import numpy as np
 from demon_live.audio.files import fit_loop, load_source
 from demon_live.controls import STAGE, find
 from demon_live.core import RATES, Floats, Stage
-from demon_live.errors import DemonError, ScoreError, Span
+from demon_live.errors import DemonError, FileError, ScoreError, Span
 from demon_live.lang import (
     Bind,
     Chain,
@@ -36,6 +36,8 @@ from demon_live.perform.state import STAGE_LANES, DeckState, State, make_stage
 
 __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
 
+#: Stage words that prepare nothing.
+_AT_ONCE = ("quant", "link", "clock", "nudge")
 #: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
 NOTICE = 3 * RATES.sample_rate // 2
 
@@ -73,6 +75,7 @@ class Change:
         base: str,
         folders: Iterable[Path],
         epoch: Callable[[], int],
+        deaf: bool = False,
     ) -> None:
         self.state = state
         self.now = now
@@ -80,9 +83,11 @@ class Change:
         self.folders = list(folders)
         self.scenes = dict(state.scenes)
         self._epoch = epoch
+        self._deaf = deaf
         self.messages: list[str] = []
         self.words: list[Word] = []
         self.stages: list[NewStage] = []
+        self.moves: list[Stage] = []
         self.drops: list[tuple[str, int]] = []
         self.prompts: list[str] = []
         self.migrate: dict[str, dict[str, float]] = {}
@@ -121,7 +126,7 @@ class Change:
         rows = expanded(statements, self.scenes)
         if self._silent:
             self._begin = Fraction(0)
-        stage_words = [s for s in rows if isinstance(s, SetStage) and s.word != "quant"]
+        stage_words = [s for s in rows if isinstance(s, SetStage) and s.word not in _AT_ONCE]
         for row in rows:
             if isinstance(row, SetStage):
                 self._set_stage(row)
@@ -182,11 +187,44 @@ class Change:
             self.messages.append(f"steps {value}: solver steps of a generation")
         elif row.word in ("loop", "source"):
             self._set_deck(row)
+        elif row.word in ("link", "clock", "nudge"):
+            self._set_sync(row)
         else:
             self._refuse(row)
         if row.word in ("tempo", "cps", "beats"):
             for name in state.decks:
                 self._restage.setdefault(name, row.span)
+
+    def _set_sync(self, row: SetStage) -> None:
+        if row.word == "link":
+            self.state = replace(self.state, link=row.value == "on")
+        elif row.word == "clock":
+            self.state = replace(self.state, clock=str(row.value))
+        else:
+            self.state = replace(self.state, nudge=float(str(row.value)))
+        unit = " ms" if row.word == "nudge" else ""
+        self.messages.append(f"{row.word} {row.value}{unit}")
+
+    def pin(self, cycle: Fraction, sample: int, bpm: Fraction) -> None:
+        """Let `cycle` be heard on output sample `sample`, and go on at `bpm` from there.
+
+        At another tempo all decks get new stages; at the same one their laps begin elsewhere.
+        Raises ValueError if that is not ahead.
+        """
+        state, before = self.state, self.state.bpm
+        tempo = state.tempo.pin(cycle, sample, bpm, state.beats, self.now)
+        self.state = replace(state, tempo=tempo, bpm=bpm)
+        if bpm != before:
+            self._begin = cycle
+            self._restage.update(dict.fromkeys(state.decks))
+            self._build_stages()
+            return
+        for deck in state.decks.values():
+            if deck.stage is None:
+                continue
+            moved = replace(make_stage(deck, tempo, cycle, deck.stage.epoch), lap=deck.stage.lap)
+            self.state = self.state.with_deck(replace(deck, stage=moved, before=deck.stage))
+            self.moves.append(moved)
 
     def _refuse(self, row: SetStage) -> None:
         if row.word == "engine":
@@ -234,7 +272,8 @@ class Change:
     def _build_stage(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
         stage = make_stage(deck, self.state.tempo, begin, self._epoch())
         source = self._read_source(deck, stage, span)
-        first = source if source is not None else np.zeros((stage.samples, 2), np.float32)
+        empty = (0 if self._deaf else stage.samples, 2)
+        first = source if source is not None else np.zeros(empty, np.float32)
         playing = deck.playing(self.now)
         self.state = self.state.with_deck(replace(deck, stage=stage, before=playing))
         self.stages.append(NewStage(stage, first, source))
@@ -249,6 +288,8 @@ class Change:
             return None
         try:
             path = find_source(deck.source, deck.base, self.folders)
+            if self._deaf:
+                return self._seen_source(path)
             audio, read = load_source(path)
             fitted, info = fit_loop(
                 audio,
@@ -264,6 +305,12 @@ class Change:
             raise
         self._info.append(f"{info}, {read}" if read else info)
         return fitted
+
+    def _seen_source(self, path: Path) -> Floats:
+        if not path.is_file():
+            raise FileError(f"there is no file {path}", hint="is it where the set was played?")
+        self._info.append(path.name)
+        return np.zeros((0, 2), np.float32)
 
     # ------------------------------------------------------------------ bindings
 

@@ -84,6 +84,22 @@ class TempoMap:
             return TempoMap((Segment(cycle, at, length, bpm, beats),))
         return TempoMap((*kept, Segment(cycle, self.exact(cycle), length, bpm, beats)))
 
+    def pin(self, cycle: Fraction, sample: int, bpm: Fraction, beats: int, begin: int) -> TempoMap:
+        """The map in which `cycle` falls on output sample `sample`, and the tempo holds from there.
+
+        Between `begin` (an output sample before it) and there, time is bent to fit; what was before
+        stays as it is. Raises ValueError unless begin < sample, and cycle is still to come then.
+        """
+        start = self.cycle_at(begin)
+        if not (begin < sample and start < cycle):
+            raise ValueError("only what is to come can be moved")
+        length = (sample - self.exact(start)) / (cycle - start)
+        s = self.segment_at(start)
+        bent = Segment(start, self.exact(start), length, s.bpm, s.beats)
+        pinned = Segment(cycle, Fraction(sample), samples_per_cycle(bpm, beats), bpm, beats)
+        kept = tuple(s for s in self.segments if s.cycle < start)
+        return TempoMap((*kept, bent, pinned))
+
     def segment_at(self, cycle: Fraction) -> Segment:
         """The segment that `cycle` lies in."""
         i = bisect.bisect_right([s.cycle for s in self.segments], cycle) - 1

@@ -33,6 +33,7 @@ from demon_live.perform.memory import Trimmer
 from demon_live.perform.messages import (
     Block,
     DropDeck,
+    MoveStage,
     Note,
     PrepareStage,
     Quit,
@@ -258,6 +259,9 @@ class EngineHost:
         """Queue a message. A full queue drops blocks (a newer one follows), nothing else."""
         if isinstance(message, PrepareStage):
             self._stages[message.stage.deck] = message
+        elif isinstance(message, MoveStage):
+            if (known := self._stages.get(message.stage.deck)) is not None:
+                self._stages[message.stage.deck] = replace(known, stage=message.stage)
         elif isinstance(message, DropDeck):
             self._stages.pop(message.deck, None)
         elif isinstance(message, SetRing):

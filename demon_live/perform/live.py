@@ -32,9 +32,10 @@ from demon_live.models.manifest import load_manifest
 from demon_live.perform.clock import Clock
 from demon_live.perform.controllers import Controllers
 from demon_live.perform.describe import db
+from demon_live.perform.follow import Sync
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
-from demon_live.perform.messages import DropDeck, PrepareStage, ToEngine
+from demon_live.perform.messages import DropDeck, MoveStage, PrepareStage, ToEngine
 from demon_live.perform.rig import Heard
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
@@ -100,6 +101,12 @@ class _LiveRig:
             with contextlib.suppress(OSError):
                 files.popleft().unlink()
         return path
+
+    def move_stage(self, stage: Stage) -> None:
+        if self.speaker is not None:
+            loop = self.folder / f"{stage.deck}-{stage.epoch}.loop"
+            self.speaker.add_stage(stage, loop)
+        self.send(MoveStage(stage))
 
     def drop_deck(self, deck: str, at: int) -> None:
         self._early = [row for row in self._early if row[0].deck != deck]
@@ -204,6 +211,7 @@ class Live:
             start={"seed": seed, "engine_digest": manifest.digest, "app": __version__},
         )
         self.session.python = python
+        self._sync = Sync(self.session)
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
         port = os.environ.get("DEMON_MIDI", "")
         self.session.open_controllers = lambda: Controllers(self.session.hear, port)
@@ -273,6 +281,7 @@ class Live:
             try:
                 self._replay_due()
                 self.session.pump()
+                self._sync.turn(self._rig.speaker.bus if self._rig.speaker is not None else None)
                 self._hear()
             # The sampling wall: a lane that fails must not end all others; the engine keeps its
             # last block, so the sound goes on as it was.
@@ -326,6 +335,7 @@ class Live:
             self._watcher.close()
         if self._pump is not None:
             self._pump.join(2)
+        self._sync.close()
         self.session.close()
         if self._rig.speaker is not None:
             self._rig.speaker.close()

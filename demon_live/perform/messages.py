@@ -15,8 +15,8 @@ from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
 __all__ = [
-    "Block", "DropDeck", "Migrate", "Note", "Panic", "PrepareStage", "Quit", "Ready", "Report",
-    "SetRing", "ToEngine", "ToSession",
+    "Block", "DropDeck", "Migrate", "MoveStage", "Note", "Panic", "PrepareStage", "Quit", "Ready",
+    "Report", "SetRing", "ToEngine", "ToSession",
 ]  # fmt: skip
 
 
@@ -30,6 +30,13 @@ class PrepareStage:
     stage: Stage
     loop: str
     source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveStage:
+    """From stage.from_sample on a deck's laps begin elsewhere; epoch, frames and PCM stay."""
+
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Quit:
     """End the engine."""
 
 
-ToEngine = PrepareStage | Block | Migrate | SetRing | DropDeck | Panic | Quit
+ToEngine = PrepareStage | MoveStage | Block | Migrate | SetRing | DropDeck | Panic | Quit
 
 
 @dataclass(frozen=True, slots=True)

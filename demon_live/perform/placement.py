@@ -70,6 +70,8 @@ class DeckPlacement:
 
     def __init__(self, stage: Stage, loop: Floats, decode: Decode, window: int) -> None:
         self.stage = stage
+        # The same loop with laps that begin elsewhere, from its from_sample on.
+        self._moved: Stage | None = None
         self.loop = loop
         self._decode = decode
         self.window = window
@@ -84,8 +86,29 @@ class DeckPlacement:
         self.jump_late = 0
         self._judged = 0
 
+    def move(self, stage: Stage) -> None:
+        """From stage.from_sample on laps begin elsewhere; the same epoch, frames and PCM."""
+        if stage.epoch == self.stage.epoch:
+            self._moved = stage
+
+    def stage_of(self, sample: int) -> Stage:
+        """Whose laps an output sample belongs to."""
+        moved = self._moved
+        return moved if moved is not None and sample >= moved.from_sample else self.stage
+
+    def _border(self, sample: int) -> int:
+        """Where the laps that `sample` belongs to end to be valid."""
+        moved = self._moved
+        return moved.from_sample if moved is not None and sample < moved.from_sample else 1 << 62
+
+    def settle(self, now: int) -> None:
+        """A move that has happened is the stage."""
+        if self._moved is not None and now >= self._moved.from_sample + RATES.sample_rate:
+            self.stage, self._moved = self._moved, None
+
     def note(self, block: ControlBlock) -> None:
         """Take the jumps of the newest plan; those that have passed are remembered."""
+        self.settle(block.sampled_at)
         self._past.extend(j for j in self._future if j <= block.sampled_at)
         self._future = [row.from_sample for row in block.plan[1:] if row.jump]
 
@@ -131,11 +154,13 @@ class DeckPlacement:
         generation = self.best(start)
         if generation is None:
             return None
-        lap, position = self.stage.locate(start)
+        stage = self.stage_of(start)
+        lap, position = stage.locate(start)
         first = (position - HALF) // RATES.hop
         # What the window covers, less the overhang and the fade behind it.
         covered = (first + self.window) * RATES.hop - position - 3 * HALF
-        end = min(start + covered, self._bounds(start)[1], self.stage.lap_start(lap + 1))
+        ends = (self._bounds(start)[1], stage.lap_start(lap + 1), self._border(start))
+        end = min(start + covered, *ends)
         return Piece(start, end, generation)
 
     def write(self, piece: Piece, now: Callable[[], int], guard: int) -> bool:
@@ -144,7 +169,7 @@ class DeckPlacement:
         False if it came too late altogether, or held something that is not finite.
         """
         start, end = piece.start, piece.end
-        _, position = self.stage.locate(start)
+        _, position = self.stage_of(start).locate(start)
         first = (position - HALF) // RATES.hop
         audio = self._decode(piece.generation.latent, first, self.window)
         base = start - (position - first * RATES.hop)  # output sample of audio[0]
@@ -206,8 +231,9 @@ class DeckPlacement:
         """Where output samples [begin, end) lie in the loop: slices of it, in order."""
         spans: list[tuple[int, int]] = []
         while begin < end:
-            lap, position = self.stage.locate(begin)
-            n = min(end, self.stage.lap_start(lap + 1)) - begin
+            stage = self.stage_of(begin)
+            lap, position = stage.locate(begin)
+            n = min(end, stage.lap_start(lap + 1), self._border(begin)) - begin
             spans.append((position, position + n))
             begin += n
         return spans

@@ -28,6 +28,7 @@ from demon_live.perform.messages import (
     Block,
     DropDeck,
     Migrate,
+    MoveStage,
     Panic,
     PrepareStage,
     SetRing,
@@ -136,6 +137,8 @@ class Player:
                 self._take_block(block)
             case PrepareStage():
                 self._prepare(message)
+            case MoveStage(stage):
+                self._move(stage)
             case Migrate(deck, values):
                 self.ring.migrate(deck, **values)
             case SetRing(depth, steps):
@@ -155,6 +158,12 @@ class Player:
         deck.block = block
         deck.placement.note(block)
         self._share(block.deck, deck, block.lanes)
+
+    def _move(self, stage: Stage) -> None:
+        deck = self._decks.get(stage.deck)
+        if deck is not None and deck.stage.epoch == stage.epoch:
+            deck.placement.move(stage)
+            deck.stage = stage
 
     def _share(self, name: str, deck: _Deck, lanes: Mapping[str, Floats]) -> None:
         wanted = {k: v for k, v in lanes.items() if k in _STEP_CONTROLS}

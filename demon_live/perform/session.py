@@ -48,7 +48,8 @@ class Session:
     """A performance in progress.
 
     rig: what it plays on. folders: where sources are looked for, besides the score's own folder.
-    sets: where `record NAME` puts its files. start: header of the journal.
+    sets: where `record NAME` puts its files. start: header of the journal. deaf: nothing will
+    sound, so sources are looked for but not read.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Session:
         folders: tuple[Path, ...] = (),
         sets: Path | None = None,
         start: dict[str, object] | None = None,
+        deaf: bool = False,
     ) -> None:
         self.rig = rig
+        self._deaf = deaf
         self.folders = folders
         self.sets = sets or Path()
         self.journal = Journal({"engine": rig.engine_name, **(start or {})})
@@ -161,7 +164,12 @@ class Session:
         """An empty change of what plays, by the text called `name`."""
         base = "" if name.startswith("<") else str(Path(name).parent)
         return Change(
-            self._state, now, base=base, folders=self.folders, epoch=lambda: next(self._epochs)
+            self._state,
+            now,
+            base=base,
+            folders=self.folders,
+            epoch=lambda: next(self._epochs),
+            deaf=self._deaf,
         )
 
     def swap(self, state: State) -> None:
@@ -175,6 +183,8 @@ class Session:
         self._state = state
         for new in change.stages:
             self.rig.add_stage(new.stage, new.first, new.source)
+        for moved in change.moves:
+            self.rig.move_stage(moved)
         for deck, at in change.drops:
             self.rig.drop_deck(deck, at)
         if (state.depth, state.steps) != (before.depth, before.steps):
@@ -205,10 +215,26 @@ class Session:
             self.undone.note(before, self._state)
             return Outcome(tuple(change.messages))
 
+    def align(
+        self, cycle: Fraction, sample: int, bpm: Fraction, *, now: int | None = None
+    ) -> Outcome:
+        """Let `cycle` fall on output sample `sample` and go on at `bpm`: what a shared clock asks
+        for (perform.follow). Journalled, so that a set replays without the others."""
+        with self._lock:
+            at = self.rig.clock.now() if now is None else now
+            change = self.change("<sync>", at)
+            change.pin(cycle, sample, bpm)
+            self.journal.write(Event("align", at, f"{cycle} {sample} {bpm}"))
+            self.commit(change, change.state)
+            return Outcome(tuple(change.messages))
+
     def repeat(self, event: Event, *, now: int | None = None) -> Outcome:
         """Do again what a set says was done; marks and the end do nothing."""
         if event.kind == "apply":
             return self.apply(event.text, event.name, "replay", now=now)
+        if event.kind == "align":
+            cycle, sample, bpm = event.text.split()
+            return self.align(Fraction(cycle), int(sample), Fraction(bpm), now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
         if event.kind == "hands":
@@ -275,7 +301,7 @@ class Session:
             for deck in state.decks.values():
                 if deck.stage is not None:
                     lanes = self._lanes(state, deck, here)
-                    self._sample(deck, deck.stage, lanes, state.tempo, now)
+                    self._sample(deck, deck.sampled(now), lanes, state.tempo, now)
 
     def _lanes(self, state: State, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         # The same objects while nothing changes: what is planned from them need not be made anew.

@@ -50,6 +50,13 @@ class DeckState:
         gone = {name for name, cycle in self.leaving.items() if cycle <= here}
         return {name: lane for name, lane in self.lanes.items() if name not in gone}
 
+    def sampled(self, now: int) -> Stage:
+        """The stage that its lanes are sampled for: the newest, unless it is the same loop moved,
+        which is the old one until then."""
+        assert self.stage is not None
+        same = self.before is not None and self.before.epoch == self.stage.epoch
+        return (self.playing(now) if same else None) or self.stage
+
     def playing(self, now: int) -> Stage | None:
         """The stage that sounds at output sample `now`."""
         if self.stage is not None and now < self.stage.from_sample and self.before is not None:
@@ -63,6 +70,7 @@ class State:
 
     stage: lanes of the whole stage (the fader). sides: deck -> side of the crossfader, "a" or "b".
     lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
+    link, clock, nudge: how time is shared with others (perform.follow); nudge in ms.
     """
 
     tempo: TempoMap
@@ -81,6 +89,9 @@ class State:
     scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
     lets: Mapping[str, Let] = field(default_factory=lambda: MappingProxyType({}))
     hands: Hands = EMPTY
+    link: bool = False
+    clock: str = "off"
+    nudge: float = 0.0
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""
