@@ -10,14 +10,14 @@ Threads: a `Journal` belongs to the session; its lock is the session's.
 from __future__ import annotations
 
 import json
-import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from demon_live.errors import FileError
+from demon_live.perform.ledger import Ledger
 
 __all__ = ["SUFFIX", "Event", "Journal", "Recording", "find_set", "load"]
 
@@ -96,14 +96,20 @@ class Journal:
 
     start: Mapping[str, Any]
     _rows: list[str] = field(default_factory=list)
-    _file: TextIO | None = None
+    _file: Ledger | None = None
     path: Path | None = None
+    _log: Ledger | None = None
+    #: Gets a line for the performer when a file cannot be written, and when it can again.
+    tell: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
         self._rows.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
 
     def write(self, event: Event) -> None:
-        """Append one cause; it is with the operating system before this returns."""
+        """Append one cause; it is with the operating system before this returns.
+
+        A disk that is full stops nobody: see `ledger`.
+        """
         row = {"kind": event.kind, "sample": event.sample}
         row |= {k: v for k in ("text", "name", "origin") if (v := getattr(event, k))}
         self._rows.append(_line(row))
@@ -111,31 +117,40 @@ class Journal:
 
     def open(self, path: Path) -> None:
         """Begin to record into `path`. Raises FileError if it exists or cannot be written."""
-        try:
-            self._file = path.open("x", encoding="utf-8")
-        except FileExistsError:
-            raise FileError(
-                f"{path} exists already", hint="choose another name: sets are never overwritten"
-            ) from None
-        except OSError as error:
-            raise FileError(
-                f"{path} cannot be written: {error.strerror}", hint="choose another name or folder"
-            ) from None
+        self._file = Ledger(path, lambda text: self.tell(text))
         self.path = path
-        self._flush(self._rows)
+        self._file.append("".join(self._rows))
+
+    def keep(self, log: Ledger) -> None:
+        """From now on every line goes into this file, too, with all lines so far (`resume`)."""
+        self._log = log
+        log.append("".join(self._rows))
+
+    def mark(self, sample: int, text: str = "") -> None:
+        """How far the music is, for the log alone."""
+        if self._log is not None:
+            row = {"kind": "mark", "sample": sample} | ({"text": text} if text else {})
+            self._log.append(_line(row))
+        if self._file is not None:
+            self._file.retry()
+
+    def end_log(self, sample: int) -> None:
+        """The session ends as it should."""
+        if self._log is not None:
+            self._log.append(_line({"kind": "end", "sample": sample}))
+            self._log.close()
+            self._log = None
 
     def _flush(self, rows: list[str]) -> None:
-        if self._file is not None:
-            self._file.writelines(rows)
-            self._file.flush()
+        for ledger in (self._log, self._file):
+            if ledger is not None:
+                ledger.append("".join(rows))
 
     def close(self, sample: int) -> None:
         """Write the end mark and close the file; what follows is kept for a next recording."""
         if self._file is None:
             return
-        row = _line({"kind": "end", "sample": sample})
-        self._flush([row])
-        os.fsync(self._file.fileno())
+        self._file.append(_line({"kind": "end", "sample": sample}))
         self._file.close()
         self._file, self.path = None, None
 
