@@ -112,3 +112,82 @@ def test_an_engine_that_gives_nothing_is_an_error_not_silence(tmp_path: Path) ->
     instrument.session.apply("prompt = 'a'")
     with pytest.raises(DemonError, match="on fire"):
         instrument.turn()
+
+
+LONG = (
+    (0, "tempo 120\nloop 1\nprompt = 'a'\nlpf = sine.rangex(300, 9000)"),
+    (20, 'seed = irand(8).segment(1)\nprompt = "<a b c>"'),
+    (40, "tempo 133.7"),
+    (60, 'deck b\nloop 1\nprompt = "[d e]/2"\npan = sine2'),
+    (90, 'deck main\ngain = "1 .5"\ndenoise = .6 over 2'),
+    (110, "mute b at 2"),
+    (150, "crossfade main b\nfader sine.slow(4)\ndepth 2"),
+    (180, "unmute b"),
+    (200, "tempo 150"),
+)
+
+
+@pytest.fixture(scope="module")
+def long_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A set of twenty seconds, and the whole of its sound."""
+    folder = tmp_path_factory.mktemp("long")
+    instrument = offline(MockEngine(by_prompt), folder)
+    instrument.session.apply("record long")
+    for turn in range(240):
+        for when, text in LONG:
+            if when == turn:
+                instrument.session.apply(text)
+        instrument.turn()
+    instrument.session.apply("stop")
+    path = folder / f"long{SUFFIX}"
+    return path, render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cycle", [1, 7.5, 10])
+def test_from_a_cycle_on_a_set_is_bit_for_bit_that_stretch_of_the_whole(
+    long_set: tuple[Path, np.ndarray], cycle: float
+) -> None:
+    path, whole = long_set
+    engine = MockEngine(by_prompt)
+    part = render(path, start=cycle, engine=engine).audio  # type: ignore[arg-type]
+    begin = len(whole) - len(part)
+    assert begin > 0
+    assert np.array_equal(part, whole[begin:])
+
+
+def test_the_way_to_a_late_cycle_costs_no_model(long_set: tuple[Path, np.ndarray]) -> None:
+    path, whole = long_set
+    engine = MockEngine(by_prompt)
+    begun = render(path, start=10, cycles=0.25, engine=engine).audio  # type: ignore[arg-type]
+    assert 0 < len(begun) < len(whole) / 8
+    asked = min(r.hear_from for r in engine.requests)
+    # The first generation that the model made is heard long after the set began.
+    assert asked > 6 * 48_000
+
+
+def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) -> None:
+    from demon_live.perform.hollow import run_up
+    from demon_live.perform.journal import load
+    from demon_live.perform.walk import walk
+
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.session.apply("record fed")
+    session = instrument.session
+    session.apply("tempo 120\nloop 1\nprompt = 'a'", now=0)
+    session.apply("feedback = .5", now=150 * 3840)
+    session.apply("feedback = default", now=300 * 3840)
+    session.apply("stop", now=500 * 3840)
+    moments = list(walk(load(tmp_path / f"fed{SUFFIX}")))
+    drain = instrument.rig.player.drain
+    begins = [run_up(place, moments, drain) for place in (150 * 3840, 290 * 3840, 450 * 3840)]
+    lap = 96_000
+    length = 2 * lap + drain + 3 * 48_000
+    assert begins[0] == 150 * 3840 - length
+    assert 0 < begins[1] <= 150 * 3840 - length
+    # Given back, it counts no longer once a run-up begins after it.
+    assert begins[2] == 450 * 3840 - length
+
+
+def test_after_the_end_there_is_nothing_to_render(long_set: tuple[Path, np.ndarray]) -> None:
+    with pytest.raises(DemonError, match="after the end"):
+        render(long_set[0], start=1000, engine=MockEngine(by_prompt))  # type: ignore[arg-type]

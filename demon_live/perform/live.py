@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from demon_live import __version__
 from demon_live.audio.pcmring import LoopRing
 from demon_live.audio.speaker import Speaker
 from demon_live.core import Floats, MixPoints, Stage
@@ -36,6 +35,7 @@ from demon_live.perform.follow import Sync
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
 from demon_live.perform.messages import DropDeck, MoveStage, PrepareStage, ToEngine
+from demon_live.perform.recorder import about_engine
 from demon_live.perform.rig import Heard
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
@@ -208,7 +208,7 @@ class Live:
             self._rig,
             folders=(Path.cwd(), shipped("patterns")),
             sets=sets_dir(),
-            start={"seed": seed, "engine_digest": manifest.digest, "app": __version__},
+            start={"seed": seed, **about_engine(manifest)},
         )
         self.session.python = python
         self._sync = Sync(self.session)

@@ -8,12 +8,25 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from demon_live import __version__
 from demon_live.errors import ScoreError
 from demon_live.lang import Word
+from demon_live.models.manifest import Manifest
 from demon_live.perform.journal import SUFFIX, Journal
 from demon_live.perform.rig import Rig
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "about_engine"]
+
+
+def about_engine(manifest: Manifest) -> dict[str, object]:
+    """What a set says of the engine that played: it, its weights by hash, this program."""
+    weights = {w.file: w.sha256 for w in getattr(manifest, "weights", ())}
+    return {
+        "engine": manifest.name,
+        "engine_digest": manifest.digest,
+        "weights": weights,
+        "app": __version__,
+    }
 
 
 class Recorder:
