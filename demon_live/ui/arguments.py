@@ -35,6 +35,7 @@ COMMANDS = (
     "render",
     "check",
     "replay",
+    "set",
     "engines",
     "devices",
     "doctor",
@@ -73,6 +74,13 @@ def _count(word: str) -> int:
     return value
 
 
+def _cycle(word: str) -> float:
+    value = float(word)
+    if not 0 <= value < 1e6:
+        raise ValueError
+    return value
+
+
 def _speed(word: str) -> float:
     value = float(word)
     if not 0 < value <= 100:
@@ -84,6 +92,7 @@ def _speed(word: str) -> float:
 _seconds.__name__ = "number of seconds"
 _count.__name__ = "count"
 _speed.__name__ = "speed"
+_cycle.__name__ = "cycle"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -157,6 +166,10 @@ def _add_playing(
     _add_sound(replay)
     replay.add_argument("--render", metavar="OUT.wav", help="into a file instead, off line")
     replay.add_argument("--speed", type=_speed, default=1.0, metavar="X")
+    for command in (render, replay):
+        command.add_argument(
+            "--from", dest="start", type=_cycle, default=0, metavar="CYCLE", help="begin there"
+        )
 
 
 def _add_face(command: _Parser) -> None:
@@ -229,6 +242,13 @@ def _add_sound(command: _Parser) -> None:
 def _add_asking(
     commands: argparse._SubParsersAction[_Parser], common: _Parser, engine: _Parser
 ) -> None:
+    set_ = commands.add_parser("set", parents=[common], help="look at, check, go on from a set")
+    set_.add_argument("action", choices=("show", "to-score", "verify", "mend"))
+    set_.add_argument("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
+    set_.add_argument("--svg", metavar="OUT.svg", help="show: a picture instead of text")
+    set_.add_argument("-o", "--out", metavar="OUT.demon", help="to-score: into a file")
+    set_.add_argument("--from", dest="start", type=int, default=0, metavar="CYCLE")
+    set_.add_argument("--cycles", type=_count, metavar="N", help="to-score: only so many")
     check = commands.add_parser(
         "check", parents=[common], help="say what is wrong with scores, and where"
     )

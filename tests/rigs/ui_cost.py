@@ -8,6 +8,9 @@ cost   `demon live --audio null` on a pseudo-terminal, at the prompt and on stag
 keys   the same faces over a session that only notes when it is asked: time from the write of the
        key to the pseudo-terminal to the call of `apply`, and to the first byte of the echo.
 
+path   without a terminal: processor time of the event loop from a key to the hand-over of the
+       statement to the evaluating thread, and of one frame.
+
 Times are CLOCK_MONOTONIC, the same in both processes. Wall times say little on a loaded machine:
 look at the minimum and the median.
 
@@ -17,6 +20,7 @@ Threads: one drains the pseudo-terminal.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import statistics
@@ -29,6 +33,17 @@ from typing import Any
 
 import pexpect
 import psutil
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.key_binding.key_processor import KeyPress
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from demon_live.ui.desk import Desk
+from demon_live.ui.repl import Repl
+from demon_live.ui.stage.app import StageView
+from tests.test_ui_stage import SCORE, STATUS
+from tests.ui_fakes import FakeSession
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIZES = ((80, 24), (200, 60))
@@ -141,7 +156,7 @@ def keys(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str,
             time.sleep(0.11 + 0.0137 * (i % 7))
             if face == "prompt":
                 terminal.send(b"blend = 1")
-                time.sleep(0.1)
+                time.sleep(0.4)
             pressed = time.monotonic()
             terminal.send(b"\x1b\r")
             end = pressed + 5
@@ -167,6 +182,60 @@ def keys(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str,
     }
 
 
+def path(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str, Any]:
+    """Processor time of the event loop from a key to the hand-over of the statement, and of one
+    frame: what the machine's other work cannot blur."""
+    handed: list[float] = []
+    frames: list[float] = []
+
+    async def play() -> None:
+        desk = Desk(FakeSession(shown=STATUS, files={"set.demon": SCORE}))
+        with create_pipe_input() as pipe, open(os.devnull, "w") as nowhere:
+            history = Path(folder) / "history"
+            room = Size(rows=size[1], columns=size[0])
+            view: Any
+            if face == "stage":
+                fd = nowhere.fileno()
+                view = StageView(desk, input=pipe, fd=fd, size=size, hz=1e-3, history=history)
+                running = asyncio.ensure_future(view.run())
+            else:
+                output = Vt100_Output(nowhere, lambda: room, term="xterm", enable_cpr=False)
+                view = Repl(desk.port, desk=desk, input=pipe, output=output, history=history)
+                running = asyncio.ensure_future(view._run())
+            await asyncio.sleep(0.5)
+            for i in range(count):
+                if face == "prompt":
+                    view.buffer.text = f"blend = {i}"
+                await asyncio.sleep(0.02)
+                view.app.key_processor.feed_multiple(
+                    [KeyPress(Keys.Escape, "\x1b"), KeyPress(Keys.ControlM, "\r")]
+                )
+                begun = time.thread_time()
+                view.app.key_processor.process_keys()
+                handed.append((time.thread_time() - begun) * 1000)
+                desk.polled_at += 0.033
+                await asyncio.sleep(0.01)
+                while face == "stage" and view._painter.busy:
+                    await asyncio.sleep(0.001)
+                begun = time.thread_time()
+                if face == "stage":
+                    view.draw()
+                else:
+                    view.app.renderer.render(view.app, view.app.layout)
+                frames.append((time.thread_time() - begun) * 1000)
+            view._exit()
+            await running
+        desk.close()
+
+    asyncio.run(play())
+    return {
+        "face": face,
+        "size": f"{size[0]}x{size[1]}",
+        "to_hand_over_cpu_ms": _summary(handed),
+        "frame_cpu_ms": _summary(frames),
+    }
+
+
 def _summary(found: list[float]) -> dict[str, float]:
     ranked = sorted(found)
     return {
@@ -181,17 +250,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="ui_cost", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--keys", type=int, default=60)
+    parser.add_argument("--only", choices=("cost", "keys", "path"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="demon-ui-") as folder:
         for face in ("prompt", "stage"):
             for size in _SIZES:
-                rows.append(cost(face, size, args.seconds, folder))
-                rows.append(keys(face, size, args.keys, folder))
+                if args.only in (None, "cost"):
+                    rows.append(cost(face, size, args.seconds, folder))
+                if args.only in (None, "path"):
+                    rows.append(path(face, size, args.keys, folder))
+                if args.only in (None, "keys"):
+                    rows.append(keys(face, size, args.keys, folder))
                 if not args.json:
-                    sys.stdout.write("\n".join(str(r) for r in rows[-2:]) + "\n")
+                    sys.stdout.write("\n".join(map(str, rows)) + "\n")
                     sys.stdout.flush()
+                    rows.clear()
     if args.json:
         sys.stdout.write(json.dumps({"load": os.getloadavg(), "rows": rows}, indent=2) + "\n")
 

@@ -174,8 +174,8 @@ def _words(words: str, x: float, y: float, colour: str, bold: bool) -> str:
     )
 
 
-def svg(text: str) -> str:
-    """The picture of a capture."""
+def svg(text: str, back: str = BACK) -> str:
+    """The picture of a capture. back: colour of the ground."""
     rows = parse(text)
     columns = max((len(row) for row in rows), default=1)
     width, height = 2 * PAD + W * columns, 2 * PAD + H * len(rows)
@@ -184,7 +184,7 @@ def svg(text: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'font-family="DejaVu Sans Mono,Menlo,Consolas,monospace" font-size="14" '
         f'xml:space="preserve">\n'
-        f'<rect width="100%" height="100%" rx="8" fill="{BACK}"/>\n{drawn}\n</svg>\n'
+        f'<rect width="100%" height="100%" rx="8" fill="{back}"/>\n{drawn}\n</svg>\n'
     )
 
 

@@ -56,6 +56,8 @@ _SHORT = "F1 help · Alt-Enter play · Ctrl-S all · Shift-Tab prompt · Alt-. h
 _EXCERPT = re.compile(r"  +\d+ \| ")
 _FLASH = 0.25
 _LOG = 64
+#: How long the answer to a key keeps its place, in seconds.
+_ANSWER = 5.0
 
 
 class _Aside(io.TextIOBase):
@@ -121,6 +123,8 @@ class StageView:
         self._painter: Painter | None = None
         self._next = ""
         self._log: deque[Row] = deque(maxlen=_LOG)
+        self._answer: list[Row] = []
+        self._answer_until = 0.0
         self._overlay: list[Row] = []
         self._dry = Trouble()
         self._polls = 0
@@ -291,8 +295,12 @@ class StageView:
         if pieces and pieces[0][0] in ("topic", "heading"):
             columns, most = self._output.get_size().columns, self._output.get_size().rows - 2
             self._overlay = [*explained(rows, columns)[: most - 2], [("", "")], CLOSE]
-        else:
+        elif pieces and pieces[0][0] == "event":
             self._log.extend(rows)
+        else:
+            # The answer to a key stays for a while, whatever else is told meanwhile.
+            self._log.extend(self._answer)
+            self._answer, self._answer_until = rows, time.monotonic() + _ANSWER
 
     # --- what the keys do -----------------------------------------------------------------------
 
@@ -311,7 +319,7 @@ class StageView:
         if typed.strip():
             self.prompt.text = typed
             self.prompt.append_to_history()
-            self._log.append([("class:prompt", "demon> "), ("", typed.split("\n")[0])])
+            self.say([("prompt", "demon> "), ("", typed.split("\n")[0])])
             self.desk.evaluate(typed)
         self.prompt.reset()
 
@@ -413,6 +421,9 @@ class StageView:
         if painter is None or painter.busy:
             return
         now = time.monotonic()
+        if self._answer and now > self._answer_until:
+            self._log.extend(self._answer)
+            self._answer = []
         size = self._output.get_size()
         status, page = self.desk.status, self.page
         # What is said of the score itself stays: errors of its file, wherever they came from.
@@ -431,7 +442,7 @@ class StageView:
             tab=self.at,
             prompt=self.prompt.document,
             focus="score" if self.editing else "prompt",
-            log=list(self._log),
+            log=[*self._log, *self._answer],
             offered=self.desk.offered,
             hint=self._hint(buffer, size.columns),
             dry=self._dry(status.dry, now) if status else "fine",
