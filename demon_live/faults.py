@@ -30,7 +30,6 @@ POINTS: Mapping[str, str] = {
     "latent.nan": "the model gives NaN",
     "latent.explode": "the model gives numbers VALUE times too large",
     "pcm.nan": "the decoder gives NaN",
-    "loop.nan": "NaN lies in the loop that the mixer reads",
     "engine.crash": "the engine process dies by SIGKILL",
     "engine.oom": "the model runs out of memory",
     "weights.corrupt": "the weights cannot be used",
@@ -39,7 +38,6 @@ POINTS: Mapping[str, str] = {
     "disk.full": "writing the journal or a recording fails: no space left",
     "score.half": "a score is read while it is being written",
     "watch.overflow": "the system forgets to tell that a file was saved",
-    "socket.flood": "a client of the control server sends VALUE messages a second",
 }
 
 

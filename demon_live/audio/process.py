@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from demon_live import faults
 from demon_live.audio.devices import Device, Stream, open_output
 from demon_live.audio.feeder import Event, Feeder
 from demon_live.audio.mixer import BLOCK, Mixer
@@ -149,6 +150,9 @@ class _Process:
         asleep, self._looked = now - self._looked > 1.0, now
         self.bus.alive = now
         stream = self._stream
+        if faults.ON and stream is not None and faults.hit("device.gone") is not None:
+            self._lose("DEMON_FAULTS")
+            stream = None
         if stream is not None:
             # After a machine's sleep the device gets its time to wake up.
             silent = 0.0 if asleep else now - self.bus.called_at

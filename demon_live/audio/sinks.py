@@ -11,6 +11,7 @@ feeder and never waits for the disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import threading
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from demon_live import faults
 from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, UsageError
@@ -194,6 +196,8 @@ class NullClock:
 
     def turn(self) -> Floats:
         """Waits for the next tick and plays it: float32 [480, 2], overwritten by the next."""
+        if faults.ON and (seconds := faults.hit("clock.jump")) is not None:
+            self._due -= seconds
         wait = self._due - self._now()
         if wait > 0:
             self._sleep(wait)
@@ -266,6 +270,8 @@ class Recorder:
         try:
             with self._open() as file:
                 while (block := self._blocks.get()) is not None:
+                    if faults.ON and faults.hit("disk.full") is not None:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     file.write(block)
                     self._samples += len(block)
             os.replace(self._part, self.path)

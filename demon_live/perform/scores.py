@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from demon_live import faults
 from demon_live.errors import FileError
 from demon_live.lang import Bind, Lane, Scene, SetStage, When, unparse
 from demon_live.lang.unparse import number
@@ -42,7 +43,10 @@ def read_score(path: Path) -> str:
                 f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
                 hint="split it into several files or decks",
             )
-        return path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
+        if faults.ON and faults.hit("score.half") is not None:
+            text = text[: len(text) // 2]
+        return text
     except UnicodeDecodeError as error:
         raise FileError(
             f"{path} is not text (byte {error.start})", hint="save it as UTF-8"

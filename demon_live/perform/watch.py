@@ -9,8 +9,10 @@ Threads: watchdog's thread only puts names into a set; one thread of ours does t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from demon_live import faults
 from demon_live.errors import DemonError
 from demon_live.perform.scores import score_name
 from demon_live.perform.session import Session
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: A folder must be quiet this long before a file is read, in seconds.
 SETTLE = 0.03
+#: Seconds after which a quiet folder is looked at without being asked to.
+RESCAN = 2.0
 #: A file that fails to parse is read once more after this, in seconds: it may be half written.
 AGAIN = 0.12
 _SUFFIXES = (".demon", ".py")
@@ -90,6 +95,19 @@ class Reloader:
         return True
 
 
+def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Time of change and size of each file that could be a score."""
+    found: dict[Path, tuple[int, int]] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIXES):
+                    with contextlib.suppress(OSError):
+                        status = entry.stat()
+                        found[Path(entry.path)] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
 class Watcher(FileSystemEventHandler):
     """Watches folders for scores. `close` ends its threads."""
 
@@ -101,7 +119,9 @@ class Watcher(FileSystemEventHandler):
         self._closing = False
         self._looked = threading.Condition()
         self._observer = Observer()
-        for folder in sorted({f.resolve() for f in folders}):
+        self._folders = sorted({f.resolve() for f in folders})
+        self._stamps = _stamps(self._folders)
+        for folder in self._folders:
             self._observer.schedule(self, str(folder), recursive=False)
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
 
@@ -112,6 +132,8 @@ class Watcher(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in _QUIET or event.is_directory:
             return
+        if faults.ON and faults.hit("watch.overflow") is not None:
+            return
         # A save by rename tells the final name only in dest_path.
         paths = [Path(str(p)) for p in (event.src_path, event.dest_path) if p]
         with self._lock:
@@ -120,7 +142,8 @@ class Watcher(FileSystemEventHandler):
 
     def _run(self) -> None:
         while not self._closing:
-            self._wake.wait()
+            if not self._wake.wait(RESCAN):
+                self._note_unheard()
             while not self._closing:
                 self._wake.clear()
                 # Wait until nothing has been written for a moment.
@@ -132,6 +155,14 @@ class Watcher(FileSystemEventHandler):
                 self._look(path)
             with self._looked:
                 self._looked.notify_all()
+
+    def _note_unheard(self) -> None:
+        """Queues of the system run over, and some file systems tell nothing: look, now and then."""
+        there = _stamps(self._folders)
+        before, self._stamps = self._stamps, there
+        changed = {p for p in there.keys() | before.keys() if there.get(p) != before.get(p)}
+        with self._lock:
+            self._touched.update(changed)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until reloads have made something true; False if they did not in time."""
