@@ -34,8 +34,10 @@ from demon_live.perform.describe import db
 from demon_live.perform.follow import Sync
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
+from demon_live.perform.memory import Trimmer
 from demon_live.perform.messages import DropDeck, MoveStage, PrepareStage, ToEngine
 from demon_live.perform.recorder import about_engine
+from demon_live.perform.resume import Held, Interrupted, SessionLog, recently, restore
 from demon_live.perform.rig import Heard
 from demon_live.perform.session import Session
 from demon_live.perform.view import EngineStatus
@@ -46,8 +48,8 @@ __all__ = ["Live"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two samplings of the score.
-_PUMP_EVERY = 0.08
+#: Seconds between two samplings of the score, and between two returns of freed memory.
+_PUMP_EVERY, _TRIM_EVERY = 0.08, 30.0
 _numbers = itertools.count(1)
 
 
@@ -59,6 +61,9 @@ class _LiveRig:
         self.engine_name = engine
         self.device_name = "starting"
         self.ring = (4, 8)
+        #: While a session is restored: nothing is written or sent yet.
+        self.held: Held | None = None
+        self.start_at = 0
         self.clock: Clock = self
         self.host: EngineHost | None = None
         self.speaker: Speaker | None = None
@@ -69,18 +74,25 @@ class _LiveRig:
 
     def now(self) -> int:
         """The next output sample that is not decided."""
-        return 0 if self.speaker is None else int(self.speaker.bus.mixed)
+        return self.start_at if self.speaker is None else int(self.speaker.bus.mixed)
 
     def start(self, sink: str, bus_path: Path, device: str | None) -> None:
         """The sound begins, with the stages that were told before. Raises DemonError."""
-        self.speaker = Speaker.start(sink, bus_path, device=device, stages=self._early)
+        self.speaker = Speaker.start(
+            sink, bus_path, device=device, stages=self._early, start=self.start_at
+        )
         self.device_name = self.speaker.first.text
 
     def send(self, message: ToEngine) -> None:
-        if self.host is not None:
+        if self.held is not None:
+            self.held.note(message)
+        elif self.host is not None:
             self.host.send(message)
 
     def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
+        if self.held is not None:
+            self.held.add_stage(stage, first, source)
+            return
         loop = self._write(stage, "loop", first)
         original = self._write(stage, "source", source) if source is not None else None
         if self.speaker is None:
@@ -103,12 +115,18 @@ class _LiveRig:
         return path
 
     def move_stage(self, stage: Stage) -> None:
+        if self.held is not None:
+            self.held.move_stage(stage)
+            return
         if self.speaker is not None:
             loop = self.folder / f"{stage.deck}-{stage.epoch}.loop"
             self.speaker.add_stage(stage, loop)
         self.send(MoveStage(stage))
 
     def drop_deck(self, deck: str, at: int) -> None:
+        if self.held is not None:
+            self.held.drop_deck(deck)
+            return
         self._early = [row for row in self._early if row[0].deck != deck]
         if self.speaker is not None:
             self.speaker.remove_deck(deck, at)
@@ -172,7 +190,8 @@ class Live:
     paths: score files, or folders of which every score plays; their folders are watched.
     engine, backend, engine_device: as in `backends.open_engine`. device: part of the audio
     device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
-    play instead of scores, `speed` times as fast. python: pattern files in Python may run.
+    play instead of scores, `speed` times as fast. python: pattern files in Python may run. resume:
+    a session that died, to go on with.
     Raises DemonError when nothing can be played.
     """
 
@@ -193,6 +212,7 @@ class Live:
         speed: float = 1.0,
         random_weights: bool = False,
         python: bool = False,
+        resume: Interrupted | None = None,
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
@@ -218,10 +238,12 @@ class Live:
         self._reloader = Reloader(self.session)
         self.session.written = self._reloader.loaded
         self._watcher: Watcher | None = None
+        self._log: SessionLog | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
         self.session.changed = self._wake.set
         self._pump: threading.Thread | None = None
+        self._trimmer = Trimmer(_TRIM_EVERY)
         self._events = deque(replay.events if replay is not None else ())
         self._speed = speed
         options = EngineOptions(
@@ -232,13 +254,52 @@ class Live:
         try:
             # The engine takes longest to open, so it is started first; it looks for the bus last.
             self._rig.host = EngineHost(str(bus_path), options, self.session.tell)
+            self._log = self._begin_log(resume is None)
+            if resume is not None:
+                self._restore(resume)
             self._load([Path(p) for p in paths])
             self._replay_due()
             self._rig.start(sink, bus_path, device)
-            self._begin([Path(p) for p in paths], watch, record)
+            state = self.session.state
+            if state.muted or state.soloed:
+                self._rig.set_heard(state.muted, state.soloed)
+            if state.hushed:
+                self._rig.hush()
+            watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
+            self._begin(watched, watch, record)
         except BaseException:
             self.close()
             raise
+
+    def _begin_log(self, look_back: bool) -> SessionLog | None:
+        """Every cause goes to a log from now on. A state folder that cannot be written costs only
+        that."""
+        self.session.journal.tell = self.session.tell
+        try:
+            before = recently() if look_back else ""
+            kept = SessionLog(self.session.journal, self.session.tell)
+        except (DemonError, OSError) as error:
+            self.session.tell(f"this session cannot be resumed if it dies: {error}")
+            return None
+        if before:
+            self.session.tell(before)
+        return kept
+
+    def _restore(self, past: Interrupted) -> None:
+        """Everything as it was, to be played from the next bar on."""
+        held = self._rig.held = Held()
+        try:
+            self._rig.start_at = restore(self.session, past, held)
+        finally:
+            self._rig.held = None
+        if held.ring is not None:
+            self._rig.send(held.ring)
+        for stage, first, source in held.rows(self._rig.start_at):
+            self._rig.add_stage(stage, first, source)
+        # What was saved meanwhile plays, too.
+        for path in past.scores:
+            if path.is_file():
+                self._reloader.touch(path)
 
     def _load(self, paths: list[Path]) -> None:
         """The first scores play from the first sample. A broken one raises: nothing plays yet."""
@@ -283,6 +344,9 @@ class Live:
                 self.session.pump()
                 self._sync.turn(self._rig.speaker.bus if self._rig.speaker is not None else None)
                 self._hear()
+                if self._log is not None:
+                    self._log.turn(self._rig.now())
+                self._trimmer.turn()
             # The sampling wall: a lane that fails must not end all others; the engine keeps its
             # last block, so the sound goes on as it was.
             except Exception as error:
@@ -337,6 +401,8 @@ class Live:
             self._pump.join(2)
         self._sync.close()
         self.session.close()
+        if self._log is not None:
+            self._log.close(self._rig.now())
         if self._rig.speaker is not None:
             self._rig.speaker.close()
         if self._rig.host is not None:

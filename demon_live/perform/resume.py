@@ -17,15 +17,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from demon_live.core import RATES
+from demon_live.core import RATES, Floats, Stage
 from demon_live.errors import DemonError, FileError
 from demon_live.perform.journal import SUFFIX, Event, Journal, Recording, load
 from demon_live.perform.ledger import Ledger, locked
+from demon_live.perform.messages import SetRing, ToEngine
 from demon_live.places import state_dir
 
-__all__ = ["Interrupted", "SessionLog", "find_interrupted", "interrupted", "sessions_dir"]
+if TYPE_CHECKING:
+    from demon_live.perform.session import Session
+
+__all__ = [
+    "Held", "Interrupted", "SessionLog", "find_interrupted", "interrupted", "recently", "restore",
+    "sessions_dir",
+]  # fmt: skip
 
 #: Seconds between two marks of the position.
 _MARK_EVERY = 2.0
@@ -118,6 +127,12 @@ class Interrupted:
         """What was done, in order."""
         return tuple(e for e in self.recording.events if e.kind not in ("mark", "end"))
 
+    @property
+    def scores(self) -> tuple[Path, ...]:
+        """The score files that played, as they were named."""
+        names = dict.fromkeys(e.name for e in self.causes if e.origin == "file")
+        return tuple(Path(name) for name in names if name)
+
     def describe(self) -> str:
         """One line."""
         played = self.sample / RATES.sample_rate
@@ -151,3 +166,80 @@ def find_interrupted(name: str = "", folder: Path | None = None) -> Interrupted:
         f"{name} is no session that can be resumed" if name else "there is no session to resume",
         hint="a session can be resumed when it died; one that plays: demon attach",
     )
+
+
+class Held:
+    """Stages while a session is restored: of a deck only those that may still be heard are kept.
+
+    Has what a rig is told of stages and of the ring, and does nothing with it.
+    """
+
+    #: One that plays, and those that were planned after it.
+    MOST = 4
+
+    def __init__(self) -> None:
+        self.ring: SetRing | None = None
+        self._rows: dict[str, list[_Row]] = {}
+
+    def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
+        """See `Rig.add_stage`."""
+        rows = self._rows.setdefault(stage.deck, [])
+        rows[:] = [r for r in rows if r[0].from_sample < stage.from_sample][1 - self.MOST :]
+        rows.append((stage, first, source))
+
+    def move_stage(self, stage: Stage) -> None:
+        """See `Rig.move_stage`: the same sound, its laps elsewhere."""
+        for old, first, source in self._rows.get(stage.deck, [])[::-1]:
+            if old.epoch == stage.epoch:
+                self.add_stage(stage, first, source)
+                return
+
+    def drop_deck(self, deck: str) -> None:
+        """The deck is gone."""
+        self._rows.pop(deck, None)
+
+    def note(self, message: ToEngine) -> None:
+        """Of what the engine is told only the shape of the ring outlives the moment."""
+        if isinstance(message, SetRing):
+            self.ring = message
+
+    def rows(self, at: int) -> list[_Row]:
+        """What must be prepared to play from output sample `at` on."""
+        found = []
+        for rows in self._rows.values():
+            begun = [r for r in rows if r[0].from_sample <= at][-1:]
+            found += [*begun, *(r for r in rows if r[0].from_sample > at)]
+        return found
+
+
+_Row = tuple[Stage, Floats, Floats | None]
+
+
+def restore(session: Session, past: Interrupted, held: Held) -> int:
+    """Repeat all causes; `held` hears of the stages. Returns the output sample to play from: the
+    first bar line that surely lies behind all of them."""
+    for event in past.causes:
+        try:
+            session.repeat(event, now=event.sample)
+        except DemonError as error:
+            # A source that is gone: what can be restored is.
+            session.tell(str(error))
+    tempo = session.state.tempo
+    cycle = -(-tempo.cycle_at(past.sample) // 1)
+    session.tell(f"resumed from bar {cycle} · {past.describe()}")
+    return tempo.sample_at(Fraction(cycle))
+
+
+def recently(folder: Path | None = None, within: float = 3600.0) -> str:
+    """One line about a session that died within the last `within` seconds, or ""."""
+    for path in _logs(folder or sessions_dir())[:2]:
+        with contextlib.suppress(OSError):
+            ago = time.time() - path.stat().st_mtime
+            found = interrupted(path) if ago < within else None
+            if found is not None:
+                when = f"{ago / 60:.0f} minutes" if ago > 90 else f"{ago:.0f} seconds"
+                return (
+                    f"a session died {when} ago ({found.describe()}): "
+                    "demon live --resume goes on with it"
+                )
+    return ""
