@@ -43,12 +43,36 @@ def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
 
 def live(args: argparse.Namespace) -> int:
     """`demon live`."""
+    if args.resume is not None:
+        return _resume(args)
     if args.web is not None and not args.web.isdigit():
         # `--web set.demon`: the port may be left out, and then this is a score.
         args.paths.insert(0, args.web)
         args.web = "0"
     paths = _scores(args.paths)
     return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
+
+
+def _resume(args: argparse.Namespace) -> int:
+    """A session that died, from its next bar on."""
+    from demon_live.perform.resume import find_interrupted
+
+    if args.paths:
+        raise UsageError(
+            "--resume plays what played: it takes no scores", hint="load one when it plays"
+        )
+    past = find_interrupted(args.resume)
+    try:
+        # Scores and sources are named from where the session was started.
+        os.chdir(past.folder)
+    except OSError as error:
+        raise FileError(
+            f"{past.folder} cannot be entered: {error.strerror}",
+            hint="the session was started there: bring the folder back",
+        ) from None
+    args.engine = past.engine
+    more = {"paths": (), "resume": past, "record": args.record, "python": args.python}
+    return _play(args, list(past.scores), more)
 
 
 def replay(args: argparse.Namespace) -> int:

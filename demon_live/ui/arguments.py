@@ -142,6 +142,13 @@ def _add_playing(
     _add_sound(live)
     live.add_argument("--record", metavar="NAME", help="record the set from the start")
     live.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="LOG",
+        help="go on with the session that died last, from its next bar",
+    )
+    live.add_argument(
         "--python", action="store_true", help="also play *.py pattern files: they run as code"
     )
     for name, says in (("attach", "a prompt for a session that plays"), ("stop", "end a session")):
