@@ -22,6 +22,8 @@ from demon_live.models.manifest import load_manifest
 from tests import ace_toy as toy
 
 pytest.importorskip("diffusers")
+#: Loading diffusers and transformers alone takes a busy machine a minute.
+pytestmark = pytest.mark.timeout(900)
 
 #: Fast paths are the same operations in another order: float32's last bits.
 TIGHT = 2e-4

@@ -13,6 +13,8 @@ from demon_live.models.acestep import encode, forward, fused, load
 from tests import ace_toy as toy
 
 pytest.importorskip("diffusers")
+#: Loading diffusers and transformers alone takes a busy machine a minute.
+pytestmark = pytest.mark.timeout(900)
 
 #: Relative to the largest value: the same sums in another order.
 CLOSE = 1e-5

@@ -342,6 +342,8 @@ class Bench:
                     found[name]["median_ms"] / row["median_ms"], 1
                 )
             found[f"window_{inner}_frames"] = row
+        if self.gpu:
+            found["window_43_diffusers_captured"] = self._captured_vae(wide[:, :, :43].contiguous())
         # In float32 the same window is the same stretch to rounding.
         from demon_live.models.acestep.oobleck import Decoder
 
@@ -350,6 +352,19 @@ class Bench:
         cut32 = decoder32.window(z[:, 41:84].contiguous(), 9, 25)
         vae.to(self.dtype)
         found["fp32_interior_error"] = float((cut32 - part).abs().max() / part.abs().max())
+
+    def _captured_vae(self, z: Any) -> dict[str, float]:
+        """diffusers' own decoder of so many frames, captured."""
+        import torch
+
+        with torch.no_grad():
+            for _ in range(3):
+                self.modules.vae.decode(z)
+            self.sync()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.modules.vae.decode(z)
+        return timed(graph.replay)
 
     def _lora(self, found: dict[str, Any]) -> None:
         import torch
@@ -400,7 +415,9 @@ class Bench:
 
     def _compiled(self, found: dict[str, Any]) -> None:
         import torch
+        import torch._dynamo
 
+        torch._dynamo.config.recompile_limit = 64
         dit = self.modules.dit
         for layer in dit.layers:
             layer.compile(dynamic=False)

@@ -202,13 +202,16 @@ class LoraBank:
     @torch.no_grad()
     def commit(self, refit: Refit) -> None:
         """Put prepared weights in force: one copy into each, on the stream that runs the ticks."""
-        for name, new in refit.weights.items():
-            weight = self._targets[name]
-            if refit.ready is not None:
-                stream = torch.cuda.current_stream(weight.device)
-                stream.wait_event(refit.ready)
+        weights = [self._targets[name] for name in refit.weights]
+        news = list(refit.weights.values())
+        if refit.ready is not None and weights:
+            stream = torch.cuda.current_stream(weights[0].device)
+            stream.wait_event(refit.ready)
+            for new in news:
                 new.record_stream(stream)
-            weight.copy_(new)
+        if weights:
+            # One call for all: of hundreds of copies the host's part alone would take 6 ms.
+            torch._foreach_copy_(weights, news)
         self._strengths = dict(refit.strengths)
         if self._changed is not None and refit.weights:
             self._changed(refit.weights.keys())

@@ -226,12 +226,14 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
             for old in (a.to_q, a.to_k, a.to_v, x.to_k, x.to_v, mlp.gate_proj, mlp.up_proj):
                 old.weight = None
     zero = torch.zeros(1, device=tables[0].device, dtype=tables[0].dtype)
+    table = torch.stack(tables).float()
+    table[:, 1::3] += 1.0
     temb_r, modulation_r = dit.time_embed_r(zero)
     conv_in, conv_out = dit.proj_in_conv, dit.proj_out_conv
     return Packed(
         config=config,
         layers=layers,
-        tables=torch.stack(tables).float(),
+        tables=table,
         last_table=dit.scale_shift_table.detach()[0].float(),
         # A convolution of stride 2 over pairs of frames is a matrix product of those pairs.
         first=(
@@ -271,9 +273,8 @@ def forward(
     batch, frames = x.shape[:2]
     like = p.first[0].dtype
     temb, modulation = p.time(t.to(like))
-    # [B, layers, 6, H] in float32: shift, scale, gate of attention and MLP; 1 is added to scales.
+    # [B, layers, 6, H] in float32: shift, 1 + scale, gate of attention, and of the MLP.
     m = p.tables + (modulation.float() + p.time_r[1])[:, None]
-    m[:, :, 1::3] += 1.0
     last = p.last_table + (temb.float() + p.time_r[0])[:, None]
     both = torch.cat([context, x.to(like)], dim=-1)
     h = F.linear(both.view(batch, frames // c.patch, -1), *p.first)
