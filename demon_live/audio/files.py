@@ -23,7 +23,15 @@ import numpy as np
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, nearest
 
-__all__ = ["LONGEST", "beats_in", "fit_loop", "load_source", "tempo_in_name", "write_audio"]
+__all__ = [
+    "LONGEST",
+    "beats_in",
+    "fit_loop",
+    "load_source",
+    "retimed",
+    "tempo_in_name",
+    "write_audio",
+]
 
 LONGEST = 600  #: seconds of a source at most
 SEAM = 480  #: samples of the cross-fade where a loop closes: 10 ms
@@ -283,6 +291,13 @@ def _stretch(audio: Floats, unit: int) -> Floats:
     out = np.asarray(stretcher.process(np.ascontiguousarray(source.T)), np.float32).T
     start = round(pad / factor) - SEAM
     return np.ascontiguousarray(out[start : start + unit + 2 * SEAM])
+
+
+def retimed(audio: Floats, samples: int) -> Floats:
+    """A loop at another length, pitch kept: float32 [samples, 2], circular."""
+    if len(audio) == samples:
+        return audio.copy()
+    return _stretch(audio, samples)[SEAM : SEAM + samples]
 
 
 def _lay(piece: Floats, edges: list[int], samples: int) -> Floats:

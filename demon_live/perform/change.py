@@ -40,6 +40,8 @@ __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
 _AT_ONCE = ("quant", "link", "clock", "nudge")
 #: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
 NOTICE = 3 * RATES.sample_rate // 2
+#: A step of a ramp is prepared this long before it begins, in samples.
+STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
 
 def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
@@ -133,6 +135,7 @@ class Change:
         if stage_words or self._new_decks(rows):
             when = stage_words[0].when if stage_words else When("quant", Fraction(0))
             self._begin = self.effect(when, staged=True)
+            self._ramp(stage_words)
         self._build_stages()
         for row in rows:
             if isinstance(row, Bind):
@@ -166,6 +169,38 @@ class Change:
             self.state = self.state.with_deck(DeckState(name, base=self.base))
             self._restage.setdefault(name, None)
         return bool(new)
+
+    def _ramp(self, rows: list[SetStage]) -> None:
+        """`tempo 128 over 4`: the tempo map goes there in steps of a cycle; each step's stages are
+        prepared when it is near (`step`)."""
+        moves = [(r, r.when if r.when.kind == "over" else r.when.then) for r in rows]
+        over = next((m for r, m in moves if r.word in ("tempo", "cps") and m is not None), None)
+        begin, state = self._begin, self.state
+        assert begin is not None
+        if rows and any(r.word in ("tempo", "cps", "beats") for r in rows):
+            self.state = state = replace(state, ramp=())
+        if over is None or self._silent:
+            return
+        start, steps = state.tempo.segment_at(begin).bpm, max(1, int(over.cycles))
+        rates = [start + (state.bpm - start) * (k + 1) / steps for k in range(steps)]
+        tempo, target = state.tempo, state.bpm
+        for k, bpm in enumerate(rates):
+            tempo = tempo.change(begin + k, bpm, state.beats)
+        ramp = tuple((begin + k, bpm) for k, bpm in enumerate(rates))[1:]
+        self.state = replace(state, tempo=tempo, bpm=rates[0], ramp=ramp)
+        self.messages.append(
+            f"tempo {float(start):g} to {float(target):g} in {steps} steps of a bar, "
+            f"from bar {bars(begin)}"
+        )
+
+    def step(self) -> None:
+        """The next step of a ramp of the tempo: every deck gets its stage."""
+        (cycle, bpm), *rest = self.state.ramp
+        self.state = replace(self.state, bpm=bpm, ramp=tuple(rest))
+        self._begin = cycle
+        self._restage.update(dict.fromkeys(self.state.decks))
+        self._build_stages()
+        self.messages.clear()
 
     def _set_stage(self, row: SetStage) -> None:
         value = row.value
@@ -211,7 +246,7 @@ class Change:
         At another tempo all decks get new stages; at the same one their laps begin elsewhere.
         Raises ValueError if that is not ahead.
         """
-        state, before = self.state, self.state.bpm
+        state, before = replace(self.state, ramp=()), self.state.bpm
         tempo = state.tempo.pin(cycle, sample, bpm, state.beats, self.now)
         self.state = replace(state, tempo=tempo, bpm=bpm)
         if bpm != before:
@@ -259,7 +294,8 @@ class Change:
             return
         state, begin = self.state, self._begin
         segment = state.tempo.segment_at(begin)
-        if (segment.bpm, segment.beats) != (state.bpm, state.beats):
+        # During a ramp the map has the tempo of every bar already.
+        if not state.ramp and (segment.bpm, segment.beats) != (state.bpm, state.beats):
             if begin == 0:
                 tempo = TempoMap.start(state.bpm, state.beats)
             else:
@@ -406,8 +442,8 @@ class Change:
                 changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
                 self.state = self.state.with_deck(changed)
                 self._restage[name] = None
-        if (wanted.bpm, wanted.beats) != (current.bpm, current.beats):
-            self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats)
+        if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
+            self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
             self._restage.update(dict.fromkeys(current.decks))
         if self._restage:
             self._begin = self.effect(when, staged=True)

@@ -89,6 +89,7 @@ class Follower:
         self._agreed: float | None = None
         self._pinned = 0
         self._alone = True
+        self._peers = -1
         self.phase_ms = 0.0
 
     def turn(self, ear: Ear) -> None:
@@ -102,6 +103,9 @@ class Follower:
         here = ear.sample(reading.at)
         if not state.decks or here < 0:
             return
+        if reading.peers != self._peers:
+            self._peers = reading.peers
+            self._tell(f"time is shared with {reading.peers} other{'s' * (reading.peers != 1)}")
         tempo = state.tempo
         segment = tempo.segment_of(int(here))
         ours = beat_at(tempo, here)
@@ -172,6 +176,11 @@ class Follower:
         self._pinned = sample
         self._phases.clear()
 
+    @property
+    def problem(self) -> str:
+        """Why there is nobody to follow, with the remedy; "" when there is."""
+        return self._leader.problem
+
     def close(self) -> None:
         self._leader.close()
 
@@ -184,7 +193,6 @@ class Sync:
         self._word = ""
         self._follower: Follower | None = None
         self._out: ClockOut | None = None
-        self._refused = ""
         self._told = ""
 
     @property
@@ -203,6 +211,8 @@ class Sync:
         ear = Ear(pace, state.nudge)
         if self._follower is not None:
             self._follower.turn(ear)
+        if text := self.problem():
+            self._session.tell(text)
         self._send(ear if state.clock == "out" else None)
 
     def _change(self, word: str) -> None:
@@ -246,8 +256,7 @@ class Sync:
 
     def problem(self) -> str:
         """Why nobody is followed although the score says so; each time once."""
-        leader = self._follower._leader if self._follower is not None else None
-        text = leader.problem if leader is not None else ""
+        text = self._follower.problem if self._follower is not None else ""
         if self._out is not None and self._out.problem:
             text = self._out.problem
         if text == self._told:

@@ -181,7 +181,9 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
         # that is too short, a part of the time is left to the prompt and the sound.
         took = time.monotonic() - started
-        pace = max(tick_ms / 1000, took * _HEADROOM) if tick_ms else took
+        # Until there is something to hear, every tick counts.
+        paced = tick_ms and player.primed
+        pace = max(tick_ms / 1000, took * _HEADROOM) if paced else took
         due = started + (pace if player.tick_due else 0.02)
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest) and not _take(conn, shedding.handle):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from demon_live.audio.files import retimed
 from demon_live.backends import Engine
 from demon_live.controls import CONTROLS
 from demon_live.core import RATES, ControlBlock, Floats, Generation, Request, Stage
@@ -110,7 +111,7 @@ class Player:
         self._decode_s = 0.0
         self._last_turn: float | None = None
         self._lead = LEAD_FLOOR
-        self._standing = False
+        self._standing = self._warm = False
         self._generations = 0
         self._written_ahead = 0
         #: What is given up under load (perform.shed), and the last error of a tick.
@@ -177,10 +178,42 @@ class Player:
 
     def _prepare(self, message: PrepareStage) -> None:
         self._latest[message.stage.deck] = message.stage.epoch
+        self._carry(message)
         if self._pool is None:
             self._enter(message, self._encode(message))
         else:
             self._coming.append((message, self._pool.submit(self._encode, message)))
+            self._warm_up(message.stage.frames)
+
+    def _warm_up(self, frames: int) -> None:
+        """The first run of each shape is slow: done while the first source is being encoded."""
+        if self._warm:
+            return
+        self._warm = True
+        try:
+            self.engine.warm_up(frames, self.ring.depth)
+        # As in a tick, a model may fail in any way; the first tick will say so again.
+        except Exception as error:  # noqa: BLE001
+            self._complain(f"engine: {error}")
+
+    def _carry(self, message: PrepareStage) -> None:
+        """At another tempo what plays goes on: it is the new loop until that is generated anew."""
+        stage, old = message.stage, self._decks.get(message.stage.deck)
+        if old is None or old.placement.empty or self.clock.now() >= stage.from_sample:
+            return
+        before = old.stage
+        if (before.source, before.cycles, before.beats) != (
+            stage.source,
+            stage.cycles,
+            stage.beats,
+        ):
+            return
+        loop = self._open_loop(message.loop)
+        playing = old.placement.loop.copy()
+        if self._pool is None:
+            loop[:] = retimed(playing, len(loop))
+        else:
+            self._pool.submit(_copy_retimed, playing, loop)
 
     def _encode(self, message: PrepareStage) -> Floats | None:
         """The latent [T, C] of the stage's source; runs beside the ring when live."""
@@ -407,6 +440,10 @@ class Player:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self.engine.close()
+
+
+def _copy_retimed(audio: Floats, into: Floats) -> None:
+    into[:] = retimed(audio, len(into))
 
 
 def build_request(

@@ -23,7 +23,7 @@ from demon_live.core import Stage
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Lane, Let, compile_source, diff
 from demon_live.lang.hands import Key, Move
-from demon_live.perform.change import Change
+from demon_live.perform.change import STEP_NOTICE, Change
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.commands import NOT_REPLAYED, check_word, do_word
 from demon_live.perform.controllers import MOVE, Controllers, Learner, read_moves, write_moves
@@ -296,6 +296,7 @@ class Session:
             with self._lock:
                 now = self.rig.clock.now()
                 self._due(now)
+                self._step(now)
                 state = self._state
             here = state.tempo.cycle_at(now)
             for deck in state.decks.values():
@@ -334,6 +335,14 @@ class Session:
             call = what if callable(what) else lambda: self._try(what)
             self._agenda.append((when, len(self._agenda), call))
             self._agenda.sort(key=lambda row: row[:2])
+
+    def _step(self, now: int) -> None:
+        """Prepare the next step of a ramp of the tempo when it is near."""
+        state = self._state
+        if state.ramp and state.tempo.sample_at(state.ramp[0][0]) <= now + STEP_NOTICE:
+            change = self.change("<ramp>", now)
+            change.step()
+            self.commit(change, change.state)
 
     def _due(self, now: int) -> None:
         while self._agenda and self._agenda[0][0] <= now:

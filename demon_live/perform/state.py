@@ -71,6 +71,7 @@ class State:
     stage: lanes of the whole stage (the fader). sides: deck -> side of the crossfader, "a" or "b".
     lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
     link, clock, nudge: how time is shared with others (perform.follow); nudge in ms.
+    ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     """
 
     tempo: TempoMap
@@ -92,6 +93,7 @@ class State:
     link: bool = False
     clock: str = "off"
     nudge: float = 0.0
+    ramp: tuple[tuple[Fraction, Fraction], ...] = ()
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""
