@@ -1,21 +1,35 @@
-"""Edit to ear, control by control.
+"""`demon bench latency`: every control, from an edit to the ear.
+
+Ticks are facts of the ring (engine.propagation: what comes out of it, with a model that obeys all
+controls). Milliseconds are those ticks at the time that a tick of this engine took in this run,
+and what follows it: the decode of a window, the lead over the playhead, the block of the mixer.
+
+    edit .. tick begins .. n ticks .. decode .. lead .. block .. ear
+
+best: the edit comes just before the tick that a slot is due at; worst: just after one.
 
 Threads: main thread only.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from demon_live import controls
+from demon_live.audio.mixer import BLOCK
 from demon_live.bench.common import Figures, Options, opened
 from demon_live.core import RATES, Floats
+from demon_live.engine.measure import propagation_table
 
 if TYPE_CHECKING:
     from demon_live.backends import Engine
 
-__all__ = ["figures"]
+__all__ = ["Path", "figures", "rows"]
 
 #: What plays while edits are timed: one of each class, and jumps that are known ahead.
 PLAYED = """\
@@ -30,23 +44,147 @@ gain = 1
 EDITS = {"mix": "gain = .5", "step": "blend = .2", "slot": "denoise = .4"}
 
 
-def figures(options: Options) -> Figures:
-    """Edit to ear on the virtual clock: the same performance with and without an edit, compared."""
-    from demon_live.engine import measure as parts
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What an edit passes through, in ms. prepare: a source encoded, for a new stage."""
 
+    tick: float
+    decode: float
+    lead: float
+    block: float
+    prepare: float
+    steps: int
+    depth: int
+
+    @property
+    def after(self) -> float:
+        """From the end of a tick to the ear."""
+        return self.decode + self.lead + self.block
+
+
+def _path(engine: Engine, depth: int, frames: int) -> Path:
+    from demon_live.bench.replayed import measured
+    from demon_live.perform.placement import HALF
+    from demon_live.perform.player import GUARD, LEAD_CEILING, LEAD_FLOOR
+
+    times = measured(engine, depth, frames)
+    tick, decode = float(np.median(times.ticks)), float(np.median(times.decodes))
+    # The player's own rule: half as much again as the slowest of the recent decodes.
+    slow = max(times.decodes) * RATES.sample_rate * 1.5 + GUARD + 2 * HALF
+    lead = min(LEAD_CEILING, max(LEAD_FLOOR, slow))
+    pcm = np.zeros((frames * RATES.hop, 2), np.float32)
+    began = time.perf_counter()
+    engine.encode(pcm)
+    encode = time.perf_counter() - began
+    ms = 1000 / RATES.sample_rate
+    return Path(tick * 1e3, decode * 1e3, lead * ms, BLOCK * ms, encode * 1e3, engine.steps, depth)
+
+
+def rows(path: Path, obeyed: frozenset[str] | None = None) -> list[dict[str, Any]]:
+    """One row for each control and way to change it. obeyed: of the engine; others are marked."""
+    table = [_mix(name, path) for name in controls.names("mix")]
+    for row in propagation_table(path.steps, path.depth):
+        name = str(row["control"])
+        heard = obeyed is None or row["cls"] == "model" or name in obeyed
+        table.append(
+            {
+                "control": "lora.NAME" if name == "lora.x" else name,
+                "cls": row["cls"],
+                "how": row["policy"],
+                "onset_ticks": _span(row["onset_min"], row["onset_max"]),
+                "settled_ticks": _span(row["converged_min"], row["converged_max"]),
+                "onset_ms": row["onset_min"] * path.tick + path.after,
+                "onset_worst_ms": (row["onset_max"] + 1) * path.tick + path.after,
+                "settled_worst_ms": (row["converged_max"] + 1) * path.tick + path.after,
+                "obeyed": "yes" if heard else "not by this engine",
+            }
+        )
+    return table + [_stage(name, path) for name in ("tempo", "loop", "source", "depth", "steps")]
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _mix(name: str, path: Path) -> dict[str, Any]:
+    slew = controls.CONTROLS[name].slew * 1e3
+    return {
+        "control": name,
+        "cls": "mix",
+        "how": "at once",
+        "onset_ticks": "0",
+        "settled_ticks": "0",
+        "onset_ms": path.block,
+        "onset_worst_ms": 2 * path.block,
+        "settled_worst_ms": 2 * path.block + slew,
+        "obeyed": "yes",
+    }
+
+
+def _stage(name: str, path: Path) -> dict[str, Any]:
+    """What must be ready before the cycle that it waits for anyway."""
+    loops = name in ("tempo", "loop", "source")
+    ticks = path.steps if loops else path.steps + -(-path.steps // path.depth)
+    ready = (path.prepare if loops else 0.0) + ticks * path.tick + path.after
+    return {
+        "control": name,
+        "cls": "stage",
+        "how": "prepared, then on a cycle" if loops else "drained, then refilled",
+        "onset_ticks": str(ticks),
+        "settled_ticks": str(ticks),
+        "onset_ms": ready,
+        "onset_worst_ms": ready + path.tick,
+        "settled_worst_ms": ready + path.tick,
+        "obeyed": "yes",
+    }
+
+
+def by_class(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The slowest control of each class and way."""
+    worst: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in table:
+        key = row["cls"], row["how"]
+        if key not in worst or row["onset_worst_ms"] > worst[key]["onset_worst_ms"]:
+            worst[key] = row
+    return [{"cls": cls, "how": how, **_times(row)} for (cls, how), row in worst.items()]
+
+
+def _times(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("onset_ms", "onset_worst_ms", "settled_worst_ms")}
+
+
+def figures(options: Options) -> Figures:
+    """The table of controls, and edits heard in rendered sound on the virtual clock."""
+    frames = round(options.seconds * RATES.frame_hz)
+    frames += frames % 2
     with opened(options) as engine:
-        plain, _, on_time = _performance(engine, None)
-        heard: dict[str, Any] = {"engine": engine.describe(), "scheduled_late_ms": on_time}
-        for cls, edit in EDITS.items():
-            edited, at, _ = _performance(engine, edit)
-            differ = np.flatnonzero(np.abs(edited - plain).max(axis=1) > 1e-3)
-            ms = float(differ[0] - at) * 1000 / RATES.sample_rate if len(differ) else None
-            heard[f"{cls}_edit_first_heard_ms"] = ms
-    return {**heard, "propagation_ticks": parts.propagation_table()}
+        path = _path(engine, options.depth or engine.depth, frames)
+        table = rows(path, engine.controls)
+        heard: dict[str, Any] = {"engine": engine.describe(), "loop_s": frames / RATES.frame_hz}
+        heard.update({f"{name}_ms": getattr(path, name) for name in _PARTS})
+        heard.update({"depth": path.depth, "steps": path.steps})
+        if engine.manifest.family == "imp":
+            heard.update(_edits(engine))
+    return {**heard, "controls": table, "classes": by_class(table)}
+
+
+_PARTS = ("tick", "decode", "lead", "block", "prepare")
+
+
+def _edits(engine: Engine) -> dict[str, Any]:
+    """The same performance with and without an edit: the first sample that differs."""
+    plain, _, on_time = _performance(engine, None)
+    heard: dict[str, Any] = {"scheduled_late_ms": on_time}
+    for cls, edit in EDITS.items():
+        edited, at, _ = _performance(engine, edit)
+        differ = np.flatnonzero(np.abs(edited - plain).max(axis=1) > 1e-3)
+        ms = float(differ[0] - at) * 1000 / RATES.sample_rate if len(differ) else None
+        heard[f"{cls}_edit_first_heard_virtual_ms"] = ms
+    return heard
 
 
 def _performance(engine: Engine, edit: str | None) -> tuple[Floats, int, float]:
-    """(six seconds of sound, sample of the edit, how late scheduled jumps were in ms)."""
+    """(five seconds of sound, sample of the edit, how late scheduled jumps were in ms)."""
     from demon_live.perform.render import Offline
     from demon_live.places import shipped
 
@@ -54,8 +192,8 @@ def _performance(engine: Engine, edit: str | None) -> tuple[Floats, int, float]:
     offline.session.apply(PLAYED, "bench.demon", "file")
     pieces: list[Floats] = []
     at = 0
-    while (now := offline.rig.clock.now()) < 6 * RATES.sample_rate:
-        if at == 0 and now >= 3 * RATES.sample_rate:
+    while (now := offline.rig.clock.now()) < 5 * RATES.sample_rate:
+        if at == 0 and now >= 2 * RATES.sample_rate:
             at = now
             if edit is not None:
                 offline.session.apply(f"{edit} now")

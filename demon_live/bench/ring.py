@@ -17,6 +17,7 @@ DEPTHS = (1, 2, 4, 8)
 def figures(options: Options) -> Figures:
     """Ticks of the ring, and our admission beside the earlier engines'."""
     from demon_live.engine import measure as parts
+    from demon_live.engine.overhead import overhead_table
 
     frames = round(options.seconds * RATES.frame_hz)
     frames += frames % 2
@@ -41,4 +42,11 @@ def figures(options: Options) -> Figures:
             "recommended": [parts.recommend(rows)],
             "admission": parts.policy_table(engine.steps),
             "sweep": parts.sweep_table(engine.steps),
+            "besides_the_model": overhead_table(
+                (options.depth,) if options.depth else DEPTHS,
+                frames=frames,
+                channels=engine.channels,
+                device=str(engine.device),
+                ticks=24,
+            ),
         }

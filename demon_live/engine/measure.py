@@ -35,6 +35,7 @@ __all__ = [
     "recommend",
     "ring_table",
     "sweep_table",
+    "sweep_ticks",
 ]
 
 Table = list[dict[str, Any]]
@@ -273,30 +274,41 @@ def policy_table(steps: int = 8, depths: Sequence[int] = (1, 2, 4, 8)) -> Table:
     return table
 
 
-def sweep_table(steps: int = 8, depth: int = 8, ticks: int = 60) -> Table:
-    """A denoise that moves at every tick (the paper's Table 13): completions in `ticks` ticks, and
-    the longest wait for one, in ticks, after a single change (1 = no dead air)."""
-    policies: tuple[tuple[str, Callable[[], _Tick]], ...] = (
+def _policies(steps: int, depth: int) -> tuple[tuple[str, Callable[[], _Tick]], ...]:
+    return (
         ("global reset", lambda: _upstream(steps, depth, True)),
         ("fifo", lambda: _upstream(steps, depth, False)),
         ("mailbox, even stagger", lambda: _ours(steps, depth)),
     )
+
+
+def sweep_table(steps: int = 8, depth: int = 8, ticks: int = 60) -> Table:
+    """A denoise that moves at every tick (the paper's Table 13): completions in `ticks` ticks, and
+    the longest wait for one, in ticks, after a single change (1 = no dead air)."""
     return [
         {
             "policy": name,
             "depth": depth,
             "ticks": ticks,
-            "completions": _swept(make(), steps, ticks),
+            "completions": sum(_swept(make(), steps, ticks)),
             "longest_wait_ticks": _wait(make(), steps),
         }
-        for name, make in policies
+        for name, make in _policies(steps, depth)
     ]
 
 
-def _swept(tick: _Tick, steps: int, ticks: int) -> int:
+def sweep_ticks(steps: int = 8, depth: int = 8, ticks: int = 60) -> Table:
+    """The same sweep, for a picture: completions of every tick."""
+    return [
+        {"policy": name, "completions": _swept(make(), steps, ticks)}
+        for name, make in _policies(steps, depth)
+    ]
+
+
+def _swept(tick: _Tick, steps: int, ticks: int) -> list[int]:
     for _ in range(4 * steps):
         tick(1.0)
-    return sum(len(tick(1.0 - 0.8 * (n + 1) / ticks)) for n in range(ticks))
+    return [len(tick(1.0 - 0.8 * (n + 1) / ticks)) for n in range(ticks)]
 
 
 def _wait(tick: _Tick, steps: int) -> int | None:

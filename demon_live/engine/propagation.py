@@ -59,14 +59,36 @@ _NEEDS_GUIDE = ("rescale", "momentum", "cfg")
 _MIGRATES = ("denoise", "shift")
 
 
+class _Adapters:
+    """Weights of one number: the strength of the adapter `x`."""
+
+    names = ("x",)
+
+    def __init__(self) -> None:
+        self.strengths: dict[str, float] = {}
+
+    def prepare(self, strengths: Mapping[str, float]) -> Mapping[str, float]:
+        return strengths
+
+    def done(self, refit: Mapping[str, float]) -> bool:
+        return True
+
+    def commit(self, refit: Mapping[str, float]) -> None:
+        self.strengths = dict(refit)
+
+
 class Obedient:
-    """A velocity that depends on all that a row can carry, each row for itself."""
+    """A velocity that depends on all that a row can carry, each row for itself, and on weights."""
+
+    def __init__(self) -> None:
+        self.weights = _Adapters()
 
     def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         told = [
             float(row.condition or 0.0)
             + float(np.mean(row.shared.get("hint", 0.0)))
             + 2.0 * float(np.mean(row.shared.get("prompt_mix", 0.0)))
+            + 3.0 * self.weights.strengths.get("x", 0.0)
             for row in rows
         ]
         v = 0.3 * x + 0.1 * t[:, None, None] + 0.05 * torch.tensor(told)[:, None, None]
@@ -150,12 +172,13 @@ def _edits() -> list[_Edit]:
     shared = [_Edit(name, share={name: value}) for name, value in _STEP_EDITS.items()]
     slots = [_Edit(name, request=values) for name, values in _SLOT_EDITS.items()]
     moves = [_Edit(name, request=_SLOT_EDITS[name], migrate=True) for name in _MIGRATES]
-    return shared + slots + moves
+    return [*shared, *slots, *moves, _Edit("lora.x", share={"lora.x": 0.5})]
 
 
 def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
-    """Onset and convergence of each control of class step and slot, in ticks, over all phases of
-    the edit against the stagger.
+    """Onset and convergence of each control of class step, slot and model, in ticks, over all
+    phases of the edit against the stagger. lora.x stands for all adapters; what working out their
+    weights takes comes on top.
 
     Rows: control, cls, policy (shared, admitted, migrated), onset_min, onset_max, converged_min,
     converged_max, between (most completions that are neither old nor new).
@@ -171,7 +194,7 @@ def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
         table.append(
             {
                 "control": edit.control,
-                "cls": controls.CONTROLS[edit.control].cls,
+                "cls": "model" if edit.control == "lora.x" else controls.CONTROLS[edit.control].cls,
                 "policy": policy,
                 "onset_min": min(onset),
                 "onset_max": max(onset),
@@ -185,7 +208,7 @@ def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
 
 def convergence_table(steps: int = 8, depth: int = 8) -> list[dict[str, Any]]:
     """How the completions after an edit approach the new state, for plots: one row for blend,
-    morph, denoise admitted and denoise migrated.
+    morph, velocity, denoise admitted and denoise migrated.
 
     Rows: control, policy, ticks (of the completions, counted from the edit) and remaining: the
     distance to the new state as a part of that from old to new; 1 = old, 0 = new.
@@ -193,7 +216,7 @@ def convergence_table(steps: int = 8, depth: int = 8) -> list[dict[str, Any]]:
     at, ticks = 2 * steps, 5 * steps
     table = []
     for edit in _edits():
-        if edit.control not in ("blend", "morph", "denoise"):
+        if edit.control not in ("blend", "morph", "velocity", "denoise"):
             continue
         never, then, always = (_run(edit, when, steps, depth, ticks) for when in (None, at, 0))
         rows = [

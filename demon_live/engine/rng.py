@@ -52,7 +52,7 @@ _MUL2: Final = 0x94D049BB133111EB
 _LEVELS: Final = 1 << 16
 _PIECE: Final = 1 << 12
 #: Names of fields that were made once, and would be kept the next time.
-_REMEMBERED: Final = 1 << 12
+_REMEMBERED: Final = 1 << 9
 
 _Name = tuple[int, int, int]
 

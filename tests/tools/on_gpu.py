@@ -77,11 +77,6 @@ def main() -> None:
         "adapters": adapters(),
     }
     Path(sys.argv[1]).write_text(json.dumps(figures, indent=1))
-    for kind in ("captured", "eager"):
-        for row in figures[kind]:
-            times = " ".join(f"{k}={v:.3f}" for k, v in row.items() if isinstance(v, float))
-            print(kind, row["what"], f"D={row['depth']} graphs={row['captured']}", times)
-    print(figures["adapters"])
 
 
 if __name__ == "__main__":
