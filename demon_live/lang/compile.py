@@ -69,6 +69,7 @@ __all__ = ["MAX_TEXT", "compile_source"]
 
 MAX_TEXT = 64 * 1024
 MAX_STATEMENTS = 1000
+MAX_ERRORS = 20
 
 
 def compile_source(
@@ -138,6 +139,7 @@ class _Compiler:
             raise self.report.failure()
         for chunk in chunks:
             node = None
+            self.enough()
             if chunk.kind == "statement":
                 found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
                 if isinstance(found, ScoreError):
@@ -147,6 +149,7 @@ class _Compiler:
             nodes.append((chunk, node))
         self.define(nodes)
         for chunk, node in nodes:
+            self.enough()
             self.statement(chunk, node)
         for block in self.blocks:
             self.error(
@@ -158,6 +161,11 @@ class _Compiler:
             raise self.report.failure()
         self.check_scenes()
         return self.program()
+
+    def enough(self) -> None:
+        """Nobody reads more errors than that, and each costs a search for what was meant."""
+        if len(self.report.errors) >= MAX_ERRORS:
+            raise self.report.failure()
 
     def check_scenes(self) -> None:
         """A scene that is not in this score may be in another; but a near miss is told."""

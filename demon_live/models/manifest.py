@@ -14,6 +14,7 @@ Threads: pure functions on files; nothing heavy is imported.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sys
 import tomllib
@@ -42,6 +43,8 @@ __all__ = [
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
 State = Literal["ok", "missing", "size", "hash"]
+#: Bytes of a manifest.
+_LONGEST = 256 * 1024
 BACKENDS = ("onnx", "eager", "graphs", "tensorrt")
 
 
@@ -110,6 +113,10 @@ class Manifest:
         if name not in listed:
             raise EngineError(f"engine {self.name} lists no file {name!r}", name=str(self.path))
         path = self.place(listed[name])
+        if not listed[name].repo and not path.resolve().is_relative_to(self.folder.resolve()):
+            raise EngineError(
+                f"{path} leads out of the engine's folder", hint="copy the file there instead"
+            )
         if not path.is_file():
             raise EngineError(
                 f"engine {self.name} lacks {path}",
@@ -178,7 +185,7 @@ class _Table:
 
     def least(self, key: str, low: Number, value: Number) -> Number:
         """`value`, which must not be under `low`."""
-        if value < low:
+        if not low <= value < math.inf:
             self.fail(key, f"{key} must be at least {low}, this is {value}")
         return value
 
@@ -202,6 +209,8 @@ class _Table:
         windows = PureWindowsPath(text)
         if (
             not parts
+            or max(len(part.encode()) for part in parts) > 200
+            or not text.isprintable()
             or ".." in (*parts, *windows.parts)
             or parts[0] == "/"
             or windows.drive
@@ -245,6 +254,8 @@ def _weight(table: _Table) -> Weight:
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
+        if path.stat().st_size > _LONGEST:
+            raise EngineError(f"the manifest {path} is longer than {_LONGEST} bytes")
         text = path.read_text("utf-8")
         return text, tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:

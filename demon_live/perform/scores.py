@@ -162,12 +162,15 @@ def find_source(name: str, base: str, folders: Iterable[Path]) -> Path:
     roots = [Path(base or "."), *folders]
     outside = False
     for root in roots:
-        path = (root / name).resolve()
-        if path.is_relative_to(root.resolve()):
-            if path.exists():
-                return path
-        else:
-            outside = True
+        try:
+            path = (root / name).resolve()
+            if path.is_relative_to(root.resolve()):
+                if path.exists():
+                    return path
+            else:
+                outside = True
+        except (OSError, ValueError):  # a name that no file can have
+            continue
     if outside:
         raise FileError(
             f"{name!r} is outside the folder of the score",
