@@ -132,7 +132,8 @@ class Change:
         for row in rows:
             if isinstance(row, SetStage):
                 self._set_stage(row)
-        if stage_words or self._new_decks(rows):
+        new = self._new_decks(rows)
+        if stage_words or new:
             when = stage_words[0].when if stage_words else When("quant", Fraction(0))
             self._begin = self.effect(when, staged=True)
             self._ramp(stage_words)
