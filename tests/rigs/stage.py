@@ -9,6 +9,7 @@ Threads: the main thread reports, one thread reads stdin.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -20,7 +21,9 @@ from typing import Any
 
 from demon_live.audio.pcmring import Bus
 from demon_live.errors import DemonError
+from demon_live.lang import compile_source
 from demon_live.perform.live import Live
+from demon_live.perform.resume import find_interrupted
 
 _BUS = ("mixed", "played", "dry", "dry_samples", "underruns", "failures", "bad", "errors",
         "device_ok", "callbacks", "late", "ahead", "limited_db")  # fmt: skip
@@ -77,18 +80,32 @@ def obey(live: Live, closing: threading.Event) -> None:
     closing.set()
 
 
+def busy(closing: threading.Event) -> None:
+    """A parser under a storm of edits, and the collection of what it leaves behind."""
+    text = "\n".join(f"deck d{k} {{\n  blend = sine.slow({k + 1})\n}}" for k in range(20))
+    while not closing.is_set():
+        compile_source(text)
+        gc.collect()
+
+
 def main() -> None:
     words = argparse.ArgumentParser()
-    words.add_argument("scores", nargs="+")
+    words.add_argument("scores", nargs="*")
     words.add_argument("--audio", default="null")
     words.add_argument("--device")
     words.add_argument("--record")
     words.add_argument("--every", type=float, default=0.5)
+    words.add_argument("--resume", action="store_true", help="the session that died last")
+    words.add_argument("--busy", action="store_true", help="parse and collect rubbish all the time")
     options = words.parse_args()
     closing = threading.Event()
-    with Live(
-        options.scores, audio=options.audio, device=options.device, record=options.record
-    ) as live:
+    past = find_interrupted() if options.resume else None
+    if past is not None:
+        os.chdir(past.folder)
+    more: dict[str, Any] = {"audio": options.audio, "device": options.device}
+    if options.busy:
+        threading.Thread(target=busy, args=(closing,), daemon=True).start()
+    with Live(options.scores, record=options.record, resume=past, **more) as live:
         threading.Thread(target=obey, args=(live, closing), daemon=True).start()
         seen = 0
         while not closing.wait(options.every):

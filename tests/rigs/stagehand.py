@@ -120,12 +120,16 @@ class Stage:
         self.wait(lambda: self.status.get("at", 0.0) > asked, seconds)
         return self.status
 
-    def apply(self, text: str) -> dict[str, Any]:
-        """Apply a text; its answer."""
+    def send(self, text: str) -> None:
+        """Apply a text, without waiting for the answer."""
         assert self.process.stdin is not None
-        self.answers.clear()
         self.process.stdin.write(json.dumps({"apply": text}) + "\n")
         self.process.stdin.flush()
+
+    def apply(self, text: str) -> dict[str, Any]:
+        """Apply a text; its answer."""
+        self.answers.clear()
+        self.send(text)
         self.wait(lambda: bool(self.answers), 30)
         return self.answers[-1] if self.answers else {}
 
