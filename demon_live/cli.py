@@ -69,7 +69,13 @@ def _replay(args: argparse.Namespace) -> int:
     from demon_live.perform.journal import find_set
     from demon_live.places import sets_dir
 
-    return _render_to(args, find_set(args.set, [sets_dir()]), args.render)
+    return _render_to(args, find_set(args.set, [sets_dir()]), args.render, start=args.start)
+
+
+def _set(args: argparse.Namespace) -> int:
+    from demon_live.sets.command import run
+
+    return run(args, lambda text: say([("", text)]))
 
 
 def _send(args: argparse.Namespace) -> int:
@@ -85,6 +91,7 @@ def _render(args: argparse.Namespace) -> int:
         args.out,
         cycles=args.cycles,
         seconds=args.seconds,
+        start=args.start,
         seed=args.seed,
         stems=args.stems,
     )
@@ -240,6 +247,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "render": _render,
     "check": _check,
     "replay": _replay,
+    "set": _set,
     "engines": _engines,
     "devices": _devices,
     "doctor": _doctor,

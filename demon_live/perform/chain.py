@@ -109,7 +109,7 @@ class ChainLane(Lane):
     sections: tuple[Lane, ...]
     moves: tuple[Fraction, ...]
 
-    def _section(self, cycle: Fraction) -> Lane:
+    def section(self, cycle: Fraction) -> Lane:
         """What sounds at a cycle: a section, or the way to it."""
         since = cycle - self.begin
         if since < self.starts[0]:
@@ -149,11 +149,11 @@ class ChainLane(Lane):
             # A hair early: rounding may put a frame just before the edge that it belongs to.
             here = (times >= float(a) - 1e-9) & (times < float(b) - 1e-9)
             if here.any():
-                out[here] = self._section(a).sample(times[here])
+                out[here] = self.section(a).sample(times[here])
         return out
 
     def at(self, cycle: Fraction) -> float | str:
-        return self._section(Fraction(cycle)).at(cycle)
+        return self.section(Fraction(cycle)).at(cycle)
 
     @property
     def continuous(self) -> bool:
@@ -181,10 +181,10 @@ class ChainLane(Lane):
         out: set[Fraction] = set()
         for a, b in pairwise(bounds):
             if a < b:
-                out.update(j for j in self._section(a).jumps(a, b) if j != a)
+                out.update(j for j in self.section(a).jumps(a, b) if j != a)
                 near = a - Fraction(1, 10**9)
-                if a > begin and self.at(a) != self._section(near).at(near):
+                if a > begin and self.at(a) != self.section(near).at(near):
                     out.add(a)
                 elif a == begin:
-                    out.update(j for j in self._section(a).jumps(a, b) if j == a)
+                    out.update(j for j in self.section(a).jumps(a, b) if j == a)
         return sorted(out)
