@@ -18,8 +18,8 @@ __all__ = ["BANDS", "COLUMNS", "WAVE", "Shape", "shape_of"]
 COLUMNS, BANDS, WAVE = 320, 56, 640
 _WINDOW = 2048
 _LOW, _HIGH = 45.0, 14_000.0
-#: Levels from here (black) to full scale are seen, in dB.
-_FLOOR = -72.0
+#: How far below a loop's loudest is black, in dB; a loop that is quieter than this is black.
+_RANGE, _QUIET = 58.0, -50.0
 _HANN = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 
 Bytes = NDArray[np.uint8]
@@ -55,8 +55,9 @@ def shape_of(audio: Floats) -> Shape:
     bands = np.maximum.reduceat(power, _EDGES[:-1], axis=1) * (4 / _WINDOW)
     # Music falls by some 4 dB an octave: lifted, so that what is high is seen, too.
     octaves = np.linspace(0, np.log2(_HIGH / _LOW), BANDS)
-    level = 20 * np.log10(bands + 1e-9) + 3.0 * octaves - 6.0
-    spectrum = np.clip((level / -_FLOOR + 1) * 255, 0, 255).astype(np.uint8)
+    level = 20 * np.log10(bands + 1e-9) + 3.0 * octaves
+    loudest = max(float(np.percentile(level, 99.7)), _QUIET)
+    spectrum = np.clip(((level - loudest) / _RANGE + 1) * 255, 0, 255).astype(np.uint8)
     cuts = np.arange(WAVE) * n // WAVE
     loud = np.maximum.reduceat(np.abs(mono), cuts)
     return Shape(spectrum, np.clip(loud * 255, 0, 255).astype(np.uint8))

@@ -170,7 +170,8 @@ function fit(files) {
   const box = $("scores");
   const lines = files.reduce((n, f) => n + f.text.trimEnd().split("\n").length + 2, 0);
   const longest = Math.max(24, ...files.flatMap((f) => f.text.split("\n").map((l) => l.length)));
-  const wanted = Math.min(box.clientHeight / (lines * 1.42), box.clientWidth / (Math.min(longest, 64) * 0.605));
+  // A long line is folded: it is better read in two rows than not at all from the back of a room.
+  const wanted = Math.min(box.clientHeight / (lines * 1.42), box.clientWidth / (Math.min(longest, 36) * 0.605));
   const least = Math.max(11, window.innerHeight * 0.016);
   let px = Math.max(least, Math.min(window.innerHeight * 0.042, wanted));
   box.style.fontSize = `${px}px`;
