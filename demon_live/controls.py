@@ -190,6 +190,14 @@ _ROWS = (
         "init = square.range(.4, 1)",
     ),
     Control(
+        "mask",
+        "curve",
+        "slot",
+        1.0,
+        "Which frames are made anew: 0 keeps the source there, and the model plays around it.",
+        'mask = "1 0 1 1"',
+    ),
+    Control(
         "feedback",
         "number",
         "slot",

@@ -42,8 +42,7 @@ def test_sweep_reproduces_the_paper():
 
 
 def test_every_control_of_its_class(propagation):
-    assert {name for name, _ in propagation} >= {*names("step"), "lora.x"}
-    assert {name for name, _ in propagation} >= {*names("slot")} - {"mask"}
+    assert {name for name, _ in propagation} == {*names("step"), *names("slot"), "lora.x"}
     for (name, policy), row in propagation.items():
         if policy == "admitted":
             assert (row["onset_min"], row["onset_max"]) == (8, 9)

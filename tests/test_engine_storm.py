@@ -4,6 +4,7 @@ import hashlib
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from demon_live.controls import CONTROLS, names
 from demon_live.engine import Ring
@@ -82,6 +83,7 @@ def ride(storm, each_second=lambda: None):
     return it, books, messages
 
 
+@pytest.mark.timeout(600)  # a minute of music, traced: long where the machine is shared
 def test_memory_is_flat_the_last_value_wins_and_nobody_else_is_touched():
     sizes = []
     tracemalloc.start()

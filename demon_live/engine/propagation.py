@@ -34,6 +34,7 @@ _SLOT_EDITS: Mapping[str, Mapping[str, Any]] = {
     "seed": {"seed": 7},
     "shift": {"shift": 1.0},
     "init": {"init": np.full(_FRAMES, 0.5, dtype=np.float32)},
+    "mask": {"mask": np.linspace(0.0, 1.0, _FRAMES, dtype=np.float32)},
     "feedback": {"feedback": 0.3},
     "feedback_depth": {"feedback_depth": 3},
     "prompt": {"condition": 1.0},

@@ -488,6 +488,7 @@ def build_request(
         deck=name,
         shift=number("shift") if "shift" in values else None,
         init=block.lanes.get("init"),
+        mask=block.lanes.get("mask"),
         negative=engine.unconditioned(wanted) if cfg in ("full", "initialize") else None,
         cfg=cfg,
         feedback=number("feedback"),
