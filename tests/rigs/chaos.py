@@ -52,11 +52,13 @@ class Room:
         self.env["DEMON_TAP"] = str(folder / "tap")
         self.scores = score.write(folder / "scores")
 
-    def stage(self, *more: str, faults: str = "") -> Stage:
-        """An instrument that plays."""
+    def stage(self, *more: str, faults: str = "", generations: int = 2) -> Stage:
+        """An instrument that plays, and whose engine has made so many generations."""
         env: Mapping[str, str] = {**self.env, **({"DEMON_FAULTS": faults} if faults else {})}
         stage = Stage(self.scores, self.folder, env, *self.words, *more)
-        if not stage.wait(lambda: stage.status.get("engine", {}).get("generations", 0) > 2, 240):
+        if not stage.wait(
+            lambda: stage.status.get("engine", {}).get("generations", -1) >= generations, 240
+        ):
             stage.close()
             raise RuntimeError(f"it does not play: {stage.events[-3:]}")
         if self.server is not None:
@@ -72,7 +74,8 @@ def kill_engines(room: Room, count: int, rng: random.Random) -> dict[str, Any]:
     with room.stage("--every", "0.1") as stage:
         listening, watch = Listening(room.folder / "tap"), latency.Watch()
         before = stage.fresh()
-        for _ in range(count):
+        begun = time.monotonic()
+        while len(rows) < count and time.monotonic() - begun < room.options.seconds:
             _PAUSE.wait(rng.uniform(0.0, 4.0))
             status = stage.fresh()
             pid, restarts = status["pids"]["engine"], status["engine"]["restarts"]
@@ -118,8 +121,11 @@ def kill_engines(room: Room, count: int, rng: random.Random) -> dict[str, Any]:
 def kill_groups(room: Room, count: int, rng: random.Random) -> dict[str, Any]:
     """Everything dies at once, `count` times, while statements come in."""
     rows = []
+    began = time.monotonic()
     for turn in range(count):
-        with room.stage() as stage:
+        if time.monotonic() - began > room.options.seconds:
+            break
+        with room.stage(generations=0) as stage:
             sent: list[str] = []
             answered = 0
             for k in range(rng.randint(1, 12)):
@@ -230,16 +236,19 @@ def _sounds(heard: dict[str, Any]) -> bool:
 _RUNS: Mapping[str, Callable[[Room, argparse.Namespace, random.Random], dict[str, Any]]] = {
     "engine": lambda room, options, rng: kill_engines(room, options.count, rng),
     "group": lambda room, options, rng: kill_groups(room, options.count, rng),
-    "prompt": lambda room, options, rng: kill_prompts(room.folder, room.env, options.count, rng),
+    "prompt": lambda room, options, rng: kill_prompts(
+        room.folder, room.env, options.count, rng, options.seconds
+    ),
     "storm": lambda room, options, rng: storm(room, options.minutes, rng),
 }
 
 
 def main() -> int:
     words = argparse.ArgumentParser(prog="chaos", description=__doc__)
-    words.add_argument("what", nargs="*", choices=[*_RUNS, []], default=[])
+    words.add_argument("what", nargs="*", metavar="WHAT", help=", ".join(_RUNS))
     words.add_argument("--count", type=int, default=50, help="kills")
     words.add_argument("--minutes", type=float, default=10.0, help="of the storm")
+    words.add_argument("--seconds", type=float, default=7200.0, help="at most, for the kills")
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--sink", choices=("jack", "null"),
                        default="jack" if jack.available() else "null")  # fmt: skip

@@ -29,7 +29,7 @@ DEMON = [sys.executable, "-m", "demon_live"]
 
 
 def kill_prompts(
-    folder: Path, env: Mapping[str, str], count: int, rng: random.Random
+    folder: Path, env: Mapping[str, str], count: int, rng: random.Random, seconds: float = 7200.0
 ) -> dict[str, Any]:
     """`demon live` on a terminal, its prompt killed; then `demon attach`, killed, `count` times."""
     import pexpect
@@ -53,7 +53,10 @@ def kill_prompts(
     try:
         front.expect("for help")
         listening = Listening(folder / "tap")
+        began = time.monotonic()
         for turn in range(count):
+            if time.monotonic() - began > seconds:
+                break
             text = f"denoise = .{turn + 100}"
             front.send(text + "\r")
             answered = rng.random() < 0.5

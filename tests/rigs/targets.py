@@ -9,6 +9,7 @@ import contextlib
 import json
 import random
 import re
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -207,13 +208,100 @@ def _manifests(folder: Path) -> Target:
     return Target(lambda rng, mutate: mutate(rng, texts, words, 65_536), take, _inside(home))
 
 
+def _bytes_of(rng: random.Random, mutate: Mutate, texts: list[bytes], words: list[str]) -> bytes:
+    """Bytes are mutated as the 256 first letters; what became wider is written as UTF-8."""
+    text = mutate(rng, [t.decode("latin-1") for t in texts], words, 40_000)
+    return b"".join(
+        c.encode("latin-1") if ord(c) < 256 else c.encode("utf-8", "surrogatepass") for c in text
+    )
+
+
+def _polite(parse: Callable[[bytes], Any]) -> Callable[[bytes], bool]:
+    def take(data: bytes) -> bool:
+        try:
+            parse(data)
+        except DemonError as error:
+            str(error)
+            return False
+        return True
+
+    return take
+
+
+def _osc(folder: Path) -> Target | None:
+    try:
+        import pythonosc  # noqa: F401
+
+        from demon_live.serve.osc import parse_osc
+    except ImportError:
+        return None
+
+    def text(value: str) -> bytes:
+        data = value.encode() + b"\0"
+        return data + b"\0" * (-len(data) % 4)
+
+    one = struct.pack(">f", 0.5)
+    messages = [
+        text("/demon/eval") + text(",s") + text("blend = sine.slow(4)"),
+        text("/demon/control/blend") + text(",f") + one,
+        text("/demon/control/air/lpf") + text(",i") + struct.pack(">i", 400),
+        text("/demon/cc") + text(",ifi") + struct.pack(">ifi", 21, 0.5, 1),
+        text("/demon/hush") + text(","),
+        text("/demon/telemetry") + text(",d") + struct.pack(">d", 10.0),
+        text("/demon/control/prompt") + text(",s") + text("dub techno, tape hiss"),
+    ]
+    bundle = text("#bundle") + bytes(8)
+    for message in messages:
+        bundle += struct.pack(">i", len(message)) + message
+    deep = bundle
+    for _ in range(6):
+        deep = text("#bundle") + bytes(8) + struct.pack(">i", len(deep)) + deep
+    texts = [*messages, bundle, deep]
+    words = ["\0\0\0\0", "#bundle\0", ",sfidTFNI[]b", "\x7f\xc0\0\0", "\xff\xff\xff\xff",
+             "/demon/", "../", "\x7f\x80\0\0", "/demon/eval\0,s\0\0"]  # fmt: skip
+    return Target(
+        lambda rng, mutate: _bytes_of(rng, mutate, texts, words),
+        _polite(parse_osc),
+        _inside(folder),
+    )
+
+
+def _web(folder: Path) -> Target | None:
+    """Web messages, and frames of the control socket: requests and replies."""
+    try:
+        from demon_live.serve.web import parse_web
+        from demon_live.serve.wire import VERBS, parse_frame, parse_reply, reply, request
+    except ImportError:
+        return None
+    given = {"text": "blend = .5", "name": "<prompt>", "origin": "repl", "path": "x.demon",
+             "since": 3}  # fmt: skip
+    frames = [
+        request(7, verb, {name: given[name] for name in spec if name in given})
+        for verb, spec in VERBS.items()
+    ]
+    replies = [reply(7, ok={"a": [1, 2.5, None]}), reply(8, error=DemonError("x", hint="y"))]
+    hellos = [b'{"frames": 30}', b'{"frames":1}', b' {"frames" : 60}\n']
+    words = ['"id":', '"v":', "null", "1e999", "NaN", "[[[[[[", "{\"", "\\ud800", '"do":"apply"',
+             "99999999999999999999", "\x00", "true", '"ok":', '"error":']  # fmt: skip
+    doors = [(parse_frame, frames), (parse_reply, replies), (parse_web, hellos)]
+
+    def make_one(rng: random.Random, mutate: Mutate) -> tuple[int, bytes]:
+        which = rng.randrange(len(doors))
+        return which, _bytes_of(rng, mutate, doors[which][1], words)
+
+    def take(row: tuple[int, bytes]) -> bool:
+        return _polite(doors[row[0]][0])(row[1])
+
+    return Target(make_one, take, _inside(folder))
+
+
 _MAKERS: dict[str, Callable[[Path], Target | None]] = {
     "scores": _scores,
     "edits": _edits,
     "sets": _sets,
     "manifests": _manifests,
-    "osc": lambda folder: None,
-    "web": lambda folder: None,
+    "osc": _osc,
+    "web": _web,
 }
 
 
