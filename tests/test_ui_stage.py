@@ -639,7 +639,12 @@ def test_a_score_saved_elsewhere_is_taken_over_unless_it_is_being_edited(played:
         assert p.view.page.buffer.text == "# mine\nblend = .7\n"
         p.keys("\x1bn")
         await p.sees("noise = .1")
-        p.keys("\x1bp")
+        # Another that is loaded meanwhile is shown; one that plays no more is put away.
+        p.session.files["drop.demon"] = "morph = .3\n"
+        await p.sees("morph = .3")
+        del p.session.files["drop.demon"]
+        await p.until(lambda: "drop.demon" not in p.lines())
+        p.view._show(0)
         await p.sees("# mine")
         p.keys(LEAVE)
 

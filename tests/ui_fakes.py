@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.errors import ScoreError, Span
+from demon_live.perform.scores import score_name
 from demon_live.perform.view import DeckView, LaneView, Outcome, Status, Words
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float32)
@@ -45,7 +46,7 @@ class FakeSession:
 
     def load(self, path: Path | str) -> Outcome:
         self.loaded.append(Path(path).name)
-        self.files[str(path)] = Path(path).read_text()
+        self.files[score_name(path)] = Path(path).read_text()
         return Outcome((f"{Path(path).name}: from bar 6",))
 
     def remove(self, name: str) -> Outcome:

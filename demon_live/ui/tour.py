@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demon_live.errors import FileError, UsageError
+from demon_live.perform.scores import score_name
 from demon_live.places import shipped
 from demon_live.ui import show
 from demon_live.ui.port import Port
@@ -185,10 +186,10 @@ class Tour:
             raise FileError("there is no tour here", hint=f"{self.folder} has no numbered scores")
         path = found[0]
         text = path.read_text(encoding="utf-8")
-        folder = self.folder.resolve()
+        ours = {score_name(p) for p in self.folder.glob("[0-9]*.demon")} - {score_name(path)}
         # Every score of the tour is a whole: what the one before said is given back first.
         for name in port.scores():
-            if Path(name).resolve().parent == folder and Path(name).name != path.name:
+            if name in ours:
                 port.remove(name)
         outcome = port.load(path)
         from demon_live.ui.screen import coloured

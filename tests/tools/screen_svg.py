@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
@@ -124,8 +124,9 @@ def _shape(char: str, x: float, y: float, colour: str) -> str | None:
         bits = ord(char) - 0x2800
         lit = [spot for bit, spot in enumerate(_DOTS) if bits >> bit & 1]
         at = [(x + W * (0.28 + 0.44 * c), y + H * (0.14 + 0.24 * r)) for c, r in lit]
-        dots = [f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="1.7"/>' for cx, cy in at]
-        return f'<g fill="{colour}">{"".join(dots)}</g>'
+        # A stroke of no length with a round end is a dot, and the shortest to write.
+        dots = "".join(f"M{cx:.1f} {cy:.1f}h0" for cx, cy in at)
+        return f'<path class="d" stroke="{colour}" d="{dots}"/>'
     if char in _FRAMES:
         return _frame(_FRAMES[char], x, y, colour)
     return None
@@ -142,12 +143,43 @@ def _frame(sides: str, x: float, y: float, colour: str) -> str:
     return f'<path d="{strokes}" stroke="{colour}" fill="none" stroke-width="1.2"/>'
 
 
-def _row(cells: list[Cell], y: float) -> Iterator[str]:
+def _merged(shapes: Iterable[str]) -> Iterator[str]:
+    """Shapes, those side by side that are of one kind and colour as one."""
+    before = ""
+    for shape in shapes:
+        dots = _DOTTED.fullmatch(before), _DOTTED.fullmatch(shape)
+        bars = _BAR.fullmatch(before), _BAR.fullmatch(shape)
+        if dots[0] and dots[1] and dots[0][1] == dots[1][1]:
+            before = f"{dots[0][1]}{dots[0][2]}{dots[1][2]}{dots[0][3]}"
+        elif bars[0] and bars[1] and _touch(bars[0], bars[1]):
+            x, end = float(bars[0]["x"]), float(bars[1]["x"]) + float(bars[1]["w"])
+            before = _rect(x, float(bars[0]["y"]), end - x - 0.3, float(bars[0]["h"]), bars[0]["c"])
+        else:
+            if before:
+                yield before
+            before = shape
+    if before:
+        yield before
+
+
+_DOTTED = re.compile(r'(<path class="d" stroke="[^"]*" d=")([^"]*)("/>)')
+_BAR = re.compile(
+    r'<rect x="(?P<x>[\d.]+)" y="(?P<y>[\d.]+)" width="(?P<w>[\d.]+)" height="(?P<h>[\d.]+)" '
+    r'fill="(?P<c>[^"]*)"/>'
+)
+
+
+def _touch(left: re.Match[str], right: re.Match[str]) -> bool:
+    same = all(left[key] == right[key] for key in "yhc")
+    return same and abs(float(left["x"]) + float(left["w"]) - float(right["x"])) < 0.6
+
+
+def _row(cells: list[Cell], y: float, ground: str) -> Iterator[str]:
     x = PAD
     for look, group in groupby(cells, key=lambda c: c.look):
         run = "".join(c.char for c in group)
         fore, back = _colours(look)
-        if back is not None:
+        if back is not None and back != ground:
             yield _rect(x, y, W * len(run), H, back)
         words = ""
         for i, char in enumerate(f"{run}\n"):
@@ -179,11 +211,14 @@ def svg(text: str, back: str = BACK) -> str:
     rows = parse(text)
     columns = max((len(row) for row in rows), default=1)
     width, height = 2 * PAD + W * columns, 2 * PAD + H * len(rows)
-    drawn = "\n".join(piece for i, row in enumerate(rows) for piece in _row(row, PAD + H * i))
+    drawn = "\n".join(
+        piece for i, row in enumerate(rows) for piece in _merged(_row(row, PAD + H * i, back))
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'font-family="DejaVu Sans Mono,Menlo,Consolas,monospace" font-size="14" '
         f'xml:space="preserve">\n'
+        f"<style>.d{{fill:none;stroke-width:3.4;stroke-linecap:round}}</style>\n"
         f'<rect width="100%" height="100%" rx="8" fill="{back}"/>\n{drawn}\n</svg>\n'
     )
 

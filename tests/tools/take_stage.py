@@ -69,7 +69,7 @@ def begin(folder: Path, score: str, columns: int, rows: int) -> None:
 def narrow(folder: Path) -> str:
     """A block is played, and one that is wrong."""
     begin(folder, "02_blend.demon", 80, 24)
-    keys(*["Down"] * 7, "End", "C-u", text="", pause=0.2)
+    keys(*["Down"] * 8, "End", "C-u", pause=0.5)
     keys(text='blend   = "1 .2 [.3 .9]*2 .6"', pause=0.3)
     keys("M-Enter", pause=4.0)
     keys("Enter", text="", pause=0.2)

@@ -123,6 +123,7 @@ class StageView:
         self._painter: Painter | None = None
         self._next = ""
         self._log: deque[Row] = deque(maxlen=_LOG)
+        self._painted = False
         self._answer: list[Row] = []
         self._answer_until = 0.0
         self._overlay: list[Row] = []
@@ -255,6 +256,11 @@ class StageView:
         except Exception:  # noqa: BLE001 - a wall: the view outlives any session
             _log.exception("the session did not tell its scores")
             return
+        gone = [p for p in self.pages if p.name and p.name not in playing and not p.dirty]
+        if gone:
+            shown = self.page
+            self.pages = [p for p in self.pages if p not in gone] or [self._page("")]
+            self._show(self.pages.index(shown) if shown in self.pages else len(self.pages) - 1)
         known = {page.name: page for page in self.pages}
         for name, content in playing.items():
             page = known.get(name)
@@ -277,6 +283,10 @@ class StageView:
             self.pages = [page]
         else:
             self.pages.append(page)
+            # What was just loaded is what one wants to see, unless another is being worked on.
+            if self._painted and not self.page.dirty:
+                self._show(len(self.pages) - 1)
+                return
         self._show(min(self.at, len(self.pages) - 1))
 
     def _show(self, at: int) -> None:
@@ -453,6 +463,7 @@ class StageView:
         )
         drawn = frames.frame(picture)
         painter.paint(drawn.rows, size.columns, drawn.cursor)
+        self._painted = True
 
     def _hint(self, buffer: Buffer, columns: int) -> str:
         if self.app.layout.is_searching:

@@ -131,7 +131,7 @@ def faults(error: DemonError | None) -> tuple[Fault, ...]:
     return tuple(found)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Page:
     """One score on stage. name: of its file, "" = only at the prompt. known: its text on disk.
 
