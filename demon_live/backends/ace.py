@@ -5,8 +5,8 @@
     rows -> Batch -> kernels.flow(x, t, batch) -> v  stacked anew only when a row changes
 
 A text takes the encoder some milliseconds, so it never runs in a tick: `condition` answers at once,
-and a row whose text is not ready plays what its deck said before (`patient`: it waits instead, so
-that what is rendered off line does not depend on the machine).
+and a row whose text is not ready plays what its deck said before. A deck's first words are waited
+for. `patient` (on the CPU): all are, so that what is rendered does not depend on the machine.
 
 Threads: see `backends`. Texts are encoded in a thread of the engine's own, on its own CUDA stream.
 """
@@ -139,7 +139,7 @@ class AceCondition:
 
 
 class AceEngine:
-    """ACE-Step 1.5, opened. See `backends.Engine`. patient: wait for texts (off line)."""
+    """ACE-Step 1.5, opened. See `backends.Engine`. patient: wait for texts, as off line."""
 
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name
@@ -152,7 +152,7 @@ class AceEngine:
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.controls = manifest.controls
         self.device = kernels.device
-        self.patient = True
+        self.patient = self.device.type == "cpu"
         self.modules, self.kernels = modules, kernels
         self._speaker = encode.Speaker(modules)
         self._worker = ThreadPoolExecutor(1, "texts")
@@ -405,8 +405,8 @@ class _Stacker:
         covered = row.request.source is not None and _any(row.shared.get("hint"))
         pair: tuple[Told, Told] = condition.told(covered)
         deck = row.request.deck
-        if not all(t.done for t in pair) and not engine.patient:
-            return self._before.get(deck, (engine._null, engine._null))
+        if not (engine.patient or all(t.done for t in pair)) and deck in self._before:
+            return self._before[deck]
         try:
             for told in pair:
                 told.wait()

@@ -126,6 +126,14 @@ def fetch_text(name: str) -> str:
 
 
 def build_text(name: str) -> str:
-    """What building does for an engine that runs without a plan: nothing."""
+    """What building would do here: nothing for an engine without plans, else which library serves
+    this machine's card. The plans themselves are built by `backends.tensorrt`."""
     manifest = load_manifest(name)
-    return f"{name}: nothing to build, it runs as it is ({', '.join(manifest.backends)})"
+    if manifest.plan is None:
+        runs = ", ".join(manifest.backends)
+        return f"{name}: nothing to build, it runs as it is ({runs})"
+    require_files(manifest)
+    raise EngineError(
+        f"plans of {name} are not played from yet, so none is built here",
+        hint="on a GPU the backend graphs plays it; it captures what it needs by itself",
+    )
