@@ -64,6 +64,7 @@ class Rig:
         self.broken = False
         monkeypatch.setattr(process, "open_output", self._open)
         monkeypatch.setattr(_Search, "EVERY", 0.01)
+        monkeypatch.setattr(_Search, "QUIET", 0.01)
         self.read, write = os.pipe()
         os.set_blocking(write, False)
         sink = Sink(settings.pop("kind", "auto"))
@@ -114,6 +115,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     yield build
     for rig in rigs:
         rig.process._stop_null()
+        if rig.process._search is not None:
+            rig.process._search.end()
 
 
 def test_a_device_is_used(make: Callable[..., Rig]) -> None:
@@ -263,3 +266,25 @@ def test_a_parent_that_is_gone_ends_the_commands(make: Callable[..., Rig]) -> No
     rig.process._read()
     assert rig.process._closing.is_set()
     assert rig.process.feeder.commands.get() == ("order", ("hush", None, 0))
+
+
+def test_a_device_that_is_plugged_in_after_a_start_without_one_is_picked_up(
+    make: Callable[..., Rig],
+) -> None:
+    rig = make()
+    rig.error = DeviceError("there is no audio device")
+    rig.begin()
+    assert rig.bus.device_ok == 0
+    assert rig.kinds() == ["started"]
+    rig.error = None
+    rig.until(lambda: rig.bus.device_ok == 1)
+    assert rig.kinds()[-1] == "device-back"
+    assert rig.streams[-1].active
+
+
+def test_without_portaudio_nobody_looks_for_devices(make: Callable[..., Rig]) -> None:
+    rig = make()
+    rig.error = DeviceError("PortAudio is not installed: no device can play")
+    rig.begin()
+    assert rig.bus.device_ok == 0
+    assert rig.process._search is None

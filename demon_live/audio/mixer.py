@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from demon_live.audio.likeness import likeness
 from demon_live.audio.limiter import LOOK, Limiter
 from demon_live.audio.pcmring import LoopRing
 from demon_live.audio.strip import Doubles, Filter, Ramp, Slewed, pan, scale
@@ -117,9 +118,7 @@ class _Loop:
         """Equal power between different sounds, equal amplitude between equal ones, and between."""
         if new.likeness is None:
             x, y = old.fetch(new.begin, FADE), new.fetch(new.begin, FADE)
-            power = float(np.sqrt(np.vdot(x, x) * np.vdot(y, y)))
-            alike = float(np.vdot(x, y)) / power if 0.0 < power < np.inf else 0.0
-            new.likeness = min(1.0, max(0.0, alike)) if np.isfinite(alike) else 0.0
+            new.likeness = likeness(x, y, silent=0.0)
         u = (np.arange(a, a + n) - new.begin + 0.5) * (np.pi / 2 / FADE)
         down, up = np.cos(u), np.sin(u)
         level = np.sqrt(1.0 + 2.0 * new.likeness * down * up)

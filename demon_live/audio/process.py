@@ -218,13 +218,16 @@ class _Process:
         """What is said when the null clock has to do."""
         if self.settings.seek:
             self._search = _Search(self.settings, self.output, None)
+        elif "not installed" not in error.message:
+            # Nothing was promised, so it is looked for quietly: one may be plugged in.
+            self._search = _Search(self.settings, self.output, None, every=_Search.QUIET)
         reason = error.message.splitlines()[0]
         return f"{reason}: keeping time silently (record NAME still records)"
 
     def _begin(self, opened: tuple[Stream, Device] | str) -> None:
         if isinstance(opened, str):
             self._use_null()
-            self.bus.device_ok = 0 if self._search is None else -1
+            self.bus.device_ok = -1 if self.settings.seek else 0
             self._tell("started", opened)
         else:
             self._use(*opened, "started")
@@ -281,6 +284,8 @@ class _Process:
             time.sleep(0.005)
         self.output.counting = False
         self._done = True
+        if self._search is not None:
+            self._search.end()
         time.sleep(min(0.3, self.bus.latency_s))
         self._stop_null()
         if self._stream is not None:
@@ -295,23 +300,32 @@ class _Process:
 
 
 class _Search:
-    """Looks for a lost device each second, on its own thread: PortAudio may hang on dead drivers.
+    """Looks for a device again and again, on its own thread: PortAudio may hang on dead drivers.
 
     (With JACK it does: closing the stream of a server that died never returns.) Once it hangs,
     fresh interpreters look instead.
     """
 
-    EVERY = 1.0  #: seconds
+    EVERY = 1.0  #: seconds between two looks, unless said otherwise
+    QUIET = 10.0  #: the same, where no device has been promised
     HUNG = 3.0
     PROBE = (
         "import sys; sys.path[:] = {path!r}; "
         "from demon_live.audio.devices import pick; pick({name!r})"
     )
 
-    def __init__(self, settings: Settings, output: Output, lost: Stream | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        output: Output,
+        lost: Stream | None,
+        every: float | None = None,
+    ) -> None:
+        self._every = self.EVERY if every is None else every
         self.found: tuple[Stream, Device] | None = None
         self._settings = settings
         self._output = output
+        self._over = threading.Event()
         self._turn = time.monotonic()
         self._probe: subprocess.Popen[bytes] | None = None
         threading.Thread(target=self._run, args=(lost,), name="device search", daemon=True).start()
@@ -319,17 +333,20 @@ class _Search:
     def _run(self, lost: Stream | None) -> None:
         if lost is not None:
             _drop(lost)
-        while self.found is None:
-            time.sleep(self.EVERY)
+        while self.found is None and not self._over.wait(self._every):
             self._turn = time.monotonic()
             with contextlib.suppress(DeviceError):
                 self.found = open_output(
                     self._settings.device, self._output, self._settings.latency, fresh=True
                 )
 
+    def end(self) -> None:
+        """Look no more."""
+        self._over.set()
+
     def elsewhere(self) -> bool:
         """True when this process's PortAudio hangs while another process can see the device."""
-        if time.monotonic() - self._turn < self.HUNG:
+        if time.monotonic() - self._turn < self._every + self.HUNG:
             return False
         if self._probe is None:
             code = self.PROBE.format(path=sys.path, name=self._settings.device)

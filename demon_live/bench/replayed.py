@@ -223,7 +223,7 @@ class Replayed:
         self.rig = _Rig(self._engine, seed)
         self.rig.alter = alter
         self.rig.player = Player(
-            self._engine,  # type: ignore[arg-type]
+            self._engine,
             self.rig.clock,
             open_loop=self.rig.loop,
             read_source=self.rig.loop,

@@ -22,12 +22,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from demon_live.audio.likeness import likeness
 from demon_live.core import RATES, ControlBlock, Floats, Generation, Stage
 
 __all__ = ["HALF", "DeckPlacement", "Piece", "crossfade"]
 
 #: Half of a splice, in samples (8 ms): 16 ms in all.
 HALF = 384
+#: 24 dB over full scale, where the mixer would turn samples into silence: no window means that.
+_LOUDEST = 16.0
 #: Finished generations that are kept for a deck.
 _KEEP = 12
 
@@ -43,13 +46,14 @@ def crossfade(old: Floats, new: Floats) -> Floats:
     """
     n = len(old)
     x = ((np.arange(n, dtype=np.float32) + 0.5) / np.float32(n))[:, None]
-    power = float(
-        np.sqrt(np.sum(old * old, dtype=np.float64) * np.sum(new * new, dtype=np.float64))
-    )
-    dot = float(np.sum(old * new, dtype=np.float64))
-    r = np.float32(min(1.0, max(0.0, dot / power))) if power > 1e-12 else np.float32(1.0)
+    r = np.float32(likeness(old, new, silent=1.0))
     a, b = 1 - x, x
     return np.asarray((a * old + b * new) / np.sqrt(a * a + b * b + 2 * r * a * b), np.float32)
+
+
+def sound(audio: Floats) -> bool:
+    """Whether these are samples that may be heard: finite, and not absurdly loud."""
+    return bool(np.abs(audio).max(initial=0.0) <= _LOUDEST)  # False for NaN, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ class DeckPlacement:
         first = (position - HALF) // RATES.hop
         audio = self._decode(piece.generation.latent, first, self.window)
         base = start - (position - first * RATES.hop)  # output sample of audio[0]
-        if not np.isfinite(audio).all():
+        if not sound(audio):
             self.nonfinite += 1
             return False
         start = max(start, now() + guard + HALF)
@@ -199,7 +203,7 @@ class DeckPlacement:
         while position < self.stage.samples:
             audio = self._decode(generation.latent, position // RATES.hop, self.window)
             n = min(len(audio), self.stage.samples - position)
-            if np.isfinite(audio).all():
+            if sound(audio):
                 self.loop[position : position + n] = audio[:n]
             position += n
         self._close_seam(generation)
@@ -209,7 +213,7 @@ class DeckPlacement:
         tail = self._decode(generation.latent, frame, self.window)[
             self.stage.samples - frame * RATES.hop :
         ]
-        if np.isfinite(tail).all():
+        if sound(tail):
             self.loop[: 2 * HALF] = crossfade(tail[: 2 * HALF], self.loop[: 2 * HALF])
 
     def _judge(self, piece: Piece, start: int) -> None:

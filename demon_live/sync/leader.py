@@ -35,8 +35,10 @@ class Reading:
 class Leader(Protocol):
     """Something whose tempo and phase are followed."""
 
-    #: Why it gives no readings, with the remedy; "" when it does.
-    problem: str
+    @property
+    def problem(self) -> str:
+        """Why it gives no readings, with the remedy; "" when it does."""
+        ...
 
     def reading(self) -> Reading | None:
         """Where the shared beat stands now; None: nobody leads."""
