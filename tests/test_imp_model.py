@@ -214,10 +214,9 @@ def test_exported_decoder_equals_eager() -> None:
     )
     _, decoder = imp.load_codec(ENGINE / "codec.safetensors")
     z = torch.randn(2, 33, imp.CHANNELS, generator=torch.Generator().manual_seed(7))
-    level, phase = session.run(None, {"latent": z.numpy()})
-    eager = decoder.trunk(z)
-    assert np.abs(level - eager[0].numpy()).max() < 1e-4
-    assert np.abs(phase - eager[1].numpy()).max() < 1e-4
+    made = session.run(None, {"latent": z.numpy()})
+    for name, a, b in zip(("level", "phase", "air", "share"), made, decoder.trunk(z), strict=True):
+        assert np.abs(a - b.numpy()).max() < 1e-4, name
 
 
 @trained
@@ -240,6 +239,41 @@ def test_graphs_point_into_the_weights(graph: str, weights: str, prefix: str) ->
         begin, _ = header[x.name]["data_offsets"]
         assert int(places["offset"]) == 8 + size + begin
         assert places["location"] == f"{weights}.safetensors"
+
+
+def test_noise_of_the_decoder_has_the_level_asked_for() -> None:
+    """Log level 0 in every band is noise of unit level; 1 less in a band is 8.7 dB less there."""
+    synthesis = imp.Synthesis()
+    g = torch.Generator().manual_seed(8)
+    share = torch.nn.functional.normalize(torch.randn(1, 50, 16, generator=g), dim=-1)
+    flat = synthesis.air(torch.zeros(1, 200, 160), share)
+    quiet = synthesis.air(torch.full((1, 200, 160), -1.0), share)
+    f = torch.fft.rfftfreq(flat.shape[-1], 1 / imp.SAMPLE_RATE)
+    heard = (f > 2000) & (f < 20_000)
+    power = [torch.fft.rfft(x)[..., heard].abs().square().mean().item() for x in (flat, quiet)]
+    assert power[0] / flat.shape[-1] == pytest.approx(1.0, rel=0.1)
+    assert power[1] / power[0] == pytest.approx(np.exp(-2), rel=1e-3)
+    assert torch.fft.rfft(flat)[..., f < 400].abs().square().mean() < 1e-3 * power[0]
+
+
+@trained
+def test_the_codec_neither_buzzes_nor_dulls() -> None:
+    """Above 5 kHz no pattern repeats each latent frame; every band keeps its level."""
+    soundfile = pytest.importorskip("soundfile")
+    path = ENGINE.parent.parent / "patterns" / "loops" / "house_124.flac"
+    audio, _ = soundfile.read(path, dtype="float32")
+    x = torch.from_numpy(audio.T.copy())[None, :, : 80 * imp.HOP]
+    encoder, decoder = imp.load_codec(ENGINE / "codec.safetensors")
+    y = decoder.decode_loop(encoder.encode_loop(x))
+    f = torch.fft.rfftfreq(x.shape[-1], 1 / imp.SAMPLE_RATE)
+    a, b = torch.fft.rfft(x), torch.fft.rfft(y)
+    for low, high in ((0, 300), (300, 1200), (1200, 5000), (5000, 16_000)):
+        band = (f >= low) & (f < high)
+        level = (b[..., band].abs().square().sum() / a[..., band].abs().square().sum()).log10() * 10
+        assert abs(level.item()) < 2.5, (low, high, level.item())
+    air = torch.fft.irfft(b * ((f > 5000) & (f < 16_000)), x.shape[-1])
+    comb = (air * air.roll(imp.HOP, -1)).sum() / air.square().sum()
+    assert abs(comb.item()) < 0.15
 
 
 @trained

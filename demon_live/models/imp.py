@@ -1,7 +1,7 @@
 """imp's modules: an audio codec (64 channels at 25 Hz, 48 kHz stereo) and a flow model.
 
     ImpEncoder  audio [B, 2, n*1920] -> latent [B, n, 64], unit variance
-    ImpDecoder  latent [B, T, 64] -> trunk -> spectra -> synth -> audio [B, 2, T*1920]
+    ImpDecoder  latent [B, T, 64] -> trunk -> spectra -> Synthesis -> audio [B, 2, T*1920]
     ImpFlow     x, t, hint, phase, cond -> velocity [B, T, 64];
                 x_t = t*noise + (1-t)*x0,  v = noise - x0
 
@@ -22,8 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -38,6 +36,17 @@ from demon_live.models.imp_labels import (
     loop_frames,
     loop_phase,
     null_condition,
+)
+from demon_live.models.imp_synthesis import (
+    AIR_OUTPUTS,
+    BINS,
+    FFT,
+    HOP,
+    STEP,
+    TONE_BINS,
+    Synthesis,
+    grain_angles,
+    overlap_add,
 )
 
 __all__ = [
@@ -56,20 +65,15 @@ __all__ = [
     "loop_frames",
     "loop_phase",
     "null_condition",
+    "overlap_add",
 ]
 
 CHANNELS = 64
 SAMPLE_RATE = 48_000
-HOP = 1_920
-"""Samples a latent frame."""
-FFT = 1_920
-STEP = 480
-"""Samples a spectral frame: four spectral frames to a latent frame."""
-BINS = FFT // 2 + 1
 RATE = HOP // STEP
 
-Spectra: TypeAlias = tuple[Tensor, Tensor]
-Doubles: TypeAlias = npt.NDArray[np.float64]
+Spectra: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""level, phase, air, share: see `Synthesis`."""
 Kernel: TypeAlias = Callable[..., Tensor]
 
 
@@ -185,89 +189,32 @@ class ImpEncoder(nn.Module):
         return latent[:, MARGIN:-MARGIN]
 
 
-class Synthesis(nn.Module):
-    """Spectra -> audio. No weights: a window and a fixed noise."""
-
-    win: Tensor
-    noise: Tensor
-    hash: Tensor
-    noisy: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        # On the CPU by name: on the meta device this one call would load torch._dynamo (1.5 s).
-        self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
-        draw = np.random.RandomState(7)  # its stream is frozen by numpy's promise
-        self._constant("noise", draw.standard_normal((8, 2 * HOP)))
-        self._constant("hash", 1.2 * draw.standard_normal((36, 8)))
-        ramp = (np.arange(BINS) * (SAMPLE_RATE / FFT) - 1200) / 1200
-        self._constant("noisy", ramp.clip(0, 1))
-
-    def _constant(self, name: str, value: Doubles) -> None:
-        self.register_buffer(name, torch.from_numpy(value).float(), persistent=False)
-
-    def forward(self, level: Tensor, phase: Tensor, texture: bool = True) -> Tensor:
-        """Log magnitude and phase -> audio [B, 2, T*1920]: inverse STFT 1920/480, overlap-add.
-
-        The trunk follows the phase of the source up to about 1 kHz. What it predicts above is one
-        pattern repeated each latent frame, which buzzes at 25 Hz: `texture` keeps the magnitudes
-        of that signal there and gives them the phases of noise.
-        """
-        level, phase = level.float(), phase.float()
-        shape = (*level.shape[:2], 2, BINS)
-        with torch.autocast(level.device.type, enabled=False):
-            size = torch.exp(level.clamp(max=6.0))
-            s = torch.complex(size * phase.cos(), size * phase.sin())
-            y = self.resynthesised(s.view(shape).transpose(1, 2))
-            if texture:
-                s, grain = self.analysed(y), self.grain(phase)
-                a, b, c, d = s.real, s.imag, grain.real, grain.imag
-                keep = 1 - self.noisy
-                swap = torch.sqrt((a * a + b * b) / (c * c + d * d + 1e-6)) * self.noisy
-                y = self.resynthesised(torch.complex(a * keep + c * swap, b * keep + d * swap))
-        return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], dim=1)
-
-    def resynthesised(self, s: Tensor) -> Tensor:
-        """Complex [B, 2, N, 961] -> [B, 2, N*480], the inverse of `analysed`."""
-        frames = torch.fft.irfft(s, FFT) * self.win
-        return overlap_add(frames.unflatten(-1, (FFT // STEP, STEP))) / 1.5
-
-    def analysed(self, x: Tensor) -> Tensor:
-        """[B, 2, N*480] -> complex [B, 2, N, 961]."""
-        edge = (FFT - STEP) // 2
-        frames = F.pad(x, (edge, edge)).unfold(-1, FFT, STEP) * self.win
-        s: Tensor = torch.fft.rfft(frames)
-        return s
-
-    def grain(self, phase: Tensor) -> Tensor:
-        """Spectrum of noise, complex [B, 2, 4T, 961].
-
-        Each latent frame mixes eight stretches of noise by cosines of a projection of its own
-        phases from 100 to 1000 Hz: the same latent gives the same audio in any window, no two
-        frames in a row are alike, and the last bits of the phases move it by little.
-        """
-        b, t = phase.shape[0], phase.shape[1] // RATE
-        share = torch.cos(phase[:, 1::RATE, 4:40] @ self.hash) @ self.noise
-        x = share.view(b, t, 2, HOP).transpose(1, 2).reshape(b, 2, t * HOP)
-        return self.analysed(x)
+COARSE_BLOCKS, COARSE_TAPS = 2, 3
+FINE_BLOCKS, FINE_TAPS = 8, 5
 
 
 class ImpDecoder(nn.Module):
-    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz, magnitude and phase, inverse STFT."""
+    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz; magnitude and phase, levels of noise."""
+
+    angles: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.inp = nn.Conv1d(CHANNELS, 512, 3, padding=1)
-        self.coarse = nn.ModuleList(ConvNeXt(512, 3) for _ in range(2))
+        self.coarse = nn.ModuleList(ConvNeXt(512, COARSE_TAPS) for _ in range(COARSE_BLOCKS))
         self.spread = nn.Linear(512, RATE * 384)
-        self.fine = nn.ModuleList(ConvNeXt(384, 5) for _ in range(8))
+        self.fine = nn.ModuleList(ConvNeXt(384, FINE_TAPS) for _ in range(FINE_BLOCKS))
         self.norm = nn.LayerNorm(384)
-        self.level = nn.Linear(384, 2 * BINS)
-        self.phase = nn.Linear(384, 2 * BINS)
+        self.level = nn.Linear(384, 2 * TONE_BINS)
+        self.phase = nn.Linear(384, 2 * TONE_BINS)
+        self.air = nn.Linear(384, AIR_OUTPUTS)
+        self.register_buffer("angles", grain_angles(CHANNELS), persistent=False)
         self.synthesis = Synthesis()
 
     def trunk(self, latent: Tensor) -> Spectra:
-        """latent [B, T, 64] -> log magnitude, phase (rad), each [B, 4T, 2*961], mid then side."""
+        """latent [B, T, 64] -> what `Synthesis` takes: log magnitude and phase (rad) of the tone,
+        log levels of the noise, and what the noise of each frame is mixed of.
+        """
         y = self.inp(latent.transpose(1, 2)).transpose(1, 2).float()
         for block in self.coarse:
             y = block(y)
@@ -276,16 +223,14 @@ class ImpDecoder(nn.Module):
         for block in self.fine:
             y = block(y)
         y = self.norm(y)
-        return self.level(y), self.phase(y)
-
-    def synth(self, spectra: Spectra, texture: bool = True) -> Tensor:
-        """Log magnitude and phase -> audio [B, 2, T*1920]; see `Synthesis`."""
-        audio: Tensor = self.synthesis(*spectra, texture)
-        return audio
+        turn = torch.cos(latent @ self.angles)
+        share = turn * torch.rsqrt(turn.square().sum(-1, keepdim=True) + 1e-6)
+        return self.level(y), self.phase(y), self.air(y), share
 
     def forward(self, latent: Tensor) -> Tensor:
         """latent [B, T, 64] -> audio [B, 2, T*1920]; exact `MARGIN` frames away from either end."""
-        return self.synth(self.trunk(latent))
+        audio: Tensor = self.synthesis(*self.trunk(latent))
+        return audio
 
     @torch.no_grad()
     def decode_loop(self, latent: Tensor) -> Tensor:
@@ -295,24 +240,11 @@ class ImpDecoder(nn.Module):
         return audio[..., edge:-edge]
 
 
-def overlap_add(frames: Tensor) -> Tensor:
-    """[B, 2, N, R, step] -> [B, 2, N*step]: windows of R steps, one step apart, centred."""
-    b, c, n, r, step = frames.shape
-    y = torch.zeros(b, c, n + r - 1, step, dtype=frames.dtype, device=frames.device)
-    for i in range(r):
-        y = y + F.pad(frames[:, :, :, i], (0, 0, i, r - 1 - i))
-    edge = (r - 1) * step // 2
-    return y.reshape(b, c, -1)[..., edge : edge + n * step]
-
-
 def _margin() -> int:
     """Latent frames that a decoded frame depends on, each side: the sum of the layers' reach."""
-    with torch.device("meta"):
-        decoder = ImpDecoder()
-    coarse = 1 + sum(cast(ConvNeXt, block).reach for block in decoder.coarse)
     overlap = math.ceil((FFT - STEP) / 2 / STEP)
-    fine = 3 * overlap + sum(cast(ConvNeXt, block).reach for block in decoder.fine)
-    return coarse + math.ceil(fine / RATE)
+    fine = overlap + FINE_BLOCKS * (FINE_TAPS // 2)
+    return 1 + COARSE_BLOCKS * (COARSE_TAPS // 2) + math.ceil(fine / RATE)
 
 
 MARGIN = _margin()

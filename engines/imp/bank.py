@@ -28,7 +28,8 @@ FRAMES = 400
 """Frames of an entry (padded); loops last at most 16 s."""
 TURNS = 2
 """Starting points that each loop is encoded from."""
-CROSS = 0.2
+CROSS = 0.3
+"""Share of the pairs whose target wears another genre's kit."""
 TAGS = Path(__file__).parent / "tags.toml"
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from demon_live.models import imp
 from demon_live.models.imp_labels import condition, load_vocabulary, loop_frames, loop_phase
+from engines.imp import recordings as foreign
 from engines.imp.bank import label
 from engines.imp.export import open_session
 from engines.imp.genres import GENRES
@@ -37,7 +38,6 @@ from engines.imp.training import say
 
 HERE = Path(__file__).parent
 FIRST = 2_000_000
-LEFT_OUT = ("loop_amen", "mehackit_")
 Floats = npt.NDArray[np.float32]
 Row = dict[str, float]
 
@@ -224,16 +224,8 @@ def codec_table(model: Imp, loops: Iterable[Tensor]) -> Row:
 
 
 def recordings(folder: Path) -> Iterable[Tensor]:
-    """Every file of a folder at 48 kHz stereo, those of at least half a second."""
-    import soundfile
-    import soxr
-
-    for path in sorted(folder.glob("*.flac")):
-        if path.stem.startswith(LEFT_OUT):
-            continue
-        x, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        x = soxr.resample(x, rate, imp.SAMPLE_RATE) if rate != imp.SAMPLE_RATE else x
-        x = np.repeat(x, 2, 1)[:, :2] if x.shape[1] == 1 else x[:, :2]
+    """Recordings of the families that no training saw, those of at least half a second."""
+    for _, x in foreign.read(folder, foreign.HELD_OUT):
         if len(x) >= imp.SAMPLE_RATE // 2:
             yield torch.from_numpy(np.ascontiguousarray(x.T)).float()
 

@@ -118,7 +118,13 @@ def graphs() -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:
     trunk = Trunk(decoder).eval()
     return {
         "flow.onnx": (flow, noise, ["v"], "flow.safetensors", "flow"),
-        "decoder.onnx": (trunk, latent, ["level", "phase"], "codec.safetensors", "decoder"),
+        "decoder.onnx": (
+            trunk,
+            latent,
+            ["level", "phase", "air", "share"],
+            "codec.safetensors",
+            "decoder",
+        ),
     }
 
 

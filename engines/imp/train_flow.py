@@ -120,6 +120,7 @@ class Training:
         self.average = Average(every, 0.001)
         self.progress = torch.zeros(1, device=self.device)
         self.sampler = Sampler(bank, options.batch, self.device)
+        self.held = self.known = bank
 
     def step(self, guidance: float = 0.0) -> None:
         """One update; `guidance` is how far the target is pushed from the unlabelled prediction."""
@@ -189,7 +190,8 @@ class Training:
         """Averaged weights as shards."""
         with self.average.applied():
             save_shards(self.options.out, "flow", dict(self.flow.state_dict()))
-        say("saved at step", count)
+            losses = [f"{unseen(self.flow, b):.4f}" for b in (self.held, self.known)]
+        say("saved at step", count, "loss on unseen, seen loops", *losses)
 
 
 @torch.no_grad()
@@ -235,9 +237,10 @@ def judge(
     turn = torch.zeros(n, dtype=torch.long, device=device)
     index = torch.arange(n, device=device)
     keep = torch.arange(FRAMES // 2, device=device)[None] < (held.frames // 2)[:, None]
-    made = []
+    made, drawn = [], []
     for part in index.split(32):
         z = sample(flow, held.cond[part], held.phase(part, turn[part]), keep=keep[part])
+        drawn.append(z)
         audio = [
             decoder.decode_loop(z[i : i + 1, : held.frames[j]])[0]
             for i, j in enumerate(part.tolist())
@@ -246,19 +249,37 @@ def judge(
     result = {
         f"ceiling_{k}": v for k, v in scores(probe, held.latent[:, 0, 0].float(), held).items()
     }
+    result |= {f"latents_{k}": v for k, v in scores(probe, torch.cat(drawn), held).items()}
     result |= {f"samples_{k}": v for k, v in scores(probe, torch.cat(made), held).items()}
     return result
 
 
 def load_codec_shards(folder: Path, device: str) -> tuple[imp.ImpEncoder, imp.ImpDecoder]:
     """Codec from shards."""
-    tensors = {k: v.float() for k, v in load_shards(folder, "codec").items()}
-    encoder, decoder = imp.ImpEncoder().to(device), imp.ImpDecoder().to(device)
-    for prefix, module in (("encoder.", encoder), ("decoder.", decoder)):
-        module.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
-    return encoder.eval(), decoder.eval()
+    from engines.imp.train_codec import Codec
+
+    codec = Codec(device)
+    codec.load(load_shards(folder, "codec"))
+    return codec.encoder.eval(), codec.decoder.eval()
+
+
+@torch.no_grad()
+def unseen(flow: imp.ImpFlow, bank: Bank) -> float:
+    """Loss on held-out loops without a source, mean over three times: shows learning by heart."""
+    index = torch.arange(len(bank.bpm), device=bank.bpm.device)
+    x0, phase = bank.latent[:, 0, 0].float(), bank.phase(index, torch.zeros_like(index))
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+    keep = torch.arange(FRAMES // 2, device=x0.device)[None] < (bank.frames // 2)[:, None]
+    weight = keep.repeat_interleave(2, dim=1)[..., None]
+    hint = torch.zeros(*x0.shape[:2], imp.CHANNELS + 1, device=x0.device)
+    total = 0.0
+    for time_ in (0.3, 0.6, 0.9):
+        t = torch.full_like(bank.bpm, time_)
+        v = flow(torch.lerp(x0, noise, t[:, None, None]), t, hint, phase, bank.cond, keep)
+        error = ((v - (noise - x0)).square() * weight).sum() / (weight.sum() * imp.CHANNELS)
+        total += error.item() / 3
+    return total
 
 
 def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.BaseProcess]:
@@ -266,7 +287,8 @@ def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.Bas
     context, workers = multiprocessing.get_context("spawn"), []
     scratch = Path(options.scratch)
     jobs = [
-        (scratch / f"imp_bank_{k}.pt", k * 100_000, options.pairs) for k in range(options.workers)
+        (scratch / f"imp_bank_{k}.pt", options.first_seed + k * 100_000, options.pairs)
+        for k in range(options.workers)
     ]
     jobs.append((scratch / "imp_held.pt", HELD_OUT, options.held_out))
     for path, first, count in jobs:
@@ -291,6 +313,7 @@ def main() -> None:
     parser.add_argument("--bank-seconds", type=float, default=110)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=5000, help="at most, for each worker")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=168)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -320,7 +343,8 @@ def main() -> None:
         f"bank: {len(bank.bpm)} pairs, {bank.frames.sum().item() / 90000:.2f} h,",
         f"latent std {bank.latent[:200].float().std().item():.3f}",
     )
-    training.sampler.bank = bank
+    training.sampler.bank, training.held = bank, held
+    training.known = Bank(*(v[: len(held.bpm)] for v in vars(bank).values()))
     reserve = options.probe_seconds + 25
     training.run(options.seconds - (time.perf_counter() - begin) - reserve)
     with training.average.applied():
