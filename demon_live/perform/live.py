@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
@@ -190,8 +191,8 @@ class Live:
     paths: score files, or folders of which every score plays; their folders are watched.
     engine, backend, engine_device: as in `backends.open_engine`. device: part of the audio
     device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
-    play instead of scores, `speed` times as fast. python: pattern files in Python may run. resume:
-    a session that died, to go on with.
+    play instead of scores, `speed` times as fast, from cycle `start` on. python: pattern files in
+    Python may run. resume: a session that died, to go on with.
     Raises DemonError when nothing can be played.
     """
 
@@ -210,6 +211,7 @@ class Live:
         watch: bool = True,
         replay: Recording | None = None,
         speed: float = 1.0,
+        start: float = 0,
         random_weights: bool = False,
         python: bool = False,
         resume: Interrupted | None = None,
@@ -257,6 +259,8 @@ class Live:
             self._log = self._begin_log(resume is None)
             if resume is not None:
                 self._restore(resume)
+            if start:
+                self._rewind(Fraction(start))
             self._load([Path(p) for p in paths])
             self._replay_due()
             self._rig.start(sink, bus_path, device)
@@ -292,14 +296,33 @@ class Live:
             self._rig.start_at = restore(self.session, past, held)
         finally:
             self._rig.held = None
-        if held.ring is not None:
-            self._rig.send(held.ring)
-        for stage, first, source in held.rows(self._rig.start_at):
-            self._rig.add_stage(stage, first, source)
+        self._prepare(held)
         # What was saved meanwhile plays, too.
         for path in past.scores:
             if path.is_file():
                 self._reloader.touch(path)
+
+    def _prepare(self, held: Held) -> None:
+        if held.ring is not None:
+            self._rig.send(held.ring)
+        for stage, first, source in held.rows(self._rig.start_at):
+            self._rig.add_stage(stage, first, source)
+
+    def _rewind(self, cycle: Fraction) -> None:
+        """The causes of a set until it reaches `cycle`, at once; its clock begins there."""
+        held, session = Held(), self.session
+        self._rig.held = held
+        try:
+            while self._events:
+                at = session.state.tempo.sample_at(cycle)
+                if session.state.decks and at < self._events[0].sample:
+                    break
+                event = self._events.popleft()
+                session.repeat(event, now=event.sample)
+        finally:
+            self._rig.held = None
+        self._rig.start_at = session.state.tempo.sample_at(cycle)
+        self._prepare(held)
 
     def _load(self, paths: list[Path]) -> None:
         """The first scores play from the first sample. A broken one raises: nothing plays yet."""
@@ -369,8 +392,10 @@ class Live:
                 self.session.tell(event.text)
 
     def _replay_due(self) -> None:
-        now = self._rig.now()
-        while self._events and self._events[0].sample / self._speed <= now:
+        # Time since the beginning, as fast as it was asked for.
+        begun = self._rig.start_at
+        due = begun + (self._rig.now() - begun) * self._speed
+        while self._events and self._events[0].sample <= due:
             event = self._events.popleft()
             if event.kind == "end":
                 self.session.tell("the set is over; what plays goes on")
