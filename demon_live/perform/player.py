@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 #: Lead: at least this far ahead of what the mixer has decided, at most that far, in samples.
 LEAD_FLOOR, LEAD_CEILING = 1440, 24000
+#: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
+_LARGEST = 1000.0
 #: Nothing is written nearer than this to the playhead, in samples (5 ms).
 GUARD = 240
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
@@ -108,12 +110,14 @@ class Player:
         self._timer = timer or time.perf_counter
         # How far ticks stray from their mean, in seconds.
         self._stray_s = 0.0
+        self._gaps = 1
         self._decode_s = 0.0
         self._last_turn: float | None = None
         self._lead = LEAD_FLOOR
         self._standing = self._warm = False
         self._generations = 0
         self._written_ahead = 0
+        self._exploded = 0
         #: What is given up under load (perform.shed), and the last error of a tick.
         self.window_part, self.gap_fill = 1.0, True
         self.trouble: Exception | None = None
@@ -289,9 +293,11 @@ class Player:
 
     def _tick(self) -> None:
         started = self._timer()
-        if self._last_turn is not None and not self._fixed_period:
+        if self._last_turn is not None and not self._fixed_period and not self._standing:
             off = started - self._last_turn - self._period_s
-            self._period_s += 0.1 * off
+            # The first gaps count more: the nominal tick is another machine's.
+            self._gaps += 1
+            self._period_s += max(0.1, 1 / self._gaps) * off
             self._stray_s += (0.5 if abs(off) > self._stray_s else 0.02) * (
                 abs(off) - self._stray_s
             )
@@ -305,6 +311,9 @@ class Player:
     def _accept(self, generation: Generation) -> None:
         deck = self._decks.get(generation.request.deck)
         if deck is None:
+            return
+        if not np.abs(generation.latent).max() <= _LARGEST:
+            self._exploded += 1
             return
         if generation.versions[-1] >= self.ring.weighed_at and (
             generation.request.hear_from < deck.turned
@@ -368,6 +377,7 @@ class Player:
             if rest < 0:
                 break
         self._standing = False
+        self._last_turn = None
         return self.primed
 
     def _behind(self) -> bool:
@@ -431,7 +441,9 @@ class Player:
             decode_ms=self._decode_s * 1000,
             lead_ms=self._written_ahead * 1000 / RATES.sample_rate,
             late=sum(d.placement.late for d in self._decks.values()),
-            dropped=self.ring.dropped + sum(d.placement.nonfinite for d in self._decks.values()),
+            dropped=self.ring.dropped
+            + self._exploded
+            + sum(d.placement.nonfinite for d in self._decks.values()),
             on_time_ms=max(late, default=0) * 1000 / RATES.sample_rate,
             slots=self.ring.slots(),
         )
