@@ -94,8 +94,8 @@ JUMPS = (
 def weights(audio: Floats, low: Floats, high: Floats) -> NDArray[np.float64]:
     """How much of each moment is `high`, the rest being `low`: float64 [n], 0 and 1 when pure.
 
-    The least-squares mixture audio = (1 - w) low + w high over 4 ms around the moment; where the two
-    sound all but the same, what it was before.
+    The least-squares mixture audio = (1 - w) low + w high over 4 ms around the moment; where the
+    two sound all but the same, what it was before.
     """
     way = np.asarray(high, np.float64) - low
     over = _around(np.sum((audio - low) * way, axis=1))
