@@ -80,7 +80,12 @@ class ScoreCompleter(Completer):
         at, words = document.cursor_position, self._words()
         found = list(
             complete(
-                document.text, at, decks=words.decks, scenes=words.scenes, lets=tuple(words.lets)
+                document.text,
+                at,
+                decks=words.decks,
+                scenes=words.scenes,
+                lets=tuple(words.lets),
+                snapshots=words.snapshots,
             )
         )
         for one in found:
