@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,39 @@ def test_windows_decode_as_the_whole(small: Toy) -> None:
     window = small.engine.decode(np.ascontiguousarray(latent[:, 20:63]))
     inner = window[:, 9 * 1920 : -9 * 1920]
     assert np.abs(inner - whole[:, 29 * 1920 : 54 * 1920]).max() < 1e-5 * np.abs(whole).max()
+
+
+def test_loras_of_the_folder_are_controls_of_the_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    loras, g = tmp_path / "state/loras", torch.Generator().manual_seed(0)
+    for name, width in (("warm", 64), ("other_size", 80)):
+        (loras / name).mkdir(parents=True)
+        config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+        (loras / name / "adapter_config.json").write_text(json.dumps(config))
+        key = "base_model.model.layers.1.cross_attn.v_proj.lora_"
+        a, b = torch.randn(4, width, generator=g), torch.randn(32, 4, generator=g)
+        tensors = {f"{key}A.weight": a, f"{key}B.weight": b}
+        save_file(tensors, str(loras / name / "adapter_model.safetensors"))
+    toy.save_original(tmp_path / "t")
+    for backend in ("eager", "graphs"):
+        path = toy.manifest_of(tmp_path / "t")
+        engine = open_engine(path, backend=backend, device="cpu", threads=1)
+        assert isinstance(engine, AceEngine)
+        assert engine.weights.names == ("warm",)
+        assert any("other_size" in note and "is (32, 64)" in note for note in engine.notes)
+        made = []
+        for strength in (0.0, 1.0, 0.0):
+            ring = Ring(engine, steps=2, depth=1, shift=3.0)
+            ring.submit(Request(frames=FRAMES, channels=64, condition=condition(engine)))
+            ring.share("lora.warm", strength)
+            made.append(ring.flush()[0].latent)
+        assert np.array_equal(made[0], made[2])
+        assert np.abs(made[1] - made[0]).max() > 1e-3
+        engine.close()
 
 
 def test_random_weights_play_without_a_file(tmp_path: Path) -> None:

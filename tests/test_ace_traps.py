@@ -174,7 +174,7 @@ def test_trap_10_lora_counts_alpha_over_r(engines: Any, tmp_path: Path) -> None:
     adapted.save_pretrained(str(tmp_path))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["lora_alpha"] / config["r"] == 2.0
-    targets = dict(engine.targets())
+    targets = dict(engine.kernels.targets())
     adapter = read_adapter(tmp_path, "warm", targets)
     assert len(adapter.factors) == 4 * 8
     bank = LoraBank(targets, engine.refitted)

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +34,7 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, text
 from demon_live.models.acestep.budget import out_of_memory
 from demon_live.models.acestep.load import AceModules
+from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
 
 __all__ = ["AceCondition", "AceEngine", "AceKernels", "Batch", "Told"]
@@ -165,6 +168,8 @@ class AceEngine:
         self._plans = _Plans(self)
         self._stacker = _Stacker(self)
         self._condition = functools.lru_cache(maxsize=256)(self._prepare)
+        #: Its LoRAs, which the ring turns up and down (`lora.NAME`).
+        self.weights = LoraBank(kernels.targets(), lambda names: self.refitted(list(names)))
 
     def describe(self) -> str:
         """One line: `ace-step-v15-turbo (cuda, CUDA graphs bf16)`."""
@@ -308,9 +313,19 @@ class AceEngine:
 
     # -- the rest ------------------------------------------------------------------------------
 
-    def targets(self) -> Mapping[str, Tensor]:
-        """Weights that a LoRA may change: module name -> weight [out, in]."""
-        return self.kernels.targets()
+    def add_lora(self, path: Path) -> str:
+        """Make a LoRA known by its file's or folder's name, at strength 0; returns the name.
+
+        Raises EngineError with the reason: not readable, of another model or size.
+        """
+        name = path.name.removesuffix(".safetensors")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise EngineError(
+                f"a LoRA cannot be called {name!r}",
+                hint="rename it: letters, digits and _, so that lora.NAME can be written",
+            )
+        self.weights.add(read_adapter(path, name, self.kernels.targets()))
+        return name
 
     def refitted(self, names: Sequence[str]) -> None:
         """Targets were written: what was kept of conditions is worked out again."""

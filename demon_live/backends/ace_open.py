@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from demon_live import places
 from demon_live.backends import Engine
 from demon_live.backends.ace import AceEngine, AceKernels
 from demon_live.errors import DemonError, EngineError
@@ -115,6 +116,24 @@ def _kernels(choice: str, modules: AceModules, threads: int, manifest: Manifest)
     )
 
 
+def _add_loras(engine: AceEngine) -> None:
+    """All LoRAs in the user's folder: PEFT directories and .safetensors files. One that does not
+    fit is told of, and costs nothing else."""
+    folder = places.state_dir() / "loras"
+    if not folder.is_dir():
+        return
+    added = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() and path.suffix != ".safetensors":
+            continue
+        try:
+            added.append(engine.add_lora(path))
+        except EngineError as error:
+            engine.notes.append(f"LoRA left out: {error.message}")
+    if added:
+        engine.notes.append(f"LoRAs: {', '.join(f'lora.{name}' for name in added)}")
+
+
 def open_ace(
     manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
 ) -> Engine:
@@ -134,5 +153,6 @@ def open_ace(
             notes.append(f"{manifest.name} runs without backend {choice}: {error.message}")
             continue
         engine.notes = notes
+        _add_loras(engine)
         return engine
     raise EngineError(f"engine {manifest.name} lists no backend that runs on {modules.device.type}")

@@ -173,7 +173,7 @@ class Decoder:
     def _upsampled(self, x: Tensor, b: _Block, start: int, padded: bool) -> tuple[Tensor, int]:
         """Row i of the product adds to samples i s .. (i + 2) s of the output, less the padding."""
         batch, count = x.shape[:2]
-        halves = (x @ b.up).unflatten(-1, (2, b.stride, -1))
+        halves = (x @ b.up).view(batch, count, 2, b.stride, -1)
         if padded:
             now, before = F.pad(halves[:, :, 0], (0, 0, 0, 0, 0, 1)), halves[:, :, 1]
             y = now + F.pad(before, (0, 0, 0, 0, 1, 0))
