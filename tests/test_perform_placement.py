@@ -9,7 +9,7 @@ import pytest
 
 from demon_live.core import ControlBlock, Floats, Generation, Request, SlotValues, Stage
 from demon_live.perform.clock import TempoMap, VirtualClock
-from demon_live.perform.placement import HALF, DeckPlacement, crossfade
+from demon_live.perform.placement import HALF, DeckPlacement, crossfade, sound
 from demon_live.perform.state import DeckState, make_stage
 
 WINDOW = 25
@@ -178,3 +178,11 @@ def test_a_window_that_is_not_finite_is_dropped_and_counted() -> None:
     assert not p.write(piece, lambda: 0, GUARD)
     assert p.nonfinite == 1
     assert np.all(p.loop == np.float32(0.3))
+
+
+def test_a_window_that_explodes_is_dropped_like_one_that_is_not_finite() -> None:
+    assert sound(np.full((4, 2), 15.9, np.float32))
+    assert not sound(np.full((4, 2), 17.0, np.float32))
+    assert not sound(np.array([[0.0, np.nan]], np.float32))
+    assert not sound(np.array([[0.0, -np.inf]], np.float32))
+    assert sound(np.empty((0, 2), np.float32))

@@ -59,7 +59,7 @@ _REPORT_EVERY = 0.1
 #: Seconds between two returns of freed memory to the system.
 _TRIM_EVERY = 10.0
 #: An engine that dies sooner than this after its start is started again only after a pause.
-_RESTART_PAUSE = 2.0
+_RESTART_PAUSE, _LONGEST_PAUSE = 2.0, 64.0
 #: A turn of a CPU engine may fill the time but for this factor.
 _HEADROOM = 1.15
 
@@ -163,6 +163,7 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         lambda text: conn.send(Note(text)),
         getattr(engine, "cheaper", None),
     )
+    drops = Drops()
     reported, times, trimmer = 0.0, TurnTimes(), Trimmer(_TRIM_EVERY)
     while _take(conn, shedding.handle):
         started = time.monotonic()
@@ -177,6 +178,8 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
             reported = started
             status = replace(player.status(), shed=shedding.given_up)
             conn.send(Report(status, times.stats()))
+            if (text := drops.turn(started, status.dropped)) is not None:
+                conn.send(Note(text))
         trimmer.turn()
         # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
         # that is too short, a part of the time is left to the prompt and the sound.
@@ -188,6 +191,25 @@ def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest) and not _take(conn, shedding.handle):
                 return
+
+
+class Drops:
+    """Tells of generations and windows that could not be heard: at once, then now and then."""
+
+    EVERY = 10.0  #: seconds
+
+    def __init__(self) -> None:
+        self._told, self._next = 0, 0.0
+
+    def turn(self, now: float, dropped: int) -> str | None:
+        """now: seconds. dropped: all so far. A line for the performer, or None."""
+        if dropped <= self._told or now < self._next:
+            return None
+        new, self._told, self._next = dropped - self._told, dropped, now + self.EVERY
+        return (
+            f"the model gave {new} that cannot be heard (not finite, or exploding): dropped, the "
+            "last good ones play on; calmer values of guide, velocity and momentum help"
+        )
 
 
 def _budget(engine: Engine) -> float:
@@ -226,6 +248,7 @@ class EngineHost:
         self.turns = TurnStats()
         self.description = options.engine
         self.restarts = 0
+        self._failures, self._was_ready = 0, False
         self._start_process()
         self._threads = [
             threading.Thread(target=self._listen, name="engine-in", daemon=True),
@@ -316,12 +339,11 @@ class EngineHost:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         code = self._process.poll()
+        self._was_ready = self._ready.is_set()
         self._ready.clear()
         self.status = replace(self.status, alive=False)
         self.restarts += 1
-        self._tell(f"the engine ended (code {code}); the loops play on, it is started again")
-        if time.monotonic() - self._started < _RESTART_PAUSE:
-            self._closing.wait(_RESTART_PAUSE)
+        self._patience(code)
         if self._closing.is_set():
             return
         self._conn.close()
@@ -330,6 +352,22 @@ class EngineHost:
             self._out.put(self._settings)
         for stage in list(self._stages.values()):
             self._out.put(stage)
+
+    def _patience(self, code: int | None) -> None:
+        """One that has played is started at once, one that cannot play ever more patiently."""
+        lived = time.monotonic() - self._started
+        if self._was_ready and lived >= _RESTART_PAUSE:
+            self._failures = 0
+            self._tell(f"the engine ended (code {code}); the loops play on, it is started again")
+            return
+        pause = min(_RESTART_PAUSE * 2**self._failures, _LONGEST_PAUSE)
+        self._failures += 1
+        if self._failures < 4 or pause >= _LONGEST_PAUSE:
+            self._tell(
+                f"the engine does not start (code {code}); the loops play on, it is tried again in "
+                f"{pause:.0f} s"
+            )
+        self._closing.wait(pause)
 
     def close(self) -> None:
         """End the process; after two seconds by force."""
