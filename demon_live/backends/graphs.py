@@ -97,7 +97,7 @@ class Bucket:
             self.context,
             self.heard[0],
             self.turn,
-            mixed,  # type: ignore[arg-type]
+            mixed,
         )
 
     def capture(self) -> None:
@@ -255,7 +255,8 @@ class AceGraphs:
 
         def plain() -> Tensor:
             decoded = self.modules.vae.decode(z.transpose(1, 2).to(self.dtype)).sample
-            return decoded.float()[:, :, edge:-edge]
+            inside: Tensor = decoded.float()[:, :, edge:-edge]
+            return inside
 
         found = []
         for way in (trimmed, plain):

@@ -229,7 +229,7 @@ def build_all(
     c = packed.config
     high = (manifest.plan or {}).get("frames", [0, 0, 1500])[2]
     frames = {"z": ([1, c.channels, 25], [1, c.channels, 43], [1, c.channels, high])}
-    jobs = (
+    jobs: tuple[tuple[str, Callable[[Path], None], Shapes], ...] = (
         ("dit", lambda path: export_dit(packed, path), dit_shapes(manifest, c)),
         ("decoder", lambda path: export_decoder(vae, path), frames),
     )

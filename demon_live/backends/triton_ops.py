@@ -295,7 +295,8 @@ class TritonOps:
 
     def head_norm(self, q: Tensor, w: Tensor) -> Tensor:
         self._heads(q, self.config.heads, self.config.heads, w, w, None)
-        return q.unflatten(-1, (-1, self.config.head_dim))
+        heads: Tensor = q.unflatten(-1, (-1, self.config.head_dim))
+        return heads
 
     def swiglu(self, both: Tensor) -> Any:
         width = both.shape[-1] // 2
@@ -373,7 +374,8 @@ class Fp8Ops(TritonOps):
             out_dtype=torch.bfloat16,
             use_fast_accum=True,
         )
-        return out.unflatten(0, a.shape[:2])
+        product: Tensor = out.unflatten(0, a.shape[:2])
+        return product
 
     def ready(self, x: Tensor) -> Any:
         out, scales = self._outputs(x, x.shape[-1])

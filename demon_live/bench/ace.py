@@ -48,7 +48,7 @@ def flops(config: Any, rows: int, frames: int, tokens: int) -> float:
         for kind in config.kinds
     ]
     attention = 2 * wide * sum(keys + tokens for keys in seen)
-    return 2.0 * rows * s * (config.layers * layer + attention)
+    return float(2 * rows * s * (config.layers * layer + attention))
 
 
 class OverTime(Exception):
@@ -137,7 +137,8 @@ class Bench:
                 self.found[name] = {"skipped": "no time left"}
                 continue
             began = time.monotonic()
-            self.found[name] = rows = {}
+            rows: dict[str, Any] = {}
+            self.found[name] = rows
             try:
                 with limit(min(most, left)):
                     getattr(self, f"_{name}")(rows)

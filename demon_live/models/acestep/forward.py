@@ -34,7 +34,8 @@ def per_token(mix: Tensor, patch: int) -> Tensor:
     short = -mix.shape[1] % patch
     if short:
         mix = torch.cat([mix, mix[:, -1:].expand(-1, short)], dim=1)
-    return mix.unflatten(1, (-1, patch)).mean(-1, keepdim=True)
+    share: Tensor = mix.unflatten(1, (-1, patch)).mean(-1, keepdim=True)
+    return share
 
 
 @torch.no_grad()

@@ -148,7 +148,8 @@ class Packed:
         both = both.permute(1, 2, 0, 3, 4).contiguous()
         norms = self.key_norms[:, None, None].float()
         both[:, 0] = (_rms(both[:, 0], c.eps) * norms).to(both.dtype)
-        return both.flatten(3)
+        kept: Tensor = both.flatten(3)
+        return kept
 
     def targets(self) -> Mapping[str, Tensor]:
         """`layers.3.cross_attn.q_proj` -> its weight, a view of the fused one."""

@@ -150,9 +150,13 @@ def build(
     codec = _made_up(lambda: oobleck(vae or VAE), device, dtype, seed + 9)
     _fold(codec)
     noise = torch.randn(1, SILENCE, config.channels, generator=torch.Generator().manual_seed(seed))
+    dit, encoder, tokenizer, detokenizer = (made[part] for part in PARTS)
     return AceModules(
         config,
-        *(made[part] for part in PARTS),
+        dit,
+        encoder,
+        tokenizer,
+        detokenizer,
         codec,
         (0.1 * noise).to(device),
         device,
@@ -308,10 +312,22 @@ def load(
         1, 1, config.channels, dtype=dtype, device=device
     )
     modules["condition_encoder"].register_buffer("silence_latent", torch.zeros(1, 1, 64))
-    made = [fill.finish(part, modules[part]) for part in PARTS]
+    dit, encoder, tokenizer, detokenizer = (fill.finish(part, modules[part]) for part in PARTS)
     vae = vae_of(checkpoint, device, dtype)
     text, words = _text(checkpoint, device, dtype)
-    return AceModules(config, *made, vae, silence.to(device), device, dtype, text, words)
+    return AceModules(
+        config,
+        dit,
+        encoder,
+        tokenizer,
+        detokenizer,
+        vae,
+        silence.to(device),
+        device,
+        dtype,
+        text,
+        words,
+    )
 
 
 def load_part(module: Any, paths: list[Path], device: torch.device, dtype: torch.dtype) -> Any:
