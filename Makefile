@@ -15,7 +15,7 @@ TORCH_CPU := --index-url https://download.pytorch.org/whl/cpu
 # The torch of our own machines: a CPU build in a local folder that pip knows.
 TORCH_LOCAL := $(PIP) install --no-index --no-deps --constraint .ci/constraints.txt torch
 
-.PHONY: live test check venv dev
+.PHONY: live test check venv dev soak chaos fuzz
 .DELETE_ON_ERROR:
 
 live: $(VENV)/.installed $(VENV)/.portaudio
@@ -23,6 +23,17 @@ live: $(VENV)/.installed $(VENV)/.portaudio
 
 test: check
 	$(BIN)/python -m pytest
+
+# What must hold for an hour, with JSON reports; ARGS go to the rig: make soak ARGS="--minutes 5".
+# Their short forms are part of `make test`.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.rigs.soak $(ARGS)
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.rigs.chaos $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.rigs.fuzz $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
