@@ -72,6 +72,16 @@ def test_a_line_of_a_stranger_with_a_right_checksum_and_wrong_values_is_left_out
     assert got.events == (*CAUSES, Event("end", 144_000))
 
 
+def test_half_a_character_is_kept_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / f"x{SUFFIX}"
+    journal = Journal({"engine": "imp"})
+    journal.open(path)
+    cause = Event("apply", 1, "# \ud800 ü", "<prompt>", "repl")
+    journal.write(cause)
+    journal.close(2)
+    assert load(path).events[0] == cause
+
+
 def test_a_set_is_never_overwritten(tmp_path: Path) -> None:
     path = recorded(tmp_path)
     before = path.read_bytes()

@@ -56,6 +56,9 @@ class Recording:
 
 def _line(row: Mapping[str, Any]) -> str:
     body = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if not body.isascii() and any("\ud800" <= c <= "\udfff" for c in body):
+        # Half a character (a broken paste) has no UTF-8; as an escape it has a place in JSON.
+        body = json.dumps(row, sort_keys=True, separators=(",", ":"))
     return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'
 
 
