@@ -67,7 +67,7 @@ def test_a_hole_of_twelve_milliseconds_is_seen_where_it_is() -> None:
 def test_a_leak_is_a_slope_and_a_leap_is_none() -> None:
     times = np.arange(0.0, 3600.0, 10)
     assert slope_mb_per_hour(times, 5e8 + 2e6 * times / 3600) == pytest.approx(2.0, abs=0.01)
-    leap = np.where(times > 1800, 5.4e8, 5e8)
+    leap = np.where(times > 2700, 5.4e8, 5e8)
     assert slope_mb_per_hour(times, leap) == 0
 
 
