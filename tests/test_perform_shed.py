@@ -108,6 +108,7 @@ def test_out_of_memory_is_a_step_at_once() -> None:
     change = shedder.out_of_memory(1.0)
     assert change is not None
     assert change.relief.depth == 2
+    assert "out of memory: it gives up depth 4 to 2" in change.text
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class Shedder:
 
     def out_of_memory(self, now: float) -> Change | None:
         """The model ran out of memory: a step down at once, whatever the time says."""
-        return self._down(now, self.budget_s * _LATE)
+        return self._down(now, self.budget_s * _LATE, "the model ran out of memory")
 
     def _fits(self, typical: float) -> bool:
         """Whether the turns would be in time one step up."""
@@ -145,7 +145,7 @@ class Shedder:
         factor = known / here if known and here and known > here else _GUESS
         return typical * min(factor, _GUESS) <= self.budget_s * (_LATE + _ROOM) / 2
 
-    def _down(self, now: float, typical: float) -> Change | None:
+    def _down(self, now: float, typical: float, why: str = "") -> Change | None:
         self._cost[self.level] = typical
         if self.level + 1 >= len(self._steps):
             self._since = now
@@ -155,7 +155,8 @@ class Shedder:
         self._move(now, 1)
         what, relief = self._steps[self.level]
         times = f"{typical * 1000:.0f} ms a turn, {self.budget_s * 1000:.0f} meant"
-        text = f"the engine is late ({times}): it gives up {what}; {_REMEDY}"
+        why = why or f"the engine is late ({times})"
+        text = f"{why}: it gives up {what}; {_REMEDY}"
         return Change(relief, self.level, text)
 
     def _up(self, now: float) -> Change:
