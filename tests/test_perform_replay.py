@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from demon_live.errors import DemonError
+from demon_live.lang.hands import Key, Move
 from demon_live.perform.journal import SUFFIX
 from demon_live.perform.render import Offline, render
 from tests.mock_engine import MockEngine, by_prompt, offline, write_tone
@@ -50,6 +51,27 @@ def test_a_replay_equals_the_take_bit_for_bit(
     again = render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
     # The end mark stands at what the mixer has decided, a limiter's look-ahead past what was heard.
     assert 0 <= len(again) - len(take) < 480
+    assert np.array_equal(again[: len(take)], take)
+
+
+def test_a_replay_hears_the_very_value_that_a_knob_had(tmp_path: Path) -> None:
+    """A position of a controller, such as 37/127, has more digits than a line of a set."""
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    session = instrument.session
+    session.apply("record hands\ntempo 120\nloop 1\nprompt = 'c'\ngain = cc(21).range(.4, 1)")
+    pieces = []
+    for turn in range(50):
+        if turn == 20:
+            # What is refused leaves no trace in the set, and is none in the sound.
+            with pytest.raises(DemonError, match=r"no\.wav"):
+                session.apply('source "no.wav"')
+        if turn % 5 == 1:
+            session.hear([Move(Key("cc", 21, 1), (3 * turn % 128) / 127)])
+        pieces.append(instrument.turn())
+    session.apply("stop")
+    take = np.concatenate(pieces)
+    assert len(np.unique(take[:, 0])) > 20
+    again = render(tmp_path / f"hands{SUFFIX}", engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
     assert np.array_equal(again[: len(take)], take)
 
 

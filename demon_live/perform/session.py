@@ -363,7 +363,10 @@ class Session:
         """Controllers were moved: kept in the set, then heard by every lane that names them."""
         with self._lock:
             at = self.rig.clock.now() if now is None else now
-            self.journal.write(Event("hands", at, text=write_moves(moves)))
+            # What is heard is what the set keeps, to the last bit: it writes six digits.
+            text = write_moves(moves)
+            moves = read_moves(text)
+            self.journal.write(Event("hands", at, text=text))
             segment = self._state.tempo.segment_of(at)
             cycle = float(self._state.tempo.cycle_at(at))
             before = self._state.hands
@@ -371,10 +374,10 @@ class Session:
             self.swap(replace(self._state, hands=hands))
             self._silent_keys -= hands.tracks.keys()
             if self._learner is not None and not replay:
-                text = self._learner.hear(moves, before)
-                if text:
+                said = self._learner.hear(moves, before)
+                if said:
                     self._learner = None
-                    self._try(text, "<learn>")
+                    self._try(said, "<learn>")
 
     def learn(self, target: tuple[str, str] | None) -> None:
         """The next knob that moves is bound to a control (deck, control); None: no longer."""
