@@ -104,6 +104,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| fault | heard | shown | lost |", "|---|---|---|---|"]
     for r in rows:
         beat = f"beat within {r['beat_ms']} ms" if r["beat_ms"] is not None else "too short to say"
+        if r["missing_beats"]:
+            beat = f"{r['missing_beats']} beats elsewhere, since time stood still or leapt"
         heard = f"longest gap {r['gap_ms']} ms, {beat}, dry {r['dry']:.0f}"
         shown = f"“{r['shown']}”" if r["shown_as_meant"] and r["shown"] else "nothing to show"
         lost = "nothing" if r["program_kept"] and r["answers"] else "SOMETHING"
