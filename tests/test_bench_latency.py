@@ -2,7 +2,8 @@
 
 import pytest
 
-from demon_live.bench.latency import Path, by_class, rows
+from demon_live.bench.latency import Path, by_class, edits, rows
+from demon_live.bench.replayed import Times
 from demon_live.controls import CONTROLS, STAGE, names
 
 PATH = Path(tick=100.0, decode=20.0, lead=30.0, block=10.0, prepare=500.0, steps=8, depth=4)
@@ -42,3 +43,17 @@ def test_classes_are_told_by_their_slowest(table):
     assert worst["mix", "at once"] == 20.0
     assert worst["step", "shared"] == 460.0  # the noise curve is heard a tick later
     assert worst["slot", "migrated"] == 360.0
+
+
+def test_edits_are_heard_in_the_order_of_their_classes():
+    """Ticks of 100 ms at depth 4: a slot is baked for 8 of them, a step acts on the next."""
+    heard = edits(4, Times(ticks=(0.1,), decodes=(0.02,), nominal=0.08))
+    mix, step, moved, slot = (
+        heard[f"{name}_edit_first_heard_virtual_ms"]
+        for name in ("mix", "step", "slot_migrated", "slot")
+    )
+    assert 0 <= mix < 25
+    assert 100 < step < 400
+    assert 100 < moved < 400
+    assert 800 < slot < 1400
+    assert heard["scheduled_late_ms"] == 0.0

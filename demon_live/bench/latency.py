@@ -28,20 +28,30 @@ from demon_live.engine.measure import propagation_table
 
 if TYPE_CHECKING:
     from demon_live.backends import Engine
+    from demon_live.bench.replayed import Times
 
-__all__ = ["Path", "figures", "rows"]
+__all__ = ["Path", "edits", "figures", "rows"]
 
-#: What plays while edits are timed: one of each class, and jumps that are known ahead.
+#: What plays while edits are timed: one of each class. Generations are all alike, so that whatever
+#: differs is the edit's doing.
 PLAYED = """\
 tempo 128
 loop 2
 source "loops/techno_128.flac"
-prompt = "<'acid techno, 303' 'dub techno'>"
+prompt = 'acid techno, 303'
+seed = 1
 blend = .9
 denoise = .7
 gain = 1
 """
-EDITS = {"mix": "gain = .5", "step": "blend = .2", "slot": "denoise = .4"}
+#: Jumps that are known ahead.
+SCHEDULED = PLAYED + "prompt = \"<'acid techno, 303' 'dub techno'>\"\n"
+EDITS = {
+    "mix": "gain = .5",
+    "step": "blend = .2",
+    "slot_migrated": "denoise = .4",
+    "slot": "seed = 2",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +72,10 @@ class Path:
         return self.decode + self.lead + self.block
 
 
-def _path(engine: Engine, depth: int, frames: int) -> Path:
-    from demon_live.bench.replayed import measured
+def _path(engine: Engine, depth: int, frames: int, times: Times) -> Path:
     from demon_live.perform.placement import HALF
     from demon_live.perform.player import GUARD, LEAD_CEILING, LEAD_FLOOR
 
-    times = measured(engine, depth, frames)
     tick, decode = float(np.median(times.ticks)), float(np.median(times.decodes))
     # The player's own rule: half as much again as the slowest of the recent decodes.
     slow = max(times.decodes) * RATES.sample_rate * 1.5 + GUARD + 2 * HALF
@@ -154,48 +162,52 @@ def _times(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(options: Options) -> Figures:
-    """The table of controls, and edits heard in rendered sound on the virtual clock."""
+    """The table of controls, and edits heard in sound on the virtual clock. Only ticks, windows and
+    one encode are the engine's; everything else is computed with models that cost nothing."""
+    from demon_live.bench.replayed import measured
+
     frames = round(options.seconds * RATES.frame_hz)
     frames += frames % 2
     with opened(options) as engine:
-        path = _path(engine, options.depth or engine.depth, frames)
+        depth = options.depth or engine.depth
+        times = measured(engine, depth, frames, ticks=24, decodes=8)
+        path = _path(engine, depth, frames, times)
         table = rows(path, engine.controls)
         heard: dict[str, Any] = {"engine": engine.describe(), "loop_s": frames / RATES.frame_hz}
-        heard.update({f"{name}_ms": getattr(path, name) for name in _PARTS})
-        heard.update({"depth": path.depth, "steps": path.steps})
-        if engine.manifest.family == "imp":
-            heard.update(_edits(engine))
-    return {**heard, "controls": table, "classes": by_class(table)}
+    heard.update({f"{name}_ms": getattr(path, name) for name in _PARTS})
+    heard.update({"depth": path.depth, "steps": path.steps, **times.summary()})
+    return {**heard, **edits(depth, times), "controls": table, "classes": by_class(table)}
 
 
 _PARTS = ("tick", "decode", "lead", "block", "prepare")
 
 
-def _edits(engine: Engine) -> dict[str, Any]:
-    """The same performance with and without an edit: the first sample that differs."""
-    plain, _, on_time = _performance(engine, None)
-    heard: dict[str, Any] = {"scheduled_late_ms": on_time}
+def edits(depth: int, times: Times) -> dict[str, Any]:
+    """The same performance with and without an edit, on an engine's times: the first sample that
+    differs, in ms after the edit."""
+    plain, _, _ = _performance(depth, times)
+    heard: dict[str, Any] = {"scheduled_late_ms": _performance(depth, times, score=SCHEDULED)[2]}
     for cls, edit in EDITS.items():
-        edited, at, _ = _performance(engine, edit)
-        differ = np.flatnonzero(np.abs(edited - plain).max(axis=1) > 1e-3)
+        edited, at, _ = _performance(depth, times, edit)
+        length = min(len(edited), len(plain))
+        differ = np.flatnonzero(np.abs(edited[:length] - plain[:length]).max(axis=1) > 1e-3)
         ms = float(differ[0] - at) * 1000 / RATES.sample_rate if len(differ) else None
         heard[f"{cls}_edit_first_heard_virtual_ms"] = ms
     return heard
 
 
-def _performance(engine: Engine, edit: str | None) -> tuple[Floats, int, float]:
-    """(five seconds of sound, sample of the edit, how late scheduled jumps were in ms)."""
-    from demon_live.perform.render import Offline
-    from demon_live.places import shipped
+def _performance(
+    depth: int, times: Times, edit: str | None = None, score: str = PLAYED
+) -> tuple[Floats, int, float]:
+    """(sound until any edit is heard, sample of the edit, how late scheduled jumps were in ms)."""
+    from demon_live.bench.replayed import Replayed, Telltale
 
-    offline = Offline(engine, folders=(shipped("patterns"),))
-    offline.session.apply(PLAYED, "bench.demon", "file")
-    pieces: list[Floats] = []
-    at = 0
-    while (now := offline.rig.clock.now()) < 5 * RATES.sample_rate:
-        if at == 0 and now >= 2 * RATES.sample_rate:
-            at = now
-            if edit is not None:
-                offline.session.apply(f"{edit} now")
-        pieces.append(offline.turn())
-    return np.concatenate(pieces), at, offline.rig.engine_status().on_time_ms
+    instrument = Replayed(Telltale(depth), times)
+    instrument.session.apply(score, "bench.demon", "file")
+    before = instrument.play(2.0)
+    if edit is not None:
+        instrument.session.apply(f"{edit} now")
+        instrument.session.pump()
+    after = instrument.play(max(4.0, 3 * instrument.rig.player.ring.steps * max(times.ticks)))
+    sound = np.concatenate((before, after))
+    return sound, len(before), instrument.rig.engine_status().on_time_ms
