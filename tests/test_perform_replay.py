@@ -11,6 +11,7 @@ from demon_live.errors import DemonError
 from demon_live.lang.hands import Key, Move
 from demon_live.perform.journal import SUFFIX
 from demon_live.perform.render import Offline, render
+from demon_live.perform.walk import walk
 from tests.mock_engine import MockEngine, by_prompt, offline, write_tone
 
 TAKE = (
@@ -190,7 +191,6 @@ def test_the_way_to_a_late_cycle_costs_no_model(long_set: tuple[Path, np.ndarray
 def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) -> None:
     from demon_live.perform.hollow import run_up
     from demon_live.perform.journal import load
-    from demon_live.perform.walk import walk
 
     instrument = offline(MockEngine(by_prompt), tmp_path)
     instrument.session.apply("record fed")
@@ -213,3 +213,15 @@ def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) ->
 def test_after_the_end_there_is_nothing_to_render(long_set: tuple[Path, np.ndarray]) -> None:
     with pytest.raises(DemonError, match="after the end"):
         render(long_set[0], start=1000, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+
+
+def test_what_is_refused_takes_no_number_that_a_replay_would_lack(tmp_path: Path) -> None:
+    session = offline(MockEngine(by_prompt), tmp_path).session
+    session.apply("prompt = 'a'")
+    with pytest.raises(DemonError, match=r"no\.wav"):
+        session.apply('source "no.wav"')
+    session.apply("tempo 130")
+    *_, last = walk(session.journal.recording(), (tmp_path,))
+    stages = [state.decks["main"].stage for state in (session.state, last.state)]
+    assert stages[0] is not None
+    assert stages[0] == stages[1]

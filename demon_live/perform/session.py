@@ -86,7 +86,7 @@ class Session:
         self._controllers: Controllers | None = None
         self._learner: Learner | None = None
         self._silent_keys: set[Key] = set()
-        self._epochs = itertools.count(1)
+        self._epoch = 0
         self._versions = itertools.count(1)
         self._events: deque[tuple[int, str]] = deque(maxlen=256)
         self._event_numbers = itertools.count(1)
@@ -163,12 +163,14 @@ class Session:
     def change(self, name: str, now: int) -> Change:
         """An empty change of what plays, by the text called `name`."""
         base = "" if name.startswith("<") else str(Path(name).parent)
+        # Numbers are taken at the commit: what is refused leaves no gap that a replay would lack.
+        epochs = itertools.count(self._epoch + 1)
         return Change(
             self._state,
             now,
             base=base,
             folders=self.folders,
-            epoch=lambda: next(self._epochs),
+            epoch=lambda: next(epochs),
             deaf=self._deaf,
         )
 
@@ -182,6 +184,7 @@ class Session:
         before = self._state
         self._state = state
         for new in change.stages:
+            self._epoch = max(self._epoch, new.stage.epoch)
             self.rig.add_stage(new.stage, new.first, new.source)
         for moved in change.moves:
             self.rig.move_stage(moved)
