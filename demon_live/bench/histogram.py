@@ -38,11 +38,11 @@ def draw(sent: Rows, knobs: Rows, sink: Rows = ()) -> str:
         f'<rect width="{width}" height="{height}" rx="6" fill="#16181d"/>',
         *_legend(),
     ]
-    for i, (on, off, where) in enumerate(pairs):
+    for i, (left, other, where) in enumerate(pairs):
         y = _TOP + i * (_HIGH + _GAP)
-        out += _panel(on, _GAP, y, -25.0, 25.0, 1.0, f"as it plays · {where}")
+        out += _panel(left, _GAP, y, -25.0, 25.0, 1.0, f"as it plays · {where}")
         x = 2 * _GAP + _WIDE
-        out += _panel(off, x, y, -end / 10, end, end / 55, f"anticipation off · {where}")
+        out += _panel(other, x, y, -end / 10, end, end / 55, f"anticipation off · {where}")
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -65,7 +65,7 @@ def _panel(
         cls: np.histogram([v for v in _values(rows, cls) if low <= v < high], edges)[0]
         for cls in _COLOURS
     }
-    most = max(1, int(sum(counts.values()).max()))
+    most = max(1, int(np.sum(list(counts.values()), axis=0).max()))
     known = sum(len(_values(rows, cls)) for cls in _COLOURS)
     shown = int(sum(int(c.sum()) for c in counts.values()))
     bottom, bar = top + _HIGH, _WIDE / len(edges)
