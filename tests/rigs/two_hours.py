@@ -166,7 +166,19 @@ def _engine(name: str) -> Any:
         return name
     from tests.mock_engine import MockEngine, by_prompt
 
-    return MockEngine(by_prompt)
+    engine = MockEngine(by_prompt)
+    # It keeps every request for tests to look at: over hours that would be the growth measured.
+    engine.requests = _Latest()
+    return engine
+
+
+class _Latest(list[Any]):
+    """A list that keeps the last 64 of what is added to it."""
+
+    def __iadd__(self, more: Any) -> Any:
+        super().__iadd__(more)
+        del self[:-64]
+        return self
 
 
 def _act(offline: Offline, act: Act, folder: Path, tally: _Tally) -> None:
