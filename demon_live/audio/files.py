@@ -297,7 +297,8 @@ def retimed(audio: Floats, samples: int) -> Floats:
     """A loop at another length, pitch kept: float32 [samples, 2], circular."""
     if len(audio) == samples:
         return audio.copy()
-    return _stretch(audio, samples)[SEAM : SEAM + samples]
+    # The stretcher does not come round to where it began: the seam is laid like that of a source.
+    return _lay(_stretch(audio, samples), [0, samples], samples)
 
 
 def _lay(piece: Floats, edges: list[int], samples: int) -> Floats:
