@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -164,8 +165,12 @@ def test_another_user_is_turned_away(
     server: ControlServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "same_user", lambda client: False)
-    with pytest.raises((wire.WireError, SessionGone), match=r"another user|does not answer"):
-        Connection(socket_path(name)).ask("hello")
+    turned_away = (wire.WireError, SessionGone)
+    with (
+        contextlib.closing(Connection(socket_path(name))) as visitor,
+        pytest.raises(turned_away, match=r"another user|does not answer"),
+    ):
+        visitor.ask("hello")
 
 
 def raw(name: str) -> socket.socket:

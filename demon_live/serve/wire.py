@@ -202,7 +202,8 @@ def decode_error(row: Any) -> DemonError:
     """The error of a reply; what cannot be read becomes a WireError."""
     if not isinstance(row, dict):
         return WireError("the session reports an error that cannot be read")
-    kind = getattr(errors, str(row.get("kind")), None)
+    word = str(row.get("kind"))
+    kind = WireError if word == WireError.__name__ else getattr(errors, word, None)
     if not (isinstance(kind, type) and issubclass(kind, DemonError)):
         kind = DemonError
     others = row.get("others")
