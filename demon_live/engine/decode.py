@@ -1,7 +1,7 @@
 """Exact windows of a latent's audio.
 
 A decoder depends on a bounded number of latent frames around each output frame: its margin (9 for
-Oobleck, 12 for imp). A window decoded with that much context on both sides equals the same stretch
+Oobleck, 8 for imp). A window decoded with that much context on both sides equals the same stretch
 of the whole decode. A loop has no ends: its windows gather frames around the seam.
 
 Threads: a WindowDecoder may be used from one thread at a time, beside the ring's.
