@@ -1,9 +1,11 @@
 """The table of `demon bench latency`: every control, its class, ticks and milliseconds."""
 
+import numpy as np
 import pytest
 
 from demon_live.bench.latency import Path, by_class, edits, rows
 from demon_live.bench.replayed import Times
+from demon_live.bench.score import SPACING, crossings
 from demon_live.controls import CONTROLS, STAGE, names
 
 PATH = Path(tick=100.0, decode=20.0, lead=30.0, block=10.0, prepare=500.0, steps=8, depth=4)
@@ -57,3 +59,17 @@ def test_edits_are_heard_in_the_order_of_their_classes():
     assert 100 < moved < 400
     assert 800 < slot < 1400
     assert heard["scheduled_late_ms"] == 0.0
+
+
+def test_a_jump_is_timed_to_the_sample_and_a_missing_one_is_missing():
+    """Old sound, a cross-fade of 16 ms around 20 ms after the written moment, new sound."""
+    rng = np.random.default_rng(3)
+    n, written = 2 * SPACING, SPACING
+    low, high = (rng.normal(size=(n, 2)).astype(np.float32) for _ in range(2))
+    fade = np.clip((np.arange(n) - (written + 960 - 384)) / 768, 0, 1)[:, None]
+    played = ((1 - fade) * low + fade * high).astype(np.float32)
+    (late,) = crossings(played, low, high, [written], [True])
+    assert late is not None
+    assert abs(late - (written + 960)) <= 16
+    assert crossings(played, high, low, [written], [False]) == [late]
+    assert crossings(low, low, high, [written], [True]) == [None]

@@ -1,8 +1,8 @@
 """`demon bench latency --score`: written against heard, for a step of each control.
 
 A score lets one control jump between two values every two bars. How each value sounds by itself is
-known from two runs that hold it, so every moment of the run that jumps is a mixture of the two
-whose weight can be computed; the jump is heard where the weight passes one half.
+known from two runs that hold it; the jump is heard at the sample where the run that jumps is best
+explained as the old sound before it and the new one from it on.
 
 Measured on the virtual clock with the times of an engine's ticks and decodes on this machine
 (replayed.py), at several depths; once as the instrument plays it, and once with anticipation
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from demon_live.bench.common import Figures, Options, opened
 from demon_live.bench.replayed import Replayed, Telltale, Times, measured
@@ -36,8 +35,6 @@ SOURCE = 'source "loops/dub_120.flac"'
 SPACING = 3 * RATES.sample_rate
 #: Jumps of each run.
 COUNT = 5
-#: Over so many samples the mixture's weight is estimated: 4 ms.
-_GRAIN = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,6 @@ JUMPS = (
     Jump("morph", "0", ".9"),
     Jump("guide", "1", "6", ("cfg = 'full'", "prompt = 'acid'")),
     Jump("rescale", "0", "1", _GUIDED),
-    Jump("momentum", "-.9", ".9", _GUIDED),
     Jump("energy", "1", "2.5"),
     Jump("hint", "0", "1"),
     Jump("prompt_mix", "0", "1", ("prompt = 'acid'", "prompt2 = 'dub'")),
@@ -85,49 +81,32 @@ JUMPS = (
     Jump("cfg", "'off'", "'full'", ("guide = 5", "prompt = 'acid'")),
 )
 # Not here: feedback and feedback_depth. They feed on themselves, so that no value of theirs has a
-# sound of its own to compare with; their first effect is that of any request (tests).
+# sound of its own to compare with; their first effect is that of any request (tests). Nor momentum:
+# it acts through norms over a second around each frame (engine/guidance.py): its edge is a slope.
 
 
 # ------------------------------------------------------------------ from sound to moments
 
 
-def weights(audio: Floats, low: Floats, high: Floats) -> NDArray[np.float64]:
-    """How much of each moment is `high`, the rest being `low`: float64 [n], 0 and 1 when pure.
-
-    The least-squares mixture audio = (1 - w) low + w high over 4 ms around the moment; where the
-    two sound all but the same, what it was before.
-    """
-    way = np.asarray(high, np.float64) - low
-    over = _around(np.sum((audio - low) * way, axis=1))
-    under = _around(np.sum(way * way, axis=1))
-    alike = under < 0.02 * under.mean()
-    last = np.maximum.accumulate(np.where(alike, 0, np.arange(len(way))))
-    return np.asarray((over / np.where(alike, 1.0, under))[last], np.float64)
-
-
-def _around(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of x over a grain centred on each sample."""
-    half = _GRAIN // 2
-    total = np.cumsum(np.concatenate((np.zeros(half + 1), x, np.zeros(half))))
-    return np.asarray(total[_GRAIN:][: len(x)] - total[: len(x)], np.float64)
-
-
 def crossings(
-    weight: NDArray[np.float64], written: Sequence[int], rising: Sequence[bool]
+    audio: Floats, low: Floats, high: Floats, written: Sequence[int], rising: Sequence[bool]
 ) -> list[int | None]:
     """For each written jump the sample at which it is heard; None: not before the next one.
 
-    From a quarter of a spacing before the jump on, the first moment from which the weight is on the
-    other side for 30 ms without a break.
+    The change point of least squares, among the samples from a quarter of a spacing before the jump
+    to three quarters after it: old sound up to there, new sound from there on. audio, low, high:
+    float32 [n, 2], of one length. In the middle of a cross-fade the two explain equally well.
     """
-    hold = 30 * RATES.sample_rate // 1000
     found: list[int | None] = []
     for at, up in zip(written, rising, strict=True):
-        begin, end = max(0, at - SPACING // 4), min(len(weight), at + SPACING * 3 // 4)
-        there = (weight[begin:end] > 0.5) == up
-        run = np.convolve(there, np.ones(hold), "full")[hold - 1 :] >= hold - 0.5
-        first = np.flatnonzero(run)
-        found.append(int(first[0]) + begin if len(first) else None)
+        begin, end = max(0, at - SPACING // 4), min(len(audio), at + SPACING * 3 // 4)
+        piece = np.asarray(audio[begin:end], np.float64)
+        old, new = (low, high) if up else (high, low)
+        gain = np.sum((piece - old[begin:end]) ** 2 - (piece - new[begin:end]) ** 2, axis=1)
+        total = np.concatenate(([0.0], np.cumsum(gain)))
+        best = int(np.argmin(total))
+        # Where the last sample still sounds old, the best place for the change is the end.
+        found.append(begin + best if best < end - begin else None)
     return found
 
 
@@ -168,7 +147,7 @@ def _late(jump: Jump, depth: int, times: Times, low: Floats, high: Floats, alter
     low, high = (np.tile(x, (laps, 1))[: len(audio)] for x in (low, high))
     written = [SPACING * (i + 1) for i in range(COUNT)]
     rising = [i % 2 == 0 for i in range(COUNT)]
-    heard = crossings(weights(audio, low, high), written, rising)
+    heard = crossings(audio, low, high, written, rising)
     late = [
         None if h is None else (h - w) * 1000 / RATES.sample_rate
         for h, w in zip(heard, written, strict=True)
