@@ -73,17 +73,24 @@ class Stage:
 
     def lap_start(self, k: int) -> int:
         """The sample at which lap k begins."""
-        exact = self.origin + k * self.lap
-        return (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
+        # In whole numbers, with one denominator for both: the mixer asks for each block of each
+        # deck, and a Fraction would take ten times as long for the same answer.
+        origin, lap = self.origin, self.lap
+        top = origin.numerator * lap.denominator + k * lap.numerator * origin.denominator
+        bottom = origin.denominator * lap.denominator
+        return (2 * top + bottom) // (2 * bottom)
 
     def locate(self, sample: int) -> tuple[int, int]:
         """(lap, position in it) of an output sample."""
-        k = (sample - self.origin) // self.lap
-        while self.lap_start(k) > sample:
-            k -= 1
-        while self.lap_start(k + 1) <= sample:
-            k += 1
-        return k, sample - self.lap_start(k)
+        origin, lap = self.origin, self.lap
+        since = sample * origin.denominator - origin.numerator
+        k = since * lap.denominator // (origin.denominator * lap.numerator)
+        # A lap begins on the nearest sample: this may be one lap off, either way.
+        begin = self.lap_start(k)
+        if begin > sample:
+            return k - 1, sample - self.lap_start(k - 1)
+        following = self.lap_start(k + 1)
+        return (k + 1, sample - following) if following <= sample else (k, sample - begin)
 
     def next_heard(self, position: int, now: int) -> int:
         """The first output sample >= now at which `position` of the loop sounds."""

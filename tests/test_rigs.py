@@ -111,3 +111,14 @@ def test_an_engine_that_is_killed_is_not_heard(tmp_path: Path) -> None:
     assert report.engine["back"] == 1
     assert report.engine["program_equal"] == 1
     assert report.engine["heard"]["gaps"]["longest_ms"] <= 10
+
+
+@pytest.mark.timeout(240)
+def test_a_scripted_set_of_a_minute_replays_bit_for_bit() -> None:
+    report = rig("tests.rigs.two_hours", "--minutes", "1", "--evaluations", "60")
+    same, turns = report.replay_equal_turns
+    assert same == turns > 700
+    assert not report.crashes
+    assert report.surprises == report.late == 0
+    assert report.refused > 5
+    assert report.knobs > 20

@@ -7,23 +7,23 @@ The script is made from a seed: 500 evaluations in 120 minutes, a tenth of them 
 a file each two minutes (a fifth broken), a tempo change each five, a knob in motion each minute.
 `--minutes` plays a set of another length with the same number of evaluations, unless told others.
 
-In virtual time the take is replayed from its journal and compared turn by turn; in real time it is
-the journal's first seconds that are rendered twice and compared. Exit 0 if all verdicts are true.
+In virtual time a second process replays the journal while it is written, and each turn is compared;
+in real time the journal's first seconds are rendered twice. Exit 0 if all verdicts are true.
+
+Two hours in virtual time take about five minutes of two cores (mock engine).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import collections
 import json
 import os
 import platform
-import random
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,106 +34,16 @@ sys.path.insert(0, str(_ROOT))
 
 from demon_live.errors import DemonError  # noqa: E402
 from demon_live.perform.journal import SUFFIX, load  # noqa: E402
-from demon_live.perform.render import Offline, render, replay_into  # noqa: E402
+from demon_live.perform.render import Offline, render  # noqa: E402
 from demon_live.perform.walk import walk  # noqa: E402
 from demon_live.perform.watch import Reloader  # noqa: E402
+from tests.rigs.follower import Follower, engine  # noqa: E402
+from tests.rigs.set_script import FIRST, SAVED, Act, script  # noqa: E402
 from tests.rigs.stagehand import slope_mb_per_hour  # noqa: E402
 
 _PAUSE = threading.Event()
 #: A set in virtual time that is shorter has its memory told, but not judged.
 _MEMORY_MINUTES = 30
-_FIRST = "tempo 120\nloop 1\nprompt = 'a'\ndeck two\nloop 1\nprompt = 'b'\ngain = .6\n"
-_SAVED = "deck air\nloop 1\nprompt = 'c'\ngain = {}\npan = sine2.slow({}) * .4\n"
-_GOOD = (
-    "blend = sine.slow({n}).range(.2, .9)",
-    "blend = {x} over {n}",
-    'noise = "0 .2 [0 .4]*{n}".smooth(.1)',
-    'denoise = "<.4 .6 .8 1>/{n}"',
-    "seed = irand(8).segment({n})",
-    "gain = cc(21).range(.4, 1)",
-    "two.gain = .{d} xfade {n}",
-    "lpf = cc(22).rangex(400, 12000)",
-    "pan = sine2.slow({n}) * .5",
-    'prompt = "<a b c>/{n}"',
-    "mute two in {n}",
-    "unmute two",
-    "solo main",
-    "unsolo",
-    "undo",
-    "undo\nundo",
-    "redo",
-    "crossfade main two",
-    "fader {x} over {n}",
-    "crossfade",
-    "snapshot s{d}",
-    "recall s{d} over {n}",
-    "let wob(n) = sine.fast(n) * .{d}",
-    "velocity = wob({n}) + .8",
-    "scene v{d} { blend = {x}; gain = .8 over 2 }",
-    "go v{d}",
-    "chain v1 {n}, v2 2",
-    "hush",
-    "unmute main",
-    "learn gain",
-    "quant {n}",
-    "quant 1",
-    "blend = default",
-    "hpf = perlin.rangex(20, 300)",
-)
-_BROKEN = (
-    "blend = (",
-    'gain = "1 .5',
-    "denois = .4",
-    "go nowhere",
-    "mute drums",
-    "tempo 9999",
-    "prompt = 3",
-    "recall never",
-    "blend = sine.slwo(2)",
-    "chain x",
-    'source "no.wav"',
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """At a second: say a text, save a file, or move a knob (number, value)."""
-
-    at: float
-    kind: str
-    text: str = ""
-    knob: tuple[int, float] = (0, 0.0)
-
-
-def script(minutes: float, evaluations: int, seed: int) -> list[Act]:
-    """The whole set, in the order of its times."""
-    rng, seconds = random.Random(seed), minutes * 60
-    # The names that others use are there from the beginning.
-    acts = [Act(0, "say", _FIRST)]
-    early = "".join(f"snapshot s{d}\nscene v{d} {{ blend = .{d}; gain = .8 over 2 }}\n"
-                    for d in range(1, 10)) + "let wob(n) = sine.fast(n) * .2"  # fmt: skip
-    acts.append(Act(min(4.0, seconds / 100), "say", early))
-    for i in range(evaluations):
-        broken = i % 10 == 5
-        text = rng.choice(_BROKEN) if broken else rng.choice(_GOOD)
-        for mark, value in (("n", rng.randint(1, 8)), ("d", rng.randint(1, 9)),
-                            ("x", round(rng.uniform(0.1, 1), 2))):  # fmt: skip
-            text = text.replace("{" + mark + "}", str(value))
-        acts.append(Act(rng.uniform(5, seconds - 5), "broken" if broken else "say", text))
-    for i in range(max(2, int(minutes / 2))):
-        text = "gain = (" if i % 5 == 4 else _SAVED.format(rng.choice((0.3, 0.5)), 1 + i % 7)
-        acts.append(Act(rng.uniform(5, seconds - 5), "save", text))
-    acts += [
-        Act(rng.uniform(5, seconds - 5), "say", f"tempo {rng.randint(90, 150)}")
-        for _ in range(max(1, int(minutes / 5)))
-    ]
-    for _ in range(max(2, int(minutes))):
-        begun, knob = rng.uniform(5, seconds - 8), rng.choice((21, 22))
-        rate = rng.choice((30, 100, 1000))
-        acts += [
-            Act(begun + i / rate, "knob", knob=(knob, (i % 128) / 127)) for i in range(2 * rate)
-        ]
-    return sorted(acts, key=lambda a: a.at)
 
 
 class _Tally:
@@ -149,7 +59,7 @@ class _Tally:
         self._times.append(at)
         self._bytes.append(float(psutil.Process().memory_info().rss))
 
-    def memory(self) -> dict[str, float]:
+    def memory(self) -> dict[str, Any]:
         """The first quarter warms caches up."""
         n = len(self._times) // 4
         times, sizes = self._times[n:], self._bytes[n:]
@@ -157,30 +67,11 @@ class _Tally:
             "mb_first": round(sizes[0] / 1e6, 1) if sizes else 0.0,
             "mb_last": round(sizes[-1] / 1e6, 1) if sizes else 0.0,
             "mb_per_hour_of_the_set": slope_mb_per_hour(times, sizes),
+            "mb_at_each_eighth": [round(b / 1e6) for b in self._bytes[:: max(1, 4 * n // 8)]],
         }
 
 
 # --- virtual time ---------------------------------------------------------------------------------
-
-
-def _engine(name: str) -> Any:
-    if name != "mock":
-        return name
-    from tests.mock_engine import MockEngine, by_prompt
-
-    engine = MockEngine(by_prompt)
-    # It keeps every request for tests to look at: over hours that would be the growth measured.
-    engine.requests = _Latest()
-    return engine
-
-
-class _Latest(list[Any]):
-    """A list that keeps the last 64 of what is added to it."""
-
-    def __iadd__(self, more: Any) -> Any:
-        super().__iadd__(more)
-        del self[:-64]
-        return self
 
 
 def _act(offline: Offline, act: Act, folder: Path, tally: _Tally) -> None:
@@ -206,16 +97,19 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The set in virtual time, and its replay."""
     from demon_live.perform.controllers import Coalescer
 
-    acts = script(options.minutes, options.evaluations, options.seed)
-    tally, hashes, coalescer = _Tally(), [], Coalescer()
+    acts = collections.deque(script(options.minutes, options.evaluations, options.seed))
+    tally, coalescer, path = _Tally(), Coalescer(), folder / f"two_hours{SUFFIX}"
     begun = time.process_time()
-    with Offline(_engine(options.engine), folders=(folder,), sets=folder) as offline:
+    with (
+        Offline(engine(options.engine), folders=(folder,), sets=folder) as offline,
+        Follower(path, options.engine, folder) as follower,
+    ):
         offline.session.apply("record two_hours")
         turns = int(options.minutes * 60 * 48000 / (offline.rig.blocks * 480))
         for turn in range(turns):
             now = offline.rig.mixer.position / 48000
             while acts and acts[0].at <= now:
-                act = acts.pop(0)
+                act = acts.popleft()
                 if act.kind == "knob":
                     number, value = act.knob
                     coalescer.add(bytes((0xB0, number, round(value * 127))))
@@ -224,17 +118,17 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             if moves := coalescer.take(now):
                 tally.counts["knobs"] += 1
                 offline.session.hear(moves)
-            hashes.append(hashlib.blake2b(offline.turn().tobytes(), digest_size=8).digest())
+            follower.turn(offline.turn())
             if turn % 50 == 0:
                 tally.weigh(now)
         status = offline.rig.player.status()
         offline.session.apply("stop")
-    path = folder / f"two_hours{SUFFIX}"
-    took, size = time.process_time() - begun, path.stat().st_size
-    same = _replayed(path, options.engine, folder, len(hashes), hashes)
+        took = time.process_time() - begun
+        same = follower.finish()
     return {
         "minutes": options.minutes,
         "engine": options.engine,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "cpu_s": round(took, 1),
         **tally.counts,
         "crashes": tally.crashes[:5],
@@ -242,23 +136,10 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "dropped": status.dropped,
         "generations": status.generations,
         "memory": tally.memory(),
-        "journal_bytes": size,
-        "replay_equal_turns": [same, len(hashes)],
+        "journal_bytes": path.stat().st_size,
+        "replay_equal_turns": [same, turns],
         "notes": offline.rig.notes[:5],
     }
-
-
-def _replayed(path: Path, engine: str, folder: Path, turns: int, hashes: list[bytes]) -> int:
-    """How many turns of a replay are bit for bit those of the take."""
-    recording = load(path)
-    with Offline(_engine(engine), folders=(folder,), seed=int(recording.start["seed"])) as again:
-        step = replay_into(again, recording)
-        same = 0
-        for turn in range(turns):
-            step()
-            piece = again.turn().tobytes()
-            same += hashlib.blake2b(piece, digest_size=8).digest() == hashes[turn]
-    return same
 
 
 # --- real time ------------------------------------------------------------------------------------
@@ -271,7 +152,7 @@ def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     scores = folder / "scores"
     scores.mkdir()
-    (scores / "air.demon").write_text(_SAVED.format(0.4, 2))
+    (scores / "air.demon").write_text(SAVED.format(0.4, 2))
     acts = [a for a in script(options.minutes, options.evaluations, options.seed) if a.at > 0]
     tally = _Tally()
     with jack.Server(folder, options.frames) as server:
@@ -292,7 +173,7 @@ def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ):
                 raise RuntimeError(f"it does not play: {stage.events[-5:]}")
             server.raise_priority(stage.status["pids"]["audio"])
-            stage.apply(_FIRST.replace("'a'", "'acid techno'").replace("'b'", "'dub techno'"))
+            stage.apply(FIRST.replace("'a'", "'acid techno'").replace("'b'", "'dub techno'"))
             before, rows = stage.fresh(), list[tuple[float, dict[str, int]]]()
             begun = time.monotonic()
             for act in acts:
