@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 __all__ = ["FIRST", "SAVED", "Act", "script"]
 
-FIRST = "tempo 120\nloop 1\nprompt = 'a'\ndeck two\nloop 1\nprompt = 'b'\ngain = .6\n"
+FIRST = (
+    "tempo 120\nloop 1\nprompt = 'a'\n"
+    "deck two\nloop 1\nprompt = 'b'\ngain = .6\npan = cc(21).range(-.3, .3)\n"
+)
 SAVED = "deck air\nloop 1\nprompt = 'c'\ngain = {}\npan = sine2.slow({}) * .4\n"
 _GOOD = (
     "blend = sine.slow({n}).range(.2, .9)",
