@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import time
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from demon_live.perform.host import Drops, EngineHost
+from demon_live.core import Stage
+from demon_live.perform.engine_main import Drops, EngineOptions, Opening
+from demon_live.perform.engine_process import EngineProcess
+from demon_live.perform.host import EngineHost
+from demon_live.perform.messages import DropDeck, Migrate, PrepareStage, Ready, Report
+from demon_live.perform.view import EngineStatus
 
 
 def test_what_was_dropped_is_told_at_once_and_then_now_and_then() -> None:
@@ -20,29 +31,121 @@ def test_what_was_dropped_is_told_at_once_and_then_now_and_then() -> None:
     assert drops.turn(100.0, 50) is None
 
 
-def patient(lived: float, was_ready: bool, times: int) -> tuple[list[str], list[float]]:
-    """What is said and waited when an engine dies `times` times after so many seconds."""
+def patient(played: bool, times: int) -> tuple[list[str], list[float]]:
+    """What is said and waited when an engine dies `times` times."""
     said: list[str] = []
     waited: list[float] = []
     host: Any = SimpleNamespace(
-        _was_ready=was_ready, _failures=0, _tell=said.append,
-        _closing=SimpleNamespace(wait=waited.append),
-    )  # fmt: skip
+        _failures=0, _tell=said.append, _closing=SimpleNamespace(wait=waited.append)
+    )
     for _ in range(times):
-        host._started = time.monotonic() - lived
-        EngineHost._patience(host, -9)
+        EngineHost._patience(host, -9, played)
     return said, waited
 
 
 def test_one_that_has_played_is_started_again_at_once() -> None:
-    said, waited = patient(60.0, True, 3)
+    said, waited = patient(True, 3)
     assert waited == []
     assert all("the loops play on, it is started again" in line for line in said)
 
 
-@pytest.mark.parametrize(("lived", "ready"), [(60.0, False), (0.5, True)])
-def test_one_that_cannot_play_is_tried_ever_more_patiently(lived: float, ready: bool) -> None:
-    said, waited = patient(lived, ready, 9)
+def test_one_that_cannot_play_is_tried_ever_more_patiently() -> None:
+    said, waited = patient(False, 9)
     assert waited == [2, 4, 8, 16, 32, 64, 64, 64, 64]
     assert "tried again in 2 s" in said[0]
     assert len(said) < 9
+
+
+class Child(EngineProcess):
+    """A process that says what an engine would say, without a model."""
+
+    CODE = (
+        "import sys; sys.path[:] = {path!r}; from tests.test_perform_host import child; child({fd})"
+    )
+
+
+def child(fd: int) -> None:
+    """Opens, and counts a generation for each stage that it is told."""
+    conn = Connection(fd)
+    opening: Opening = conn.recv()
+    conn.send(Ready("child", device="cpu"))
+    if opening.spare:
+        conn.poll(None)
+    stages = 0
+    while True:
+        try:
+            stages += isinstance(conn.recv(), PrepareStage)
+        except EOFError:
+            return
+        conn.send(Report(EngineStatus(ticks=stages, generations=stages)))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineHost]:
+    monkeypatch.setattr("demon_live.perform.host.EngineProcess", Child)
+    monkeypatch.setattr("demon_live.perform.host._SPARE_AFTER", 0.0)
+    monkeypatch.setattr("demon_live.perform.host.available", lambda: float("inf"))
+    host = EngineHost(str(tmp_path / "bus"), EngineOptions(), lambda text: None, spare=True)
+    yield host
+    host.close()
+
+
+def until(what: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if what():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not come")
+
+
+def stage(deck: str) -> PrepareStage:
+    at = Stage(1, deck, 0, Fraction(0), Fraction(96_000), 1, Fraction(120), 4, 50)
+    return PrepareStage(at, f"{deck}.loop")
+
+
+def test_a_spare_takes_over_with_every_stage_and_the_next_spare_is_begun(host: EngineHost) -> None:
+    for deck in ("a", "b", "c"):
+        host.send(stage(deck))
+    host.send(DropDeck("c"))
+    for turn in range(1, 6):
+        until(lambda: host.status.generations >= 2 and host.spare_ready)
+        first, spare = host.pid, host.spare_pid
+        os.kill(first, signal.SIGKILL)
+        until(lambda turn=turn: host.restarts == turn)
+        until(lambda: host.status.alive)
+        assert host.pid == spare
+    until(lambda: host.spare_ready)
+    assert host.spare_pid not in (None, host.pid)
+
+
+def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: EngineHost) -> None:
+    host.send(stage("a"))
+    until(lambda: host.spare_ready)
+    spare, first = host.spare_pid, host.pid
+    assert spare is not None
+    os.kill(spare, signal.SIGKILL)
+    until(lambda: host.spare_pid is None)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: host.restarts == 1 and host.status.generations == 1)
+    assert host.pid not in (first, spare)
+
+
+def test_a_message_in_the_middle_of_being_written_does_not_reach_the_next_process(
+    host: EngineHost,
+) -> None:
+    host.send(stage("a"))
+    until(lambda: host.status.generations)
+    # It reads no more: what is sent fills the pipe, and the feeding thread waits in the middle.
+    os.kill(host.pid, signal.SIGSTOP)
+    for k in range(200):
+        host.send(Migrate("a", dict.fromkeys((f"{k}/{n}" for n in range(300)), 0.5)))
+    os.kill(host.pid, signal.SIGKILL)
+    until(lambda: host.restarts == 1 and host.status.generations == 1)
+
+
+def test_closing_does_not_wait_for_one_that_no_longer_reads(host: EngineHost) -> None:
+    os.kill(host.pid, signal.SIGSTOP)
+    for k in range(100):
+        host.send(Migrate("a", dict.fromkeys((f"{k}/{n}" for n in range(300)), 0.5)))
+    host.close()
+    assert host._process.code == -signal.SIGKILL

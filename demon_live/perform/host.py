@@ -1,255 +1,78 @@
-"""The engine process: started, fed, listened to, and started again when it dies.
+"""The engine process seen from the session: started, fed, listened to, and replaced when it dies.
 
 Neither a parse nor a fault of the model can touch the sound or the prompt: the engine lives in a
 process of its own, the audio in another. What the engine must know to play is kept here (the
-newest stage of each deck, the ring's settings), so that a new process takes over within seconds.
+newest stage of each deck, the ring's settings), so that another process takes over: a *spare* that
+has loaded everything already, where there is memory for one, else a new one.
 
-Threads: `EngineHost` has one thread that reads the pipe; `send` may be called from any thread and
-never blocks (a full pipe drops blocks, never commands). `engine_main` is the other process.
+Threads: `EngineHost` has one thread that reads the pipe and one that writes; `send` may be called
+from any thread and never blocks (a full queue drops blocks, never commands).
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from demon_live import faults
-from demon_live.audio.pcmring import Bus, LoopRing
-from demon_live.core import RATES, Floats
-from demon_live.errors import DemonError
-from demon_live.perform.memory import Trimmer
+from demon_live.perform.engine_main import EngineOptions, Opening
+from demon_live.perform.engine_process import EngineProcess
+from demon_live.perform.memory import available
 from demon_live.perform.messages import (
     Block,
     DropDeck,
     MoveStage,
     Note,
     PrepareStage,
-    Quit,
     Ready,
     Report,
     SetRing,
     ToEngine,
     ToSession,
 )
-from demon_live.perform.shed import Shedding
-from demon_live.perform.turns import TurnStats, TurnTimes
+from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
-if TYPE_CHECKING:
-    from demon_live.backends import Engine
+__all__ = ["EngineHost", "EngineOptions"]
 
-__all__ = ["EngineHost", "EngineOptions", "engine_main"]
-
-log = logging.getLogger(__name__)
-
-#: Seconds between two reports of the engine.
-_REPORT_EVERY = 0.1
-#: Seconds between two returns of freed memory to the system.
-_TRIM_EVERY = 10.0
-#: An engine that dies sooner than this after its start is started again only after a pause.
+#: An engine that could not play is started again only after a pause, twice as long each time.
 _RESTART_PAUSE, _LONGEST_PAUSE = 2.0, 64.0
-#: A turn of a CPU engine may fill the time but for this factor.
-_HEADROOM = 1.15
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How the engine is opened; None and "auto" leave the choice to its manifest."""
-
-    engine: str = "imp"
-    backend: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    depth: int | None = None
-    steps: int | None = None
-    seed: int = 0
-    random_weights: bool = False
-
-
-class _BusClock:
-    """Time as the audio process decides it."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    def now(self) -> int:
-        return int(self._bus.mixed)
-
-
-def _read_loop(path: str) -> Floats:
-    ring = LoopRing.open(path)
-    audio = ring.audio.copy()
-    ring.close()
-    return audio
-
-
-def _open_loop(rings: dict[str, LoopRing], path: str) -> Floats:
-    # The mapping must outlive the array: keep the rings that may still be written.
-    rings[path] = LoopRing.open(path)
-    for old in list(rings)[:-16]:
-        del rings[old]
-    return rings[path].audio
-
-
-_CHILD = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from demon_live.perform.host import engine_main; engine_main({fd})"
-)
-
-
-def engine_main(fd: int) -> None:
-    """The engine process, from opening the model to Quit or the end of the pipe `fd`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    conn = Connection(fd)
-    bus_path, options = conn.recv()
-    try:
-        _play(conn, bus_path, options)
-    except DemonError as error:
-        with contextlib.suppress(OSError):
-            conn.send(Note(f"engine: {error}"))
-        raise SystemExit(error.exit_code) from None
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        # The main process is gone. The audio process ends the sound.
-        return
-
-
-def _play(conn: Connection, bus_path: str, options: EngineOptions) -> None:
-    from demon_live.backends import open_engine
-    from demon_live.perform import failing
-    from demon_live.perform.player import Player
-
-    if faults.ON:
-        failing.check_weights(options.engine)
-    engine: Engine = open_engine(
-        options.engine,
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads,
-        random_weights=options.random_weights,
-    )
-    if faults.ON:
-        engine = cast("Engine", failing.Failing(engine))
-    conn.send(Ready(engine.describe(), tuple(engine.notes)))
-    tick_ms = engine.manifest.tick_ms if engine.device.type == "cpu" else 0.0
-    rings: dict[str, LoopRing] = {}
-    player = Player(
-        engine,
-        _BusClock(Bus.open(bus_path)),
-        open_loop=lambda path: _open_loop(rings, path),
-        read_source=_read_loop,
-        tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
-        depth=options.depth,
-        steps=options.steps,
-        seed=options.seed,
-        background=True,
-        tell=lambda text: conn.send(Note(text)),
-    )
-    shedding = Shedding(
-        player,
-        _budget(engine),
-        options.depth or engine.depth,
-        lambda text: conn.send(Note(text)),
-        getattr(engine, "cheaper", None),
-    )
-    drops = Drops()
-    reported, times, trimmer = 0.0, TurnTimes(), Trimmer(_TRIM_EVERY)
-    while _take(conn, shedding.handle):
-        started = time.monotonic()
-        player.turn()
-        if faults.ON:
-            failing.slow(time.monotonic() - started)
-        ended = time.monotonic()
-        if player.tick_due:
-            times.add(ended - started)
-            shedding.turn(ended, ended - started)
-        if started - reported >= _REPORT_EVERY:
-            reported = started
-            status = replace(player.status(), shed=shedding.given_up)
-            conn.send(Report(status, times.stats()))
-            if (text := drops.turn(started, status.dropped)) is not None:
-                conn.send(Note(text))
-        trimmer.turn()
-        # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
-        # that is too short, a part of the time is left to the prompt and the sound.
-        took = time.monotonic() - started
-        # Until there is something to hear, every tick counts.
-        paced = tick_ms and player.primed
-        pace = max(tick_ms / 1000, took * _HEADROOM) if paced else took
-        due = started + (pace if player.tick_due else 0.02)
-        while (rest := due - time.monotonic()) > 0:
-            if conn.poll(rest) and not _take(conn, shedding.handle):
-                return
-
-
-class Drops:
-    """Tells of generations and windows that could not be heard: at once, then now and then."""
-
-    EVERY = 10.0  #: seconds
-
-    def __init__(self) -> None:
-        self._told, self._next = 0, 0.0
-
-    def turn(self, now: float, dropped: int) -> str | None:
-        """now: seconds. dropped: all so far. A line for the performer, or None."""
-        if dropped <= self._told or now < self._next:
-            return None
-        new, self._told, self._next = dropped - self._told, dropped, now + self.EVERY
-        return (
-            f"the model gave {new} that cannot be heard (not finite, or exploding): dropped, the "
-            "last good ones play on; calmer values of guide, velocity and momentum help"
-        )
-
-
-def _budget(engine: Engine) -> float:
-    """Seconds that a turn may take: a nominal tick, and half as much again for its decodes."""
-    return engine.manifest.tick_ms * 1.5 / 1000
-
-
-def _take(conn: Connection, handle: Callable[[ToEngine], None]) -> bool:
-    """Take all that waits: of blocks only the newest of each deck. False: quit."""
-    blocks: dict[str, Block] = {}
-    while conn.poll(0):
-        message = conn.recv()
-        if isinstance(message, Quit):
-            return False
-        if isinstance(message, Block):
-            blocks[message.block.deck] = message
-        else:
-            handle(message)
-    for block in blocks.values():
-        handle(block)
-    return True
+#: A spare is begun so long after the engine plays (its start takes two seconds of a processor),
+#: and only where so much memory is left: it holds a second model.
+_SPARE_AFTER, _SPARE_BYTES = 1.0, 1_500_000_000
 
 
 class EngineHost:
-    """The engine process as the session sees it."""
+    """The engine process as the session sees it. spare: keep one in reserve; None: if it fits."""
 
-    def __init__(self, bus_path: str, options: EngineOptions, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        bus_path: str,
+        options: EngineOptions,
+        tell: Callable[[str], None],
+        spare: bool | None = None,
+    ) -> None:
         self._bus_path, self._options, self._tell = bus_path, options, tell
         self._log = open(Path(bus_path).with_suffix(".engine.log"), "ab")  # noqa: SIM115
         self._stages: dict[str, PrepareStage] = {}
         self._settings = SetRing()
         self._out: queue.Queue[ToEngine] = queue.Queue(512)
         self._closing = threading.Event()
-        self._ready = threading.Event()
         self.status = EngineStatus(alive=False)
         self.turns = TurnStats()
         self.description = options.engine
         self.restarts = 0
-        self._failures, self._was_ready = 0, False
-        self._start_process()
+        self._failures = 0
+        self._wants_spare = os.environ.get("DEMON_SPARE", "1") != "0" if spare is None else spare
+        self._spare: EngineProcess | None = None
+        #: When the next spare may be begun, None: not before the engine plays.
+        self._spare_due: float | None = None
+        self._process = self._start_process()
         self._threads = [
             threading.Thread(target=self._listen, name="engine-in", daemon=True),
             threading.Thread(target=self._feed, name="engine-out", daemon=True),
@@ -257,28 +80,25 @@ class EngineHost:
         for thread in self._threads:
             thread.start()
 
-    def _start_process(self) -> None:
-        ours, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        path = [root, *(p for p in sys.path if p and p != root)]
-        code = _CHILD.format(path=path, fd=theirs.fileno())
-        # A fresh interpreter: a multiprocessing child would run the caller's main module again.
-        # Its own session: Ctrl-C belongs to the prompt.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=self._log,
-        )
-        theirs.close()
-        ours.send((self._bus_path, self._options))
-        self._conn, self._started = ours, time.monotonic()
+    def _start_process(self, spare: bool = False) -> EngineProcess:
+        return EngineProcess(Opening(self._bus_path, self._options, spare), self._log)
 
     @property
     def pid(self) -> int:
         """Process id of the engine."""
         return self._process.pid
+
+    @property
+    def spare_pid(self) -> int | None:
+        """Process id of the engine in reserve, if there is one."""
+        spare = self._spare
+        return None if spare is None else spare.pid
+
+    @property
+    def spare_ready(self) -> bool:
+        """Whether an engine in reserve has opened its model."""
+        spare = self._spare
+        return spare is not None and spare.ready
 
     def send(self, message: ToEngine) -> None:
         """Queue a message. A full queue drops blocks (a newer one follows), nothing else."""
@@ -306,57 +126,79 @@ class EngineHost:
                 message = self._out.get(timeout=0.2)
             except queue.Empty:
                 continue
-            if not self._ready.is_set() and isinstance(message, Block):
-                continue
-            with contextlib.suppress(OSError):
-                self._conn.send(message)
+            process = self._process
+            if process.ready or not isinstance(message, Block):
+                process.send(message)
 
     def _listen(self) -> None:
         while not self._closing.is_set():
             try:
-                if self._conn.poll(0.2):
-                    self._hear(self._conn.recv())
-                elif self._process.poll() is not None:
-                    self._restart()
+                message = self._process.receive(0.2)
             except (EOFError, OSError):
                 if not self._closing.is_set():
                     self._restart()
+                continue
+            if message is not None:
+                self._hear(message)
+            self._tend_spare()
 
     def _hear(self, message: ToSession) -> None:
         match message:
-            case Ready(description, notes):
+            case Ready(description, notes, device):
                 self.description = description
-                self._ready.set()
+                self._process.ready = True
+                # A GPU's memory is for the model that plays.
+                self._wants_spare = self._wants_spare and device == "cpu"
                 for note in notes:
                     self._tell(note)
             case Report(status, turns):
                 self.status, self.turns = status, turns
+                if status.generations and self._spare is None and self._spare_due is None:
+                    self._spare_due = time.monotonic() + _SPARE_AFTER
             case Note(text):
                 self._tell(text)
 
+    # ------------------------------------------------------------------ the spare
+
+    def _tend_spare(self) -> None:
+        """Begin one when it is time; notice that it is ready, or gone."""
+        if self._spare is not None:
+            try:
+                if isinstance(self._spare.receive(0), Ready):
+                    self._spare.ready = True
+            except (EOFError, OSError):
+                # One that cannot open would not open the next time: not before the next restart.
+                self._spare.end()
+                self._spare = None
+        elif self._wants_spare and self._spare_due is not None:
+            if time.monotonic() < self._spare_due or self._closing.is_set():
+                return
+            self._spare_due = float("inf")
+            if available() >= _SPARE_BYTES:
+                self._spare = self._start_process(spare=True)
+
+    # ------------------------------------------------------------------ when it dies
+
     def _restart(self) -> None:
-        """A new process with the newest stages. The loops play on meanwhile."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        code = self._process.poll()
-        self._was_ready = self._ready.is_set()
-        self._ready.clear()
-        self.status = replace(self.status, alive=False)
+        """Another process with the newest stages. The loops play on meanwhile."""
+        played = self._process.ready and self.status.generations > 0
+        code = self._process.end()
+        self.status = EngineStatus(alive=False)
         self.restarts += 1
-        self._patience(code)
+        self._patience(code, played)
         if self._closing.is_set():
             return
-        self._conn.close()
-        self._start_process()
+        spare, self._spare, self._spare_due = self._spare, None, None
+        process = spare if spare is not None and spare.code is None else self._start_process()
+        self._process = process
         if self._settings != SetRing():
             self._out.put(self._settings)
         for stage in list(self._stages.values()):
             self._out.put(stage)
 
-    def _patience(self, code: int | None) -> None:
-        """One that has played is started at once, one that cannot play ever more patiently."""
-        lived = time.monotonic() - self._started
-        if self._was_ready and lived >= _RESTART_PAUSE:
+    def _patience(self, code: int | None, played: bool) -> None:
+        """One that has played is replaced at once, one that cannot play ever more patiently."""
+        if played:
             self._failures = 0
             self._tell(f"the engine ended (code {code}); the loops play on, it is started again")
             return
@@ -370,16 +212,11 @@ class EngineHost:
         self._closing.wait(pause)
 
     def close(self) -> None:
-        """End the process; after two seconds by force."""
+        """End the processes; after two seconds by force."""
         self._closing.set()
-        with contextlib.suppress(OSError):
-            self._conn.send(Quit())
         for thread in self._threads:
             thread.join(1)
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(1)
-        self._conn.close()
+        if self._spare is not None:
+            self._spare.kill()
+        self._process.quit(2)
         self._log.close()

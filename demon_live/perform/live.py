@@ -1,7 +1,8 @@
 """The instrument as a whole: audio process, engine process, session, hot reload.
 
     main     prompt, compile, sample the lanes for the time ahead     (this process)
-    engine   ring, decode, placement into the loops                   (perform.host)
+    engine   ring, decode, placement into the loops                   (perform.engine_main)
+    spare    another engine that waits for the death of the first     (perform.host)
     audio    mixer, limiter, device                                   (audio.speaker)
 
 Threads: `Live` is made and closed by one thread. One thread of its own pumps the session.

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-__all__ = ["Trimmer", "trim"]
+__all__ = ["Trimmer", "available", "trim"]
 
 
 @functools.cache
@@ -33,6 +33,18 @@ def trim() -> bool:
     """Give freed memory back. False where the system's allocator has no such call."""
     function = _malloc_trim()
     return function is not None and bool(function(0))
+
+
+def available() -> float:
+    """Bytes that a new process could have without pushing others out; inf where unknown."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024.0
+    except (OSError, ValueError, IndexError):
+        pass
+    return float("inf")
 
 
 class Trimmer:

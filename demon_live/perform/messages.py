@@ -15,7 +15,7 @@ from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
 __all__ = [
-    "Block", "DropDeck", "Migrate", "MoveStage", "Note", "Panic", "PrepareStage", "Quit", "Ready",
+    "Block", "DropDeck", "Migrate", "MoveStage", "Note", "Panic", "PrepareStage", "Ready",
     "Report", "SetRing", "ToEngine", "ToSession",
 ]  # fmt: skip
 
@@ -74,20 +74,16 @@ class Panic:
     """Throw away everything in flight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """End the engine."""
-
-
-ToEngine = PrepareStage | MoveStage | Block | Migrate | SetRing | DropDeck | Panic | Quit
+ToEngine = PrepareStage | MoveStage | Block | Migrate | SetRing | DropDeck | Panic
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine is open. notes: each step down from the best backend, with why."""
+    """The engine is open. notes: each step down from the best backend, with why. device: cpu, .."""
 
     description: str
     notes: tuple[str, ...] = ()
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

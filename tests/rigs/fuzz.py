@@ -147,7 +147,8 @@ def _run(
     opened = _OPENED or _Opened()
     seen: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
-    slowest, over, done, begun = 0.0, 0, 0, time.monotonic()
+    slowest, done, begun = 0.0, 0, time.monotonic()
+    slow: list[dict[str, Any]] = []
     for number in range(first, first + count):
         rng = random.Random(f"{seed}/{name}/{number}")
         given = target.make(rng, mutated)
@@ -157,10 +158,12 @@ def _run(
         opened.on = False
         limit = LIMIT + LETTER * max(0, _length(given) - FREE)
         for _ in range(2):
-            if took > limit:
+            if took > LIMIT:
                 took = min(took, _once(target.take, given)[0])
         slowest = max(slowest, took)
-        over += took > LIMIT
+        if took > LIMIT:
+            slow.append({"number": number, "cpu_ms": round(took * 1000, 1),
+                         "length": _length(given), "outcome": outcome[:8]})  # fmt: skip
         seen[outcome.split("\n", 1)[0] if outcome in ("ok", "refused") else "failed"] += 1
         outside = [n for n in opened.names if not target.allowed(n)]
         if outcome not in ("ok", "refused") or took > limit or outside:
@@ -172,7 +175,7 @@ def _run(
         if seconds and time.monotonic() - begun > seconds:
             break
     return {"target": name, "first": first, "count": done, "outcomes": dict(seen),
-            "slowest_ms": round(slowest * 1000, 1), "over_50_ms": over, "bad": bad}  # fmt: skip
+            "slowest_ms": round(slowest * 1000, 1), "over_50_ms": slow, "bad": bad}  # fmt: skip
 
 
 def _length(given: Any) -> int:
@@ -252,7 +255,7 @@ def _report(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     for row in rows:
         kept = targets_.setdefault(
             row["target"],
-            {"count": 0, "outcomes": Counter(), "slowest_ms": 0.0, "over_50_ms": 0,
+            {"count": 0, "outcomes": Counter(), "slowest_ms": 0.0, "over_50_ms": 0, "slow": [],
              "failures": 0, "hangs": 0, "outside": 0, "bad": []},
         )  # fmt: skip
         if "skipped" in row:
@@ -260,7 +263,9 @@ def _report(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
             continue
         kept["count"] += row["count"]
         kept["outcomes"].update(row["outcomes"])
-        kept["over_50_ms"] += row["over_50_ms"]
+        kept["over_50_ms"] += len(row["over_50_ms"])
+        slow = sorted([*kept["slow"], *row["over_50_ms"]], key=lambda r: -r["cpu_ms"])
+        kept["slow"] = slow[:40]
         kept["slowest_ms"] = max(kept["slowest_ms"], row["slowest_ms"])
         for bad in row["bad"]:
             kept["failures"] += bad["outcome"] not in ("ok", "refused")

@@ -78,7 +78,7 @@ def kill_prompts(
         with contextlib.suppress(OSError):
             os.kill(front.pid, signal.SIGKILL)
         stopped = subprocess.run(
-            [*DEMON, "stop", name], env=dict(env), cwd=folder, capture_output=True, text=True,
+            [*DEMON, "stop", "--name", name], env=dict(env), cwd=folder, capture_output=True, text=True,
             check=False, timeout=120,
         )  # fmt: skip
     (log,) = (folder / "state" / "sessions").glob("*.set.jsonl")
@@ -93,5 +93,5 @@ def kill_prompts(
         "lost": len(lost),
         "stopped": stopped.returncode == 0,
         "heard": heard,
-        "ok": not lost and heard["gaps"]["longest_ms"] <= 10,
+        "ok": not lost and stopped.returncode == 0 and heard["gaps"]["longest_ms"] <= 10,
     }

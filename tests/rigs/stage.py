@@ -39,9 +39,13 @@ def status_row(live: Live) -> dict[str, Any]:
     engine = live.engine.status
     telemetry = {f.name: getattr(engine, f.name) for f in fields(engine) if f.name != "slots"}
     telemetry |= {"restarts": live.engine.restarts, "slots": len(engine.slots)}
+    pids = {"main": os.getpid(), "engine": live.engine.pid, "audio": live.speaker.bus.pid}
+    if (spare := live.engine.spare_pid) is not None:
+        pids["spare"] = spare
     return {
         "at": time.monotonic(),
-        "pids": {"main": os.getpid(), "engine": live.engine.pid, "audio": live.speaker.bus.pid},
+        "pids": pids,
+        "spare_ready": live.engine.spare_ready,
         "bus": bus_row(live.speaker.bus),
         "engine": {**telemetry, **asdict(live.engine.turns)},
         "program": program(live),
