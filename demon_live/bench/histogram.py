@@ -26,11 +26,11 @@ def draw(sent: Rows, knobs: Rows, sink: Rows = ()) -> str:
     """Rows have `cls` and `ms`, a list of lateness with None for what was not heard."""
     right = max((v for row in knobs for v in row["ms"] if v is not None), default=100.0)
     end = float(np.ceil(right / 250) * 250)
-    pairs: list[tuple[Rows, Rows, str]] = [(sent, knobs, "virtual clock, measured tick times")]
+    pairs: list[tuple[Rows, Rows, str]] = [(sent, knobs, "virtual clock")]
     if sink:
         on = [row for row in sink if row["anticipation"] == "on"]
         off = [row for row in sink if row["anticipation"] == "off"]
-        pairs.append((on, off, "JACK dummy device, real time"))
+        pairs.append((on, off, "JACK, real time"))
     width = 2 * _WIDE + 3 * _GAP
     height = _TOP + len(pairs) * (_HIGH + _GAP)
     out = [
