@@ -78,8 +78,8 @@ def kill_prompts(
         with contextlib.suppress(OSError):
             os.kill(front.pid, signal.SIGKILL)
         stopped = subprocess.run(
-            [*DEMON, "stop", "--name", name], env=dict(env), cwd=folder, capture_output=True, text=True,
-            check=False, timeout=120,
+            [*DEMON, "stop", "--name", name], env=dict(env), cwd=folder, capture_output=True,
+            text=True, check=False, timeout=120,
         )  # fmt: skip
     (log,) = (folder / "state" / "sessions").glob("*.set.jsonl")
     found = [e.text for e in load(log).events]
