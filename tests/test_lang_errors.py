@@ -31,6 +31,8 @@ def test_each_common_mistake_has_its_label(mistake: object) -> None:
 
 # What a beginner writes, and what he reads: message, text under the caret, hint.
 BEGINNERS = [
+    ('blend = "0.3 <0.9', 'missing closing "', '"0.3 <0.9', 'write "0.3 <0.9>"'),
+    ('blend = "1 [.5 {.2 .3}', 'missing closing "', '"1 [.5 {.2 .3}', 'write "1 [.5 {.2 .3}]"'),
     ('prompt = "acid techno', 'missing closing "', '"acid techno', 'write "acid techno"'),
     ("blend = sine.range(.2, .9", 'missing ")" opened here', "(", 'close it with ")"'),
     ('denois = "<.4 .8>"', 'there is no control "denois"', "denois", "did you mean denoise?"),

@@ -124,6 +124,13 @@ def test_completion_knows_decks_scenes_and_lets() -> None:
     assert "wob" in words("blend = w", lets=["wob"])
 
 
+def test_completion_knows_what_the_lines_before_gave_a_name_to() -> None:
+    text = "let wobble(n) = sine.slow(n)\nscene peak { gain = 1 }\ndeck drums {\n gain = 1\n}\n"
+    for typed, word in (("blend = wob", "wobble"), ("go pe", "peak"), ("mute dr", "drums")):
+        assert word in {c.word for c in complete(text + typed)}
+        assert word not in {c.word for c in complete(typed)}
+
+
 def test_completion_tells_range_and_help_and_where() -> None:
     (found,) = (c for c in complete("tempo 120\nble") if c.word == "blend")
     assert (found.display, found.help, found.start) == ("0..1", CONTROLS["blend"].help, 10)

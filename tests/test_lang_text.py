@@ -156,6 +156,8 @@ def test_canonical_form_means_the_same() -> None:
         ("deck drums {\n  blend = 1", False),
         ("deck drums {\n  blend = 1\n}", True),
         ("deck drums {\n\n", True),
+        ("deck drums {\n  blend = 1\n  ", True),
+        ("blend = saw.slow(2\n", True),
         ("blend = ", False),
         ("blend = 1 +", False),
         ("blend = sine.", False),

@@ -33,6 +33,18 @@ def said(instrument: Offline) -> tuple[object, ...]:
     return instrument.session.state.said
 
 
+@pytest.mark.parametrize(("typed", "mean"), [("twoo", "did you mean two?"), ("xy", "a new deck")])
+def test_a_slip_of_the_finger_begins_no_deck(stage: Offline, typed: str, mean: str) -> None:
+    with pytest.raises(DemonError, match=f"there is no deck '{typed}'") as refused:
+        stage.session.apply(f"gain = .4\n{typed}.gain = .5")
+    assert mean in str(refused.value.hint)
+    assert refused.value.span is not None
+    assert refused.value.span.line == 2
+    assert set(stage.session.state.decks) == {"main", "two"}
+    stage.session.apply(f"deck {typed} {{ gain = .5 }}\n{typed}.pan = .2")
+    assert typed in stage.session.state.decks
+
+
 CHANGES = [
     "gain = .5",
     "mute two",

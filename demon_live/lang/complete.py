@@ -25,6 +25,8 @@ __all__ = ["Completion", "complete"]
 
 _WORD = re.compile(r"[A-Za-z_][\w]*$")
 _OPEN_TEXT = re.compile(r"""(['"])([^'"\n]*)$""")
+#: What a text itself gives a name to.
+_NAMED = re.compile(r"\s*(let|scene|deck|snapshot)\s+([A-Za-z_]\w*)")
 _HELP = {word: (signature, line) for word, signature, line, _ in STATEMENTS}
 
 
@@ -49,7 +51,10 @@ def complete(
     engines: Collection[str] = (),
     snapshots: Collection[str] = (),
 ) -> list[Completion]:
-    """The words that may stand at `cursor`, best first. An error before the cursor gives none."""
+    """The words that may stand at `cursor`, best first. An error before the cursor gives none.
+
+    decks ... snapshots: names that are known already; those that the text gives are found here.
+    """
     before = text[: len(text) if cursor is None else cursor]
     chunks = split(before, KEYWORDS)
     statement = (
@@ -77,6 +82,9 @@ def complete(
         "engine": list(engines),
         "snapshot": list(snapshots),
     }
+    for chunk in chunks[:-1] if statement else chunks:
+        if named := _NAMED.match(chunk.text):
+            known[named.group(1)].append(named.group(2))
     options = _after(lead, expected(lead), known)
     return _matching(options, prefix, len(before) - len(prefix))
 

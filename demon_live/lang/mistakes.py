@@ -68,8 +68,20 @@ def _masked(text: str) -> str:
 def _open_quote(text: str, at: int) -> Finding | None:
     for piece, start, end in _strings(text):
         if piece[0] in "\"'`" and (len(piece) == 1 or piece[-1] != piece[0]):
-            return f"missing closing {piece[0]}", start, end, f"write {piece}{piece[0]}"
+            closed = _closed(piece) if piece[0] == '"' else piece
+            return f"missing closing {piece[0]}", start, end, f"write {closed}{piece[0]}"
     return None
+
+
+def _closed(mini: str) -> str:
+    """Mini-notation that was left off, with the brackets that it still has open."""
+    pairs, stack = {"<": ">", "[": "]", "{": "}", "(": ")"}, []
+    for sign in mini:
+        if sign in pairs:
+            stack.append(pairs[sign])
+        elif stack and sign == stack[-1]:
+            stack.pop()
+    return mini.rstrip() + "".join(reversed(stack))
 
 
 def _open_bracket(text: str, at: int) -> Finding | None:

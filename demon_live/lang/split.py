@@ -119,7 +119,7 @@ def is_complete(text: str) -> bool:
 
     A blank last line always ends the input, so that nobody is trapped.
     """
-    if text.endswith("\n\n") or not text.strip():
+    if not text.rpartition("\n")[2].strip():
         return True
     depth = 0
     for found in _PIECE.finditer(text):

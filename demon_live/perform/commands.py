@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from demon_live.controls import find
 from demon_live.errors import ScoreError, nearest
-from demon_live.lang import When, Word
+from demon_live.lang import Bind, Program, SetStage, When, Word
 from demon_live.perform.messages import Panic
 from demon_live.perform.scores import as_score
 from demon_live.perform.state import State
@@ -26,7 +26,7 @@ from demon_live.perform.state import State
 if TYPE_CHECKING:
     from demon_live.perform.session import Session
 
-__all__ = ["NOT_REPLAYED", "check_word", "do_word"]
+__all__ = ["NOT_REPLAYED", "check_decks", "check_word", "do_word"]
 
 NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn"})
 #: Words that may wait for a cycle; all others act at once.
@@ -58,6 +58,26 @@ def check_word(session: Session, word: Word, state: State) -> None:
         case "save" if _save_path(word).exists():
             raise ScoreError(
                 f"{_save_path(word)} exists already", span=word.span, hint="choose another name"
+            )
+
+
+def check_decks(text: str, program: Program, state: State) -> None:
+    """Raises ScoreError where the prompt says `drumz.gain = .4` and no deck has that name.
+
+    A slip of the finger would begin a deck that plays beside all others.
+    """
+    binds = [s for s in program.statements if isinstance(s, Bind)]
+    reached = [b for b in binds if text.startswith(f"{b.deck}.", b.span.start)]
+    others = [s for s in program.statements if isinstance(s, Bind | SetStage) and s not in reached]
+    known = sorted(state.decks.keys() | {s.deck for s in others})
+    for bind in reached:
+        if bind.deck not in known:
+            near = nearest(bind.deck, known)
+            mean = f"did you mean {near[0]}? " if near else ""
+            raise ScoreError(
+                f"there is no deck {bind.deck!r}",
+                span=bind.span,
+                hint=f"{mean}a new deck begins with: deck {bind.deck} {{ {bind.control} = ... }}",
             )
 
 

@@ -25,7 +25,7 @@ from demon_live.lang import Lane, Let, compile_source, diff
 from demon_live.lang.hands import Key, Move
 from demon_live.perform.change import STEP_NOTICE, Change
 from demon_live.perform.clock import TempoMap
-from demon_live.perform.commands import NOT_REPLAYED, check_word, do_word
+from demon_live.perform.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.perform.controllers import MOVE, Controllers, Learner, read_moves, write_moves
 from demon_live.perform.describe import Grader, describe
 from demon_live.perform.journal import Event, Journal
@@ -138,6 +138,8 @@ class Session:
         lets = self._state.lets if whole else self._known_lets()
         program = compile_source(text, name=name, lets=lets)
         state = self._state
+        if origin == "repl":
+            check_decks(text, program, state)
         statements = diff(state.files.get(name), program) if whole else program.statements
         change = self.change(name, now)
         change.build(statements)

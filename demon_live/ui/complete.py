@@ -152,6 +152,8 @@ def hint_at(text: str, at: int) -> str:
     """One line on the word at offset `at`, or else on the control that is being bound there."""
     if not text:
         return "? help · tour · Tab completes · Alt-. hushes · Alt-s stage · Ctrl-D leaves"
+    if "\n" in text and not text.rpartition("\n")[2].strip() and at == len(text):
+        return "it goes on: Enter here plays it as it is, Ctrl-C forgets it"
     for match in _WORD.finditer(text):
         if match.start() <= at <= match.end():
             line = _line(match.group())
