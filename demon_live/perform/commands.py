@@ -66,10 +66,14 @@ def check_decks(text: str, program: Program, state: State) -> None:
 
     A slip of the finger would begin a deck that plays beside all others.
     """
-    binds = [s for s in program.statements if isinstance(s, Bind)]
-    reached = [b for b in binds if text.startswith(f"{b.deck}.", b.span.start)]
-    others = [s for s in program.statements if isinstance(s, Bind | SetStage) and s not in reached]
-    known = sorted(state.decks.keys() | {s.deck for s in others})
+    reached: list[Bind] = []
+    begun: set[str] = set()
+    for row in program.statements:
+        if isinstance(row, Bind) and text.startswith(f"{row.deck}.", row.span.start):
+            reached.append(row)
+        elif isinstance(row, Bind | SetStage):
+            begun.add(row.deck)
+    known = sorted(state.decks.keys() | begun)
     for bind in reached:
         if bind.deck not in known:
             near = nearest(bind.deck, known)
