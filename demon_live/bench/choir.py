@@ -1,0 +1,164 @@
+"""`demon bench ring --gpus N`: completions a second of one voice, and of N that play as one ring.
+
+    python -m demon_live.bench.choir --engine E --gpus 2 --out FILE.json [--depth D] [--ahead 1]
+
+Each voice has a process of its own and sees one GPU; without enough GPUs they are simulated by
+processes of one CPU thread each, and the figures say so. Every voice has the depth that is asked
+for, so N voices hold N times the generations: completions grow with N, and the wait from one to
+the next falls.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demon_live.bench.common import Figures, Options, machine
+from demon_live.core import RATES, Request
+from demon_live.engine.choir import Choir
+from demon_live.engine.voices import Plan, ProcessLink, Words
+
+__all__ = ["figures", "gpus", "main", "measure"]
+
+
+def gpus() -> int:
+    """How many GPUs this machine shows; found without loading a driver into this process."""
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        if said.returncode == 0:
+            return len(said.stdout.split())
+    return 0
+
+
+def measure(
+    links: Sequence[ProcessLink], depth: int, frames: int, seconds: float, ahead: int
+) -> dict[str, Any]:
+    """Ticks, completions a second and the wait for them, of a full choir for `seconds`."""
+    about, *_ = [link.about() for link in links]
+    bars = max(1, round(frames / RATES.frame_hz / 2))
+    more = (("bpm", 120.0), ("cycles", bars), ("beats", 4), ("frames", frames))
+    words = Words("techno", more)
+    seeds = count()
+    source = np.zeros((frames, about.channels), np.float32)
+
+    def admit(deck: str) -> Request:
+        return Request(frames, about.channels, 0.7, next(seeds), source, condition=words, deck=deck)
+
+    voices = len(links)
+    choir = Choir(
+        links,
+        steps=about.steps,
+        depth=depth * voices,
+        shift=about.shift,
+        on_admit=admit,
+        ahead=ahead,
+    )
+    choir.enlist("main")
+    # Until every shape is compiled and captured, and the choir is full.
+    for _ in range(3 * about.steps):
+        choir.tick()
+    ticks, done, begun = [], [], time.perf_counter()
+    while (now := time.perf_counter()) - begun < seconds:
+        done.append(len(choir.tick()))
+        ticks.append(time.perf_counter() - now)
+    spent = time.perf_counter() - begun
+    # The voices go on to the next measurement, with nothing in flight.
+    choir.flush()
+    tick = float(np.median(ticks)) * 1000
+    worst = about.steps + -(-about.steps // (depth * voices)) - 1 + ahead
+    return {
+        "voices": voices,
+        "depth": depth * voices,
+        "ticks": len(ticks),
+        "tick_ms": round(tick, 2),
+        "tick_p95_ms": round(float(np.percentile(ticks, 95)) * 1000, 2),
+        "generations_per_s": round(sum(done) / spent, 2),
+        "ms_between_completions": round(spent * 1000 / max(1, sum(done)), 2),
+        "first_effect_ms": round(worst * tick, 1),
+    }
+
+
+def figures(
+    options: Options, voices: int = 2, seconds: float = 6.0, ahead: int = 1, device: str = "auto"
+) -> Figures:
+    """One voice beside N, in the same run: one, N, one, N, so that a machine whose speed drifts
+    shows it."""
+    there = gpus() if device != "cpu" else 0
+    real = there >= voices
+    frames = round(options.seconds * RATES.frame_hz)
+    frames += frames % 2
+    depth = options.depth or 4
+    plans = [
+        Plan(
+            options.engine,
+            options.backend,
+            "cuda" if real else "cpu",
+            None if real else 1,
+            options.random_weights,
+            str(n) if real else None,
+        )
+        for n in range(voices)
+    ]
+    environ = {} if real else {"OMP_NUM_THREADS": "1"}
+    links = [ProcessLink(plan, environ) for plan in plans]
+    try:
+        name, *_ = [link.about().text for link in links]
+        part = seconds / 4
+        rows = [measure(links[:n], depth, frames, part, ahead) for n in (1, voices) * 2]
+    finally:
+        for link in links:
+            link.close()
+    rate = {n: [r["generations_per_s"] for r in rows if r["voices"] == n] for n in (1, voices)}
+    ratio = [b / a for a, b in zip(rate[1], rate[voices], strict=True)]
+    return {
+        "engine": name,
+        "on": f"{voices} GPUs" if real else f"{voices} processes of one CPU thread: simulated",
+        "loop_s": frames / RATES.frame_hz,
+        "depth_of_a_voice": depth,
+        "ahead": ahead,
+        "choir": rows,
+        "times_one_voice": round(float(np.mean(ratio)), 3),
+        "times_one_voice_each_run": ", ".join(f"{r:.3f}" for r in ratio),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m demon_live.bench.choir")
+    parser.add_argument("--engine", default="imp")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--gpus", type=int, default=2)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--loop", type=float, default=16.0, help="seconds of the loop")
+    parser.add_argument("--seconds", type=float, default=8.0, help="to measure, in all")
+    parser.add_argument("--ahead", type=int, default=1)
+    parser.add_argument("--random-weights", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args(argv)
+    options = Options(args.engine, args.backend, args.depth, args.loop, args.random_weights)
+    found = figures(options, args.gpus, args.seconds, args.ahead, args.device)
+    text = json.dumps({"machine": machine(), **found}, indent=2)
+    if args.out is not None:
+        args.out.write_text(text, encoding="utf-8")
+    print(text)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
