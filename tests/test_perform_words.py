@@ -45,6 +45,11 @@ def test_a_slip_of_the_finger_begins_no_deck(stage: Offline, typed: str, mean: s
     assert typed in stage.session.state.decks
 
 
+def test_what_gets_a_name_is_told(stage: Offline) -> None:
+    outcome = stage.session.apply("let wob(n) = sine.slow(n)\nscene peak { gain = 1 }")
+    assert outcome.messages == ("wob(n) · a word from now on", "scene peak · go peak")
+
+
 CHANGES = [
     "gain = .5",
     "mute two",

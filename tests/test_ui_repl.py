@@ -274,6 +274,34 @@ def test_every_step_of_the_tour_plays_and_its_line_does_what_it_says() -> None:
     assert len(session.loaded) == sum(bool(s.score) for s in STEPS)
 
 
+def test_what_played_before_the_tour_waits_and_comes_back(tmp_path: Path) -> None:
+    from demon_live.ui.tour import Tour
+    from tests.mock_engine import MockEngine, by_prompt, offline, run
+
+    instrument, tour = offline(MockEngine(by_prompt), tmp_path), Tour()
+    session = instrument.session
+    (tmp_path / "mine.demon").write_text("tempo 120\nloop 1\nprompt = 'a'\nlpf = 3000\n")
+    session.load(tmp_path / "mine.demon")
+    run(instrument, 48_000)
+
+    def heard() -> list[tuple[str, str, str]]:
+        run(instrument, 480_000)
+        decks = session.state.decks.items()
+        return sorted((d, c, lane.text) for d, deck in decks for c, lane in deck.bound.items())
+
+    before = heard()
+    told = "".join(text for _, text in tour.go(session, "9"))
+    assert "mine.demon waits" in told
+    assert not any("lpf" in row and "3000" in row for row in heard())
+    assert "air" in session.state.decks
+    tour.go(session, "3")
+    tour.go(session, "end")
+    assert heard() == before
+    assert list(session.scores()) == [str(tmp_path / "mine.demon")]
+    assert session.state.bpm == 120
+    assert "goes on" in "".join(text for _, text in tour.go(session, "end"))
+
+
 def test_tab_takes_the_line_that_is_laid_ready(stage: Stage) -> None:
     async def script(s: Stage) -> None:
         s.keys("tour\r")

@@ -13,13 +13,13 @@ import numpy as np
 from demon_live.controls import find
 from demon_live.core import RATES, Floats, Stage
 from demon_live.errors import DemonError
-from demon_live.lang import Lane
+from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.rig import Rig
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.view import DeckView, EngineStatus, Grade, LaneView, Status
 
-__all__ = ["POINTS", "Grader", "db", "describe"]
+__all__ = ["POINTS", "Grader", "db", "describe", "named"]
 
 #: Points of a lane's picture.
 POINTS = 256
@@ -149,6 +149,18 @@ def _coming(lane: Lane, here: Fraction) -> str:
         if away >= 1.5
         else (f"{str(lane.at(ahead[0]))!r} in {away:.1f} bars")
     )
+
+
+def named(program: Program) -> list[str]:
+    """What the prompt is told of words and scenes that a text gives a name to."""
+    out = []
+    for row in program.statements:
+        if isinstance(row, Scene):
+            out.append(f"scene {row.name} · go {row.name}")
+        elif isinstance(row, Let):
+            params = f"({', '.join(row.node.params)})" if row.node.params else ""
+            out.append(f"{row.name}{params} · a word from now on")
+    return out
 
 
 def db(level: float) -> float:

@@ -27,7 +27,7 @@ from demon_live.perform.change import STEP_NOTICE, Change
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.perform.controllers import MOVE, Controllers, Learner, read_moves, write_moves
-from demon_live.perform.describe import Grader, describe
+from demon_live.perform.describe import Grader, describe, named
 from demon_live.perform.journal import Event, Journal
 from demon_live.perform.messages import Block, Migrate, SetRing
 from demon_live.perform.recorder import Recorder
@@ -152,7 +152,7 @@ class Session:
             check_word(self, word, change.state)
         self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
         self.commit(change, replace(change.state, files=files, scenes=change.scenes, lets=lets))
-        messages = list(change.messages)
+        messages = [*([] if whole else named(program)), *change.messages]
         for word in words:
             messages += do_word(self, word, now)
         if not any(w.name in ("undo", "redo", "load") for w in words):

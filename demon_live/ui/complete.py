@@ -63,8 +63,8 @@ class ScoreCompleter(Completer):
         elif (step := _TOUR.match(before)) is not None:
             from demon_live.ui.tour import STEPS
 
-            steps = ((str(i), s.title) for i, s in enumerate(STEPS))
-            yield from _fitting(step[1], steps)
+            steps = [(str(i), s.title) for i, s in enumerate(STEPS)]
+            yield from _fitting(step[1], [*steps, ("back", "the step before"), ("end", "leave it")])
         elif (tag := _PROMPT.match(line)) is not None:
             # Two letters: at one, half of the vocabulary would drop over the screen.
             if asked or len(tag[1]) >= 2:

@@ -69,7 +69,7 @@ def play_plain(
             continue
         if line is not None:
             pending += line
-            if whole(pending):
+            if whole(pending.removesuffix("\n")):
                 _evaluate(session, pending, out, colour)
                 pending = ""
                 _write(out, prompt)

@@ -2,7 +2,8 @@
 
 `tour` goes on, `tour back` goes back, `tour 3` goes there. The line of a step is laid ready in the
 empty prompt: Enter plays it, Tab takes it for editing. Whatever is evaluated then, the tour says
-what to listen for and lays `tour` ready; so it can be walked with Enter alone, or left any time.
+what to hear and lays `tour` ready; so it can be walked with Enter alone, or left any time. Other
+scores wait meanwhile: `tour end` brings back all that played.
 
 Threads: a `Tour` belongs to the thread that evaluates; `take` may be called from another.
 """
@@ -20,6 +21,9 @@ from demon_live.ui import show
 from demon_live.ui.port import Port
 
 __all__ = ["STEPS", "Step", "Tour"]
+
+#: The snapshot of what played before the tour.
+_BEFORE = "before_tour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class Tour:
         self._at = -1
         self._told = True
         self._offer = ""
+        self._waiting = False
 
     @property
     def folder(self) -> Path:
@@ -142,9 +147,15 @@ class Tour:
         return self._folder or shipped("patterns")
 
     def go(self, port: Port, word: str = "", columns: int = 80) -> show.Pieces:
-        """Go to the next step, to `back`, or to a number, and play it. Raises DemonError."""
+        """Go to the next step, to `back`, to a number, or `end`, and play it. Raises DemonError."""
+        if word == "end":
+            return self._end(port, columns)
         step = STEPS[self._find(word)]
         pieces: show.Pieces = [("heading", f"tour {self._at} of {len(STEPS) - 1}: {step.title}\n")]
+        if not self._waiting and (others := self._others(port)):
+            self._make_room(port, others)
+            names = ", ".join(Path(name).name for name in others)
+            pieces.append(("hint", f"       {names} waits: `tour end` brings back what played\n"))
         if step.score:
             pieces += self._play(port, step.score, columns)
         pieces.append(("", _wrapped(step.words, columns)))
@@ -160,19 +171,45 @@ class Tour:
         self._told = True
         step = STEPS[self._at]
         more = self._at + 1 < len(STEPS)
-        self._offer = "tour" if more else ""
+        back = "tour end" if self._waiting else ""
+        self._offer = "tour" if more else back
+        hint = "Enter: the next step" if more else "Enter: back to what played before"
         pieces: show.Pieces = [("", _wrapped(step.then, 79))]
-        return [*pieces, ("hint", "       Enter: the next step\n")] if more else pieces
+        return [*pieces, ("hint", f"       {hint}\n")] if self._offer else pieces
 
     def take(self) -> str:
         """The line that is to stand in the prompt, once; "" for none."""
         line, self._offer = self._offer, ""
         return line
 
+    def _others(self, port: Port) -> list[str]:
+        """The scores that play and are not the tour's."""
+        return [name for name in port.scores() if name not in self._ours()]
+
+    def _ours(self) -> set[str]:
+        return {score_name(p) for p in self.folder.glob("[0-9]*.demon")}
+
+    def _make_room(self, port: Port, others: list[str]) -> None:
+        """What is heard shall be what the tour says, and nothing of the performer's may be lost."""
+        port.apply(f"snapshot {_BEFORE}")
+        self._waiting = True
+        for name in others:
+            port.remove(name)
+
+    def _end(self, port: Port, columns: int) -> show.Pieces:
+        """What played before the tour, as it was."""
+        self._at, self._told, self._offer = -1, True, ""
+        if not self._waiting:
+            return [("hint", "       the tour is over; what plays goes on\n")]
+        self._waiting = False
+        outcome = port.apply(f"recall {_BEFORE}")
+        return show.outcome(outcome.messages, outcome.warnings, columns)
+
     def _find(self, word: str) -> int:
         last = len(STEPS) - 1
         if word and not word.isdigit() and word != "back":
-            raise UsageError(f"tour {word}: which step?", hint="tour, tour back, or tour 3")
+            hint = "tour, tour back, tour 3, or tour end"
+            raise UsageError(f"tour {word}: which step?", hint=hint)
         at = int(word) if word.isdigit() else self._at + (-1 if word == "back" else 1)
         if not 0 <= at <= last:
             raise UsageError(f"the tour has steps 0 to {last}", hint="tour 0 begins again")
@@ -186,7 +223,7 @@ class Tour:
             raise FileError("there is no tour here", hint=f"{self.folder} has no numbered scores")
         path = found[0]
         text = path.read_text(encoding="utf-8")
-        ours = {score_name(p) for p in self.folder.glob("[0-9]*.demon")} - {score_name(path)}
+        ours = self._ours() - {score_name(path)}
         # Every score of the tour is a whole: what the one before said is given back first.
         for name in port.scores():
             if name in ours:
