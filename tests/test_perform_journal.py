@@ -35,6 +35,24 @@ def test_a_set_reads_back_as_it_was_written_even_what_came_before_record(tmp_pat
     assert got.length == 144_000
 
 
+def test_hours_of_saves_are_kept_whole_in_little_memory(tmp_path: Path) -> None:
+    journal = Journal({"engine": "imp"})
+    text = "\n".join(f"deck d{k} {{ blend = sine.slow({k + 1}) }}" for k in range(40))
+    saves = [
+        Event("apply", k, f"{text}\n# {k} \u2028 \x85 \x0b \ud800", "x.demon", "file")
+        for k in range(2000)
+    ]
+    for event in saves:
+        journal.write(event)
+    assert journal.recording().events == tuple(saves)
+    path = tmp_path / f"late{SUFFIX}"
+    journal.open(path)
+    journal.close(5000)
+    assert load(path).events[:-1] == tuple(saves)
+    kept = sum(map(len, journal._past._packed)) + len("".join(journal._past._fresh))
+    assert kept < path.stat().st_size / 15
+
+
 def test_cut_at_every_byte_a_set_loses_at_most_the_torn_line(tmp_path: Path) -> None:
     whole = recorded(tmp_path).read_bytes()
     lines = whole.splitlines(keepends=True)

@@ -9,9 +9,10 @@ Threads: a `Journal` belongs to the session; its lock is the session's.
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,33 @@ def _sane(row: Mapping[str, Any]) -> bool:
     )
 
 
+class _Past:
+    """Lines that only grow in number, kept small: a save differs little from the one before.
+
+    An hour of saves every five seconds is a megabyte of text, and 40 kB here.
+    """
+
+    #: Characters after which lines are packed together.
+    BLOCK = 1 << 16
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        self._fresh: list[str] = []
+        self._size = 0
+
+    def append(self, line: str) -> None:
+        self._fresh.append(line)
+        self._size += len(line)
+        if self._size >= self.BLOCK:
+            self._packed.append(zlib.compress("".join(self._fresh).encode()))
+            self._fresh, self._size = [], 0
+
+    def text(self) -> str:
+        """All lines, in order."""
+        packed = (zlib.decompress(block).decode() for block in self._packed)
+        return "".join((*packed, *self._fresh))
+
+
 @dataclass
 class Journal:
     """Writes a set. Nothing is written until `open`; lines so far are then written at once.
@@ -98,7 +126,7 @@ class Journal:
     """
 
     start: Mapping[str, Any]
-    _rows: list[str] = field(default_factory=list)
+    _past: _Past = field(default_factory=_Past)
     _file: Ledger | None = None
     path: Path | None = None
     _log: Ledger | None = None
@@ -106,7 +134,7 @@ class Journal:
     tell: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
-        self._rows.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
+        self._past.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
 
     def write(self, event: Event) -> None:
         """Append one cause; it is with the operating system before this returns.
@@ -115,19 +143,22 @@ class Journal:
         """
         row = {"kind": event.kind, "sample": event.sample}
         row |= {k: v for k in ("text", "name", "origin") if (v := getattr(event, k))}
-        self._rows.append(_line(row))
-        self._flush(self._rows[-1:])
+        line = _line(row)
+        self._past.append(line)
+        for ledger in (self._log, self._file):
+            if ledger is not None:
+                ledger.append(line)
 
     def open(self, path: Path) -> None:
         """Begin to record into `path`. Raises FileError if it exists or cannot be written."""
         self._file = Ledger(path, lambda text: self.tell(text))
         self.path = path
-        self._file.append("".join(self._rows))
+        self._file.append(self._past.text())
 
     def keep(self, log: Ledger) -> None:
         """From now on every line goes into this file, too, with all lines so far (`resume`)."""
         self._log = log
-        log.append("".join(self._rows))
+        log.append(self._past.text())
 
     def mark(self, sample: int, text: str = "") -> None:
         """How far the music is, for the log alone."""
@@ -144,11 +175,6 @@ class Journal:
             self._log.close()
             self._log = None
 
-    def _flush(self, rows: list[str]) -> None:
-        for ledger in (self._log, self._file):
-            if ledger is not None:
-                ledger.append("".join(rows))
-
     def close(self, sample: int) -> None:
         """Write the end mark and close the file; what follows is kept for a next recording."""
         if self._file is None:
@@ -159,10 +185,10 @@ class Journal:
 
     def recording(self) -> Recording:
         """What has been written so far, as it would be read."""
-        return _read(iter(self._rows), None)
+        return _read(io.StringIO(self._past.text(), newline="\n"), None)
 
 
-def _read(lines: Iterator[str], path: Path | None) -> Recording:
+def _read(lines: Iterable[str], path: Path | None) -> Recording:
     start: dict[str, Any] | None = None
     events: list[Event] = []
     torn = 0

@@ -25,41 +25,52 @@ from tests.rigs import grid, jack, latency, score
 from tests.rigs.stagehand import Listening, Stage, slope_mb_per_hour
 
 _PAUSE = threading.Event()
-#: Memory is not judged before this part of the run (and at most ten minutes) has passed.
-_WARM = 1 / 6
+#: Memory is not judged before this part of the run (and at most ten minutes) has passed, nor
+#: before there were as many saves as undo keeps (perform.undo).
+_WARM, _UNDO = 1 / 6, 64
 
 
 class _Series:
-    """What was seen over time."""
+    """What was seen over time.
+
+    Of each minute the least is judged: what a process holds for a moment (arrays of a tick, until
+    the next return of freed memory) is no growth, and what it never gives back is in the least.
+    """
 
     def __init__(self) -> None:
-        self.times: list[float] = []
-        self.memory: dict[str, list[int]] = {}
+        self.memory: dict[str, list[tuple[float, int]]] = {}
         self.turns: list[float] = []
 
     def take(self, at: float, stage: Stage) -> None:
-        sizes = stage.memory()
-        if len(sizes) < 3:
-            return
-        self.times.append(at)
-        for name, size in sizes.items():
-            self.memory.setdefault(name, []).append(size)
+        # A process that was replaced begins anew.
+        for name, size in stage.memory().items():
+            pid = stage.status["pids"][name]
+            self.memory.setdefault(f"{name} {pid}", []).append((at, size))
         self.turns.append(float(stage.status["engine"]["tick_ms"]))
 
     def report(self, warm: float) -> dict[str, Any]:
-        first = next((i for i, t in enumerate(self.times) if t >= warm), 0)
-        rows = {
-            name: {
-                "first_mb": round(sizes[0] / 1e6, 1),
-                "warm_mb": round(sizes[first] / 1e6, 1),
-                "last_mb": round(sizes[-1] / 1e6, 1),
-                "largest_mb": round(max(sizes) / 1e6, 1),
-                "slope_mb_per_hour": slope_mb_per_hour(self.times[first:], sizes[first:]),
-            }
-            for name, sizes in self.memory.items()
-            if sizes
+        return {
+            "warm_up_s": round(warm),
+            "processes": {name: _growth(rows, warm) for name, rows in self.memory.items() if rows},
         }
-        return {"samples": len(self.times), "warm_up_s": round(warm), "processes": rows}
+
+
+def _growth(rows: list[tuple[float, int]], warm: float) -> dict[str, Any]:
+    """rows: seconds and bytes. The slope is of each minute's least, from `warm` seconds on."""
+    minutes: dict[int, tuple[float, int]] = {}
+    for at, size in rows:
+        if at >= warm:
+            minute = int(at // 60)
+            minutes[minute] = min(minutes.get(minute, (at, size)), (at, size), key=lambda r: r[1])
+    least = list(minutes.values())
+    return {
+        "first_mb": round(rows[0][1] / 1e6, 1),
+        "last_mb": round(rows[-1][1] / 1e6, 1),
+        "largest_mb": round(max(size for _, size in rows) / 1e6, 1),
+        "minutes": len(least),
+        "least_of_each_minute_mb": [round(size / 1e6, 2) for _, size in least],
+        "slope_mb_per_hour": slope_mb_per_hour([t for t, _ in least], [v for _, v in least]),
+    }
 
 
 def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "server_xruns": server.xruns if server else None,
             "engine": _engine(before, after, series),
             "cpu_cores": {k: round((used[k] - cpu[k]) / took, 3) for k in used if k in cpu},
-            "memory": series.report(min(600.0, took * _WARM)),
+            "memory": series.report(_warm(took, options)),
             "closed_by_itself": closed,
             "heard": heard,
             "events": _told(stage),
@@ -124,6 +135,13 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         report["recording"] = grid.analyse(pieces, score.PERIOD, options.frames)
     report["verdict"] = _verdict(report)
     return report
+
+
+def _warm(took: float, options: argparse.Namespace) -> float:
+    """Seconds after which memory is judged: what is bounded must be full, undo with its 64 steps
+    above all."""
+    left = max(0, _UNDO + 6 - options.warm_reloads)
+    return min(max(min(600.0, took * _WARM), left * options.reload), took / 2)
 
 
 def _warm_up(stage: Stage, edited: Path, reloads: int) -> None:
@@ -149,7 +167,11 @@ def _watch(
             looked = at
             series.take(at, stage)
         if options.progress:
-            partial = {"at_s": round(at), "status": stage.status, "memory": series.report(600)}
+            partial = {
+                "at_s": round(at),
+                "status": stage.status,
+                "memory": series.report(_warm(seconds, options)),
+            }
             Path(options.progress).write_text(json.dumps(partial, default=str))
         _PAUSE.wait(min(1.0, options.reload))
     return turn
