@@ -109,7 +109,7 @@ def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> i
     for warning in done.warnings:
         say([("warning", f"{warning}\n")], sys.stderr)
     length, took = len(done.audio) / RATES.sample_rate, time.monotonic() - begun
-    stems = f" and {len(done.stems)} stems" if done.stems else ""
+    stems = f" and {len(done.stems)} stem{'s'[len(done.stems) == 1 :]}" if done.stems else ""
     say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
     return 0
 

@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -120,6 +121,10 @@ def _engines() -> Iterable[Check]:
             yield Check(name, "ok", f"{len(manifest.weights)} files, sizes and hashes as listed")
             continue
         fetched = all(f.weight.repo for f in wrong)
+        if fetched and len(wrong) == len(manifest.weights):
+            detail = f"not fetched: {manifest.summary}"
+            yield Check(name, "ok", detail, f"if you want it: demon engines fetch {manifest.name}")
+            continue
         states = ", ".join(f"{f.weight.file} {f.state}" for f in wrong[:3])
         remedy = f"demon engines fetch {manifest.name}" if fetched else "install demon-live again"
         yield Check(name, "warn" if fetched else "fail", states, remedy)
@@ -309,6 +314,12 @@ def _settings() -> Iterable[Check]:
         "DEMON_CACHE",
         "DEMON_RUNTIME",
         "DEMON_KEYS",
+        "DEMON_MIDI",
+        "DEMON_OSC",
+        "DEMON_WEB",
+        "DEMON_THEME",
+        "DEMON_TORCH",
+        "DEMON_ACE_FP8",
     )
     given = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
     unknown = [k for k in given if k not in known]
@@ -323,7 +334,7 @@ def _settings() -> Iterable[Check]:
 
 def _sessions() -> Iterable[Check]:
     """Sessions that play now, also those whose terminal is gone."""
-    from demon_live.serve.registry import sessions
+    from demon_live.serve.registry import DEFAULT, sessions
 
     found = sessions()
     if not found:
@@ -332,8 +343,12 @@ def _sessions() -> Iterable[Check]:
         since = time.strftime("%H:%M", time.localtime(info.since))
         what = ", ".join(info.scores) or "no score"
         doors = "".join(f" · {door}" for door in (info.web.partition("?")[0], info.osc) if door)
+        named = "" if info.name == DEFAULT else f" --name {info.name}"
         yield Check(
-            f"session {info.name}", "ok", f"process {info.pid} since {since}: {what}{doors}"
+            f"session {info.name}",
+            "ok",
+            f"process {info.pid} since {since}: {what}{doors}",
+            f"demon attach{named} returns to it, demon stop{named} ends it",
         )
 
 
@@ -382,10 +397,21 @@ def report(checks: list[Check], as_json: bool) -> Pieces:
         ]
     kinds = {"ok": "reply", "warn": "warning", "fail": "error"}
     pieces: Pieces = []
+    # A long name gets a line of its own, so that the rest stays a column.
+    width = min(20, 1 + max((len(c.name) for c in checks), default=0))
     for c in checks:
-        pieces += [(kinds[c.verdict], f"{c.verdict:<5}"), ("", f"{c.name:<15}{c.detail}\n")]
+        name = f"{c.name:<{width}}" if len(c.name) < width else f"{c.name}\n{'':<{width + 5}}"
+        pieces += [(kinds[c.verdict], f"{c.verdict:<5}"), ("", f"{name}{_column(c.detail, width)}")]
         if c.remedy:
-            pieces.append(("error.hint", f"     {'':<15}{c.remedy}\n"))
+            pieces.append(("error.hint", f"{'':<{width + 5}}{_column(c.remedy, width)}"))
     bad = sum(c.verdict == "fail" for c in checks)
     pieces.append(("heading", f"{bad} to repair\n" if bad else "ready to play\n"))
     return pieces
+
+
+def _column(text: str, width: int) -> str:
+    """Text to the right of the names, on as many lines as the terminal needs."""
+    room = max(30, shutil.get_terminal_size().columns - width - 6)
+    # Paths and commands stay whole, so that they can be copied.
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':<{width + 5}}".join(lines or [""]) + "\n"

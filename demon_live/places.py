@@ -8,6 +8,7 @@ Threads: pure functions.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def cache_dir() -> Path:
 
 def runtime_dir() -> Path:
     """Files of running sessions (mmap'ed PCM, sockets), in memory where the system can."""
+    if asked := os.environ.get("DEMON_RUNTIME"):
+        # Where it cannot be made, the next best is taken, as for one that is not writable.
+        with contextlib.suppress(OSError):
+            Path(asked).mkdir(mode=0o700, parents=True, exist_ok=True)
     given = os.environ.get("DEMON_RUNTIME") or os.environ.get("XDG_RUNTIME_DIR")
     for base in (Path(p) for p in (given, "/dev/shm") if p):
         if base.is_dir() and os.access(base, os.W_OK):

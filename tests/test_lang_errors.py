@@ -31,6 +31,8 @@ def test_each_common_mistake_has_its_label(mistake: object) -> None:
 
 # What a beginner writes, and what he reads: message, text under the caret, hint.
 BEGINNERS = [
+    ("xfade 2", '"xfade" stands behind a statement', "xfade", "blend = .5 xfade 2"),
+    ("over", '"over" stands behind a statement', "over", "blend = .5 over 4"),
     ('blend = "0.3 <0.9', 'missing closing "', '"0.3 <0.9', 'write "0.3 <0.9>"'),
     ('blend = "1 [.5 {.2 .3}', 'missing closing "', '"1 [.5 {.2 .3}', 'write "1 [.5 {.2 .3}]"'),
     ('prompt = "acid techno', 'missing closing "', '"acid techno', 'write "acid techno"'),

@@ -78,7 +78,9 @@ def test_the_timeline_says_what_was_said_when(tmp_path: Path) -> None:
     assert "  0:07.0     3.50    120  let wob(n) = sine.fast(n) · noise" in text
     assert "cc 21 moved (2 moments)" in text
     assert "the end" in text
-    assert "two (1 cycles): prompt" in text
+    assert "  two (1 cycles)\n    prompt = " in text
+    cut = as_text(recording, list(walk(recording)), 40).splitlines()
+    assert max(map(len, cut[3 : cut.index("at the end:")])) == 40
 
 
 def test_the_picture_is_an_svg_with_a_row_for_each_deck(tmp_path: Path) -> None:

@@ -112,6 +112,10 @@ def _open_bracket(text: str, at: int) -> Finding | None:
     )
 
 
+#: Words of time, and what follows them.
+_WHENS = {"at": "8", "in": "2", "over": "4", "xfade": "4", "now": ""}
+
+
 def _unknown_start(text: str, at: int) -> Finding | None:
     """The first word is neither a control with `=` nor a statement's word."""
     found = re.match(r"([A-Za-z_]\w*)\s*(.*)", text, re.DOTALL)
@@ -126,6 +130,10 @@ def _unknown_start(text: str, at: int) -> Finding | None:
             inner = rest[1:].rstrip(") ") or "..."
             return f'"{word}" is a control, not a function', 0, end, f"bind it: {word} = {inner}"
         return f'"{word}" needs "=" before its value', 0, end, f"write {word} = {rest or '...'}"
+    if word in _WHENS:
+        rest = rest if re.match(r"\d", rest) else _WHENS[word]
+        hint = f"say what moves or waits: blend = .5 {word} {rest}".rstrip()
+        return f'"{word}" stands behind a statement', 0, end, hint
     near = closest(word, [*CONTROLS, *KEYWORDS])
     if re.match(r"[.(]", rest):
         hint = f"give it to a control: blend = {text.strip()[:40]}"

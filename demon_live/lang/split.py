@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Chunk", "comments", "is_complete", "split"]
+__all__ = ["Chunk", "comments", "is_complete", "split", "uncommented"]
 
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
@@ -88,7 +88,7 @@ def _only_comments(body: str) -> bool:
     return all(not line.strip() or line.lstrip().startswith("#") for line in body.split("\n"))
 
 
-def _bare(line: str) -> str:
+def uncommented(line: str) -> str:
     """A line without its comment (a # inside quotes is none)."""
     if "#" not in line:
         return line.rstrip()
@@ -105,7 +105,7 @@ _NEXT = re.compile(r"\s*(?:#[^\n]*\n\s*)*(\.[A-Za-z_])?")
 
 def _continues(text: str, start: int, after: int) -> bool:
     """Does the statement that begins at `start` go on behind the line end at `after`?"""
-    line = _bare(text[max(start, text.rfind("\n", 0, after - 1) + 1) : after - 1])
+    line = uncommented(text[max(start, text.rfind("\n", 0, after - 1) + 1) : after - 1])
     if line and _GOES_ON.search(line):
         return True
     if not line.strip() and not text[start:after].strip():
@@ -132,5 +132,5 @@ def is_complete(text: str) -> bool:
             return False
     if depth > 0:
         return False
-    last = _bare(text.rstrip().split("\n")[-1])
+    last = uncommented(text.rstrip().split("\n")[-1])
     return not (re.search(r"(?:[-+*/%=,(\[.])$", last) and not last.endswith(".."))

@@ -6,6 +6,8 @@ Threads: main thread only.
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +47,9 @@ def _show(args: argparse.Namespace, recording: Recording, say: Say) -> int:
 
     moments = list(walk(recording))
     if args.svg is None:
-        say(as_text(recording, moments))
+        # In a file or a pipe nothing is cut.
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        say(as_text(recording, moments, columns))
         return 0
     _write(Path(args.svg), as_svg(recording, moments))
     say(f"{args.svg}\n")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from demon_live.core import RATES
+from demon_live.lang.split import uncommented
 from demon_live.perform.journal import Recording
 from demon_live.perform.walk import Moment
 
@@ -32,8 +33,8 @@ def _summary(moment: Moment) -> str:
         return "the end"
     if event.kind == "remove":
         return f"{event.name}: gone"
-    lines = [line.strip() for line in event.text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("#")]
+    lines = [" ".join(uncommented(line).split()) for line in event.text.splitlines()]
+    lines = [line for line in lines if line]
     text = " · ".join(lines[:3]) + (f" ... ({len(lines)} lines)" if len(lines) > 3 else "")
     return text if event.name.startswith("<") else f"{event.name}: {text}"
 
@@ -55,8 +56,11 @@ def _moved(run: Sequence[Moment]) -> str:
     return f"{', '.join(sorted(names))} moved ({len(run)} moments)"
 
 
-def as_text(recording: Recording, moments: Sequence[Moment]) -> str:
-    """One line for each cause: time, bar, what was said; changes of tempo and decks beside it."""
+def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -> str:
+    """One line for each cause: time, bar, what was said; changes of tempo and decks beside it.
+
+    columns: what is longer is cut there; 0 cuts nothing.
+    """
     start, length = recording.start, recording.length
     said = sum(m.event.kind == "apply" for m in moments)
     head = f"{recording.path.name if recording.path else 'set'} · {_clock(length).strip()} · "
@@ -66,15 +70,16 @@ def as_text(recording: Recording, moments: Sequence[Moment]) -> str:
         moment = run[0]
         what = _moved(run) if moment.event.kind == _KNOBS else _summary(moment)
         bpm = float(moment.state.bpm)
-        rows.append(f"{_clock(moment.sample)} {_cycle(moment):8.2f} {bpm:6.4g}  {what}")
+        row = f"{_clock(moment.sample)} {_cycle(moment):8.2f} {bpm:6.4g}  {what}"
+        rows.append(row if not columns or len(row) <= columns else f"{row[: columns - 1]}…")
         if moment.error is not None:
             rows.append(f"{'':24}cannot be done here: {moment.error.message}")
     last = moments[-1].state if moments else None
     if last is not None and last.decks:
         rows += ["", "at the end:"]
         for deck in last.decks.values():
-            bound = ", ".join(f"{n} = {' '.join(x.text.split())}" for n, x in deck.bound.items())
-            rows.append(f"  {deck.name} ({deck.cycles} cycles): {bound}")
+            rows.append(f"  {deck.name} ({deck.cycles} cycles)")
+            rows += [f"    {n} = {' '.join(x.text.split())}" for n, x in deck.bound.items()]
     if recording.torn:
         rows.append(f"{recording.torn} damaged lines were left out")
     return "\n".join(rows) + "\n"

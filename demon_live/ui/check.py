@@ -94,9 +94,11 @@ def _text(path: Path) -> str:
 
 
 def near_scores(path: Path) -> str | None:
-    """A hint that names the scores like `path`."""
+    """A hint that names the scores like `path`, or else those that lie beside it."""
     folder = path.parent
-    near = (
-        nearest(path.name, [p.name for p in folder.glob("*.demon")], 3) if folder.is_dir() else []
-    )
-    return f"did you mean {' or '.join(str(folder / n) for n in near)}?" if near else None
+    there = sorted(p.name for p in folder.glob("*.demon")) if folder.is_dir() else []
+    if near := nearest(path.name, there, 3):
+        return f"did you mean {' or '.join(str(folder / n) for n in near)}?"
+    if there:
+        return f"scores there: {', '.join(there[:6])}"
+    return "demon new NAME makes a folder with a score to start from"
