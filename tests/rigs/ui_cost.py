@@ -24,6 +24,7 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -110,8 +111,9 @@ class Terminal:
             found = self._news.wait_for(lambda: self.read_at > since, seconds)
             return self.read_at if found else None
 
-    def close(self) -> None:
-        self.send(b"\x03\x11\x04")
+    def close(self, face: str) -> None:
+        """Leave, which ends the session, too: Ctrl-Q on stage, Ctrl-C and Ctrl-D at the prompt."""
+        self.send(b"\x11" if face == "stage" else b"\x03\x04")
         end = time.monotonic() + 15
         while self.child.isalive() and time.monotonic() < end:
             time.sleep(0.1)
@@ -121,7 +123,8 @@ class Terminal:
 def cost(face: str, size: tuple[int, int], seconds: float, folder: str) -> dict[str, Any]:
     """Processor time of the front end over `seconds`, while two decks play."""
     command = [sys.executable, "-m", "demon_live", "live", "patterns/07_mix.demon"]
-    command += ["--audio", "null", "--name", f"cost-{face}-{size[0]}-{os.getpid()}"]
+    name = f"cost-{face}-{size[0]}-{os.getpid()}"
+    command += ["--audio", "null", "--name", name]
     terminal = Terminal(command + (["--stage"] if face == "stage" else []), size, folder)
     try:
         terminal.wait_for(b"demon>")
@@ -139,7 +142,11 @@ def cost(face: str, size: tuple[int, int], seconds: float, folder: str) -> dict[
             "kilobytes_a_second": round((terminal.bytes - written) / took / 1000, 2),
         }
     finally:
-        terminal.close()
+        terminal.close(face)
+        # A terminal that had to be killed leaves its session behind.
+        env = {**os.environ, "DEMON_STATE": folder, "DEMON_RUNTIME": folder}
+        stop = [sys.executable, "-m", "demon_live", "stop", "--name", name]
+        subprocess.run(stop, cwd=_ROOT, env=env, capture_output=True, check=False)
 
 
 def keys(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str, Any]:
@@ -173,7 +180,7 @@ def keys(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str,
             if read is not None:
                 echoed.append((read - pressed) * 1000)
     finally:
-        terminal.close()
+        terminal.close(face)
     return {
         "face": face,
         "size": f"{size[0]}x{size[1]}",
