@@ -644,7 +644,7 @@ def test_a_score_saved_elsewhere_is_taken_over_unless_it_is_being_edited(played:
         await p.sees("morph = .3")
         del p.session.files["drop.demon"]
         await p.until(lambda: "drop.demon" not in p.lines())
-        p.view._show(0)
+        p.view.shelf.show(0)
         await p.sees("# mine")
         p.keys(LEAVE)
 

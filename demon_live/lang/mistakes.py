@@ -352,9 +352,19 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake(
         "decimal comma",
         "blend = 0,5",
-        _regex(r"=\s*(\d+,\d+)", "a decimal has a point, not a comma", "write .5", 1),
+        _regex(r"=\s*((\d+),(\d+))", "a decimal has a point, not a comma", "write {2}.{3}", 1),
     ),
     Mistake("arguments without parentheses", 'blend = fast 2 "0 1"', _juxtaposed),
+    Mistake(
+        "method without parentheses",
+        "blend = sine.slow 4",
+        _regex(
+            r"\.(([A-Za-z]\w*)\s+(-?[\d.]+))",
+            "arguments stand in parentheses",
+            "write .{2}({3})",
+            1,
+        ),
+    ),
     Mistake("missing =", "blend sine.slow(4)", _unknown_start),
     Mistake(
         "double dot",

@@ -2,7 +2,8 @@
 
     app      the application: keys in, frames out
     keys     what the keys do
-    score    the scores that are being edited: blocks, decks, which lines and steps sound
+    shelf    the scores that are open;  score: their blocks, decks, which lines and steps sound
+    told     what was said;  terminal: what stands between the view and the terminal
     plan     which part of the screen belongs to what, from 20x5 to any size
     frame    the whole frame as rows of styled text, a pure function of a Picture
     head     bar counter, beat, lamps, meters;  decks: lanes and slots;  pages: score and prompt

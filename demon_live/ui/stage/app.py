@@ -12,29 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
-import os
-import re
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import Input
 from prompt_toolkit.layout import HSplit, Layout, Window
 from prompt_toolkit.layout.controls import BufferControl
 from prompt_toolkit.layout.processors import Processor
-from prompt_toolkit.output import ColorDepth, DummyOutput
+from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.widgets import SearchToolbar
 
 from demon_live.errors import DemonError
 from demon_live.lang import is_complete
-from demon_live.lang.marks import Line, marked_lines
 from demon_live.perform.view import Outcome
 from demon_live.ui import guide, keys, show, text
 from demon_live.ui.complete import ScoreCompleter, hint_at
@@ -46,6 +39,9 @@ from demon_live.ui.stage.help import CLOSE, explained, overlay
 from demon_live.ui.stage.keys import bindings
 from demon_live.ui.stage.painter import Painter, Row
 from demon_live.ui.stage.score import Page, block_at, moved
+from demon_live.ui.stage.shelf import Shelf, marked
+from demon_live.ui.stage.terminal import Aside, Quiet, ascii_only
+from demon_live.ui.stage.told import Told, rows_of
 from demon_live.ui.theme import depth, stage_style
 
 __all__ = ["StageView"]
@@ -53,48 +49,7 @@ __all__ = ["StageView"]
 _log = logging.getLogger(__name__)
 _HINT = "F1 help · Alt-Enter plays the block · Ctrl-S all, saved · Shift-Tab prompt · Alt-. hush"
 _SHORT = "F1 help · Alt-Enter play · Ctrl-S all · Shift-Tab prompt · Alt-. hush"
-_EXCERPT = re.compile(r"  +\d+ \| ")
 _FLASH = 0.25
-_LOG = 64
-#: How long the answer to a key keeps its place, in seconds.
-_ANSWER = 5.0
-
-
-class _Aside(io.TextIOBase):
-    """What anything prints while the view is shown goes into its log, whatever thread it is in."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, say: Callable[[show.Pieces], None]) -> None:
-        self._loop, self._say, self._open = loop, say, ""
-
-    def write(self, words: str) -> int:
-        *lines, self._open = (self._open + words).split("\n")
-        for line in lines:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._say, [("event", f"{line}\n")])
-        return len(words)
-
-    def writable(self) -> bool:
-        return True
-
-
-class _Quiet(DummyOutput):
-    """prompt_toolkit's own drawing goes nowhere; it only asks for the size."""
-
-    def __init__(self, size: tuple[int, int] | None) -> None:
-        self._size = size
-
-    def get_size(self) -> Size:
-        if self._size is not None:
-            return Size(columns=self._size[0], rows=self._size[1])
-        return Size(*reversed(_terminal_size()))
-
-
-def _terminal_size() -> tuple[int, int]:
-    try:
-        found = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    except (OSError, ValueError):
-        return 80, 24
-    return found.columns or 80, found.lines or 24
 
 
 class StageView:
@@ -122,10 +77,8 @@ class StageView:
         self._style = stage_style(theme, self._colours)
         self._painter: Painter | None = None
         self._next = ""
-        self._log: deque[Row] = deque(maxlen=_LOG)
+        self._told = Told()
         self._painted = False
-        self._answer: list[Row] = []
-        self._answer_until = 0.0
         self._overlay: list[Row] = []
         self._dry = Trouble()
         self._polls = 0
@@ -137,13 +90,11 @@ class StageView:
             history=open_history(history),
             name="prompt",
         )
-        self._completer = completer
-        self.pages: list[Page] = [self._page("")]
-        self.at = 0
+        self.shelf = Shelf(completer, self._shown)
         self._search = SearchToolbar()
-        self.score_control = self._control(self.pages[0].buffer)
+        self.score_control = self._control(self.page.buffer)
         self.prompt_control = self._control(self.prompt)
-        self._output = _Quiet(size)
+        self._output = Quiet(size)
         self.app: Application[None] = Application(
             layout=Layout(
                 HSplit(
@@ -177,19 +128,12 @@ class StageView:
             input_processors=none,
         )
 
-    def _page(self, name: str, content: str = "") -> Page:
-        buffer = Buffer(
-            multiline=True, completer=self._completer, complete_while_typing=True, name="score"
-        )
-        buffer.set_document(buffer.document.__class__(content, 0), bypass_readonly=True)
-        return Page(name, buffer, known=content)
-
     # --- running --------------------------------------------------------------------------------
 
     @property
     def page(self) -> Page:
         """The score that is shown."""
-        return self.pages[self.at]
+        return self.shelf.page
 
     async def run(self) -> str:
         """Show the view; returns the face that the performer goes to, "" to leave."""
@@ -203,7 +147,7 @@ class StageView:
         await desk.poll()
         await self._read_scores()
         tasks = [asyncio.create_task(self._polling()), asyncio.create_task(self._drawing())]
-        aside = _Aside(asyncio.get_running_loop(), self.say)
+        aside = Aside(asyncio.get_running_loop(), self.say)
         try:
             with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
                 await self.app.run_async()
@@ -230,7 +174,7 @@ class StageView:
         """Find the steps of the shown score anew if its text has changed."""
         page, content = self.page, self.page.buffer.text
         if page.lines_for != content:
-            page.lines = await self.desk.in_poller(lambda: _marked(content))
+            page.lines = await self.desk.in_poller(lambda: marked(content))
             page.lines_for = content
 
     async def _drawing(self) -> None:
@@ -250,67 +194,33 @@ class StageView:
     # --- scores ---------------------------------------------------------------------------------
 
     async def _read_scores(self) -> None:
-        """Open what plays; take over what was saved elsewhere where nothing is being edited."""
+        """Show the scores that play."""
         try:
             playing = await self.desk.in_poller(self.desk.port.scores)
         except Exception:  # noqa: BLE001 - a wall: the view outlives any session
             _log.exception("the session did not tell its scores")
             return
-        gone = [p for p in self.pages if p.name and p.name not in playing and not p.dirty]
-        if gone:
-            shown = self.page
-            self.pages = [p for p in self.pages if p not in gone] or [self._page("")]
-            self._show(self.pages.index(shown) if shown in self.pages else len(self.pages) - 1)
-        known = {page.name: page for page in self.pages}
-        for name, content in playing.items():
-            page = known.get(name)
-            if page is None:
-                self._open(name, content)
-            elif page.known != content:
-                if not page.dirty:
-                    row = page.buffer.document.cursor_position_row
-                    col = page.buffer.document.cursor_position_col
-                    page.buffer.text = content
-                    document = page.buffer.document
-                    row = min(row, document.line_count - 1)
-                    page.buffer.cursor_position = document.translate_row_col_to_index(row, col)
-                page.known = content
+        self.shelf.take(playing, follow=self._painted)
 
-    def _open(self, name: str, content: str) -> None:
-        page = self._page(name, content)
-        empty = self.pages[0]
-        if len(self.pages) == 1 and not empty.name and not empty.buffer.text:
-            self.pages = [page]
-        else:
-            self.pages.append(page)
-            # What was just loaded is what one wants to see, unless another is being worked on.
-            if self._painted and not self.page.dirty:
-                self._show(len(self.pages) - 1)
-                return
-        self._show(min(self.at, len(self.pages) - 1))
-
-    def _show(self, at: int) -> None:
-        self.at = at
+    def _shown(self) -> None:
         self.score_control.buffer = self.page.buffer
 
     def turn(self, by: int) -> None:
         """Go to another score."""
-        self._show((self.at + by) % len(self.pages))
+        self.shelf.turn(by)
 
     # --- saying ---------------------------------------------------------------------------------
 
     def say(self, pieces: show.Pieces) -> None:
         """Add to the log, one row a line; explanations open over the score instead."""
-        rows = _said(pieces)
+        rows = rows_of(pieces)
         if pieces and pieces[0][0] in ("topic", "heading"):
             columns, most = self._output.get_size().columns, self._output.get_size().rows - 2
             self._overlay = [*explained(rows, columns)[: most - 2], [("", "")], CLOSE]
         elif pieces and pieces[0][0] == "event":
-            self._log.extend(rows)
+            self._told.event(rows)
         else:
-            # The answer to a key stays for a while, whatever else is told meanwhile.
-            self._log.extend(self._answer)
-            self._answer, self._answer_until = rows, time.monotonic() + _ANSWER
+            self._told.answer(rows, time.monotonic())
 
     # --- what the keys do -----------------------------------------------------------------------
 
@@ -431,9 +341,6 @@ class StageView:
         if painter is None or painter.busy:
             return
         now = time.monotonic()
-        if self._answer and now > self._answer_until:
-            self._log.extend(self._answer)
-            self._answer = []
         size = self._output.get_size()
         status, page = self.desk.status, self.page
         # What is said of the score itself stays: errors of its file, wherever they came from.
@@ -448,18 +355,18 @@ class StageView:
             cycle=self.desk.heard(now),
             now=now,
             page=page,
-            tabs=[(_title(p), p.dirty) for p in self.pages],
-            tab=self.at,
+            tabs=[(_title(p), p.dirty) for p in self.shelf.pages],
+            tab=self.shelf.at,
             prompt=self.prompt.document,
             focus="score" if self.editing else "prompt",
-            log=[*self._log, *self._answer],
+            log=self._told.rows(now),
             offered=self.desk.offered,
             hint=self._hint(buffer, size.columns),
             dry=self._dry(status.dry, now) if status else "fine",
             menu=[(c.text, c.display_meta_text) for c in menu.completions] if menu else (),
             chosen=-1 if menu is None or menu.complete_index is None else menu.complete_index,
             overlay=self._overlay,
-            ascii_only=_ascii_only(),
+            ascii_only=ascii_only(),
         )
         drawn = frames.frame(picture)
         painter.paint(drawn.rows, size.columns, drawn.cursor)
@@ -474,31 +381,6 @@ class StageView:
         return text.fit_to(hint, columns - 1)
 
 
-def _said(pieces: show.Pieces) -> list[Row]:
-    """Pieces as rows. Excerpts of a score are left out, it stands above."""
-    rows: list[Row] = []
-    row: list[tuple[str, str]] = []
-    for kind, words in pieces:
-        if kind.startswith(("pygments", "error.caret")) or (not kind and _EXCERPT.match(words)):
-            continue
-        for i, part in enumerate(words.split("\n")):
-            if i:
-                rows.append(row)
-                row = []
-            if part:
-                row.append((f"class:{kind}" if kind else "", part))
-    rows.append(row)
-    return [row for row in rows if any(t.strip() for _, t in row)]
-
-
-def _marked(content: str) -> tuple[Line, ...]:
-    try:
-        return tuple(marked_lines(content))
-    except Exception:  # noqa: BLE001 - a wall: what is only for the eye must not cost the hand
-        _log.exception("marking a score failed")
-        return ()
-
-
 def _source_of(fault: DemonError, page: Page) -> str:
     """The text that the places of an error are of."""
     return fault.source if fault.source is not None else page.buffer.text
@@ -506,8 +388,3 @@ def _source_of(fault: DemonError, page: Page) -> str:
 
 def _title(page: Page) -> str:
     return page.name.rsplit("/", 1)[-1] if page.name else "scratch"
-
-
-def _ascii_only() -> bool:
-    encoding = (getattr(sys.__stdout__, "encoding", "") or "utf-8").lower().replace("-", "")
-    return encoding not in ("utf8", "utf16")

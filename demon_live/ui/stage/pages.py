@@ -176,12 +176,15 @@ def _window(cells: list[tuple[str, str]], left: int, room: int) -> list[tuple[st
 def _beside(
     body: list[tuple[str, str]], fault: Fault, room: int, ascii_only: bool
 ) -> list[tuple[str, str]]:
-    """The message at the end of its line, as far as there is room."""
+    """The message at the end of its line as far as there is room, the remedy if all of it fits."""
     used = sum(text.cells(t) for _, t in body)
     if room - used < 12:
         return body
     arrow = "<-" if ascii_only else "←"
-    return [*body, ("class:error", text.fit_to(f"  {arrow} {fault.message}", room - used))]
+    told, remedy = f"  {arrow} {fault.message}", f" · {fault.hint}" if fault.hint else ""
+    if used + text.cells(told + remedy) <= room:
+        return [*body, ("class:error", told), ("class:error.hint", remedy)]
+    return [*body, ("class:error", text.fit_to(told, room - used))]
 
 
 def prompt(
