@@ -69,7 +69,8 @@ def _replay(args: argparse.Namespace) -> int:
     from demon_live.perform.journal import find_set
     from demon_live.places import sets_dir
 
-    return _render_to(args, find_set(args.set, [sets_dir()]), args.render, start=args.start)
+    path = find_set(args.set, [sets_dir()])
+    return _render_to(args, path, args.render, start=args.start, trust=args.trust)
 
 
 def _set(args: argparse.Namespace) -> int:
@@ -94,6 +95,7 @@ def _render(args: argparse.Namespace) -> int:
         start=args.start,
         seed=args.seed,
         stems=args.stems,
+        trust=args.trust,
     )
 
 

@@ -85,7 +85,11 @@ def replay(args: argparse.Namespace) -> int:
     if recording.torn:
         lines = f"{recording.torn} damaged lines at its end are left out"
         say([("warning", f"{path}: {lines}\n")], sys.stderr)
-    return _play(args, [path], {"replay": recording, "speed": args.speed, "start": args.start})
+    return _play(
+        args,
+        [path],
+        {"replay": recording, "speed": args.speed, "start": args.start, "trust": args.trust},
+    )
 
 
 def attach(args: argparse.Namespace) -> int:

@@ -95,6 +95,29 @@ def test_what_is_wrong_is_refused(data: bytes) -> None:
         parse_osc(data)
 
 
+@pytest.mark.parametrize("size", [-4, -8, -(1 << 31)])
+def test_the_librarys_walk_over_bundles_is_never_used(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """python-osc's goes back by an element of size -4, and never ends."""
+    from pythonosc import osc_bundle, osc_packet
+
+    def never(*_: object) -> None:
+        raise AssertionError("the library walks over a bundle")
+
+    monkeypatch.setattr(osc_bundle.OscBundle, "__init__", never)
+    monkeypatch.setattr(osc_packet.OscPacket, "__init__", never)
+    head = b"#bundle\x00" + b"\x00" * 8
+    hush = packet("/demon/hush")
+    good = head + struct.pack(">i", len(hush)) + hush
+    assert parse_osc(good) == (Evaluate("hush"),)
+    for bad in (good + struct.pack(">i", size), head + struct.pack(">i", size) + hush):
+        nested = head + struct.pack(">i", len(bad)) + bad
+        for data in (bad, nested):
+            with pytest.raises(WireError, match="wrong size"):
+                parse_osc(data)
+
+
 @given(
     st.binary(max_size=120)
     | st.builds(

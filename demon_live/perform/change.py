@@ -8,7 +8,7 @@ Threads: a Change belongs to the call that builds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +38,8 @@ __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
 
 #: Stage words that prepare nothing.
 _AT_ONCE = ("quant", "link", "clock", "nudge")
+#: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
+_PROMPT_CYCLES, _PROMPTS = 16, 64
 #: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
 NOTICE = 3 * RATES.sample_rate // 2
 #: A step of a ramp is prepared this long before it begins, in samples.
@@ -66,7 +68,7 @@ class NewStage:
 class Change:
     """Collects what the statements of one text do to a state. Raises DemonError, changing nothing.
 
-    now: output sample of the decision.
+    now: output sample of the decision. within: as in `find_source`.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class Change:
         folders: Iterable[Path],
         epoch: Callable[[], int],
         deaf: bool = False,
+        within: Sequence[Path] | None = None,
     ) -> None:
         self.state = state
         self.now = now
         self.base = base
         self.folders = list(folders)
+        self._within = within
         self.scenes = dict(state.scenes)
         self._epoch = epoch
         self._deaf = deaf
@@ -324,7 +328,7 @@ class Change:
         if deck.source is None:
             return None
         try:
-            path = find_source(deck.source, deck.base, self.folders)
+            path = find_source(deck.source, deck.base, self.folders, self._within)
             if self._deaf:
                 return self._seen_source(path)
             audio, read = load_source(path)
@@ -359,8 +363,13 @@ class Change:
 
     def _note_prompt(self, lane: Lane) -> None:
         here = self.state.tempo.cycle_at(self.now)
-        cycles = {here, *lane.jumps(here, here + 16)}
-        self.prompts += sorted({str(lane.at(c)) for c in cycles})
+        cycles = [here]
+        for k in range(_PROMPT_CYCLES):
+            cycles += lane.jumps(here + k, here + k + 1)
+            # A thousand prompts in a cycle are no words that somebody wants to be told about.
+            if len(cycles) >= _PROMPTS:
+                break
+        self.prompts += sorted({str(lane.at(c)) for c in cycles[:_PROMPTS]})
 
     def _bind_lane(
         self, name: str, control_name: str, lane: Lane | None, at: Fraction, when: When

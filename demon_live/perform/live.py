@@ -38,6 +38,7 @@ from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
 from demon_live.perform.memory import Trimmer
 from demon_live.perform.messages import DropDeck, MoveStage, PrepareStage, ToEngine
+from demon_live.perform.own import bounds
 from demon_live.perform.recorder import about_engine
 from demon_live.perform.resume import Held, Interrupted, SessionLog, recently, restore
 from demon_live.perform.rig import Heard
@@ -193,7 +194,8 @@ class Live:
     engine, backend, engine_device: as in `backends.open_engine`. device: part of the audio
     device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
     play instead of scores, `speed` times as fast, from cycle `start` on. python: pattern files in
-    Python may run. resume: a session that died, to go on with.
+    Python may run. resume: a session that died, to go on with. trust: a set that was not recorded
+    here may read sources anywhere.
     Raises DemonError when nothing can be played.
     """
 
@@ -216,6 +218,7 @@ class Live:
         random_weights: bool = False,
         python: bool = False,
         resume: Interrupted | None = None,
+        trust: bool = False,
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
@@ -234,6 +237,7 @@ class Live:
             start={"seed": seed, **about_engine(manifest)},
         )
         self.session.python = python
+        self.session.within = bounds(replay.path, trust) if replay is not None else None
         self._sync = Sync(self.session)
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
         port = os.environ.get("DEMON_MIDI", "")

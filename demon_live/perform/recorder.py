@@ -13,6 +13,7 @@ from demon_live.errors import ScoreError
 from demon_live.lang import Word
 from demon_live.models.manifest import Manifest
 from demon_live.perform.journal import SUFFIX, Journal
+from demon_live.perform.own import remember
 from demon_live.perform.rig import Rig
 
 __all__ = ["Recorder", "about_engine"]
@@ -61,6 +62,7 @@ class Recorder:
         name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
         path = self._folder / f"{name}{SUFFIX}"
         self._journal.open(path)
+        remember(path)
         self._rig.record(str(self._folder / f"{name}.flac"))
         self.name = name
         return f"recording · {path} and {name}.flac"

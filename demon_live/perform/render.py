@@ -24,6 +24,7 @@ from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.perform import journal
 from demon_live.perform.hollow import place_of, rewind, run_up
 from demon_live.perform.offline import Offline
+from demon_live.perform.own import bounds
 from demon_live.perform.walk import Moment, walk
 
 __all__ = ["Offline", "Rendered", "render", "replay_into"]
@@ -69,6 +70,7 @@ def render(
     backend: str = "auto",
     seed: int | None = None,
     stems: bool = False,
+    trust: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Rendered:
     """Render a score or a set to a WAV or FLAC file (or, without `out`, to an array).
@@ -76,7 +78,8 @@ def render(
     cycles or seconds: how much; a score gives 8 cycles by default, a set its own length.
     start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
     seed: added to every seed of the score; a set brings its own. stems: one more file a deck, what
-    it gave to the sum before the limiter. progress: told the part done, 0..1. Raises DemonError.
+    it gave to the sum before the limiter. trust: a set that was not recorded here may read sources
+    anywhere. progress: told the part done, 0..1. Raises DemonError.
     """
     path = Path(path)
     recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
@@ -86,6 +89,7 @@ def render(
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
+            offline.session.within = bounds(path, trust)
             moments = list(walk(recording))
             step = replay_into(offline, recording)
             step()

@@ -71,6 +71,8 @@ class Session:
         self._pumping = threading.Lock()
         self._samplers: dict[str, DeckSampler] = {}
         self._kept: dict[str, tuple[tuple[object, ...], Mapping[str, Lane]]] = {}
+        #: What a replay may read lies in these folders (a set from a stranger); None: anywhere.
+        self.within: tuple[Path, ...] | None = None
         #: Python pattern files may run (`demon live --python`).
         self.python = False
         #: Called after each accepted change; live, it wakes the sampling thread.
@@ -171,10 +173,14 @@ class Session:
             self._state,
             now,
             base=base,
-            folders=self.folders,
+            folders=(*self.folders, *within) if (within := self._bounds()) else self.folders,
             epoch=lambda: next(epochs),
             deaf=self._deaf,
+            within=within,
         )
+
+    def _bounds(self) -> tuple[Path, ...] | None:
+        return self.within if self._replaying else None
 
     def swap(self, state: State) -> None:
         """The one assignment that lets a state play."""

@@ -175,6 +175,11 @@ def _add_playing(
     replay.add_argument("--speed", type=_speed, default=1.0, metavar="X")
     for command in (render, replay):
         command.add_argument(
+            "--trust",
+            action="store_true",
+            help="a set that was not recorded here may read sound files anywhere",
+        )
+        command.add_argument(
             "--from", dest="start", type=_cycle, default=0, metavar="CYCLE", help="begin there"
         )
 

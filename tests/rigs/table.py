@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.rigs import score
+from tests.rigs import latency, score
 from tests.rigs.stagehand import Listening, Stage
 
 _PAUSE = threading.Event()
@@ -58,7 +58,7 @@ def run(case: Case, seconds: float) -> dict[str, Any]:
         scores = score.write(folder / "scores")
         with Stage(scores, folder, env, "--audio", "null") as stage:
             stage.wait(lambda: bool(stage.status), 120)
-            listening = Listening(folder / "tap")
+            listening, watch = Listening(folder / "tap"), latency.Watch()
             program = stage.fresh()["program"]
 
             def seen() -> bool:
@@ -73,7 +73,7 @@ def run(case: Case, seconds: float) -> dict[str, Any]:
                     break
             stage.apply("denoise = .5")
             after = stage.fresh()
-            heard = listening.close()
+            heard, machine = listening.close(), watch.close()
             stage.close()
         decks = after["program"]["decks"]
         kept = case.reload or all(
@@ -90,6 +90,10 @@ def run(case: Case, seconds: float) -> dict[str, Any]:
             "missing_beats": heard["grid"].get("missing"),
             "dry": after["bus"]["dry"],
             "bad": after["bus"]["bad"],
+            # What comes late by itself: other programs, or the host of a virtual machine.
+            "null_clock_late": after["bus"]["late"],
+            "machine_worst_ms": machine.get("worst_ms"),
+            "load": round(os.getloadavg()[0], 1),
             "dropped": after["engine"]["dropped"],
             "restarts": after["engine"]["restarts"],
             "shown": right or (shown[-1] if shown else ""),

@@ -107,18 +107,25 @@ def _edits(folder: Path) -> Target:
     sources = ["../secret.wav", "/etc/passwd", "link.wav", "a/../../secret.wav", "./x.wav",
                "~/x.wav", "..\\\\secret.wav", "/dev/zero", "con", "x" * 300, ""]  # fmt: skip
 
+    # What a stranger's set says: any name for its scores, and they are read nowhere but here.
+    names = ["<prompt>", "x.demon", "/etc/x.demon", "../x.demon", str(folder / "x.demon"), "", "/"]
+
     def fresh() -> Session:
-        return Session(FakeRig(), folders=(home,), sets=home)
+        session = Session(FakeRig(), folders=(home,), sets=home)
+        session.within = (home,)
+        return session
 
     session = [fresh(), 0]
 
-    def make_one(rng: random.Random, mutate: Mutate) -> tuple[str, bool]:
+    def make_one(rng: random.Random, mutate: Mutate) -> tuple[str, bool, str]:
+        name = rng.choice(names) if rng.random() < 0.3 else ""
         if rng.random() < 0.3:
-            return f'source "{rng.choice(sources)}"\n' + mutate(rng, texts, words, 2000), True
-        return mutate(rng, texts, words, 2000), rng.random() < 0.5
+            source = f'source "{rng.choice(sources)}"\n'
+            return source + mutate(rng, texts, words, 2000), True, name
+        return mutate(rng, texts, words, 2000), rng.random() < 0.5, name
 
-    def take(given: tuple[str, bool]) -> bool:
-        text, file = given
+    def take(given: tuple[str, bool, str]) -> bool:
+        text, file, replayed = given
         session[1] += 1
         if session[1] % 200 == 0:
             session[0] = fresh()
@@ -126,8 +133,9 @@ def _edits(folder: Path) -> Target:
         text = re.sub(r"\b(save|record|load|source)\b(?!\s*\"\.?\.?[/~a-zA-Z])", "hush", text)
         text = re.sub(r"\b(save|record|load)\b", "hush", text)
         try:
-            name = str(home / "x.demon") if file else str(home / "y.demon")
-            session[0].apply(text, name, "file" if file else "repl")
+            name = replayed or str(home / ("x.demon" if file else "y.demon"))
+            origin = "replay" if replayed else "file" if file else "repl"
+            session[0].apply(text, name, origin)
         except DemonError as error:
             str(error)
             return False
