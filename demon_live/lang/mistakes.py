@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from demon_live.controls import CONTROLS, STAGE
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.keywords import ALIASES, KEYWORDS, closest
+from demon_live.lang.openings import Finding, masked, open_bracket, open_quote
 from demon_live.lang.words import WORDS
 
 __all__ = ["MISTAKES", "Mistake", "explain"]
-
-#: (message, start, end, hint), places in the statement
-Finding = tuple[str, int, int, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ def _regex(
     compiled = re.compile(pattern)
 
     def look(text: str, at: int) -> Finding | None:
-        found = compiled.search(_masked(text))
+        found = compiled.search(masked(text))
         if found is None:
             return None
         words = [
@@ -49,67 +47,6 @@ def _regex(
         return message.format(*words), found.start(group), found.end(group), hint.format(*words)
 
     return look
-
-
-def _strings(text: str) -> list[tuple[str, int, int]]:
-    """The pieces of a statement: quoted, or one plain character each, or a comment."""
-    piece = re.compile(r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[^`"'#]""")
-    return [(m.group(), m.start(), m.end()) for m in piece.finditer(text)]
-
-
-def _masked(text: str) -> str:
-    """The statement with blanks for what stands in quotes and comments: no sign of it misleads."""
-    return "".join(
-        p if len(p) == 1 else p[0] + "\xa4" * (len(p) - 2) + (p[-1] if p[0] == p[-1] else " ")
-        for p, _, _ in _strings(text)
-    )
-
-
-def _open_quote(text: str, at: int) -> Finding | None:
-    for piece, start, end in _strings(text):
-        if piece[0] in "\"'`" and (len(piece) == 1 or piece[-1] != piece[0]):
-            closed = _closed(piece) if piece[0] == '"' else piece
-            return f"missing closing {piece[0]}", start, end, f"write {closed}{piece[0]}"
-    return None
-
-
-def _closed(mini: str) -> str:
-    """Mini-notation that was left off, with the brackets that it still has open."""
-    pairs, stack = {"<": ">", "[": "]", "{": "}", "(": ")"}, []
-    for sign in mini:
-        if sign in pairs:
-            stack.append(pairs[sign])
-        elif stack and sign == stack[-1]:
-            stack.pop()
-    return mini.rstrip() + "".join(reversed(stack))
-
-
-def _open_bracket(text: str, at: int) -> Finding | None:
-    closing = {"(": ")", "[": "]"}
-    stack: list[tuple[str, int]] = []
-    for piece, start, _ in _strings(text):
-        if piece in closing:
-            stack.append((piece, start))
-        elif piece in (")", "]"):
-            if not stack:
-                return f'"{piece}" closes nothing', start, start + 1, "remove it, or open it before"
-            opener, where = stack.pop()
-            if closing[opener] != piece:
-                return (
-                    f'"{piece}" where "{closing[opener]}" must close',
-                    start,
-                    start + 1,
-                    f'"{opener}" opened at column {where + 1}',
-                )
-    if not stack:
-        return None
-    opener, where = stack[-1]
-    return (
-        f'missing "{closing[opener]}" opened here',
-        where,
-        where + 1,
-        f'close it with "{closing[opener]}"',
-    )
 
 
 #: Words of time, and what follows them.
@@ -163,7 +100,7 @@ def _juxtaposed(text: str, at: int) -> Finding | None:
 
 
 def _missing_comma(text: str, at: int) -> Finding | None:
-    found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", _masked(text))
+    found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", masked(text))
     if found is None:
         return None
     values = ", ".join(found.group(1).split())
@@ -308,8 +245,8 @@ MISTAKES: tuple[Mistake, ...] = (
         ),
     ),
     Mistake("apostrophe", "prompt = 'it's acid'", _apostrophe),
-    Mistake("missing quote", 'prompt = "acid techno', _open_quote),
-    Mistake("missing bracket", "blend = sine.range(.2, 1", _open_bracket),
+    Mistake("missing quote", 'prompt = "acid techno', open_quote),
+    Mistake("missing bracket", "blend = sine.range(.2, 1", open_bracket),
     Mistake("stage word with =", "tempo = 128", _equals_stage),
     Mistake(
         "colon for =",
