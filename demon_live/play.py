@@ -175,7 +175,11 @@ def _port(args: argparse.Namespace) -> int | None:
 def _check_backend(args: argparse.Namespace) -> None:
     from demon_live.models.manifest import load_manifest
 
-    backends = ("auto", *load_manifest(args.engine).backends)
+    from demon_live.cluster import far
+
+    elsewhere = far(args.engine)
+    name = args.engine if elsewhere is None else elsewhere.engine
+    backends = ("auto", *load_manifest(name).backends)
     if args.backend not in backends:
         hint = f"it has: {', '.join(backends)}"
         raise UsageError(f"engine {args.engine} has no backend {args.backend!r}", hint=hint)

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from demon_live import faults
 from demon_live.audio.pcmring import Bus, LoopRing
+from demon_live.cluster import FAR
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
 from demon_live.perform.memory import Trimmer, trim
@@ -29,8 +30,12 @@ from demon_live.perform.turns import TurnTimes
 
 if TYPE_CHECKING:
     from demon_live.backends import Engine
+    from demon_live.perform.player import Player
 
-__all__ = ["Drops", "EngineOptions", "Opening", "engine_main"]
+__all__ = [
+    "BusClock", "Drops", "EngineOptions", "Opening", "engine_main", "open_loop", "opened",
+    "read_loop", "turn_for_ever",
+]  # fmt: skip
 
 #: Seconds between two reports of the engine.
 _REPORT_EVERY = 0.1
@@ -65,7 +70,7 @@ class Opening:
     spare: bool = False
 
 
-class _BusClock:
+class BusClock:
     """Time as the audio process decides it."""
 
     def __init__(self, bus: Bus) -> None:
@@ -75,14 +80,16 @@ class _BusClock:
         return int(self._bus.mixed)
 
 
-def _read_loop(path: str) -> Floats:
+def read_loop(path: str) -> Floats:
+    """A copy of the loop in a file, float32 [n, 2]."""
     ring = LoopRing.open(path)
     audio = ring.audio.copy()
     ring.close()
     return audio
 
 
-def _open_loop(rings: dict[str, LoopRing], path: str) -> Floats:
+def open_loop(rings: dict[str, LoopRing], path: str) -> Floats:
+    """The loop in a file, to be written to. rings: those that are open."""
     # The mapping must outlive the array: keep the rings that may still be written.
     rings[path] = LoopRing.open(path)
     for old in list(rings)[:-16]:
@@ -96,7 +103,12 @@ def engine_main(fd: int) -> None:
     conn = Connection(fd)
     try:
         opening: Opening = conn.recv()
-        engine = _open(opening)
+        if opening.options.engine.startswith(FAR):
+            from demon_live.perform.near import play_near
+
+            play_near(conn, opening)
+            return
+        engine = opened(opening)
         conn.send(Ready(engine.describe(), tuple(engine.notes), engine.device.type))
         if opening.spare:
             # Until the first message, which is that its time has come.
@@ -111,7 +123,8 @@ def engine_main(fd: int) -> None:
         return
 
 
-def _open(opening: Opening) -> Engine:
+def opened(opening: Opening) -> Engine:
+    """The engine that is to be opened. Raises EngineError."""
     from demon_live.backends import open_engine
     from demon_live.perform import failing, player  # noqa: F401 (a spare loads all that it needs)
 
@@ -135,17 +148,15 @@ def _open(opening: Opening) -> Engine:
 
 
 def _play(conn: Connection, opening: Opening, engine: Engine) -> None:
-    from demon_live.perform import failing
     from demon_live.perform.player import Player
 
     options = opening.options
-    tick_ms = engine.manifest.tick_ms if engine.device.type == "cpu" else 0.0
     rings: dict[str, LoopRing] = {}
     player = Player(
         engine,
-        _BusClock(Bus.open(opening.bus)),
-        open_loop=lambda path: _open_loop(rings, path),
-        read_source=_read_loop,
+        BusClock(Bus.open(opening.bus)),
+        open_loop=lambda path: open_loop(rings, path),
+        read_source=read_loop,
         tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
         depth=options.depth,
         steps=options.steps,
@@ -153,10 +164,26 @@ def _play(conn: Connection, opening: Opening, engine: Engine) -> None:
         background=True,
         tell=lambda text: conn.send(Note(text)),
     )
+    turn_for_ever(conn, engine, player, options.depth)
+
+
+class Wire(Protocol):
+    """The way to the session: a pipe, or a link to another machine."""
+
+    def poll(self, timeout: float | None = 0.0, /) -> bool: ...
+    def recv(self) -> Any: ...
+    def send(self, message: Any, /) -> None: ...
+
+
+def turn_for_ever(conn: Wire, engine: Engine, player: Player, depth: int | None) -> None:
+    """Take messages and make turns. Raises EOFError, or another OSError, when the way ends."""
+    from demon_live.perform import failing
+
+    tick_ms = engine.manifest.tick_ms if engine.device.type == "cpu" else 0.0
     shedding = Shedding(
         player,
         _budget(engine),
-        options.depth or engine.depth,
+        depth or engine.depth,
         lambda text: conn.send(Note(text)),
         getattr(engine, "cheaper", None),
     )
@@ -215,7 +242,7 @@ def _budget(engine: Engine) -> float:
     return engine.manifest.tick_ms * 1.5 / 1000
 
 
-def _take(conn: Connection, handle: Callable[[ToEngine], None]) -> None:
+def _take(conn: Wire, handle: Callable[[ToEngine], None]) -> None:
     """Take all that waits: of blocks only the newest of each deck. EOFError: nobody is there."""
     blocks: dict[str, Block] = {}
     while conn.poll(0):

@@ -25,6 +25,7 @@ from types import TracebackType
 
 from demon_live.audio.pcmring import LoopRing
 from demon_live.audio.speaker import Speaker
+from demon_live.cluster import far, require
 from demon_live.core import Floats, MixPoints, Stage
 from demon_live.errors import DemonError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
@@ -191,8 +192,8 @@ class Live:
     """Plays scores. A context manager; `session` is the door for everything else.
 
     paths: score files, or folders of which every score plays; their folders are watched.
-    engine, backend, engine_device: as in `backends.open_engine`. device: part of the audio
-    device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
+    engine: a name, or ray://HOST/NAME for one on another machine. backend, engine_device: as in
+    `backends.open_engine`. device: part of the audio device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
     play instead of scores, `speed` times as fast, from cycle `start` on. python: pattern files in
     Python may run. resume: a session that died, to go on with. trust: a set that was not recorded
     here may read sources anywhere.
@@ -222,8 +223,11 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        manifest = load_manifest(engine)
-        if not random_weights:
+        elsewhere = far(engine)
+        manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
+        if elsewhere is not None:
+            require()
+        elif not random_weights:
             require_files(manifest)
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"

@@ -25,7 +25,7 @@ import numpy as np
 from demon_live.audio.likeness import likeness
 from demon_live.core import RATES, ControlBlock, Floats, Generation, Stage
 
-__all__ = ["HALF", "DeckPlacement", "Piece", "crossfade"]
+__all__ = ["HALF", "DeckPlacement", "Piece", "Window", "crossfade", "plays_on"]
 
 #: Half of a splice, in samples (8 ms): 16 ms in all.
 HALF = 384
@@ -51,6 +51,12 @@ def crossfade(old: Floats, new: Floats) -> Floats:
     return np.asarray((a * old + b * new) / np.sqrt(a * a + b * b + 2 * r * a * b), np.float32)
 
 
+def plays_on(before: Stage, stage: Stage) -> bool:
+    """Whether a new stage is the old one at another tempo: its loop begins with what plays."""
+    mine = (stage.source, stage.cycles, stage.beats)
+    return (before.source, before.cycles, before.beats) == mine
+
+
 def sound(audio: Floats) -> bool:
     """Whether these are samples that may be heard: finite, and not absurdly loud."""
     return bool(np.abs(audio).max(initial=0.0) <= _LOUDEST)  # False for NaN, too
@@ -65,25 +71,50 @@ class Piece:
     generation: Generation
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The decoded sound of a piece, on its way into the loop.
+
+    audio: float32 [n, 2]; its first sample is output sample `base`, and it reaches HALF before
+    `start` and 3 * HALF behind `end`. hear_from: of the generation it was decoded from.
+    """
+
+    start: int
+    end: int
+    base: int
+    audio: Floats
+    hear_from: int
+
+
 class DeckPlacement:
     """The loop of one deck under one stage.
 
     loop: float32 [stage.samples, 2], the PCM that the mixer reads. window: frames of a
-    decode; it may change at any time.
+    decode; it may change at any time. ship: takes the windows where the loop is on another machine,
+    whose own placement lands them; the loop here is then never written.
     """
 
-    def __init__(self, stage: Stage, loop: Floats, decode: Decode, window: int) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        loop: Floats,
+        decode: Decode,
+        window: int,
+        ship: Callable[[Window], None] | None = None,
+    ) -> None:
         self.stage = stage
         # The same loop with laps that begin elsewhere, from its from_sample on.
         self._moved: Stage | None = None
         self.loop = loop
-        self._decode = decode
+        self._decode, self._ship = decode, ship
         self.window = window
         self._generations: deque[Generation] = deque(maxlen=_KEEP)
         self._past: deque[int] = deque(maxlen=64)
         self._future: list[int] = []
         self.cursor = stage.from_sample
         self._fresh = False
+        #: Whether what is written may be written again from a newer generation.
+        self.may_refresh = True
         self.late = 0
         self.nonfinite = 0
         # How late the first generation of the last jump came, in samples; 0 = on its sample.
@@ -149,7 +180,7 @@ class DeckPlacement:
     def next_piece(self, now: int, lead: int, reserve: int) -> Piece | None:
         """The stretch to write now, or None. lead, reserve: samples."""
         start = max(now + lead, self.stage.from_sample)
-        if self._fresh:
+        if self._fresh and self.may_refresh:
             self._fresh = False
         elif self.cursor < start + reserve:
             start = max(start, self.cursor)
@@ -172,7 +203,7 @@ class DeckPlacement:
 
         False if it came too late altogether, or held something that is not finite.
         """
-        start, end = piece.start, piece.end
+        start = piece.start
         _, position = self.stage_of(start).locate(start)
         first = (position - HALF) // RATES.hop
         audio = self._decode(piece.generation.latent, first, self.window)
@@ -180,12 +211,22 @@ class DeckPlacement:
         if not sound(audio):
             self.nonfinite += 1
             return False
+        window = Window(start, piece.end, base, audio, piece.generation.request.hear_from)
+        if self._ship is None:
+            return self.land(window, now, guard)
+        self._ship(window)
+        self.cursor = piece.end
+        return True
+
+    def land(self, window: Window, now: Callable[[], int], guard: int) -> bool:
+        """Splice a window in, nothing within `guard` samples of the playhead. False: too late."""
+        start, end, base, audio = window.start, window.end, window.base, window.audio
         start = max(start, now() + guard + HALF)
         if start >= end:
             self.late += 1
             self.cursor = max(self.cursor, start)
             return False
-        self._judge(piece, start)
+        self._judge(window, start)
         begin, stop = start - HALF, end + HALF
         new = audio[begin - base : stop + 2 * HALF - base]
         old = self._read(begin, stop + 2 * HALF)
@@ -216,9 +257,9 @@ class DeckPlacement:
         if sound(tail):
             self.loop[: 2 * HALF] = crossfade(tail[: 2 * HALF], self.loop[: 2 * HALF])
 
-    def _judge(self, piece: Piece, start: int) -> None:
-        begin, _ = self._bounds(piece.start)
-        if begin > self._judged and piece.generation.request.hear_from >= begin:
+    def _judge(self, window: Window, start: int) -> None:
+        begin, _ = self._bounds(window.start)
+        if begin > self._judged and window.hear_from >= begin:
             self._judged = begin
             self.jump_late = max(0, start - begin)
 

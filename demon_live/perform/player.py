@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from demon_live.perform.messages import (
     SetRing,
     ToEngine,
 )
-from demon_live.perform.placement import HALF, DeckPlacement
+from demon_live.perform.placement import HALF, DeckPlacement, Window, plays_on
 from demon_live.perform.scheduler import DeckScheduler, Target
 from demon_live.perform.view import EngineStatus
 
@@ -74,7 +75,8 @@ class Player:
     open_loop(path) gives the PCM of a stage, float32 [samples, 2], writable. read_source(path)
     gives the PCM that is transformed. background: prepare stages beside the ring (live) or at
     once (offline, so that renders do not depend on the speed of the machine). timer: seconds, by
-    which the pace of the ticks is learned; None: learned live, nominal offline.
+    which the pace of the ticks is learned; None: learned live, nominal offline. ship: takes decoded
+    windows where the loops are on another machine.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Player:
         background: bool = False,
         timer: Callable[[], float] | None = None,
         tell: Callable[[str], None] = lambda text: None,
+        ship: Callable[[Stage, Window], None] | None = None,
     ) -> None:
         self.engine = engine
         self.clock = clock
@@ -101,7 +104,7 @@ class Player:
         self._waiting: dict[str, ControlBlock] = {}
         self._latest: dict[str, int] = {}
         self._seed = seed
-        self._tell = tell
+        self._tell, self._ship = tell, ship
         self._told: set[str] = set()
         self._coming: list[tuple[PrepareStage, Future[Floats | None]]] = []
         # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
@@ -114,12 +117,16 @@ class Player:
         self._decode_s = 0.0
         self._last_turn: float | None = None
         self._lead = LEAD_FLOOR
+        #: Samples that a window is on its way to a loop on another machine; added to the lead.
+        self.away = 0
         self._standing = self._warm = False
         self._generations = 0
         self._written_ahead = 0
         self._exploded = 0
         #: What is given up under load (perform.shed), and the last error of a tick.
         self.window_part, self.gap_fill = 1.0, True
+        #: Asked before a loop is written again from a newer generation.
+        self.may_refresh: Callable[[], bool] = lambda: True
         self.trouble: Exception | None = None
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
@@ -203,14 +210,9 @@ class Player:
     def _carry(self, message: PrepareStage) -> None:
         """At another tempo what plays goes on: it is the new loop until that is generated anew."""
         stage, old = message.stage, self._decks.get(message.stage.deck)
-        if old is None or old.placement.empty or self.clock.now() >= stage.from_sample:
+        if self._ship is not None or old is None or old.placement.empty:
             return
-        before = old.stage
-        if (before.source, before.cycles, before.beats) != (
-            stage.source,
-            stage.cycles,
-            stage.beats,
-        ):
+        if self.clock.now() >= stage.from_sample or not plays_on(old.stage, stage):
             return
         loop = self._open_loop(message.loop)
         playing = old.placement.loop.copy()
@@ -234,7 +236,8 @@ class Player:
             return
         decoder = WindowDecoder(self.engine.decode, self.engine.margin)
         loop = self._open_loop(message.loop)
-        placement = DeckPlacement(stage, loop, decoder.window, self.engine.window)
+        ship = None if self._ship is None else partial(self._ship, stage)
+        placement = DeckPlacement(stage, loop, decoder.window, self.engine.window, ship)
         for control in self._decks[stage.deck].shared if stage.deck in self._decks else ():
             self.ring.share(control, None, deck=stage.deck)
         self._decks[stage.deck] = _Deck(stage, source, placement)
@@ -324,7 +327,7 @@ class Player:
         first = deck.placement.empty and self.clock.now() <= deck.stage.from_sample
         deck.placement.accept(generation)
         self._generations += 1
-        if first and not deck.placement.empty:
+        if first and not deck.placement.empty and self._ship is None:
             deck.placement.fill(generation)
 
     def _on_admit(self, name: str) -> Request | None:
@@ -391,7 +394,7 @@ class Player:
     @property
     def drain(self) -> int:
         """Samples from an admission until its generation can be heard."""
-        return round(self._period_s * RATES.sample_rate * self.ring.steps) + self._lead + HALF
+        return round(self._period_s * RATES.sample_rate * self.ring.steps) + self._lead + self.away + HALF
 
     # ------------------------------------------------------------------ placement
 
@@ -399,11 +402,13 @@ class Player:
         for deck in self._decks.values():
             window = max(4, round(self.engine.window * self.window_part))
             deck.placement.window = window
+            deck.placement.may_refresh = self.may_refresh()
             # Without gap-fill only a newer generation is a reason to write.
             reserve = window * RATES.hop // 2 if self.gap_fill else -(1 << 62)
             # At a jump or the end of a lap a piece is short: go on until the reserve is there.
             for _ in range(4):
-                piece = deck.placement.next_piece(self.clock.now(), self._lead, reserve)
+                lead = self._lead + self.away
+                piece = deck.placement.next_piece(self.clock.now(), lead, reserve)
                 if piece is None:
                     break
                 started = self._timer()
@@ -448,9 +453,15 @@ class Player:
             slots=self.ring.slots(),
         )
 
-    def close(self) -> None:
+    def leave(self) -> None:
+        """End what runs beside the turns; the engine stays open, for another player."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        self.ring.close()
+
+    def close(self) -> None:
+        """End everything, the engine too."""
+        self.leave()
         self.engine.close()
 
 

@@ -83,7 +83,8 @@ class EngineStatus:
     lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
     too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
     scheduled jump, how late its first generation was (0 = on its sample); shed: what is given up
-    while the engine is late, in words.
+    while the engine is late, in words; link_ms, jitter_ms: of an engine on another machine, the
+    median time of a window on its way and how much the slowest twentieth takes longer.
     """
 
     ticks: int = 0
@@ -98,6 +99,8 @@ class EngineStatus:
     slots: tuple[SlotStatus, ...] = ()
     alive: bool = True
     shed: str = ""
+    link_ms: float = 0.0
+    jitter_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

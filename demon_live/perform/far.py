@@ -1,0 +1,262 @@
+"""The far end of an engine that another machine plays: the ring in a Ray actor.
+
+One laptop at a time. Its playhead is estimated from its beats (`away`), the time that windows are
+on their way is added to the player's lead, and with it to the anticipation: what is scheduled is
+generated and sent that much earlier. When the line breaks the engine stays open and waits for the
+next call; nobody calls for ten minutes, and it ends.
+
+Threads: `open` and `listen` are called by Ray; one thread accepts and plays; a line has its writer
+and a reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import queue
+import socket
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from multiprocessing import AuthenticationError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from demon_live.core import RATES, Floats, Stage
+from demon_live.errors import DemonError, EngineError
+from demon_live.perform.away import Delay, FarClock
+from demon_live.perform.engine_main import EngineOptions, Opening, opened, turn_for_ever
+from demon_live.perform.line import Line, pack, shake
+from demon_live.perform.messages import Block, Note, Ready, Report
+from demon_live.perform.parcel import BlockOpener, close_window, open_pcm
+
+if TYPE_CHECKING:
+    from demon_live.backends import Engine
+    from demon_live.perform.placement import Window
+    from demon_live.perform.player import Player
+
+__all__ = ["FarEngine", "serve"]
+
+#: Seconds: an engine that nobody calls for so long ends; a line without beats is broken.
+IDLE, SILENCE = 600.0, 2.0
+#: Sources that are kept; windows that may wait to be sent.
+_SOURCES, _WAITING = 8, 6
+_LONGEST = 600 * RATES.sample_rate
+
+
+class FarEngine:
+    """The actor. Plain data in, plain data out: errors come back as values."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._options: EngineOptions | None = None
+        self._key = b""
+        self._server: socket.socket | None = None
+
+    def open(self, options: EngineOptions) -> str | DemonError:
+        """Open the model; what it is, or why not."""
+        if self._engine is None:
+            try:
+                self._engine = opened(Opening("", options))
+            except DemonError as error:
+                return EngineError(error.message, hint=error.hint)
+        return self._engine.describe()
+
+    def listen(self, key: bytes) -> tuple[str, int]:
+        """Wait for whoever knows the key; who plays now is sent away. (host, port)."""
+        self._key = key
+        assert self._engine is not None
+        if self._server is None:
+            self._server = socket.create_server(("", 0), backlog=4)
+            threading.Thread(target=self._run, name="far", daemon=True).start()
+        return socket.gethostbyname(socket.gethostname()), self._server.getsockname()[1]
+
+    def _run(self) -> None:
+        from demon_live.cluster import end_actor
+
+        assert self._engine is not None
+        assert self._server is not None
+        try:
+            serve(self._engine, self._server, lambda: self._key, IDLE)
+        finally:
+            self._engine.close()
+            end_actor()
+
+
+def serve(
+    engine: Engine, server: socket.socket, key: Callable[[], bytes], idle: float = IDLE
+) -> None:
+    """Play for one caller after the other, until one says Quit, or nobody calls for `idle` s."""
+    sources: OrderedDict[str, Floats] = OrderedDict()
+    server.settimeout(0.5)
+    last = time.monotonic()
+    while time.monotonic() - last < idle:
+        try:
+            sock, _ = server.accept()
+            conn = shake(sock, key(), first=True)
+        except (OSError, EOFError, AuthenticationError):
+            continue
+        mine = key()
+        played = _Played(engine, Line(conn), sources, lambda mine=mine: key() == mine)  # type: ignore[misc]
+        if played.run():
+            return
+        last = time.monotonic()
+
+
+class _Played:
+    """One line: the wire that the turning loop takes messages from."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        line: Line,
+        sources: OrderedDict[str, Floats],
+        wanted: Callable[[], bool],
+    ) -> None:
+        self._engine, self._line, self._sources, self._wanted = engine, line, sources, wanted
+        self._inbox: queue.Queue[Any] = queue.Queue()
+        self._next: list[Any] = []
+        self._openers: dict[str, BlockOpener] = {}
+        self._clock, self._delay = FarClock(), Delay()
+        self._sent: OrderedDict[int, int] = OrderedDict()
+        self._seq = 0
+        self._beaten = time.monotonic()
+        self._quit = False
+        self._player: Player | None = None
+
+    def run(self) -> bool:
+        """Play until the line ends. True: the caller said Quit."""
+        from demon_live.perform.player import Player
+
+        threading.Thread(target=self._read, name="far-in", daemon=True).start()
+        player: Player | None = None
+        try:
+            hello = self._hello()
+            engine = self._engine
+            player = Player(
+                engine,
+                self._clock,
+                open_loop=lambda path: np.zeros((1, 2), np.float32),
+                read_source=lambda name: self._sources[name],
+                tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
+                depth=hello["depth"],
+                steps=hello["steps"],
+                seed=hello["seed"],
+                background=True,
+                tell=lambda text: self.send(Note(text)),
+                ship=self._ship,
+            )
+            self._player = player
+            player.away = self._delay.lead
+            player.may_refresh = lambda: self._line.queued == 0
+            self.send(Ready(engine.describe(), tuple(engine.notes)))
+            turn_for_ever(self, engine, player, hello["depth"])
+        except (EOFError, OSError, ValueError, KeyError):
+            pass
+        finally:
+            self._line.release()
+            if player is not None:
+                player.leave()
+        return self._quit
+
+    def _hello(self) -> dict[str, Any]:
+        """The caller's first word, once its playhead is known."""
+        hello: dict[str, Any] | None = None
+        while hello is None or not self._clock.known:
+            if self.poll(0.1):
+                hello = self.recv()
+        return hello
+
+    # ------------------------------------------------------------------ the wire
+
+    def poll(self, timeout: float | None = 0.0, /) -> bool:
+        """See `engine_main.Wire`. Raises EOFError when the line has ended."""
+        if self._next:
+            return True
+        if time.monotonic() - self._beaten > SILENCE or not self._wanted():
+            raise EOFError
+        with contextlib.suppress(queue.Empty):
+            self._next.append(self._inbox.get(bool(timeout), timeout or None))
+        return bool(self._next)
+
+    def recv(self) -> Any:
+        message = self._next.pop(0)
+        if message is None:
+            raise EOFError
+        return message
+
+    def send(self, message: Any, /) -> None:
+        match message:
+            case Ready(description, notes):
+                head: dict[str, Any] = {"kind": "ready", "description": description}
+                self._line.send(pack(head | {"notes": notes, "has": list(self._sources)}))
+            case Note(text):
+                self._line.send(pack({"kind": "note", "text": text}))
+            case Report(status, turns):
+                link, jitter = self._delay.figures()
+                said = asdict(status) | {"link_ms": link, "jitter_ms": jitter}
+                said["slots"] = [list(asdict(slot).values()) for slot in status.slots]
+                report = {"kind": "report", "status": said, "turns": asdict(turns)}
+                self._line.send(pack(report), key="report")
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._hear(self._line.read())
+        except (OSError, EOFError, ValueError, KeyError, struct.error):
+            self._line.close()
+            self._inbox.put(None)
+
+    def _hear(self, data: bytes) -> None:
+        kind, rest = data[:1], data[1:]
+        if kind == b"B":
+            self._beat(rest)
+        elif kind == b"K":
+            deck = rest[1 : 1 + rest[0]].decode()
+            opener = self._openers.setdefault(deck, BlockOpener())
+            self._inbox.put(Block(opener.open(rest[1 + rest[0] :])))
+        elif kind == b"S":
+            name, scale, flac = pickle.loads(rest)
+            self._sources[name] = open_pcm(scale, flac, _LONGEST)
+            while len(self._sources) > _SOURCES:
+                self._sources.popitem(last=False)
+        elif kind == b"Q":
+            self._quit = True
+            self._inbox.put(None)
+        else:
+            message = pickle.loads(rest)
+            self._inbox.put(message)
+
+    def _beat(self, data: bytes) -> None:
+        self._beaten = time.monotonic()
+        mixed, *acks = struct.unpack(f"!{len(data) // 8}q", data)
+        self._clock.beat(mixed)
+        for seq, arrived in zip(acks[::2], acks[1::2], strict=True):
+            sent = self._sent.pop(seq, None)
+            if sent is not None:
+                self._delay.note(arrived - sent)
+        if (player := self._player) is not None:
+            player.away = self._delay.lead
+
+    # ------------------------------------------------------------------ windows
+
+    def _ship(self, stage: Stage, window: Window) -> None:
+        from demon_live.perform.placement import HALF
+
+        self._seq += 1
+        seq = self._seq
+        self._sent[seq] = self._clock.now()
+        while len(self._sent) > 256:
+            self._sent.popitem(last=False)
+
+        def message() -> bytes:
+            head, flac = close_window(window, HALF)
+            place = {"kind": "window", "seq": seq, "deck": stage.deck, "epoch": stage.epoch}
+            return pack(place | head, flac)
+
+        # What has waited so long that it cannot be heard any more only keeps the rest waiting.
+        self._line.send(message, keep=_WAITING)
