@@ -207,6 +207,12 @@ def _bench(args: argparse.Namespace) -> int:
         args.score,
         args.jack,
         args.plot,
+        args.gpus,
+        args.delay,
+        args.jitter,
+        args.loss,
+        args.minutes,
+        args.cut,
     )
     say(bench.report(bench.measure(args.what, options), args.json))
     return 0

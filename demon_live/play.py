@@ -173,9 +173,8 @@ def _port(args: argparse.Namespace) -> int | None:
 
 
 def _check_backend(args: argparse.Namespace) -> None:
-    from demon_live.models.manifest import load_manifest
-
     from demon_live.cluster import far
+    from demon_live.models.manifest import load_manifest
 
     elsewhere = far(args.engine)
     name = args.engine if elsewhere is None else elsewhere.engine

@@ -261,9 +261,7 @@ def _stage(rig: Both, epoch: int = 0) -> tuple[LoopRing, PrepareStage]:
     loop = LoopRing.create(rig.folder / f"{epoch}.loop", STAGE.samples)
     source = LoopRing.create(rig.folder / f"{epoch}.source", STAGE.samples)
     source.audio[:] = 0.25
-    return loop, PrepareStage(
-        replace(STAGE, epoch=epoch), str(loop.path), str(source.path)
-    )
+    return loop, PrepareStage(replace(STAGE, epoch=epoch), str(loop.path), str(source.path))
 
 
 def _feed(rig: Both, prompt: str, stage: Stage) -> Callable[[], None]:

@@ -2,7 +2,8 @@
 
     ring.py     ticks of the ring, by part             decode.py   windows against real time
     latency.py  every control, from edit to ear        lang.py     lanes, parse, mini-notation
-    common.py   options, the engine, the machine
+    common.py   options, the engine, the machine      choir.py   N rings as one (ring --gpus N)
+    remote.py   an engine behind a bad network, with netlink.py
     score.py    written against heard (latency --score), with replayed.py, sink.py, histogram.py
 
 Each has `figures(options)`: a flat mapping name -> number (its unit in the name) or table;
@@ -37,6 +38,14 @@ def measure(what: str, options: Options) -> dict[str, Figures]:
         from demon_live.bench import score
 
         return {"score": score.figures(options)}
+    if what == "remote":
+        from demon_live.bench import remote
+
+        return {"remote": remote.figures(options)}
+    if what == "ring" and options.gpus:
+        from demon_live.bench import choir
+
+        return {"choir": choir.figures(options, options.gpus, seconds=20.0)}
     wanted = PARTS if what == "all" else (what,)
     return {part: PARTS[part](options) for part in wanted}
 

@@ -28,7 +28,9 @@ class Options:
     """What `demon bench` was asked for. seconds: length of the loop. depth: None = several.
 
     score: of latency, scheduled changes instead of edits; jack: those also in real time at a JACK
-    server without hardware; plot: their histogram as an SVG.
+    server without hardware; plot: their histogram as an SVG. gpus: of ring, so many voices that
+    play as one. delay, jitter (ms), loss (%): of the link of remote, each way; minutes: how long it
+    is played; cut: seconds without a link, 0 for none.
     """
 
     engine: str = "imp"
@@ -39,6 +41,12 @@ class Options:
     score: bool = False
     jack: bool = False
     plot: str | None = None
+    gpus: int = 0
+    delay: float = 40.0
+    jitter: float = 15.0
+    loss: float = 1.0
+    minutes: float = 1.5
+    cut: float = 5.0
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ class Link:
     def __init__(self, delay: float, jitter: float, loss: float, seed: int = 0) -> None:
         if os.name != "posix" or os.geteuid() != 0 or not Path("/dev/net/tun").exists():
             raise UsageError(
-                "a bad link is made of network namespaces and TUN devices: that takes Linux and root"
+                "a bad link is made of network namespaces and TUN devices",
+                hint="that takes Linux and root",
             )
         self._names = {side: f"demon-{side}-{os.getpid()}" for side in ("near", "far")}
         for name in self._names.values():
@@ -150,9 +151,7 @@ def carry(near: str, far: str, delay: str, jitter: str, loss: str, seed: str) ->
 
 
 class _Carrier:
-    def __init__(
-        self, fds: list[int], delay: float, jitter: float, loss: float, seed: int
-    ) -> None:
+    def __init__(self, fds: list[int], delay: float, jitter: float, loss: float, seed: int) -> None:
         self._fds = fds
         self._how = (delay / 1000, jitter / 1000, loss / 100)
         self._random = random.Random(seed)
@@ -220,5 +219,3 @@ class _Carrier:
             self._counts["carried"] += 1
             with contextlib.suppress(OSError):
                 os.write(self._fds[1 - side], packet)
-
-

@@ -1,5 +1,5 @@
-"""The distance to another machine, in output samples: its playhead as it is known here, and how long
-a window is on its way.
+"""The distance to another machine, in output samples: its playhead as it is known here, and how
+long a window is on its way.
 
 No clocks are compared. The laptop says with every beat which sample its mixer decides next; here
 the fastest of the recent beats is believed, so the estimate runs behind by the shortest way there.

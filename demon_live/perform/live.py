@@ -193,10 +193,10 @@ class Live:
 
     paths: score files, or folders of which every score plays; their folders are watched.
     engine: a name, or ray://HOST/NAME for one on another machine. backend, engine_device: as in
-    `backends.open_engine`. device: part of the audio device's name. audio: auto | device | null | file:PATH. record: name of a set. replay: a set to
-    play instead of scores, `speed` times as fast, from cycle `start` on. python: pattern files in
-    Python may run. resume: a session that died, to go on with. trust: a set that was not recorded
-    here may read sources anywhere.
+    `backends.open_engine`. device: part of the audio device's name. audio: auto | device | null |
+    file:PATH. record: name of a set. replay: a set to play instead of scores, `speed` times as
+    fast, from cycle `start` on. python: pattern files in Python may run. resume: a session that
+    died, to go on with. trust: a set that was not recorded here may read sources anywhere.
     Raises DemonError when nothing can be played.
     """
 

@@ -175,10 +175,10 @@ class Near:
         loop = open_loop(self._rings, message.loop)
         before = self._stages.get(stage.deck)
         old = None if before is None else self._placements.get((stage.deck, before.stage.epoch))
-        if old is not None and self._clock.now() < stage.from_sample and self.landed:
+        coming = self._clock.now() < stage.from_sample
+        if old is not None and coming and self.landed and plays_on(old.stage, stage):
             # At another tempo what plays goes on until it is generated anew.
-            if plays_on(old.stage, stage):
-                loop[:] = retimed(old.loop.copy(), len(loop))
+            loop[:] = retimed(old.loop.copy(), len(loop))
         self._stages[stage.deck] = message
         self._placements[stage.deck, stage.epoch] = DeckPlacement(stage, loop, _never, 1)
         mine = [key for key in self._placements if key[0] == stage.deck]
@@ -187,11 +187,10 @@ class Near:
 
     def _forward(self, line: Line, message: ToEngine) -> None:
         if isinstance(message, Block):
-            deck = message.block.deck
-            packer = self._packers.setdefault(deck, BlockPacker())
-            name = deck.encode()
+            block, name = message.block, message.block.deck.encode()
+            packer = self._packers.setdefault(block.deck, BlockPacker())
             head = b"K" + bytes([len(name)]) + name
-            line.send(lambda: head + packer.pack(message.block), key=deck)
+            line.send(lambda: head + packer.pack(block), key=block.deck)
             return
         if isinstance(message, PrepareStage):
             key = self._source(line, message.source)
@@ -329,5 +328,3 @@ class Near:
 
 def _never(latent: Floats, first: int, frames: int) -> Floats:
     return np.zeros((0, 2), np.float32)
-
-

@@ -130,5 +130,6 @@ class BlockOpener:
                 lane = old[name].copy()
                 lane[at] = values
             lanes[name] = lane
-        self._before = block = replace(thin, lanes=lanes)
+        block: ControlBlock = replace(thin, lanes=lanes)
+        self._before = block
         return block

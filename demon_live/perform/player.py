@@ -119,7 +119,9 @@ class Player:
         self._lead = LEAD_FLOOR
         #: Samples that a window is on its way to a loop on another machine; added to the lead.
         self.away = 0
-        self._standing = self._warm = False
+        self._standing = False
+        #: Whether every shape of the engine has run once.
+        self.warm = False
         self._generations = 0
         self._written_ahead = 0
         self._exploded = 0
@@ -198,9 +200,9 @@ class Player:
 
     def _warm_up(self, frames: int) -> None:
         """The first run of each shape is slow: done while the first source is being encoded."""
-        if self._warm:
+        if self.warm:
             return
-        self._warm = True
+        self.warm = True
         try:
             self.engine.warm_up(frames, self.ring.depth)
         # As in a tick, a model may fail in any way; the first tick will say so again.
@@ -394,7 +396,12 @@ class Player:
     @property
     def drain(self) -> int:
         """Samples from an admission until its generation can be heard."""
-        return round(self._period_s * RATES.sample_rate * self.ring.steps) + self._lead + self.away + HALF
+        return (
+            round(self._period_s * RATES.sample_rate * self.ring.steps)
+            + self._lead
+            + self.away
+            + HALF
+        )
 
     # ------------------------------------------------------------------ placement
 
