@@ -31,6 +31,7 @@ def test_each_common_mistake_has_its_label(mistake: object) -> None:
 
 # What a beginner writes, and what he reads: message, text under the caret, hint.
 BEGINNERS = [
+    ("noise = 1(3,8)", "mini-notation stands in double quotes", "1(3,8)", 'write "1(3,8)"'),
     ("blend = sine.slow 4", "arguments stand in parentheses", "slow 4", ".slow(4)"),
     ("gain = 1,25", "a decimal has a point, not a comma", "1,25", "write 1.25"),
     ("xfade 2", '"xfade" stands behind a statement', "xfade", "blend = .5 xfade 2"),

@@ -361,6 +361,16 @@ MISTAKES: tuple[Mistake, ...] = (
             1,
         ),
     ),
+    Mistake(
+        "rhythm without quotes",
+        "noise = 1(3,8)",
+        _regex(
+            r"=\s*(-?[\d.]+\s*\(\s*\d+\s*(?:,\s*-?\d+\s*)*\))",
+            "mini-notation stands in double quotes",
+            'write "{1}"',
+            1,
+        ),
+    ),
     Mistake("control as a function", "blend(sine)", _unknown_start),
     Mistake("unfinished statement", "chain drop", _needs),
 )

@@ -195,6 +195,7 @@ def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "sound": counts,
         "engine_restarts": after["engine"]["restarts"],
         "memory_mb_per_hour": _slopes(rows),
+        "memory_mb_at_each_eighth": _eighths(rows),
         "midi_problem": knobs.problem,
         "closed_by_itself": closed,
         **_afterwards(folder, options.check_seconds),
@@ -213,6 +214,12 @@ def _perform(stage: Any, act: Act, scores: Path, knobs: Any, tally: _Tally) -> N
         refused = "error" in answer
         tally.counts["refused" if refused else "said"] += 1
         tally.counts["surprises"] += act.kind == "broken" and not refused
+
+
+def _eighths(rows: list[tuple[float, dict[str, int]]]) -> dict[str, list[int]]:
+    some = [row for _, row in rows[:: max(1, len(rows) // 8)]]
+    names = sorted({name for row in some for name in row})
+    return {name: [round(row.get(name, 0) / 1e6) for row in some] for name in names}
 
 
 def _slopes(rows: list[tuple[float, dict[str, int]]]) -> dict[str, float]:

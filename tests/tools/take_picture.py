@@ -53,7 +53,8 @@ def play(folder: Path) -> str:
     (folder / "01_lead.demon").write_text("velocity = tri.slow(2).range(.9, 1.1)\n")
     shutil.copy(ROOT / "patterns" / "00_hello.demon", folder)
     command = (
-        f"cd {folder} && DEMON_STATE={folder} {sys.executable} -m demon_live live --audio null ."
+        f"cd {folder} && DEMON_STATE={folder} DEMON_RUNTIME={folder} "
+        f"{sys.executable} -m demon_live live --audio null ."
     )
     env = f"PYTHONPATH={ROOT}"
     tmux("new-session", "-d", "-s", "demon", "-x", "92", "-y", "36", f"{env} sh -c '{command}'")
@@ -77,6 +78,10 @@ def main(out: Path) -> None:
             shown = play(Path(folder))
         finally:
             tmux("kill-server")
+            # The session would outlive its terminal.
+            env = {**os.environ, "DEMON_STATE": folder, "DEMON_RUNTIME": folder}
+            command = [sys.executable, "-m", "demon_live", "stop", "--all"]
+            subprocess.run(command, cwd=ROOT, env=env, check=False)
     out.write_text(svg(shown), encoding="utf-8")
     sys.stdout.write(f"{shown}\n{out}\n")
 

@@ -2,9 +2,10 @@
 
     python tests/tools/take_web.py FOLDER [--score patterns/07_mix.demon] [--refreshes 200]
 
-Writes web.jpg (1280x720), web_720.png and web_1080.png, and prints JSON: what the console said, how
-long the page took to come back when its session was killed and another began, and how it fared over
-refreshes. Exit 1 if the console said anything while the session played. Needs Chromium.
+Writes web.jpg (1280x720), web_720.png and web_1080.png, and prints JSON: what the console said,
+what it costs the session to be looked at, how the page fared over refreshes, and how long it took
+to come back when its session was killed and another began. Exit 1 if the console said anything
+while the session played. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -83,6 +86,23 @@ def refreshes(page: Page, count: int) -> dict[str, Any]:
     }
 
 
+def cost(page: Page, session: subprocess.Popen[bytes], seconds: float) -> dict[str, float]:
+    """Percent of a core that the session's own process takes, with a page open and with none.
+
+    It samples the score and serves the page; engine and audio have processes of their own.
+    """
+    process, found = psutil.Process(session.pid), {}
+    back = page.value("location.href")
+    for name, url in (("page_open", back), ("no_page", "about:blank"), ("page_again", back)):
+        page.go(url)
+        time.sleep(3)
+        before, begun = sum(process.cpu_times()[:2]), time.monotonic()
+        time.sleep(seconds)
+        used = sum(process.cpu_times()[:2]) - before
+        found[name] = round(100 * used / (time.monotonic() - begun), 2)
+    return found
+
+
 def come_back(
     page: Page, session: subprocess.Popen[bytes], folder: Path, options: argparse.Namespace
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
@@ -115,6 +135,7 @@ def main() -> int:
             with Chromium() as browser:
                 page = browser.open(address(folder, options.port), 1280, 720)
                 report: dict[str, Any] = {"console": pictures(page, options.out, options.pause)}
+                report["core_percent"] = cost(page, session, 10)
                 report["refreshes"] = refreshes(page, options.refreshes)
                 session, report["crash"] = come_back(page, session, folder, options)
         finally:
