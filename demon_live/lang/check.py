@@ -45,6 +45,8 @@ _MAX_ERRORS = 50
 #: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
 _TRIAL = 2
 _TRIAL_MOST = 16
+#: Of a pattern with more events in a cycle than this, one cycle is played, and so many curves.
+_DENSE = 256
 #: Where in its span a curve is tried.
 _TRIED = np.linspace(0, 1, 32, endpoint=False)
 
@@ -103,18 +105,26 @@ def try_lane(site: Site, pattern: Pattern) -> None:
     # What repeats sooner needs no second look; what changes slowly and costs little a longer one.
     period = pattern.period or _TRIAL_MOST + 1
     cheap = pattern.cost * period <= _TRIAL_MOST
+    cycles = _TRIAL if pattern.cost <= _DENSE else 1
     try:
-        events = trial(pattern, period if cheap else min(period, _TRIAL))
+        events = trial(pattern, period if cheap else min(period, cycles))
     except PatternError as error:
         site.report.error(str(error), site.place, "use fewer or slower steps")
         return
     spec = site.spec
-    low, high = math.inf, -math.inf
+    low, high, curves = math.inf, -math.inf, 0
     for event in events:
         if _wrong_kind(site, event):
             return
         if spec.numeric:
-            least, most = _extent(event)
+            curves += isinstance(event.value, Curve)
+            if curves > _DENSE:
+                continue
+            try:
+                least, most = _extent(event)
+            except PatternError as error:
+                site.report.error(str(error), site.place, "smooth once, over a longer time")
+                return
             low, high = min(low, least), max(high, most)
         elif spec.choices and event.value not in (*spec.choices, spec.default):
             _bad_choice(site, str(event.value))

@@ -235,6 +235,10 @@ def _windows(
     return Pattern(raw, period=period, cost=cost, text=pat.text)
 
 
+#: Each repetition is a stretch of its own, looked up anew: five hundred are 4 ms of a bar each.
+_LINGERS = 512
+
+
 def linger(pat: Pattern, part: Fraction) -> Pattern:
     """The first `part` of each cycle, over and over; negative: the last part."""
     if part == 0:
@@ -244,8 +248,8 @@ def linger(pat: Pattern, part: Fraction) -> Pattern:
         return pat
     times = -(-1 // size)
     start = 1 - size if part < 0 else _ZERO
-    if times > LIMIT:
-        raise PatternError(f"more than {LIMIT} events in a cycle")
+    if times > _LINGERS:
+        raise PatternError(f"linger repeats a part at most {_LINGERS} times in a cycle")
 
     def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
         base = cycle_of(c)

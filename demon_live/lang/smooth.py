@@ -4,11 +4,14 @@ With a slew of s cycles the value at t is the mean over [t - s, t]: a step becom
 of length s that begins at the step. Without one, each event moves to the value of the next over its
 whole length (Tidal's smooth). Rests hold the value before them.
 
-Threads: pure functions; the cache of a layout is its own business.
+Threads: pure functions; the cache of a layout is its own business, and each thread counts for
+itself how deep it is in averages of averages.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +25,9 @@ __all__ = ["smooth"]
 
 #: A curve (rather than steps) is averaged over this many readings.
 _TAPS = 16
+#: A curve that was averaged is averaged again at most so often: each time costs _TAPS times more.
+_NESTED = 2
+_asking = threading.local()
 #: Keeps the readings away from bar lines, where a saw would be read on either side.
 _OFF_GRID = 0.37
 #: Cycles that are searched for the value that a rest goes on with.
@@ -44,14 +50,25 @@ def smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
         return signal(Curve(lambda t: _wrapped(_to_next, line, t)), pat.period, pat.cost)
     width = float(slew)
     if pat.curve is not None:
-        f = pat.curve.f
-
-        def averaged(t: Any) -> Any:
-            return sum(f(t - width * ((i + _OFF_GRID) / _TAPS)) for i in range(_TAPS)) / _TAPS
-
-        return signal(Curve(averaged), pat.period)
+        return signal(Curve(_averaged(pat.curve.f, width)), pat.period)
     areas = _Areas(layout)
     return signal(Curve(lambda t: _wrapped(_mean, areas, t, width)), pat.period, pat.cost)
+
+
+def _averaged(f: Callable[[Any], Any], width: float) -> Callable[[Any], Any]:
+    """The mean of f over [t - width, t], from _TAPS readings."""
+
+    def averaged(t: Any) -> Any:
+        depth = getattr(_asking, "depth", 0)
+        if depth >= _NESTED:
+            raise PatternError(f"smoothed more than {_NESTED + 1} times over")
+        _asking.depth = depth + 1
+        try:
+            return sum(f(t - width * ((i + _OFF_GRID) / _TAPS)) for i in range(_TAPS)) / _TAPS
+        finally:
+            _asking.depth = depth
+
+    return averaged
 
 
 def _wrapped(fn: Any, source: Any, t: Any, *more: float) -> Any:

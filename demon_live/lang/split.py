@@ -44,7 +44,7 @@ def _begins(words: Collection[str]) -> re.Pattern[str]:
 
 def split(text: str, words: Collection[str]) -> list[Chunk]:
     """The statements of a score, in order. words: those that begin a statement without "="."""
-    begins = _begins(words)
+    begins, ahead = _begins(words), _Ahead(text)
     out: list[Chunk] = []
     start, depth, opener = 0, 0, False
 
@@ -64,8 +64,8 @@ def split(text: str, words: Collection[str]) -> list[Chunk]:
         elif piece in ")]":
             depth = max(0, depth - 1)
         elif piece == "\n":
-            inside = depth > 0 or _continues(text, start, found.end())
-            if inside and not begins.match(text, found.end()):
+            inside = depth > 0 or _continues(text, start, found.end(), ahead)
+            if inside and not begins.match(text, ahead.solid(found.end())):
                 continue
             take(at)
             start = found.end()
@@ -100,18 +100,46 @@ def uncommented(line: str) -> str:
     return out.rstrip()
 
 
-_NEXT = re.compile(r"\s*(?:#[^\n]*\n\s*)*(\.[A-Za-z_])?")
+_NEXT = re.compile(r"\s*(?:#[^\n]*\n\s*)*")
+_DOT = re.compile(r"\.[A-Za-z_]")
+_SPACE = re.compile(r"\s*")
 
 
-def _continues(text: str, start: int, after: int) -> bool:
+class _Ahead:
+    """What comes next behind a line end, found once for each run of blank lines and comments.
+
+    Asked at each line end of a run, a search to its end would take the square of its length.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._spaces = self._comments = (0, -1)
+
+    def solid(self, at: int) -> int:
+        """The first character from `at` on that is no space."""
+        self._spaces = self._reach(_SPACE, self._spaces, at)
+        return self._spaces[1]
+
+    def dotted(self, at: int) -> bool:
+        """Whether `.method` is the first thing from the line at `at` on, comments apart."""
+        self._comments = self._reach(_NEXT, self._comments, at)
+        return _DOT.match(self._text, self._comments[1]) is not None
+
+    def _reach(self, what: re.Pattern[str], known: tuple[int, int], at: int) -> tuple[int, int]:
+        if known[0] <= at <= known[1]:
+            return known
+        found = what.match(self._text, at)
+        return (at, found.end() if found is not None else at)
+
+
+def _continues(text: str, start: int, after: int, ahead: _Ahead) -> bool:
     """Does the statement that begins at `start` go on behind the line end at `after`?"""
     line = uncommented(text[max(start, text.rfind("\n", 0, after - 1) + 1) : after - 1])
     if line and _GOES_ON.search(line):
         return True
     if not line.strip() and not text[start:after].strip():
         return False
-    following = _NEXT.match(text, after)
-    return following is not None and following.group(1) is not None
+    return ahead.dotted(after)
 
 
 def is_complete(text: str) -> bool:

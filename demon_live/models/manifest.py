@@ -45,6 +45,8 @@ Number = TypeVar("Number", int, float)
 State = Literal["ok", "missing", "size", "hash"]
 #: Bytes of a manifest.
 _LONGEST = 256 * 1024
+#: No manifest opens so many brackets at once; the TOML parser would go that deep.
+_NESTED = "[" * 32
 BACKENDS = ("onnx", "eager", "graphs", "tensorrt")
 
 
@@ -209,6 +211,7 @@ class _Table:
         windows = PureWindowsPath(text)
         if (
             not parts
+            or len(text.encode()) > 512
             or max(len(part.encode()) for part in parts) > 200
             or not text.isprintable()
             or ".." in (*parts, *windows.parts)
@@ -257,9 +260,13 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         if path.stat().st_size > _LONGEST:
             raise EngineError(f"the manifest {path} is longer than {_LONGEST} bytes")
         text = path.read_text("utf-8")
+        if _NESTED in "".join(text.split()):
+            raise EngineError(f"the manifest {path} is nested too deep")
         return text, tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise EngineError(f"the manifest {path} cannot be read: {error}") from None
+    except RecursionError:
+        raise EngineError(f"the manifest {path} is nested too deep") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         reason, line, col = (
@@ -269,6 +276,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise EngineError(
             reason[0].lower() + reason[1:], span=Span.of(text, start), source=text, name=str(path)
         ) from None
+    except ValueError as error:
+        # A number of thousands of digits, which Python refuses to read.
+        raise EngineError(f"the manifest {path} cannot be read: {error}") from None
 
 
 def _parse(path: Path) -> Manifest:

@@ -42,8 +42,8 @@ __all__ = ["EngineHost", "EngineOptions"]
 
 #: An engine that could not play is started again only after a pause, twice as long each time.
 _RESTART_PAUSE, _LONGEST_PAUSE = 2.0, 64.0
-#: A spare is begun so long after the engine plays (its start takes two seconds of a processor),
-#: and only where so much memory is left: it holds a second model.
+#: The first spare is begun so long after the engine plays (its start takes two seconds of a
+#: processor), and each only where so much memory is left: it holds a second model.
 _SPARE_AFTER, _SPARE_BYTES = 1.0, 1_500_000_000
 
 
@@ -188,7 +188,10 @@ class EngineHost:
         self._patience(code, played)
         if self._closing.is_set():
             return
-        spare, self._spare, self._spare_due = self._spare, None, None
+        spare, self._spare = self._spare, None
+        # The next spare at once: what kills twice may kill a third time. But not while nothing
+        # plays, or what cannot start would be started twice.
+        self._spare_due = time.monotonic() if played else None
         process = spare if spare is not None and spare.code is None else self._start_process()
         self._process = process
         if self._settings != SetRing():

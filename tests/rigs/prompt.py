@@ -57,7 +57,7 @@ def kill_prompts(
         for turn in range(count):
             if time.monotonic() - began > seconds:
                 break
-            text = f"denoise = .{turn + 100}"
+            text = f"moving.denoise = .{turn + 100}"
             front.send(text + "\r")
             answered = rng.random() < 0.5
             if answered:
