@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from demon_live import __version__, doctor
+from demon_live import __version__, doctor, places
 from demon_live.cli import main
 from demon_live.places import shipped
 from demon_live.ui.arguments import COMMANDS, parser
@@ -217,6 +217,49 @@ def test_doctor_gives_a_verdict_and_a_remedy_for_each_check() -> None:
     assert all(c.remedy for c in checks if c.verdict != "ok")
     report = "".join(text for _, text in doctor.report(checks, as_json=True))
     assert len(json.loads(report)["checks"]) == len(checks)
+
+
+def test_an_engine_that_was_never_fetched_is_nothing_to_worry_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEMON_CACHE", str(tmp_path))
+    (found,) = (c for c in doctor.examine() if c.name == "engine ace-step-v15-turbo")
+    assert found.verdict == "ok"
+    assert found.remedy == "if you want it: demon engines fetch ace-step-v15-turbo"
+
+
+def test_doctor_keeps_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    checks = [
+        doctor.Check("power", "ok", "mains " * 30, "plug it in"),
+        doctor.Check("engine with-a-very-long-name", "warn", "not there", "fetch it"),
+    ]
+    told = "".join(text for _, text in doctor.report(checks, as_json=False)).splitlines()
+    assert max(map(len, told)) < 80
+    assert {line.index(word) for line in told for word in ("not there", "fetch it", "plug it in")
+            if word in line} == {25}  # fmt: skip
+
+
+def test_a_runtime_folder_that_is_asked_for_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEMON_RUNTIME", str(tmp_path / "a" / "run"))
+    assert places.runtime_dir().parent == tmp_path / "a" / "run"
+
+
+def test_a_score_that_is_not_there_is_answered_with_what_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there, hint in (
+        ((), "demon new NAME"),
+        (("friday.demon",), "scores there: friday.demon"),
+        (("nosuck.demon",), "did you mean nosuck.demon?"),
+    ):
+        for name in there:
+            Path(name).write_text("gain = 1\n")
+        assert main(["live", "nosuch.demon", "--no-tty"]) == 1
+        assert hint in capsys.readouterr().err
 
 
 def test_doctor_survives_a_check_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

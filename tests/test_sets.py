@@ -90,6 +90,11 @@ def test_the_picture_is_an_svg_with_a_row_for_each_deck(tmp_path: Path) -> None:
     assert {"texts", "knobs", "bpm", "main", "two"} <= set(texts)
     titles = [e.text or "" for e in tree.iter() if e.tag.endswith("title")]
     assert any("wob(3)" in t for t in titles)
+    assert {"blend", "lpf"} & set(texts)
+    lines = [e.attrib["points"].split() for e in tree.iter() if e.tag.endswith("polyline")]
+    places = [tuple(map(float, p.split(","))) for line in lines for p in line]
+    assert places
+    assert all(110 <= x <= 1180 for x, _ in places)
     rows = [e.attrib for e in tree.iter() if e.tag.endswith("rect") and "x" in e.attrib]
     assert all(0 <= float(r["x"]) <= 1200 for r in rows)
 

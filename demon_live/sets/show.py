@@ -12,6 +12,7 @@ from demon_live.core import RATES
 from demon_live.lang.split import uncommented
 from demon_live.perform.journal import Recording
 from demon_live.perform.walk import Moment
+from demon_live.sets.curves import Curve, curves, words
 
 __all__ = ["as_svg", "as_text"]
 
@@ -111,6 +112,20 @@ class _Canvas:
         line = f'<line x1="{x}" x2="{x}" y1="{top}" y2="{bottom}" stroke="{colour}" '
         self.rows.append(f'{line}stroke-width="1.5">{hover}</line>')
 
+    def curve(self, curve: Curve, y: float, height: float, colour: str) -> None:
+        """Straight lines from point to point, interrupted where there is none."""
+        runs: list[list[str]] = [[]]
+        for point in curve:
+            if point is None:
+                runs.append([])
+            else:
+                runs[-1].append(f"{self.x(point[0]):g},{y + height * (1 - point[1]):.1f}")
+        for run in (r for r in runs if len(r) > 1):
+            self.rows.append(
+                f'<polyline points="{" ".join(run)}" fill="none" stroke="{colour}" '
+                f'stroke-width="1.3" stroke-linejoin="round"/>'
+            )
+
     def bar(self, a: float, b: float, y: float, height: float, colour: str, title: str) -> None:
         self.rows.append(
             f'<rect x="{a}" y="{y}" width="{max(0.5, b - a):.2f}" height="{height}" '
@@ -120,7 +135,8 @@ class _Canvas:
 
 def as_svg(recording: Recording, moments: Sequence[Moment]) -> str:
     """The timeline over cycles: texts, controllers, the tempo, and a row for each deck in which a
-    block is what it plays until something changes. Standing on a mark shows what was said."""
+    block is what it plays until something changes, with its prompts; below it a curve for each
+    control that moves. Standing on a mark shows what was said."""
     end = float(moments[-1].state.tempo.cycle_at(recording.length)) if moments else 1.0
     canvas = _Canvas(end)
     _axis(canvas, end)
@@ -178,11 +194,32 @@ def _tempo(canvas: _Canvas, moments: Sequence[Moment], end: float) -> None:
 def _decks(canvas: _Canvas, moments: Sequence[Moment], end: float) -> None:
     names = list(dict.fromkeys(n for m in moments for n in m.state.decks))
     for i, name in enumerate(names):
+        colour, blocks = _COLOURS[i % len(_COLOURS)], list(_blocks(moments, name, end))
         canvas.text(8, canvas.y + 16, name)
-        for begin, until, title in _blocks(moments, name, end):
-            colour = _COLOURS[i % len(_COLOURS)]
+        for begin, until, title in blocks:
             canvas.bar(canvas.x(begin), canvas.x(until) - 1, canvas.y, 22, colour, title)
-        canvas.y += _ROW
+        _prompts(canvas, words(moments, name, end), blocks)
+        canvas.y += _ROW - 6
+        for control, curve in curves(moments, name, end).items():
+            canvas.text(24, canvas.y + 17, control, 10, "#999")
+            canvas.curve(curve, canvas.y, 22, colour)
+            canvas.y += _ROW - 8
+        canvas.y += 8
+
+
+def _prompts(
+    canvas: _Canvas,
+    prompts: Sequence[tuple[float, float, str]],
+    blocks: Sequence[tuple[float, float, str]],
+) -> None:
+    """The deck's prompts on its row, where it is heard and as far as there is room."""
+    for begin, until, _ in blocks:
+        for first, last, text in prompts:
+            a, b = canvas.x(max(begin, first)), canvas.x(min(until, last))
+            room = int((b - a - 6) / 5.5)
+            if room > 4:
+                shown = text if len(text) <= room else f"{text[: room - 1]}…"
+                canvas.text(a + 3, canvas.y + 15, shown, 10, "#fff")
 
 
 def _blocks(moments: Sequence[Moment], deck: str, end: float) -> Iterator[tuple[float, float, str]]:
