@@ -86,9 +86,11 @@ def _send(args: argparse.Namespace) -> int:
 
 
 def _render(args: argparse.Namespace) -> int:
+    if args.ray is not None or args.seeds or len(args.scores) > 1:
+        return _render_many(args)
     return _render_to(
         args,
-        _score_or_set(args.score),
+        _score_or_set(args.scores[0]),
         args.out,
         cycles=args.cycles,
         seconds=args.seconds,
@@ -97,6 +99,30 @@ def _render(args: argparse.Namespace) -> int:
         stems=args.stems,
         trust=args.trust,
     )
+
+
+def _render_many(args: argparse.Namespace) -> int:
+    """Several sets, or seeds, into a folder: one after the other, or on a Ray."""
+    from demon_live.cluster import Ray
+    from demon_live.perform.farm import Farm, How, jobs
+
+    if args.seeds and args.seed is not None:
+        raise UsageError("give --seed or --seeds, not both")
+    if Path(args.out).suffix in (".wav", ".flac"):
+        raise UsageError(f"{args.out} is one file, and these are several", hint="-o FOLDER")
+    how = How(args.engine, args.backend, args.cycles, args.seconds, args.start, args.stems)
+    seeds = args.seeds or (args.seed,)
+    every = jobs([_score_or_set(word) for word in args.scores], how, seeds, args.trust)
+    farm = Farm(Path(args.out), lambda text: say([("", f"{text}\n")]))
+    begun = time.monotonic()
+    if args.ray is None or not farm.missing(every):
+        farm.run(every)
+    else:
+        with Ray(args.ray or None, args.workers) as ray:
+            farm.run(every, ray)
+    made = len(every) - len(farm.failed)
+    say([("", f"{made} of {len(every)} in {args.out}, {time.monotonic() - begun:.0f} s\n")])
+    return 1 if farm.failed else 0
 
 
 def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> int:

@@ -31,7 +31,7 @@ from demon_live.lang import (
 )
 from demon_live.perform.chain import ChainLane, chain_lanes, expanded, find_scene
 from demon_live.perform.clock import TempoMap
-from demon_live.perform.scores import find_source
+from demon_live.perform.scores import Find, find_source
 from demon_live.perform.state import STAGE_LANES, DeckState, State, make_stage
 
 __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
@@ -81,12 +81,13 @@ class Change:
         epoch: Callable[[], int],
         deaf: bool = False,
         within: Sequence[Path] | None = None,
+        find: Find = find_source,
     ) -> None:
         self.state = state
         self.now = now
         self.base = base
         self.folders = list(folders)
-        self._within = within
+        self._within, self._find = within, find
         self.scenes = dict(state.scenes)
         self._epoch = epoch
         self._deaf = deaf
@@ -328,7 +329,7 @@ class Change:
         if deck.source is None:
             return None
         try:
-            path = find_source(deck.source, deck.base, self.folders, self._within)
+            path = self._find(deck.source, deck.base, self.folders, self._within)
             if self._deaf:
                 return self._seen_source(path)
             audio, read = load_source(path)

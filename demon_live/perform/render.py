@@ -25,6 +25,7 @@ from demon_live.perform import journal
 from demon_live.perform.hollow import place_of, rewind, run_up
 from demon_live.perform.offline import Offline
 from demon_live.perform.own import bounds
+from demon_live.perform.scores import Find, find_source
 from demon_live.perform.walk import Moment, walk
 
 __all__ = ["Offline", "Rendered", "render", "replay_into"]
@@ -71,6 +72,7 @@ def render(
     seed: int | None = None,
     stems: bool = False,
     trust: bool = False,
+    find: Find = find_source,
     progress: Callable[[float], None] | None = None,
 ) -> Rendered:
     """Render a score or a set to a WAV or FLAC file (or, without `out`, to an array).
@@ -79,18 +81,20 @@ def render(
     start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
     seed: added to every seed of the score; a set brings its own. stems: one more file a deck, what
     it gave to the sum before the limiter. trust: a set that was not recorded here may read sources
-    anywhere. progress: told the part done, 0..1. Raises DemonError.
+    anywhere. find: finds the files of sources. progress: told the part done, 0..1.
+    Raises DemonError.
     """
     path = Path(path)
     recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
     if seed is None:
         seed = int(recording.start.get("seed", 0)) if recording else 0
     with Offline(engine, backend=backend, seed=seed, stems=stems) as offline:
+        offline.session.find = find
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
             offline.session.within = bounds(path, trust)
-            moments = list(walk(recording))
+            moments = list(walk(recording, find=find))
             step = replay_into(offline, recording)
             step()
         else:

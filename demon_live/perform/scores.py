@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from demon_live import faults
 from demon_live.errors import FileError
@@ -17,6 +18,7 @@ from demon_live.places import shipped
 
 __all__ = [
     "SCORE_LIMIT",
+    "Find",
     "as_score",
     "find_source",
     "read_score",
@@ -149,6 +151,14 @@ def _when(when: When) -> str:
         return ""
     here = " now" if when.kind == "now" else f" {when.kind} {number(when.cycles)}"
     return here + (_when(when.then) if when.then else "")
+
+
+class Find(Protocol):
+    """What finds sources: `find_source`, or one that knows where they were sent."""
+
+    def __call__(
+        self, name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None, /
+    ) -> Path: ...
 
 
 def find_source(

@@ -32,7 +32,7 @@ from demon_live.perform.journal import Event, Journal
 from demon_live.perform.messages import Block, Migrate, SetRing
 from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
-from demon_live.perform.scores import read_score, score_name, write_score
+from demon_live.perform.scores import Find, find_source, read_score, score_name, write_score
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.timeline import DeckSampler
 from demon_live.perform.undo import Undo
@@ -73,6 +73,8 @@ class Session:
         self._kept: dict[str, tuple[tuple[object, ...], Mapping[str, Lane]]] = {}
         #: What a replay may read lies in these folders (a set from a stranger); None: anywhere.
         self.within: tuple[Path, ...] | None = None
+        #: Finds the files of sources.
+        self.find: Find = find_source
         #: Python pattern files may run (`demon live --python`).
         self.python = False
         #: Called after each accepted change; live, it wakes the sampling thread.
@@ -177,6 +179,7 @@ class Session:
             epoch=lambda: next(epochs),
             deaf=self._deaf,
             within=within,
+            find=self.find,
         )
 
     def _bounds(self) -> tuple[Path, ...] | None:

@@ -17,6 +17,7 @@ from demon_live.errors import DemonError
 from demon_live.perform.clock import Clock, VirtualClock
 from demon_live.perform.journal import Event, Recording
 from demon_live.perform.messages import ToEngine
+from demon_live.perform.scores import Find, find_source
 from demon_live.perform.session import Session
 from demon_live.perform.state import State
 from demon_live.perform.view import EngineStatus, Outcome
@@ -71,11 +72,14 @@ class Moment:
     error: DemonError | None = None
 
 
-def walk(recording: Recording, folders: tuple[Path, ...] = ()) -> Iterator[Moment]:
-    """The moments of a set, in order. folders: where sources are looked for."""
+def walk(
+    recording: Recording, folders: tuple[Path, ...] = (), find: Find = find_source
+) -> Iterator[Moment]:
+    """The moments of a set, in order. folders: where sources are looked for, by `find`."""
     rig = DeafRig(str(recording.start.get("engine", "none")))
     folders = folders or (Path.cwd(), shipped("patterns"))
     session = Session(rig, folders=folders, start=dict(recording.start), deaf=True)
+    session.find = find
     for event in recording.events:
         rig.time.advance(max(0, event.sample - rig.time.now()))
         try:

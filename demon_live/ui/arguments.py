@@ -67,6 +67,17 @@ def _seconds(word: str) -> float:
     return value
 
 
+def _seeds(word: str) -> tuple[int, ...]:
+    first, dash, last = word.partition("-")
+    if dash and first:
+        seeds = tuple(range(int(first), int(last) + 1))
+    else:
+        seeds = tuple(dict.fromkeys(int(w) for w in word.split(",")))
+    if not 0 < len(seeds) <= 10_000:
+        raise ValueError
+    return seeds
+
+
 def _amount(word: str) -> float:
     value = float(word)
     if not 0 <= value < 1e4:
@@ -99,6 +110,7 @@ def _speed(word: str) -> float:
 _seconds.__name__ = "number of seconds"
 _count.__name__ = "count"
 _amount.__name__ = "number"
+_seeds.__name__ = "list of seeds"
 _speed.__name__ = "speed"
 _cycle.__name__ = "cycle"
 
@@ -169,12 +181,26 @@ def _add_playing(
     render = commands.add_parser(
         "render", parents=[engine], help="a score or set into a WAV or FLAC, off line"
     )
-    render.add_argument("score", metavar="SCORE|SET")
-    render.add_argument("-o", "--out", required=True, metavar="OUT.wav")
+    render.add_argument("scores", nargs="+", metavar="SCORE|SET")
+    render.add_argument(
+        "-o", "--out", required=True, metavar="OUT", help="OUT.wav or .flac; of several, a folder"
+    )
     length = render.add_mutually_exclusive_group()
     length.add_argument("--cycles", type=_count, metavar="N")
     length.add_argument("--seconds", type=_seconds, metavar="S")
     render.add_argument("--seed", type=int, metavar="N")
+    render.add_argument(
+        "--seeds", type=_seeds, metavar="A-B|A,B,C", help="once with each, into a folder"
+    )
+    render.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="on the workers of a Ray (ray://HOST, HOST:6379, auto); without ADDRESS: on this"
+        " machine's processors. Goes on where it stopped",
+    )
+    render.add_argument("--workers", type=_count, metavar="N", help="with --ray and no ADDRESS")
     render.add_argument("--stems", action="store_true", help="one more file for each deck")
     replay = commands.add_parser("replay", parents=[engine], help="play a recorded set again")
     replay.add_argument("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
