@@ -275,6 +275,7 @@ def _help(args: argparse.Namespace) -> int:
 
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "live": play.live,
+    "tour": play.tour,
     "attach": play.attach,
     "send": _send,
     "stop": play.stop,

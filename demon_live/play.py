@@ -92,6 +92,15 @@ def replay(args: argparse.Namespace) -> int:
     )
 
 
+def tour(args: argparse.Namespace) -> int:
+    """`demon tour`: the prompt of `demon live`, with the tour begun."""
+    if not _has_terminal():
+        raise UsageError("the tour needs a terminal", hint="the scores that it plays: demon live")
+    shown = _scores(())
+    what: dict[str, Any] = {"paths": shown, "record": None, "python": False}
+    return _play(args, shown, what, first="tour")
+
+
 def attach(args: argparse.Namespace) -> int:
     """`demon attach`: a prompt for a session that plays."""
     if not _has_terminal():
@@ -137,10 +146,13 @@ def _scores(words: Sequence[str]) -> list[Path]:
     return paths
 
 
-def _play(args: argparse.Namespace, shown: list[Path], what: dict[str, Any]) -> int:
+def _play(
+    args: argparse.Namespace, shown: list[Path], what: dict[str, Any], *, first: str = ""
+) -> int:
     """Start the instrument and give it a prompt, or lines where there is no terminal for one.
 
-    shown: what the banner says is played. what: arguments of `Live` for this command.
+    shown: what the banner says is played. what: arguments of `Live` for this command. first: what
+    the prompt evaluates when it opens.
     """
     from demon_live.serve.process import Start
     from demon_live.serve.registry import available, check_name
@@ -159,8 +171,8 @@ def _play(args: argparse.Namespace, shown: list[Path], what: dict[str, Any]) -> 
         if args.no_tty or not _has_terminal():
             return _play_here(args, start, signals, shown)
         if available():
-            return _play_beside(args, start, signals, shown)
-        return _play_here(args, start, signals, shown, prompt=True)
+            return _play_beside(args, start, signals, shown, first)
+        return _play_here(args, start, signals, shown, prompt=True, first=first)
 
 
 def _port(args: argparse.Namespace) -> int | None:
@@ -185,7 +197,7 @@ def _check_backend(args: argparse.Namespace) -> None:
 
 
 def _play_beside(
-    args: argparse.Namespace, start: Start, signals: _Signals, shown: list[Path]
+    args: argparse.Namespace, start: Start, signals: _Signals, shown: list[Path], first: str
 ) -> int:
     """The session in a process of its own; this one is its prompt."""
     from demon_live.serve.process import spawn
@@ -194,7 +206,7 @@ def _play_beside(
     name = start.name or DEFAULT
     if find(name) is not None:
         if _wants_to_attach(name):
-            return _attach(args, name, signals)
+            return _attach(args, name, signals, first)
         raise taken(name)
     running = spawn(start)
     try:
@@ -204,7 +216,7 @@ def _play_beside(
     except BaseException:
         running.stop()
         raise
-    return _prompt(args, name, signals, shown)
+    return _prompt(args, name, signals, shown, first=first)
 
 
 def _import_the_prompt() -> None:
@@ -225,13 +237,14 @@ def _wants_to_attach(name: str) -> bool:
         return False
 
 
-def _attach(args: argparse.Namespace, name: str | None, signals: _Signals) -> int:
+def _attach(args: argparse.Namespace, name: str | None, signals: _Signals, first: str = "") -> int:
     from demon_live.serve.client import choose
     from demon_live.serve.registry import find
 
     name = choose(name)
     info = find(name)
-    return _prompt(args, name, signals, [Path(s) for s in info.scores] if info else [], recent=12)
+    shown = [Path(s) for s in info.scores] if info else []
+    return _prompt(args, name, signals, shown, recent=12, first=first)
 
 
 def _prompt(
@@ -241,6 +254,7 @@ def _prompt(
     shown: list[Path],
     *,
     recent: int | None = None,
+    first: str = "",
 ) -> int:
     """A prompt until the performer leaves. To quit ends the session; a lost terminal does not."""
     from demon_live.serve.remote import RemoteSession
@@ -248,7 +262,14 @@ def _prompt(
 
     session = RemoteSession(name, recent=recent, ended=signals.stop.set)
     banner = _banner(session, shown)
-    front(session, banner=banner, stop=signals.stop, stage=args.stage, theme=args.theme)
+    front(
+        session,
+        banner=banner,
+        stop=signals.stop,
+        stage=args.stage,
+        theme=args.theme,
+        first=first,
+    )
     return _leave(session, signals)
 
 
@@ -275,6 +296,7 @@ def _play_here(
     shown: list[Path],
     *,
     prompt: bool = False,
+    first: str = "",
 ) -> int:
     """The session in this process: for pipes and services, and where no other can be started."""
     _check_backend(args)
@@ -293,6 +315,7 @@ def _play_here(
                 stop=signals.stop,
                 stage=args.stage,
                 theme=args.theme,
+                first=first,
             )
         else:
             say(banner)

@@ -156,6 +156,11 @@ def test_the_whole_reference_is_markdown(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.startswith("# Reference")
 
 
+def test_the_tour_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tour"]) == 2
+    assert "the tour needs a terminal" in capsys.readouterr().err
+
+
 def test_every_command_is_known_to_the_parser() -> None:
     text = parser().format_help()
     assert all(f"  {command} " in text for command in COMMANDS)

@@ -63,6 +63,18 @@ front(session, stage=True)
 stop.set()
 sys.stdout.write("applied: " + repr(session.applied))
 """
+#: What `demon tour` opens.
+TOUR = """
+import sys
+from pathlib import Path
+from demon_live.ui import repl
+from demon_live.ui.front import front
+from tests.ui_fakes import FakeSession
+repl.places.state_dir = lambda: Path(sys.argv[1]).parent
+session = FakeSession()
+front(session, first="tour")
+sys.stdout.write("applied: " + repr(session.applied))
+"""
 STRAY = ("event ", "printed ")
 
 
@@ -179,3 +191,15 @@ def test_on_stage_a_storm_of_messages_and_sizes_loses_nothing_that_is_typed(
     assert quiet[3:20] == fresh[3:20]
     stage.child.send("\x03\x11")
     stage.child.expect(r"applied: \['blend = tri.slow\(2\)', 'calm'\]")
+
+
+def test_what_comes_first_is_evaluated_when_the_prompt_opens(tmp_path: Path) -> None:
+    opened = Terminal(tmp_path / "history", TOUR)
+    try:
+        opened.sees("Enter plays the grey line", 'demon> blend = "1 .2 1 .2"')
+        opened.child.send("\r")
+        opened.sees("Enter: the next step", "demon> tour")
+        opened.child.send("\x04")
+        opened.child.expect(r"applied: \['blend = \"1 .2 1 .2\"'\]")
+    finally:
+        opened.child.close(force=True)

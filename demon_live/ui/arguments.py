@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "parser"]
 _EPILOG = """\
 examples:
   demon                                play patterns/00_hello.demon and open the prompt
+  demon tour                           ten minutes of steps that play
   demon live set.demon --record friday
   demon render set.demon -o set.wav --cycles 64
   demon live --stage                   the same on a whole screen
@@ -29,6 +30,7 @@ exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or device failur
 """
 COMMANDS = (
     "live",
+    "tour",
     "attach",
     "send",
     "stop",
@@ -171,6 +173,10 @@ def _add_playing(
     live.add_argument(
         "--python", action="store_true", help="also play *.py pattern files: they run as code"
     )
+    tour = commands.add_parser(
+        "tour", parents=[engine], help="ten minutes of steps that play, walked with Enter"
+    )
+    _add_sound(tour)
     for name, says in (("attach", "a prompt for a session that plays"), ("stop", "end a session")):
         other = commands.add_parser(name, parents=[common], help=says)
         if name == "attach":

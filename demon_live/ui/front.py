@@ -28,14 +28,16 @@ def front(
     stop: threading.Event | None = None,
     stage: bool = False,
     theme: str = "dark",
+    first: str = "",
 ) -> None:
     """Show the prompt (or, with `stage`, the stage view) until the performer leaves.
 
-    theme: ground of the stage view, dark or light. Errors never end it.
+    theme: ground of the stage view, dark or light. first: what is evaluated at once, as if it had
+    been typed. Errors never end it.
     """
     desk = Desk(session, stop=stop)
     try:
-        asyncio.run(_faces(desk, banner or [], stage, theme))
+        asyncio.run(_faces(desk, banner or [], stage, theme, first))
     except (EOFError, OSError):
         # The terminal is gone (window closed, line dropped): leave as if asked to.
         _log.warning("the terminal is gone", exc_info=True)
@@ -43,11 +45,14 @@ def front(
         desk.close()
 
 
-async def _faces(desk: Desk, banner: show.Pieces, stage: bool, theme: str) -> None:
+async def _faces(desk: Desk, banner: show.Pieces, stage: bool, theme: str, first: str) -> None:
     # Each face is made once: what is being typed, its undo and the scores stay when it is left.
     prompt: Repl | None = None
     view = None
     face = "stage" if stage else "prompt"
+    if first:
+        # Once a face is there to say the answer.
+        asyncio.get_running_loop().call_soon(desk.evaluate, first)
     while face:
         if face == "prompt":
             prompt = prompt or Repl(desk.port, desk=desk, banner=banner)
