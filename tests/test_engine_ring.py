@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from demon_live.engine import Request, Ring, timesteps
+from demon_live.engine.bucket import Bucket
 from demon_live.errors import DemonError, ScoreError
 from tests.test_engine_mocks import (
     C,
@@ -64,6 +65,34 @@ def test_stream_equals_one_at_a_time(depth, shared):
     assert len(out) >= 7
     for generation in out:
         assert same(generation.latent, alone(generation.request, shared=shared))
+
+
+@pytest.mark.parametrize("morph", [0.0, 0.3, np.linspace(0, 1, T, dtype=np.float32)])
+@pytest.mark.parametrize("others", ["euler", "blend", "both"])
+def test_coefficients_of_a_device_have_the_bits_of_the_hosts(monkeypatch, morph, others):
+    """What a GPU works out from the lanes in the mail, done with the same tensors here."""
+
+    def stream():
+        it = Ring(Linear(), steps=8, depth=4, shift=3.0)
+        for name, value in {"velocity": SHARED["blend"], "noise": 0.2, "morph": morph}.items():
+            it.share(name, value)
+        if others != "euler":
+            it.share("blend", SHARED["blend"], deck="b" if others == "both" else None)
+        out = []
+        for n in range(40):
+            it.submit(variety(n, deck="ab"[n % 2]))
+            out += it.tick()
+        return out + it.flush()
+
+    here = stream()
+    went = []
+    monkeypatch.setattr(
+        Bucket, "_curves_travel", lambda self, lanes: went.append(lanes.curved) or lanes.curved
+    )
+    there = stream()
+    assert all(went)
+    for a, b in zip(here, there, strict=True):
+        assert np.array_equal(a.latent, b.latent)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

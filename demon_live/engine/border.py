@@ -9,6 +9,7 @@ Threads: functions are pure; a Mail belongs to the engine thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,10 @@ class Mail:
 
     def has(self, name: str) -> bool:
         return name in self._arrays
+
+    def array(self, name: str) -> NDArray[Any]:
+        """What was put under this name, on the host."""
+        return self._arrays[name]
 
     @property
     def layout(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -33,6 +33,11 @@ from demon_live.engine.workspace import Workspace
 
 __all__ = ["Bucket"]
 
+_Used = tuple[bool, bool, bool]
+
+#: The lanes that go to a device, by their names in `solver.Lanes`.
+_TRAVELLING = ("t", "u", "velocity", "noise", "morph", "mask", "blend", "blended")
+
 
 @dataclass(frozen=True, slots=True)
 class _After:
@@ -41,16 +46,17 @@ class _After:
     guided: slots that are guided. passes: of those, how many have a second pass in this step.
     first: that of them which get v- from noise. store: v- is kept in the slots. used: which of z,
     source and target take part; scaled: whether x has coefficients other than 1. noisy: on a CPU,
-    the rows that use z.
+    the rows that use z. kind: the device works the coefficients out, of steps of this kind.
     """
 
     guided: int
     passes: int
     first: int
     store: bool
-    used: tuple[bool, bool, bool]
+    used: _Used
     scaled: bool
     noisy: tuple[int, ...]
+    kind: solver.Kind | None
 
 
 class Bucket(Cells):
@@ -84,14 +90,13 @@ class Bucket(Cells):
         guided = self._lanes.guided(slots, snapshot)
         passes = [at for at in guided if self._needs_pass(slots[at])]
         plan = forward.lay_out(slots, snapshot, passes)
-        mix = self._targeted(solver.step(lanes), slots)
         mail.open()
         forward.post(plan, mail, len(slots), self.frames)
         self._post_input(lanes, snapshot)
-        after = self._post_after(lanes, mix, guided, passes)
+        after = self._post_after(lanes, guided, passes)
         mail.send()
         x = rows = self._rows("x")
-        if any(mail.has(name) for name in ("mask", "gain", "owner")):
+        if any(mail.has(name) for name in ("mask_keys", "gain", "owner")):
             x, rows = self._run("before", (x,), self._before)
         with threads(for_model):
             answer = forward.call(model, rows, mail["levels"], plan)
@@ -118,19 +123,48 @@ class Bucket(Cells):
         gain = self._lanes.gain(self.slots, snapshot)
         if gain is not None:
             self._mail.put("gain", gain)
-        if self._lanes.masked:
+        if self._curves_travel(lanes):
+            for name in _TRAVELLING:
+                self._mail.put(f"lane {name}", getattr(lanes, name))
+        elif self._lanes.masked:
             self._mail.put("mask", solver.stacked(solver.mask_in(lanes.t, lanes.mask)))
+        if self._lanes.masked:
             self._mail.put("mask_keys", rng.signed(self._keys(rng.MASK, range(len(self.slots)))))
 
+    def _curves_travel(self, lanes: solver.Lanes) -> bool:
+        """Whether the coefficients are worked out on the device, from lanes in the mail."""
+        return not self._hosted and lanes.curved
+
+    def _arrived(self) -> solver.Lanes:
+        """The lanes that came with the mail, on the device."""
+        return solver.Lanes(**{name: self._mail[f"lane {name}"] for name in _TRAVELLING})
+
+    def _post_mix(self, lanes: solver.Lanes) -> tuple[solver.Kind | None, _Used, bool]:
+        """Send the coefficients, or say (kind) that the device works them out. Returns (kind,
+        which of z, source and target take part, whether x has coefficients other than 1)."""
+        own = np.array([[slot.request.target is not None] for slot in self.slots])
+        if not self._curves_travel(lanes):
+            mix = _targeted(solver.step(lanes), own if own.any() else None)
+            self._mail.put("mix", solver.stacked(mix))
+            used = bool(mix.z.any()), bool(mix.source.any()), bool(mix.target.any())
+            return None, used, not bool(np.all(mix.x == 1.0))
+        # Terms that might take part: a coefficient that is zero after all changes no bit.
+        if own.any():
+            self._mail.put("own", own)
+        kind, morph, mask = lanes.kind, bool(lanes.morph.any()), self._lanes.masked
+        pulled = kind != "euler"
+        z, moved = pulled or bool(lanes.noise.any()), pulled or mask or morph
+        return kind, (z, moved, morph and bool(own.any())), moved
+
     def _post_after(
-        self, lanes: solver.Lanes, mix: solver.Mix, guided: Sequence[int], passes: Sequence[int]
+        self, lanes: solver.Lanes, guided: Sequence[int], passes: Sequence[int]
     ) -> _After:
         mail = self._mail
-        mail.put("mix", solver.stacked(mix))
-        used = bool(mix.z.any()), bool(mix.source.any()), bool(mix.target.any())
+        kind, used, scaled = self._post_mix(lanes)
         noisy: tuple[int, ...] = ()
         if used[0] and self._hosted:
-            noisy = tuple(np.flatnonzero(mix.z.any(axis=1)).tolist())
+            z = mail.array("mix")[2].any(axis=(1, 2)) if kind is None else np.ones(len(self.slots))
+            noisy = tuple(np.flatnonzero(z).tolist())
         elif used[0]:
             mail.put("keys", rng.signed(self._keys(rng.STEP, range(len(self.slots)))))
         if self._dcw is not None and self._dcw.active:
@@ -138,8 +172,7 @@ class Bucket(Cells):
         first = self._post_guidance(guided, passes)
         modes = {self.slots[at].request.cfg for at in passes}
         store = bool(guided) and (len(passes) < len(guided) or "initialize" in modes)
-        scaled = not bool(np.all(mix.x == 1.0))
-        return _After(len(guided), len(passes), first, store, used, scaled, noisy)
+        return _After(len(guided), len(passes), first, store, used, scaled, noisy, kind)
 
     def _keys(self, purpose: int, places: Iterable[int]) -> list[int]:
         slots = [self.slots[at] for at in places]
@@ -170,10 +203,15 @@ class Bucket(Cells):
     def _before(self) -> tuple[Tensor, Tensor]:
         """(x with the frames outside the masks put back on their way, the rows of the model)."""
         mail, work, x = self._mail, self._work, self._rows("x")
-        if mail.has("mask"):
+        if mail.has("mask_keys"):
             noise = self._fields(rng.MASK, "mask_keys", range(len(self.slots)))
+            if mail.has("mask"):
+                columns = mail["mask"]
+            else:
+                lanes = self._arrived()
+                columns = solver.columns_of(solver.mask_in(lanes.t, lanes.mask))
             out, terms = work.like("masked", x), (None, noise, self._rows("source"), None)
-            x = solver.combine(mail["mask"], x, terms, out, work.like("product", x))
+            x = solver.combine(columns, x, terms, out, work.like("product", x))
         rows = x
         if mail.has("gain"):
             rows = torch.mul(x, mail["gain"], out=work.like("input", x))
@@ -192,7 +230,8 @@ class Bucket(Cells):
             self._rows("source") if source else None,
             self._rows("target") if target else None,
         )
-        solver.combine(mail["mix"], x, terms, out, work.like("product", out), what.scaled)
+        columns = mail["mix"] if what.kind is None else self._columns(what.kind)
+        solver.combine(columns, x, terms, out, work.like("product", out), what.scaled)
         if mail.has("t"):
             assert self._dcw is not None
             out.copy_(wavelet.correct(out, x - mail["t"] * v, mail["t"], self._dcw))
@@ -216,13 +255,10 @@ class Bucket(Cells):
             self._noise.fill(key, z[at])
         return z
 
-    @staticmethod
-    def _targeted(mix: solver.Mix, slots: Sequence[Slot]) -> solver.Mix:
-        """Morph without a target of its own goes to the source."""
-        own = np.array([[slot.request.target is not None] for slot in slots])
-        zero = np.zeros_like(mix.target)
-        merged = solver.Mix(mix.x, mix.v, mix.z, mix.source + mix.target, zero)
-        return mix.where(own, merged) if own.any() else merged
+    def _columns(self, kind: solver.Kind) -> Tensor:
+        """The coefficients of the step, from the lanes in the mail."""
+        own = self._mail["own"] if self._mail.has("own") else None
+        return solver.columns_of(_targeted(solver.step(self._arrived(), kind), own))
 
     # -- guidance ------------------------------------------------------------------------------
 
@@ -269,8 +305,9 @@ class Bucket(Cells):
         rows = [slot.row for slot in slots]
         index, cells = border.index(rows, self.device), border.index(places, self.device)
         picked, target = x.index_select(0, index), self._state.get("target")
+        own = np.array([[slot.request.target is not None] for slot in slots])
         return solver.apply(
-            self._targeted(solver.prediction(lanes.rows(rows)), slots),
+            _targeted(solver.prediction(lanes.rows(rows)), own if own.any() else None),
             picked,
             v.index_select(0, index),
             None,
@@ -316,3 +353,10 @@ class Bucket(Cells):
             None,
         )
         self._rows("x").index_copy_(0, index, moved)
+
+
+def _targeted(mix: solver.Mix, own: NDArray[np.bool_] | Tensor | None) -> solver.Mix:
+    """Morph without a target of its own goes to the source. own: which slots have one; None: no
+    slot has."""
+    merged = solver.Mix(mix.x, mix.v, mix.z, mix.source + mix.target, solver.zeros(mix.target))
+    return merged if own is None else mix.where(own, merged)

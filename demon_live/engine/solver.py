@@ -10,6 +10,10 @@ slots share one call, slots with and without a blend curve mix freely, and an ab
 coefficients that leave the bits of the others alone (times 1, plus 0). The identities that the
 tests assert are exact: b = 0 where a frame is pinned, and d or e = 1 at the end.
 
+Lanes and mixes are arrays of the host or float64 tensors of a device: the same operations, rounded
+alike, so the same bits. Curves are worked out on a GPU where the slots live there: arrays of slots
+by frames would be slower to make and to send than all the rest of a tick.
+
 Notation: t = t_k, u = t_{k+1}, s velocity scale, m mask (1 = new), w morph in effect, c blend.
 
 Threads: pure functions.
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,12 +34,14 @@ from demon_live.engine.border import upload
 
 __all__ = [
     "Curve",
+    "Kind",
     "Lanes",
     "Mix",
     "apply",
     "birth",
     "blended",
     "clean",
+    "columns_of",
     "combine",
     "euler",
     "mask_in",
@@ -42,9 +49,23 @@ __all__ = [
     "reproject",
     "stacked",
     "step",
+    "zeros",
 ]
 
-Curve = NDArray[np.float64]
+#: float64, an array or a tensor. (Any: the two share operators, not a type.)
+Curve = Any
+
+
+Kind = Literal["euler", "blend", "both"]
+
+
+def zeros(like: Curve) -> Curve:
+    """Zeros of the same shape and kind."""
+    return torch.zeros_like(like) if isinstance(like, Tensor) else np.zeros_like(like)
+
+
+def _where(flag: Any, a: Curve, b: Curve) -> Curve:
+    return torch.where(flag, a, b) if isinstance(flag, Tensor) else np.where(flag, a, b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +79,14 @@ class Mix:
     source: Curve
     target: Curve
 
-    def where(self, flag: NDArray[np.bool_], other: Mix) -> Mix:
+    def where(self, flag: Any, other: Mix) -> Mix:
         """This mix for the rows with a flag ([n, 1]), `other` for the rest."""
         return Mix(
-            np.where(flag, self.x, other.x),
-            np.where(flag, self.v, other.v),
-            np.where(flag, self.z, other.z),
-            np.where(flag, self.source, other.source),
-            np.where(flag, self.target, other.target),
+            _where(flag, self.x, other.x),
+            _where(flag, self.v, other.v),
+            _where(flag, self.z, other.z),
+            _where(flag, self.source, other.source),
+            _where(flag, self.target, other.target),
         )
 
 
@@ -80,7 +101,18 @@ class Lanes:
     morph: Curve
     mask: Curve
     blend: Curve
-    blended: NDArray[np.bool_]
+    blended: Any
+
+    @property
+    def kind(self) -> Kind:
+        """Which steps these rows take. Of the host's lanes only."""
+        return "blend" if self.blended.all() else "both" if self.blended.any() else "euler"
+
+    @property
+    def curved(self) -> bool:
+        """Whether a lane is a curve."""
+        lanes = self.velocity, self.noise, self.morph, self.mask, self.blend
+        return any(lane.shape[1] > 1 for lane in lanes)
 
     def rows(self, rows: Sequence[int]) -> Lanes:
         """The lanes of some rows."""
@@ -108,7 +140,7 @@ def clean(lanes: Lanes) -> Mix:
     """
     m, w = lanes.mask, lanes.morph
     keep = (1.0 - w) * m
-    zero = np.zeros_like(keep)
+    zero = zeros(keep)
     return Mix(keep, -(keep * (lanes.t * lanes.velocity)), zero, (1.0 - w) * (1.0 - m), w + zero)
 
 
@@ -119,7 +151,7 @@ def euler(lanes: Lanes, x0: Mix) -> Mix:
     along (x - x0) / t, written so that nothing changed is exactly nothing added. n: noise curve.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(lanes.t > 0.0, 1.0 - lanes.u / lanes.t, 1.0)
+        gain = _where(lanes.t > 0.0, 1.0 - lanes.u / lanes.t, zeros(lanes.t) + 1.0)
     plain = -(lanes.t * lanes.velocity)
     return Mix(
         1.0 + gain * (x0.x - 1.0),
@@ -146,20 +178,20 @@ def blended(lanes: Lanes, x0: Mix) -> Mix:
     return Mix(
         rest * pulled.x,
         rest * pulled.v,
-        lanes.u + np.zeros_like(pulled.x),
+        lanes.u + zeros(pulled.x),
         rest * pulled.source,
         rest * pulled.target,
     )
 
 
-def step(lanes: Lanes) -> Mix:
-    """The next x: per row blended or Euler."""
-    x0, flag = clean(lanes), lanes.blended
-    if not flag.any():
+def step(lanes: Lanes, kind: Kind | None = None) -> Mix:
+    """The next x: per row blended or Euler. kind: `lanes.kind`, to be given with a device's."""
+    x0, kind = clean(lanes), kind or lanes.kind
+    if kind == "euler":
         return euler(lanes, x0)
-    if flag.all():
+    if kind == "blend":
         return blended(lanes, x0)
-    return blended(lanes, x0).where(flag, euler(lanes, x0))
+    return blended(lanes, x0).where(lanes.blended, euler(lanes, x0))
 
 
 def prediction(lanes: Lanes) -> Mix:
@@ -171,7 +203,7 @@ def prediction(lanes: Lanes) -> Mix:
 def mask_in(t: Curve, mask: Curve) -> Mix:
     """x <- m x + (1 - m) (t n + (1 - t) source), before the model; n, a fixed noise, is in z."""
     rest = 1.0 - mask
-    return Mix(mask, np.zeros_like(mask), rest * t, rest * (1.0 - t), np.zeros_like(mask))
+    return Mix(mask, zeros(mask), rest * t, rest * (1.0 - t), zeros(mask))
 
 
 def birth(start: float, init: Curve | None, has_source: bool) -> tuple[Curve, Curve]:
@@ -217,6 +249,16 @@ def stacked(mix: Mix) -> NDArray[np.float32]:
     out = np.empty((5, *shape, 1), dtype=np.float32)
     for row, curve in zip(out, curves, strict=True):
         row[..., 0] = curve
+    return out
+
+
+def columns_of(mix: Mix) -> Tensor:
+    """`stacked` of a mix of tensors, on their device."""
+    curves = mix.x, mix.v, mix.z, mix.source, mix.target
+    shape = np.broadcast_shapes(*(curve.shape for curve in curves))
+    out = torch.empty((5, *shape, 1), dtype=torch.float32, device=mix.x.device)
+    for row, curve in zip(out.unbind(0), curves, strict=True):
+        row[..., 0].copy_(curve)
     return out
 
 
