@@ -83,6 +83,25 @@ def test_heads(config: Any, dtype: torch.dtype) -> None:
     near(ours.head_norm(q.clone(), wq), plain.head_norm(q, wq), allowed)
 
 
+@pytest.mark.parametrize("count", [5, 70, 150])
+@pytest.mark.parametrize("config", [toy.TOY, toy.TOY_XL], ids=["2b", "xl"])
+def test_attention(config: Any, count: int, dtype: torch.dtype) -> None:
+    """Whole, windowed, and to conditions of several lengths, over more blocks than one."""
+    if ON == "cpu" and dtype is torch.bfloat16:
+        pytest.skip("the interpreter multiplies the bits of bfloat16, not its numbers")
+    ours, plain = made(config)
+    ours.own_attention, ours._blocks = True, dict.fromkeys(ours._blocks, (32, 16, 4, 2))
+    wide = (config.heads + 2 * config.kv_heads) * config.head_dim
+    both = random(2, count, wide, dtype=dtype).unflatten(-1, (-1, config.head_dim))
+    q, k, v = both.split([config.heads, config.kv_heads, config.kv_heads], dim=2)
+    allowed = 3 * ROUNDED if dtype is torch.bfloat16 else 1e-5
+    for window in (None, config.sliding_window):
+        near(ours.attend(q, k, v, window), plain.attend(q, k, v, window), allowed)
+    kept = random(2, 2, 40, config.kv_heads * config.head_dim, dtype=dtype, seed=1)
+    lengths = torch.tensor([7, 40], dtype=torch.int32, device=ON)
+    near(ours.cross(q, kept, lengths), plain.cross(q, kept, lengths), allowed)
+
+
 def test_swiglu_and_snake(dtype: torch.dtype) -> None:
     ours, plain = made(toy.TOY)
     both = random(2, 5, 2 * 96, dtype=dtype)

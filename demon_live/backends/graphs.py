@@ -55,7 +55,7 @@ def operations(modules: AceModules, fp8: bool) -> tuple[Ops, Any, str]:
     kind = triton_ops.Fp8Ops if fp8 else triton_ops.TritonOps
     ops = kind(config, device)
     what = "fp8" if fp8 else short(modules.dtype)
-    if not ops.flash:
+    if not (ops.flash or ops.own_attention):
         what += f", attention without FlashAttention ({ops.why_not})"
     return ops, triton_ops.fused_snake, what
 
