@@ -15,7 +15,7 @@ TORCH_CPU := --index-url https://download.pytorch.org/whl/cpu
 # The torch of our own machines: a CPU build in a local folder that pip knows.
 TORCH_LOCAL := $(PIP) install --no-index --no-deps --constraint .ci/constraints.txt torch
 
-.PHONY: live test check venv dev soak chaos fuzz
+.PHONY: live test check venv dev soak chaos fuzz audit
 .DELETE_ON_ERROR:
 
 live: $(VENV)/.installed $(VENV)/.portaudio
@@ -34,6 +34,11 @@ chaos: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.rigs.fuzz $(ARGS)
+
+# Known holes in what is installed; asks PyPI's advisory service, so it is no part of `make test`.
+audit: $(VENV)/.dev
+	$(PIP) install pip-audit
+	$(BIN)/python -m tests.rigs.audit $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -8,12 +8,15 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.rigs import grid, score
+from tests.rigs.audit import judge
 from tests.rigs.fuzz import SHARES, fuzz, mutated
+from tests.rigs.soak import _growth
 from tests.rigs.stagehand import slope_mb_per_hour
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +72,26 @@ def test_a_leak_is_a_slope_and_a_leap_is_none() -> None:
     assert slope_mb_per_hour(times, 5e8 + 2e6 * times / 3600) == pytest.approx(2.0, abs=0.01)
     leap = np.where(times > 2700, 5.4e8, 5e8)
     assert slope_mb_per_hour(times, leap) == 0
+
+
+def test_what_a_tick_holds_for_a_moment_is_no_growth() -> None:
+    rng = random.Random(5)
+    rows = [(float(t), 500_000_000 + rng.randint(0, 60_000_000)) for t in range(0, 3600, 10)]
+    # Each minute has a look right after memory was given back.
+    flat = [(t, 500_000_000 if t % 60 == 0 else size) for t, size in rows]
+    assert _growth(flat, 600)["slope_mb_per_hour"] == 0
+    leak = [(t, int(size + 2e6 * t / 3600)) for t, size in flat]
+    assert _growth(leak, 600)["slope_mb_per_hour"] == pytest.approx(2.0, abs=0.05)
+
+
+def test_an_audit_fails_on_what_is_found_and_says_when_nobody_could_be_asked() -> None:
+    clean: dict[str, Any] = {"name": "lark", "version": "1.3.1", "vulns": []}
+    hole = {**clean, "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"]}]}
+    unknown = {"name": "torch", "skip_reason": "not found on PyPI"}
+    assert judge([clean, unknown])["rc"] == 0
+    assert judge([clean, unknown])["not_known_there"] == ["torch"]
+    assert judge([hole, clean])["rc"] == 1
+    assert judge([unknown])["rc"] == judge([])["rc"] == 2
 
 
 def test_an_input_of_the_fuzzer_can_be_made_again() -> None:
