@@ -302,6 +302,31 @@ def test_the_ring_plays_it(small: Toy) -> None:
     assert np.isfinite(audio).all()
 
 
+def test_out_of_memory_is_told_and_the_ring_goes_on(
+    small: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that does not fit costs no generation, and is known for what it is to shedding."""
+    from demon_live.perform.shed import _out_of_memory
+
+    engine = small.engine
+    ring = Ring(engine, steps=4, depth=2)
+    like = Request(frames=FRAMES, channels=64, condition=condition(engine))
+    ring.submit(like)
+    ring.tick()
+
+    def full(*_: object) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.kernels, "flow", full)
+        with pytest.raises(EngineError) as told:
+            ring.tick()
+    assert _out_of_memory(told.value)
+    assert told.value.hint
+    assert [slot.step for slot in ring.slots()] == [1]
+    assert len(ring.flush()) == 1
+
+
 def test_a_prompt_that_is_being_read_leaves_the_old_one_playing(
     small: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

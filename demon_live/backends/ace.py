@@ -292,7 +292,8 @@ class AceEngine:
             middle = times // 2 * frames
             return v[:, middle : middle + frames]
         except torch.OutOfMemoryError:
-            raise out_of_memory(self.modules, len(rows), frames) from None
+            fp8 = bool(getattr(getattr(self.kernels, "ops", None), "quant", False))
+            raise out_of_memory(self.modules, len(rows), frames, fp8) from None
 
     def encode(self, audio: Floats) -> Floats:
         """A loop float32 [n, 2] -> latent [F, C], F = n/1920 rounded up to even. Its plan for

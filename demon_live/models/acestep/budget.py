@@ -45,8 +45,9 @@ def row_bytes(config: AceConfig, frames: int) -> int:
     return 2 * (tokens * (3 * config.intermediate + 10 * config.hidden) + kept)
 
 
-def out_of_memory(modules: AceModules, rows: int, frames: int) -> EngineError:
-    """The error for a tick that did not fit: what would."""
+def out_of_memory(modules: AceModules, rows: int, frames: int, fp8: bool = False) -> EngineError:
+    """The error for a tick that did not fit: what would. fp8: its weights lie beside bf16's, which
+    LoRAs change."""
     config, seconds = modules.config, frames / 25
     hint = "free GPU memory that other programs use, or play imp"
     if modules.device.type == "cuda":
@@ -59,6 +60,9 @@ def out_of_memory(modules: AceModules, rows: int, frames: int) -> EngineError:
             most = int(0.9 * free // row_bytes(config, 25))
             hint = f"loops up to {max(most, 5)} s would fit at depth 1"
         hint += f" ({free / 1e9:.1f} of {total / 1e9:.1f} GB are free)"
+    if fp8:
+        hint += f"; bf16 takes {dit_parameters(config) / 1e9:.1f} GB less: DEMON_ACE_FP8=0"
+    # Whoever sheds load knows the case by its usual name.
     return EngineError(
-        f"the GPU has not enough memory for {rows} generations of {seconds:.0f} s", hint=hint
+        f"the GPU is out of memory: {rows} generations of {seconds:.0f} s do not fit", hint=hint
     )
