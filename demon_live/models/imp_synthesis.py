@@ -144,7 +144,7 @@ def overlap_add(frames: Tensor) -> Tensor:
     b, c, n, r, step = frames.shape
     y = torch.zeros(b, c, n + r - 1, step, dtype=frames.dtype, device=frames.device)
     for i in range(r):
-        y = y + F.pad(frames[:, :, :, i], (0, 0, i, r - 1 - i))
+        y[:, :, i : i + n] += frames[:, :, :, i]
     edge = (r - 1) * step // 2
     return y.reshape(b, c, -1)[..., edge : edge + n * step]
 

@@ -13,6 +13,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -60,11 +61,11 @@ class Bank:
         parts = [torch.load(path, mmap=True) for path in paths]
         return Bank(**{key: torch.cat([part[key] for part in parts]) for key in parts[0]})
 
-    def phase(self, index: Tensor, turn: Tensor) -> Tensor:
+    def phase(self, index: Tensor, turn: Tensor, frames: int = FRAMES) -> Tensor:
         """Musical position of the frames of entries `index` from starting points `turn`: [B,
-        FRAMES, 2].
+        frames, 2].
         """
-        n = torch.arange(FRAMES, device=index.device)
+        n = torch.arange(frames, device=index.device)
         bar = self.offset[index, turn][:, None] + n * self.bpm[index][:, None] / (
             240.0 * imp.FRAME_HZ
         )
@@ -131,61 +132,72 @@ def encode(encoder: imp.ImpEncoder, loops: list[Tensor], starts: list[int]) -> T
         return encoder(audio)[:, imp.MARGIN : -imp.MARGIN].float()
 
 
+def load_encoder(codec: Path, device: str) -> imp.ImpEncoder:
+    """The encoder of a folder of codec weights."""
+    from engines.imp.training import load_shards
+
+    encoder = imp.ImpEncoder().to(device)
+    tensors = load_shards(codec, "codec").items()
+    own = {k.removeprefix("encoder."): v.float() for k, v in tensors if k.startswith("encoder.")}
+    encoder.load_state_dict(own)
+    return encoder
+
+
+Target: TypeAlias = tuple[Path, Path]
+"""Folder of a codec, file of its bank."""
+
+
 @torch.no_grad()
 def build(
-    codec: Path, path: Path, first: int, count: int, limit: float, device: str, batch: int = 12
+    targets: list[Target], first: int, count: int, limit: float, device: str, batch: int = 12
 ) -> None:
-    """Render and encode entries of seeds first.. until `count` or `limit` seconds; write PATH."""
-    from engines.imp.training import load_shards, say
+    """Render entries of seeds first.. until `count` or `limit` seconds; encode them by each codec
+    and write its file.
+    """
+    from engines.imp.training import say
 
     torch.backends.cuda.matmul.allow_tf32 = True
     if device == "cuda":
         torch.backends.cuda.cufft_plan_cache[0].max_size = 32  # plans hold memory
     begin, renderer, vocabulary = time.perf_counter(), Renderer(device), load_vocabulary(TAGS)
-    encoder = imp.ImpEncoder().to(device)
-    tensors = {k: v.float() for k, v in load_shards(codec, "codec").items()}
-    encoder.load_state_dict(
-        {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
-    )
-    latents, rows = [], []
+    encoders = [load_encoder(codec, device) for codec, _ in targets]
+    latents: list[list[Tensor]] = [[] for _ in targets]
+    labels: list[tuple[Floats, float, float, int, bool, list[float]]] = []
     done = 0
-    while done < count and time.perf_counter() - begin < limit:
+    while done < count and (not done or time.perf_counter() - begin < limit):
         pairs = [pair(first + done + i) for i in range(min(batch, count - done))]
         done += len(pairs)
         loops = renderer([song for target, source, _ in pairs for song in (target, source)])
         r = random.Random(f"bank {first + done}")
         loops = [degraded(x, r) if i % 2 and r.random() < 0.5 else x for i, x in enumerate(loops)]
-        turns = []
-        for turn in range(TURNS):
-            starts = [
-                0 if turn == 0 else r.randrange(loops[2 * i].shape[1])
-                for i in range(len(pairs))
-                for _ in (0, 1)
-            ]
-            turns.append(encode(encoder, loops, starts).view(len(pairs), 2, FRAMES, imp.CHANNELS))
-            for i, (target, _, crossed) in enumerate(pairs):
-                if turn == 0:
-                    rows.append(
-                        [label(target, vocabulary), target.bpm, target.bars, crossed, [0.0]]
-                    )
-                else:
-                    beats = starts[2 * i] / imp.SAMPLE_RATE * target.bpm / 240
-                    rows[len(rows) - len(pairs) + i][4].append(beats)
-        latents.append(torch.stack(turns, 1).half().cpu())
-    frames = [min(FRAMES, imp.loop_frames(row[2], row[1])) for row in rows]
-    Bank(
-        torch.cat(latents),
-        torch.from_numpy(np.stack([r[0] for r in rows])),
-        torch.tensor([float(r[1]) for r in rows]),
-        torch.tensor([float(r[2]) for r in rows]),
-        torch.tensor(frames),
-        torch.tensor([bool(r[3]) for r in rows]),
-        torch.tensor([r[4] for r in rows]),
-    ).save(path)
-    say(
-        f"bank {path.name}: {done} pairs, {sum(frames) / 90000:.2f} h",
-        f"in {time.perf_counter() - begin:.1f} s",
+        starts = [
+            [0 if turn == 0 else r.randrange(loops[2 * i].shape[1]) for i in range(len(pairs))]
+            for turn in range(TURNS)
+        ]
+        for encoder, made in zip(encoders, latents, strict=True):
+            turns = [encode(encoder, loops, [s for s in row for _ in (0, 1)]) for row in starts]
+            shape = (len(pairs), 2, FRAMES, imp.CHANNELS)
+            made.append(torch.stack([x.view(shape) for x in turns], 1).half().cpu())
+        for i, (target, _, crossed) in enumerate(pairs):
+            frames = min(FRAMES, imp.loop_frames(target.bars, target.bpm))
+            offset = [row[i] / imp.SAMPLE_RATE * target.bpm / 240 for row in starts]
+            cond = label(target, vocabulary)
+            labels.append((cond, target.bpm, target.bars, frames, crossed, offset))
+    cond, bpm, bars, count_, cross, offset_ = zip(*labels, strict=True)
+    columns = (
+        torch.from_numpy(np.stack(cond)),
+        *(torch.tensor([float(v) for v in column]) for column in (bpm, bars)),
+        *(torch.tensor(column) for column in (count_, cross, offset_)),
     )
+    for (_, path), made in zip(targets, latents, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Bank(torch.cat(made), *columns).save(path)
+        say(f"bank {path}: {done} pairs, {sum(count_) / 90000:.2f} h,", took(begin))
+
+
+def took(begin: float) -> str:
+    """Seconds since `begin`, in words."""
+    return f"in {time.perf_counter() - begin:.1f} s"
 
 
 def label(song: Song, vocabulary: Vocabulary) -> Floats:

@@ -59,9 +59,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, help="of each at most, faded out")
     options = parser.parse_args()
     found = {}
     for name, x in read(options.folder, LEARNT):
+        if options.seconds and len(x) > options.seconds * imp.SAMPLE_RATE:
+            x = x[: int(options.seconds * imp.SAMPLE_RATE)]
+            x = x * np.linspace(1, 0, len(x), dtype=np.float32)[:, None].clip(0, 0.1) * 10
         y = (x.clip(-1, 1) * 32767).astype(np.int16)
         found[name] = y[:, 0] if np.array_equal(y[:, 0], y[:, 1]) else y.T
     np.savez_compressed(options.out, **found)

@@ -1,7 +1,8 @@
 """Train the codec: `python -m engines.imp.train_codec --out DIR --seconds 500 [--init DIR
 [--keep-encoder]] [--recordings FILE] [--pool-hours 8]`.
 
-One process renders a pool of loops on the GPU while another compiles. Two losses. The tone alone is
+Worker processes render a pool of loops on the GPU while this one compiles. Called again with the
+same DIR it goes on where it stopped. Two losses. The tone alone is
 held to the waveform: log-NMSE in three bands below 5 kHz, what locks the phase. Tone and noise
 together are held to the spectra (log magnitude, magnitude, compressed complex, log mel; five
 resolutions) by an energy distance (Gritsenko et al., arXiv 2008.01160): near to the source, and as
@@ -17,11 +18,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from demon_live.models import imp
 from demon_live.models.imp_synthesis import stereo
 from engines.imp import recordings
 from engines.imp.measure import averaged, compare, mel_bank
+from engines.imp.pool import SEGMENT, augmented, load_pool, start_pool
 from engines.imp.training import (
     Average,
     Optimiser,
@@ -37,40 +37,13 @@ from engines.imp.training import (
     save_shards,
     say,
     schedule,
+    wait_for,
 )
 
-SEGMENT = 2 * imp.SAMPLE_RATE
 SIZES = (4096, 2048, 1024, 384, 128)
 WAVE = ((0, 300, 0.7), (300, 1200, 1.0), (1200, 5000, 0.6))
 """Bands in Hz that the waveform is held to, and how much."""
 HELD_OUT = 1_000_000
-
-
-def render_pool(
-    path: str, hours: float, limit: float, device: str, first: int, bars: int | None
-) -> None:
-    """Render loops of seeds first.. into PATH.npy (int16 [2, samples]) until there are enough or
-    time is up.
-    """
-    from engines.imp.render import Renderer
-    from engines.imp.score import compose
-
-    renderer, parts, total, seed, begin = Renderer(device), [], 0, first, time.perf_counter()
-    while total < hours * 3600 * imp.SAMPLE_RATE and time.perf_counter() - begin < limit:
-        songs = [compose(seed + i, bars=bars) for i in range(24 if device == "cuda" else 2)]
-        seed += len(songs)
-        for loop in renderer(songs):
-            parts.append((loop * 32767).to(torch.int16).cpu().numpy())
-            total += loop.shape[1]
-    out = np.lib.format.open_memmap(path + ".tmp", "w+", np.int16, (2, total))
-    at = 0
-    for part in parts:
-        out[:, at : at + part.shape[1]] = part
-        at += part.shape[1]
-    out.flush()
-    Path(path + ".tmp").rename(path)
-    took = time.perf_counter() - begin
-    say(f"pool: {seed - first} loops, {total / 3600 / imp.SAMPLE_RATE:.2f} h in {took:.1f} s")
 
 
 class Codec:
@@ -129,87 +102,6 @@ class Codec:
             gains = synthesis.gains(air.float())
             one, two = (synthesis.shaped(torch.randn_like(tone), gains) for _ in range(2))
             return stereo(tone), stereo(tone + one), stereo(tone + two)
-
-
-# ------------------------------------------------------------------------------------ augmentation
-
-
-def chance(n: int, p: float, device: torch.device) -> Tensor:
-    """[n, 1, 1] bool."""
-    return torch.rand(n, 1, 1, device=device) < p
-
-
-def augmented(pool: Tensor, batch: int, foreign: int = 0) -> Tensor:
-    """Random segments [B, 2, 96000] as recordings might be: repitched, filtered, mixed, driven,
-    gated, noisy, quiet, mono. The last `foreign` samples of the pool are recordings: one segment in
-    eight begins there.
-    """
-    device = pool.device
-    n = torch.arange(SEGMENT, device=device)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, 1, 1, device=device)
-
-    rate = torch.where(
-        chance(batch, 0.35, device), 2 ** uniform(-0.6, 0.6), torch.ones(batch, 1, 1, device=device)
-    )
-    own = pool.shape[1] - foreign
-    start = torch.rand(batch, 1, 1, device=device) * (own - 2 * SEGMENT)
-    if foreign:
-        there = own + torch.rand(batch, 1, 1, device=device) * (foreign - 2 * SEGMENT)
-        start = torch.where(chance(batch, 0.125, device), there, start)
-    position = start.double() + n * rate.double()
-    index = position.floor().long()[:, 0]
-    part = (position[:, 0] - index).float()[:, None]
-    x = (
-        torch.lerp(
-            pool[:, index].transpose(0, 1).float(), pool[:, index + 1].transpose(0, 1).float(), part
-        )
-        / 32767
-    )
-    other = x.roll(1, 0)
-    x = (
-        x
-        + torch.where(chance(batch, 0.15, device), uniform(0.2, 0.8), torch.zeros_like(start))
-        * other
-    )
-    x = recoloured(x)
-    drive = 10 ** uniform(-0.3, 0.9)
-    x = torch.where(chance(batch, 0.15, device), torch.tanh(x * drive) / drive.clamp(min=1), x)
-    onset = uniform(-0.3, 1.5) * imp.SAMPLE_RATE
-    since = n - onset
-    gate = (since > 0) * torch.exp(-since.clamp(min=0) / (uniform(0.03, 0.7) * imp.SAMPLE_RATE))
-    x = torch.where(chance(batch, 0.12, device), x * gate, x)
-    floor = 10 ** uniform(-4.0, -1.9) * chance(batch, 0.2, device)
-    x = x + floor * torch.randn_like(x)
-    x = torch.where(chance(batch, 0.1, device), x.mean(1, keepdim=True).expand_as(x), x)
-    x = torch.where(chance(batch, 0.5, device), x.flip(1), x)
-    x = x * (2.0 * chance(batch, 0.5, device) - 1.0)
-    quiet = torch.where(chance(batch, 0.12, device), uniform(-1.6, 0.0), torch.zeros_like(start))
-    return (x * 10 ** (uniform(-0.6, 0.35) + quiet)).clamp(-1, 1)
-
-
-def recoloured(x: Tensor) -> Tensor:
-    """A smooth random equaliser, and low- or high-pass for some."""
-    batch, device = len(x), x.device
-    f = torch.fft.rfftfreq(SEGMENT, 1 / imp.SAMPLE_RATE, device=device).clamp(min=20)
-    octave = torch.log2(f / 1000)
-    curve = sum(
-        torch.randn(batch, 1, 1, device=device)
-        * 4.0
-        * torch.cos(octave * w + 6.3 * torch.rand(batch, 1, 1, device=device))
-        for w in (0.35, 0.9, 1.8)
-    )
-    gain = 10 ** (torch.where(chance(batch, 0.4, device), curve, torch.zeros_like(curve)) / 20)
-    cut = 2000 * 2 ** (3 * torch.rand(batch, 1, 1, device=device))
-    low = torch.where(chance(batch, 0.15, device), 1 / (1 + (f / cut) ** 6), torch.ones_like(gain))
-    edge = 60 * 2 ** (3 * torch.rand(batch, 1, 1, device=device))
-    high = torch.where(
-        chance(batch, 0.08, device), 1 / (1 + (edge / f) ** 4), torch.ones_like(gain)
-    )
-    wall = 7000 * 2 ** (1.5 * torch.rand(batch, 1, 1, device=device))
-    low = torch.where(chance(batch, 0.12, device), torch.sigmoid((wall - f) / 60), low)
-    return torch.fft.irfft(torch.fft.rfft(x) * gain * low * high, SEGMENT)
 
 
 # -------------------------------------------------------------------------------------------- loss
@@ -304,95 +196,141 @@ def evaluate(codec: Codec, loops: list[Tensor]) -> dict[str, float]:
     return result
 
 
+class Run:
+    """A training in progress: its step, its clock, its checkpoints."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, device = options, options.device
+        self.cuda = device == "cuda"
+        self.codec, self.loss = Codec(device, options.keep_encoder), Loss(device, self.cuda)
+        if options.init:
+            self.codec.load(load_shards(options.init, "codec"))
+        if self.cuda:
+            torch._dynamo.config.recompile_limit = 64
+            imp.ConvNeXt.kernel = staticmethod(torch.compile(imp.convnext, dynamic=False))
+        matrices, rest = self.codec.parameters()
+        self.optimiser = Optimiser(matrices, rest, (0.8, 0.98))
+        encoder = self.codec.encoder
+        statistics = [] if self.codec.kept else [encoder.mean, encoder.std]
+        self.average = Average(matrices + rest + statistics, 0.002)
+        self.pool = (torch.randn(2, 10 * SEGMENT, device=device) * 3000).to(torch.int16)
+        self.progress, self.foreign = torch.zeros(2, device=device), 0
+        self.count, self.spent = 0, 0.0
+
+    def step(self) -> None:
+        """One update; no host work once it is captured."""
+        x = augmented(self.pool, self.options.batch, self.foreign)
+        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.cuda):
+            made = self.codec.reconstruct(x)
+        total, wave = self.loss(made, x)
+        total.backward()
+        self.optimiser.step()
+        self.average.update()
+        self.progress.lerp_(torch.stack([total.detach(), wave.detach()]), 0.02)
+
+    def warm_up(self) -> None:
+        """Compile on noise, then forget what was learnt."""
+        before = {k: v.clone() for k, v in self.codec.tensors().items()}
+        for _ in range(2):
+            self.optimiser.clear()
+            self.step()
+        self.codec.load(before)
+        self.optimiser.reset()
+        self.average.restart()
+        say("compiled")
+
+    def fill(self) -> None:
+        """Take the pool, and the recordings behind it."""
+        pool = load_pool(self.options)
+        if self.options.recordings:
+            known = recordings.load(self.options.recordings).to(pool.device)
+            self.foreign = known.shape[1]
+            pool = torch.cat([pool, known], dim=1)
+        self.pool = pool
+        say(f"pool on device, {pool.shape[1] / imp.SAMPLE_RATE / 3600:.2f} h")
+
+    def keep(self) -> None:
+        """Write all that `resume` needs."""
+        path = self.options.out / "codec.pt"
+        state = {"tensors": self.average.tensors, "shadow": self.average.shadow}
+        state |= {"optimiser": self.optimiser.state(), "count": self.count, "spent": self.spent}
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+
+    def resume(self) -> None:
+        """Go on from what `keep` wrote, if it did."""
+        path = self.options.out / "codec.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.options.device)
+        with torch.no_grad():
+            self.average.fill(state["tensors"])
+            torch._foreach_copy_(self.average.shadow, state["shadow"])
+        self.optimiser.restore(state["optimiser"])
+        self.count, self.spent = state["count"], state["spent"]
+        torch.manual_seed(self.options.seed + 1000 * self.count)
+        say(f"goes on at step {self.count}, {self.spent:.0f} s")
+
+    def report(self, held: list[Tensor], word: str) -> dict[str, float]:
+        """Save the averaged weights and measure them; a line in codec_curve.jsonl."""
+        with self.average.applied():
+            save_shards(self.options.out, "codec", self.codec.tensors())
+            result = evaluate(self.codec, held)
+        result |= {"steps": self.count, "seconds": round(self.spent, 1), "loops": len(held)}
+        say(word, json.dumps(result))
+        with (self.options.out / "codec_curve.jsonl").open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        return result
+
+
 def train(options: argparse.Namespace) -> None:
-    """The whole run, in `options.seconds` of wall time."""
-    device, begin = options.device, time.perf_counter()
-    cuda = device == "cuda"
-    torch.manual_seed(0)
+    """`options.seconds` of steps, less what earlier calls have spent."""
+    torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    pool_path = f"{options.scratch}/imp_pool.npy"
-    Path(pool_path).unlink(missing_ok=True)
-    arguments = (pool_path, options.pool_hours, 110.0, device, options.first_seed, None)
-    worker = multiprocessing.get_context("spawn").Process(target=render_pool, args=arguments)
-    worker.start()
-
-    codec, loss = Codec(device, options.keep_encoder), Loss(device, cuda)
-    if options.init:
-        codec.load(load_shards(options.init, "codec"))
-    if cuda:
-        torch._dynamo.config.recompile_limit = 64
-        imp.ConvNeXt.kernel = staticmethod(torch.compile(imp.convnext, dynamic=False))
-    matrices, rest = codec.parameters()
-    optimiser = Optimiser(matrices, rest, (0.8, 0.98))
-    statistics = [] if codec.kept else [codec.encoder.mean, codec.encoder.std]
-    average = Average(matrices + rest + statistics, 0.002)
-    pool = (torch.randn(2, 10 * SEGMENT, device=device) * 3000).to(torch.int16)
-    progress, foreign = torch.zeros(2, device=device), 0
-
-    def step() -> None:
-        x = augmented(pool, options.batch, foreign)
-        with torch.autocast(device, torch.bfloat16, enabled=cuda):
-            made = codec.reconstruct(x)
-        total, wave = loss(made, x)
-        total.backward()
-        optimiser.step()
-        average.update()
-        progress.lerp_(torch.stack([total.detach(), wave.detach()]), 0.02)
-
-    before = {k: v.clone() for k, v in codec.tensors().items()}
-    for _ in range(2):
-        optimiser.clear()
-        step()
-    say("compiled")
-    codec.load(before)
-    optimiser.reset()
-    average.restart()
-    worker.join()
-    if not Path(pool_path).exists():
-        raise RuntimeError("the pool was not rendered")
-    pool = torch.from_numpy(np.load(pool_path)).to(device)
-    if options.recordings:
-        known = recordings.load(options.recordings).to(device)
-        foreign = known.shape[1]
-        pool = torch.cat([pool, known], dim=1)
-    say(f"pool on device, {pool.shape[1] / imp.SAMPLE_RATE / 3600:.2f} h")
-    held = held_out(options.held_out, device)
-    with average.applied():
-        say("before", json.dumps(evaluate(codec, held)))
-
-    replay = None
-    first, count, last_save = time.perf_counter(), 0, time.perf_counter()
-    total_seconds = options.seconds - (first - begin) - 12
-    while (done := (time.perf_counter() - first) / total_seconds) < 1:
-        optimiser.rate(schedule(done, count, options.rate, 300, 0.6))
-        if replay is None and count == 20:
-            replay = captured(step, optimiser.clear, cuda)
+    workers = start_pool(options)
+    run = Run(options)
+    run.warm_up()
+    for worker in workers:
+        worker.join()
+    if options.wait:
+        wait_for(options.wait)
+    run.fill()
+    held = held_out(options.held_out, options.device)
+    run.resume()
+    replay, noted = None, run.spent
+    before, at, last = run.spent, run.count, time.perf_counter()
+    while run.spent < options.seconds and not (options.stop and options.stop.exists()):
+        done = run.spent / options.seconds
+        run.optimiser.rate(schedule(done, run.count, options.rate, 300, 0.6))
+        if replay is None and run.count - at == 20:
+            replay = captured(run.step, run.optimiser.clear, run.cuda)
         if replay is None:
-            optimiser.clear()
-            step()
+            run.optimiser.clear()
+            run.step()
         else:
             replay()
-        count += 1
-        if count % 20 == 0 and cuda:
+        run.count += 1
+        if run.count % 20 == 0 and run.cuda:
             torch.cuda.current_stream().synchronize()
-        if count in (1, 40, 100, 300) or count % 1000 == 0:
-            rate = count / (time.perf_counter() - first)
-            say(f"step {count} loss {progress[0]:.3f} wave {progress[1]:.3f} {rate:.1f} steps/s")
-        if time.perf_counter() - last_save > 120:
-            with average.applied():
-                save_shards(options.out, "codec", codec.tensors())
-                say("checkpoint", json.dumps(evaluate(codec, held[:8])))
-            last_save = time.perf_counter()
-    with average.applied():
-        save_shards(options.out, "codec", codec.tensors())
-        result = evaluate(codec, held) | {"steps": count, "batch": options.batch}
-        say("final", json.dumps(result))
+        now = time.perf_counter()
+        run.spent, last = run.spent + now - last, now
+        if run.count in (1, 40, 100, 300) or run.count % 1000 == 0:
+            rate, loss, wave = (run.count - at) / (run.spent - before), *run.progress.tolist()
+            say(f"step {run.count} loss {loss:.3f} wave {wave:.3f} {rate:.1f} steps/s")
+        if run.spent - noted > options.note:
+            run.report(held[:8], "checkpoint")
+            run.keep()
+            noted, last = run.spent, time.perf_counter()
+    run.keep()
+    result = run.report(held, "final" if run.spent >= options.seconds else "stopped")
+    if run.spent >= options.seconds:
         (options.out / "codec.json").write_text(json.dumps(result))
 
 
 def held_out(count: int, device: str) -> list[Tensor]:
-    """Loops no training sees, [2, n]."""
+    """Loops no training sees, [2, n], four bars each."""
     from engines.imp.render import Renderer
     from engines.imp.score import compose
 
@@ -413,8 +351,14 @@ def main() -> None:
     )
     parser.add_argument("--recordings", type=Path, help="file of engines.imp.recordings to mix in")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=500, help="wall time of the whole run")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the drawing")
+    parser.add_argument("--seconds", type=float, default=500, help="of steps, over all calls")
+    parser.add_argument("--note", type=float, default=60, help="seconds between checkpoints")
+    parser.add_argument("--stop", type=Path, help="end as soon as this file is there")
+    parser.add_argument("--wait", type=Path, help="for this file, after compiling")
     parser.add_argument("--pool-hours", type=float, default=8)
+    parser.add_argument("--pool-workers", type=int, default=4)
+    parser.add_argument("--pool-seconds", type=float, default=110)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--held-out", type=int, default=24)

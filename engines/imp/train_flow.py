@@ -2,7 +2,8 @@
 [--init DIR]`.
 
 Worker processes render and encode the bank on the GPU while this one compiles. Flow matching on
-whole circular loops, bf16, Muon and AdamW, one CUDA graph a step. Labels are dropped at random, so
+whole circular loops, bf16, Muon and AdamW, one CUDA graph a step; short and long loops in batches
+of their own, so that little is padding. Labels are dropped at random, so
 that a prompt may say as little as it likes; half of the rows get a source to cover. In the second
 part the target is shifted away from what the model predicts without labels (model guidance, arXiv
 2502.12154), so that no guidance is needed when it plays. Seeds from 2_000_000 are held out.
@@ -14,7 +15,9 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,7 +27,6 @@ from demon_live.models import imp
 from demon_live.models.imp_labels import load_vocabulary
 from engines.imp import bank as banks
 from engines.imp.bank import FRAMES, Bank
-from engines.imp.probe import Probe, fit_probe, scores
 from engines.imp.training import (
     Average,
     Optimiser,
@@ -33,9 +35,12 @@ from engines.imp.training import (
     save_shards,
     say,
     schedule,
+    wait_for,
 )
 
 HELD_OUT = 2_000_000
+LENGTHS = (208, FRAMES)
+"""Frames of the batches: each loop goes into the shortest that holds it."""
 STEPS, SHIFT = 8, 3.0
 TAGS, KEY, MODE, TEMPO, BARS = (
     slice(0, 96),
@@ -56,8 +61,21 @@ class Sampler:
     """Draws training batches from the bank, on its device."""
 
     def __init__(self, bank: Bank, batch: int, device: str) -> None:
-        self.bank, self.batch, self.device = bank, batch, device
+        self.batch, self.device = batch, device
+        self.take(bank)
         self.genres = len(load_vocabulary(banks.TAGS).groups["genre"])
+
+    def take(self, bank: Bank) -> None:
+        """Draw from `bank` from now on."""
+        self.bank = bank
+        lows = (0, *LENGTHS[:-1])
+        self.index = [
+            torch.nonzero((bank.frames > low) & (bank.frames <= high))[:, 0]
+            for low, high in zip(lows, LENGTHS, strict=True)
+        ]
+        self.counts = [len(index) for index in self.index]
+        every = torch.arange(len(bank.frames), device=bank.frames.device)
+        self.index = [index if len(index) else every for index in self.index]
 
     def labels(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Condition vectors with labels dropped, and which rows say anything, [B, 1]."""
@@ -73,7 +91,7 @@ class Sampler:
         return cond * said, said
 
     def hints(self, latent: Tensor, cross: Tensor) -> Tensor:
-        """Sources to cover, [B, FRAMES, 65]: another kit's rendering, or the loop itself; half of
+        """Sources to cover, [B, frames, 65]: another kit's rendering, or the loop itself; half of
         the rows none.
         """
         n, device = self.batch, self.device
@@ -84,20 +102,22 @@ class Sampler:
         u = torch.rand(n, 1, 1, device=device)
         strength = torch.where(itself > 0, 0.7 + 0.3 * u, 0.2 + 0.6 * u)
         given = torch.maximum(keep_random(n, 0.45, device)[..., None], cross[:, None, None].float())
-        return torch.cat([source, strength.expand(-1, FRAMES, -1)], dim=-1) * given
+        return torch.cat([source, strength.expand(-1, source.shape[1], -1)], dim=-1) * given
 
-    def draw(self) -> Batch:
-        """x0, t, hint, phase, cond, keep, said."""
-        n, device, bank = self.batch, self.device, self.bank
-        index = torch.randint(0, len(bank.bpm), (n,), device=device)
+    def draw(self, size: int = -1) -> Batch:
+        """x0, t, hint, phase, cond, keep, said of loops of the `size`-th of LENGTHS."""
+        n, device, bank, frames = self.batch, self.device, self.bank, LENGTHS[size]
+        among = self.index[size]
+        index = among[torch.randint(0, len(among), (n,), device=device)]
         turn = torch.randint(0, banks.TURNS, (n,), device=device)
-        latent = bank.latent[index, turn].float()
+        latent = bank.latent[index, turn, :, :frames].float()
         cond, said = self.labels(index)
         normal = torch.sigmoid(0.4 + 1.05 * torch.randn(n, device=device))
         t = torch.where(torch.rand(n, device=device) < 0.2, torch.rand(n, device=device), normal)
-        keep = torch.arange(FRAMES // 2, device=device)[None] < (bank.frames[index] // 2)[:, None]
+        keep = torch.arange(frames // 2, device=device)[None] < (bank.frames[index] // 2)[:, None]
         hint = self.hints(latent, bank.cross[index])
-        return latent[:, 0], t, hint, bank.phase(index, turn), cond, keep, said
+        phase = bank.phase(index, turn, frames)
+        return latent[:, 0], t, hint, phase, cond, keep, said
 
 
 class Training:
@@ -122,9 +142,11 @@ class Training:
         self.sampler = Sampler(bank, options.batch, self.device)
         self.held = self.known = bank
 
-    def step(self, guidance: float = 0.0) -> None:
-        """One update; `guidance` is how far the target is pushed from the unlabelled prediction."""
-        x0, t, hint, phase, cond, keep, said = self.sampler.draw()
+    def step(self, guidance: float = 0.0, size: int = -1) -> None:
+        """One update on loops of the `size`-th of LENGTHS; `guidance` is how far the target is
+        pushed from the unlabelled prediction.
+        """
+        x0, t, hint, phase, cond, keep, said = self.sampler.draw(size)
         noise = torch.randn_like(x0)
         x = torch.lerp(x0, noise, t[:, None, None])
         target = noise - x0
@@ -145,53 +167,88 @@ class Training:
         self.progress.lerp_(loss.detach()[None], 0.01)
 
     def warm_up(self) -> None:
-        """Compile both kinds of step on noise, then forget what was learnt."""
+        """Compile every kind of step on noise, then forget what was learnt."""
         before = {k: v.clone() for k, v in self.flow.state_dict().items()}
-        for kind in (self.step, self.guided):
-            self.optimiser.clear()
-            kind()
+        for guidance in {0.0, self.options.guidance}:
+            for size in range(len(LENGTHS)):
+                self.optimiser.clear()
+                self.step(guidance, size)
         self.flow.load_state_dict(before)
         self.optimiser.reset()
         self.average.restart()
         say("compiled")
 
-    def guided(self) -> None:
-        """A step with model guidance."""
-        self.step(self.options.guidance)
+    def graph(self, guidance: float, size: int) -> Callable[[], None]:
+        """One kind of step, captured."""
 
-    def run(self, seconds: float) -> None:
-        """Train for `seconds`, saving the averaged weights every two minutes."""
-        options, first, count, saved = self.options, time.perf_counter(), 0, time.perf_counter()
-        steps = {"plain": self.step, "guided": self.guided}
-        replay, phase = None, "plain" if options.guide_from > 0 else "guided"
-        while (done := (time.perf_counter() - first) / seconds) < 1:
-            if phase == "plain" and done > options.guide_from and options.guidance:
-                phase, replay = "guided", None
+        def step() -> None:
+            self.step(guidance, size)
+
+        for _ in range(3):
+            self.optimiser.clear()
+            step()
+        return captured(step, self.optimiser.clear, self.cuda)
+
+    def run(self, seconds: float, count: int = 0, spent: float = 0.0) -> None:
+        """Train for `seconds`, of which `spent` are over, saving every minute."""
+        options, noted, before = self.options, spent, spent
+        graphs: dict[tuple[float, int], Callable[[], None]] = {}
+        choice, first, guided = random.Random(options.seed), count, False
+        last = time.perf_counter()
+        while spent < seconds and not (options.stop and options.stop.exists()):
+            done = spent / seconds
+            guidance = options.guidance if done >= options.guide_from else 0.0
+            if guidance and not guided:
+                guided = True
                 say("model guidance from step", count)
+            (size,) = choice.choices(range(len(LENGTHS)), self.sampler.counts)
             self.optimiser.rate(schedule(done, count, options.rate, 400, 0.65))
-            if replay is None:
-                for _ in range(3):
-                    self.optimiser.clear()
-                    steps[phase]()
-                replay = captured(steps[phase], self.optimiser.clear, self.cuda)
-            replay()
+            if (guidance, size) not in graphs:
+                graphs[guidance, size] = self.graph(guidance, size)
+            graphs[guidance, size]()
             count += 1
             if count % 20 == 0 and self.cuda:
                 torch.cuda.current_stream().synchronize()
+            now = time.perf_counter()
+            spent, last = spent + now - last, now
             if count in (1, 100, 500) or count % 2000 == 0:
-                rate = count / (time.perf_counter() - first)
+                rate = (count - first) / (spent - before)
                 say(f"step {count} loss {self.progress.item():.4f} {rate:.1f} steps/s")
-            if time.perf_counter() - saved > 120:
-                self.save(count)
-                saved = time.perf_counter()
-        self.save(count)
+            if spent - noted > 60:
+                self.save(count, spent)
+                noted, last = spent, time.perf_counter()
+        self.save(count, spent)
+        if spent >= seconds:
+            (options.out / "flow.json").write_text(json.dumps({"steps": count, "seconds": spent}))
 
-    def save(self, count: int) -> None:
-        """Averaged weights as shards."""
+    def resume(self) -> tuple[int, float]:
+        """Go on from what `save` wrote: steps and seconds so far, zeros if it wrote nothing."""
+        path = self.options.out / "flow.pt"
+        if not path.exists():
+            return 0, 0.0
+        state = torch.load(path, map_location=self.device)
+        with torch.no_grad():
+            self.average.fill(state["tensors"])
+            torch._foreach_copy_(self.average.shadow, state["shadow"])
+        self.optimiser.restore(state["optimiser"])
+        torch.manual_seed(self.options.seed + 1000 * state["count"])
+        say(f"goes on at step {state['count']}, {state['spent']:.0f} s")
+        return state["count"], state["spent"]
+
+    def save(self, count: int, spent: float) -> None:
+        """Averaged weights as shards, all that `resume` needs, a line in flow_curve.jsonl."""
+        out: Path = self.options.out
         with self.average.applied():
-            save_shards(self.options.out, "flow", dict(self.flow.state_dict()))
-            losses = [f"{unseen(self.flow, b):.4f}" for b in (self.held, self.known)]
-        say("saved at step", count, "loss on unseen, seen loops", *losses)
+            save_shards(out, "flow", dict(self.flow.state_dict()))
+            losses = [round(unseen(self.flow, b), 4) for b in (self.held, self.known)]
+        state = {"tensors": self.average.tensors, "shadow": self.average.shadow}
+        state |= {"optimiser": self.optimiser.state(), "count": count, "spent": spent}
+        torch.save(state, out / "flow.part")
+        (out / "flow.part").rename(out / "flow.pt")
+        row = {"steps": count, "seconds": round(spent, 1), "unseen": losses[0], "seen": losses[1]}
+        with (out / "flow_curve.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        say("saved", json.dumps(row))
 
 
 @torch.no_grad()
@@ -226,44 +283,6 @@ def sample(
 
 
 @torch.no_grad()
-def judge(
-    flow: imp.ImpFlow, codec: Path, held: Bank, probe: Probe, device: str
-) -> dict[str, float]:
-    """Held-out labels -> samples -> audio -> latents -> probe: does it hear what was asked?
-    Ceiling: the held-out loops.
-    """
-    encoder, decoder = load_codec_shards(codec, device)
-    n = len(held.bpm)
-    turn = torch.zeros(n, dtype=torch.long, device=device)
-    index = torch.arange(n, device=device)
-    keep = torch.arange(FRAMES // 2, device=device)[None] < (held.frames // 2)[:, None]
-    made, drawn = [], []
-    for part in index.split(32):
-        z = sample(flow, held.cond[part], held.phase(part, turn[part]), keep=keep[part])
-        drawn.append(z)
-        audio = [
-            decoder.decode_loop(z[i : i + 1, : held.frames[j]])[0]
-            for i, j in enumerate(part.tolist())
-        ]
-        made.append(banks.encode(encoder, audio, [0] * len(audio)))
-    result = {
-        f"ceiling_{k}": v for k, v in scores(probe, held.latent[:, 0, 0].float(), held).items()
-    }
-    result |= {f"latents_{k}": v for k, v in scores(probe, torch.cat(drawn), held).items()}
-    result |= {f"samples_{k}": v for k, v in scores(probe, torch.cat(made), held).items()}
-    return result
-
-
-def load_codec_shards(folder: Path, device: str) -> tuple[imp.ImpEncoder, imp.ImpDecoder]:
-    """Codec from shards."""
-    from engines.imp.train_codec import Codec
-
-    codec = Codec(device)
-    codec.load(load_shards(folder, "codec"))
-    return codec.encoder.eval(), codec.decoder.eval()
-
-
-@torch.no_grad()
 def unseen(flow: imp.ImpFlow, bank: Bank) -> float:
     """Loss on held-out loops without a source, mean over three times: shows learning by heart."""
     index = torch.arange(len(bank.bpm), device=bank.bpm.device)
@@ -286,14 +305,18 @@ def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.Bas
     """Start the workers that build the bank; files that exist already are kept."""
     context, workers = multiprocessing.get_context("spawn"), []
     scratch = Path(options.scratch)
+    codecs = [(options.codec, scratch)]
+    if options.also:
+        codecs.append((options.also[0], options.also[1]))
     jobs = [
-        (scratch / f"imp_bank_{k}.pt", options.first_seed + k * 100_000, options.pairs)
+        (f"imp_bank_{k}.pt", options.first_seed + k * 100_000, options.pairs)
         for k in range(options.workers)
     ]
-    jobs.append((scratch / "imp_held.pt", HELD_OUT, options.held_out))
-    for path, first, count in jobs:
-        if not path.exists():
-            arguments = (options.codec, path, first, count, options.bank_seconds, options.device)
+    jobs.append(("imp_held.pt", HELD_OUT, options.held_out))
+    for name, first, count in jobs:
+        targets = [(codec, folder / name) for codec, folder in codecs]
+        if not all(path.exists() for _, path in targets):
+            arguments = (targets, first, count, options.bank_seconds, options.device)
             workers.append(context.Process(target=banks.build, args=arguments))
             workers[-1].start()
     return workers
@@ -309,29 +332,38 @@ def main() -> None:
     parser.add_argument(
         "--init", type=Path, help="folder of flow_*.safetensors shards to start from"
     )
-    parser.add_argument("--seconds", type=float, default=500, help="wall time of the whole run")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the drawing")
+    parser.add_argument("--seconds", type=float, default=400, help="of steps, over all calls")
+    parser.add_argument("--stop", type=Path, help="end as soon as this file is there")
+    parser.add_argument("--wait", type=Path, help="for this file, before rendering the bank")
+    parser.add_argument("--after", type=Path, help="no step before this file; its --seconds")
     parser.add_argument("--bank-seconds", type=float, default=110)
+    parser.add_argument(
+        "--also", type=Path, nargs=2, help="another codec's folder, and one for the same bank by it"
+    )
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=5000, help="at most, for each worker")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=168)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--guidance", type=float, default=0.45)
+    parser.add_argument("--guidance", type=float, default=0.6)
     parser.add_argument("--guide-from", type=float, default=0.5)
-    parser.add_argument("--probe-seconds", type=float, default=40)
     parser.add_argument("--scratch", default="/tmp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    begin = time.perf_counter()
-    torch.manual_seed(0)
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
-    workers = gather_bank(options)
     scratch = Path(options.scratch)
     if options.device == "cuda":
         torch._dynamo.config.recompile_limit = 64
+    workers = [] if options.wait else gather_bank(options)
     training = Training(banks.noise(8).to(options.device), options)
     training.warm_up()
+    if options.wait:
+        wait_for(options.wait)
+        workers = gather_bank(options)
     for worker in workers:
         worker.join()
     paths = sorted(scratch.glob("imp_bank_*.pt"))
@@ -343,16 +375,11 @@ def main() -> None:
         f"bank: {len(bank.bpm)} pairs, {bank.frames.sum().item() / 90000:.2f} h,",
         f"latent std {bank.latent[:200].float().std().item():.3f}",
     )
-    training.sampler.bank, training.held = bank, held
+    training.sampler.take(bank)
+    training.held = held
     training.known = Bank(*(v[: len(held.bpm)] for v in vars(bank).values()))
-    reserve = options.probe_seconds + 25
-    training.run(options.seconds - (time.perf_counter() - begin) - reserve)
-    with training.average.applied():
-        probe = fit_probe(bank, options.probe_seconds, options.device)
-        save_shards(options.out, "probe", dict(probe.state_dict()))
-        result = judge(training.flow, options.codec, held, probe, options.device)
-    say("judged", json.dumps({k: round(v, 4) for k, v in result.items()}))
-    (options.out / "flow.json").write_text(json.dumps(result))
+    seconds = float(wait_for(options.after)) if options.after else options.seconds
+    training.run(seconds, *training.resume())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,18 @@ class Optimiser:
         """Forget the gradients."""
         for p in self.parameters:
             p.grad = None
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on later."""
+        return {"adam": self.adam.state_dict(), "momentum": dict(self.momentum)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `state` gave; before the step is captured."""
+        self.adam.load_state_dict(state["adam"])
+        for group in self.adam.param_groups:
+            group["lr"] = self.lr if self.cuda else float(self.lr)
+        for shape, buffer in state["momentum"].items():
+            self.momentum[shape].copy_(buffer)
 
     def reset(self) -> None:
         """Forget everything learnt about the gradients (after warming up on noise)."""
@@ -184,10 +197,37 @@ def save_shards(
 
 
 def load_shards(folder: Path, name: str) -> dict[str, Tensor]:
-    """What `save_shards` wrote."""
+    """What `save_shards` wrote, or the one file NAME.safetensors of an engine."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob(f"{name}_*.safetensors")):
         tensors.update(load_file(path))
+    if not tensors:
+        whole = load_file(folder / f"{name}.safetensors")
+        tensors = {
+            key.removeprefix("flow.") if name == "flow" else key: whole[key] for key in whole
+        }
     return tensors
+
+
+def join_shards(folder: Path, name: str, prefix: str = "") -> Path:
+    """The shards as one file NAME.safetensors beside them, as an engine holds it."""
+    from safetensors.torch import save_file
+
+    path = folder / f"{name}.safetensors"
+    save_file({prefix + key: value for key, value in load_shards(folder, name).items()}, path)
+    return path
+
+
+def wait_for(path: Path, limit: float = 3600.0) -> str:
+    """Until PATH is there -> what it says. RuntimeError: it says `never`, or time is up."""
+    begin = time.perf_counter()
+    while not path.exists():
+        if time.perf_counter() - begin > limit:
+            raise RuntimeError(f"{path} was not written")
+        time.sleep(0.3)
+    text = path.read_text()
+    if text.strip() == "never":
+        raise RuntimeError(f"{path}: never")
+    return text
