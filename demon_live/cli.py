@@ -193,12 +193,34 @@ def _engines(args: argparse.Namespace) -> int:
             f"demon engines {args.action} needs the name of an engine",
             hint="see: demon engines list",
         )
-    text = getattr(listing, f"{args.action}_text")(args.name)
+    if args.capability and args.action != "build":
+        raise UsageError(f"--for belongs to demon engines build, not to {args.action}")
+    if args.action == "build":
+        text = _build_plans(args)
+    elif args.action == "info":
+        text = _engine_info(args.name)
+    else:
+        text = getattr(listing, f"{args.action}_text")(args.name)
     say([("", f"{text}\n")])
     if args.action != "verify":
         return 0
     findings = manifest.verify(manifest.load_manifest(args.name))
     return 0 if all(f.state == "ok" for f in findings) else 3
+
+
+def _build_plans(args: argparse.Namespace) -> str:
+    from demon_live.backends.tensorrt.command import build_text
+
+    cards = [cc for word in args.capability or () for cc in word.split(",")]
+    return build_text(args.name, cards, random=args.random_weights)
+
+
+def _engine_info(name: str) -> str:
+    from demon_live.backends.tensorrt.command import rows
+    from demon_live.models import listing
+
+    lines = [f"{title:9} {text}" for title, text in rows(name)]
+    return "\n".join([listing.info_text(name), *lines])
 
 
 def _devices(args: argparse.Namespace) -> int:

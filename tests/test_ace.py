@@ -158,6 +158,13 @@ def test_files_are_refused_with_the_remedy(tmp_path: Path) -> None:
     assert "demon engines fetch" in (error.hint or "")
     assert "truncated" in refusal().message  # the sizes agree, the header does not
 
+    model.write_bytes(whole)
+    manifest = toy.manifest_of(folder)
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    error = refusal(manifest)
+    assert "has not the hash that toy-ace lists" in error.message
+    assert "demon engines fetch toy-ace" in (error.hint or "")
+
     model.write_bytes(b"PK\x03\x04" + bytes(100))
     assert "pickle" in refusal().message
 
@@ -182,7 +189,11 @@ def test_missing_files_say_what_fetching_costs(
     monkeypatch.setenv("DEMON_CACHE", str(tmp_path))
     with pytest.raises(EngineError, match=r"not fetched: 8 files, 6\.3 GB, MIT") as caught:
         open_engine("ace-step-v15-turbo")
-    assert "--engine imp" in (caught.value.hint or "")
+    assert "demon engines fetch ace-step-v15-turbo" in (caught.value.hint or "")
+    assert "demon live --engine imp" in (caught.value.hint or "")
+    if not torch.cuda.is_available():
+        # Before gigabytes are fetched for a machine that cannot play them.
+        assert "needs an NVIDIA GPU, and torch finds none here" in caught.value.message
 
 
 # -- oracles -------------------------------------------------------------------------------------

@@ -160,6 +160,42 @@ def test_trap_09_fp16_is_never_chosen() -> None:
         assert code.count("torch.float16") <= 1  # a file may hold it; it is cast as it is read
 
 
+def test_trap_09_plans_in_fp16_keep_the_residual_stream_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For cards without bf16: large residuals, which would be infinite in fp16, stay finite."""
+    from dataclasses import replace
+
+    from demon_live.models.acestep import export, fused
+
+    config = replace(toy.TOY, layers=2)
+    packed = fused.pack(toy.make_modules(config)["transformer"], config, fused.Plain(config))
+    packed.first = (packed.first[0] * 1e6, packed.first[1])
+    given = {
+        "x": torch.from_numpy(noise(40))[None],
+        "t": torch.tensor([1.0]),
+        "context": torch.from_numpy(np.concatenate([noise(40, 2), noise(40, 3)], 1))[None].half(),
+        "kept": torch.randn(2, 2, 1, 9, 32).half(),
+        "lengths": torch.tensor([9], dtype=torch.int32),
+        "kept2": torch.zeros(2, 2, 1, 1, 32).half(),
+        "lengths2": torch.tensor([1], dtype=torch.int32),
+        "mix": torch.zeros(1, 40),
+    }
+    assert list(given) == list(export.DIT_NAMES)
+    residuals, norm = [], fused._rms
+
+    def watched(x: torch.Tensor, eps: float) -> torch.Tensor:
+        residuals.append((x.dtype, float(x.abs().max())))
+        return norm(x, eps)
+
+    monkeypatch.setattr(fused, "_rms", watched)
+    v = export._Dit(packed, torch.float16, torch.float32)(*given.values())
+    assert torch.isfinite(v).all()
+    dtype, largest = residuals[0]
+    assert dtype is torch.float32
+    assert largest > 65504
+
+
 def test_trap_10_lora_counts_alpha_over_r(engines: Any, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

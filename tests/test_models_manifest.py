@@ -10,6 +10,7 @@ import pytest
 
 from demon_live.errors import EngineError
 from demon_live.models import listing
+from demon_live.models import manifest as manifests
 from demon_live.models.manifest import find_manifests, load_manifest, missing_bytes, seal, verify
 
 GOOD = """\
@@ -186,6 +187,21 @@ def test_unknown_engine_names_the_near_one() -> None:
         load_manifest("/nowhere/x.toml")
 
 
+def test_a_large_file_is_hashed_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "big.safetensors"
+    path.write_bytes(b"x" * 1000)
+    manifests.note_checked(path, "a" * 64)
+    assert not manifests.checked(path, "a" * 64)  # small: looked at every time
+    monkeypatch.setattr(manifests, "_LARGE", 100)
+    manifests.note_checked(path, "a" * 64)
+    assert manifests.checked(path, "a" * 64)
+    assert not manifests.checked(path, "b" * 64)
+    path.write_bytes(b"x" * 999)
+    assert not manifests.checked(path, "a" * 64)
+
+
 def test_texts_say_what_is_true() -> None:
     assert re.search(r"^imp +present, ", listing.list_text(), re.MULTILINE)
     info = listing.info_text("imp")
@@ -193,4 +209,3 @@ def test_texts_say_what_is_true() -> None:
     assert "denoise" in info
     assert listing.verify_text("imp").endswith("all files are as listed")
     assert "nothing to fetch" in listing.fetch_text("imp")
-    assert "nothing to build" in listing.build_text("imp")

@@ -18,7 +18,7 @@ from demon_live.models.acestep import require
 from demon_live.models.acestep.budget import dit_parameters, weights_bytes
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
 from demon_live.models.acestep.load import AceModules, build, load
-from demon_live.models.listing import require_files
+from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest
 
 __all__ = ["config_of", "open_ace"]
@@ -88,10 +88,18 @@ def _modules(manifest: Manifest, device: str, random: bool, notes: list[str]) ->
         dtype = _dtype(place, True, config, notes)
         _fits(place, dtype, config, manifest.name)
         return build(config, place, dtype, vae=manifest.model.get("vae"), parts=_RANDOM_PARTS)
-    require_files(manifest)
+    try:
+        require_files(manifest)
+    except EngineError as error:
+        if device == "cpu" or torch.cuda.is_available():
+            raise
+        # Said before anyone fetches gigabytes for a machine that cannot play them.
+        text = f"{error.message}; it needs an NVIDIA GPU, and torch finds none here"
+        raise EngineError(text, hint=error.hint) from None
     checkpoint = find_checkpoint(manifest)
     config = checkpoint.config()
     place = _device(device, config)
+    require_whole(manifest)
     dtype = _dtype(place, False, config, notes)
     _fits(place, dtype, config, manifest.name)
     return load(checkpoint, place, dtype)
@@ -110,9 +118,13 @@ def _kernels(choice: str, modules: AceModules, threads: int, manifest: Manifest)
         from demon_live.backends.graphs import AceGraphs
 
         return AceGraphs(modules, window=manifest.window + 2 * manifest.margin)
+    if choice == "tensorrt":
+        from demon_live.backends.tensorrt.kernels import AceTensorRT
+
+        return AceTensorRT(manifest, modules)
     raise EngineError(
         f"{manifest.name} has no backend {choice} on {modules.device.type} yet",
-        hint="graphs on cuda, eager anywhere",
+        hint="graphs and tensorrt on cuda, eager anywhere",
     )
 
 
@@ -123,15 +135,50 @@ def _add_loras(engine: AceEngine) -> None:
     if not folder.is_dir():
         return
     added = []
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir() and path.suffix != ".safetensors":
-            continue
+    there = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix == ".safetensors"]
+    refused = getattr(engine.kernels, "without_loras", "")
+    if there and refused:
+        engine.notes.append(f"LoRAs left out: {refused}")
+        return
+    for path in there:
         try:
             added.append(engine.add_lora(path))
         except EngineError as error:
             engine.notes.append(f"LoRA left out: {error.message}")
     if added:
         engine.notes.append(f"LoRAs: {', '.join(f'lora.{name}' for name in added)}")
+
+
+def _order(manifest: Manifest, device: torch.device) -> list[str]:
+    """The backends to try, best first: on an RTX card plans that were built for it, else what the
+    manifest says."""
+    if device.type != "cuda":
+        return [b for b in manifest.backends if b == "eager"]
+    from demon_live.backends.tensorrt.library import RTX, capability_of
+
+    rtx = capability_of(device) in RTX
+    return sorted(manifest.backends, key=lambda b: b != "tensorrt") if rtx else [*manifest.backends]
+
+
+# ------------------------------------------------------------------------------------- for plans
+
+
+def config_for_plans(manifest: Manifest, random: bool) -> AceConfig:
+    """The shapes that plans are built for: the checkpoint's, or the manifest's."""
+    return config_of(manifest) if random else find_checkpoint(manifest).config()
+
+
+def modules_for_export(manifest: Manifest, random: bool, dit: bool) -> AceModules:
+    """The modules on the CPU, for an export. dit: the DiT's rather than the decoder's; with random
+    weights nothing else is made. Raises EngineError as `open_ace`."""
+    require()
+    config = config_for_plans(manifest, random)
+    dtype = torch.bfloat16 if dit and dit_parameters(config) > _TOY else torch.float32
+    place = torch.device("cpu")
+    if not random:
+        return load(find_checkpoint(manifest), place, dtype)
+    parts = ("transformer",) if dit else ()
+    return build(config, place, dtype, vae=manifest.model.get("vae"), parts=parts)
 
 
 def open_ace(
@@ -141,16 +188,15 @@ def open_ace(
     require()
     notes: list[str] = []
     modules = _modules(manifest, device, random_weights, notes)
-    on_gpu = modules.device.type == "cuda"
-    wanted = [b for b in manifest.backends if on_gpu or b == "eager"]
-    wanted = wanted if backend == "auto" else [backend]
+    wanted = _order(manifest, modules.device) if backend == "auto" else [backend]
     for choice in wanted:
         try:
             engine = AceEngine(manifest, modules, _kernels(choice, modules, threads, manifest))
         except DemonError as error:
             if choice == wanted[-1]:
                 raise
-            notes.append(f"{manifest.name} runs without backend {choice}: {error.message}")
+            remedy = f" ({error.hint})" if error.hint else ""
+            notes.append(f"{manifest.name} runs without backend {choice}: {error.message}{remedy}")
             continue
         engine.notes = notes
         _add_loras(engine)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from demon_live import places
 from demon_live.errors import EngineError
-from demon_live.models.manifest import Finding, Manifest, digest_of, sealed, verify
+from demon_live.models.manifest import Finding, Manifest, digest_of, note_checked, sealed, verify
 
 __all__ = ["Plan", "fetch", "offline", "plan"]
 
@@ -136,5 +136,6 @@ def _check(finding: Finding, expected: str) -> None:
             f"{weight.repo}/{weight.file} came with {what}, and was thrown away",
             hint="fetch again; if it stays so, the file was changed after this version was made",
         )
+    note_checked(path, digest)
     if not weight.sha256:
         path.with_name(path.name + ".sha256").write_text(digest, "ascii")

@@ -1,4 +1,4 @@
-"""What `demon engines list|info|verify|fetch|build` print, as text.
+"""What `demon engines list|info|verify|fetch` print, as text.
 
 Threads: pure functions on files; nothing heavy is imported.
 """
@@ -12,19 +12,25 @@ from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError
 from demon_live.models.manifest import (
     Manifest,
+    checked,
+    digest_of,
     find_manifests,
     load_manifest,
     missing_bytes,
+    note_checked,
+    sealed,
     verify,
 )
 
-__all__ = ["build_text", "fetch_text", "info_text", "list_text", "require_files", "verify_text"]
+__all__ = ["fetch_text", "info_text", "list_text", "require_files", "require_whole", "verify_text"]
 
 _SAID = {"ok": "ok", "missing": "MISSING", "size": "WRONG SIZE", "hash": "WRONG HASH"}
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _state(manifest: Manifest) -> str:
@@ -55,12 +61,32 @@ def require_files(manifest: Manifest) -> None:
         cost = _size(sum(f.weight.bytes for f in lacking))
         raise EngineError(
             f"{manifest.name} is not fetched: {len(lacking)} files, {cost}, {manifest.licence}",
-            hint=f"demon engines fetch {manifest.name}; imp plays without a download: --engine imp",
+            hint=f"fetch it: demon engines fetch {manifest.name}; or play now, without a download: "
+            "demon live --engine imp",
         )
     raise EngineError(
         f"engine {manifest.name} lacks {lacking[0].path}",
         hint=f"see what is missing with: demon engines verify {manifest.name}",
     )
+
+
+def require_whole(manifest: Manifest) -> None:
+    """Raise EngineError unless all files have the hashes that are listed, and the remedy.
+
+    Large files are read once; what was found is kept beside them until they change.
+    """
+    for weight in manifest.weights:
+        path = manifest.place(weight)
+        wanted = weight.sha256 or sealed(path)
+        if not wanted or checked(path, wanted):
+            continue
+        if digest_of(path) != wanted:
+            raise EngineError(
+                f"{path} has not the hash that {manifest.name} lists: it is damaged, or another "
+                "file",
+                hint=f"demon engines fetch {manifest.name} (it fetches what is damaged)",
+            )
+        note_checked(path, wanted)
 
 
 def list_text() -> str:
@@ -123,17 +149,3 @@ def fetch_text(name: str) -> str:
     )
     fetch.fetch(manifest, wanted, tell)
     return f"{name}: fetched. Play it: demon live --engine {name}"
-
-
-def build_text(name: str) -> str:
-    """What building would do here: nothing for an engine without plans, else which library serves
-    this machine's card. The plans themselves are built by `backends.tensorrt`."""
-    manifest = load_manifest(name)
-    if manifest.plan is None:
-        runs = ", ".join(manifest.backends)
-        return f"{name}: nothing to build, it runs as it is ({runs})"
-    require_files(manifest)
-    raise EngineError(
-        f"plans of {name} are not played from yet, so none is built here",
-        hint="on a GPU the backend graphs plays it; it captures what it needs by itself",
-    )

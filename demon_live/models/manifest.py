@@ -13,6 +13,7 @@ Threads: pure functions on files; nothing heavy is imported.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
@@ -31,10 +32,12 @@ __all__ = [
     "Finding",
     "Manifest",
     "Weight",
+    "checked",
     "digest_of",
     "find_manifests",
     "load_manifest",
     "missing_bytes",
+    "note_checked",
     "seal",
     "sealed",
     "verify",
@@ -387,6 +390,32 @@ def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
             state = "hash"
         findings.append(Finding(weight, path, state))
     return findings
+
+
+#: Smaller files are hashed whenever they are asked for.
+_LARGE = 50_000_000
+
+
+def _stamp(path: Path, digest: str) -> str:
+    facts = path.stat()
+    return f"{digest} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def checked(path: Path, digest: str) -> bool:
+    """Whether a large file was found to have this SHA-256, and has not changed since."""
+    beside = path.with_name(path.name + ".checked")
+    try:
+        return beside.read_text("ascii") == _stamp(path, digest)
+    except (OSError, ValueError):
+        return False
+
+
+def note_checked(path: Path, digest: str) -> None:
+    """Remember that a large file has this SHA-256."""
+    if path.stat().st_size < _LARGE:
+        return
+    with contextlib.suppress(OSError):
+        path.with_name(path.name + ".checked").write_text(_stamp(path, digest), "ascii")
 
 
 def missing_bytes(manifest: Manifest) -> int:

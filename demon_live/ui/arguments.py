@@ -315,6 +315,19 @@ def _add_asking(
         "action", nargs="?", default="list", choices=("list", "info", "fetch", "build", "verify")
     )
     engines.add_argument("name", nargs="?", metavar="E")
+    engines.add_argument(
+        "--for",
+        dest="capability",
+        action="append",
+        metavar="CC",
+        help="build: plans for cards of this compute capability (7.5, 8.6, 8.9, 12.0), not this "
+        "machine's; may be given several times",
+    )
+    engines.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="build: of the true shapes without the weights, to try it",
+    )
     devices = commands.add_parser("devices", parents=[common], help="audio devices")
     devices.add_argument("--json", action="store_true")
     doctor = commands.add_parser(
