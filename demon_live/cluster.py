@@ -11,6 +11,7 @@ Threads: a cluster belongs to the thread that opened it; there is one in a proce
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -107,6 +108,9 @@ class Ray:
             ray.init(**options)
         # Whatever stands in the way of a cluster, grpc and Ray each have errors of their own for.
         except Exception as error:
+            # Half a connection would stand in the way of the next one.
+            with contextlib.suppress(Exception):
+                ray.shutdown()
             reason = str(error).strip().splitlines()
             raise EngineError(
                 f"there is no Ray at {address or 'this machine'}: {reason[0] if reason else error}",

@@ -219,7 +219,7 @@ class Both:
         self.server = socket.create_server(("127.0.0.1", 0))
         port = self.server.getsockname()[1]
         self.served = threading.Thread(
-            target=serve, args=(self.engine, self.server, lambda: self.key, 60.0)
+            target=serve, args=(self.engine, self.server, lambda: self.key, 60.0), daemon=True
         )
         self.served.start()
         self.pipe, theirs = Pipe()
@@ -229,7 +229,7 @@ class Both:
             return [("127.0.0.1", port)]
 
         self.near = Near(theirs, self, EngineOptions("mock"), reach, "there")
-        self.ran = threading.Thread(target=self.near.run)
+        self.ran = threading.Thread(target=self.near.run, daemon=True)
         self.ran.start()
 
     def until(self, true: Callable[[], bool], feed: Callable[[], object]) -> None:
@@ -313,16 +313,18 @@ def test_a_far_end_that_talks_nonsense_costs_the_line_alone(tmp_path: Path) -> N
         return [("127.0.0.1", server.getsockname()[1])]
 
     near = Near(theirs, FarClock(), EngineOptions("mock"), reach, "there")
-    thread = threading.Thread(target=near.run)
+    thread = threading.Thread(target=near.run, daemon=True)
     thread.start()
     conns: list[Connection] = []
     for n in range(2):
         conn = shake(server.accept()[0], keys[0], first=True)
         ready = {"kind": "ready", "description": "x", "notes": [], "has": []}
         conn.send_bytes(pack(ready))
-        while near._line is None or not near._was_ready:
-            assert pipe.poll(10)
-            pipe.recv()
+        for _ in range(1000):
+            if near._line is not None and near._was_ready:
+                break
+            if pipe.poll(0.02):
+                pipe.recv()
         conn.send_bytes(pack({"kind": "window", "seq": 1, "deck": "main"}) if n else b"\xff")
         conns.append(conn)
         with contextlib.suppress(EOFError, OSError):

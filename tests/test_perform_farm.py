@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from demon_live.cli import main
-from demon_live.cluster import Far, Gone, Ray, far, installed
+from demon_live.cluster import Far, Gone, Ray, far
 from demon_live.errors import EngineError, FileError, UsageError
 from demon_live.perform import farm as farms
 from demon_live.perform.farm import LEDGER, Farm, How, Job, Made, jobs, render_job
@@ -248,30 +248,3 @@ def test_without_ray_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(EngineError, match="not installed") as error:
         Ray(None)
     assert "demon-live[ray]" in str(error.value)
-
-
-@pytest.mark.skipif(not installed(), reason="needs the extra ray")
-def test_on_a_real_ray_a_worker_is_killed_and_the_bytes_are_the_same(tmp_path: Path) -> None:
-    path = _score(tmp_path / "a.demon", "acid", 'denoise = .6\nsource "loops/dub_120.flac"')
-    how = How(cycles=1, random_weights=True)
-    every = jobs([path], how, (1, 2))
-    said: list[str] = []
-    with Ray(None, 1) as ray:
-        # The first worker ends itself; the farm finds it lost.
-        with pytest.raises(Gone):
-            ray.get(ray.task(_die), 120)
-        farm = Farm(tmp_path / "far", said.append)
-        farm.run(every, ray)
-    assert not farm.failed
-    Farm(tmp_path / "near").run(every)
-    for name in ("a-seed1.wav", "a-seed2.wav"):
-        assert (tmp_path / "far" / name).read_bytes() == (tmp_path / "near" / name).read_bytes()
-    one, two = ((tmp_path / "far" / f"a-seed{n}.wav").read_bytes() for n in (1, 2))
-    assert one != two
-
-
-def _die() -> None:
-    import os
-    import signal
-
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -162,7 +162,7 @@ class _Play:
             watch=False,
         ) as live:
             bus = live.speaker.bus
-            if not live.wait(180, lambda: live.engine.status.generations > 8):
+            if not live.wait(400, lambda: live.engine.status.generations > 8):
                 raise EngineError(f"the far engine plays nothing: {live.session.events(0)[1]}")
             self.counts["seconds_to_the_engine"] = round(time.monotonic() - begun, 1)
             # What the link is like is known after some laps.

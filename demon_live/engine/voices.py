@@ -5,7 +5,7 @@
     HereLink     a Singer in this thread: tests, and a choir of one
     Words        conditions as the desk has them: what was asked for, made real by each voice
 
-`demon_live.cluster` gives the link to a Singer on another machine, through Ray.
+    RayLink      a Singer in a Ray actor, on whatever machine has a GPU free
 
 Threads: a link belongs to the thread of its choir.
 """
@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demon_live.cluster import Gone, Ray
 from demon_live.core import Request
 from demon_live.engine.choir import Answer, Lost, Order, Voice
 from demon_live.errors import DemonError, EngineError
@@ -32,7 +33,7 @@ from demon_live.errors import DemonError, EngineError
 if TYPE_CHECKING:
     from demon_live.backends import Engine
 
-__all__ = ["About", "HereLink", "Plan", "ProcessLink", "Singer", "Words", "voice_main"]
+__all__ = ["About", "HereLink", "Plan", "ProcessLink", "RayLink", "Singer", "Words", "voice_main"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,40 @@ class HereLink:
 
     def close(self) -> None:
         self._singer.close()
+
+
+class RayLink:
+    """A voice in an actor of a Ray that is open. gpu: it gets one of its own."""
+
+    def __init__(self, ray: Ray, plan: Plan, *, gpu: bool = False) -> None:
+        self._ray = ray
+        self._actor = ray.actor(Singer, plan, gpu=gpu)
+        self._answers: deque[Any] = deque()
+
+    def _got(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except Gone as error:
+            raise Lost(error.message) from error
+
+    def about(self) -> About:
+        """What its engine is. Raises EngineError when it does not open."""
+        about: About = self._got(self._actor.about.remote())
+        return about
+
+    def warm_up(self, frames: int, depth: int) -> None:
+        """See `Engine.warm_up`."""
+        self._got(self._actor.warm_up.remote(frames, depth))
+
+    def send(self, order: Order) -> None:
+        self._answers.append(self._actor.obey.remote(order))
+
+    def receive(self) -> Answer:
+        answer: Answer = self._got(self._answers.popleft())
+        return answer
+
+    def close(self) -> None:
+        self._ray.stop(self._actor)
 
 
 _CHILD = (

@@ -118,6 +118,8 @@ def serve(
             sock, _ = server.accept()
             conn = shake(sock, key(), first=True)
         except (OSError, EOFError, AuthenticationError):
+            if server.fileno() < 0:
+                return
             continue
         mine = key()
         # A beat of its own: a turn may take long, and the line is none the worse for it.
@@ -154,7 +156,8 @@ class _Played:
         """Play until the line ends. True: the caller said Quit. warm: the engine has run before."""
         from demon_live.perform.player import Player
 
-        threading.Thread(target=self._read, name="far-in", daemon=True).start()
+        reader = threading.Thread(target=self._read, name="far-in", daemon=True)
+        reader.start()
         player: Player | None = None
         try:
             hello = self._hello()
@@ -180,9 +183,12 @@ class _Played:
         except (EOFError, OSError, ValueError, KeyError):
             pass
         finally:
-            self._line.release()
             if player is not None:
                 player.leave()
+            # Nobody may be reading when the descriptor goes: its number may serve the next call.
+            self._line.close()
+            reader.join(5)
+            self._line.release()
         return self._quit
 
     def _hello(self) -> dict[str, Any]:

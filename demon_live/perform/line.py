@@ -72,11 +72,16 @@ def shake(sock: socket.socket, key: bytes, *, first: bool) -> Connection:
 
     Raises OSError, EOFError or AuthenticationError, and the socket is closed.
     """
-    _tuned(sock)
     limit = struct.pack("ll", int(_HANDSHAKE), 0)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        sock.setsockopt(socket.SOL_SOCKET, option, limit)
-    sock.setblocking(True)
+    try:
+        _tuned(sock)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, option, limit)
+        sock.setblocking(True)
+    except OSError:
+        # Who called has hung up already.
+        sock.close()
+        raise
     conn = Connection(sock.detach())
     try:
         steps = (deliver_challenge, answer_challenge)
