@@ -4,7 +4,7 @@
     Ray(address)                a cluster while it is used: `with Ray(None) as ray: ...`
 
 Ray asks for the same minor version of Python and of Ray at both ends, and for demon-live on every
-machine that is to work. It has no passwords: keep its ports inside a network of your own.
+machine that is to work. Who reaches its ports may run code: a network of your own, or its tokens.
 
 Threads: a cluster belongs to the thread that opened it; there is one in a process at a time.
 """
@@ -114,7 +114,8 @@ class Ray:
             reason = str(error).strip().splitlines()
             raise EngineError(
                 f"there is no Ray at {address or 'this machine'}: {reason[0] if reason else error}",
-                hint="start it there with: ray start --head --ray-client-server-port 10001",
+                hint="start it there with: ray start --head --ray-client-server-port 10001; if it "
+                "asks for a token: the same one here, and RAY_AUTH_MODE=token at both ends",
             ) from error
 
     @property

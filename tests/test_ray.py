@@ -33,17 +33,19 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
+#: Ray reads its settings as RAY_ and their names, which are in small letters.
+_NICENESS = "RAY_worker_niceness"
 MORE = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", 50))
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Ray]:
     # Ray puts its workers behind everything else, which on a busy machine is nowhere.
-    before = os.environ.setdefault("RAY_worker_niceness", "0")
+    before = os.environ.setdefault(_NICENESS, "0")
     with Ray(None, 2) as cluster:
         yield cluster
     if before == "0":
-        del os.environ["RAY_worker_niceness"]
+        del os.environ[_NICENESS]
 
 
 def _die() -> None:

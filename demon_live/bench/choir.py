@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -30,6 +31,32 @@ from demon_live.engine.choir import Choir
 from demon_live.engine.voices import Plan, ProcessLink, Words
 
 __all__ = ["figures", "gpus", "main", "measure"]
+
+
+#: Milliseconds, in the environment of a voice that waits.
+_WAITS = "DEMON_BENCH_WAITS"
+
+
+class _Waiting(ProcessLink):
+    """A voice whose model takes a given time, and no processor."""
+
+    MODULE = "demon_live.bench.choir"
+
+
+def voice_main(fd: int) -> None:
+    """See `voices.voice_main`: a model that waits."""
+    from demon_live.engine import voices
+
+    def wait(engine: Any) -> None:
+        seconds = float(os.environ[_WAITS]) / 1000
+
+        def velocity(x: Any, t: Any, rows: Any) -> Any:
+            time.sleep(seconds)
+            return x
+
+        engine.velocity = velocity
+
+    voices.voice_main(fd, wait)
 
 
 def gpus() -> int:
@@ -95,10 +122,16 @@ def measure(
 
 
 def figures(
-    options: Options, voices: int = 2, seconds: float = 6.0, ahead: int = 1, device: str = "auto"
+    options: Options,
+    voices: int = 2,
+    seconds: float = 6.0,
+    ahead: int = 1,
+    device: str = "auto",
+    waits: float = 0.0,
 ) -> Figures:
     """One voice beside N, in the same run: one, N, one, N, so that a machine whose speed drifts
-    shows it."""
+    shows it. waits: instead of computing, the model waits for so many ms, as the host of a GPU
+    does: what is measured is everything but the model."""
     there = gpus() if device != "cpu" else 0
     real = there >= voices
     frames = round(options.seconds * RATES.frame_hz)
@@ -116,7 +149,10 @@ def figures(
         for n in range(voices)
     ]
     environ = {} if real else {"OMP_NUM_THREADS": "1"}
-    links = [ProcessLink(plan, environ) for plan in plans]
+    if waits:
+        environ[_WAITS] = str(waits)
+    kind = _Waiting if waits else ProcessLink
+    links = [kind(plan, environ) for plan in plans]
     try:
         name, *_ = [link.about().text for link in links]
         part = seconds / 4
@@ -127,7 +163,7 @@ def figures(
     rate = {n: [r["generations_per_s"] for r in rows if r["voices"] == n] for n in (1, voices)}
     ratio = [b / a for a, b in zip(rate[1], rate[voices], strict=True)]
     return {
-        "engine": name,
+        "engine": f"a model that waits {waits:g} ms" if waits else name,
         "on": f"{voices} GPUs" if real else f"{voices} processes of one CPU thread: simulated",
         "loop_s": frames / RATES.frame_hz,
         "depth_of_a_voice": depth,
@@ -148,12 +184,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--loop", type=float, default=16.0, help="seconds of the loop")
     parser.add_argument("--seconds", type=float, default=8.0, help="to measure, in all")
+    parser.add_argument("--waits", type=float, default=0.0, help="ms, instead of a model")
     parser.add_argument("--ahead", type=int, default=1)
     parser.add_argument("--random-weights", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     options = Options(args.engine, args.backend, args.depth, args.loop, args.random_weights)
-    found = figures(options, args.gpus, args.seconds, args.ahead, args.device)
+    found = figures(options, args.gpus, args.seconds, args.ahead, args.device, args.waits)
     text = json.dumps({"machine": machine(), **found}, indent=2)
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")

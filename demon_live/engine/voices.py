@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -186,20 +186,19 @@ class RayLink:
         self._ray.stop(self._actor)
 
 
-_CHILD = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from demon_live.engine.voices import voice_main; voice_main({fd})"
-)
+_CHILD = "import sys; sys.path[:] = {path!r}; from {module} import voice_main; voice_main({fd})"
 
 
-def voice_main(fd: int) -> None:
-    """The process of a voice, from opening the engine to the end of the pipe `fd`."""
+def voice_main(fd: int, change: Callable[[Engine], None] = lambda engine: None) -> None:
+    """The process of a voice, from opening the engine to the end of the pipe `fd`. change: done to
+    the engine when it is open (measurements)."""
     conn = Connection(fd)
     plan: Plan = conn.recv()
     if plan.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = plan.visible
     try:
         singer = Singer(plan)
+        change(singer.engine)
         conn.send(singer.about())
     except DemonError as error:
         conn.send(error.message)
@@ -218,12 +217,19 @@ def voice_main(fd: int) -> None:
 class ProcessLink:
     """A voice in a process of its own on this machine. `about` waits until it is open."""
 
+    #: Where the process finds its `voice_main`.
+    MODULE = "demon_live.engine.voices"
+
     def __init__(self, plan: Plan, environ: Mapping[str, str] | None = None) -> None:
         self._conn, theirs = Pipe()
         root = str(Path(__file__).resolve().parents[2])
         path = [root, *(p for p in sys.path if p and p != root)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD.format(path=path, fd=theirs.fileno())],
+            [
+                sys.executable,
+                "-c",
+                _CHILD.format(path=path, module=self.MODULE, fd=theirs.fileno()),
+            ],
             pass_fds=[theirs.fileno()],
             start_new_session=True,
             env={**os.environ, **(environ or {})},
