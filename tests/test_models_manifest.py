@@ -162,6 +162,7 @@ def test_a_link_out_of_the_folder_is_refused(toml: Path, tmp_path: Path) -> None
         ('"tiny"', '"../x"', "short word", 1),
         ("0123456789012345678901234567890123456789", "main", "40 hexadecimal", 29),
         ("someone/something", "someone", "owner/name", 28),
+        ("someone/something", "someone/" + "x" * 200, "longer than 200", 28),
         (SHA, "abc", "64 hexadecimal", 23),
     ],
 )

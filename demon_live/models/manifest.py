@@ -248,6 +248,9 @@ def _weight(table: _Table) -> Weight:
     revision = table.get("revision", str, "")
     if repo and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
         table.fail("repo", f"repo must be written owner/name, this is {repo!r}")
+    if len(repo.encode()) > 200:
+        # It becomes the name of a folder, and systems bear 255 bytes.
+        table.fail("repo", "repo is longer than 200 bytes")
     if repo and not re.fullmatch(r"[0-9a-f]{40}", revision):
         table.fail(
             "revision",
