@@ -68,6 +68,13 @@ def test_each_further_smoothing_would_cost_sixteen_times_more(text: str) -> None
         compile_source(f"blend = {text}")
 
 
+def test_ranges_may_follow_each_other_three_times() -> None:
+    lane = compile_source('seed = "0 .. 2 .. 3 .. 4"').decks["main"]["seed"]
+    assert float(lane.at(0)) == 0.0
+    with pytest.raises(DemonError, match="more than 3 ranges"):
+        compile_source('seed = "<0' + " .. 25" * 60 + '>"')
+
+
 def test_linger_repeats_a_part_within_bounds() -> None:
     compile_source('blend = "0 1".linger(1/512)')
     with pytest.raises(DemonError, match="at most 512 times"):

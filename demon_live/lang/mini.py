@@ -27,6 +27,8 @@ from demon_live.lang.transform import bind, fast
 __all__ = ["Chances", "build", "mini"]
 
 _ONE = Fraction(1)
+#: Ranges that may follow each other, as in 0 .. 3 .. 7.
+_CHAIN = 3
 
 
 #: Any constant serves; this one gives frequencies near their chances over the first 1000 cycles.
@@ -210,6 +212,12 @@ def _hits(inner: Pattern, k: int, n: int, r: int) -> Pattern:
 
 
 def _range(node: Node, text: str, chances: Chances) -> Pattern:
+    # Each event of a range begins the next: in a chain their number grows by powers.
+    chain, inner = 1, node.children[0]
+    while inner.kind == "range":
+        chain, inner = chain + 1, inner.children[0]
+    if chain > _CHAIN:
+        raise PatternError(f"more than {_CHAIN} ranges in a chain")
     first, last = (build(c, text, chances) for c in node.children)
 
     def run(a: Any, b: Any) -> Pattern:
