@@ -75,6 +75,13 @@ def test_ranges_may_follow_each_other_three_times() -> None:
         compile_source('seed = "<0' + " .. 25" * 60 + '>"')
 
 
+@pytest.mark.parametrize("text", ["itri.slow(.00000000012) * .5", "(itri + 1).fast(1e9)"])
+def test_a_signal_at_a_mad_speed_is_refused_and_does_not_run_for_ever(text: str) -> None:
+    compile_source("gain = itri.fast(400)")
+    with pytest.raises(DemonError, match="more than 4096 events in a cycle"):
+        compile_source(f"gain = {text}")
+
+
 def test_linger_repeats_a_part_within_bounds() -> None:
     compile_source('blend = "0 1".linger(1/512)')
     with pytest.raises(DemonError, match="at most 512 times"):

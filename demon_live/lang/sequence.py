@@ -28,6 +28,8 @@ from demon_live.lang.pattern import (
 __all__ = ["SPLICE", "cat", "pure", "signal", "silence", "stack", "timecat"]
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
+#: Times as many pieces as a cycle may have events are cut in one query.
+_LONGEST = 16
 
 
 silence = Pattern(lambda b, e: [], cost=0)
@@ -58,6 +60,8 @@ def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int 
         )
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        # A query of 256 cycles may be long; one of a signal at a mad speed would never end.
+        affordable(float((end - begin) * pieces) / _LONGEST)
         out, b = [], begin
         while b < end:
             e = min(end, Fraction(b.numerator * pieces // b.denominator + 1, pieces))
