@@ -47,21 +47,25 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
 
 
 @pytest.mark.parametrize("width", [64, 80])
-@pytest.mark.parametrize("how", ["norm", "add", "gate", "mod", "all"])
-def test_norms(width: int, how: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("how", ["norm", "add", "gate", "mod", "all", "end"])
+@pytest.mark.parametrize("shape", [(1, 4), (2, 8), (4, 4)], ids=["one", "two", "four"])
+def test_norms(width: int, how: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Of one token a program, or of several, of which the last program has fewer."""
     ours, plain = made(replace(toy.TOY, hidden=width))
+    ours.norm_shape = shape
     h, y = random(2, 5, width, dtype=dtype), random(2, 5, width, dtype=dtype, seed=1)
     w = 1 + 0.1 * random(width, dtype=dtype, seed=2)
     m = random(2, 3, 6, width, seed=3)
-    gate = m[:, 1, 2] if how in ("gate", "all") else None
-    scale, shift = (m[:, 1, 1], m[:, 1, 0]) if how in ("mod", "all") else (None, None)
+    gate = m[:, 1, 2] if how in ("gate", "all", "end") else None
+    scale, shift = (m[:, 1, 1], m[:, 1, 0]) if how in ("mod", "all", "end") else (None, None)
     results = []
     for ops in (ours, plain):
         mine = h.clone()
         if how in ("norm", "mod"):
             out = ops.norm(mine, w, scale, shift)
         else:
-            out = ops.add_norm(mine, y, gate, w, scale, shift)
+            call = ops.end_norm if how == "end" else ops.add_norm
+            out = call(mine, y, gate, w, scale, shift)
         results.append((out, mine))
     near(results[0][0], results[1][0], 2 * ROUNDED if dtype is torch.bfloat16 else 1e-6)
     near(results[0][1], results[1][1], 2 * ROUNDED if dtype is torch.bfloat16 else 1e-6)
@@ -102,6 +106,33 @@ def test_attention(config: Any, count: int, dtype: torch.dtype) -> None:
     near(ours.cross(q, kept, lengths), plain.cross(q, kept, lengths), allowed)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["normed before", "normed as read"])
+@pytest.mark.parametrize("config", [toy.TOY, toy.TOY_XL], ids=["2b", "xl"])
+def test_attention_of_what_a_matrix_product_gives(
+    config: Any, own: bool, dtype: torch.dtype
+) -> None:
+    """Norm, rotation and attention together, of one's own and of a condition."""
+    if ON == "cpu" and dtype is torch.bfloat16:
+        pytest.skip("the interpreter multiplies the bits of bfloat16, not its numbers")
+    ours, plain = made(config)
+    ours.own_attention, ours.read_raw = True, own
+    ours._blocks = dict.fromkeys(ours._blocks, (32, 16, 4, 2))
+    qkv = random(2, 37, (config.heads + 2 * config.kv_heads) * config.head_dim, dtype=dtype)
+    wq, wk = (1 + 0.1 * random(config.head_dim, dtype=dtype, seed=s) for s in (1, 2))
+    turn = fused.turn_of(config, 37, qkv)
+    q = random(2, 37, config.heads * config.head_dim, dtype=dtype, seed=3)
+    kept = random(2, 2, 40, config.kv_heads * config.head_dim, dtype=dtype, seed=4)
+    lengths = torch.tensor([7, 40], dtype=torch.int32, device=ON)
+    allowed = 4 * ROUNDED if dtype is torch.bfloat16 else 1e-5
+    for window in (None, config.sliding_window):
+        one, two = (
+            ops.attend(*ops.rotate(qkv.clone(), wq, wk, turn), window) for ops in (ours, plain)
+        )
+        near(one, two, allowed)
+    one, two = (ops.cross(ops.head_norm(q.clone(), wq), kept, lengths) for ops in (ours, plain))
+    near(one, two, allowed)
+
+
 def test_swiglu_and_snake(dtype: torch.dtype) -> None:
     ours, plain = made(toy.TOY)
     both = random(2, 5, 2 * 96, dtype=dtype)
@@ -134,3 +165,32 @@ def test_fp8_products_are_near_the_exact_ones() -> None:
     if ON == "cuda":
         product = ours.linear((quantised, scale), (values, channel))
         near(product, plain.norm(h, w, None, None).to(torch.bfloat16) @ matrix.t(), 0.08)
+
+
+@pytest.mark.timeout(900)  # loading diffusers alone takes a busy machine a minute
+@pytest.mark.parametrize("how", ["plain attention", "own", "own, as read", "dependent"])
+@pytest.mark.parametrize("config", [toy.TOY, toy.TOY_XL], ids=["2b", "xl"])
+def test_the_whole_model(config: Any, how: str) -> None:
+    """A tick in kernels is the tick in torch, to rounding."""
+    pytest.importorskip("diffusers")
+    if how == "dependent" and (ON == "cpu" or torch.cuda.get_device_capability()[0] < 9):
+        pytest.skip("needs compute capability 9")
+    ours, plain = made(config)
+    ours.own_attention, ours.read_raw = how != "plain attention", how != "own"
+    ours.dependent = how == "dependent"
+    ours._blocks = dict.fromkeys(ours._blocks, (32, 16, 4, 2))
+    dit = toy.make_modules(config)["transformer"].to(ON)
+    packed = fused.pack(dit, config, plain)
+    x, context = random(3, 90, 64), random(3, 90, 128, seed=1)
+    t = torch.linspace(1.0, 0.2, 3, device=ON)
+    kept = packed.keep(random(17, config.encoder_hidden, seed=2))[:, :, None]
+    lengths = torch.tensor([17, 5, 11], dtype=torch.int32, device=ON)
+    heard = fused.Heard(kept.expand(-1, -1, 3, -1, -1).contiguous(), lengths)
+    other = fused.Heard(heard.kept.flip(2).contiguous(), lengths.flip(0).contiguous())
+    mixed = (other, torch.linspace(0, 1, 90, device=ON).repeat(3, 1))
+    turn = fused.turn_of(config, 45, x)
+    one, two = (
+        fused.forward(packed, ops, x, t, context, heard, turn, mixed) for ops in (ours, plain)
+    )
+    # A card may round a matrix product's inputs to TF32.
+    near(one, two, 1e-4 if ON == "cpu" else 1e-2)

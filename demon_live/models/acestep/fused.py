@@ -96,25 +96,38 @@ class Ops(Protocol):
         """h += gate y in place, then `norm`."""
         ...
 
-    def rotate(
-        self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, turn: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """qkv -> q [B, S, heads, D], k, v [B, S, kv, D]: q and k normed per head and rotated."""
+    def end_norm(
+        self,
+        h: Tensor,
+        y: Tensor,
+        gate: Tensor | None,
+        w: Tensor,
+        scale: Tensor | None,
+        shift: Tensor | None,
+    ) -> Tensor:
+        """`add_norm` before a matrix product that is torch's own: in h's type."""
         ...
 
-    def head_norm(self, q: Tensor, w: Tensor) -> Tensor:
-        """q [B, S, heads D] -> [B, S, heads, D], normed per head."""
+    def rotate(
+        self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, turn: tuple[Tensor, Tensor]
+    ) -> tuple[Any, Tensor, Tensor]:
+        """qkv -> q as `attend` wants it, k, v [B, S, kv, D]: q and k normed per head and rotated,
+        or q what `attend` norms and rotates."""
+        ...
+
+    def head_norm(self, q: Tensor, w: Tensor) -> Any:
+        """q [B, S, heads D] normed per head, as `cross` wants it, or what `cross` norms."""
         ...
 
     def swiglu(self, both: Tensor) -> Any:
         """silu(gate) up of gate | up."""
         ...
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    def attend(self, q: Any, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """[B, S, heads D]; window: only keys up to so far away count."""
         ...
 
-    def cross(self, q: Tensor, kept: Tensor, lengths: Tensor) -> Tensor:
+    def cross(self, q: Any, kept: Tensor, lengths: Tensor) -> Tensor:
         """[B, S, heads D]; kept [2, B, L, kv D], of which each row counts its length."""
         ...
 
@@ -229,13 +242,15 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
     zero = torch.zeros(1, device=tables[0].device, dtype=tables[0].dtype)
     table = torch.stack(tables).float()
     table[:, 1::3] += 1.0
+    last_table = dit.scale_shift_table.detach()[0].float().clone()
+    last_table[1] += 1.0
     temb_r, modulation_r = dit.time_embed_r(zero)
     conv_in, conv_out = dit.proj_in_conv, dit.proj_out_conv
     return Packed(
         config=config,
         layers=layers,
         tables=table,
-        last_table=dit.scale_shift_table.detach()[0].float(),
+        last_table=last_table,
         # A convolution of stride 2 over pairs of frames is a matrix product of those pairs.
         first=(
             conv_in.weight.detach().permute(0, 2, 1).flatten(1).contiguous(),
@@ -296,9 +311,8 @@ def forward(
             y = ops.add_norm(
                 h, out, m[:, i, 5], p.layers[i + 1].norm1, m[:, i + 1, 1], m[:, i + 1, 0]
             )
-    h = h + (out.float() * m[:, -1, 5, None]).to(h.dtype)
-    y32 = _rms(h, c.eps) * p.last_norm.float() * (1 + last[:, 1:2]) + last[:, :1]
-    v_out = F.linear(y32.to(like), *p.last)
+    y = ops.end_norm(h, out, m[:, -1, 5], p.last_norm, last[:, 1], last[:, 0])
+    v_out = F.linear(y, *p.last)
     return v_out.view(batch, frames, c.channels).float()
 
 
@@ -368,6 +382,8 @@ class Plain:
     ) -> Any:
         h += y if gate is None else (y.float() * gate[:, None]).to(h.dtype)
         return self.norm(h, w, scale, shift)
+
+    end_norm = add_norm
 
     def rotate(
         self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, turn: tuple[Tensor, Tensor]
