@@ -29,6 +29,7 @@ class EagerKernels:
             self.label += f", {threads} thread{'s' if threads > 1 else ''}"
         # The encoder stays on the CPU: its half of the codec must not move with the decoder.
         self._flow = copy.deepcopy(weights.flow).to(device)
+        self.timbre = self._flow.timbre is not None
         self._decoder = copy.deepcopy(weights.decoder).to(device)
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Prepared:

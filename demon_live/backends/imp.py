@@ -12,6 +12,7 @@ Threads: see `backends`. The encoder is loaded at its first use, under a lock.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from demon_live.backends import Engine, Row
 from demon_live.core import Floats
 from demon_live.errors import DemonError, EngineError, ScoreError
-from demon_live.models import conditioning, imp, imp_labels
+from demon_live.models import conditioning, imp, imp_labels, imp_timbre
 from demon_live.models.conditioning import Condition
 from demon_live.models.manifest import Manifest
 
@@ -33,15 +34,17 @@ __all__ = ["ImpEngine", "Kernels", "Weights", "open_imp"]
 #: The model learned hints of strengths from here to 1, the source beside them as it is; below, the
 #: source fades out, so that a curve reaches "no hint" (all zeros) without a jump.
 SHOWN = np.float32(0.2)
+_log = logging.getLogger(__name__)
 #: A damaged, truncated or foreign weights file shows itself in one of these.
 BROKEN = (OSError, RuntimeError, ValueError, KeyError)
 
 
 class Kernels(Protocol):
-    """What a backend computes. label: for `describe`."""
+    """What a backend computes. label: for `describe`. timbre: its weights read a reference."""
 
     label: str
     device: torch.device
+    timbre: bool
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
         """Bring the stacked inputs [B, T, 65], [B, T, 2], [B, D] to where `flow` wants them."""
@@ -191,6 +194,7 @@ class ImpEngine:
         self._weights, self._kernels = weights, kernels
         self._stacker = _Stacker(kernels, self.channels)
         self._condition = functools.lru_cache(maxsize=256)(self._prepare)
+        self._timbres: dict[str, bytes] = {}
 
     def describe(self) -> str:
         """One line: `imp (cpu, onnxruntime fp32, 2 threads)`."""
@@ -225,22 +229,57 @@ class ImpEngine:
         cycles: int,
         beats: int,
         frames: int,
+        lyrics: str = "",
+        timbre: str = "",
     ) -> Condition:
         """What the model is asked for; the same arguments give the same object.
 
-        Raises ScoreError for a key that is none.
+        timbre: a name given to `set_timbre`; one that is not known (yet) says nothing. lyrics are
+        not sung. Raises ScoreError for a key that is none.
         """
-        return self._condition(prompt, prompt2, key, float(bpm), cycles, beats, frames)
+        if lyrics:
+            self._say("imp does not sing: lyrics are left out")
+        told = self._timbres.get(timbre, b"")
+        return self._condition(prompt, prompt2, key, float(bpm), cycles, beats, frames, told)
 
     def _prepare(
-        self, prompt: str, prompt2: str, key: str, bpm: float, cycles: int, beats: int, frames: int
+        self,
+        prompt: str,
+        prompt2: str,
+        key: str,
+        bpm: float,
+        cycles: int,
+        beats: int,
+        frames: int,
+        told: bytes,
     ) -> Condition:
+        timbre = np.frombuffer(told, np.float32) if told else None
         try:
             return conditioning.prepare(
-                prompt, prompt2, key, bpm, cycles, beats, frames, self.lexicon
+                prompt, prompt2, key, bpm, cycles, beats, frames, self.lexicon, timbre
             )
         except ValueError as error:
             raise ScoreError(str(error)) from None
+
+    def set_timbre(self, name: str, audio: Floats) -> None:
+        """A sound float32 [n, 2] whose timbre conditions may name from now on; up to 30 s
+        of it are heard. Raises EngineError: not such an array, or silent.
+
+        Weights that were trained without a reference do not hear it; that is said once.
+        """
+        if not self._kernels.timbre:
+            self._say(f"the weights of {self.name} know no timbre reference: it is left out")
+            return
+        try:
+            self._timbres[name] = imp_timbre.timbre_of(audio).tobytes()
+        except ValueError as error:
+            raise EngineError(str(error), hint="give a recording that can be heard") from None
+
+    def _say(self, note: str) -> None:
+        """Something it cannot do, once."""
+        if note not in self.notes:
+            self.notes.append(note)
+            _log.warning("%s", note)
 
     def unconditioned(self, condition: Condition) -> Condition:
         """The same place in time without words: for the negative pass of guidance."""

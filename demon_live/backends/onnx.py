@@ -18,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from demon_live.backends.imp import BROKEN, Weights, damaged
 from demon_live.core import Floats
 from demon_live.errors import EngineError
 from demon_live.models import imp
+from demon_live.models.imp_labels import LABELS
 
 __all__ = ["OnnxKernels"]
 
@@ -39,6 +41,10 @@ class OnnxKernels:
         torch.set_num_threads(1)
         self._spin, self._threads = spin, threads
         self._flow = self._session(weights, "flow.onnx", "flow.safetensors", "flow.")
+        # A graph exported before there was a timbre reference takes the labels only.
+        (cond,) = (i for i in self._flow.get_inputs() if i.name == "cond")
+        self._width = int(cond.shape[1])
+        self.timbre = self._width > LABELS
         self._synthesis = imp.Synthesis()
         self._decoder = self._session(weights, "decoder.onnx", "codec.safetensors", "decoder.")
 
@@ -58,7 +64,7 @@ class OnnxKernels:
                 f"onnxruntime cannot be loaded: {error}", hint="pip install onnxruntime"
             ) from None
         path = weights.manifest.file(graph)
-        tensors = _tensors(weights, file, prefix)
+        tensors = _tensors(weights, path, file, prefix)
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -79,8 +85,8 @@ class OnnxKernels:
             raise damaged(path, error) from None
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> dict[str, Floats]:
-        """As they are: arrays go in without a copy."""
-        return {"hint": hint, "phase": phase, "cond": cond}
+        """As they are: arrays go in without a copy, `cond` as far as the graph reads it."""
+        return {"hint": hint, "phase": phase, "cond": np.ascontiguousarray(cond[:, : self._width])}
 
     def flow(self, x: Tensor, t: Tensor, prepared: dict[str, Floats]) -> Tensor:
         """v [B, T, C]."""
@@ -98,12 +104,14 @@ class OnnxKernels:
         del self._flow, self._decoder
 
 
-def _tensors(weights: Weights, file: str, prefix: str) -> dict[str, Any]:
+def _tensors(weights: Weights, graph: Path, file: str, prefix: str) -> dict[str, Any]:
     """Name in the graph -> float16 array, for one half of the weights."""
     if weights.random:
         module = weights.flow if prefix == "flow." else weights.decoder
-        state = module.state_dict()
-        return {f"{prefix}{name}": value.half().numpy() for name, value in state.items()}
+        named = {f"{prefix}{name}": value for name, value in module.state_dict().items()}
+        # Made-up weights have every branch; the session takes those that the graph names.
+        wanted = graph.read_bytes()
+        return {n: value.half().numpy() for n, value in named.items() if n.encode() in wanted}
     from safetensors import SafetensorError, safe_open
 
     path: Path = weights.manifest.file(file)

@@ -4,6 +4,7 @@
     conditioning.py  free text -> tags, key, unknown words -> Condition arrays; numpy only
     imp_labels.py    imp's labels -> condition vector and musical phase; numpy only
     imp.py           imp's torch modules
+    imp_timbre.py    a recording -> the tail of the condition vector that says how it sounds
 
-Only imp.py loads torch, so `demon engines` and `demon check` start at once.
+Only the last two load torch, so `demon engines` and `demon check` start at once.
 """

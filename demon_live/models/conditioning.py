@@ -339,13 +339,16 @@ def _frozen(array: Floats) -> Floats:
     return array
 
 
-def _vector(text: str, key: str, bpm: float, cycles: int, lexicon: Lexicon) -> Floats:
+def _vector(
+    text: str, key: str, bpm: float, cycles: int, lexicon: Lexicon, timbre: Floats | None
+) -> Floats:
     reading = read(text, lexicon)
     wanted = key or reading.key or None
     vocabulary = lexicon.vocabulary
-    return _frozen(
-        imp_labels.condition(vocabulary, reading.tags, key=wanted, bpm=bpm, bars=float(cycles))
-    )
+    said = imp_labels.condition(vocabulary, reading.tags, key=wanted, bpm=bpm, bars=float(cycles))
+    if timbre is not None:
+        said[imp_labels.LABELS :] = timbre
+    return _frozen(said)
 
 
 def prepare(
@@ -357,14 +360,15 @@ def prepare(
     beats: int,
     frames: int,
     lexicon: Lexicon,
+    timbre: Floats | None = None,
 ) -> Condition:
     """The arrays for a loop of `cycles` bars of `beats` beats in `frames` frames.
 
-    key: wins over one in the prompt. prompt2: empty is the same as prompt. Raises ValueError for a
-    key that is none.
+    key: wins over one in the prompt. prompt2: empty is the same as prompt. timbre: float32 [128]
+    that both end in, or none. Raises ValueError for a key that is none.
     """
-    cond = _vector(prompt, key, bpm, cycles, lexicon)
-    cond2 = _vector(prompt2, key, bpm, cycles, lexicon) if prompt2 else cond
+    cond = _vector(prompt, key, bpm, cycles, lexicon, timbre)
+    cond2 = _vector(prompt2, key, bpm, cycles, lexicon, timbre) if prompt2 else cond
     phase = _frozen(imp_labels.loop_phase(float(cycles), bpm, frames, beats=beats))
     return Condition(prompt, prompt2, cond, cond2, phase)
 

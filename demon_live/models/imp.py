@@ -18,7 +18,7 @@ re-entrant. Training code is in engines/imp/, the labels in imp_labels.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
@@ -29,9 +29,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from demon_live.models.imp_labels import (
-    COND,
     FRAME_HZ,
+    LABELS,
     PHASE,
+    TIMBRE,
     condition,
     loop_frames,
     loop_phase,
@@ -318,8 +319,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
     return y.transpose(1, 2).flatten(2)
 
 
+def _without_timbre(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights from before the timbre reference: that branch keeps the start that says nothing."""
+    own: dict[str, Tensor] = {k: v for k, v in module.state_dict().items() if "timbre." in k}
+    for name, value in own.items():
+        tensors.setdefault(prefix + name, value)
+
+
 class ImpFlow(nn.Module):
-    """Velocity of a circular latent: x_t = t*noise + (1-t)*x0, v = noise - x0, t in [0, 1]."""
+    """Velocity of a circular latent: x_t = t*noise + (1-t)*x0, v = noise - x0, t in [0, 1].
+
+    timbre: with the branch that reads a timbre reference. It has no biases, so that no reference
+    (zeros) adds exactly nothing, and it adds nothing to anything before it is trained. Weights
+    without it load all the same.
+    """
 
     bar_features: Tensor
     loop_features: Tensor
@@ -327,12 +340,12 @@ class ImpFlow(nn.Module):
     rotary_loop: Tensor
     tones: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, timbre: bool = True) -> None:
         super().__init__()
         positions = 2 * (len(BAR_FEATURES) + len(LOOP_FEATURES))
         self.inp = nn.Linear(PATCH * (CHANNELS + CHANNELS + 1 + positions), WIDTH)
         self.time = nn.Sequential(nn.Linear(256, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
-        self.cond = nn.Sequential(nn.Linear(COND, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
+        self.cond = nn.Sequential(nn.Linear(LABELS, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.modulate = nn.Linear(WIDTH, 6 * WIDTH)
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.final = nn.Linear(WIDTH, 2 * WIDTH)
@@ -340,12 +353,27 @@ class ImpFlow(nn.Module):
         for layer in (self.modulate, self.final, self.out):
             nn.init.normal_(layer.weight, std=0.002)
             nn.init.zeros_(layer.bias)
+        # Last of what is drawn: the rest starts as it did before there was a reference.
+        self.timbre = self._timbre_branch() if timbre else None
+        self.register_load_state_dict_pre_hook(_without_timbre)  # type: ignore[no-untyped-call]
         tones = torch.exp(torch.arange(128) * (-math.log(10_000.0) / 128)) * 1000
         self._constant("tones", tones)
         self._constant("bar_features", torch.tensor(BAR_FEATURES))
         self._constant("loop_features", torch.tensor(LOOP_FEATURES))
         self._constant("rotary_bar", torch.tensor(ROTARY_BAR))
         self._constant("rotary_loop", torch.tensor(ROTARY_LOOP))
+
+    @staticmethod
+    def _timbre_branch() -> nn.Sequential:
+        first = nn.Linear(TIMBRE, WIDTH, bias=False)
+        last = nn.Linear(WIDTH, WIDTH, bias=False)
+        nn.init.zeros_(last.weight)
+        return nn.Sequential(first, nn.SiLU(), last)
+
+    @property
+    def width(self) -> int:
+        """Numbers of the condition vector that it reads."""
+        return LABELS if self.timbre is None else LABELS + TIMBRE
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float(), persistent=False)
@@ -374,7 +402,8 @@ class ImpFlow(nn.Module):
         """-> v [B, T, 64].
 
         x [B, T, 64] noisy latent (T even); t [B]; hint [B, T, 65] source latent and strength 0..1
-        (all zeros: none); phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`;
+        (all zeros: none); phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`,
+        of which it reads the first `width` numbers;
         keep bool [B, T/2] marks real tokens where rows of several lengths share a batch (training).
         """
         b, n, _ = x.shape
@@ -382,7 +411,10 @@ class ImpFlow(nn.Module):
         y = torch.cat([x, hint, features], dim=-1)
         y = self.inp(y.reshape(b, n // PATCH, -1))
         angle = t.float()[:, None] * self.tones
-        e = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], dim=-1)) + self.cond(cond))
+        e = self.time(torch.cat([angle.cos(), angle.sin()], dim=-1)) + self.cond(cond[:, :LABELS])
+        if self.timbre is not None:
+            e = e + self.timbre(cond[:, LABELS:])
+        e = F.silu(e)
         mod = self.modulate(e).view(b, 6, WIDTH)
         mask = None if keep is None else keep[:, None, None]
         for block in self.blocks:
@@ -414,8 +446,15 @@ def load_codec(path: Path) -> tuple[ImpEncoder, ImpDecoder]:
 
 
 def load_flow(path: Path) -> ImpFlow:
-    """engines/imp/flow.safetensors -> flow model, float32, on the CPU, in eval mode."""
-    return _filled(ImpFlow(), load_file(path), "flow.")
+    """engines/imp/flow.safetensors -> flow model, float32, on the CPU, in eval mode; with the
+    timbre branch if the file has it."""
+    tensors = load_file(path)
+    return _filled(ImpFlow(timbre=knows_timbre(tensors)), tensors, "flow.")
+
+
+def knows_timbre(names: Iterable[str]) -> bool:
+    """Whether weights of these names were trained with a timbre reference."""
+    return any(name.removeprefix("flow.").startswith("timbre.") for name in names)
 
 
 def save_half(path: Path, **modules: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """imp's conditioning: labels in, arrays out. Pure numpy: an onnx-only process needs no torch.
 
     tags {name: weight}, key, bpm, bars, frames  ->  cond float32 [D], phase float32 [T, 2]
+    cond: labels [128], then a timbre reference [128] (imp_timbre.py), zeros without one
 
 The vocabulary (tags, keys, synonyms) lives in engines/imp/tags.toml; its order is the layout of
 `cond` and is frozen with the weights. Free text is parsed elsewhere (models/conditioning.py) into
@@ -25,8 +26,12 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 FRAME_HZ = 25
 """Latent frames a second."""
-COND = 128
-"""Width of the condition vector."""
+LABELS = 128
+"""Numbers of the condition vector that labels fill."""
+TIMBRE = 128
+"""Numbers after them that say what a reference sounds like; zeros: nothing."""
+COND = LABELS + TIMBRE
+"""Width of the condition vector. Weights from before the timbre reference read the labels only."""
 PHASE = 2
 """Columns of the phase: position in bars, position in loops (both in cycles, not wrapped)."""
 

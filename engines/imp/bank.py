@@ -4,7 +4,11 @@ Each entry is one score played by two kits, encoded from several starting points
 that the bar phase of every frame is exact. The first rendering is what is learnt; the second is
 what cover mode starts from, half of them degraded as recordings are. In a share of the entries the
 first kit belongs to another genre than the score: these are only ever shown together with their
-source.
+source, or with a timbre reference.
+
+Entries come in couples: two scores and two kits, each score on each kit. So every target has a loop
+of another score (and nearly always another key) on its own kit beside it, at no cost: that is its
+timbre reference.
 """
 
 from __future__ import annotations
@@ -19,8 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
-from demon_live.models.imp_labels import COND, Floats, Vocabulary, condition, load_vocabulary
+from demon_live.models import imp, imp_timbre
+from demon_live.models.imp_labels import (
+    COND,
+    TIMBRE,
+    Floats,
+    Vocabulary,
+    condition,
+    load_vocabulary,
+)
 from engines.imp.genres import GENRES
 from engines.imp.render import Renderer, nice_size
 from engines.imp.score import Song, compose
@@ -31,6 +42,10 @@ TURNS = 2
 """Starting points that each loop is encoded from."""
 CROSS = 0.3
 """Share of the pairs whose target wears another genre's kit."""
+PARTS, SHORTEST = 4, 2.0
+"""Timbre references of a loop; seconds of the shortest stretch."""
+ALIKE = 0.4
+"""Share of the couples whose two scores are of one genre."""
 TAGS = Path(__file__).parent / "tags.toml"
 
 
@@ -38,15 +53,22 @@ TAGS = Path(__file__).parent / "tags.toml"
 class Bank:
     """Latents half [N, TURNS, 2, FRAMES, 64] (target, source) and labels; offset in bars [N,
     TURNS].
+
+    cond, other: labels of target and source. mate: steps to the other entry of its couple, 0 if it
+    has none. timbre half [N, 2, PARTS, 128]: how target and source sound, not degraded: all of the
+    loop, then stretches of it.
     """
 
     latent: Tensor
     cond: Tensor
+    other: Tensor
     bpm: Tensor
     bars: Tensor
     frames: Tensor
     cross: Tensor
     offset: Tensor
+    mate: Tensor
+    timbre: Tensor
 
     def to(self, device: str) -> Bank:
         return Bank(*(x.to(device) for x in vars(self).values()))
@@ -81,11 +103,14 @@ def noise(count: int) -> Bank:
     return Bank(
         latent,
         torch.zeros(count, COND),
+        torch.zeros(count, COND),
         120 * ones,
         8 * ones,
         frames,
         crossed,
         torch.zeros(count, TURNS),
+        torch.zeros(count, dtype=torch.long),
+        torch.randn(count, 2, PARTS, TIMBRE).half(),
     )
 
 
@@ -98,6 +123,28 @@ def pair(seed: int) -> tuple[Song, Song, bool]:
     other = r.choice(genres) if crossed or r.random() < 0.5 else plain.genre
     dressed = compose(seed, plain.genre, kit_seed=seed + 50_000_000, kit_genre=other)
     return (dressed, plain, True) if crossed else (plain, dressed, False)
+
+
+def couple(seed: int) -> list[tuple[Song, Song, bool]]:
+    """(target, source, crossed) of two entries: the scores of seeds `seed` and `seed` + 1, each on
+    the kits of both."""
+    r = random.Random(f"couple {seed}")
+    first = compose(seed, steady=True)
+    genre = first.genre if r.random() < ALIKE else None
+    second = compose(seed + 1, genre, steady=True)
+    rows = []
+    for own, kit in ((first, second), (second, first)):
+        dressed = compose(own.seed, own.genre, kit_seed=kit.seed, kit_genre=kit.genre, steady=True)
+        crossed = own.genre != kit.genre and r.random() < CROSS / (1 - ALIKE)
+        rows.append((dressed, own, True) if crossed else (own, dressed, False))
+    return rows
+
+
+def drawn(first: int, count: int, couples: bool) -> list[tuple[Song, Song, bool]]:
+    """`count` entries from seed `first` on; an odd last one is a couple's half, and stays alone."""
+    if not couples:
+        return [pair(first + i) for i in range(count)]
+    return [row for i in range(0, count, 2) for row in couple(first + i)][:count]
 
 
 def degraded(loop: Tensor, r: random.Random) -> Tensor:
@@ -121,6 +168,19 @@ def degraded(loop: Tensor, r: random.Random) -> Tensor:
     if r.random() < 0.3:
         y = y + 10 ** r.uniform(-3.5, -2) * torch.randn_like(y)
     return (y * 10 ** r.uniform(-0.4, 0.2)).clamp(-1, 1)
+
+
+def sounds(loop: Tensor, r: random.Random) -> Tensor:
+    """Timbre references of a loop [2, n]: of the whole, then of random stretches, [PARTS, 128]."""
+    power = imp_timbre.levels(loop)
+    count = power.shape[-1]
+    rows = [imp_timbre.statistics(power)]
+    at = torch.arange(count, device=loop.device)
+    for _ in range(PARTS - 1):
+        least = min(count, int(SHORTEST * 100))
+        length, begin = r.randint(least, count), r.randrange(count)
+        rows.append(imp_timbre.statistics(power, (at - begin) % count < length))
+    return torch.stack(rows)
 
 
 def encode(encoder: imp.ImpEncoder, loops: list[Tensor], starts: list[int]) -> Tensor:
@@ -149,7 +209,13 @@ Target: TypeAlias = tuple[Path, Path]
 
 @torch.no_grad()
 def build(
-    targets: list[Target], first: int, count: int, limit: float, device: str, batch: int = 12
+    targets: list[Target],
+    first: int,
+    count: int,
+    limit: float,
+    device: str,
+    couples: bool = True,
+    batch: int = 12,
 ) -> None:
     """Render entries of seeds first.. until `count` or `limit` seconds; encode them by each codec
     and write its file.
@@ -162,13 +228,16 @@ def build(
     begin, renderer, vocabulary = time.perf_counter(), Renderer(device), load_vocabulary(TAGS)
     encoders = [load_encoder(codec, device) for codec, _ in targets]
     latents: list[list[Tensor]] = [[] for _ in targets]
-    labels: list[tuple[Floats, float, float, int, bool, list[float]]] = []
+    labels: list[tuple[Floats, Floats, float, float, int, bool, list[float], int]] = []
+    heard: list[Tensor] = []
     done = 0
     while done < count and (not done or time.perf_counter() - begin < limit):
-        pairs = [pair(first + done + i) for i in range(min(batch, count - done))]
+        pairs = drawn(first + done, min(batch, count - done), couples)
         done += len(pairs)
         loops = renderer([song for target, source, _ in pairs for song in (target, source)])
         r = random.Random(f"bank {first + done}")
+        timbre = torch.stack([sounds(x, random.Random(f"{done} {i}")) for i, x in enumerate(loops)])
+        heard.append(timbre.view(len(pairs), 2, PARTS, -1).half().cpu())
         loops = [degraded(x, r) if i % 2 and r.random() < 0.5 else x for i, x in enumerate(loops)]
         starts = [
             [0 if turn == 0 else r.randrange(loops[2 * i].shape[1]) for i in range(len(pairs))]
@@ -178,20 +247,22 @@ def build(
             turns = [encode(encoder, loops, [s for s in row for _ in (0, 1)]) for row in starts]
             shape = (len(pairs), 2, FRAMES, imp.CHANNELS)
             made.append(torch.stack([x.view(shape) for x in turns], 1).half().cpu())
-        for i, (target, _, crossed) in enumerate(pairs):
+        for i, (target, source, crossed) in enumerate(pairs):
             frames = min(FRAMES, imp.loop_frames(target.bars, target.bpm))
             offset = [row[i] / imp.SAMPLE_RATE * target.bpm / 240 for row in starts]
-            cond = label(target, vocabulary)
-            labels.append((cond, target.bpm, target.bars, frames, crossed, offset))
-    cond, bpm, bars, count_, cross, offset_ = zip(*labels, strict=True)
+            alone = not couples or (i % 2 == 0 and i + 1 == len(pairs))
+            mate = 0 if alone else 1 - 2 * (i % 2)
+            both = label(target, vocabulary), label(source, vocabulary)
+            labels.append((*both, target.bpm, target.bars, frames, crossed, offset, mate))
+    cond, other, bpm, bars, count_, *rest = zip(*labels, strict=True)
     columns = (
-        torch.from_numpy(np.stack(cond)),
+        *(torch.from_numpy(np.stack(column)) for column in (cond, other)),
         *(torch.tensor([float(v) for v in column]) for column in (bpm, bars)),
-        *(torch.tensor(column) for column in (count_, cross, offset_)),
+        *(torch.tensor(column) for column in (count_, *rest)),
     )
     for (_, path), made in zip(targets, latents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Bank(torch.cat(made), *columns).save(path)
+        Bank(torch.cat(made), *columns, torch.cat(heard)).save(path)
         say(f"bank {path}: {done} pairs, {sum(count_) / 90000:.2f} h,", took(begin))
 
 

@@ -10,6 +10,9 @@ samples   8 and 4 steps, no guidance, from the labels of held-out renders, as au
           in musicnn's (`outside`). Ceilings: the renders, and they through the codec; for the
           distance a second set of renders. Floor: noise.
 control   distance to the source against denoise, prompts swapped, guidance, cover, bright and dark
+timbre    labels of one song, reference of another: how far from the reference's average spectrum,
+          and in what share of the loops nearer to it than without; what is kept of the labels.
+          Ceiling: the one's score rendered on the other's kit
 Seeds from 2_000_000 on, which no training saw.
 """
 
@@ -28,17 +31,35 @@ import torch
 from torch import Tensor
 
 from demon_live.models import imp
-from demon_live.models.imp_labels import Floats, condition, load_vocabulary, loop_frames, loop_phase
+from demon_live.models.imp_labels import (
+    LABELS,
+    Floats,
+    condition,
+    load_vocabulary,
+    loop_frames,
+    loop_phase,
+)
+from demon_live.models.imp_timbre import levels, statistics
 from engines.imp import recordings as foreign
 from engines.imp.bank import label
 from engines.imp.detail import detail
 from engines.imp.genres import GENRES
 from engines.imp.listener import GENRES as GENRE_COUNT
 from engines.imp.listener import Listener, hear, load_listener, scores
-from engines.imp.measure import alike, averaged, compare, frechet, grid, log_mel, seams, tone
+from engines.imp.measure import (
+    alike,
+    averaged,
+    compare,
+    frechet,
+    grid,
+    log_mel,
+    seams,
+    spectrum_apart,
+    tone,
+)
 from engines.imp.outside import Outside
 from engines.imp.render import Renderer
-from engines.imp.score import Song, compose
+from engines.imp.score import Song, compose, other_kit
 from engines.imp.training import load_shards, say
 
 HERE = Path(__file__).parent
@@ -71,11 +92,13 @@ class Imp:
     def __init__(self, codec: Path, flow: Path, device: str) -> None:
         self.device = device
         tensors = {k: v.float() for k, v in load_shards(codec, "codec").items()}
-        self.encoder, self.decoder, self.flow = imp.ImpEncoder(), imp.ImpDecoder(), imp.ImpFlow()
+        weights = {k: v.float() for k, v in load_shards(flow, "flow").items()}
+        self.encoder, self.decoder = imp.ImpEncoder(), imp.ImpDecoder()
+        self.flow = imp.ImpFlow(timbre=imp.knows_timbre(weights))
         for prefix, module in (("encoder.", self.encoder), ("decoder.", self.decoder)):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             module.load_state_dict(own)
-        self.flow.load_state_dict({k: v.float() for k, v in load_shards(flow, "flow").items()})
+        self.flow.load_state_dict(weights)
         for module in (self.encoder, self.decoder, self.flow):
             module.to(device).eval().requires_grad_(False)
 
@@ -210,7 +233,8 @@ class Evaluation:
     """Held-out renders, the ears, and their tables."""
 
     def __init__(self, per_genre: int, ears: Ears, device: str) -> None:
-        self.ears, self.device, renderer = ears, device, Renderer(device)
+        self.ears, self.device = ears, device
+        self.renderer = renderer = Renderer(device)
         self.songs = songs(per_genre, FIRST)
         self.loops = [renderer([song])[0] for song in self.songs]
         self.second = [renderer([song])[0] for song in songs(per_genre, FIRST + 50)]
@@ -309,6 +333,76 @@ class Evaluation:
         table["tone"]["bright_above_dark_share"] = float(higher.mean())
         return table
 
+    def references(self, genres: int) -> list[int]:
+        """For each song of the control tables another one: `genres` further, or of its own."""
+        count, every = len(self.songs) // len(NAMES), len(self.songs)
+        places = range(0, every, self.step)
+        next_ = [i // count * count + (i + 1) % count for i in places]
+        return [(i + genres * count) % every for i in next_]
+
+    def timbre(self, model: Imp) -> dict[str, Row]:
+        """Loops by the labels of a song and the timbre reference of another."""
+        if model.flow.timbre is None:
+            say("these weights know no timbre reference: that table is left out")
+            return {}
+        songs, asked = self.songs[:: self.step], self.asked[:: self.step]
+        sources = [model.latent(x) for x in self.loops[:: self.step]]
+        table: dict[str, Row] = {}
+        for name, genres in (("other genre", 5), ("own genre", 0)):
+            others = self.references(genres)
+            goal = [self.loops[j] for j in others]
+            told = [statistics(levels(x)).cpu().numpy() for x in goal]
+            kits = [(self.songs[j].seed, self.songs[j].kit_genre) for j in others]
+            worn = [other_kit(s, *kit) for s, kit in zip(songs, kits, strict=True)]
+            renders = [self.renderer([song])[0] for song in worn]
+            table[f"timbre, {name}, renders"] = self.nearer(renders, goal, songs, asked, None)[0]
+            for way in ("all labels", "genre and key", "cover"):
+                without, given = [], []
+                for i, (s, vector) in enumerate(zip(songs, told, strict=True)):
+                    few = {s.genre: 1.0}
+                    key = (s.key, VOCABULARY.modes.index(s.mode))
+                    cond = condition(VOCABULARY, few, key=key, bpm=s.bpm, bars=s.bars)
+                    cond = label(s, VOCABULARY) if way == "all labels" else cond
+                    hint = sources[i] if way == "cover" else None
+                    without.append(Ask(cond, s.bars, s.bpm, i, hint=hint))
+                    both = np.concatenate([cond[:LABELS], vector])
+                    given.append(Ask(both, s.bars, s.bpm, i, hint=hint))
+                plain, dressed = (
+                    [
+                        model.audio(z, s.samples)
+                        for z, s in zip(model.sample(asks), songs, strict=True)
+                    ]
+                    for asks in (without, given)
+                )
+                row, far = self.nearer(plain, goal, songs, asked, None)
+                table[f"timbre, {name}, {way}, without"] = row
+                table[f"timbre, {name}, {way}, with"] = self.nearer(
+                    dressed, goal, songs, asked, far
+                )[0]
+        return table
+
+    def nearer(
+        self,
+        loops: list[Tensor],
+        goal: list[Tensor],
+        songs: list[Song],
+        asked: Tensor,
+        before: dict[str, list[float]] | None,
+    ) -> tuple[Row, dict[str, list[float]]]:
+        """Distances of loops to their references, by the average spectrum (dB) and by the ears; and
+        the share that is nearer than `before`; what is heard of the labels.
+        """
+        far = {"spectrum_db": [spectrum_apart(x, y) for x, y in zip(loops, goal, strict=True)]}
+        a, b = self.ears.clouds(loops), self.ears.clouds(goal)
+        far |= {name: np.linalg.norm(a[name] - b[name], axis=1).tolist() for name in a}
+        row = self.ears.heard(loops, songs, asked)
+        for name, values in far.items():
+            row[name] = float(np.mean(values))
+            if before:
+                closer = np.array(values) < np.array(before[name])
+                row[f"{name}_nearer_share"] = float(closer.mean())
+        return row, far
+
 
 def show(title: str, table: dict[str, Any]) -> None:
     """Print rows of numbers."""
@@ -346,7 +440,7 @@ def main() -> None:
             table["codec, recordings"] = codec_table(model, heard)
         table |= evaluation.samples(model)
         if not options.no_control:
-            table |= evaluation.control(model)
+            table |= evaluation.control(model) | evaluation.timbre(model)
         report[name] = table
         show(name, table)
         if options.json:

@@ -1,4 +1,4 @@
-"""Export imp to ONNX: `python -m engines.imp.export`.
+"""Export imp to ONNX: `python -m engines.imp.export [FOLDER]`.
 
 Writes flow.onnx and decoder.onnx beside the weights. The graphs hold topology only: each weight is
 an external initializer that points straight into codec.safetensors or flow.safetensors (float16,
@@ -13,6 +13,7 @@ import json
 import struct
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,10 @@ def export(module: Any, inputs: dict[str, Any], outputs: list[str], path: Path) 
     )
 
 
-def graphs() -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:
-    """File -> (module, example inputs, output names, weights file, prefix of its tensors)."""
+def graphs(folder: Path) -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:
+    """File -> (module, example inputs, output names, weights file, prefix of its tensors). The
+    flow model takes as wide a condition as its weights read: with or without timbre reference.
+    """
     import torch
     from torch import nn
 
@@ -103,8 +106,8 @@ def graphs() -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:
         def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return self.decoder[0].trunk(latent)
 
-    flow = imp.load_flow(HERE / "flow.safetensors")
-    _, decoder = imp.load_codec(HERE / "codec.safetensors")
+    flow = imp.load_flow(folder / "flow.safetensors")
+    _, decoder = imp.load_codec(folder / "codec.safetensors")
     torch.manual_seed(0)
     b, t, c = 2, 96, imp.CHANNELS
     noise = {
@@ -112,7 +115,7 @@ def graphs() -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:
         "t": torch.rand(b),
         "hint": torch.randn(b, t, c + 1),
         "phase": torch.rand(b, t, imp.PHASE),
-        "cond": torch.randn(b, imp.COND),
+        "cond": torch.randn(b, flow.width),
     }
     latent = {"latent": torch.randn(b, t, c)}
     trunk = Trunk(decoder).eval()
@@ -139,24 +142,31 @@ def open_session(path: Path, threads: int = 2) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def main() -> None:
-    """Export every graph and print its size."""
+def write(folder: Path, names: Iterable[str] = ("flow.onnx", "decoder.onnx")) -> None:
+    """Export the graphs of the weights in a folder into it, and print their sizes."""
     import onnx
 
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    for name, (module, inputs, outputs, weights, prefix) in graphs().items():
-        with tempfile.TemporaryDirectory() as folder:
-            whole = Path(folder) / name
+    every = graphs(folder)
+    for name in names:
+        module, inputs, outputs, weights, prefix = every[name]
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = Path(scratch) / name
             export(module, inputs, outputs, whole)
-            model = point_into(onnx.load(str(whole)), HERE / weights, prefix)
+            model = point_into(onnx.load(str(whole)), folder / weights, prefix)
         for value in model.graph.node:
             del value.metadata_props[:]
             value.doc_string = ""
         del model.graph.metadata_props[:], model.graph.value_info[:]
-        (HERE / name).write_bytes(model.SerializeToString())
-        sys.stdout.write(
-            f"{name}: {(HERE / name).stat().st_size} bytes, {len(model.graph.node)} nodes\n"
-        )
+        data = model.SerializeToString()
+        (folder / name).write_bytes(data)
+        sys.stdout.write(f"{name}: {len(data)} bytes, {len(model.graph.node)} nodes\n")
+
+
+def main() -> None:
+    """Export the graphs of a folder of weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=HERE)
+    write(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

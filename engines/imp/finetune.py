@@ -13,6 +13,7 @@ A GPU is used if there is one (a minute or two); on a CPU a step takes some seco
 from __future__ import annotations
 
 import argparse
+import random
 import re
 import shutil
 import sys
@@ -34,6 +35,8 @@ KINDS = (".wav", ".flac", ".ogg", ".aif", ".aiff")
 SUFFIX = re.compile(r"(?<![0-9])([0-9]{2,3}(?:\.[0-9]+)?)(?![0-9])")
 STARTS = 8
 """Starting points that each loop is heard from."""
+TIMBRE = 0.3
+"""Share of the rows that get a timbre reference, if the shipped weights know one."""
 
 
 class Refused(Exception):
@@ -79,7 +82,7 @@ def gather(options: argparse.Namespace) -> Bank:
     asked = conditioning.read(options.tags, lexicon)
     for unknown in asked.unknown:
         say(f"--tags: {unknown.word!r} is not known; near: {', '.join(unknown.near) or 'nothing'}")
-    rows: list[tuple[Tensor, Tensor, float, int, float]] = []
+    rows: list[tuple[Tensor, Tensor, float, int, float, Tensor]] = []
     draw = np.random.RandomState(0)
     for path in sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in KINDS):
         try:
@@ -92,11 +95,12 @@ def gather(options: argparse.Namespace) -> Bank:
         tags = {**named.tags, **asked.tags}
         key = options.key or asked.key or named.key or None
         cond = condition(lexicon.vocabulary, tags, key=key, bpm=bpm, bars=bars)
+        sound = banks.sounds(audio, random.Random(path.name)).half()
         for turn in range(STARTS):
             start = 0 if turn == 0 else int(draw.randint(audio.shape[1]))
             latent = banks.encode(encoder, [audio], [start])
             offset = start / imp.SAMPLE_RATE * bpm / 240
-            rows.append((latent[0].half(), torch.from_numpy(cond), bpm, bars, offset))
+            rows.append((latent[0].half(), torch.from_numpy(cond), bpm, bars, offset, sound))
         say(f"{path.name}: {bars} bars at {bpm:g} bpm, {', '.join(tags) or 'no tags'}")
     if not rows:
         raise Refused(f"{options.folder}: no loop to learn from")
@@ -107,13 +111,19 @@ def gather(options: argparse.Namespace) -> Bank:
     frames = torch.tensor([min(FRAMES, loop_frames(row[3], row[2])) for row in rows])
     crossed = torch.zeros(len(rows), dtype=torch.bool)
     cond_ = torch.stack([row[1] for row in rows])
-    return Bank(both, cond_, bpm_, bars_, frames, crossed, offset_)
+    alone = torch.zeros(len(rows), dtype=torch.long)
+    sound = torch.stack([row[5] for row in rows])
+    timbre = sound[:, None].expand(-1, 2, -1, -1).contiguous()
+    return Bank(both, cond_, cond_, bpm_, bars_, frames, crossed, offset_, alone, timbre)
 
 
 def learn(bank: Bank, options: argparse.Namespace) -> imp.ImpFlow:
     """The shipped flow model after `options.steps` updates."""
+    shipped = imp.load_flow(HERE / "flow.safetensors")
+    # With what the shipped weights know: their graph is copied.
+    options.timbre = TIMBRE if shipped.timbre is not None else 0.0
     training = Training(bank.to(options.device), options)
-    training.flow.load_state_dict(imp.load_flow(HERE / "flow.safetensors").state_dict())
+    training.flow.load_state_dict(shipped.state_dict())
     for count in range(options.steps):
         share = count / options.steps
         training.optimiser.rate(options.rate * min(1.0, (count + 1) / 20) * min(1.0, 2 - 2 * share))

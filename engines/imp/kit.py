@@ -2,6 +2,8 @@
 
 Kit(seed, genre, score).dress() -> (events, mix settings, tags). A second kit on the same score
 gives another timbre with the same structure: the pairs that teach the model to cover a loop.
+A steady kit draws each instrument and the mix from a stream of its own: two scores then sound the
+same on it wherever they use the same roles, which teaches the model to follow a timbre reference.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ def knobs(*values: float) -> Knobs:
 class Kit:
     """The instruments and the mix of one song."""
 
-    def __init__(self, seed: int, genre: str, score: Score) -> None:
-        self.random = r = random.Random(f"kit {seed} {genre}")
+    def __init__(self, seed: int, genre: str, score: Score, *, steady: bool = False) -> None:
+        self.stream, self.steady = f"kit {seed} {genre}", steady
+        self.random = r = random.Random(self.stream)
         self.name, self.genre, self.score = genre, GENRES[genre], score
         self.machine = r.choice(self.genre.kits)
         self.tone = r.gauss(0, 0.5)
@@ -50,6 +53,7 @@ class Kit:
         self.weight = min(
             1.0, max(-1.0, r.gauss(0, 0.45) + (0.3 if genre in ("techno", "acid") else 0.0))
         )
+        self.turn_to("bass")
         self.bass = self.choose_bass()
         self.parts = self.choose_music()
         self.drums = {
@@ -67,8 +71,15 @@ class Kit:
                 "cowbell",
             )
         }
+        r = self.turn_to("break")
         self.break_rate = r.choice((0.0, 0.0, 2.0, 3.0, 5.0))
         self.break_kit = {role: self.acoustic(role) for role in ("kick", "snare", "hats")}
+
+    def turn_to(self, what: str) -> random.Random:
+        """The stream that comes next: a steady kit's own of `what`, otherwise the one there is."""
+        if self.steady:
+            self.random = random.Random(f"{self.stream} {what}")
+        return self.random
 
     def choose_bass(self) -> str:
         """The bass the score was written for, or for another genre's kit one that can play it."""
@@ -97,6 +108,7 @@ class Kit:
 
     def drum(self, role: str) -> tuple[str, Knobs]:
         """Voice and knobs of a drum role on this kit's machine."""
+        self.turn_to(role)
         if self.machine == "acoustic-kit" and role in ("kick", "snare", "hats", "open-hats"):
             return self.acoustic(role)
         r, old, hard = self.random, self.machine == "808", max(0.0, self.weight)
@@ -182,7 +194,7 @@ class Kit:
 
     def bass_voice(self) -> tuple[str, Knobs]:
         """Voice and knobs of the bass."""
-        r = self.random
+        r = self.turn_to(self.bass)
         cut = r.uniform(180, 700) * 2 ** (0.6 * self.tone)
         match self.bass:
             case "rumble":
@@ -249,7 +261,7 @@ class Kit:
         """Voice and knobs of a music part. `saws`: cutoff, envelope octaves, its time, detune,
         attack, release.
         """
-        r = self.random
+        r = self.turn_to(part)
         bright = 2 ** (0.8 * self.tone)
         match part:
             case "pad":
@@ -326,6 +338,7 @@ class Kit:
         from engines.imp.score import Event
 
         bass, parts = self.bass_voice(), {p: self.music_voice(q) for p, q in self.parts.items()}
+        self.turn_to("pans")
         pans = {
             role: self.random.uniform(-0.45, 0.45)
             for role in ("toms", "rim", "shaker", "cowbell", "ride")
@@ -374,7 +387,7 @@ class Kit:
         """Riser, vinyl, hiss: long noises under the whole loop."""
         from engines.imp.score import Event
 
-        r, beats = self.random, self.score.bars * 4
+        r, beats = self.turn_to("effects"), self.score.bars * 4
         self.extras: set[str] = set()
         out = []
         rates = {"riser": 0.12, "vinyl": 0.1, "hiss": 0.12}
@@ -400,10 +413,11 @@ class Kit:
 
     def mix(self) -> dict[str, float]:
         """Settings of the mixer, all numbers."""
-        r, g = self.random, self.genre
+        r, g = self.turn_to("mix"), self.genre
         bass, music, fx = (level + r.gauss(0, 1.5) for level in g.levels)
         pump = g.pump * r.choice((0.3, 1.0, 1.0, 1.5)) if self.score.layers & {"kick"} else 0.0
         self.pump = min(0.92, pump)
+        r = self.turn_to("mix after pump")
         self.echo = r.random() * (0.9 if self.space > 0.45 else 0.4)
         self.width = r.choice((0.0, 1.0, 1.0, 1.0, 1.4)) if r.random() < 0.4 else 1.0
         self.lofi = r.random() < (

@@ -47,6 +47,19 @@ def log_mel(x: Tensor) -> Tensor:
     return torch.log10(mel_bank().to(x.device) @ s + 1e-3)
 
 
+def spectrum_apart(x: Tensor, y: Tensor) -> float:
+    """How far the average spectra of two loops lie apart, dB: mean over 128 mel bands of the level
+    of each, at one loudness.
+    """
+
+    def average(loop: Tensor) -> Tensor:
+        power = (10 ** log_mel(loop)).square().mean((0, 2))
+        level = 10 * torch.log10(power / power.mean() + 1e-6)
+        return level - level.mean()
+
+    return (average(x) - average(y)).abs().mean().item()
+
+
 def compare(x: Tensor, y: Tensor) -> dict[str, float]:
     """SI-SDR (all, below 2 kHz), log10-mel L1 (all and by band), mean log10-mel bias (positive: y
     too quiet).

@@ -466,13 +466,16 @@ def compose(
     key: int | None = None,
     kit_seed: int | None = None,
     kit_genre: str | None = None,
+    steady: bool = False,
 ) -> Song:
-    """The song of a seed. `kit_seed` and `kit_genre` dress the same score in other instruments."""
+    """The song of a seed. `kit_seed` and `kit_genre` dress the same score in other instruments;
+    `steady`: in a kit that sounds the same under any score.
+    """
     from engines.imp.kit import Kit
 
     name = genre or random.Random(f"genre {seed}").choice(list(GENRES))
     score = Score(seed, name, bars, bpm, key).write()
-    kit = Kit(seed if kit_seed is None else kit_seed, kit_genre or name, score)
+    kit = Kit(seed if kit_seed is None else kit_seed, kit_genre or name, score, steady=steady)
     events, mix, tags = kit.dress()
     drums = {
         role: tuple(sorted({n.beat for n in score.notes if n.role.removeprefix("break-") == role}))

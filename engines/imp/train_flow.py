@@ -7,6 +7,10 @@ of their own, so that little is padding. Labels are dropped at random, so
 that a prompt may say as little as it likes; half of the rows get a source to cover. In the second
 part the target is shifted away from what the model predicts without labels (model guidance, arXiv
 2502.12154), so that no guidance is needed when it plays. Seeds from 2_000_000 are held out.
+
+--timbre is the share of the rows that get a timbre reference: statistics of a stretch of another
+score on the same kit (`bank`), with labels dropped more often. Weights from before it serve as
+--init.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import torch
 from torch import Tensor
 
 from demon_live.models import imp
-from demon_live.models.imp_labels import load_vocabulary
+from demon_live.models.imp_labels import LABELS, load_vocabulary
 from engines.imp import bank as banks
 from engines.imp.bank import FRAMES, Bank
 from engines.imp.training import (
@@ -60,8 +64,8 @@ def keep_random(n: int, p: float | Tensor, device: str) -> Tensor:
 class Sampler:
     """Draws training batches from the bank, on its device."""
 
-    def __init__(self, bank: Bank, batch: int, device: str) -> None:
-        self.batch, self.device = batch, device
+    def __init__(self, bank: Bank, batch: int, device: str, timbre: float = 0.0) -> None:
+        self.batch, self.device, self.timbre = batch, device, timbre
         self.take(bank)
         self.genres = len(load_vocabulary(banks.TAGS).groups["genre"])
 
@@ -77,22 +81,39 @@ class Sampler:
         every = torch.arange(len(bank.frames), device=bank.frames.device)
         self.index = [index if len(index) else every for index in self.index]
 
-    def labels(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Condition vectors with labels dropped, and which rows say anything, [B, 1]."""
+    def references(self, index: Tensor) -> Tensor:
+        """Timbre references [B, 128]: how another score sounds on the kit of the target, in a
+        quarter of the rows (and where there is none) the target itself; of a stretch, with noise.
+        """
+        n, device, bank = self.batch, self.device, self.bank
+        mate = index + bank.mate[index]
+        # The mate plays this kit as its source, unless just one of the two is crossed.
+        role = (bank.cross[index] == bank.cross[mate]).long()
+        own = (mate == index) | (keep_random(n, 0.25, device)[:, 0] > 0)
+        part = torch.randint(0, banks.PARTS, (n,), device=device)
+        found = bank.timbre[torch.where(own, index, mate), role * ~own, part].float()
+        return found + 0.15 * torch.randn_like(found)
+
+    def labels(self, cond: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        """Condition vectors with labels dropped, and which rows say anything, [B, 1]. given [B, 1]:
+        rows with a timbre reference, which drop theirs more often.
+        """
         n, device = self.batch, self.device
-        cond = self.bank.cond[index].clone()
-        share = 0.1 + 0.9 * torch.rand(n, 1, device=device)
+        cond = cond.clone()
+        share = (0.1 + 0.9 * torch.rand(n, 1, device=device)) * (
+            1 - given * keep_random(n, 0.3, device)
+        )
         kept = (torch.rand(n, 96, device=device) < share).float()
         kept[:, : self.genres] = torch.maximum(kept[:, : self.genres], keep_random(n, 0.8, device))
         cond[:, TAGS] *= kept * (0.75 + 0.25 * torch.rand(n, 1, device=device))
         for part, p in ((KEY, 0.7), (MODE, 0.6), (TEMPO, 0.8), (BARS, 0.7)):
             cond[:, part] *= keep_random(n, p, device)
-        said = keep_random(n, 0.88, device)
+        said = keep_random(n, 0.88, device) * (1 - given * keep_random(n, 0.08, device))
         return cond * said, said
 
-    def hints(self, latent: Tensor, cross: Tensor) -> Tensor:
+    def hints(self, latent: Tensor, cross: Tensor, needed: Tensor) -> Tensor:
         """Sources to cover, [B, frames, 65]: another kit's rendering, or the loop itself; half of
-        the rows none.
+        the rows none, but those `needed`.
         """
         n, device = self.batch, self.device
         itself = keep_random(n, 0.25, device)[..., None] * (~cross)[:, None, None]
@@ -101,7 +122,7 @@ class Sampler:
         source = source + noise * torch.randn_like(source)
         u = torch.rand(n, 1, 1, device=device)
         strength = torch.where(itself > 0, 0.7 + 0.3 * u, 0.2 + 0.6 * u)
-        given = torch.maximum(keep_random(n, 0.45, device)[..., None], cross[:, None, None].float())
+        given = torch.maximum(keep_random(n, 0.45, device)[..., None], needed.float()[..., None])
         return torch.cat([source, strength.expand(-1, source.shape[1], -1)], dim=-1) * given
 
     def draw(self, size: int = -1) -> Batch:
@@ -111,11 +132,19 @@ class Sampler:
         index = among[torch.randint(0, len(among), (n,), device=device)]
         turn = torch.randint(0, banks.TURNS, (n,), device=device)
         latent = bank.latent[index, turn, :, :frames].float()
-        cond, said = self.labels(index)
+        cross = bank.cross[index]
+        given = keep_random(n, self.timbre, device)
+        # With a reference a crossed target can be asked for as one would: by the labels of its
+        # score, and by how the other kit sounds.
+        free = cross[:, None] & (given * keep_random(n, 0.6, device) > 0)
+        cond, said = self.labels(torch.where(free, bank.other[index], bank.cond[index]), given)
+        if self.timbre:
+            cond[:, LABELS:] = given * self.references(index)
+            said = torch.maximum(said, given)
         normal = torch.sigmoid(0.4 + 1.05 * torch.randn(n, device=device))
         t = torch.where(torch.rand(n, device=device) < 0.2, torch.rand(n, device=device), normal)
         keep = torch.arange(frames // 2, device=device)[None] < (bank.frames[index] // 2)[:, None]
-        hint = self.hints(latent, bank.cross[index])
+        hint = self.hints(latent, cross, cross[:, None] & ~free)
         phase = bank.phase(index, turn, frames)
         return latent[:, 0], t, hint, phase, cond, keep, said
 
@@ -126,11 +155,11 @@ class Training:
     def __init__(self, bank: Bank, options: argparse.Namespace) -> None:
         self.options, self.device = options, options.device
         self.cuda = self.device == "cuda"
-        self.flow = imp.ImpFlow().to(self.device)
-        if options.init:
-            self.flow.load_state_dict(
-                {k: v.float() for k, v in load_shards(options.init, "flow").items()}
-            )
+        start = load_shards(options.init, "flow") if options.init else {}
+        knows = options.timbre > 0 or imp.knows_timbre(start)
+        self.flow = imp.ImpFlow(timbre=knows).to(self.device)
+        if start:
+            self.flow.load_state_dict({k: v.float() for k, v in start.items()})
         self.forward = torch.compile(self.flow, dynamic=False) if self.cuda else self.flow
         every = list(self.flow.parameters())
         blocks = [m for m in self.flow.blocks.modules() if isinstance(m, torch.nn.Linear)]
@@ -139,7 +168,7 @@ class Training:
         self.optimiser = Optimiser(matrices, [p for p in every if id(p) not in ids], (0.9, 0.98))
         self.average = Average(every, 0.001)
         self.progress = torch.zeros(1, device=self.device)
-        self.sampler = Sampler(bank, options.batch, self.device)
+        self.sampler = Sampler(bank, options.batch, self.device, options.timbre)
         self.held = self.known = bank
 
     def step(self, guidance: float = 0.0, size: int = -1) -> None:
@@ -284,7 +313,9 @@ def sample(
 
 @torch.no_grad()
 def unseen(flow: imp.ImpFlow, bank: Bank) -> float:
-    """Loss on held-out loops without a source, mean over three times: shows learning by heart."""
+    """Loss on held-out loops without source or timbre reference, mean over three times: shows
+    learning by heart.
+    """
     index = torch.arange(len(bank.bpm), device=bank.bpm.device)
     x0, phase = bank.latent[:, 0, 0].float(), bank.phase(index, torch.zeros_like(index))
     generator = torch.Generator().manual_seed(5)
@@ -316,7 +347,8 @@ def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.Bas
     for name, first, count in jobs:
         targets = [(codec, folder / name) for codec, folder in codecs]
         if not all(path.exists() for _, path in targets):
-            arguments = (targets, first, count, options.bank_seconds, options.device)
+            limit, couples = options.bank_seconds, first != HELD_OUT
+            arguments = (targets, first, count, limit, options.device, couples)
             workers.append(context.Process(target=banks.build, args=arguments))
             workers[-1].start()
     return workers
@@ -349,6 +381,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--guidance", type=float, default=0.6)
     parser.add_argument("--guide-from", type=float, default=0.5)
+    parser.add_argument("--timbre", type=float, default=0.4, help="share with a timbre reference")
     parser.add_argument("--scratch", default="/tmp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
