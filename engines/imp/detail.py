@@ -5,6 +5,8 @@ error     mean error of the level every 5 ms, dB, where the source is within 40 
 attacks   correlation of the rises of level, 5 ms apart
 partials  correlation of the fine spectrum (5.9 Hz bins, 170 ms windows) with its smooth course
           taken away: 1 where every partial is in its place, 0 for noise
+comb      autocorrelation at one latent frame, above 1.2 kHz, and that of the source: what a pattern
+          repeated each frame, heard as a buzz of 25 Hz, raises
 peaks     how far the fine spectrum stands out of its smooth course, against the source: 1 as
           tonal, below it more like noise
 """
@@ -41,6 +43,13 @@ def fine(x: Tensor, low: float, high: float) -> Tensor:
     return level - F.avg_pool1d(padded, SMOOTH, 1)[:, 0]
 
 
+def comb(x: Tensor, low: float, high: float) -> float:
+    """Autocorrelation of a loop [2, n] in a band at one latent frame (40 ms)."""
+    f = torch.fft.rfftfreq(x.shape[-1], 1 / SR, device=x.device)
+    y = torch.fft.irfft(torch.fft.rfft(x) * ((f >= low) & (f < high)), x.shape[-1])
+    return float((y * y.roll(SR // 25, -1)).sum() / (y.square().sum() + 1e-9))
+
+
 def correlation(a: Tensor, b: Tensor) -> float:
     """Pearson's, over all elements."""
     a, b = a - a.mean(), b - b.mean()
@@ -65,4 +74,7 @@ def detail(x: Tensor, y: Tensor) -> dict[str, float]:
             f"partials {low}-{high}": correlation(p, q),
             f"peaks {low}-{high}": float(q.std() / p.std()),
         }
+        if low >= 1200:
+            row[f"comb {low}-{high}"] = comb(y, low, high)
+            row[f"comb of the source {low}-{high}"] = comb(x, low, high)
     return row

@@ -258,10 +258,14 @@ class Evaluation:
         row = self.ears.heard(loops, self.songs, self.asked)
         return row | distances(self.ears.clouds(loops), self.reference) | seams(loops)
 
-    def samples(self, model: Imp) -> dict[str, Row]:
-        """The renders through the codec; samples of 8 and of 4 steps."""
+    def coded(self, model: Imp) -> dict[str, Row]:
+        """The renders through the codec."""
         again = [model.audio(model.latent(x), x.shape[1]) for x in self.loops]
-        table = {"through the codec": self.judge(model, again)}
+        return {"through the codec": self.judge(model, again)}
+
+    def samples(self, model: Imp) -> dict[str, Row]:
+        """Samples of 8 and of 4 steps."""
+        table = {}
         asks = [Ask(label(s, VOCABULARY), s.bars, s.bpm, i) for i, s in enumerate(self.songs)]
         for steps in (8, 4):
             made = model.sample(asks, steps=steps)
@@ -420,6 +424,7 @@ def main() -> None:
     parser.add_argument("--per-genre", type=int, default=3)
     parser.add_argument("--recordings", type=Path)
     parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--codec-only", action="store_true", help="the rows of the codec alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -438,9 +443,11 @@ def main() -> None:
         if options.recordings:
             heard = recordings(options.recordings, options.device)
             table["codec, recordings"] = codec_table(model, heard)
-        table |= evaluation.samples(model)
-        if not options.no_control:
-            table |= evaluation.control(model) | evaluation.timbre(model)
+        table |= evaluation.coded(model)
+        if not options.codec_only:
+            table |= evaluation.samples(model)
+            if not options.no_control:
+                table |= evaluation.control(model) | evaluation.timbre(model)
         report[name] = table
         show(name, table)
         if options.json:

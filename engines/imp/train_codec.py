@@ -8,7 +8,7 @@ together are held to the spectra (log magnitude, magnitude, compressed complex, 
 resolutions) by an energy distance (Gritsenko et al., arXiv 2008.01160): near to the source, and as
 far from a second draw of the noise as the source is. It is least where the sound is distributed as
 the source is given the latent, so that what cannot be followed becomes noise of the right level and
-not an average of it. No adversary.
+not an average of it. No adversary here: that is `train_decoder`, which goes on from this.
 
 Muon and AdamW, whole step in one CUDA graph, bf16 forward; the averaged weights are saved. Loops of
 seeds 1_000_000 and up are held out. --recordings: what `engines.imp.recordings` wrote.
@@ -20,6 +20,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ from torch import Tensor
 from demon_live.models import imp
 from demon_live.models.imp_synthesis import stereo
 from engines.imp import recordings
-from engines.imp.measure import averaged, compare, mel_bank
+from engines.imp.losses import Loss
+from engines.imp.measure import averaged, compare
 from engines.imp.pool import SEGMENT, augmented, load_pool, start_pool
 from engines.imp.training import (
     Average,
@@ -40,9 +42,6 @@ from engines.imp.training import (
     wait_for,
 )
 
-SIZES = (4096, 2048, 1024, 384, 128)
-WAVE = ((0, 300, 0.7), (300, 1200, 1.0), (1200, 5000, 0.6))
-"""Bands in Hz that the waveform is held to, and how much."""
 HELD_OUT = 1_000_000
 
 
@@ -104,73 +103,6 @@ class Codec:
             return stereo(tone), stereo(tone + one), stereo(tone + two)
 
 
-# -------------------------------------------------------------------------------------------- loss
-
-
-def spectra(x: Tensor, size: int, window: Tensor) -> Tensor:
-    """[N, samples] -> [N, frames, bins, 2]."""
-    return torch.view_as_real(torch.fft.rfft(x.unfold(-1, size, size // 4) * window))
-
-
-def spectral_loss(x: Tensor, y: Tensor, z: Tensor, mel: Tensor | None) -> Tensor:
-    """Energy distance, half of 2 d(x, y) - d(y, z), of the spectra of a source x and of two draws
-    y, z: log magnitude, magnitude, compressed complex (and log mel).
-    """
-    a, b, c = ((v.square().sum(-1) + 1e-8).sqrt() for v in (x, y, z))
-
-    def energy(u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return (u - v).abs().mean() - 0.5 * (v - w).abs().mean()
-
-    def norm(v: Tensor) -> Tensor:
-        return (v.square().sum((1, 2)) + 1e-6).sqrt()
-
-    level = energy(*(torch.log(v + 1e-2) for v in (a, b, c)))
-    shape = ((norm(a - b) - 0.5 * norm(b - c)) / (norm(a) + 0.3)).mean()
-    p, q, r = ((v + 1e-2).pow(-0.7) for v in (a, b, c))
-    phase = energy(x * p[..., None], y * q[..., None], z * r[..., None]) / ((a * p).mean() + 0.02)
-    loss = level + shape + phase
-    if mel is not None:
-        loss = loss + 2 * energy(*(torch.log(v @ mel + 1e-3) for v in (a, b, c)))
-    return loss
-
-
-class Loss:
-    """Loss of a batch; one latent frame at each end is left out."""
-
-    def __init__(self, device: str, compiled: bool) -> None:
-        self.windows = {n: torch.hann_window(n, device=device) for n in SIZES}
-        self.mel = mel_bank().T.contiguous().to(device)
-        self.part = torch.compile(spectral_loss, dynamic=False) if compiled else spectral_loss
-        f = torch.fft.rfftfreq(SEGMENT - 2 * imp.HOP, 1 / imp.SAMPLE_RATE, device=device)
-        self.bands = torch.stack([((f >= a) & (f < b)).float() for a, b, _ in WAVE], dim=1)
-        self.share = torch.tensor([w for _, _, w in WAVE], device=device)
-
-    def wave(self, tone: Tensor, x: Tensor) -> Tensor:
-        """log-NMSE of the tone in the bands of WAVE."""
-        scale = 2 / x.shape[-1]
-        error = torch.fft.rfft(tone - x).abs().square().sum(1) @ self.bands * scale
-        power = torch.fft.rfft(x).abs().square().sum(1) @ self.bands * scale
-        return (torch.log(error / (power + 0.05) + 1e-3) * self.share).mean(0).sum()
-
-    def __call__(self, made: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """made: the tone, and it with two draws of the air, [B, 2, n] each."""
-        tone, one, two, x = (v[..., imp.HOP : -imp.HOP] for v in (*made, x))
-        wave = self.wave(tone, x)
-        sides = torch.rand(len(x), 1, 1, device=x.device) < 0.5
-
-        def view(v: Tensor) -> Tensor:
-            turned = torch.stack([v[:, 0] + v[:, 1], v[:, 0] - v[:, 1]], 1) * 0.7071
-            return torch.where(sides, v, turned).flatten(0, 1)
-
-        views = [view(v) for v in (x, one, two)]
-        total = wave
-        for n in SIZES:
-            mel = self.mel if n == 2048 else None
-            parts = (spectra(v, n, self.windows[n]) for v in views)
-            total = total + self.part(*parts, mel)
-        return total, wave
-
-
 # ---------------------------------------------------------------------------------------- training
 
 
@@ -217,9 +149,13 @@ class Run:
         self.progress, self.foreign = torch.zeros(2, device=device), 0
         self.count, self.spent = 0, 0.0
 
+    def drawn(self) -> Tensor:
+        """A batch of segments."""
+        return augmented(self.pool, self.options.batch, self.foreign)
+
     def step(self) -> None:
         """One update; no host work once it is captured."""
-        x = augmented(self.pool, self.options.batch, self.foreign)
+        x = self.drawn()
         with torch.autocast(self.options.device, torch.bfloat16, enabled=self.cuda):
             made = self.codec.reconstruct(x)
         total, wave = self.loss(made, x)
@@ -239,6 +175,18 @@ class Run:
         self.average.restart()
         say("compiled")
 
+    def begin(self, held: list[Tensor]) -> None:
+        """What comes before the first step."""
+
+    def rate(self, done: float) -> None:
+        """Set the learning rate of the next step; done: share of the time that is over."""
+        self.optimiser.rate(schedule(done, self.count, self.options.rate, 300, 0.6))
+
+    def words(self) -> str:
+        """Running means of the losses."""
+        loss, wave = self.progress.tolist()
+        return f"loss {loss:.3f} wave {wave:.3f}"
+
     def fill(self) -> None:
         """Take the pool, and the recordings behind it."""
         pool = load_pool(self.options)
@@ -249,11 +197,25 @@ class Run:
         self.pool = pool
         say(f"pool on device, {pool.shape[1] / imp.SAMPLE_RATE / 3600:.2f} h")
 
-    def keep(self) -> None:
-        """Write all that `resume` needs."""
-        path = self.options.out / "codec.pt"
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
         state = {"tensors": self.average.tensors, "shadow": self.average.shadow}
-        state |= {"optimiser": self.optimiser.state(), "count": self.count, "spent": self.spent}
+        return state | {
+            "optimiser": self.optimiser.state(), "count": self.count, "spent": self.spent
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        with torch.no_grad():
+            self.average.fill(state["tensors"])
+            torch._foreach_copy_(self.average.shadow, state["shadow"])
+        self.optimiser.restore(state["optimiser"])
+        self.count, self.spent = state["count"], state["spent"]
+
+    def keep(self) -> None:
+        """Write the state, whole or not at all."""
+        path = self.options.out / "codec.pt"
+        state = self.state()
         self.options.out.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
@@ -263,20 +225,19 @@ class Run:
         path = self.options.out / "codec.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.options.device)
-        with torch.no_grad():
-            self.average.fill(state["tensors"])
-            torch._foreach_copy_(self.average.shadow, state["shadow"])
-        self.optimiser.restore(state["optimiser"])
-        self.count, self.spent = state["count"], state["spent"]
+        self.restore(torch.load(path, map_location=self.options.device))
         torch.manual_seed(self.options.seed + 1000 * self.count)
         say(f"goes on at step {self.count}, {self.spent:.0f} s")
+
+    def measured(self, held: list[Tensor]) -> dict[str, float]:
+        """What a line of the curve holds."""
+        return evaluate(self.codec, held)
 
     def report(self, held: list[Tensor], word: str) -> dict[str, float]:
         """Save the averaged weights and measure them; a line in codec_curve.jsonl."""
         with self.average.applied():
             save_shards(self.options.out, "codec", self.codec.tensors())
-            result = evaluate(self.codec, held)
+            result = self.measured(held)
         result |= {"steps": self.count, "seconds": round(self.spent, 1), "loops": len(held)}
         say(word, json.dumps(result))
         with (self.options.out / "codec_curve.jsonl").open("a") as file:
@@ -284,13 +245,13 @@ class Run:
         return result
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace, kind: type[Run] = Run) -> None:
     """`options.seconds` of steps, less what earlier calls have spent."""
     torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     workers = start_pool(options)
-    run = Run(options)
+    run = kind(options)
     run.warm_up()
     for worker in workers:
         worker.join()
@@ -299,11 +260,11 @@ def train(options: argparse.Namespace) -> None:
     run.fill()
     held = held_out(options.held_out, options.device)
     run.resume()
+    run.begin(held[:8])
     replay, noted = None, run.spent
     before, at, last = run.spent, run.count, time.perf_counter()
     while run.spent < options.seconds and not (options.stop and options.stop.exists()):
-        done = run.spent / options.seconds
-        run.optimiser.rate(schedule(done, run.count, options.rate, 300, 0.6))
+        run.rate(run.spent / options.seconds)
         if replay is None and run.count - at == 20:
             replay = captured(run.step, run.optimiser.clear, run.cuda)
         if replay is None:
@@ -317,8 +278,8 @@ def train(options: argparse.Namespace) -> None:
         now = time.perf_counter()
         run.spent, last = run.spent + now - last, now
         if run.count in (1, 40, 100, 300) or run.count % 1000 == 0:
-            rate, loss, wave = (run.count - at) / (run.spent - before), *run.progress.tolist()
-            say(f"step {run.count} loss {loss:.3f} wave {wave:.3f} {rate:.1f} steps/s")
+            rate = (run.count - at) / (run.spent - before)
+            say(f"step {run.count} {run.words()} {rate:.1f} steps/s")
         if run.spent - noted > options.note:
             run.report(held[:8], "checkpoint")
             run.keep()
@@ -339,9 +300,9 @@ def held_out(count: int, device: str) -> list[Tensor]:
     return [loop for i in range(0, count, 4) for loop in renderer(songs[i : i + 4])]
 
 
-def main() -> None:
-    """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def command_line(words: str | None) -> argparse.ArgumentParser:
+    """Options of a training of the codec."""
+    parser = argparse.ArgumentParser(description=words)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--init", type=Path, help="folder of codec_*.safetensors shards to start from"
@@ -364,7 +325,12 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=24)
     parser.add_argument("--scratch", default="/tmp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    train(parser.parse_args())
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    train(command_line(__doc__).parse_args())
 
 
 if __name__ == "__main__":
