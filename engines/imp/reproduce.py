@@ -4,8 +4,11 @@
 Pool, codec, bank, one flow model for each seed, the listener and the evaluation, each a command of
 its own (train_codec, train_flow, listener, evaluate), timed so that all end in `--minutes`. What
 waits compiles meanwhile; what is judged is judged while the next one trains. With --go-on the flow
-model of an engine is trained further on fresh loops in the last part; its decoder is taken from
-DIR/decoder if another GPU has finished one there.
+model of an engine is trained further on fresh loops in the last part.
+
+The decoder's finish (`train_decoder`) wants a GPU of its own, from the end of the codec on:
+`train_decoder --init DIR/codec --out DIR/decoder`. What is in DIR/decoder when the flow model is
+done is judged with it.
 
 DIR gets codec/, flow_0/ .. and go_on/ (float16 shards and curves), logs/, judged_*.json. Everything
 is drawn by seed; steps are counted by time, so that two runs differ by how many they took.
@@ -80,7 +83,7 @@ class Chain:
             name, "train_flow", "--out", o.out / name, "--after", o.out / f"{name}.go",
             "--scratch", f"{o.scratch}/{bank}", "--device", o.device, "--seed", seed,
             "--workers", o.workers, "--pairs", o.pairs, "--bank-seconds", o.bank_seconds,
-            "--first-seed", FIRST_PAIR,
+            "--first-seed", FIRST_PAIR * (1 + o.seed),
             "--batch", o.flow_batch, "--held-out", o.held_out, *arguments,
         )  # fmt: skip
 
@@ -90,13 +93,29 @@ class Chain:
         path.with_suffix(".tmp").write_text(str(seconds) if seconds > 0 else "never")
         path.with_suffix(".tmp").rename(path)
 
+    def decoder(self) -> Path:
+        """Folder of the codec that is judged: the finished one, if there is one."""
+        folder: Path = self.options.out / "decoder"
+        finished = any(folder.glob("codec_*.safetensors"))
+        return folder if finished else self.options.out / "codec"
+
+    def ear(self) -> None:
+        """The listener, from the pool, if none is given."""
+        o = self.options
+        if o.listener is None:
+            self.start(
+                "listener", "listener", "--scratch", o.scratch, "--out", o.out,
+                "--seconds", o.listener_seconds, "--device", o.device, "--batch", o.listener_batch,
+            )  # fmt: skip
+            self.wait("listener")
+
     def judge(self, name: str, codec: Path, flow: Path) -> None:
         """Evaluate a set of weights, beside what trains."""
         o = self.options
         more = ["--musicnn", o.musicnn] if o.musicnn else []
         self.start(
             f"judge_{name}", "evaluate", "--weights", f"{name}={codec},{flow}",
-            "--listener", o.out / "listener.safetensors", "--per-genre", o.per_genre,
+            "--listener", o.listener or o.out / "listener.safetensors", "--per-genre", o.per_genre,
             "--device", o.device, "--json", o.out / f"judged_{name}.json", *more,
         )  # fmt: skip
 
@@ -120,12 +139,7 @@ def run(options: argparse.Namespace) -> int:
         chain.jobs["flow_0"].terminate()
         return 1
     chain.go("flow_0", share * steps)
-    chain.start(
-        "listener", "listener", "--scratch", options.scratch, "--out", out,
-        "--seconds", options.listener_seconds, "--device", options.device,
-        "--batch", options.listener_batch,
-    )  # fmt: skip
-    chain.wait("listener")
+    chain.ear()
     if options.go_on:
         chain.judge("before", options.go_on, options.go_on)
     judged = []
@@ -145,14 +159,12 @@ def run(options: argparse.Namespace) -> int:
         elif options.go_on:
             chain.go("go_on", min(SHARES["go_on"] * steps, chain.left() - JUDGE))
         if well:
-            chain.judge(f"scratch_{k}", out / "codec", out / name)
+            chain.judge(f"scratch_{k}", chain.decoder(), out / name)
             judged.append(f"scratch_{k}")
     if options.go_on:
         judged.append("before")
         if chain.wait("go_on"):
-            finished = out / "decoder"
-            codec = finished if list(finished.glob("codec_*.safetensors")) else options.go_on
-            chain.judge("go_on", codec, out / "go_on")
+            chain.judge("go_on", options.go_on, out / "go_on")
             judged.append("go_on")
     ended = [chain.wait(f"judge_{name}") for name in judged]
     return 0 if all(ended) else 1
@@ -165,6 +177,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--recordings", type=Path, help="file of engines.imp.recordings")
     parser.add_argument("--musicnn", type=Path, help="file of engines.imp.outside")
+    parser.add_argument("--listener", type=Path, help="who judges; without, one is trained")
     parser.add_argument("--seeds", type=int, default=1, help="flow models, for the spread")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--go-on", type=Path, help="engine folder whose flow model goes on")
