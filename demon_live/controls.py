@@ -20,7 +20,7 @@ from typing import Literal
 __all__ = ["CONTROLS", "FADER", "STAGE", "Control", "PropagationClass", "Shape", "find", "names"]
 
 PropagationClass = Literal["mix", "step", "slot", "model", "stage"]
-Shape = Literal["curve", "number", "integer", "text", "choice"]
+Shape = Literal["curve", "number", "integer", "text", "choice", "file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Control:
     """One row of the table.
 
     shape: curve = 25 values a second along the loop; number and integer = one value a generation
-    (or an automation, for class mix); text and choice = words. low and high bound numbers, in
+    (or an automation, for class mix); text and choice = words; file = names of sound files, which
+    are found, checked and read when the binding is evaluated. low and high bound numbers, in
     `unit`. rest: what a rest (`~`) of a pattern means; None = the default. slew: seconds that a
     jump takes in the mix strip, so that it does not click.
     """
@@ -55,6 +56,8 @@ class Control:
         """The range as it is shown: `0..1`, `20..20000 Hz`, `one of a, b`, `text`."""
         if self.shape == "text":
             return "text"
+        if self.shape == "file":
+            return "a sound file"
         if self.shape == "choice":
             return "one of " + ", ".join(self.choices)
         unit = f" {self.unit}" if self.unit else ""
@@ -239,6 +242,22 @@ _ROWS = (
         "The key that the model is asked for; default: the model chooses.",
         "key = \"<'A minor' 'C major'>/8\"",
         choices=_KEYS,
+    ),
+    Control(
+        "lyrics",
+        "text",
+        "slot",
+        "",
+        "Words to be sung, for an engine that sings; ` / ` begins a new line. None: no voice.",
+        "lyrics = \"<'[verse] / we are the machine' '[chorus] / sing, sing'>/8\"",
+    ),
+    Control(
+        "timbre",
+        "file",
+        "slot",
+        "",
+        "A sound to sound like, up to a minute, a file next to the score; 'none' or a rest: none.",
+        "timbre = \"<'loops/dub_120.flac' 'loops/house_124.flac'>/4\"",
     ),
     Control(
         "cfg",

@@ -27,6 +27,7 @@ __all__ = [
     "Request",
     "SlotStatus",
     "SlotValues",
+    "Sound",
     "Stage",
 ]
 
@@ -109,6 +110,18 @@ class SlotValues:
     from_sample: int
     values: Mapping[str, float | str]
     jump: bool = True
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Sound:
+    """A sound file that a score names: what an engine may be asked to sound like.
+
+    key: decided by the samples alone, so that another content is another sound, whatever its name.
+    audio: float32 [n, 2] at 48 kHz; empty where nothing will sound.
+    """
+
+    key: str
+    audio: Floats = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

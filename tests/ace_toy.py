@@ -231,7 +231,7 @@ folder = "{folder}"
 backends = ["graphs", "eager"]
 tick_ms = 40.0
 controls = ["blend", "denoise", "seed", "prompt", "prompt2", "prompt_mix", "hint", "key", "cfg",
-  "guide", "velocity"]
+  "lyrics", "timbre", "guide", "velocity"]
 
 [shapes]
 channels = 64

@@ -40,6 +40,8 @@ _SLOT_EDITS: Mapping[str, Mapping[str, Any]] = {
     "prompt": {"condition": 1.0},
     "prompt2": {"condition": 2.0},
     "key": {"condition": 3.0},
+    "lyrics": {"condition": 4.0},
+    "timbre": {"condition": 5.0},
     "cfg": {"cfg": "self"},
 }
 

@@ -13,6 +13,7 @@ Threads: pure functions and immutable values.
 from demon_live.errors import DemonError
 from demon_live.lang.compile import compile_source
 from demon_live.lang.complete import Completion, complete
+from demon_live.lang.files import NONE
 from demon_live.lang.format import format_source, unparse
 from demon_live.lang.help import Help, help_for, reference
 from demon_live.lang.lane import Lane
@@ -34,6 +35,7 @@ from demon_live.lang.program import (
 from demon_live.lang.split import is_complete
 
 __all__ = [
+    "NONE",
     "Bind",
     "Chain",
     "Completion",

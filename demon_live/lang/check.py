@@ -35,6 +35,7 @@ __all__ = [
     "check_kind",
     "check_quotes",
     "meaning",
+    "names_in",
     "shallow",
     "tidal_remark",
     "too_deep",
@@ -218,6 +219,8 @@ def _example(spec: Control) -> str:
     """The shortest right binding of a control."""
     if spec.numeric:
         return spec.example
+    if spec.shape == "file":
+        return f"{spec.name} = 'dub.wav'"
     return f"{spec.name} = '{spec.choices[0] if spec.choices else 'dub techno'}'"
 
 

@@ -29,6 +29,7 @@ from demon_live.lang.check import (
     try_lane,
 )
 from demon_live.lang.expressions import compile_expr
+from demon_live.lang.files import check_paths, files_of
 from demon_live.lang.hands import Hands
 from demon_live.lang.keywords import KEYWORDS, closest
 from demon_live.lang.lane import Lane
@@ -408,6 +409,8 @@ class _Compiler:
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
         check_quotes(spec, node.expr, chunk.text, self.lets)
+        if spec.shape == "file":
+            check_paths(node.expr, chunk.text)
         self.work.asked.clear()
         pattern = compile_expr(node.expr, self.scope(chunk, node.control))
         check_kind(spec, node.expr, pattern, chunk.text)
@@ -417,7 +420,9 @@ class _Compiler:
         advise(site)
         lane = self.lane(chunk, node, spec, pattern)
         key = unparse_expr(node.expr) + meaning(node.expr, self.lets)
-        return Bind(deck, node.control, lane, when, span, key)
+        sound = spec.shape == "file" and not self.report.errors
+        files = files_of(site, lane, self.lets) if sound else ()
+        return Bind(deck, node.control, lane, when, span, key, files)
 
     def unknown_control(self, node: BindNode, span: Span) -> None:
         if node.control in STAGE:

@@ -60,6 +60,9 @@ ALIASES: dict[str, str] = {
     "sample": "source",
     "input": "source",
     "scale": "key",
+    "vocals": "lyrics",
+    "voice": "lyrics",
+    "words": "lyrics",
 }
 
 

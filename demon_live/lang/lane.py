@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demon_live.controls import Control, find
-from demon_live.core import Floats
+from demon_live.core import Floats, Sound
 from demon_live.lang.layout import NUDGE, WHOLE, Layout
 from demon_live.lang.pattern import Curve, Pattern, Times
 from demon_live.lang.sequence import pure
@@ -115,6 +115,11 @@ class Lane:
     @property
     def keys(self) -> frozenset[Key]:
         """The controllers that it names."""
+        return frozenset()
+
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        """The sound files that it names."""
         return frozenset()
 
     def played(self, hands: Hands) -> Lane:
@@ -300,6 +305,10 @@ class SwitchLane(Lane):
     def keys(self) -> frozenset[Key]:
         return self.old.keys | self.new.keys
 
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        return self.old.sounds | self.new.sounds
+
     def played(self, hands: Hands) -> Lane:
         if not self.keys:
             return self
@@ -362,6 +371,10 @@ class GlideLane(Lane):
     @property
     def keys(self) -> frozenset[Key]:
         return self.old.keys | self.new.keys
+
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        return self.old.sounds | self.new.sounds
 
     def played(self, hands: Hands) -> Lane:
         if not self.keys:

@@ -58,6 +58,8 @@ class Bind:
     span: Span
     #: The meaning of the expression as text: equal keys sound equal.
     key: str = ""
+    #: Of a control of shape file, the names of all that it may ask for, and where each is written.
+    files: tuple[tuple[str, Span], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from demon_live.controls import Control
-from demon_live.core import Floats
+from demon_live.core import Floats, Sound
 from demon_live.errors import ScoreError, Span, nearest
 from demon_live.lang import Bind, Chain, Go, Lane, Scene, SetStage, Statement
 from demon_live.lang.hands import Hands, Key
@@ -162,6 +162,10 @@ class ChainLane(Lane):
     @property
     def keys(self) -> frozenset[Key]:
         return self.old.keys.union(*(s.keys for s in self.sections))
+
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        return self.old.sounds.union(*(s.sounds for s in self.sections))
 
     def played(self, hands: Hands) -> Lane:
         if not self.keys:

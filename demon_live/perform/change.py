@@ -32,6 +32,7 @@ from demon_live.lang import (
 from demon_live.perform.chain import ChainLane, chain_lanes, expanded, find_scene
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.scores import Find, find_source
+from demon_live.perform.sounds import with_sounds
 from demon_live.perform.state import STAGE_LANES, DeckState, State, make_stage
 
 __all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
@@ -130,7 +131,8 @@ class Change:
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""
-        rows = expanded(statements, self.scenes)
+        heard = [with_sounds(s, self._look, self.base, self._deaf) for s in statements]
+        rows = expanded(heard, self.scenes)
         if self._silent:
             self._begin = Fraction(0)
         stage_words = [s for s in rows if isinstance(s, SetStage) and s.word not in _AT_ONCE]
@@ -347,6 +349,9 @@ class Change:
             raise
         self._info.append(f"{info}, {read}" if read else info)
         return fitted
+
+    def _look(self, name: str) -> Path:
+        return self._find(name, self.base, self.folders, self._within)
 
     def _seen_source(self, path: Path) -> Floats:
         if not path.is_file():

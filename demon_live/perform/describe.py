@@ -16,6 +16,7 @@ from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.perform.clock import TempoMap
 from demon_live.perform.rig import Rig
+from demon_live.perform.sounds import name_of
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.view import DeckView, EngineStatus, Grade, LaneView, Status
 
@@ -125,7 +126,8 @@ def _lane(
             high=control.high,
             coming=waits,
         )
-    return LaneView(name, text, str(lane.at(here)), next=_coming(lane, here), coming=waits)
+    plays = name_of(str(lane.at(here)))
+    return LaneView(name, text, plays, next=_coming(lane, here), coming=waits)
 
 
 def _picture(
@@ -144,11 +146,8 @@ def _coming(lane: Lane, here: Fraction) -> str:
     if not ahead:
         return ""
     away = float(ahead[0] - here)
-    return (
-        f"{str(lane.at(ahead[0]))!r} in {away:.0f} bars"
-        if away >= 1.5
-        else (f"{str(lane.at(ahead[0]))!r} in {away:.1f} bars")
-    )
+    word = name_of(str(lane.at(ahead[0])))
+    return f"{word!r} in {away:.{0 if away >= 1.5 else 1}f} bars"
 
 
 def named(program: Program) -> list[str]:

@@ -32,7 +32,7 @@ from demon_live.errors import DemonError, EngineError
 from demon_live.perform.away import Delay, FarClock
 from demon_live.perform.engine_main import EngineOptions, Opening, opened, turn_for_ever
 from demon_live.perform.line import Line, pack, shake
-from demon_live.perform.messages import Block, Note, Ready, Report
+from demon_live.perform.messages import Block, DropTimbre, Note, Ready, Report
 from demon_live.perform.parcel import BlockOpener, close_window, open_pcm
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def serve(
 ) -> None:
     """Play for one caller after the other, until one says Quit, or nobody calls for `idle` s."""
     sources: OrderedDict[str, Floats] = OrderedDict()
+    timbres: dict[str, Floats] = {}
+    before = b""
     server.settimeout(0.5)
     last, warm = time.monotonic(), False
     while time.monotonic() - last < idle:
@@ -124,7 +126,11 @@ def serve(
         mine = key()
         # A beat of its own: a turn may take long, and the line is none the worse for it.
         line = Line(conn, lambda: pack({"kind": "beat"}), BEAT)
-        played = _Played(engine, line, sources, lambda mine=mine: key() == mine)  # type: ignore[misc]
+        if mine != before:
+            # Another laptop: what the last one asked for is of no use to it.
+            timbres, before = {}, mine
+        wanted = lambda mine=mine: key() == mine  # noqa: E731
+        played = _Played(engine, line, sources, timbres, wanted)
         if played.run(warm):
             return
         warm = True
@@ -139,9 +145,11 @@ class _Played:
         engine: Engine,
         line: Line,
         sources: OrderedDict[str, Floats],
+        timbres: dict[str, Floats],
         wanted: Callable[[], bool],
     ) -> None:
-        self._engine, self._line, self._sources, self._wanted = engine, line, sources, wanted
+        self._engine, self._line, self._wanted = engine, line, wanted
+        self._sources, self._timbres = sources, timbres
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._next: list[Any] = []
         self._openers: dict[str, BlockOpener] = {}
@@ -166,7 +174,7 @@ class _Played:
                 engine,
                 self._clock,
                 open_loop=lambda path: np.zeros((1, 2), np.float32),
-                read_source=lambda name: self._sources[name],
+                read_source=self._sent_sound,
                 tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
                 depth=hello["depth"],
                 steps=hello["steps"],
@@ -190,6 +198,10 @@ class _Played:
             reader.join(5)
             self._line.release()
         return self._quit
+
+    def _sent_sound(self, name: str) -> Floats:
+        found = self._timbres.get(name)
+        return self._sources[name] if found is None else found
 
     def _hello(self) -> dict[str, Any]:
         """The caller's first word, once its playhead is known."""
@@ -221,7 +233,8 @@ class _Played:
         match message:
             case Ready(description, notes):
                 head: dict[str, Any] = {"kind": "ready", "description": description}
-                self._line.send(pack(head | {"notes": notes, "has": list(self._sources)}))
+                has = [*self._sources, *self._timbres]
+                self._line.send(pack(head | {"notes": notes, "has": has}))
             case Note(text):
                 self._line.send(pack({"kind": "note", "text": text}))
             case Report(status, turns):
@@ -252,11 +265,16 @@ class _Played:
             self._sources[name] = open_pcm(scale, flac, _LONGEST)
             while len(self._sources) > _SOURCES:
                 self._sources.popitem(last=False)
+        elif kind == b"T":
+            name, scale, flac = pickle.loads(rest)
+            self._timbres[name] = open_pcm(scale, flac, _LONGEST)
         elif kind == b"Q":
             self._quit = True
             self._inbox.put(None)
         else:
             message = pickle.loads(rest)
+            if isinstance(message, DropTimbre):
+                self._timbres.pop(message.name, None)
             self._inbox.put(message)
 
     def _beat(self, data: bytes) -> None:

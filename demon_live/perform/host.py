@@ -2,8 +2,8 @@
 
 Neither a parse nor a fault of the model can touch the sound or the prompt: the engine lives in a
 process of its own, the audio in another. What the engine must know to play is kept here (the
-newest stage of each deck, the ring's settings), so that another process takes over: a *spare* that
-has loaded everything already, where there is memory for one, else a new one.
+newest stage of each deck, the ring's settings, the timbres), so that another process takes over: a
+*spare* that has loaded everything already, where there is memory for one, else a new one.
 
 Threads: `EngineHost` has one thread that reads the pipe and one that writes; `send` may be called
 from any thread and never blocks (a full queue drops blocks, never commands).
@@ -26,12 +26,14 @@ from demon_live.perform.memory import available
 from demon_live.perform.messages import (
     Block,
     DropDeck,
+    DropTimbre,
     MoveStage,
     Note,
     PrepareStage,
     Ready,
     Report,
     SetRing,
+    SetTimbre,
     ToEngine,
     ToSession,
 )
@@ -61,6 +63,7 @@ class EngineHost:
         self._log = open(Path(bus_path).with_suffix(".engine.log"), "ab")  # noqa: SIM115
         self._stages: dict[str, PrepareStage] = {}
         self._settings = SetRing()
+        self._timbres: dict[str, SetTimbre] = {}
         self._out: queue.Queue[ToEngine] = queue.Queue(512)
         self._closing = threading.Event()
         self.status = EngineStatus(alive=False)
@@ -109,6 +112,10 @@ class EngineHost:
                 self._stages[message.stage.deck] = replace(known, stage=message.stage)
         elif isinstance(message, DropDeck):
             self._stages.pop(message.deck, None)
+        elif isinstance(message, SetTimbre):
+            self._timbres[message.name] = message
+        elif isinstance(message, DropTimbre):
+            self._timbres.pop(message.name, None)
         elif isinstance(message, SetRing):
             self._settings = replace(
                 self._settings,
@@ -196,8 +203,9 @@ class EngineHost:
         self._process = process
         if self._settings != SetRing():
             self._out.put(self._settings)
-        for stage in list(self._stages.values()):
-            self._out.put(stage)
+        known: list[ToEngine] = [*list(self._timbres.values()), *list(self._stages.values())]
+        for message in known:
+            self._out.put(message)
 
     def _patience(self, code: int | None, played: bool) -> None:
         """One that has played is replaced at once, one that cannot play ever more patiently."""

@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from types import TracebackType
 from demon_live.audio.pcmring import LoopRing
 from demon_live.audio.speaker import Speaker
 from demon_live.cluster import far, require
-from demon_live.core import Floats, MixPoints, Stage
+from demon_live.core import Floats, MixPoints, Sound, Stage
 from demon_live.errors import DemonError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
@@ -38,7 +38,14 @@ from demon_live.perform.follow import Sync
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
 from demon_live.perform.memory import Trimmer
-from demon_live.perform.messages import DropDeck, MoveStage, PrepareStage, ToEngine
+from demon_live.perform.messages import (
+    DropDeck,
+    DropTimbre,
+    MoveStage,
+    PrepareStage,
+    SetTimbre,
+    ToEngine,
+)
 from demon_live.perform.own import bounds
 from demon_live.perform.recorder import about_engine
 from demon_live.perform.resume import Held, Interrupted, SessionLog, recently, restore
@@ -54,6 +61,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two samplings of the score, and between two returns of freed memory.
 _PUMP_EVERY, _TRIM_EVERY = 0.08, 30.0
+#: Timbres that nothing asks for any more and that are kept all the same.
+_SPARE_TIMBRES = 4
 _numbers = itertools.count(1)
 
 
@@ -65,6 +74,7 @@ class _LiveRig:
         self.engine_name = engine
         self.device_name = "starting"
         self.ring = (4, 8)
+        self.controls: frozenset[str] | None = None
         #: While a session is restored: nothing is written or sent yet.
         self.held: Held | None = None
         self.start_at = 0
@@ -74,6 +84,9 @@ class _LiveRig:
         self._lexicon = engine
         self._early: list[tuple[Stage, str]] = []
         self._files: dict[str, deque[Path]] = {}
+        #: Of each timbre that the engine was told, its PCM; those that are asked for come last.
+        self._timbres: dict[str, Path] = {}
+        self._wanted: Collection[Sound] = ()
         self._heard = Heard()
 
     def now(self) -> int:
@@ -105,11 +118,30 @@ class _LiveRig:
             self.speaker.add_stage(stage, loop)
         self.send(PrepareStage(stage, str(loop), str(original) if original else None))
 
+    def set_sounds(self, sounds: Collection[Sound]) -> None:
+        self._wanted = sounds
+        if self.held is not None:
+            return
+        for sound in sounds:
+            path = self._timbres.pop(sound.key, None)
+            if path is None:
+                path = self.folder / f"timbre-{sound.key}"
+                _write_pcm(path, sound.audio)
+                self.send(SetTimbre(sound.key, str(path)))
+            self._timbres[sound.key] = path
+        # The engine may still be reading one of the last few; older files only cost memory.
+        for key in list(self._timbres)[: -len(sounds) - _SPARE_TIMBRES]:
+            self.send(DropTimbre(key))
+            with contextlib.suppress(OSError):
+                self._timbres.pop(key).unlink()
+
+    def resume_sounds(self) -> None:
+        """Tell what was named while nothing was sent."""
+        self.set_sounds(self._wanted)
+
     def _write(self, stage: Stage, what: str, audio: Floats) -> Path:
         path = self.folder / f"{stage.deck}-{stage.epoch}.{what}"
-        ring = LoopRing.create(path, stage.samples)
-        ring.audio[:] = audio
-        ring.close()
+        _write_pcm(path, audio)
         # The stage that plays, the one that comes, and their sources; older files only cost memory.
         files = self._files.setdefault(stage.deck, deque())
         files.append(path)
@@ -177,6 +209,12 @@ class _LiveRig:
         return int(bus.dry), (db(bus.peak_l), db(bus.peak_r))
 
 
+def _write_pcm(path: Path, audio: Floats) -> None:
+    ring = LoopRing.create(path, len(audio))
+    ring.audio[:] = audio
+    ring.close()
+
+
 def _sweep(folder: Path) -> None:
     """Remove what sessions that were killed have left: their loops lie in memory."""
     for old in folder.glob("live-*-*"):
@@ -234,6 +272,7 @@ class Live:
         self._folder.mkdir(mode=0o700)
         self._rig = _LiveRig(self._folder, manifest.name)
         self._rig.ring = (depth or manifest.depth, manifest.steps)
+        self._rig.controls = manifest.controls
         self.session = Session(
             self._rig,
             folders=(Path.cwd(), shipped("patterns")),
@@ -314,6 +353,7 @@ class Live:
     def _prepare(self, held: Held) -> None:
         if held.ring is not None:
             self._rig.send(held.ring)
+        self._rig.resume_sounds()
         for stage, first, source in held.rows(self._rig.start_at):
             self._rig.add_stage(stage, first, source)
 

@@ -15,8 +15,8 @@ from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
 __all__ = [
-    "Block", "DropDeck", "Migrate", "MoveStage", "Note", "Panic", "PrepareStage", "Ready",
-    "Report", "SetRing", "ToEngine", "ToSession",
+    "Block", "DropDeck", "DropTimbre", "Migrate", "MoveStage", "Note", "Panic", "PrepareStage",
+    "Ready", "Report", "SetRing", "SetTimbre", "ToEngine", "ToSession",
 ]  # fmt: skip
 
 
@@ -70,11 +70,31 @@ class DropDeck:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTimbre:
+    """A sound that generations may be asked to sound like, under a name that no other sound has.
+
+    audio: path of its PCM. To be encoded beside the ticks; until then what was asked for plays on.
+    """
+
+    name: str
+    audio: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropTimbre:
+    """Nothing asks for this sound any more: an engine that begins anew need not be told it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Panic:
     """Throw away everything in flight."""
 
 
-ToEngine = PrepareStage | MoveStage | Block | Migrate | SetRing | DropDeck | Panic
+ToEngine = (
+    PrepareStage | MoveStage | Block | Migrate | SetRing | DropDeck | SetTimbre | DropTimbre | Panic
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@
     loops   <--land-- here <--line-- perform.far        windows, reports, notes
 
 Windows land in the loops by the same splices as ever, judged by the laptop's own playhead. When
-the line breaks the loops play on; it is dialled again, and told the newest stages and settings, so
-that the same program goes on. Ray is needed to begin, and again only if the engine itself is gone.
+the line breaks the loops play on; it is dialled again, and told the newest stages, settings and
+timbres, so that the same program goes on. Ray is needed to begin, and again only if the engine
+itself is gone.
 
 Threads: the main thread reads the pipe; one connects and reads the line; one writes it. `_lock`
 guards the placements and what is known of the stages.
@@ -39,12 +40,14 @@ from demon_live.perform.line import Line, dial, unpack
 from demon_live.perform.messages import (
     Block,
     DropDeck,
+    DropTimbre,
     MoveStage,
     Note,
     PrepareStage,
     Ready,
     Report,
     SetRing,
+    SetTimbre,
     ToEngine,
     ToSession,
 )
@@ -102,6 +105,7 @@ class Near:
         self._rings: dict[str, LoopRing] = {}
         self._stages: dict[str, PrepareStage] = {}
         self._settings = SetRing()
+        self._timbres: dict[str, SetTimbre] = {}
         self._line: Line | None = None
         self._packers: dict[str, BlockPacker] = {}
         self._has: set[str] = set()
@@ -162,6 +166,11 @@ class Near:
                         self._settings.depth if depth is None else depth,
                         self._settings.steps if steps is None else steps,
                     )
+                case SetTimbre(name):
+                    self._timbres[name] = message
+                case DropTimbre(name):
+                    self._timbres.pop(name, None)
+                    self._has.discard(name)
                 case DropDeck(deck):
                     self._stages.pop(deck, None)
                     gone = [key for key in self._placements if key[0] == deck]
@@ -196,6 +205,13 @@ class Near:
             key = self._source(line, message.source)
             message = replace(message, loop="", source=key)
             self._packers.pop(message.stage.deck, None)
+        if isinstance(message, SetTimbre):
+            # By the name that no other sound has: one that is there is not sent again.
+            if message.name not in self._has:
+                self._has.add(message.name)
+                scale, data = pack_pcm(read_loop(message.audio), 24)
+                line.send(b"T" + pickle.dumps((message.name, scale, data), protocol=5))
+            message = replace(message, audio=message.name)
         line.send(b"C" + pickle.dumps(message, protocol=5))
 
     def _source(self, line: Line, path: str | None) -> str | None:
@@ -300,8 +316,9 @@ class Near:
             self._was_ready = True
             if self._settings != SetRing():
                 self._forward(line, self._settings)
-            for stage in self._stages.values():
-                self._forward(line, stage)
+            known: list[ToEngine] = [*self._timbres.values(), *self._stages.values()]
+            for message in known:
+                self._forward(line, message)
 
     def _land(self, head: dict[str, Any], body: bytes) -> None:
         window = open_window(head, body, HALF)

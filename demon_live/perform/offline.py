@@ -8,7 +8,7 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -17,12 +17,18 @@ import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.backends import Engine, open_engine
-from demon_live.core import RATES, Floats, MixPoints, Stage
+from demon_live.core import RATES, Floats, MixPoints, Sound, Stage
 from demon_live.errors import EngineError, UsageError
 from demon_live.perform.clock import Clock
 from demon_live.perform.describe import db
 from demon_live.perform.hollow import HollowEngine
-from demon_live.perform.messages import DropDeck, MoveStage, PrepareStage, ToEngine
+from demon_live.perform.messages import (
+    DropDeck,
+    MoveStage,
+    PrepareStage,
+    SetTimbre,
+    ToEngine,
+)
 from demon_live.perform.player import Player
 from demon_live.perform.recorder import about_engine
 from demon_live.perform.rig import Heard
@@ -55,6 +61,8 @@ class OfflineRig:
         self.engine_name = engine.name
         self.device_name = "offline"
         self.ring = (engine.depth, engine.steps)
+        self.controls: frozenset[str] | None = engine.controls
+        self._timbres: set[str] = set()
         self.engine = engine
         self.notes: list[str] = []
         self._loops: dict[str, Floats] = {}
@@ -98,6 +106,15 @@ class OfflineRig:
     def drop_deck(self, deck: str, at: int) -> None:
         self.mixer.remove_deck(deck, at)
         self.player.handle(DropDeck(deck))
+
+    def set_sounds(self, sounds: Collection[Sound]) -> None:
+        for sound in sorted(sounds, key=lambda s: s.key):
+            if sound.key not in self._timbres:
+                self._timbres.add(sound.key)
+                # Read and encoded before this returns.
+                self._loops[sound.key] = sound.audio
+                self.player.handle(SetTimbre(sound.key, sound.key))
+                del self._loops[sound.key]
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
         self.mixer.set_mix(deck, points)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -34,10 +35,13 @@ from demon_live.perform.messages import (
     Panic,
     PrepareStage,
     SetRing,
+    SetTimbre,
     ToEngine,
 )
 from demon_live.perform.placement import HALF, DeckPlacement, Window, plays_on
 from demon_live.perform.scheduler import DeckScheduler, Target
+from demon_live.perform.sounds import key_of
+from demon_live.perform.timbres import Timbres
 from demon_live.perform.view import EngineStatus
 
 __all__ = ["Player"]
@@ -67,6 +71,8 @@ class _Deck:
     weights: dict[str, float | str] = field(default_factory=dict)
     weighed_for: int = 0
     turned: int = 0
+    # What was last asked for of those that the engine has.
+    timbre: str = ""
 
 
 class Player:
@@ -98,6 +104,7 @@ class Player:
         self.engine = engine
         self.clock = clock
         self._pool = ThreadPoolExecutor(1, "prepare") if background else None
+        self.timbres = Timbres(engine, read_source, self._pool)
         self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
         self._open_loop, self._read_source = open_loop, read_source
         self._decks: dict[str, _Deck] = {}
@@ -161,6 +168,9 @@ class Player:
                 self._latest[deck] = 1 << 62
                 if self._decks.pop(deck, None) is not None:
                     self.ring.dismiss(deck)
+            case SetTimbre(name, audio):
+                self.timbres.take(name, audio)
+                self._collect_timbres()
             case Panic():
                 self._panic()
 
@@ -263,6 +273,21 @@ class Player:
                 source = None
             self._enter(message, source)
 
+    def _collect_timbres(self) -> None:
+        """What was scheduled with a timbre that had not been encoded is made once more."""
+        new, troubles = self.timbres.collect()
+        for text in troubles:
+            self._complain(text)
+        for deck in self._decks.values() if new else ():
+            deck.scheduler.again()
+
+    def _timbre(self, deck: _Deck, target: Target) -> str:
+        """The name of the timbre that is asked for; until it is encoded, of the one before."""
+        key = key_of(str(target.values.get("timbre", "")))
+        if not key or key in self.timbres.ready:
+            deck.timbre = key
+        return deck.timbre
+
     def _panic(self) -> None:
         self.ring.close()
         self.ring = self._new_ring(self.ring.steps, self.ring.depth)
@@ -287,6 +312,7 @@ class Player:
     def turn(self) -> None:
         """Admit, tick, place: once. Never raises; what went wrong is counted and told once."""
         self._collect_prepared()
+        self._collect_timbres()
         if self.tick_due:
             try:
                 self._tick()
@@ -340,8 +366,9 @@ class Player:
         now = self.clock.now()
         target = deck.scheduler.target(deck.block, now, *self._reach(now))
         self._weigh(name, deck, target)
+        timbre = self._timbre(deck, target)
         return build_request(
-            self.engine, name, deck.stage, deck.source, deck.block, target, self._seed
+            self.engine, name, deck.stage, deck.source, deck.block, target, self._seed, timbre
         )
 
     def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
@@ -484,8 +511,10 @@ def build_request(
     block: ControlBlock,
     target: Target,
     seed: int,
+    timbre: str = "",
 ) -> Request:
-    """A target and the lanes of a block, as the ring takes them."""
+    """A target and the lanes of a block, as the ring takes them. timbre: a name that the engine
+    has been given a sound for."""
     values = target.values
 
     def number(control: str) -> float:
@@ -495,6 +524,10 @@ def build_request(
     guided = "guide" in block.lanes
     cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
     key = str(values.get("key", ""))
+    # Only what the engine knows: the performer was told of the rest when it was bound.
+    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
+    said = {"lyrics": lyrics, "timbre": timbre}
+    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
 
     def condition(prompt: str, prompt2: str = "") -> object:
         return engine.condition(
@@ -505,6 +538,7 @@ def build_request(
             cycles=stage.cycles,
             beats=stage.beats,
             frames=stage.frames,
+            **more,
         )
 
     wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))

@@ -5,10 +5,10 @@ Threads: a rig's methods are called under the session's lock and must not block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from demon_live.core import Floats, MixPoints, Stage
+from demon_live.core import Floats, MixPoints, Sound, Stage
 from demon_live.perform.clock import Clock
 from demon_live.perform.messages import ToEngine
 from demon_live.perform.view import EngineStatus
@@ -58,6 +58,8 @@ class Rig(Protocol):
     device_name: str
     #: Depth and steps that the engine has unless a score says others.
     ring: tuple[int, int]
+    #: The controls that the engine obeys; None: not known.
+    controls: frozenset[str] | None
 
     def send(self, message: ToEngine) -> None: ...
     def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
@@ -71,6 +73,10 @@ class Rig(Protocol):
 
     def drop_deck(self, deck: str, at: int) -> None:
         """The deck fades out at output sample `at` and is forgotten."""
+
+    def set_sounds(self, sounds: Collection[Sound]) -> None:
+        """All that the engine may be asked to sound like from now on. Those that are new are told
+        to it; it encodes them beside its ticks."""
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None: ...
     def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None: ...

@@ -72,6 +72,10 @@ class DeckScheduler:
         self._served.clear()
         self._begun = False
 
+    def again(self) -> None:
+        """Every group is to be served once more: the same values now mean something else."""
+        self._served.clear()
+
     def target(self, block: ControlBlock, now: int, ready: int, reach: int) -> Target:
         """What the generation admitted at `now` is for.
 

@@ -13,6 +13,7 @@ from demon_live import faults
 from demon_live.errors import FileError
 from demon_live.lang import Bind, Lane, Scene, SetStage, When, unparse
 from demon_live.lang.unparse import number
+from demon_live.perform.sounds import SoundLane, renamed
 from demon_live.perform.state import DeckState, State
 from demon_live.places import shipped
 
@@ -93,10 +94,10 @@ def as_score(state: State, folder: Path | None = None) -> str:
     lets = {n: let for program in state.files.values() for n, let in program.lets.items()}
     rows += [unparse(let.node) for let in {**lets, **state.lets}.values()]
     for scene in state.scenes.values():
-        rows += ["", *scene_rows(scene)]
+        rows += ["", *scene_rows(scene, folder)]
     for deck in state.decks.values():
         rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", _source(deck, folder)]
-        rows += [f"{n} = {x.text}" for n, x in deck.bound.items() if not _chained(x)]
+        rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
     every = [x for d in (*state.decks.values(), state.stage) for x in d.bound.values()]
     rows += [""] if state.decks else []
     rows += dict.fromkeys(x.text for x in every if _chained(x))
@@ -115,27 +116,38 @@ def _chained(lane: Lane) -> bool:
 
 
 def _source(deck: DeckState, folder: Path | None) -> str:
-    if not deck.source:
-        return "source none"
-    if not deck.base or (folder is not None and folder.resolve() == Path(deck.base).resolve()):
-        return f'source "{deck.source}"'
+    return f'source "{_way(deck.source, deck.base, folder)}"' if deck.source else "source none"
+
+
+def _way(name: str, base: str, folder: Path | None) -> str:
+    """The name of a file for a score in `folder`."""
+    if not base or (folder is not None and folder.resolve() == Path(base).resolve()):
+        return name
     # From elsewhere it is found by its way from the working folder, which is a library folder.
-    return f'source "{Path(deck.base) / deck.source}"'
+    return str(Path(base) / name)
 
 
-def scene_rows(scene: Scene) -> list[str]:
-    """A scene as lines of score."""
+def _text(lane: Lane, folder: Path | None) -> str:
+    """An expression for a score in `folder`."""
+    if not isinstance(lane, SoundLane):
+        return lane.text
+    ways = {name: _way(name, lane.base, folder) for name in lane.files}
+    return renamed(lane.text, {n: way for n, way in ways.items() if n != way})
+
+
+def scene_rows(scene: Scene, folder: Path | None = None) -> list[str]:
+    """A scene as lines of score. folder: where it will lie, for the files that it names."""
     rows, deck = [f"scene {scene.name} {{"], "main"
     for row in scene.body:
         if row.deck not in (deck, ""):
             rows += ["  }"] if deck != "main" else []
             rows += [f"  deck {row.deck} {{"] if row.deck != "main" else []
             deck = row.deck
-        rows.append(f"  {statement_text(row)}")
+        rows.append(f"  {statement_text(row, folder)}")
     return [*rows, *(["  }"] if deck != "main" else []), "}"]
 
 
-def statement_text(row: Bind | SetStage) -> str:
+def statement_text(row: Bind | SetStage, folder: Path | None = None) -> str:
     """A binding or a stage word as a line of score, with its when."""
     if isinstance(row, SetStage):
         value = (
@@ -143,7 +155,8 @@ def statement_text(row: Bind | SetStage) -> str:
         )
         value = f'"{value}"' if row.word == "source" and row.value else value
         return f"{row.word} {value}{_when(row.when)}"
-    return f"{row.control} = {row.lane.text if row.lane else 'default'}{_when(row.when)}"
+    said = _text(row.lane, folder) if row.lane else "default"
+    return f"{row.control} = {said}{_when(row.when)}"
 
 
 def _when(when: When) -> str:

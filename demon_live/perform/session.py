@@ -33,6 +33,7 @@ from demon_live.perform.messages import Block, Migrate, SetRing
 from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
 from demon_live.perform.scores import Find, find_source, read_score, score_name, write_score
+from demon_live.perform.sounds import heard_sounds, unknown_words
 from demon_live.perform.state import DeckState, State
 from demon_live.perform.timeline import DeckSampler
 from demon_live.perform.undo import Undo
@@ -90,6 +91,7 @@ class Session:
         self._controllers: Controllers | None = None
         self._learner: Learner | None = None
         self._silent_keys: set[Key] = set()
+        self._said_unknown: set[str] = set()
         self._epoch = 0
         self._versions = itertools.count(1)
         self._events: deque[tuple[int, str]] = deque(maxlen=256)
@@ -164,7 +166,7 @@ class Session:
         warnings = [str(w) for w in program.warnings]
         for prompt in dict.fromkeys(change.prompts):
             warnings += self.rig.check_prompt(prompt)
-        return Outcome(tuple(messages), (*warnings, *self._untouched()))
+        return Outcome(tuple(messages), (*warnings, *self._unknown(), *self._untouched()))
 
     def change(self, name: str, now: int) -> Change:
         """An empty change of what plays, by the text called `name`."""
@@ -194,6 +196,8 @@ class Session:
         """The swap, and what the machine must be told of it."""
         before = self._state
         self._state = state
+        # The engine is told what to sound like before anything asks for it.
+        self.rig.set_sounds(heard_sounds(state))
         for new in change.stages:
             self._epoch = max(self._epoch, new.stage.epoch)
             self.rig.add_stage(new.stage, new.first, new.source)
@@ -402,6 +406,14 @@ class Session:
         if self._controllers is None and self.open_controllers is not None:
             self._controllers = self.open_controllers()
         return "" if self._controllers is None else self._controllers.problem
+
+    def _unknown(self) -> tuple[str, ...]:
+        """Controls that a deck binds and the engine does not obey, each told once."""
+        bound = {name for deck in self._state.decks.values() for name in deck.bound}
+        new = set(unknown_words(bound, self.rig.controls)) - self._said_unknown
+        self._said_unknown |= new
+        engine = self.rig.engine_name.split(" ", 1)[0]
+        return tuple(f"{engine} does not know {n}: it plays on without" for n in sorted(new))
 
     def _untouched(self) -> tuple[str, ...]:
         """Controllers that a lane waits for, each told once."""

@@ -8,11 +8,11 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from demon_live.core import Floats, MixPoints, Stage
+from demon_live.core import Floats, MixPoints, Sound, Stage
 from demon_live.errors import DemonError
 from demon_live.perform.clock import Clock, VirtualClock
 from demon_live.perform.journal import Event, Recording
@@ -35,11 +35,13 @@ class DeafRig:
         self.engine_name = engine
         self.device_name = "none"
         self.ring = (4, 8)
+        self.controls: frozenset[str] | None = None
 
     def send(self, message: ToEngine) -> None: ...
     def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None: ...
     def move_stage(self, stage: Stage) -> None: ...
     def drop_deck(self, deck: str, at: int) -> None: ...
+    def set_sounds(self, sounds: Collection[Sound]) -> None: ...
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None: ...
     def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None: ...
     def hush(self) -> None: ...

@@ -5,9 +5,9 @@ Threads: none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from demon_live.core import Floats, MixPoints, Stage
+from demon_live.core import Floats, MixPoints, Sound, Stage
 from demon_live.perform.clock import Clock, VirtualClock
 from demon_live.perform.messages import ToEngine
 from demon_live.perform.view import EngineStatus
@@ -23,6 +23,7 @@ class FakeRig:
         self.engine_name = "fake"
         self.device_name = "none"
         self.ring = (4, 8)
+        self.controls: frozenset[str] | None = None
         self.told: list[ToEngine] = []
 
     def send(self, message: ToEngine) -> None:
@@ -32,6 +33,9 @@ class FakeRig:
         pass
 
     def drop_deck(self, deck: str, at: int) -> None:
+        pass
+
+    def set_sounds(self, sounds: Collection[Sound]) -> None:
         pass
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:

@@ -1,0 +1,62 @@
+"""The timbres that an engine has been given: encoded beside the ticks, each once.
+
+Threads: belongs to the engine loop; a sound is read and encoded in the thread that prepares stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from demon_live.core import Floats
+from demon_live.errors import DemonError
+
+__all__ = ["Timbres"]
+
+
+class Timbres:
+    """See the module. read: path -> PCM. pool: where to encode; None: at once, in `take`.
+
+    An engine that knows no timbres (no `set_timbre`, or not among its controls) is told nothing.
+    """
+
+    def __init__(self, engine: Any, read: Callable[[str], Floats], pool: Executor | None) -> None:
+        self._engine, self._read, self._pool = engine, read, pool
+        self._coming: dict[str, Future[None]] = {}
+        #: Names that conditions may mention.
+        self.ready: set[str] = set()
+
+    def take(self, name: str, audio: str) -> None:
+        """A sound at path `audio` is called `name` from when it is encoded on."""
+        knows = "timbre" in self._engine.controls and hasattr(self._engine, "set_timbre")
+        if not knows or name in self.ready or name in self._coming:
+            return
+        self._coming[name] = future = Future[None]()
+        if self._pool is None:
+            self._encode(name, audio, future)
+        else:
+            self._pool.submit(self._encode, name, audio, future)
+
+    def _encode(self, name: str, audio: str, future: Future[None]) -> None:
+        try:
+            self._engine.set_timbre(name, self._read(audio))
+        # As in a tick, a model may fail in any way: told, and the old timbre plays on.
+        except Exception as error:  # noqa: BLE001
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    def collect(self) -> tuple[bool, list[str]]:
+        """(whether any became ready since the last call, what went wrong)."""
+        done = {name: f for name, f in self._coming.items() if f.done()}
+        troubles: list[str] = []
+        for name, future in done.items():
+            del self._coming[name]
+            error = future.exception()
+            if error is None:
+                self.ready.add(name)
+            else:
+                why = error.message if isinstance(error, DemonError) else str(error) or repr(error)
+                troubles.append(f"the timbre cannot be used: {why}; the one before plays on")
+        return len(done) > len(troubles), troubles
