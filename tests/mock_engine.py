@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 
+from demon_live.audio.files import write_audio
 from demon_live.core import RATES, Floats, Request
 from demon_live.perform.render import Offline
 
@@ -80,6 +80,29 @@ class MockEngine:
         self.closed = True
 
 
+class Singing(MockEngine):
+    """What it is asked for is all that decides its level: that of the timbre, and .05 for words."""
+
+    controls = MockEngine.controls | {"timbre", "lyrics"}
+
+    def __init__(self) -> None:
+        super().__init__(self._heard)
+        self.timbres: dict[str, float] = {}
+        self.told: list[str] = []
+
+    def set_timbre(self, name: str, audio: Any) -> None:
+        self.told.append(name)
+        self.timbres[name] = float(np.mean(audio))
+
+    def condition(self, prompt: str, *, lyrics: str = "", timbre: str = "", **_: Any) -> Any:
+        assert not timbre or timbre in self.timbres, "asked for before it was there"
+        return prompt, lyrics, timbre
+
+    def _heard(self, request: Request) -> float:
+        _, lyrics, timbre = request.condition
+        return self.timbres.get(timbre, 0.0) + (0.05 if lyrics else 0.0)
+
+
 def offline(engine: MockEngine, folder: Path | None = None, **options: Any) -> Offline:
     """An offline instrument on a mock engine. Sources are looked for in `folder`."""
     return Offline(engine, folders=(folder,) if folder else (), sets=folder, **options)  # type: ignore[arg-type]
@@ -103,6 +126,6 @@ def edges(audio: Floats, low: float, high: float) -> list[int]:
 
 
 def write_tone(path: Path, level: float, seconds: float) -> None:
-    """A WAV that holds one level."""
+    """A WAV that holds one level; the same bytes at any time of day."""
     audio = np.full((round(seconds * RATES.sample_rate), 2), level, np.float32)
-    soundfile.write(path, audio, RATES.sample_rate, subtype="FLOAT")
+    write_audio(path, audio)

@@ -200,11 +200,14 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_every_score_of_the_tour_is_right_and_finds_its_source() -> None:
+def test_every_score_of_the_tour_is_right_and_finds_its_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     folder = shipped("patterns")
     scores = sorted(folder.glob("*.demon"))
-    assert 6 <= len(scores) <= 8
+    assert 6 <= len(scores) <= 9
     assert main(["check", *map(str, scores)]) == 0
+    assert "there is no file" not in capsys.readouterr().err
     for path in scores:
         named = [
             line.split('"')[1]

@@ -23,7 +23,15 @@ from demon_live.perform.away import Delay, FarClock
 from demon_live.perform.engine_main import EngineOptions
 from demon_live.perform.far import serve
 from demon_live.perform.line import Line, dial, pack, shake, unpack
-from demon_live.perform.messages import Block, Note, PrepareStage, Ready, Report
+from demon_live.perform.messages import (
+    Block,
+    DropTimbre,
+    Note,
+    PrepareStage,
+    Ready,
+    Report,
+    SetTimbre,
+)
 from demon_live.perform.near import Near
 from demon_live.perform.parcel import (
     BlockOpener,
@@ -34,7 +42,7 @@ from demon_live.perform.parcel import (
     pack_pcm,
 )
 from demon_live.perform.placement import HALF, Window
-from tests.mock_engine import MockEngine, by_prompt
+from tests.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
 STAGE = Stage(0, "main", 0, Fraction(0), Fraction(96000), 1, Fraction(120), 4, 50)
@@ -301,6 +309,39 @@ def test_after_a_break_the_same_program_goes_on(both: Both) -> None:
     assert any("is back" in text for text in notes)
     gone = [m for m in both.said if isinstance(m, Report) and not m.status.alive]
     assert len(gone) == 1
+
+
+def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Path) -> None:
+    engine = Singing()
+    both = Both(tmp_path, engine)
+    both.start()
+    loop, message = _stage(both)
+    sound = LoopRing.create(tmp_path / "timbre", 4800)
+    sound.audio[:] = 0.3
+
+    def feed() -> None:
+        plan = (SlotValues(0, {"timbre": "x.wav\x1fsound"}, jump=False),)
+        both.pipe.send(Block(ControlBlock("main", 1, STAGE, both.now(), {}, plan)))
+
+    both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
+    both.pipe.send(SetTimbre("sound", str(tmp_path / "timbre")))
+    both.pipe.send(message)
+    both.until(lambda: bool((np.abs(loop.audio - 0.3) < 1e-4).all()), feed)
+    # After a break it is named again, and not sent: the file could be gone by now.
+    (tmp_path / "timbre").unlink()
+    line = both.near._line
+    assert line is not None
+    line.close()
+    both.until(lambda: both.near.breaks == 1, feed)
+    both.until(lambda: len(engine.told) == 2, feed)
+    assert set(engine.told) == {"sound"}
+    assert engine.timbres["sound"] == pytest.approx(0.3, abs=1e-6)
+    # What nothing asks for any more is forgotten at both ends.
+    both.pipe.send(DropTimbre("sound"))
+    both.until(lambda: not both.near._has & {"sound"}, feed)
+    assert both.near._timbres == {}
+    both.close()
+    assert not both.served.is_alive()
 
 
 def test_a_far_end_that_talks_nonsense_costs_the_line_alone(tmp_path: Path) -> None:

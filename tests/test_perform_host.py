@@ -18,7 +18,16 @@ from demon_live.core import Stage
 from demon_live.perform.engine_main import Drops, EngineOptions, Opening
 from demon_live.perform.engine_process import EngineProcess
 from demon_live.perform.host import EngineHost
-from demon_live.perform.messages import DropDeck, Migrate, PrepareStage, Ready, Report
+from demon_live.perform.messages import (
+    DropDeck,
+    DropTimbre,
+    Migrate,
+    Note,
+    PrepareStage,
+    Ready,
+    Report,
+    SetTimbre,
+)
 from demon_live.perform.view import EngineStatus
 
 
@@ -65,7 +74,7 @@ class Child(EngineProcess):
 
 
 def child(fd: int) -> None:
-    """Opens, and counts a generation for each stage that it is told."""
+    """Opens, counts a generation for each stage that it is told, and repeats the timbres."""
     conn = Connection(fd)
     opening: Opening = conn.recv()
     conn.send(Ready("child", device="cpu"))
@@ -74,9 +83,13 @@ def child(fd: int) -> None:
     stages = 0
     while True:
         try:
-            stages += isinstance(conn.recv(), PrepareStage)
+            message = conn.recv()
         except EOFError:
             return
+        stages += isinstance(message, PrepareStage)
+        if isinstance(message, SetTimbre):
+            # Timbres come before the stages that ask for them.
+            conn.send(Note(f"{message.name} at {message.audio} after {stages}"))
         conn.send(Report(EngineStatus(ticks=stages, generations=stages)))
 
 
@@ -116,6 +129,21 @@ def test_a_spare_takes_over_with_every_stage_and_the_next_spare_is_begun(host: E
         assert host.pid == spare
     until(lambda: host.spare_ready)
     assert host.spare_pid not in (None, host.pid)
+
+
+def test_an_engine_that_was_killed_is_told_every_timbre_again(host: EngineHost) -> None:
+    said: list[str] = []
+    host._tell = said.append
+    for name in ("one", "two", "gone"):
+        host.send(SetTimbre(name, f"{name}.pcm"))
+    host.send(DropTimbre("gone"))
+    host.send(stage("a"))
+    until(lambda: host.status.generations >= 1 and host.spare_ready)
+    said.clear()
+    os.kill(host.pid, signal.SIGKILL)
+    until(lambda: host.restarts == 1 and host.status.generations >= 1)
+    told = [line for line in said if " at " in line]
+    assert told == ["one at one.pcm after 0", "two at two.pcm after 0"]
 
 
 def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: EngineHost) -> None:

@@ -55,8 +55,8 @@ def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str
 
 
 def check_paths(expr: Expr, source: str) -> None:
-    """A name without its quotes, which would be read as arithmetic, or `a/b` in mini-notation, which
-    would be read as `a` slowed down. Raises ScoreError."""
+    """Raises ScoreError for a name without its quotes, which would be read as arithmetic, and for
+    `a/b` in mini-notation, which would be read as `a` slowed down."""
     said = source[expr.start : expr.end]
     if said.lower().endswith(ENDINGS) and not set("'\"()") & set(said):
         span = Span.of(source, expr.start, expr.end)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from demon_live.errors import DemonError, FileError, ScoreWarning, nearest
-from demon_live.lang import Program, SetStage, compile_source, format_source
+from demon_live.errors import DemonError, FileError, ScoreWarning, Span, nearest
+from demon_live.lang import Bind, Program, SetStage, compile_source, format_source
 from demon_live.places import shipped
 from demon_live.ui import show
 
@@ -31,7 +31,7 @@ def check(words: Sequence[str], *, canonical: bool, say: Say) -> int:
             bad += 1
             say(show.error(fault), sys.stderr)
             continue
-        for warning in (*program.warnings, *_missing_sources(program, path, text)):
+        for warning in (*program.warnings, *_missing_files(program, path, text)):
             say([("warning", f"{warning}\n")], sys.stderr)
         if canonical:
             say([("", format_source(text))], sys.stdout)
@@ -48,20 +48,29 @@ def _summary(program: Program) -> str:
     return ", ".join(f"{name}: {n} control{'s' if n != 1 else ''}" for name, n in counts)
 
 
-def _missing_sources(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
-    """Sources that are not there. No error: a score may be checked where its sources are not."""
+def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
+    """Sources and timbres that are not there. No error: a score may be checked where its sounds are
+    not."""
     roots = (path.parent, Path.cwd(), shipped("patterns"))
-    for row in program.statements:
+    for name, span, what in _named_files(program):
+        if name and name != "none" and not any((root / name).is_file() for root in roots):
+            yield ScoreWarning(
+                f"there is no file {name}",
+                span=span,
+                source=text,
+                name=str(path),
+                hint=f"{what} lie next to the score, or in the library",
+            )
+
+
+def _named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
+    """(name, place, what it is for) of all files that a score names, those of its scenes too."""
+    scenes = [row for scene in program.scenes.values() for row in scene.body]
+    for row in (*program.statements, *scenes):
         if isinstance(row, SetStage) and row.word == "source" and isinstance(row.value, str):
-            name = row.value
-            if name and name != "none" and not any((root / name).is_file() for root in roots):
-                yield ScoreWarning(
-                    f"there is no file {name}",
-                    span=row.span,
-                    source=text,
-                    name=str(path),
-                    hint="sources lie next to the score, or in the library",
-                )
+            yield row.value, row.span, "sources"
+        elif isinstance(row, Bind):
+            yield from ((name, span, "sounds") for name, span in row.files)
 
 
 def files(words: Sequence[str]) -> list[Path]:

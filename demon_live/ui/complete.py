@@ -37,6 +37,8 @@ _PROMPT = re.compile(
     r"^\s*(?:\w+\.)?prompt2?\s*=(?:.*[(\[<,\s\"|])?\s*'(?:[^']*[,+;]\s*)?([^',+;]*)$"
 )
 _SOURCE = re.compile(r"^\s*source\s+['\"]([^'\"]*)$")
+#: Inside the single quotes of a file that a pattern names.
+_TIMBRE = re.compile(r"^\s*(?:\w+\.)?timbre\s*=(?:.*[(\[<,\s\"|])?\s*'([^']*)$")
 _ENGINE = re.compile(r"^\s*engine\s+['\"]?([\w.-]*)$")
 _SOUND = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
 _MANY = 400
@@ -69,7 +71,7 @@ class ScoreCompleter(Completer):
             # Two letters: at one, half of the vocabulary would drop over the screen.
             if asked or len(tag[1]) >= 2:
                 yield from _fitting(tag[1], ((t, "") for t in _tags()))
-        elif (source := _SOURCE.match(line)) is not None:
+        elif (source := _SOURCE.match(line) or _TIMBRE.match(line)) is not None:
             yield from _fitting(source[1], ((f, "") for f in _sounds(self._words().folders)))
         elif (engine := _ENGINE.match(line)) is not None:
             yield from _fitting(engine[1], _engines())
