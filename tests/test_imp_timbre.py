@@ -8,7 +8,7 @@ import argparse
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from demon_live.backends import Engine, open_engine
-from demon_live.backends.imp import ImpEngine
+from demon_live.backends.imp import ImpEngine, Weights
 from demon_live.core import Floats, Request
 from demon_live.errors import EngineError
 from demon_live.models import conditioning, imp
@@ -279,6 +279,7 @@ def test_training_starts_where_the_weights_of_an_engine_stand() -> None:
     training = Training(bank, options(init=ENGINE))
     assert training.flow.timbre is not None
     assert unseen(training.flow, bank) == unseen(shipped, bank)
+    assert unseen(training.flow, bank, told=True) == unseen(shipped, bank)
 
 
 def test_a_step_learns_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +292,8 @@ def test_a_step_learns_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
         training.step(guidance, 0)
     assert training.flow.timbre is not None
     assert training.flow.timbre[2].weight.abs().max() > 0
+    flow, held = training.flow, training.held
+    assert unseen(flow, held) != unseen(flow, held, told=True)
     plain = Training(coupled([False, False]), options(timbre=0.0))
     assert plain.flow.timbre is None
 
@@ -374,6 +377,24 @@ def test_weights_that_do_not_know_it_say_so_once_and_play_on() -> None:
         assert engine.notes == ["the weights of imp know no timbre reference: it is left out"]
         assert torch.equal(before, velocity(engine, asked(engine, timbre="bell")))
         engine.close()
+
+
+def test_the_manifest_says_whether_the_shipped_weights_know_it() -> None:
+    engine = opened("imp", "onnx")
+    assert engine._kernels.timbre == ("timbre" in load_manifest("imp").controls)
+    flow = imp.load_flow(ENGINE / "flow.safetensors")
+    assert engine._kernels.timbre == (flow.timbre is not None)
+    engine.close()
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_manifest_that_says_too_much_is_corrected_and_that_is_said(knows: bool) -> None:
+    shipped = load_manifest("imp")
+    manifest = replace(shipped, controls=shipped.controls | {"timbre"})
+    kernels: Any = argparse.Namespace(device=torch.device("cpu"), timbre=knows)
+    engine = ImpEngine(manifest, Weights(manifest, True), kernels)
+    assert ("timbre" in engine.controls) == knows
+    assert engine.notes == ([] if knows else ["the weights of imp know no timbre reference"])
 
 
 def test_lyrics_are_left_out_and_that_is_said_once() -> None:

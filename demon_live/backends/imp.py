@@ -189,6 +189,9 @@ class ImpEngine:
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.window = manifest.window
         self.controls = manifest.controls
+        if "timbre" in self.controls and not kernels.timbre:
+            self.controls -= {"timbre"}
+            self.notes.append(f"the weights of {self.name} know no timbre reference")
         self.device = kernels.device
         self.lexicon = conditioning.load_lexicon(manifest.file("tags.toml"))
         self._weights, self._kernels = weights, kernels
@@ -357,6 +360,6 @@ def open_imp(
                 raise
             notes.append(f"{manifest.name} runs without backend {choice}: {error.message}")
             continue
-        engine.notes = notes
+        engine.notes = notes + engine.notes
         return engine
     raise EngineError(f"engine {manifest.name} lists no backend", name=str(manifest.path))

@@ -32,18 +32,17 @@ from torch import Tensor
 
 from demon_live.models import imp
 from demon_live.models.imp_labels import (
-    LABELS,
     Floats,
     condition,
     load_vocabulary,
     loop_frames,
     loop_phase,
 )
-from demon_live.models.imp_timbre import levels, statistics
 from engines.imp import recordings as foreign
 from engines.imp.bank import label
 from engines.imp.detail import detail
 from engines.imp.genres import GENRES
+from engines.imp.likeness import Likeness
 from engines.imp.listener import GENRES as GENRE_COUNT
 from engines.imp.listener import Listener, hear, load_listener, scores
 from engines.imp.measure import (
@@ -54,12 +53,11 @@ from engines.imp.measure import (
     grid,
     log_mel,
     seams,
-    spectrum_apart,
     tone,
 )
 from engines.imp.outside import Outside
 from engines.imp.render import Renderer
-from engines.imp.score import Song, compose, other_kit
+from engines.imp.score import Song, compose
 from engines.imp.training import load_shards, say
 
 HERE = Path(__file__).parent
@@ -337,75 +335,24 @@ class Evaluation:
         table["tone"]["bright_above_dark_share"] = float(higher.mean())
         return table
 
-    def references(self, genres: int) -> list[int]:
-        """For each song of the control tables another one: `genres` further, or of its own."""
-        count, every = len(self.songs) // len(NAMES), len(self.songs)
-        places = range(0, every, self.step)
-        next_ = [i // count * count + (i + 1) % count for i in places]
-        return [(i + genres * count) % every for i in next_]
-
     def timbre(self, model: Imp) -> dict[str, Row]:
-        """Loops by the labels of a song and the timbre reference of another."""
+        """The table of `likeness`; none for weights that know no reference."""
         if model.flow.timbre is None:
             say("these weights know no timbre reference: that table is left out")
             return {}
-        songs, asked = self.songs[:: self.step], self.asked[:: self.step]
-        sources = [model.latent(x) for x in self.loops[:: self.step]]
-        table: dict[str, Row] = {}
-        for name, genres in (("other genre", 5), ("own genre", 0)):
-            others = self.references(genres)
-            goal = [self.loops[j] for j in others]
-            told = [statistics(levels(x)).cpu().numpy() for x in goal]
-            kits = [(self.songs[j].seed, self.songs[j].kit_genre) for j in others]
-            worn = [other_kit(s, *kit) for s, kit in zip(songs, kits, strict=True)]
-            renders = [self.renderer([song])[0] for song in worn]
-            table[f"timbre, {name}, renders"] = self.nearer(renders, goal, songs, asked, None)[0]
-            for way in ("all labels", "genre and key", "cover"):
-                without, given = [], []
-                for i, (s, vector) in enumerate(zip(songs, told, strict=True)):
-                    few = {s.genre: 1.0}
-                    key = (s.key, VOCABULARY.modes.index(s.mode))
-                    cond = condition(VOCABULARY, few, key=key, bpm=s.bpm, bars=s.bars)
-                    cond = label(s, VOCABULARY) if way == "all labels" else cond
-                    hint = sources[i] if way == "cover" else None
-                    without.append(Ask(cond, s.bars, s.bpm, i, hint=hint))
-                    both = np.concatenate([cond[:LABELS], vector])
-                    given.append(Ask(both, s.bars, s.bpm, i, hint=hint))
-                plain, dressed = (
-                    [
-                        model.audio(z, s.samples)
-                        for z, s in zip(model.sample(asks), songs, strict=True)
-                    ]
-                    for asks in (without, given)
-                )
-                row, far = self.nearer(plain, goal, songs, asked, None)
-                table[f"timbre, {name}, {way}, without"] = row
-                table[f"timbre, {name}, {way}, with"] = self.nearer(
-                    dressed, goal, songs, asked, far
-                )[0]
-        return table
+        songs = self.songs[:: self.step]
 
-    def nearer(
-        self,
-        loops: list[Tensor],
-        goal: list[Tensor],
-        songs: list[Song],
-        asked: Tensor,
-        before: dict[str, list[float]] | None,
-    ) -> tuple[Row, dict[str, list[float]]]:
-        """Distances of loops to their references, by the average spectrum (dB) and by the ears; and
-        the share that is nearer than `before`; what is heard of the labels.
-        """
-        far = {"spectrum_db": [spectrum_apart(x, y) for x, y in zip(loops, goal, strict=True)]}
-        a, b = self.ears.clouds(loops), self.ears.clouds(goal)
-        far |= {name: np.linalg.norm(a[name] - b[name], axis=1).tolist() for name in a}
-        row = self.ears.heard(loops, songs, asked)
-        for name, values in far.items():
-            row[name] = float(np.mean(values))
-            if before:
-                closer = np.array(values) < np.array(before[name])
-                row[f"{name}_nearer_share"] = float(closer.mean())
-        return row, far
+        def play(conds: list[Floats], sources: list[Tensor] | None) -> list[Tensor]:
+            hints = [None] * len(songs) if sources is None else [model.latent(x) for x in sources]
+            asks = [
+                Ask(cond, s.bars, s.bpm, i, hint=hint)
+                for i, (cond, s, hint) in enumerate(zip(conds, songs, hints, strict=True))
+            ]
+            made = zip(model.sample(asks), songs, strict=True)
+            return [model.audio(z, s.samples) for z, s in made]
+
+        given = (self.songs, self.loops, self.step, self.ears, self.renderer)
+        return Likeness(*given, VOCABULARY, play).table()
 
 
 def show(title: str, table: dict[str, Any]) -> None:
@@ -425,6 +372,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path)
     parser.add_argument("--no-control", action="store_true")
     parser.add_argument("--codec-only", action="store_true", help="the rows of the codec alone")
+    parser.add_argument("--no-timbre", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -447,7 +395,9 @@ def main() -> None:
         if not options.codec_only:
             table |= evaluation.samples(model)
             if not options.no_control:
-                table |= evaluation.control(model) | evaluation.timbre(model)
+                table |= evaluation.control(model)
+            if not options.no_timbre:
+                table |= evaluation.timbre(model)
         report[name] = table
         show(name, table)
         if options.json:

@@ -166,7 +166,12 @@ def main() -> None:
     """Export the graphs of a folder of weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=HERE)
-    write(parser.parse_args().folder)
+    folder: Path = parser.parse_args().folder
+    write(folder)
+    from demon_live.models import imp
+
+    knows = imp.knows_timbre(tensor_places(folder / "flow.safetensors"))
+    sys.stdout.write(f"controls of the manifest: with{'' if knows else 'out'} timbre\n")
 
 
 if __name__ == "__main__":
