@@ -138,6 +138,11 @@ def test_swiglu_and_snake(dtype: torch.dtype) -> None:
     both = random(2, 5, 2 * 96, dtype=dtype)
     allowed = 3 * ROUNDED if dtype is torch.bfloat16 else 1e-6
     near(ours.swiglu(both), plain.swiglu(both), allowed)
+    x, w = random(2, 5, 64, dtype=dtype), random(2 * 96, 64, dtype=dtype, seed=1)
+    whole = ours.gated(x, w)
+    near(whole, plain.gated(x, w), allowed)
+    ours.chunk = 4
+    near(ours.gated(x, w), whole, allowed)
     from demon_live.backends.triton_ops import fused_snake
 
     x, a, b = random(1, 300, 24, dtype=dtype), random(24).exp(), random(24, seed=1).exp()
@@ -165,6 +170,11 @@ def test_fp8_products_are_near_the_exact_ones() -> None:
     if ON == "cuda":
         product = ours.linear((quantised, scale), (values, channel))
         near(product, plain.norm(h, w, None, None).to(torch.bfloat16) @ matrix.t(), 0.08)
+        both = ours.weight(random(2 * 96, 64, dtype=torch.bfloat16, seed=3))
+        whole = ours.gated((quantised, scale), both)
+        ours.chunk = 8
+        parts = ours.gated((quantised, scale), both)
+        near(parts[0].float() * parts[1], whole[0].float() * whole[1], 0.08)
 
 
 @pytest.mark.timeout(900)  # loading diffusers alone takes a busy machine a minute
@@ -178,6 +188,7 @@ def test_the_whole_model(config: Any, how: str) -> None:
     ours, plain = made(config)
     ours.own_attention, ours.read_raw = how != "plain attention", how != "own"
     ours.dependent = how == "dependent"
+    ours.chunk = 64 if how == "own" else 0
     ours._blocks = dict.fromkeys(ours._blocks, (32, 16, 4, 2))
     dit = toy.make_modules(config)["transformer"].to(ON)
     packed = fused.pack(dit, config, plain)

@@ -124,17 +124,21 @@ def fused_snake(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 class TritonOps:
     """`fused.Ops` on a CUDA device, matrices in the weights' own type.
 
-    flash: PyTorch's FlashAttention is there and right; why_not if it is not. own_attention: the
-    kernel of this module is used instead; with read_raw it norms and rotates the queries as it
-    reads them. dependent: programmatic dependent launch, on cards of capability 9 and later.
-    norm_shape: (tokens, warps) of a program of the norms. Each may be set at any time before a
-    graph is captured.
+    flash: PyTorch's FlashAttention is there and right; why_not if it is not.
+
+    Each of these may be set at any time before a graph is captured:
+    own_attention: the kernel of this module is used instead. read_raw: that kernel norms and
+    rotates the queries as it reads them. dependent: programmatic dependent launch, on cards of
+    capability 9 and later. norm_shape: (tokens, warps) of a program of the norms. chunk: tokens of
+    which SwiGLU's inputs are worked out at a time, so that they are read from the cache and not
+    from memory; 0: all.
     """
 
     own_attention = False
     read_raw = True
     dependent = False
     norm_shape = (1, 4)
+    chunk = 0
 
     def __init__(self, config: AceConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
@@ -361,10 +365,32 @@ class TritonOps:
         self._heads(q, self.config.heads, self.config.heads, w, w, None)
         return heads
 
+    def gated(self, x: Any, w: Any) -> Any:
+        parts = x if self.quant else (x,)
+        batch, count = parts[0].shape[:2]
+        rows = batch * count
+        if not self.chunk or rows <= self.chunk:
+            return self.swiglu(self.linear(x, w))
+        width = (w[0] if self.quant else w).shape[0] // 2
+        like = parts[0].view(1, rows, -1)
+        out, scales = self._outputs(like, width, self.quant)
+        flat = [part.view(1, rows, -1) for part in parts]
+        for at in range(0, rows, self.chunk):
+            piece = [part[:, at : at + self.chunk] for part in flat]
+            both = self.linear(tuple(piece) if self.quant else piece[0], w)
+            self._swiglu(both, out[:, at:], scales[:, at:] if self.quant else scales)
+        shaped = out.view(batch, count, -1)
+        return (shaped, scales.view(batch, count, 1)) if self.quant else shaped
+
     def swiglu(self, both: Tensor) -> Any:
+        out, scales = self._outputs(both, both.shape[-1] // 2, self.quant)
+        self._swiglu(both, out, scales)
+        return self._result(out, scales)
+
+    def _swiglu(self, both: Tensor, out: Tensor, scales: Tensor) -> None:
+        """Rows of both into as many of out, from its first."""
         width = both.shape[-1] // 2
         rows = both.shape[0] * both.shape[1]
-        out, scales = self._outputs(both, width, self.quant)
         whole, block = triton.next_power_of_2(width), min(2048, triton.next_power_of_2(width))
         grid = (rows,) if self.quant else (rows, triton.cdiv(width, block))
         kernels.swiglu_kernel[grid](
@@ -378,7 +404,6 @@ class TritonOps:
             num_warps=_warps(whole, True) if self.quant else 4,
             **self._more(),
         )
-        return self._result(out, scales)
 
     # -- attention -------------------------------------------------------------------------------
 
