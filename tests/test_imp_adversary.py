@@ -155,6 +155,7 @@ def test_stages_are_kept_apart(options: argparse.Namespace) -> None:
     bias = run.codec.decoder.level.bias.detach().clone()
     held = [0.1 * torch.randn(2, 16 * imp.HOP)]
     run.begin(held)
+    run.begin(held)  # resumed before its first step
     assert [p.name for p in options.out.glob("at_*")] == ["at_0"]
     lifted = (run.codec.decoder.level.bias.detach() - bias).view(2, -1)
     assert lifted[:, 96:].allclose(torch.tensor(1.5))

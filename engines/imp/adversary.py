@@ -1,12 +1,12 @@
 """What tells renders from the decoder's sound: discriminators, and what the decoder learns of them.
 
-Each sees one band of the short-time spectrum at one resolution: log magnitude and compressed
-complex values of two channels (left and right, or mid and side, drawn for each segment), through
-a narrow stack of 2-D convolutions with weight norm. Bands have weights of their own, as in the
-discriminators of recent codecs (DAC, arXiv 2306.06546), and count alike, so that 1.5 to 5.5 kHz,
-where the decoder must choose phases of its own, weighs as much as all above. 171 ms windows part
-the partials and show lines every 25 Hz, which a pattern repeated each latent frame would have;
-5 ms windows show attacks. Below 300 Hz the decoder follows the waveform: only short windows look.
+Each sees one band of the short-time spectrum at one resolution: log magnitude of left, right, mid
+and side, compressed complex values of two of them (drawn for each segment), through a narrow stack
+of 2-D convolutions with weight norm. Bands have weights of their own, as in the discriminators of
+recent codecs (DAC, arXiv 2306.06546), and count alike, so that 1.5 to 5.5 kHz, where the decoder
+must choose phases of its own, weighs as much as all above. 171 ms windows part the partials and
+show lines every 25 Hz, which a pattern repeated each latent frame would have; 5 ms windows show
+attacks. Below 300 Hz the decoder follows the waveform: only short windows look.
 
 Hinge loss. Features are matched by an energy distance, as the spectra in `losses` are: near to the
 source's, and as far from those of a second draw of the noise. Plain L1 would thin the noise out.
@@ -41,21 +41,24 @@ VIEWS = (
 """Window in samples (a quarter of it is the step), bands in Hz."""
 CROP = imp.SAMPLE_RATE
 """Samples of a segment that the discriminators see."""
-PLANES = 6
+PLANES = 8
 FLOOR = 1e-2
 
 
 def planes(x: Tensor, size: int, window: Tensor) -> Tensor:
-    """Two channels [B, 2, n] -> [B, 6, frames, bins]: log magnitude, compressed complex values."""
+    """Two channels [B, 2, n] -> [B, 8, frames, bins]: log magnitude of them and of their sum and
+    difference, compressed complex values of them.
+    """
     s = torch.view_as_real(torch.fft.rfft(x.unfold(-1, size, size // 4) * window))
-    magnitude = (s.square().sum(-1) + 1e-8).sqrt()
+    turned = torch.stack([s[:, 0] + s[:, 1], s[:, 0] - s[:, 1]], dim=1) * math.sqrt(0.5)
+    magnitude = (torch.cat([s, turned], dim=1).square().sum(-1) + 1e-8).sqrt()
     level = torch.log(magnitude + FLOOR) / 3
-    parts = s * (magnitude + FLOOR).pow(-0.7)[..., None]
+    parts = s * (magnitude[:, :2] + FLOOR).pow(-0.7)[..., None]
     return torch.cat([level, parts[..., 0], parts[..., 1]], dim=1)
 
 
 class Band(nn.Module):
-    """Discriminator of one band: [B, 6, frames, bins] -> features of each layer, logits."""
+    """Discriminator of one band: [B, 8, frames, bins] -> features of each layer, logits."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

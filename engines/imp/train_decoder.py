@@ -43,7 +43,6 @@ class Finish(Run):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        torch.backends.cudnn.benchmark = True
         waves = tuple(band for band in WAVE if band[1] <= PHASE)
         self.loss = Loss(options.device, self.cuda, waves, PHASE)
         self.adversary = Adversary(options.device, (options.hinge, options.match), options.width)
@@ -78,7 +77,7 @@ class Finish(Run):
 
     def begin(self, held: list[Tensor]) -> None:
         """Measure and keep what came, then lift the quiet part of the tone."""
-        if self.count:
+        if self.kept >= 0:
             return
         self.report(held, "as it came")
         edge = int(QUIET * imp.FFT / imp.SAMPLE_RATE)
