@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from demon_live.errors import DemonError
 from demon_live.lang.hands import Key, Move
 from demon_live.perform.journal import SUFFIX
+from demon_live.perform.kept import folder_of
 from demon_live.perform.render import Offline, render
 from demon_live.perform.walk import walk
 from tests.mock_engine import MockEngine, by_prompt, offline, write_tone
@@ -117,6 +119,7 @@ def test_a_set_whose_files_are_gone_says_which(
     write_tone(tmp_path / "low.wav", 0.3, 4)
     _, path = performed(tmp_path)
     (tmp_path / "low.wav").unlink()
+    shutil.rmtree(folder_of(path))
     with pytest.raises(DemonError, match=r"low\.wav"):
         render(path, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
 

@@ -290,6 +290,19 @@ def test_a_timbre_that_the_model_cannot_encode_is_told_once(folder: Path) -> Non
     ]
 
 
+def test_what_the_model_says_of_a_timbre_is_told(folder: Path) -> None:
+    class Deaf(Singing):
+        def set_timbre(self, name: str, audio: Any) -> None:
+            super().set_timbre(name, audio)
+            if "these weights know no timbre" not in self.notes:
+                self.notes.append("these weights know no timbre")
+
+    instrument = offline(Deaf(), folder)
+    instrument.session.apply(HEAD + 'timbre = "<a.wav b.wav>"')
+    run(instrument, BAR)
+    assert instrument.rig.notes == ["these weights know no timbre"]
+
+
 # ------------------------------------------------------------------ what lasts
 
 

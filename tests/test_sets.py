@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -200,7 +201,12 @@ def test_a_source_that_is_gone_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     soundfile.write(tmp_path / "x.wav", np.zeros((48_000, 2)), 48_000)
     recording = played(tmp_path, ((0, 'tempo 120\nloop 1\nsource "x.wav"'),), 4)
     assert verdicts(recording)["scores"] == "ok"
+    assert verdicts(recording)["files"] == "ok"
+    # The set has a copy of its own.
     (tmp_path / "x.wav").unlink()
+    assert verdicts(recording)["scores"] == "ok"
+    shutil.rmtree(next(tmp_path.glob("*.files")))
+    assert verdicts(recording)["files"] == "warn"
     assert verdicts(recording)["scores"] == "fail"
 
 

@@ -22,7 +22,7 @@ PERFORMANCE: dict[str, str] = {
     "unsolo": "All decks sound again.",
     "undo": "Back to the score before the last change.",
     "redo": "Forward again after an undo.",
-    "record": "Record the set and its sound: record friday.",
+    "record": "Record the set, its sound and the files that it names: record friday.",
     "stop": "End the recording.",
     "save": "Write what is playing now as a score: save NAME.",
     "load": "Play a score from a file: load FILE.",

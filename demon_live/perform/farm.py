@@ -58,7 +58,8 @@ class How:
 class Job:
     """One render. name: of the file it makes. text: the set or score, as bytes; file: its name.
 
-    sources: (name, base) as the set says them -> (file name, SHA-256); blobs: SHA-256 -> bytes.
+    sources: (name, base) as the set says them -> (file name, SHA-256), the last that was meant;
+    copies: all (file name, SHA-256) that it needs; blobs: SHA-256 -> bytes.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Job:
     how: How
     sources: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    copies: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -75,7 +77,7 @@ class Job:
         said: list[Any] = [
             __version__, _program(), _engine_key(self.how.engine), repr(self.how), self.seed,
             self.file, hashlib.sha256(self.text).hexdigest(),
-            sorted([*place, *what] for place, what in self.sources.items()),
+            sorted([*place, *what] for place, what in self.sources.items()), self.copies,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
@@ -113,24 +115,20 @@ def _engine_key(name: str) -> str:
 
 
 class _Finder:
-    """Finds sources where they are, and remembers each."""
+    """Remembers each file that was found."""
 
     def __init__(self) -> None:
         self.sources: dict[tuple[str, str], tuple[str, str]] = {}
         self.blobs: dict[str, bytes] = {}
+        self.copies: set[tuple[str, str]] = set()
 
-    def __call__(
-        self, name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None, /
-    ) -> Path:
-        from demon_live.perform.scores import find_source
-
-        path = find_source(name, base, folders, within)
+    def __call__(self, name: str, base: str, path: Path) -> None:
         if path.is_file():
             blob = path.read_bytes()
             digest = hashlib.sha256(blob).hexdigest()
             self.blobs[digest] = blob
             self.sources[name, base] = (path.name, digest)
-        return path
+            self.copies.add((path.name, digest))
 
 
 def jobs(
@@ -144,7 +142,8 @@ def jobs(
         stem = path.name.removesuffix(journal.SUFFIX).removesuffix(".demon")
         for seed in seeds:
             name = f"{stem}.wav" if seed is None or len(seeds) == 1 else f"{stem}-seed{seed}.wav"
-            out.append(Job(name, path.name, text, seed, how, found.sources, found.blobs))
+            copies = tuple(sorted(found.copies))
+            out.append(Job(name, path.name, text, seed, how, found.sources, found.blobs, copies))
     names = [job.name for job in out]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -163,6 +162,7 @@ def _bytes(path: Path) -> bytes:
 
 def _gathered(path: Path, trust: bool) -> _Finder:
     """The sources of a set or score: it is played without sound, which asks for each."""
+    from demon_live.perform.kept import folder_of
     from demon_live.perform.own import bounds
     from demon_live.perform.session import Session
     from demon_live.perform.walk import DeafRig
@@ -170,7 +170,7 @@ def _gathered(path: Path, trust: bool) -> _Finder:
 
     finder = _Finder()
     session = Session(DeafRig(), folders=(Path.cwd(), shipped("patterns")), deaf=True)
-    session.find = finder
+    session.found = finder
     if not path.name.endswith(journal.SUFFIX):
         session.load(path)
         # The score's own folder is another one at the worker.
@@ -178,6 +178,7 @@ def _gathered(path: Path, trust: bool) -> _Finder:
         finder.sources = {(n, ""): v for (n, b), v in finder.sources.items() if b in base}
         return finder
     session.within = bounds(path, trust)
+    session.kept.folder = folder_of(path)
     for event in journal.load(path).events:
         try:
             session.repeat(event, now=event.sample)
@@ -208,13 +209,16 @@ def _engine(how: How) -> Engine:
 
 def render_job(job: Job, engine: Engine | None = None) -> Made:
     """Do a job. Raises DemonError."""
+    from demon_live.perform.kept import folder_of
     from demon_live.perform.render import render
 
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="demon-job-") as name:
         folder = Path(name)
-        for file, digest in job.sources.values():
-            place = folder / "sources" / digest / file
+        # Where a set keeps its files, so that it finds each by its content.
+        kept = folder_of(folder / job.file)
+        for file, digest in job.copies:
+            place = kept / digest / file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(job.blobs[digest])
 
@@ -224,7 +228,7 @@ def render_job(job: Job, engine: Engine | None = None) -> Made:
             known = job.sources.get((source, base)) or job.sources.get((source, ""))
             if known is None:
                 raise FileError(f"the source {source!r} was not sent with the job")
-            return folder / "sources" / known[1] / known[0]
+            return kept / known[1] / known[0]
 
         path = folder / job.file
         path.write_bytes(job.text)

@@ -37,6 +37,7 @@ from demon_live.perform.describe import db
 from demon_live.perform.follow import Sync
 from demon_live.perform.host import EngineHost, EngineOptions
 from demon_live.perform.journal import Recording
+from demon_live.perform.kept import folder_of
 from demon_live.perform.memory import Trimmer
 from demon_live.perform.messages import (
     DropDeck,
@@ -281,6 +282,8 @@ class Live:
         )
         self.session.python = python
         self.session.within = bounds(replay.path, trust) if replay is not None else None
+        if replay is not None and replay.path is not None:
+            self.session.kept.folder = folder_of(replay.path)
         self._sync = Sync(self.session)
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
         port = os.environ.get("DEMON_MIDI", "")

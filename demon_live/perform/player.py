@@ -104,6 +104,7 @@ class Player:
         self.engine = engine
         self.clock = clock
         self._pool = ThreadPoolExecutor(1, "prepare") if background else None
+        self._noted = len(engine.notes)
         self.timbres = Timbres(engine, read_source, self._pool)
         self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
         self._open_loop, self._read_source = open_loop, read_source
@@ -278,6 +279,10 @@ class Player:
         new, troubles = self.timbres.collect()
         for text in troubles:
             self._complain(text)
+        # What the model says of a timbre, such as that its weights know none.
+        while self._noted < len(self.engine.notes):
+            self._tell(self.engine.notes[self._noted])
+            self._noted += 1
         for deck in self._decks.values() if new else ():
             deck.scheduler.again()
 

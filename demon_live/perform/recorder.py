@@ -1,18 +1,20 @@
-"""`record NAME` and `stop`: the journal's file and the sound beside it.
+"""`record NAME` and `stop`: the journal's file, the sound beside it, and the files that it names.
 
 Threads: under the session's lock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from demon_live import __version__
-from demon_live.errors import ScoreError
+from demon_live.errors import FileError, ScoreError
 from demon_live.lang import Word
 from demon_live.models.manifest import Manifest
 from demon_live.perform.journal import SUFFIX, Journal
+from demon_live.perform.kept import File, copy_into, folder_of
 from demon_live.perform.own import remember
 from demon_live.perform.rig import Rig
 
@@ -31,10 +33,16 @@ def about_engine(manifest: Manifest) -> dict[str, object]:
 
 
 class Recorder:
-    """Writes `NAME.set.jsonl` and `NAME.flac` into a folder. name: of the recording, or None."""
+    """Writes `NAME.set.jsonl`, `NAME.flac` and `NAME.files` into a folder.
 
-    def __init__(self, journal: Journal, rig: Rig, folder: Path) -> None:
-        self._journal, self._rig, self._folder = journal, rig, folder
+    name: of the recording, or None. tell: gets a line for what cannot be kept.
+    """
+
+    def __init__(
+        self, journal: Journal, rig: Rig, folder: Path, tell: Callable[[str], None]
+    ) -> None:
+        self._journal, self._rig, self._folder, self._tell = journal, rig, folder, tell
+        self._files: dict[File, Path] = {}
         self.name: str | None = None
 
     def check(self, word: Word) -> None:
@@ -65,7 +73,21 @@ class Recorder:
         remember(path)
         self._rig.record(str(self._folder / f"{name}.flac"))
         self.name = name
+        for file, where in self._files.items():
+            self._copy(file, where)
         return f"recording · {path} and {name}.flac"
+
+    def keep(self, file: File, path: Path) -> None:
+        """A file was read: it belongs to the set, also to one that is begun later."""
+        self._files[file] = path
+        if self.name is not None:
+            self._copy(file, path)
+
+    def _copy(self, file: File, path: Path) -> None:
+        try:
+            copy_into(folder_of(self._folder / f"{self.name}{SUFFIX}"), file, path)
+        except FileError as error:
+            self._tell(error.message)
 
     def end(self, now: int) -> str:
         """Close the files; fine when nothing is being recorded."""

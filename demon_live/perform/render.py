@@ -23,6 +23,7 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.perform import journal
 from demon_live.perform.hollow import place_of, rewind, run_up
+from demon_live.perform.kept import folder_of
 from demon_live.perform.offline import Offline
 from demon_live.perform.own import bounds
 from demon_live.perform.scores import Find, find_source
@@ -94,6 +95,7 @@ def render(
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
             offline.session.within = bounds(path, trust)
+            offline.session.kept.folder = folder_of(path)
             moments = list(walk(recording, find=find))
             step = replay_into(offline, recording)
             step()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from demon_live.core import RATES, Floats, Stage
 from demon_live.errors import DemonError, FileError
 from demon_live.perform.journal import SUFFIX, Event, Journal, Recording, load
+from demon_live.perform.kept import KIND
 from demon_live.perform.ledger import Ledger, locked
 from demon_live.perform.messages import SetRing, ToEngine
 from demon_live.places import state_dir
@@ -136,7 +137,8 @@ class Interrupted:
     def describe(self) -> str:
         """One line."""
         played = self.sample / RATES.sample_rate
-        return f"{len(self.causes)} changes, {int(played // 60)}:{int(played % 60):02d} played"
+        changes = sum(e.kind != KIND for e in self.causes)
+        return f"{changes} changes, {int(played // 60)}:{int(played % 60):02d} played"
 
 
 def interrupted(path: Path) -> Interrupted | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import ChainMap, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -29,6 +29,7 @@ from demon_live.perform.commands import NOT_REPLAYED, check_decks, check_word, d
 from demon_live.perform.controllers import MOVE, Controllers, Learner, read_moves, write_moves
 from demon_live.perform.describe import Grader, describe, named
 from demon_live.perform.journal import Event, Journal
+from demon_live.perform.kept import KIND, File, Kept, digest_of
 from demon_live.perform.messages import Block, Migrate, SetRing
 from demon_live.perform.recorder import Recorder
 from demon_live.perform.rig import Rig
@@ -74,8 +75,13 @@ class Session:
         self._kept: dict[str, tuple[tuple[object, ...], Mapping[str, Lane]]] = {}
         #: What a replay may read lies in these folders (a set from a stranger); None: anywhere.
         self.within: tuple[Path, ...] | None = None
-        #: Finds the files of sources.
+        #: Finds the files of sources and timbres; told of each that was found.
         self.find: Find = find_source
+        self.found: Callable[[str, str, Path], None] = lambda name, base, path: None
+        #: Which files names meant; of a set that is replayed, its own copies.
+        self.kept = Kept()
+        self._read: dict[tuple[str, str], Path] = {}
+        self._fresh = False
         #: Python pattern files may run (`demon live --python`).
         self.python = False
         #: Called after each accepted change; live, it wakes the sampling thread.
@@ -100,7 +106,7 @@ class Session:
         self._grader = Grader()
         self._saved_at: dict[str, str] = {}
         self._paths: dict[str, Path] = {}
-        self.recorder = Recorder(self.journal, rig, self.sets)
+        self.recorder = Recorder(self.journal, rig, self.sets, self.tell)
         self._replaying = False
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
 
@@ -148,7 +154,12 @@ class Session:
             check_decks(text, program, state)
         statements = diff(state.files.get(name), program) if whole else program.statements
         change = self.change(name, now)
-        change.build(statements)
+        self._read.clear()
+        self._fresh = not self._replaying
+        try:
+            change.build(statements)
+        finally:
+            self._fresh = False
         if whole:
             change.release(state.files.get(name), program)
         files = {**state.files, name: program} if whole else state.files
@@ -156,6 +167,7 @@ class Session:
         words = [w for w in change.words if not (self._replaying and w.name in NOT_REPLAYED)]
         for word in words:
             check_word(self, word, change.state)
+        self._note_files(now)
         self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
         self.commit(change, replace(change.state, files=files, scenes=change.scenes, lets=lets))
         messages = [*([] if whole else named(program)), *change.messages]
@@ -181,8 +193,32 @@ class Session:
             epoch=lambda: next(epochs),
             deaf=self._deaf,
             within=within,
-            find=self.find,
+            find=self._find,
         )
+
+    def _find(
+        self, name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None
+    ) -> Path:
+        """Where a file is. What is evaluated now means what lies there now; what a set says, or
+        comes back by itself, means what it meant then."""
+        path = None if self._fresh else self.kept.find(name, base)
+        path = path or self.find(name, base, folders, within)
+        self._read[name, base] = path
+        self.found(name, base, path)
+        return path
+
+    def _note_files(self, now: int) -> None:
+        """The set says which files were read, before it says what read them."""
+        read, self._read = self._read, {}
+        for (name, base), path in read.items() if not self._deaf else ():
+            try:
+                file = File(digest_of(path), path.name)
+            except OSError:
+                continue
+            event = self.kept.event(name, base, file, now)
+            if event is not None:
+                self.journal.write(event)
+            self.recorder.keep(file, path)
 
     def _bounds(self) -> tuple[Path, ...] | None:
         return self.within if self._replaying else None
@@ -196,6 +232,8 @@ class Session:
         """The swap, and what the machine must be told of it."""
         before = self._state
         self._state = state
+        # What a step back, or of a ramp, has read.
+        self._note_files(change.now)
         # The engine is told what to sound like before anything asks for it.
         self.rig.set_sounds(heard_sounds(state))
         for new in change.stages:
@@ -227,6 +265,7 @@ class Session:
             before, change = self._state, self.change(name, at)
             change.build(diff(old, None))
             change.release(old, None)
+            self._note_files(at)
             self.journal.write(Event("remove", at, name=name))
             files = {k: v for k, v in self._state.files.items() if k != name}
             self.commit(change, replace(change.state, files=files))
@@ -242,6 +281,7 @@ class Session:
             at = self.rig.clock.now() if now is None else now
             change = self.change("<sync>", at)
             change.pin(cycle, sample, bpm)
+            self._note_files(at)
             self.journal.write(Event("align", at, f"{cycle} {sample} {bpm}"))
             self.commit(change, change.state)
             return Outcome(tuple(change.messages))
@@ -255,9 +295,17 @@ class Session:
             return self.align(Fraction(cycle), int(sample), Fraction(bpm), now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
+        if event.kind == KIND:
+            self._learn_file(event, self.rig.clock.now() if now is None else now)
         if event.kind == "hands":
             self.hear(read_moves(event.text), now=now, replay=True)
         return Outcome()
+
+    def _learn_file(self, event: Event, at: int) -> None:
+        """A set says which file its next text means; so does one that is recorded of it."""
+        with self._lock:
+            self.kept.learn(event)
+            self.journal.write(replace(event, sample=at))
 
     def load(self, path: Path | str) -> Outcome:
         """Read a score file and apply it as that file. Raises DemonError."""

@@ -16,6 +16,7 @@ from demon_live.core import Floats, MixPoints, Sound, Stage
 from demon_live.errors import DemonError
 from demon_live.perform.clock import Clock, VirtualClock
 from demon_live.perform.journal import Event, Recording
+from demon_live.perform.kept import KIND, folder_of
 from demon_live.perform.messages import ToEngine
 from demon_live.perform.scores import Find, find_source
 from demon_live.perform.session import Session
@@ -77,12 +78,18 @@ class Moment:
 def walk(
     recording: Recording, folders: tuple[Path, ...] = (), find: Find = find_source
 ) -> Iterator[Moment]:
-    """The moments of a set, in order. folders: where sources are looked for, by `find`."""
+    """The moments of a set, in order. folders: where sources are looked for, by `find`, unless the
+    set has kept them."""
     rig = DeafRig(str(recording.start.get("engine", "none")))
     folders = folders or (Path.cwd(), shipped("patterns"))
     session = Session(rig, folders=folders, start=dict(recording.start), deaf=True)
     session.find = find
+    if recording.path is not None:
+        session.kept.folder = folder_of(recording.path)
     for event in recording.events:
+        if event.kind == KIND:
+            session.repeat(event)
+            continue
         rig.time.advance(max(0, event.sample - rig.time.now()))
         try:
             outcome = session.repeat(event, now=event.sample)

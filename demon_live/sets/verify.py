@@ -20,6 +20,7 @@ from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.models.manifest import load_manifest, verify
 from demon_live.perform.journal import SUFFIX, Recording
+from demon_live.perform.kept import KIND, Kept, folder_of
 from demon_live.perform.walk import walk
 
 __all__ = ["Finding", "examine", "mend"]
@@ -40,7 +41,8 @@ class Finding:
 
 def examine(recording: Recording) -> list[Finding]:
     """All findings, in the order in which they matter."""
-    return [*_lines(recording), *_engine(recording), *_scores(recording), *_sound(recording)]
+    found = (_lines, _engine, _files, _scores, _sound)
+    return [finding for look in found for finding in look(recording)]
 
 
 def _lines(recording: Recording) -> Iterator[Finding]:
@@ -88,6 +90,24 @@ def _weights(recording: Recording, here: dict[str, str]) -> Iterator[Finding]:
         yield Finding("weights", "warn", f"other weights than those that played: {other[0]}")
     else:
         yield Finding("weights", "ok", f"{len(said)} files, the hashes are those that played")
+
+
+def _files(recording: Recording) -> Iterator[Finding]:
+    """The sound files that the set names: kept beside it, or somewhere."""
+    events = [e for e in recording.events if e.kind == KIND]
+    if recording.path is None or not events:
+        return
+    kept, missing = Kept(), []
+    kept.folder = folder_of(recording.path)
+    for event in events:
+        kept.learn(event)
+        if kept.find(event.name, event.origin) is None:
+            missing.append(event.name)
+    if missing:
+        text = f"{', '.join(missing[:4])}: not kept beside it, so it must lie where it lay"
+        yield Finding("files", "warn", text)
+    else:
+        yield Finding("files", "ok", f"{len(events)} sound files, kept beside it")
 
 
 def _scores(recording: Recording) -> Iterator[Finding]:
