@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(
 
 #: One rounding to bfloat16.
 ROUNDED = 2**-8
+#: Products of attention in float32: a card rounds their inputs to TF32.
+PRODUCT = 1e-5 if ON == "cpu" else ROUNDED
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -98,7 +100,7 @@ def test_attention(config: Any, count: int, dtype: torch.dtype) -> None:
     wide = (config.heads + 2 * config.kv_heads) * config.head_dim
     both = random(2, count, wide, dtype=dtype).unflatten(-1, (-1, config.head_dim))
     q, k, v = both.split([config.heads, config.kv_heads, config.kv_heads], dim=2)
-    allowed = 3 * ROUNDED if dtype is torch.bfloat16 else 1e-5
+    allowed = 3 * ROUNDED if dtype is torch.bfloat16 else PRODUCT
     for window in (None, config.sliding_window):
         near(ours.attend(q, k, v, window), plain.attend(q, k, v, window), allowed)
     kept = random(2, 2, 40, config.kv_heads * config.head_dim, dtype=dtype, seed=1)
@@ -123,7 +125,7 @@ def test_attention_of_what_a_matrix_product_gives(
     q = random(2, 37, config.heads * config.head_dim, dtype=dtype, seed=3)
     kept = random(2, 2, 40, config.kv_heads * config.head_dim, dtype=dtype, seed=4)
     lengths = torch.tensor([7, 40], dtype=torch.int32, device=ON)
-    allowed = 4 * ROUNDED if dtype is torch.bfloat16 else 1e-5
+    allowed = 4 * ROUNDED if dtype is torch.bfloat16 else PRODUCT
     for window in (None, config.sliding_window):
         one, two = (
             ops.attend(*ops.rotate(qkv.clone(), wq, wk, turn), window) for ops in (ours, plain)
@@ -203,5 +205,4 @@ def test_the_whole_model(config: Any, how: str) -> None:
     one, two = (
         fused.forward(packed, ops, x, t, context, heard, turn, mixed) for ops in (ours, plain)
     )
-    # A card may round a matrix product's inputs to TF32.
-    near(one, two, 1e-4 if ON == "cpu" else 1e-2)
+    near(one, two, 10 * PRODUCT if ON == "cpu" else 3 * PRODUCT)
