@@ -47,7 +47,7 @@ DECODER_NAMES = ("z",)
 #: The matrices of a layer, by their names in `fused.Layer`.
 MATRICES = ("qkv", "out", "query", "out2", "gate_up", "down")
 #: Another number for another graph: plans of an older one are not used.
-RECIPE = 2
+RECIPE = 3
 #: What a masked score is: far below any other, and finite in fp16 as well.
 _MASKED = -30000.0
 

@@ -380,10 +380,25 @@ class Plain:
         scale: Tensor | None,
         shift: Tensor | None,
     ) -> Any:
-        h += y if gate is None else (y.float() * gate[:, None]).to(h.dtype)
+        self._add(h, y, gate)
         return self.norm(h, w, scale, shift)
 
-    end_norm = add_norm
+    def end_norm(
+        self,
+        h: Tensor,
+        y: Tensor,
+        gate: Tensor | None,
+        w: Tensor,
+        scale: Tensor | None,
+        shift: Tensor | None,
+    ) -> Tensor:
+        self._add(h, y, gate)
+        normed: Tensor = Plain.norm(self, h, w, scale, shift)
+        return normed
+
+    @staticmethod
+    def _add(h: Tensor, y: Tensor, gate: Tensor | None) -> None:
+        h += y if gate is None else (y.float() * gate[:, None]).to(h.dtype)
 
     def rotate(
         self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, turn: tuple[Tensor, Tensor]
