@@ -95,12 +95,16 @@ def _scores(folder: Path) -> Target:
 
 def _edits(folder: Path) -> Target:
     """Accepted texts one after the other, against a session with real files beside it."""
+    import numpy as np
+
+    from demon_live.audio.files import write_audio
     from demon_live.perform.session import Session
     from tests.rigs.fake import FakeRig
 
     home = folder / "scores"
     home.mkdir(exist_ok=True)
     (folder / "secret.wav").write_bytes(b"RIFF")
+    write_audio(home / "x.wav", np.full((4800, 2), 0.25, np.float32))
     with contextlib.suppress(OSError):
         (home / "link.wav").symlink_to(folder / "secret.wav")
     texts, words = corpus(), _words()
@@ -120,7 +124,8 @@ def _edits(folder: Path) -> Target:
     def make_one(rng: random.Random, mutate: Mutate) -> tuple[str, bool, str]:
         name = rng.choice(names) if rng.random() < 0.3 else ""
         if rng.random() < 0.3:
-            source = f'source "{rng.choice(sources)}"\n'
+            word = rng.choice(('source "{}"\n', "timbre = '{}'\n", "timbre = \"<x.wav '{}'>/2\"\n"))
+            source = word.format(rng.choice(sources))
             return source + mutate(rng, texts, words, 2000), True, name
         return mutate(rng, texts, words, 2000), rng.random() < 0.5, name
 
