@@ -77,6 +77,26 @@ def test_a_set_replays_bit_for_bit_without_the_files_that_it_named(here: Path) -
     assert all(moment.error is None for moment in walk(load(path)))
 
 
+@pytest.mark.parametrize("back", ["undo", "recall calm"])
+def test_what_a_step_back_reads_anew_is_kept_too(here: Path, back: str) -> None:
+    instrument = offline(Singing(), here)
+    session = instrument.session
+    session.apply('tempo 120\nloop 1\nsource "source.wav"\nblend = 0')
+    session.apply("snapshot calm\nrecord friday")
+    pieces = [turns(instrument, 20)]
+    session.apply("source none\ntimbre = 'a.wav'\nblend = 1")
+    pieces.append(turns(instrument, 60))
+    write_tone(here / "source.wav", 0.7, 2.0)
+    session.apply(back)
+    pieces.append(turns(instrument, 80))
+    session.apply("stop")
+    take = np.concatenate(pieces)
+    assert take[-1, 0] == pytest.approx(0.7, abs=1e-3)
+    lose(here)
+    again = render(here / f"friday{SUFFIX}", engine=Singing()).audio  # type: ignore[arg-type]
+    assert np.array_equal(again[: len(take)], take)
+
+
 def test_a_set_and_its_files_play_from_another_folder(here: Path) -> None:
     take, path = performed(here)
     lose(here)

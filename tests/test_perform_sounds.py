@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from demon_live.cli import main
-from demon_live.core import Sound
+from demon_live.core import Request, Sound
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source
 from demon_live.perform.engine_main import read_loop
@@ -254,6 +254,7 @@ def test_the_old_timbre_plays_on_until_the_new_one_is_encoded(folder: Path) -> N
     assert len(later.jobs) == 1
     later.run()
     assert level(instrument, 1) == 0.3
+    assert instrument.rig.notes == []
 
 
 def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder: Path) -> None:
@@ -266,11 +267,17 @@ def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder
     player.timbres.ready |= known
     instrument.session.apply("timbre = 'b.wav' at 4")
     # The generation for bar 4 is made without it; then it comes, and is made again.
-    run(instrument, round(1.9 * BAR))
+    asked: list[Request] = []
+    while not asked:
+        assert instrument.rig.mixer.position < 4 * BAR
+        instrument.turn()
+        asked = [r for r in engine.requests if r.hear_from == 4 * BAR]
+    assert {r.condition for r in asked} == {("", "", read_sound(folder / "a.wav").key)}
     later.run()
     begin = instrument.rig.mixer.position
     (heard,) = edges(run(instrument, 2 * BAR), 0.1, 0.3)
     assert abs(begin + heard - 4 * BAR) <= HALF
+    assert instrument.rig.notes == []
 
 
 def test_a_timbre_that_the_model_cannot_encode_is_told_once(folder: Path) -> None:

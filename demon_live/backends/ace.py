@@ -13,6 +13,7 @@ Threads: see `backends`. Texts are encoded in a thread of the engine's own, on i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
@@ -261,8 +262,13 @@ class AceEngine:
         return None
 
     def set_timbre(self, name: str, audio: Floats) -> None:
-        """A sound float32 [n, 2] whose timbre conditions may name. Encodes it: some 100 ms."""
-        self._timbres[name] = encode.timbre_of(self.modules, audio)
+        """A sound float32 [n, 2] whose timbre conditions may name. Encodes it: some 100 ms.
+
+        Called beside the ring: on a GPU in a stream of its own, so that no tick waits for it.
+        """
+        side = contextlib.nullcontext() if self._side is None else torch.cuda.stream(self._side)
+        with side:
+            self._timbres[name] = encode.timbre_of(self.modules, audio)
 
     def check_prompt(self, prompt: str) -> list[str]:
         """This model reads free text: nothing to warn of, but what is cut off."""

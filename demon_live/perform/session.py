@@ -9,6 +9,7 @@ Threads: `apply`, `pump` and `status` may be called from any thread; a lock make
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import ChainMap, deque
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from demon_live.core import Stage
 from demon_live.errors import DemonError, FileError
-from demon_live.lang import Lane, Let, compile_source, diff
+from demon_live.lang import Lane, Let, Word, compile_source, diff
 from demon_live.lang.hands import Key, Move
 from demon_live.perform.change import STEP_NOTICE, Change
 from demon_live.perform.clock import TempoMap
@@ -167,6 +168,7 @@ class Session:
         words = [w for w in change.words if not (self._replaying and w.name in NOT_REPLAYED)]
         for word in words:
             check_word(self, word, change.state)
+            self._look_back(word)
         self._note_files(now)
         self.journal.write(Event("apply", now, text, name, "file" if whole else "repl"))
         self.commit(change, replace(change.state, files=files, scenes=change.scenes, lets=lets))
@@ -206,6 +208,18 @@ class Session:
         self._read[name, base] = path
         self.found(name, base, path)
         return path
+
+    def _look_back(self, word: Word) -> None:
+        """The sources of a state that a word goes back to will be read again: the set says first
+        what lies there now."""
+        wanted = self.undone.peek(word.name) if word.name in ("undo", "redo") else None
+        if word.name == "recall":
+            wanted = self.snapshots.get(word.args[0])
+        for deck in wanted.decks.values() if wanted is not None else ():
+            if deck.source is not None:
+                # What is gone is told when it is needed.
+                with contextlib.suppress(DemonError):
+                    self._find(deck.source, deck.base, self.folders, self._bounds())
 
     def _note_files(self, now: int) -> None:
         """The set says which files were read, before it says what read them."""

@@ -31,6 +31,11 @@ class Undo:
             self._before.append(before)
             self._after.clear()
 
+    def peek(self, word: str) -> State | None:
+        """The state that `undo` or `redo` would go to."""
+        states = self._before if word == "undo" else self._after
+        return states[-1] if states else None
+
     def step(self, word: str, now: State) -> State | None:
         """The state to go to on `undo` or `redo`, None at the end of the way."""
         source, target = (
