@@ -3,10 +3,6 @@
 Each reads its inputs once and writes its result once. Sums are in float32, rounded once at the end.
 In fp8 (e4m3) every row has its own scale, amax / 448.
 
-PDL: programmatic dependent launch (compute capability 9 and later): a kernel starts while the one
-before it still runs, and waits for its end (`gdc_wait`) before it touches anything but weights. It
-lets the next one start at once: that one waits as well, so what is done stays in order.
-
 Only where Triton is installed; importing this module without it is an ImportError.
 
 Threads: none of its own.
@@ -33,37 +29,32 @@ def norm_kernel(
     h, y, gate, w, scale, shift, out, out_scale,
     tokens, width, mod_stride, gate_stride, eps,
     HAS_Y: tl.constexpr, HAS_GATE: tl.constexpr, HAS_MOD: tl.constexpr, QUANT: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """ROWS tokens of one row of the batch, which share gate, scale and shift."""
+    """One token of one row of the batch, which has a gate, scale and shift of its own."""
     b = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = b * tokens + tl.program_id(0)
     cols = tl.arange(0, BLOCK)
-    inside = cols < width
-    weight = tl.load(w + cols, mask=inside, other=0.0).to(tl.float32)
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-    row = b * tokens + place
-    at = row[:, None] * width + cols[None, :]
-    mask = (place < tokens)[:, None] & inside[None, :]
+    mask = cols < width
+    weight = tl.load(w + cols, mask=mask, other=0.0).to(tl.float32)
+    at = row * width + cols
     x = tl.load(h + at, mask=mask, other=0.0).to(tl.float32)
     if HAS_Y:
         add = tl.load(y + at, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
         if HAS_GATE:
-            add *= tl.load(gate + b * gate_stride + cols, mask=inside, other=0.0)[None, :]
+            add *= tl.load(gate + b * gate_stride + cols, mask=mask, other=0.0)
         rounded = (x + add).to(h.dtype.element_ty)
         tl.store(h + at, rounded, mask=mask)
         x = rounded.to(tl.float32)
-    x *= tl.rsqrt(tl.sum(x * x, axis=1) / width + eps)[:, None]
-    x *= weight[None, :]
+    x *= tl.rsqrt(tl.sum(x * x, axis=0) / width + eps)
+    x *= weight
     if HAS_MOD:
-        x *= tl.load(scale + b * mod_stride + cols, mask=inside, other=0.0)[None, :]
-        x += tl.load(shift + b * mod_stride + cols, mask=inside, other=0.0)[None, :]
+        x *= tl.load(scale + b * mod_stride + cols, mask=mask, other=0.0)
+        x += tl.load(shift + b * mod_stride + cols, mask=mask, other=0.0)
     if QUANT:
-        most = tl.maximum(tl.max(tl.abs(x), axis=1), 1e-6)
-        tl.store(out_scale + row, most / 448.0, mask=place < tokens)
-        x *= (448.0 / most)[:, None]
+        most = tl.maximum(tl.max(tl.abs(x), axis=0), 1e-6)
+        tl.store(out_scale + row, most / 448.0)
+        x *= 448.0 / most
     tl.store(out + at, x.to(out.dtype.element_ty), mask=mask)
 
 
@@ -71,7 +62,6 @@ def norm_kernel(
 def heads_kernel(
     x, w_first, w_rest, cos, sin, tokens, rows, row_stride, heads_first, heads, eps,
     TURN: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr,
-    PDL: tl.constexpr,
 ):  # fmt: skip
     """RMSNorm of each head and, with TURN, rotation, in place: ROWS rows of up to HEADS heads."""
     both = tl.arange(0, ROWS * HEADS)
@@ -81,9 +71,6 @@ def heads_kernel(
     first = head < heads_first
     wa = tl.where(first, tl.load(w_first + col), tl.load(w_rest + col)).to(tl.float32)
     wb = tl.where(first, tl.load(w_first + HALF + col), tl.load(w_rest + HALF + col)).to(tl.float32)
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     mask = (head < heads) & (row < rows) & (col < HALF)
     at = x + row * row_stride + head * (2 * HALF) + col
     a = tl.load(at, mask=mask, other=0.0).to(tl.float32)
@@ -105,12 +92,9 @@ def heads_kernel(
 @triton.jit
 def swiglu_kernel(
     both, out, out_scale, width,
-    QUANT: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, PDL: tl.constexpr,
+    QUANT: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     # With QUANT the whole row is one block: its largest value is needed before any is written.
     cols = tl.arange(0, WHOLE) if QUANT else tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = cols < width
@@ -126,13 +110,10 @@ def swiglu_kernel(
 
 
 @triton.jit
-def quant_kernel(x, out, out_scale, width, BLOCK: tl.constexpr, PDL: tl.constexpr):
+def quant_kernel(x, out, out_scale, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     mask = cols < width
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     v = tl.load(x + row * width + cols, mask=mask, other=0.0).to(tl.float32)
     most = tl.maximum(tl.max(tl.abs(v), axis=0), 1e-6)
     tl.store(out_scale + row, most / 448.0)
@@ -172,23 +153,18 @@ def _turned(x, at, w, cos, sin, rows, there, col, eps, TURN: tl.constexpr, D: tl
 @triton.jit(do_not_specialize=["count", "keys"])
 def attention_kernel(
     q, k, v, out, lengths, w, cos, sin, count, keys, q_row, k_row, out_row, scale, eps,
-    WINDOW: tl.constexpr, HAS_LENGTHS: tl.constexpr, NORM: tl.constexpr, TURN: tl.constexpr,
+    WINDOW: tl.constexpr, HAS_LENGTHS: tl.constexpr, TURN: tl.constexpr,
     GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PDL: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head: softmax(q k') v, worked out along the keys as they come
-    (Dao 2023, arXiv 2307.08691). scale: for powers of 2. NORM, TURN: of the queries, here."""
+    (Dao 2023, arXiv 2307.08691). scale: for powers of 2. TURN: of the queries."""
     first, head = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
     rows, col = first + tl.arange(0, BLOCK_M), tl.arange(0, D)
     there = (rows < count)[:, None]
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     at_q = q + (b * count + rows[:, None]) * q_row + head * D
     x = tl.load(at_q + col[None, :], mask=there, other=0.0)
-    if NORM:
-        x = _turned(x, at_q, w, cos, sin, rows, there, col, eps, TURN, D)
+    x = _turned(x, at_q, w, cos, sin, rows, there, col, eps, TURN, D)
     n = keys
     if HAS_LENGTHS:
         n = tl.load(lengths + b)

@@ -7,10 +7,11 @@
 These steps are bound by memory. In fp8 (e4m3) every row of an activation and every output channel
 of a weight has its own scale, amax / 448.
 
-Attention is PyTorch's FlashAttention, called below `scaled_dot_product_attention`, which has
-neither windows nor per-row lengths of keys; or a kernel of our own, of the same arithmetic, faster
-at a window's few keys. On an H200 fp8 gained by it (and by the warps below) 22 % at one row, 2 to
-5 at four and eight, where power sets the pace; bf16 gained nothing at four and keeps the former.
+Attention is a kernel of our own, which norms and rotates the queries as it reads them. Against
+PyTorch's FlashAttention a tick on an H200 takes 13 % less in bf16 and 17 in fp8 at one row, 1 to 4
+at four and eight, where power sets the pace (engines/ace-step/README.md); with the smaller blocks
+of other cards it was not timed. Where it fails its probe, FlashAttention is called below
+`scaled_dot_product_attention`, which has neither windows nor per-row lengths of keys.
 
 Only CUDA devices have Triton; importing this module without it is an ImportError.
 
@@ -37,18 +38,18 @@ __all__ = ["Fp8Ops", "TritonOps", "fused_snake"]
 
 _FP8_MOST = 448.0
 
-#: (queries, keys, warps, stages) of a block: whole, windowed, to a condition. Best of five in a
-#: captured fp8 tick on an H200. They need the 227 kB of shared memory of compute capability 9 and
-#: 10; a block of the others is small enough for all cards (99 kB).
+#: (queries, keys, warps, stages) of a block: whole, windowed, to a condition. None of five others
+#: was faster beyond noise in a captured tick on an H200. They need the 227 kB of shared memory of
+#: compute capability 9 and 10; a block of the others is small enough for all cards (99 kB).
 _BLOCKS = {"whole": (128, 128, 8, 2), "window": (64, 64, 4, 3), "cross": (128, 128, 8, 2)}
 _SMALL, _ROOMY = (64, 32, 4, 2), (9, 10)
-#: Compute capability from which kernels may start before the one before them has ended.
-_DEPENDENT_FROM = 9
+#: Compute capability from which there is bf16, of which the probe is made; below, it is fp32.
+_BF16_FROM = 8
 
 
 @dataclass(slots=True)
 class _Queries:
-    """Queries [B, S, heads, D] that attention norms by w and, with turn, rotates as it reads."""
+    """q [B, S, heads, D] that attention norms by w and, with turn, rotates as it reads."""
 
     q: Tensor
     w: Tensor
@@ -56,22 +57,17 @@ class _Queries:
 
 
 def attention(
-    queries: Tensor | _Queries,
+    queries: _Queries,
     k: Tensor,
     v: Tensor,
     window: int | None,
     lengths: Tensor | None,
     blocks: tuple[int, int, int, int],
-    eps: float = 0.0,
-    **more: Any,
+    eps: float,
 ) -> Tensor:
-    """[B, S, heads D] of queries [B, S, heads, D], k and v [B, L, kv, D], of which row b counts
-    lengths[b] keys, or all. Rows of a tensor may lie further apart than they are long. more: PDL
-    and launch_pdl."""
-    raw = isinstance(queries, _Queries)
-    q = queries.q if isinstance(queries, _Queries) else queries
-    w = queries.w if isinstance(queries, _Queries) else q
-    turn = queries.turn if isinstance(queries, _Queries) else None
+    """[B, S, heads D] of queries, k and v [B, L, kv, D], of which row b counts lengths[b] keys, or
+    all. Rows of a tensor may lie further apart than they are long."""
+    q, turn = queries.q, queries.turn
     batch, count, heads, dim = q.shape
     keys, narrow = k.shape[1], k.shape[2]
     out = torch.empty((batch, count, heads * dim), dtype=q.dtype, device=q.device)
@@ -82,7 +78,7 @@ def attention(
         v,
         out,
         q if lengths is None else lengths,
-        w,
+        queries.w,
         *((q, q) if turn is None else turn),
         count,
         keys,
@@ -93,7 +89,6 @@ def attention(
         eps,
         WINDOW=-1 if window is None else window,
         HAS_LENGTHS=lengths is not None,
-        NORM=raw,
         TURN=turn is not None,
         GROUP=heads // narrow,
         D=dim,
@@ -101,7 +96,6 @@ def attention(
         BLOCK_N=block_n,
         num_warps=warps,
         num_stages=stages,
-        **more,
     )
     return out
 
@@ -124,21 +118,13 @@ def fused_snake(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 class TritonOps:
     """`fused.Ops` on a CUDA device, matrices in the weights' own type.
 
-    flash: PyTorch's FlashAttention is there and right; why_not if it is not.
-
-    Each of these may be set at any time before a graph is captured:
-    own_attention: the kernel of this module is used instead. read_raw: that kernel norms and
-    rotates the queries as it reads them. dependent: programmatic dependent launch, on cards of
-    capability 9 and later. norm_shape: (tokens, warps) of a program of the norms. chunk: tokens of
-    which SwiGLU's inputs are worked out at a time, so that they are read from the cache and not
-    from memory; 0: all.
+    own_attention: the kernel of this module is used. flash: else PyTorch's FlashAttention is there
+    and right; why_not if it is not, and attention is torch's.
     """
 
-    own_attention = False
-    read_raw = True
-    dependent = False
-    norm_shape = (1, 4)
-    chunk = 0
+    own_attention = True
+    #: Least warps of a norm's program.
+    norm_warps = 4
 
     def __init__(self, config: AceConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
@@ -152,18 +138,15 @@ class TritonOps:
             major = torch.cuda.get_device_capability(device)[0]
             if major not in _ROOMY:
                 self._blocks = dict.fromkeys(_BLOCKS, _SMALL)
-            own, dependent = self.own_attention, self.dependent
-            self.own_attention = self.dependent = False
+            self.own_attention, self.flash = False, True
             self.flash, self.why_not = self._probe(device)
-            if own:
+            if major >= _BF16_FROM:
                 self.own_attention = True
                 self.own_attention, _ = self._probe(device)
-            if dependent and major >= _DEPENDENT_FROM:
-                self.dependent = self._probe_dependent(device)
 
     def _probe(self, device: torch.device) -> tuple[bool, str]:
-        """Whether this device and this PyTorch have the attention that we call, and it is right;
-        if not, why."""
+        """Whether this device and this PyTorch have the attention that is set, and it is right; if
+        not, why."""
         c, count = self.config, 3 * self.config.sliding_window
         g = torch.Generator(device).manual_seed(0)
 
@@ -175,7 +158,6 @@ class TritonOps:
         turn = turn_of(c, count, qkv)
         kept = noise(2, 2, 32, c.kv_heads * c.head_dim)
         lengths = torch.tensor([7, 32], dtype=torch.int32, device=device)
-        self.flash = True
         pair: tuple[Any, Any] = (self, self._plain)
         try:
             for wide in (None, c.sliding_window):
@@ -194,35 +176,6 @@ class TritonOps:
     def _same(a: Tensor, b: Tensor) -> None:
         if not torch.allclose(a.float(), b.float(), atol=0.03):
             raise RuntimeError("it gives another result")
-
-    def _probe_dependent(self, device: torch.device) -> bool:
-        """Whether kernels that start early work in a captured graph and change no bit: a chain of
-        which each reads, and writes over, what the one before wrote."""
-        g = torch.Generator(device).manual_seed(0)
-        c = self.config
-        begin = torch.randn(4, 512, c.heads * c.head_dim, device=device, generator=g)
-        begin = begin.to(torch.bfloat16)
-        w = torch.full((begin.shape[2],), 0.5, device=device, dtype=torch.bfloat16)
-
-        def chain() -> Tensor:
-            h = begin.clone()
-            for _ in range(8):
-                h = self.end_norm(h, h, None, w, None, None)
-                self._heads(h, c.heads, c.heads, w, w, None)
-            return h
-
-        try:
-            wanted = chain()
-            self.dependent = True
-            chain()
-            torch.cuda.current_stream(device).synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                found = chain()
-            graph.replay()
-            return bool((found == wanted).all())
-        except (RuntimeError, TypeError, KeyError, TritonError):
-            return False
 
     # -- matrix products -------------------------------------------------------------------------
 
@@ -249,9 +202,6 @@ class TritonOps:
         return (out, scales) if self.quant else out
 
     # -- what lies between -----------------------------------------------------------------------
-
-    def _more(self) -> dict[str, Any]:
-        return {"PDL": True, "launch_pdl": True} if self.dependent else {"PDL": False}
 
     def norm(self, h: Tensor, w: Tensor, scale: Tensor | None, shift: Tensor | None) -> Any:
         return self._result(*self._normed(h, None, None, w, scale, shift, self.quant))
@@ -292,8 +242,7 @@ class TritonOps:
         batch, count, width = h.shape
         out, scales = self._outputs(h, width, quant)
         block = triton.next_power_of_2(width)
-        tokens, warps = self.norm_shape
-        kernels.norm_kernel[(triton.cdiv(count, tokens), batch)](
+        kernels.norm_kernel[(count, batch)](
             h,
             h if y is None else y,
             h if gate is None else gate,
@@ -311,10 +260,8 @@ class TritonOps:
             HAS_GATE=gate is not None,
             HAS_MOD=scale is not None,
             QUANT=quant,
-            ROWS=tokens,
             BLOCK=block,
-            num_warps=max(warps, _warps(block, quant)),
-            **self._more(),
+            num_warps=max(self.norm_warps, _warps(block, quant)),
         )
         return out, scales
 
@@ -342,7 +289,6 @@ class TritonOps:
             HEADS=most,
             HALF=dim // 2,
             num_warps=4,
-            **self._more(),
         )
 
     def rotate(
@@ -351,7 +297,7 @@ class TritonOps:
         c = self.config
         both = qkv.unflatten(-1, (-1, c.head_dim))
         q, k, v = both.split([c.heads, c.kv_heads, c.kv_heads], dim=2)
-        if self.own_attention and self.read_raw:
+        if self.own_attention:
             keys = qkv[..., c.heads * c.head_dim :]
             self._heads(keys, c.kv_heads, c.kv_heads, k_norm, k_norm, turn)
             return _Queries(q, q_norm, turn), k, v
@@ -360,36 +306,14 @@ class TritonOps:
 
     def head_norm(self, q: Tensor, w: Tensor) -> Any:
         heads = q.unflatten(-1, (-1, self.config.head_dim))
-        if self.own_attention and self.read_raw:
+        if self.own_attention:
             return _Queries(heads, w, None)
         self._heads(q, self.config.heads, self.config.heads, w, w, None)
         return heads
 
-    def gated(self, x: Any, w: Any) -> Any:
-        parts = x if self.quant else (x,)
-        batch, count = parts[0].shape[:2]
-        rows = batch * count
-        if not self.chunk or rows <= self.chunk:
-            return self.swiglu(self.linear(x, w))
-        width = (w[0] if self.quant else w).shape[0] // 2
-        like = parts[0].view(1, rows, -1)
-        out, scales = self._outputs(like, width, self.quant)
-        flat = [part.view(1, rows, -1) for part in parts]
-        for at in range(0, rows, self.chunk):
-            piece = [part[:, at : at + self.chunk] for part in flat]
-            both = self.linear(tuple(piece) if self.quant else piece[0], w)
-            self._swiglu(both, out[:, at:], scales[:, at:] if self.quant else scales)
-        shaped = out.view(batch, count, -1)
-        return (shaped, scales.view(batch, count, 1)) if self.quant else shaped
-
     def swiglu(self, both: Tensor) -> Any:
-        out, scales = self._outputs(both, both.shape[-1] // 2, self.quant)
-        self._swiglu(both, out, scales)
-        return self._result(out, scales)
-
-    def _swiglu(self, both: Tensor, out: Tensor, scales: Tensor) -> None:
-        """Rows of both into as many of out, from its first."""
         width = both.shape[-1] // 2
+        out, scales = self._outputs(both, width, self.quant)
         rows = both.shape[0] * both.shape[1]
         whole, block = triton.next_power_of_2(width), min(2048, triton.next_power_of_2(width))
         grid = (rows,) if self.quant else (rows, triton.cdiv(width, block))
@@ -402,8 +326,8 @@ class TritonOps:
             BLOCK=block,
             WHOLE=whole,
             num_warps=_warps(whole, True) if self.quant else 4,
-            **self._more(),
         )
+        return self._result(out, scales)
 
     # -- attention -------------------------------------------------------------------------------
 
@@ -413,7 +337,7 @@ class TritonOps:
             window = None
         if self.own_attention:
             blocks = self._blocks["whole" if window is None else "window"]
-            return attention(q, k, v, window, None, blocks, self.config.eps, **self._more())
+            return attention(q, k, v, window, None, blocks, self.config.eps)
         if not self.flash:
             return self._plain.attend(q, k, v, window)
         window = -1 if window is None else window
@@ -429,7 +353,7 @@ class TritonOps:
         if self.own_attention:
             keys, values = kept.unflatten(-1, (c.kv_heads, c.head_dim)).unbind(0)
             blocks = self._blocks["cross"]
-            return attention(q, keys, values, None, lengths, blocks, c.eps, **self._more())
+            return attention(q, keys, values, None, lengths, blocks, c.eps)
         batch, count, most = q.shape[0], q.shape[1], kept.shape[2]
         if not self.flash:
             return self._plain.cross(q, kept, lengths)
@@ -455,8 +379,8 @@ class TritonOps:
 class Fp8Ops(TritonOps):
     """The same with the large matrix products in fp8 (e4m3), a scale for every row and channel."""
 
-    quant = own_attention = True
-    norm_shape = (1, 8)
+    quant = True
+    norm_warps = 8
 
     def weight(self, w: Tensor) -> Any:
         scale = (w.float().abs().amax(1, keepdim=True) / _FP8_MOST).clamp_min(1e-8)
@@ -485,6 +409,5 @@ class Fp8Ops(TritonOps):
             x.shape[-1],
             BLOCK=block,
             num_warps=_warps(block),
-            **self._more(),
         )
         return out, scales

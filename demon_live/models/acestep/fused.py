@@ -73,7 +73,7 @@ class Ops(Protocol):
         ...
 
     def linear(self, x: Any, w: Any) -> Tensor:
-        """x of `norm`, `add_norm`, `gated` or `ready` times w."""
+        """x of `norm`, `add_norm`, `swiglu` or `ready` times w."""
         ...
 
     def ready(self, x: Tensor) -> Any:
@@ -119,8 +119,8 @@ class Ops(Protocol):
         """q [B, S, heads D] normed per head, as `cross` wants it, or what `cross` norms."""
         ...
 
-    def gated(self, x: Any, w: Any) -> Any:
-        """silu(gate) up of gate | up = x times w, as `linear` wants it."""
+    def swiglu(self, both: Tensor) -> Any:
+        """silu(gate) up of gate | up, as `linear` wants it."""
         ...
 
     def attend(self, q: Any, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -306,7 +306,7 @@ def forward(
             a = torch.lerp(a, ops.cross(q, mixed[0].kept[i], mixed[0].lengths), share)
         out = ops.linear(ops.ready(a), layer.out2)
         y = ops.add_norm(h, out, None, layer.norm3, m[:, i, 4], m[:, i, 3])
-        out = ops.linear(ops.gated(y, layer.gate_up), layer.down)
+        out = ops.linear(ops.swiglu(ops.linear(y, layer.gate_up)), layer.down)
         if i + 1 < len(p.layers):
             y = ops.add_norm(
                 h, out, m[:, i, 5], p.layers[i + 1].norm1, m[:, i + 1, 1], m[:, i + 1, 0]
@@ -417,9 +417,6 @@ class Plain:
     def head_norm(self, q: Tensor, w: Tensor) -> Tensor:
         heads = q.unflatten(-1, (-1, self.config.head_dim))
         return (_rms(heads, self.config.eps) * w.float()).to(q.dtype)
-
-    def gated(self, x: Any, w: Any) -> Any:
-        return self.swiglu(self.linear(x, w))
 
     def swiglu(self, both: Tensor) -> Any:
         gate, up = both.chunk(2, dim=-1)
