@@ -52,7 +52,7 @@ def _device(wanted: str, config: AceConfig) -> torch.device:
     if wanted == "auto" and dit_parameters(config) > _TOY:
         raise EngineError(
             "ACE-Step needs an NVIDIA GPU to play, and torch finds none here",
-            hint="--engine imp plays on any machine; --device cpu takes some 15 s a tick",
+            hint="--engine imp plays on any machine",
         )
     return torch.device("cpu")
 
