@@ -172,3 +172,24 @@ def test_the_whole_model(config: Any, own: bool) -> None:
         fused.forward(packed, ops, x, t, context, heard, turn, mixed) for ops in (ours, plain)
     )
     near(one, two, 10 * PRODUCT if ON == "cpu" else 3 * PRODUCT)
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize(
+    ("major", "right", "own"), [(9, True, True), (9, False, False), (7, True, False)]
+)
+def test_attention_is_what_passes_its_probe(
+    monkeypatch: pytest.MonkeyPatch, major: int, right: bool, own: bool, flash: bool
+) -> None:
+    """Ours from capability 8; else FlashAttention; else torch's, and why."""
+    from demon_live.backends.triton_ops import TritonOps
+
+    def probe(ops: Any, _: torch.device) -> tuple[bool, str]:
+        passes = right if ops.own_attention else flash
+        return passes, "" if passes else "too old"
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, 5))
+    monkeypatch.setattr(TritonOps, "_probe", probe)
+    ops = TritonOps(toy.TOY, "cuda")
+    assert (ops.own_attention, ops.flash) == (own, flash)
+    assert ops.why_not == ("" if flash else "too old")
