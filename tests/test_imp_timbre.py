@@ -279,7 +279,7 @@ def test_training_starts_where_the_weights_of_an_engine_stand() -> None:
     training = Training(bank, options(init=ENGINE))
     assert training.flow.timbre is not None
     assert unseen(training.flow, bank) == unseen(shipped, bank)
-    assert unseen(training.flow, bank, told=True) == unseen(shipped, bank)
+    assert unseen(training.flow, bank, told=True) == unseen(shipped, bank, told=True)
 
 
 def test_a_step_learns_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
