@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 
 from demon_live.core import Floats
 from demon_live.errors import DemonError
+from demon_live.perform import kept as module
 from demon_live.perform.farm import How, jobs, render_job
 from demon_live.perform.journal import SUFFIX, Event, Journal, load
 from demon_live.perform.kept import File, Kept, copy_into, digest_of, folder_of
 from demon_live.perform.render import Offline, render
 from demon_live.perform.walk import walk
 from demon_live.sets.show import as_text
+from demon_live.sets.verify import examine
 from tests.mock_engine import Singing, offline, write_tone
 
 BAR = 96_000
@@ -146,8 +149,10 @@ def test_the_set_says_once_what_a_name_means(here: Path) -> None:
     said = [e for e in session.journal.recording().events if e.kind == "file"]
     assert [e.name for e in said] == ["a.wav", "b.wav", "a.wav"]
     assert said[2].text == f"{digest_of(here / 'a.wav')} a.wav"
+    write_tone(here / "b.wav", 0.7, 1.0)
     with pytest.raises(DemonError):
-        session.apply('timbre = "<a.wav no.wav>"')
+        session.apply('timbre = "<b.wav no.wav>"')
+    session.align(Fraction(16), 16 * BAR, Fraction(120))
     assert len([e for e in session.journal.recording().events if e.kind == "file"]) == 3
 
 
@@ -198,6 +203,31 @@ def test_a_set_cannot_name_a_copy_outside_its_folder(here: Path) -> None:
         with pytest.raises(DemonError, match=r"there is no file|--trust"):
             render(path, engine=Singing())  # type: ignore[arg-type]
         path.unlink()
+
+
+@pytest.mark.parametrize("name", ["a\0b.wav", "\ud800.wav", "x" * 300])
+def test_a_copy_whose_name_no_file_can_have_is_none(here: Path, name: str) -> None:
+    path = gift(here, "mine.wav", f"{digest_of(here / 'b.wav')} {name}")
+    assert [f.verdict for f in examine(load(path)) if f.what == "files"] == ["warn"]
+    with pytest.raises(DemonError, match="there is no file"):
+        render(path, engine=Singing())  # type: ignore[arg-type]
+
+
+def test_what_is_larger_than_any_source_is_not_hashed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = digest_of(here / "b.wav")
+    kept = Kept()
+    kept.folder = here / "x.files"
+    copy_into(kept.folder, File(digest, "b.wav"), here / "b.wav")
+    kept.learn(Event("file", 0, f"{digest} b.wav", "b.wav", ""))
+    assert kept.find("b.wav", "") is not None
+    monkeypatch.setattr(module, "LARGEST", (here / "b.wav").stat().st_size - 1)
+    assert kept.find("b.wav", "") is None
+    session = offline(Singing(), here).session
+    session.apply("timbre = 'b.wav'")
+    assert session.state.decks["main"].bound["timbre"].sounds
+    assert any("the set cannot keep" in line for line in session.events(0)[1])
 
 
 @pytest.mark.parametrize("link", ["file", "digest", "folder"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -15,6 +16,7 @@ from demon_live.cli import main
 from demon_live.core import Request, Sound
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source
+from demon_live.perform.change import MOST_FILES
 from demon_live.perform.engine_main import read_loop
 from demon_live.perform.farm import How, jobs, render_job
 from demon_live.perform.journal import SUFFIX, Event, Journal
@@ -495,6 +497,32 @@ def test_a_strangers_set_reads_no_timbre_outside_its_folders(folder: Path, name:
     journal.close(BAR)
     with pytest.raises(DemonError, match="--trust"):
         render(path, engine=Singing())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["timbre = '{}'", 'source "{}"'])
+def test_what_comes_over_osc_reads_no_file_outside_the_working_folder(
+    folder: Path, text: str
+) -> None:
+    secret = folder.parent / "secret.wav"
+    write_tone(secret, 0.2, 1.0)
+    session = offline(Singing(), folder).session
+    with pytest.raises(DemonError, match="outside the folder"):
+        session.apply(text.format(secret), "<osc>")
+    session.apply(text.format(secret))
+    session.apply("timbre = 'a.wav'", "<osc>")
+    assert session.state.decks["main"].bound["timbre"].sounds == {read_sound(folder / "a.wav")}
+
+
+def test_the_files_of_one_text_are_bounded(folder: Path) -> None:
+    for i in range(MOST_FILES + 1):
+        shutil.copy(folder / "a.wav", folder / f"n{i}.wav")
+    rows = [f"scene s{i} {{ timbre = 'n{i}.wav' }}" for i in range(MOST_FILES + 1)]
+    session = offline(Singing(), folder).session
+    session.apply("\n".join(rows[:-1]))
+    with pytest.raises(DemonError, match="more than 64 sound files") as found:
+        session.apply("\n".join(rows))
+    assert found.value.span is not None
+    assert found.value.span.line == MOST_FILES + 1
 
 
 def test_a_score_reads_no_timbre_outside_its_folder(folder: Path) -> None:

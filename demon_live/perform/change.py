@@ -35,7 +35,7 @@ from demon_live.perform.scores import Find, find_source
 from demon_live.perform.sounds import with_sounds
 from demon_live.perform.state import STAGE_LANES, DeckState, State, make_stage
 
-__all__ = ["NOTICE", "Change", "NewStage", "bars", "next_multiple"]
+__all__ = ["MOST_FILES", "NOTICE", "Change", "NewStage", "bars", "next_multiple"]
 
 #: Stage words that prepare nothing.
 _AT_ONCE = ("quant", "link", "clock", "nudge")
@@ -43,6 +43,8 @@ _AT_ONCE = ("quant", "link", "clock", "nudge")
 _PROMPT_CYCLES, _PROMPTS = 16, 64
 #: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
 NOTICE = 3 * RATES.sample_rate // 2
+#: Sound files that the patterns of one text may name: a minute of each has 23 MB.
+MOST_FILES = 64
 #: A step of a ramp is prepared this long before it begins, in samples.
 STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
@@ -101,6 +103,7 @@ class Change:
         self.migrate: dict[str, dict[str, float]] = {}
         self._restage: dict[str, Span | None] = {}
         self._info: list[str] = []
+        self._named: set[str] = set()
         self._begin: Fraction | None = None
         # The very first text: there is nothing to move from, so everything simply begins.
         self._silent = not state.decks and now == 0
@@ -351,6 +354,12 @@ class Change:
         return fitted
 
     def _look(self, name: str) -> Path:
+        self._named.add(name)
+        if len(self._named) > MOST_FILES:
+            raise FileError(
+                f"more than {MOST_FILES} sound files in one text",
+                hint="use fewer, or divide it between several scores",
+            )
         return self._find(name, self.base, self.folders, self._within)
 
     def _seen_source(self, path: Path) -> Floats:

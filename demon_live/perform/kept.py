@@ -4,14 +4,17 @@
                               it is written, the folder that is relative to, SHA-256, the file's own
     NAME.files/SHA-256/x.wav  the file as it was then
 
-A copy is used only if its content has that SHA-256 and it lies in the folder of the set.
+A copy is used only if its content has that SHA-256 and it lies in the folder of the set. Larger
+files than `LARGEST` are neither hashed nor kept.
 
 Threads: under the session's lock.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +22,11 @@ from pathlib import Path
 from demon_live.errors import FileError
 from demon_live.perform.journal import SUFFIX, Event
 
-__all__ = ["KIND", "File", "Kept", "copy_into", "digest_of", "folder_of"]
+__all__ = ["KIND", "LARGEST", "File", "Kept", "copy_into", "digest_of", "folder_of"]
 
 KIND = "file"
+#: Bytes; ten minutes, the longest source, have 921 MB at 192 kHz in float32.
+LARGEST = 1 << 30
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -39,8 +44,10 @@ def folder_of(path: Path) -> Path:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file. Raises OSError."""
+    """SHA-256 of a file. Raises OSError, also if it is too large to be kept."""
     with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -97,6 +104,6 @@ class Kept:
             own = self.folder.parent.resolve() == self.folder.resolve().parent
             if inside and own and path.is_file() and digest_of(path) == file.digest:
                 return path
-        except OSError:
+        except (OSError, ValueError):  # also a name that no file can have
             pass
         return None

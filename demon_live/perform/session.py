@@ -141,6 +141,8 @@ class Session:
                 raise
             finally:
                 self._replaying = False
+                # What a refused text has read is no part of the set.
+                self._read.clear()
             self._errors.pop(name, None)
             self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
             return outcome
@@ -155,7 +157,6 @@ class Session:
             check_decks(text, program, state)
         statements = diff(state.files.get(name), program) if whole else program.statements
         change = self.change(name, now)
-        self._read.clear()
         self._fresh = not self._replaying
         try:
             change.build(statements)
@@ -185,6 +186,8 @@ class Session:
     def change(self, name: str, now: int) -> Change:
         """An empty change of what plays, by the text called `name`."""
         base = "" if name.startswith("<") else str(Path(name).parent)
+        # Whoever reaches that port names files as a score does, not as the performer.
+        base = "." if name == "<osc>" else base
         # Numbers are taken at the commit: what is refused leaves no gap that a replay would lack.
         epochs = itertools.count(self._epoch + 1)
         return Change(
@@ -225,9 +228,13 @@ class Session:
         """The set says which files were read, before it says what read them."""
         read, self._read = self._read, {}
         for (name, base), path in read.items() if not self._deaf else ():
+            # What is gone meanwhile is told when it is needed.
+            if not path.is_file():
+                continue
             try:
                 file = File(digest_of(path), path.name)
-            except OSError:
+            except OSError as error:
+                self.tell(f"the set cannot keep {path}: {error.strerror}")
                 continue
             event = self.kept.event(name, base, file, now)
             if event is not None:

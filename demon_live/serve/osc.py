@@ -9,10 +9,11 @@
                                  /demon/telemetry cycle bpm left_db right_db lead_ms dry grade
 
 Off unless asked for (`--osc [HOST:]PORT`), on loopback unless another HOST is named: there is no
-password, so whoever reaches the port can play. Words that write or read files are refused. What
-comes is a cause like any other and stands in the set. Bounded: size of packets, messages in one,
-statements a second (more are dropped and counted), subscribers. Of a control that moves, the
-newest value counts, ten times a second; knobs (`/demon/cc`) are smooth, 25 times a second.
+password, so whoever reaches the port can play. Words that write or read files are refused; sources
+and timbres are found as those of a score are, in the working folder and the library. What comes is
+a cause like any other and stands in the set. Bounded: size of packets, messages in one, statements
+a second (more are dropped and counted), subscribers. Of a control that moves, the newest value
+counts, ten times a second; knobs (`/demon/cc`) are smooth, 25 times a second.
 
 Threads: one, of its own; `parse_osc` is pure.
 """
