@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from demon_live.errors import DemonError
-from demon_live.lang import compile_source
+from demon_live.lang import Bind, compile_source
+from demon_live.lang.marks import marked_lines
 from demon_live.perform.journal import SUFFIX
 from demon_live.perform.render import Offline, render
+from demon_live.perform.scores import as_score
 from tests.mock_engine import MockEngine, by_prompt, edges, offline, run
 
 BAR = 96_000
@@ -277,6 +279,32 @@ def test_all_that_plays_is_saved_and_plays_the_same_from_the_file(
     )
     assert two.stage.bound["fader"].text == "saw.slow(4)"
     assert list(one.scenes) == list(two.scenes)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "(saw * .5).fast(2)",
+        ".5 * (saw + .2)",
+        "(saw) + (.1)",
+        "((saw)).slow(2)",
+        "(  # slow (ish)\n  saw * .5  # and :)\n).slow(2)",
+        "(saw * .5 # to the end\n).slow(2) * (tri +\n (.5))",
+        '"1(3,8) .5" * (.5)',
+        "(cc(21) * 2).round.pick(.1, .2, .3)",
+    ],
+)
+def test_an_expression_is_saved_with_all_its_parentheses(stage: Offline, said: str) -> None:
+    stage.session.apply(f"blend = {said}")
+    text = as_score(stage.session.state)
+    (bind,) = [b for b in compile_source(text).statements if getattr(b, "control", "") == "blend"]
+    (meant,) = compile_source(f"blend = {said}").statements
+    assert isinstance(bind, Bind)
+    assert isinstance(meant, Bind)
+    assert bind.key == meant.key
+    # A display finds the written line by the text of the lane that plays.
+    (line,) = marked_lines(f"blend = {said}")
+    assert line.text == stage.session.state.decks["main"].bound["blend"].text
 
 
 def test_a_set_with_all_of_it_replays_bit_for_bit(

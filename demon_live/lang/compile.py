@@ -52,7 +52,7 @@ from demon_live.lang.program import (
     Word,
 )
 from demon_live.lang.scope import Scope, Work
-from demon_live.lang.split import Chunk, split
+from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import (
     BindNode,
     ChainNode,
@@ -383,7 +383,8 @@ class _Compiler:
         """The lane of a binding that was checked."""
         expr = node.expr
         assert expr is not None
-        text, asked = chunk.text[expr.start : expr.end], frozenset(self.work.asked)
+        text = whole(chunk.text, expr.start, expr.end)
+        asked = frozenset(self.work.asked)
         if not asked:
             return Lane.of(spec, pattern, text)
         scope, lots = self.scope(chunk, node.control), self.lots(node.control)

@@ -28,7 +28,7 @@ from demon_live.lang.mini_syntax import Node
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.pattern import Pattern, PatternError
 from demon_live.lang.scope import Scope
-from demon_live.lang.split import Chunk, split
+from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import BindNode, LetNode, Method, StatementNode
 
 __all__ = ["Line", "Lit", "marked_lines"]
@@ -232,7 +232,7 @@ class _Marker(_Compiler):
             Line(
                 node.deck or self.deck,
                 node.control,
-                chunk.text[node.expr.start : node.expr.end],
+                whole(chunk.text, node.expr.start, node.expr.end),
                 span.start,
                 span.end,
                 compile_expr(expr, self.scope(chunk, node.control)),

@@ -14,12 +14,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Chunk", "comments", "is_complete", "split", "uncommented"]
+__all__ = ["Chunk", "comments", "is_complete", "split", "uncommented", "whole"]
 
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
 )
 _GOES_ON = re.compile(r"(?:[-+*/%=,(\[]|~>|<~|\bover|\bat|\bin)$")
+_CLOSING = re.compile(r"(?:\s|#[^\n]*)*\)")
 _OPENS = re.compile(r"\s*(?:deck|scene)\b")
 
 
@@ -35,6 +36,23 @@ class Chunk:
 def comments(text: str) -> list[tuple[int, int]]:
     """Where the comments of a text are: [start, end). A # inside quotes begins none."""
     return [m.span() for m in _PIECE.finditer(text) if m.group()[0] == "#"]
+
+
+def whole(text: str, start: int, end: int) -> str:
+    """The expression text[start:end] with the parentheses that its nodes do not count: those that
+    open before it, as in `(a + b) * 2`, or close after it."""
+    opened: list[int] = []
+    first = start
+    for found in _PIECE.finditer(text, 0, end):
+        if found.group() == "(":
+            opened.append(found.start())
+        elif found.group() == ")" and opened:
+            at = opened.pop()
+            first = min(first, at) if found.start() >= start else first
+    for _ in (at for at in opened if at >= start):
+        closing = _CLOSING.match(text, end)
+        end = closing.end() if closing else end
+    return text[first:end]
 
 
 def _begins(words: Collection[str]) -> re.Pattern[str]:
