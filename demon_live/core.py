@@ -117,11 +117,12 @@ class Sound:
     """A sound file that a score names: what an engine may be asked to sound like.
 
     key: decided by the samples alone, so that another content is another sound, whatever its name.
-    audio: float32 [n, 2] at 48 kHz; empty where nothing will sound.
+    audio: float32 [n, 2] at 48 kHz; empty where nothing will sound. name: of the file, to be told.
     """
 
     key: str
     audio: Floats = field(compare=False, repr=False)
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

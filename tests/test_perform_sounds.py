@@ -282,7 +282,9 @@ def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder
     assert instrument.rig.notes == []
 
 
-def test_a_timbre_that_the_model_cannot_encode_is_told_once(folder: Path) -> None:
+def test_each_timbre_that_the_model_cannot_encode_is_told_once_by_its_name(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(Singing):
         def set_timbre(self, name: str, audio: Any) -> None:
             if float(np.mean(audio)) > 0.2:
@@ -294,9 +296,14 @@ def test_a_timbre_that_the_model_cannot_encode_is_told_once(folder: Path) -> Non
     run(instrument, BAR)
     instrument.session.apply("timbre = 'b.wav' now")
     assert level(instrument, 2) == 0.1
+    instrument.session.apply("timbre = 'c.wav' now\nscene s { timbre = 'b.wav' }")
+    assert level(instrument, 2) == 0.1
     assert instrument.rig.notes == [
-        "the timbre cannot be used: out of memory; the one before plays on"
+        f"the timbre {name}.wav cannot be used: out of memory; the one before plays on"
+        for name in ("b", "c")
     ]
+    # The log has the reason, and no trace of an error that is none of its own.
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_what_the_model_says_of_a_timbre_is_told(folder: Path) -> None:

@@ -128,7 +128,7 @@ class _LiveRig:
             if path is None:
                 path = self.folder / f"timbre-{sound.key}"
                 _write_pcm(path, sound.audio)
-                self.send(SetTimbre(sound.key, str(path)))
+                self.send(SetTimbre(sound.key, str(path), sound.name))
             self._timbres[sound.key] = path
         # The engine may still be reading one of the last few; older files only cost memory.
         for key in list(self._timbres)[: -len(sounds) - _SPARE_TIMBRES]:

@@ -74,10 +74,12 @@ class SetTimbre:
     """A sound that generations may be asked to sound like, under a name that no other sound has.
 
     audio: path of its PCM. To be encoded beside the ticks; until then what was asked for plays on.
+    label: what the performer calls it.
     """
 
     name: str
     audio: str
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

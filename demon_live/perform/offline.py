@@ -113,7 +113,7 @@ class OfflineRig:
                 self._timbres.add(sound.key)
                 # Read and encoded before this returns.
                 self._loops[sound.key] = sound.audio
-                self.player.handle(SetTimbre(sound.key, sound.key))
+                self.player.handle(SetTimbre(sound.key, sound.key, sound.name))
                 del self._loops[sound.key]
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:

@@ -10,6 +10,7 @@ Threads: everything here belongs to one thread, except `_Preparation.run`, which
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -169,8 +170,8 @@ class Player:
                 self._latest[deck] = 1 << 62
                 if self._decks.pop(deck, None) is not None:
                     self.ring.dismiss(deck)
-            case SetTimbre(name, audio):
-                self.timbres.take(name, audio)
+            case SetTimbre(name, audio, label):
+                self.timbres.take(name, audio, label)
                 self._collect_timbres()
             case Panic():
                 self._panic()
@@ -471,7 +472,7 @@ class Player:
         # Once: what fails in a tick fails a dozen times a second.
         if text not in self._told:
             self._told.add(text)
-            log.warning(text, exc_info=True)
+            log.warning(text, exc_info=sys.exc_info()[0] is not None)
             self._tell(text)
 
     def status(self) -> EngineStatus:

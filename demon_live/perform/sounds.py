@@ -75,7 +75,7 @@ def read_sound(path: Path) -> Sound:
     # What is evaluated again, or in several decks, is held once.
     sound = _known.get(key)
     if sound is None:
-        sound = _known[key] = Sound(key, audio)
+        sound = _known[key] = Sound(key, audio, path.name)
     return sound
 
 

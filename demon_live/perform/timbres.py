@@ -23,16 +23,18 @@ class Timbres:
 
     def __init__(self, engine: Any, read: Callable[[str], Floats], pool: Executor | None) -> None:
         self._engine, self._read, self._pool = engine, read, pool
-        self._coming: dict[str, Future[None]] = {}
+        self._coming: dict[str, tuple[Future[None], str]] = {}
         #: Names that conditions may mention.
         self.ready: set[str] = set()
 
-    def take(self, name: str, audio: str) -> None:
-        """A sound at path `audio` is called `name` from when it is encoded on."""
+    def take(self, name: str, audio: str, label: str = "") -> None:
+        """A sound at path `audio` is called `name` from when it is encoded on; label: how it is
+        called where it is told of."""
         knows = "timbre" in self._engine.controls and hasattr(self._engine, "set_timbre")
         if not knows or name in self.ready or name in self._coming:
             return
-        self._coming[name] = future = Future[None]()
+        future = Future[None]()
+        self._coming[name] = future, label
         if self._pool is None:
             self._encode(name, audio, future)
         else:
@@ -49,14 +51,15 @@ class Timbres:
 
     def collect(self) -> tuple[bool, list[str]]:
         """(whether any became ready since the last call, what went wrong)."""
-        done = {name: f for name, f in self._coming.items() if f.done()}
+        done = {name: row for name, row in self._coming.items() if row[0].done()}
         troubles: list[str] = []
-        for name, future in done.items():
+        for name, (future, label) in done.items():
             del self._coming[name]
             error = future.exception()
             if error is None:
                 self.ready.add(name)
             else:
                 why = error.message if isinstance(error, DemonError) else str(error) or repr(error)
-                troubles.append(f"the timbre cannot be used: {why}; the one before plays on")
+                what = f"the timbre {label}" if label else "the timbre"
+                troubles.append(f"{what} cannot be used: {why}; the one before plays on")
         return len(done) > len(troubles), troubles
