@@ -377,14 +377,24 @@ def test_what_plays_as_a_score_finds_its_files_from_elsewhere(folder: Path) -> N
     (songs / "loops").mkdir(parents=True)
     (folder / "b.wav").rename(songs / "loops" / "b.wav")
     (songs / "x.demon").write_text(
-        HEAD + "timbre = \"<a.wav 'loops/b.wav' c.wav>\"\nscene s { timbre = 'loops/b.wav' }"
+        "let kit(n) = \"<a.wav 'loops/b.wav'>\".fast(n)\n"
+        + HEAD
+        + 'source "c.wav"\n'
+        + "timbre = \"<a.wav 'loops/b.wav' c.wav>\"\nscene s { timbre = 'loops/b.wav' }\n"
+        + 'deck two\nloop 2\nsource "a.wav"\ntimbre = kit(2)'
     )
     (folder / "a.wav").rename(songs / "a.wav")
     instrument = offline(Singing(), folder)
     instrument.session.load(songs / "x.demon")
     text = as_score(instrument.session.state, folder)
-    assert "timbre = \"<'songs/a.wav' 'songs/loops/b.wav' 'songs/c.wav'>\"" in text
+    # What was found in the working folder is found there again.
+    assert "timbre = \"<'songs/a.wav' 'songs/loops/b.wav' c.wav>\"" in text
     assert "timbre = 'songs/loops/b.wav'" in text
+    instrument.session.apply("save mine")
+    again = offline(Singing(), folder).session
+    again.load(folder / "mine.demon")
+    for name, deck in instrument.session.state.decks.items():
+        assert again.state.decks[name].bound["timbre"].sounds == deck.bound["timbre"].sounds
 
 
 @pytest.mark.parametrize(

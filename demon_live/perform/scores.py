@@ -92,7 +92,8 @@ def as_score(state: State, folder: Path | None = None) -> str:
     rows += [f"quant {float(state.quant):g}"] if state.quant != 1 else []
     rows += [f"{w} {v}" for w in ("depth", "steps") if (v := getattr(state, w)) is not None]
     lets = {n: let for program in state.files.values() for n, let in program.lets.items()}
-    rows += [unparse(let.node) for let in {**lets, **state.lets}.values()]
+    ways = _ways(state, folder)
+    rows += [renamed(unparse(let.node), ways) for let in {**lets, **state.lets}.values()]
     for scene in state.scenes.values():
         rows += ["", *scene_rows(scene, folder)]
     for deck in state.decks.values():
@@ -123,8 +124,21 @@ def _way(name: str, base: str, folder: Path | None) -> str:
     """The name of a file for a score in `folder`."""
     if not base or (folder is not None and folder.resolve() == Path(base).resolve()):
         return name
-    # From elsewhere it is found by its way from the working folder, which is a library folder.
-    return str(Path(base) / name)
+    # From elsewhere it is found by its way from the working folder, which is a library folder; what
+    # does not lie there was found in a library folder, and is found there again.
+    way = Path(base) / name
+    return str(way) if way.exists() else name
+
+
+def _ways(state: State, folder: Path | None) -> dict[str, str]:
+    """The new names of all files that patterns name: a `let` may hold some of them."""
+    binds = [row.lane for s in state.scenes.values() for row in s.body if isinstance(row, Bind)]
+    lanes = [*binds, *(lane for d in state.decks.values() for lane in d.bound.values())]
+    found: dict[str, str] = {}
+    for lane in lanes:
+        if isinstance(lane, SoundLane):
+            found |= {name: _way(name, lane.base, folder) for name in lane.files}
+    return {name: way for name, way in found.items() if name != way}
 
 
 def _text(lane: Lane, folder: Path | None) -> str:
