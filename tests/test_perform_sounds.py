@@ -282,6 +282,40 @@ def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder
     assert instrument.rig.notes == []
 
 
+def test_a_stage_waits_for_one_timbre_at_most(folder: Path) -> None:
+    engine, later = Singing(), Later()
+    tones = {name: np.full((48, 2), 0.1, np.float32) for name in "abcde"}
+    timbres = Timbres(engine, tones.__getitem__, later)
+    for name in "abc":
+        timbres.take(name, name)
+    later.submit(engine.told.append, "stage")
+    timbres.drop("b")
+    while later.jobs:
+        later.run()
+        timbres.collect()
+    assert engine.told == ["a", "stage", "c"]
+    assert timbres.ready == {"a", "c"}
+    # Where nothing plays yet, all come before the first stage.
+    for name in "de":
+        timbres.take(name, name, first=True)
+    later.submit(engine.told.append, "stage")
+    later.run()
+    assert engine.told[3:] == ["d", "e", "stage"]
+
+
+def test_a_timbre_that_nobody_asks_for_any_more_is_no_trouble(folder: Path) -> None:
+    later = Later()
+    timbres = Timbres(Singing(), {}.__getitem__, later)
+    for name in "ab":
+        timbres.take(name, name)
+    timbres.drop("a")
+    later.run()
+    assert timbres.collect() == (False, [])
+    later.run()
+    _, (told,) = timbres.collect()
+    assert "cannot be used" in told
+
+
 def test_each_timbre_that_the_model_cannot_encode_is_told_once_by_its_name(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,7 @@ from demon_live.perform.clock import Clock
 from demon_live.perform.messages import (
     Block,
     DropDeck,
+    DropTimbre,
     Migrate,
     MoveStage,
     Panic,
@@ -171,8 +172,11 @@ class Player:
                 if self._decks.pop(deck, None) is not None:
                     self.ring.dismiss(deck)
             case SetTimbre(name, audio, label):
-                self.timbres.take(name, audio, label)
+                # An engine that begins plays nothing before it knows them all.
+                self.timbres.take(name, audio, label, first=not self._decks)
                 self._collect_timbres()
+            case DropTimbre(name):
+                self.timbres.drop(name)
             case Panic():
                 self._panic()
 
