@@ -550,6 +550,11 @@ def test_a_strangers_set_reads_no_timbre_outside_its_folders(folder: Path, name:
         render(path, engine=Singing())  # type: ignore[arg-type]
 
 
+def test_no_knob_turns_files(folder: Path) -> None:
+    with pytest.raises(DemonError, match="timbre takes sound files, and a knob gives numbers"):
+        playing(folder)[0].session.apply("learn timbre")
+
+
 @pytest.mark.parametrize("text", ["timbre = '{}'", 'source "{}"'])
 def test_what_comes_over_osc_reads_no_file_outside_the_working_folder(
     folder: Path, text: str

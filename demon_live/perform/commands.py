@@ -115,7 +115,8 @@ def _check_learn(word: Word, state: State) -> None:
         )
     if not control.numeric:
         raise ScoreError(
-            f"{name} takes {control.shape}, and a knob gives numbers",
+            f"{name} takes {'sound files' if control.shape == 'file' else control.shape}, "
+            "and a knob gives numbers",
             span=word.span,
             hint="a knob may choose: prompt = (cc(21) * 2).round.pick('calm', 'acid', 'drone')",
         )
