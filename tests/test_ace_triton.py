@@ -181,7 +181,7 @@ def test_the_whole_model(config: Any, own: bool) -> None:
 def test_attention_is_what_passes_its_probe(
     monkeypatch: pytest.MonkeyPatch, major: int, right: bool, own: bool, flash: bool
 ) -> None:
-    """Ours from capability 8; else FlashAttention; else torch's, and why."""
+    """From capability 8 on ours, else FlashAttention; else torch's, and why."""
     from demon_live.backends.triton_ops import TritonOps
 
     def probe(ops: Any, _: torch.device) -> tuple[bool, str]:
@@ -191,5 +191,6 @@ def test_attention_is_what_passes_its_probe(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, 5))
     monkeypatch.setattr(TritonOps, "_probe", probe)
     ops = TritonOps(toy.TOY, "cuda")
-    assert (ops.own_attention, ops.flash) == (own, flash)
-    assert ops.why_not == ("" if flash else "too old")
+    assert (ops.own_attention, ops.flash) == (own, flash and major >= 8)
+    assert ("capability 8" in ops.why_not) == (major < 8)
+    assert ("too old" in ops.why_not) == (major >= 8 and not flash)

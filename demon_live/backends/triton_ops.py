@@ -138,11 +138,14 @@ class TritonOps:
             major = torch.cuda.get_device_capability(device)[0]
             if major not in _ROOMY:
                 self._blocks = dict.fromkeys(_BLOCKS, _SMALL)
-            self.own_attention, self.flash = False, True
+            self.own_attention = False
+            if major < _BF16_FROM:
+                self.why_not = f"it is for capability {_BF16_FROM} and later"
+                return
+            self.flash = True
             self.flash, self.why_not = self._probe(device)
-            if major >= _BF16_FROM:
-                self.own_attention = True
-                self.own_attention, _ = self._probe(device)
+            self.own_attention = True
+            self.own_attention, _ = self._probe(device)
 
     def _probe(self, device: torch.device) -> tuple[bool, str]:
         """Whether this device and this PyTorch have the attention that is set, and it is right; if
