@@ -339,7 +339,7 @@ def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Pat
     # What nothing asks for any more is forgotten at both ends.
     both.pipe.send(DropTimbre("sound"))
     both.until(lambda: not both.near._has & {"sound"}, feed)
-    assert both.near._timbres == {}
+    assert both.near._retold.timbres == {}
     both.close()
     assert not both.served.is_alive()
 

@@ -243,14 +243,20 @@ class Later(Executor):
             self.jobs.pop(0)()
 
 
-def test_the_old_timbre_plays_on_until_the_new_one_is_encoded(folder: Path) -> None:
-    instrument, engine = playing(folder)
-    run(instrument, BAR)
+def encoding_later(instrument: Offline, engine: Singing, folder: Path) -> Later:
+    """Timbres are encoded from now on when what is returned is run."""
     later, player = Later(), instrument.rig.player
     known = player.timbres.ready
     audio = {s.key: s.audio for s in map(read_sound, sorted(folder.glob("*.wav")))}
     player.timbres = Timbres(engine, audio.__getitem__, later)
     player.timbres.ready |= known
+    return later
+
+
+def test_the_old_timbre_plays_on_until_the_new_one_is_encoded(folder: Path) -> None:
+    instrument, engine = playing(folder)
+    run(instrument, BAR)
+    later = encoding_later(instrument, engine, folder)
     instrument.session.apply("timbre = 'b.wav' now")
     assert level(instrument, 3) == 0.1
     assert len(later.jobs) == 1
@@ -262,11 +268,7 @@ def test_the_old_timbre_plays_on_until_the_new_one_is_encoded(folder: Path) -> N
 def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder: Path) -> None:
     instrument, engine = playing(folder)
     run(instrument, BAR)
-    later, player = Later(), instrument.rig.player
-    known = player.timbres.ready
-    audio = {s.key: s.audio for s in map(read_sound, sorted(folder.glob("*.wav")))}
-    player.timbres = Timbres(engine, audio.__getitem__, later)
-    player.timbres.ready |= known
+    later = encoding_later(instrument, engine, folder)
     instrument.session.apply("timbre = 'b.wav' at 4")
     # The generation for bar 4 is made without it; then it comes, and is made again.
     asked: list[Request] = []

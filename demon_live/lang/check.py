@@ -23,7 +23,7 @@ from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.split import comments
-from demon_live.lang.syntax import Call, Expr, Method, Mini, Name, Num, WordNode, children
+from demon_live.lang.syntax import Call, Expr, LetNode, Method, Mini, Name, Num, WordNode, children
 from demon_live.lang.unparse import unparse_expr
 from demon_live.lang.words import NOTE, WORDS
 
@@ -35,7 +35,7 @@ __all__ = [
     "check_kind",
     "check_quotes",
     "meaning",
-    "names_in",
+    "reached",
     "shallow",
     "tidal_remark",
     "too_deep",
@@ -202,17 +202,22 @@ def advise(site: Site) -> None:
 
 def meaning(expr: Expr, lets: Mapping[str, Let]) -> str:
     """The definitions that an expression rests on, as text."""
-    out = ""
-    seen: set[str] = set()
+    return "".join(
+        f"; {let.name}({','.join(let.params)}) = {unparse_expr(let.expr)}"
+        for let in reached(expr, lets)
+    )
+
+
+def reached(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
+    """The definitions that an expression rests on, each once."""
+    found: dict[str, LetNode] = {}
     todo: list[Expr] = [expr]
     while todo:
         for used in sorted(names_in(todo.pop())):
-            if used in lets and used not in seen:
-                seen.add(used)
-                let = lets[used].node
-                out += f"; {used}({','.join(let.params)}) = {unparse_expr(let.expr)}"
-                todo.append(let.expr)
-    return out
+            if used in lets and used not in found:
+                found[used] = lets[used].node
+                todo.append(lets[used].node.expr)
+    return list(found.values())
 
 
 def _example(spec: Control) -> str:

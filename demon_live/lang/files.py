@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.check import Site, names_in
+from demon_live.lang.check import Site, reached
 from demon_live.lang.lane import Lane
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
@@ -43,8 +43,8 @@ def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str
     for word, start, end in _texts(site.expr):
         place = Span.of(site.report.text, site.start + start, site.start + end)
         written.setdefault(word, place)
-    for name in sorted(_reached(site.expr, lets)):
-        for word, _, _ in _texts(lets[name].node.expr):
+    for let in sorted(reached(site.expr, lets), key=lambda let: let.name):
+        for word, _, _ in _texts(let.expr):
             written.setdefault(word, site.place)
     found = {w: place for w, place in written.items() if w.lower().endswith(ENDINGS)}
     for word in _given(lane):
@@ -102,15 +102,3 @@ def _texts(expr: Expr) -> list[tuple[str, int, int]]:
             out += places_of(node, lambda value: isinstance(value, str))
         todo += children(node)
     return sorted(out, key=lambda row: row[1])
-
-
-def _reached(expr: Expr, lets: Mapping[str, Let]) -> set[str]:
-    """The words of the score that an expression rests on."""
-    seen: set[str] = set()
-    todo: list[Expr] = [expr]
-    while todo:
-        for used in names_in(todo.pop()):
-            if used in lets and used not in seen:
-                seen.add(used)
-                todo.append(lets[used].node.expr)
-    return seen

@@ -17,7 +17,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from demon_live.perform.engine_main import EngineOptions, Opening
@@ -25,18 +24,13 @@ from demon_live.perform.engine_process import EngineProcess
 from demon_live.perform.memory import available
 from demon_live.perform.messages import (
     Block,
-    DropDeck,
-    DropTimbre,
-    MoveStage,
     Note,
-    PrepareStage,
     Ready,
     Report,
-    SetRing,
-    SetTimbre,
     ToEngine,
     ToSession,
 )
+from demon_live.perform.retold import Retold
 from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
@@ -61,9 +55,7 @@ class EngineHost:
     ) -> None:
         self._bus_path, self._options, self._tell = bus_path, options, tell
         self._log = open(Path(bus_path).with_suffix(".engine.log"), "ab")  # noqa: SIM115
-        self._stages: dict[str, PrepareStage] = {}
-        self._settings = SetRing()
-        self._timbres: dict[str, SetTimbre] = {}
+        self._retold = Retold()
         self._out: queue.Queue[ToEngine] = queue.Queue(512)
         self._closing = threading.Event()
         self.status = EngineStatus(alive=False)
@@ -105,22 +97,7 @@ class EngineHost:
 
     def send(self, message: ToEngine) -> None:
         """Queue a message. A full queue drops blocks (a newer one follows), nothing else."""
-        if isinstance(message, PrepareStage):
-            self._stages[message.stage.deck] = message
-        elif isinstance(message, MoveStage):
-            if (known := self._stages.get(message.stage.deck)) is not None:
-                self._stages[message.stage.deck] = replace(known, stage=message.stage)
-        elif isinstance(message, DropDeck):
-            self._stages.pop(message.deck, None)
-        elif isinstance(message, SetTimbre):
-            self._timbres[message.name] = message
-        elif isinstance(message, DropTimbre):
-            self._timbres.pop(message.name, None)
-        elif isinstance(message, SetRing):
-            self._settings = replace(
-                self._settings,
-                **{k: v for k in ("depth", "steps") if (v := getattr(message, k)) is not None},
-            )
+        self._retold.note(message)
         if isinstance(message, Block):
             with contextlib.suppress(queue.Full):
                 self._out.put_nowait(message)
@@ -201,10 +178,7 @@ class EngineHost:
         self._spare_due = time.monotonic() if played else None
         process = spare if spare is not None and spare.code is None else self._start_process()
         self._process = process
-        if self._settings != SetRing():
-            self._out.put(self._settings)
-        known: list[ToEngine] = [*list(self._timbres.values()), *list(self._stages.values())]
-        for message in known:
+        for message in self._retold.messages():
             self._out.put(message)
 
     def _patience(self, code: int | None, played: bool) -> None:

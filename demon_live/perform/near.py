@@ -46,13 +46,13 @@ from demon_live.perform.messages import (
     PrepareStage,
     Ready,
     Report,
-    SetRing,
     SetTimbre,
     ToEngine,
     ToSession,
 )
 from demon_live.perform.parcel import BlockPacker, open_window, pack_pcm
 from demon_live.perform.placement import HALF, DeckPlacement, plays_on
+from demon_live.perform.retold import Retold
 from demon_live.perform.turns import TurnStats
 from demon_live.perform.view import EngineStatus
 
@@ -103,9 +103,7 @@ class Near:
         self._lock, self._sending = threading.RLock(), threading.Lock()
         self._placements: dict[tuple[str, int], DeckPlacement] = {}
         self._rings: dict[str, LoopRing] = {}
-        self._stages: dict[str, PrepareStage] = {}
-        self._settings = SetRing()
-        self._timbres: dict[str, SetTimbre] = {}
+        self._retold = Retold()
         self._line: Line | None = None
         self._packers: dict[str, BlockPacker] = {}
         self._has: set[str] = set()
@@ -155,40 +153,28 @@ class Near:
                 case PrepareStage():
                     self._prepare(message)
                 case MoveStage(stage):
-                    known = self._stages.get(stage.deck)
-                    if known is not None and known.stage.epoch == stage.epoch:
-                        self._stages[stage.deck] = replace(known, stage=stage)
                     placement = self._placements.get((stage.deck, stage.epoch))
                     if placement is not None:
                         placement.move(stage)
-                case SetRing(depth, steps):
-                    self._settings = SetRing(
-                        self._settings.depth if depth is None else depth,
-                        self._settings.steps if steps is None else steps,
-                    )
-                case SetTimbre(name):
-                    self._timbres[name] = message
                 case DropTimbre(name):
-                    self._timbres.pop(name, None)
                     self._has.discard(name)
                 case DropDeck(deck):
-                    self._stages.pop(deck, None)
                     gone = [key for key in self._placements if key[0] == deck]
                     for key in gone:
                         del self._placements[key]
+            self._retold.note(message)
             if self._line is not None and self._was_ready:
                 self._forward(self._line, message)
 
     def _prepare(self, message: PrepareStage) -> None:
         stage = message.stage
         loop = open_loop(self._rings, message.loop)
-        before = self._stages.get(stage.deck)
+        before = self._retold.stages.get(stage.deck)
         old = None if before is None else self._placements.get((stage.deck, before.stage.epoch))
         coming = self._clock.now() < stage.from_sample
         if old is not None and coming and self.landed and plays_on(old.stage, stage):
             # At another tempo what plays goes on until it is generated anew.
             loop[:] = retimed(old.loop.copy(), len(loop))
-        self._stages[stage.deck] = message
         self._placements[stage.deck, stage.epoch] = DeckPlacement(stage, loop, _never, 1)
         mine = [key for key in self._placements if key[0] == stage.deck]
         for key in mine[:-2]:
@@ -314,10 +300,7 @@ class Near:
         with self._lock:
             self._has = {str(key) for key in head["has"]}
             self._was_ready = True
-            if self._settings != SetRing():
-                self._forward(line, self._settings)
-            known: list[ToEngine] = [*self._timbres.values(), *self._stages.values()]
-            for message in known:
+            for message in self._retold.messages():
                 self._forward(line, message)
 
     def _land(self, head: dict[str, Any], body: bytes) -> None:
