@@ -9,22 +9,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from demon_live._version import __version__
+
 __all__ = ["DemonError", "Live", "Offline", "Session", "__version__", "render"]
 
 _HOMES = {
     "DemonError": "demon_live.errors",
-    "Live": "demon_live.perform.live",
-    "Offline": "demon_live.perform.render",
-    "Session": "demon_live.perform.session",
-    "render": "demon_live.perform.render",
+    "Live": "demon_live.runtime.live",
+    "Offline": "demon_live.runtime.offline",
+    "Session": "demon_live.session.session",
+    "render": "demon_live.replay.render",
 }
 
 if TYPE_CHECKING:
     from demon_live.errors import DemonError
-    from demon_live.perform.live import Live
-    from demon_live.perform.render import Offline, render
-    from demon_live.perform.session import Session
+    from demon_live.replay.render import render
+    from demon_live.runtime.live import Live
+    from demon_live.runtime.offline import Offline
+    from demon_live.session.session import Session
 
 
 def __getattr__(name: str) -> Any:

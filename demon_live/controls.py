@@ -328,7 +328,7 @@ FADER = Control(
     "fader = 1 over 8",
 )
 
-#: Stage words: one to a line, without `=`. Their values are prepared and switched at a cycle.
+#: Loop words: one to a line, without `=`. Their values are prepared and switched at a cycle.
 STAGE: dict[str, Control] = {
     row.name: row
     for row in (

@@ -21,6 +21,7 @@ __all__ = [
     "ControlBlock",
     "Floats",
     "Generation",
+    "Loop",
     "MixPoints",
     "Pcm",
     "Rates",
@@ -28,7 +29,6 @@ __all__ = [
     "SlotStatus",
     "SlotValues",
     "Sound",
-    "Stage",
 ]
 
 Floats = NDArray[np.float32]
@@ -47,7 +47,7 @@ RATES = Rates()
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Loop:
     """Where a deck stands in time, from `from_sample` on, until a newer stage of the deck begins.
 
     Lap k of the loop begins at sample floor(origin + k * lap + 1/2); `lap` is the exact length of
@@ -147,7 +147,7 @@ class ControlBlock:
 
     deck: str
     version: int
-    stage: Stage
+    stage: Loop
     sampled_at: int
     lanes: Mapping[str, Floats] = field(default_factory=dict)
     plan: Sequence[SlotValues] = ()

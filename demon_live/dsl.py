@@ -27,6 +27,7 @@ from typing import Any
 from demon_live.controls import CONTROLS, STAGE, find
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
+from demon_live.lang.dsl_pattern import Pat, Value, exact, text, to_expr
 from demon_live.lang.format import format_source
 from demon_live.lang.program import Program
 from demon_live.lang.signals import SIGNALS
@@ -43,7 +44,6 @@ from demon_live.lang.syntax import (
     WhenNode,
     WordNode,
 )
-from demon_live.lang.twin import Pat, Value, exact, text, to_expr
 from demon_live.lang.unparse import unparse
 from demon_live.lang.words import WORDS
 

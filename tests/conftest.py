@@ -23,8 +23,8 @@ torch.set_num_threads(1)
 
 def pytest_unconfigure() -> None:
     """No session outlives the tests, whatever happened to its prompt."""
-    from demon_live.serve.process import terminate
-    from demon_live.serve.registry import sessions
+    from demon_live.control.registry import sessions
+    from demon_live.runtime.session_process import terminate
 
     for info in sessions():
         terminate(info)

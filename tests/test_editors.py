@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from demon_live.places import shipped
-from tests.test_send import Recorder, session
+from demon_live.paths import shipped
+from tests.cli.test_send import Recorder, session
 
 __all__ = ["session"]
 

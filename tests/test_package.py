@@ -93,7 +93,7 @@ def test_the_wheel_has_all_that_plays_and_no_litter(wheel: Path) -> None:
 def test_the_package_comes_from_the_wheel(installed: Installed) -> None:
     place = Path(installed.run("import demon_live; print(demon_live.__file__)"))
     assert place.is_relative_to(installed.site)
-    folder = installed.run("from demon_live.places import shipped; print(shipped('engines'))")
+    folder = installed.run("from demon_live.paths import shipped; print(shipped('engines'))")
     assert Path(folder).is_relative_to(installed.site)
 
 

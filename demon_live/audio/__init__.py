@@ -1,7 +1,7 @@
 """Sound: everything from a loop's PCM to the loudspeaker, and the files it comes from and goes to.
 
 files     load_source, fit_loop, write_audio
-pcmring   LoopRing (a deck's PCM, mmap'ed), Bus (numbers of the audio process), PcmRing
+pcmring   LoopBuffer (a deck's PCM, mmap'ed), Bus (numbers of the audio process), PcmRing
 strip     ramps, automation without clicks, filters, pan
 limiter   look-ahead, -1 dBFS
 mixer     Mixer: stages, strips, mute and hush, the sum; the same live and offline

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.audio.pcmring import Bus, LoopRing, PcmRing
+from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
 from demon_live.audio.sinks import Recorder
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
@@ -56,7 +56,7 @@ class Feeder:
         self.tell = tell
         self.recorder: Recorder | None = None
         self.commands: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
-        self._loops: dict[str, list[LoopRing]] = {}
+        self._loops: dict[str, list[LoopBuffer]] = {}
         self._failing = False
 
     def turn(self) -> bool:
@@ -105,7 +105,7 @@ class Feeder:
     # --- commands (the names that Speaker sends) ---------------------------------------------
 
     def do_add_stage(self, stage: Any, path: str) -> None:
-        loop = LoopRing.open(path)
+        loop = LoopBuffer.open(path)
         self.mixer.add_stage(stage, loop)
         # Two stages of a deck may still sound; what is older is let go, or memory would grow over a
         # set.

@@ -1,6 +1,6 @@
 """Decks into one stereo stream: loops, cross-fades, strips, bus, limiter.
 
-    loop (Stage + PCM) -> finite check -> hpf -> lpf -> gain, mute -> pan      per deck
+    loop (Loop + PCM) -> finite check -> hpf -> lpf -> gain, mute -> pan      per deck
     sum -> master, start-up, hush -> [DC block] -> finite check -> limiter     once
 
 Pure and deterministic: a function of the calls made so far and of the loops' content. The audio
@@ -21,10 +21,10 @@ import numpy as np
 
 from demon_live.audio.likeness import likeness
 from demon_live.audio.limiter import LOOK, Limiter
-from demon_live.audio.pcmring import LoopRing
+from demon_live.audio.pcmring import LoopBuffer
 from demon_live.audio.strip import Doubles, Filter, Ramp, Slewed, pan, scale
 from demon_live.controls import CONTROLS, names
-from demon_live.core import Floats, MixPoints, Stage
+from demon_live.core import Floats, Loop, MixPoints
 
 __all__ = ["BLOCK", "FADE", "Mixer"]
 
@@ -47,7 +47,7 @@ class _Voice:
 
     __slots__ = ("audio", "begin", "likeness", "stage")
 
-    def __init__(self, stage: Stage | None, audio: Floats | None, begin: int) -> None:
+    def __init__(self, stage: Loop | None, audio: Floats | None, begin: int) -> None:
         self.stage = stage
         self.audio = audio
         self.begin = begin
@@ -197,14 +197,14 @@ class Mixer:
 
     # --- what may be told --------------------------------------------------------------------
 
-    def add_stage(self, stage: Stage, sound: LoopRing | Floats) -> None:
+    def add_stage(self, stage: Loop, sound: LoopBuffer | Floats) -> None:
         """From stage.from_sample on the deck plays `sound` (float32 [stage.samples, 2], read as it
         plays).
 
         The newer call wins: stages planned for the same or a later sample are dropped. A switch
         that is already decided happens at once.
         """
-        audio = sound.audio if isinstance(sound, LoopRing) else sound
+        audio = sound.audio if isinstance(sound, LoopBuffer) else sound
         if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
             raise ValueError(f"a loop is float32 [samples, 2], not {audio.shape}")
         strip = self._strip(stage.deck)

@@ -1,13 +1,13 @@
 """Sound and counters that outlive a process, and the ring inside the audio process.
 
-    LoopRing   the PCM of one deck's stage: the engine writes ahead of the playhead, the mixer reads
+    LoopBuffer   the PCM of one deck's stage: the engine writes ahead of the playhead, the mixer reads
     Bus        numbers of the audio process that everybody may read: playhead, dry count, peaks
     PcmRing    mixed sound between the feeder thread and the audio callback
 
 Plain files, not multiprocessing.shared_memory: on Python 3.11 a child that attaches to a segment by
 name unlinks it when it exits, and the sound must survive exactly such an exit.
 
-Threads and processes: one writer per LoopRing stretch and per Bus field, any number of readers;
+Threads and processes: one writer per LoopBuffer stretch and per Bus field, any number of readers;
 PcmRing has one producer and one consumer.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError
 
-__all__ = ["Bus", "LoopRing", "PcmRing"]
+__all__ = ["Bus", "LoopBuffer", "PcmRing"]
 
 _FRAME = 8  # bytes of one stereo float32 sample
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -68,7 +68,7 @@ def _map(path: Path, size: int | None) -> mmap.mmap:
         ) from error
 
 
-class LoopRing:
+class LoopBuffer:
     """The PCM of one deck's stage. audio: float32 [samples, 2], mapped; index = loop position.
 
     Readers may see a window half written: windows are placed ahead of the playhead, so nobody
@@ -82,14 +82,14 @@ class LoopRing:
         self.audio: Floats = np.frombuffer(memory, np.float32).reshape(-1, 2)
 
     @classmethod
-    def create(cls, path: str | Path, samples: int) -> LoopRing:
+    def create(cls, path: str | Path, samples: int) -> LoopBuffer:
         """A silent loop of `samples` samples at `path`; an older file there is replaced."""
         if samples < 1:
             raise ValueError(f"a loop needs at least one sample, not {samples}")
         return cls(Path(path), _map(Path(path), samples * _FRAME))
 
     @classmethod
-    def open(cls, path: str | Path) -> LoopRing:
+    def open(cls, path: str | Path) -> LoopBuffer:
         """The loop that another process created. Raises FileError."""
         memory = _map(Path(path), None)
         size = len(memory)

@@ -32,7 +32,7 @@ from demon_live.audio.feeder import Event
 from demon_live.audio.pcmring import Bus
 from demon_live.audio.process import Settings
 from demon_live.audio.sinks import checked_target, parse_sink
-from demon_live.core import RATES, MixPoints, Stage
+from demon_live.core import RATES, Loop, MixPoints
 from demon_live.errors import DeviceError
 
 __all__ = ["Event", "Speaker"]
@@ -44,7 +44,7 @@ class _State:
     """What a new audio process has to be told to sound like the old one."""
 
     def __init__(self) -> None:
-        self.stages: dict[str, list[tuple[Stage, str]]] = {}
+        self.stages: dict[str, list[tuple[Loop, str]]] = {}
         self.mixes: dict[str, Mapping[str, MixPoints]] = {}
         self.orders: dict[tuple[str, str | None], tuple[str, str | None, int]] = {}
         self.gain = 1.0
@@ -53,7 +53,7 @@ class _State:
     def note(self, name: str, arguments: tuple[Any, ...], played: int) -> None:
         """Remembers the effect of a command."""
         if name == "add_stage":
-            stage: Stage = arguments[0]
+            stage: Loop = arguments[0]
             kept = [
                 s for s in self.stages.get(stage.deck, []) if s[0].from_sample < stage.from_sample
             ]
@@ -119,7 +119,7 @@ class Speaker:
         latency: float | str = "high",
         startup: float = 0.05,
         start: int = 0,
-        stages: Iterable[tuple[Stage, str | Path]] = (),
+        stages: Iterable[tuple[Loop, str | Path]] = (),
         timeout: float = 10.0,
     ) -> Speaker:
         """Starts the audio process and waits until it plays.
@@ -131,7 +131,7 @@ class Speaker:
         UsageError.
         """
         if bus_path is None:
-            from demon_live.places import runtime_dir
+            from demon_live.paths import runtime_dir
 
             bus_path = runtime_dir() / f"bus-{os.getpid()}-{time.monotonic_ns()}"
         settings = Settings(
@@ -163,8 +163,8 @@ class Speaker:
 
     # --- commands: all return at once --------------------------------------------------------
 
-    def add_stage(self, stage: Stage, path: str | Path) -> None:
-        """From stage.from_sample on the deck plays the LoopRing at `path`."""
+    def add_stage(self, stage: Loop, path: str | Path) -> None:
+        """From stage.from_sample on the deck plays the LoopBuffer at `path`."""
         self._command("add_stage", stage, str(path))
 
     def remove_deck(self, deck: str, at: int = 0) -> None:

@@ -173,7 +173,7 @@ class Bench:
     def kernels(self, fp8: bool) -> Any:
         """The graphs backend. The module beside it stays whole: it is the oracle."""
         if fp8 not in self._kernels:
-            from demon_live.backends import graphs
+            from demon_live.models.acestep import graphs
 
             self._kernels[fp8] = graphs.AceGraphs(self.modules, window=43, fp8=fp8, release=False)
         return self._kernels[fp8]
@@ -193,7 +193,7 @@ class Bench:
         return noise(rows, frames, 64), t, noise(rows, frames, 128).to(self.dtype), states
 
     def batch(self, kernels: Any, context: Any, states: Any) -> Any:
-        from demon_live.backends.ace import Batch, Told
+        from demon_live.models.acestep.engine import Batch, Told
 
         told = []
         for one in states:
@@ -441,7 +441,7 @@ class Bench:
     def _xl(self, found: dict[str, Any]) -> None:
         import torch
 
-        from demon_live.backends import graphs
+        from demon_live.models.acestep import graphs
         from demon_live.models.acestep.layout import AceConfig
         from demon_live.models.acestep.load import build
 

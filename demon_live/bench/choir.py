@@ -27,8 +27,8 @@ import numpy as np
 
 from demon_live.bench.common import Figures, Options, machine
 from demon_live.core import RATES, Request
-from demon_live.engine.choir import Choir
-from demon_live.engine.voices import Plan, ProcessLink, Words
+from demon_live.engine.gpu_workers import Plan, ProcessLink, Words
+from demon_live.engine.multi_gpu import Choir
 
 __all__ = ["figures", "gpus", "main", "measure"]
 
@@ -45,7 +45,7 @@ class _Waiting(ProcessLink):
 
 def voice_main(fd: int) -> None:
     """See `voices.voice_main`: a model that waits."""
-    from demon_live.engine import voices
+    from demon_live.engine import gpu_workers as voices
 
     def wait(engine: Any) -> None:
         seconds = float(os.environ[_WAITS]) / 1000

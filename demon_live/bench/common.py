@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from demon_live import __version__
+from demon_live._version import __version__
 
 if TYPE_CHECKING:
-    from demon_live.backends import Engine
+    from demon_live.models.engine import Engine
 
 __all__ = ["Figures", "Options", "machine", "opened"]
 
@@ -52,7 +52,7 @@ class Options:
 @contextlib.contextmanager
 def opened(options: Options) -> Iterator[Engine]:
     """The engine that the options name, closed at the end."""
-    from demon_live.backends import open_engine
+    from demon_live.models.engine import open_engine
 
     engine = open_engine(
         options.engine, backend=options.backend, random_weights=options.random_weights

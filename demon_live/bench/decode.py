@@ -12,7 +12,7 @@ __all__ = ["figures"]
 
 def figures(options: Options) -> Figures:
     """Windows of the engine's decoder."""
-    from demon_live.backends import measure as backend
+    from demon_live.models import measure as backend
 
     with opened(options) as engine:
         return backend.decode(engine)

@@ -23,12 +23,12 @@ import numpy as np
 from demon_live import controls
 from demon_live.audio.mixer import BLOCK
 from demon_live.bench.common import Figures, Options, opened
+from demon_live.bench.ring_tables import propagation_table
 from demon_live.core import RATES, Floats
-from demon_live.engine.measure import propagation_table
 
 if TYPE_CHECKING:
-    from demon_live.backends import Engine
     from demon_live.bench.replayed import Times
+    from demon_live.models.engine import Engine
 
 __all__ = ["Path", "edits", "figures", "rows"]
 
@@ -73,8 +73,8 @@ class Path:
 
 
 def _path(engine: Engine, depth: int, frames: int, times: Times) -> Path:
-    from demon_live.perform.placement import HALF
-    from demon_live.perform.player import GUARD, LEAD_CEILING, LEAD_FLOOR
+    from demon_live.runtime.generator import GUARD, LEAD_CEILING, LEAD_FLOOR
+    from demon_live.runtime.placement import HALF
 
     tick, decode = float(np.median(times.ticks)), float(np.median(times.decodes))
     # The player's own rule: half as much again as the slowest of the recent decodes.

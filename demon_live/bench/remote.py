@@ -66,9 +66,9 @@ def figures(options: Options) -> Figures:
 @contextlib.contextmanager
 def _ray(link: Link, folder: Path) -> Iterator[None]:
     """A Ray of its own at the far side of the link."""
-    from demon_live.cluster import require
+    from demon_live.runtime.options import require_ray
 
-    require()
+    require_ray()
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     command = [
@@ -154,7 +154,7 @@ class _Play:
         self.counts: dict[str, Any] = {}
 
     def perform(self) -> None:
-        from demon_live.perform.live import Live
+        from demon_live.runtime.live import Live
 
         options = self.options
         score = self.folder / "bench.demon"

@@ -29,14 +29,14 @@ from torch import Tensor
 from demon_live.audio.mixer import BLOCK
 from demon_live.core import RATES, Floats
 from demon_live.engine import Ring
-from demon_live.perform.messages import Block, ToEngine
-from demon_live.perform.offline import OfflineRig
-from demon_live.perform.player import Player
-from demon_live.perform.session import Session
-from demon_live.places import shipped
+from demon_live.paths import shipped
+from demon_live.runtime.generator import Generator
+from demon_live.runtime.messages import Block, ToEngine
+from demon_live.runtime.offline import OfflineRig
+from demon_live.session.session import Session
 
 if TYPE_CHECKING:
-    from demon_live.backends import Engine
+    from demon_live.models.engine import Engine
 
 __all__ = ["Replayed", "Telltale", "Times", "measured"]
 
@@ -222,7 +222,7 @@ class Replayed:
         self._engine = _Costly(engine, times, seed)
         self.rig = _Rig(self._engine, seed)
         self.rig.alter = alter
-        self.rig.player = Player(
+        self.rig.player = Generator(
             self._engine,
             self.rig.clock,
             open_loop=self.rig.loop,

@@ -16,8 +16,8 @@ DEPTHS = (1, 2, 4, 8)
 
 def figures(options: Options) -> Figures:
     """Ticks of the ring, and our admission beside the earlier engines'."""
-    from demon_live.engine import measure as parts
-    from demon_live.engine.overhead import overhead_table
+    from demon_live.bench import ring_tables as parts
+    from demon_live.bench.overhead import overhead_table
 
     frames = round(options.seconds * RATES.frame_hz)
     frames += frames % 2

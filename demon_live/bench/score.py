@@ -25,7 +25,7 @@ from demon_live.bench.common import Figures, Options, opened
 from demon_live.bench.replayed import Replayed, Telltale, Times, measured
 from demon_live.controls import CONTROLS
 from demon_live.core import RATES, Floats
-from demon_live.perform.messages import Block
+from demon_live.runtime.messages import Block
 
 __all__ = ["DEPTHS", "JUMPS", "Jump", "crossings", "figures"]
 

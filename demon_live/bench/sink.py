@@ -28,10 +28,10 @@ from demon_live.bench.score import DEPTHS, JUMPS, SOURCE, SPACING, Jump, crossin
 from demon_live.controls import CONTROLS
 from demon_live.core import RATES, Floats
 from demon_live.errors import DeviceError, UsageError
-from demon_live.perform.messages import Block, ToEngine
+from demon_live.runtime.messages import Block, ToEngine
 
 if TYPE_CHECKING:
-    from demon_live.perform.live import Live
+    from demon_live.runtime.live import Live
 
 __all__ = ["figures"]
 
@@ -128,9 +128,9 @@ def figures(options: Options) -> Figures:
 
 def _sounds(options: Options, jumps: Sequence[Jump]) -> dict[tuple[str, str], Floats]:
     """How each value sounds, one lap [SPACING, 2]; ("", "") is the score that lies under all."""
-    from demon_live.backends import open_engine
-    from demon_live.perform.render import Offline
-    from demon_live.places import shipped
+    from demon_live.models.engine import open_engine
+    from demon_live.paths import shipped
+    from demon_live.replay.render import Offline
 
     engine = open_engine(options.engine, backend=options.backend)
     out = {}
@@ -152,7 +152,7 @@ def _take(
     """(recording, about which output sample it begins with, what the device counted)."""
     import soundfile
 
-    from demon_live.perform.live import Live
+    from demon_live.runtime.live import Live
 
     score, wav = folder / "bench.demon", folder / "take.wav"
     score.write_text(_BASE, encoding="utf-8")

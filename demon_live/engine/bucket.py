@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demon_live.engine import border, forward, guidance, rng, solver
 from demon_live.engine import dcw as wavelet
+from demon_live.engine import forward, guidance, rng, solver
+from demon_live.engine import staging as border
 from demon_live.engine.cells import Cells
 from demon_live.engine.lanes import LaneTable, MaskStrength
 from demon_live.engine.shared import Snapshot

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from demon_live.core import Floats
-from demon_live.engine import border, rng, solver
-from demon_live.engine.capture import Graphs
+from demon_live.engine import rng, solver
+from demon_live.engine import staging as border
+from demon_live.engine.cuda_graphs import Graphs
 from demon_live.engine.slots import Slot
 
 __all__ = ["Cells"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats
-from demon_live.engine import border
+from demon_live.engine import staging as border
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.slots import Row, Slot, VelocityModel, active_conditions
 from demon_live.engine.workspace import Workspace

@@ -25,8 +25,8 @@ from demon_live.engine.admission import Clock, Desk, Desks
 from demon_live.engine.bucket import Bucket
 from demon_live.engine.check import check_request
 from demon_live.engine.dcw import Dcw
-from demon_live.engine.handover import Handover
 from demon_live.engine.lanes import MaskStrength
+from demon_live.engine.readback import Handover
 from demon_live.engine.schedule import timesteps
 from demon_live.engine.shared import SharedState
 from demon_live.engine.slots import Slot, VelocityModel

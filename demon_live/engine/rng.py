@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats
-from demon_live.engine.border import upload
+from demon_live.engine.staging import upload
 
 __all__ = [
     "BIRTH",

@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demon_live.engine.border import upload
+from demon_live.engine.staging import upload
 
 __all__ = [
     "Curve",

@@ -15,8 +15,8 @@ import numpy as np
 
 from demon_live.controls import CONTROLS, Control
 from demon_live.errors import ScoreError, ScoreWarning, Span
+from demon_live.lang.cycle_table import trial
 from demon_live.lang.keywords import closest
-from demon_live.lang.layout import trial
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.program import Let

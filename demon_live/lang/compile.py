@@ -28,9 +28,9 @@ from demon_live.lang.check import (
     too_deep,
     try_lane,
 )
+from demon_live.lang.controllers import Hands
 from demon_live.lang.expressions import compile_expr
 from demon_live.lang.files import check_paths, files_of
-from demon_live.lang.hands import Hands
 from demon_live.lang.keywords import KEYWORDS, closest
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import Chances

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, FADER, STAGE, Control, find
-from demon_live.lang.hands import CONTROLLERS
+from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.help import LOTS, STATEMENTS
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
 from demon_live.lang.parse import expected

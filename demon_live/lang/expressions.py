@@ -25,7 +25,7 @@ from demon_live.lang.arguments import (
     unknown_call,
     word_for_number,
 )
-from demon_live.lang.hands import CONTROLLERS
+from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.mini import build
 from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.pattern import Pattern, PatternError, as_time

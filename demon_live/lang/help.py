@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, STAGE, Control
 from demon_live.errors import nearest
-from demon_live.lang.hands import CONTROLLERS
+from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.words import WORDS
@@ -218,7 +218,7 @@ def help_for(name: str) -> Help | None:
 
 _TITLES = {
     "control": "Controls",
-    "stage": "Stage words",
+    "stage": "Loop words",
     "statement": "Statements",
     "mini": "Mini-notation",
     "signal": "Signals",

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from demon_live.controls import Control, find
 from demon_live.core import Floats, Sound
-from demon_live.lang.layout import NUDGE, WHOLE, Layout
+from demon_live.lang.cycle_table import NUDGE, WHOLE, Layout
 from demon_live.lang.pattern import Curve, Pattern, Times
 from demon_live.lang.sequence import pure
 
 if TYPE_CHECKING:
-    from demon_live.lang.hands import Hands, Key
+    from demon_live.lang.controllers import Hands, Key
 
 __all__ = ["GlideLane", "Lane", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
 

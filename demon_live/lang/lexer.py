@@ -21,7 +21,7 @@ from pygments.token import (
 )
 
 from demon_live.controls import CONTROLS, STAGE
-from demon_live.lang.hands import CONTROLLERS
+from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.help import LOTS
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS

@@ -20,9 +20,9 @@ from lark import Lark, Token, Transformer
 
 from demon_live.controls import STAGE
 from demon_live.errors import ScoreError, Span
+from demon_live.lang.diagnostics import explain
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.mini_syntax import MAX_NESTING
-from demon_live.lang.mistakes import explain
 from demon_live.lang.syntax import (
     Bin,
     BindNode,

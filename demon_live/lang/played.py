@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from demon_live.controls import Control
 from demon_live.core import Floats
-from demon_live.lang.hands import Hands, Key, Track
+from demon_live.lang.controllers import Hands, Key, Track
 from demon_live.lang.lane import Lane, PatternLane
 from demon_live.lang.pattern import Pattern, Times
 from demon_live.lang.sequence import pure

@@ -13,7 +13,7 @@ from typing import Any
 from demon_live.controls import CONTROLS, STAGE
 from demon_live.errors import ScoreError, Span
 from demon_live.lang import signals
-from demon_live.lang.hands import CONTROLLERS, Hands, Key, guess, played
+from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, played
 from demon_live.lang.keywords import closest
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.lang.layout import NUDGE, Layout
+from demon_live.lang.cycle_table import NUDGE, Layout
 from demon_live.lang.pattern import Curve, Pattern, PatternError, Times
 from demon_live.lang.sequence import signal
 

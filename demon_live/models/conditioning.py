@@ -24,8 +24,8 @@ import numpy as np
 
 from demon_live.core import Floats
 from demon_live.errors import EngineError
-from demon_live.models import imp_labels
-from demon_live.models.imp_labels import Vocabulary
+from demon_live.models.imp import labels as imp_labels
+from demon_live.models.imp.labels import Vocabulary
 from demon_live.models.manifest import load_manifest
 
 __all__ = [

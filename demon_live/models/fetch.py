@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from demon_live import places
+from demon_live import paths as places
 from demon_live.errors import EngineError
 from demon_live.models.manifest import Finding, Manifest, digest_of, note_checked, sealed, verify
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from demon_live import places
+from demon_live import paths as places
 from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError
 from demon_live.models.manifest import (

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, NoReturn, TypeVar
 
-from demon_live import places
+from demon_live import paths as places
 from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError, Span, nearest
 

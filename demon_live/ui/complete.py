@@ -22,7 +22,7 @@ from prompt_toolkit.document import Document
 from demon_live.controls import Control, find
 from demon_live.errors import DemonError
 from demon_live.lang import complete
-from demon_live.perform.view import Words
+from demon_live.session.status import Words
 from demon_live.ui import guide
 
 __all__ = ["ScoreCompleter", "hint_at"]

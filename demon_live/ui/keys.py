@@ -14,7 +14,7 @@ from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 if TYPE_CHECKING:
-    from demon_live.ui.repl import Repl
+    from demon_live.ui.prompt import Repl
 
 __all__ = ["bindings", "editing_mode"]
 

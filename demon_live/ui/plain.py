@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import IO
 
 from demon_live.errors import DemonError
+from demon_live.session.session_api import Port
 from demon_live.ui import guide, show
-from demon_live.ui.port import Port
 
 __all__ = ["play_plain", "readable"]
 

@@ -87,7 +87,7 @@ STYLE = merge_styles([_UI, _CODE])
 #: Slots of several decks are told apart by these, in the order of the decks.
 DECK_STYLES = ("class:slot", "class:lane", "class:word", "class:head")
 
-#: Stage: what is the same on both grounds, in sixteen colours.
+#: Loop: what is the same on both grounds, in sixteen colours.
 _STAGE = {
     "stage.bar": "bold",
     "stage.slim": "bold reverse",

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demon_live.errors import FileError, UsageError
-from demon_live.perform.scores import score_name
-from demon_live.places import shipped
+from demon_live.paths import shipped
+from demon_live.session.scores import score_name
+from demon_live.session.session_api import Port
 from demon_live.ui import show
-from demon_live.ui.port import Port
 
 __all__ = ["STEPS", "Step", "Tour"]
 

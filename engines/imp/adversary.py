@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from demon_live.models import imp
+from demon_live.models.imp import model as imp
 from engines.imp.training import Optimiser
 
 LOW, MIDDLE, HIGH = (300, 1500), (1500, 5500), (5500, 20_000)

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models import imp, imp_timbre
-from demon_live.models.imp_labels import (
+from demon_live.models.imp import model as imp
+from demon_live.models.imp import timbre as imp_timbre
+from demon_live.models.imp.labels import (
     COND,
     TIMBRE,
     Floats,

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
-from demon_live.models.imp_labels import (
+from demon_live.models.imp import model as imp
+from demon_live.models.imp.labels import (
     Floats,
     condition,
     load_vocabulary,

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
-from demon_live.models.imp_labels import condition, loop_frames
+from demon_live.models.imp import model as imp
+from demon_live.models.imp.labels import condition, loop_frames
 from engines.imp.evaluate import HERE, VOCABULARY, Ask, Imp
 from engines.imp.training import say
 

@@ -94,7 +94,7 @@ def graphs(folder: Path) -> dict[str, tuple[Any, dict[str, Any], list[str], str,
     import torch
     from torch import nn
 
-    from demon_live.models import imp
+    from demon_live.models.imp import model as imp
 
     class Trunk(nn.Module):
         def __init__(self, decoder: imp.ImpDecoder) -> None:
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=HERE)
     folder: Path = parser.parse_args().folder
     write(folder)
-    from demon_live.models import imp
+    from demon_live.models.imp import model as imp
 
     knows = imp.knows_timbre(tensor_places(folder / "flow.safetensors"))
     sys.stdout.write(f"controls of the manifest: with{'' if knows else 'out'} timbre\n")

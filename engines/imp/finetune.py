@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models import conditioning, imp
-from demon_live.models.imp_labels import condition, loop_frames
+from demon_live.models import conditioning
+from demon_live.models.imp import model as imp
+from demon_live.models.imp.labels import condition, loop_frames
 from engines.imp import bank as banks
 from engines.imp.bank import FRAMES, Bank
 from engines.imp.train_flow import Training

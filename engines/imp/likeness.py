@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models.imp_labels import LABELS, Floats, Vocabulary, condition
-from demon_live.models.imp_timbre import levels, statistics
+from demon_live.models.imp.labels import LABELS, Floats, Vocabulary, condition
+from demon_live.models.imp.timbre import levels, statistics
 from engines.imp.bank import label
 from engines.imp.genres import GENRES
 from engines.imp.measure import spectrum_apart

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from demon_live.models import imp
+from demon_live.models.imp import model as imp
 from engines.imp.measure import mel_bank
 from engines.imp.training import say
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
+from demon_live.models.imp import model as imp
 from engines.imp.measure import mel_bank
 from engines.imp.pool import SEGMENT
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
-from demon_live.models.imp_labels import load_vocabulary
+from demon_live.models.imp import model as imp
+from demon_live.models.imp.labels import load_vocabulary
 from engines.imp.training import say
 
 SEGMENT = 2 * imp.SAMPLE_RATE

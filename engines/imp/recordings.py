@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
+from demon_live.models.imp import model as imp
 from engines.imp.training import say
 
 LEARNT = ("bd", "drum", "elec", "glitch", "perc", "sn", "tabla")

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
-from demon_live.models.imp_synthesis import stereo
+from demon_live.models.imp import model as imp
+from demon_live.models.imp.synthesis import stereo
 from engines.imp import recordings
 from engines.imp.losses import Loss
 from engines.imp.measure import averaged, compare

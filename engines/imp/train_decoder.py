@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
+from demon_live.models.imp import model as imp
 from engines.imp.adversary import Adversary
 from engines.imp.detail import detail
 from engines.imp.losses import WAVE, Loss

@@ -27,8 +27,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demon_live.models import imp
-from demon_live.models.imp_labels import LABELS, load_vocabulary
+from demon_live.models.imp import model as imp
+from demon_live.models.imp.labels import LABELS, load_vocabulary
 from engines.imp import bank as banks
 from engines.imp.bank import FRAMES, Bank
 from engines.imp.training import (

@@ -7,7 +7,7 @@ stall, storms of reloads; what was heard, and what was lost.
     prompt   kill -9 of the prompt of a session that is its own process: sound, `attach` finds it
     storm    a reload every 200 ms, a parser in a loop, gc, the engine stalled 300 ms each 20 s
 
-Threads: main thread, and the readers of `Stage` and `Listening`.
+Threads: main thread, and the readers of `Harness` and `Listening`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Any
 
 import psutil
 
-from demon_live.perform.resume import find_interrupted
+from demon_live.sets.session_log import find_interrupted
 from tests.rigs import jack, latency, score
 from tests.rigs.prompt import kill_prompts
-from tests.rigs.stagehand import Listening, Stage
+from tests.rigs.stagehand import Harness, Listening
 
 _PAUSE = threading.Event()
 
@@ -53,10 +53,10 @@ class Room:
         self.env["DEMON_TAP"] = str(folder / "tap")
         self.scores = score.write(folder / "scores")
 
-    def stage(self, *more: str, faults: str = "", generations: int = 2) -> Stage:
+    def stage(self, *more: str, faults: str = "", generations: int = 2) -> Harness:
         """An instrument that plays, and whose engine has made so many generations."""
         env: Mapping[str, str] = {**self.env, **({"DEMON_FAULTS": faults} if faults else {})}
-        stage = Stage(self.scores, self.folder, env, *self.words, *more)
+        stage = Harness(self.scores, self.folder, env, *self.words, *more)
         if not stage.wait(
             lambda: stage.status.get("engine", {}).get("generations", -1) >= generations, 240
         ):
@@ -178,7 +178,7 @@ def kill_groups(room: Room, count: int, rng: random.Random) -> dict[str, Any]:
 
 def _resumed(room: Room, program: dict[str, Any], sent: list[str]) -> dict[str, Any]:
     """Go on with it, and compare."""
-    with Stage([], room.folder, room.env, *room.words, "--resume") as stage:
+    with Harness([], room.folder, room.env, *room.words, "--resume") as stage:
         stage.wait(lambda: bool(stage.status), 60)
         again = stage.status.get("program", {})
         stage.close()

@@ -4,7 +4,7 @@ Decks of 4 bars at 120 bpm (8 s), each with its own source, words and moving con
 of depth 4 while imp plays them; reported is what the device missed, what came late, and what of
 the machine it took.
 
-Threads: main thread, and the reader of `Stage`.
+Threads: main thread, and the reader of `Harness`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.rigs import jack
-from tests.rigs.stagehand import Stage
+from tests.rigs.stagehand import Harness
 
 _PAUSE = threading.Event()
 _LOOPS = Path(__file__).resolve().parents[2] / "patterns" / "loops"
@@ -74,7 +74,7 @@ def play(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             server = stack.enter_context(jack.Server(folder, options.frames))
             env, words = dict(server.env), ["--audio", "device", "--device", "system"]
         env["DEMON_STATE"] = str(folder / "state")
-        stage = stack.enter_context(Stage([text], folder, env, *words))
+        stage = stack.enter_context(Harness([text], folder, env, *words))
         if not stage.wait(lambda: stage.status.get("engine", {}).get("generations", 0) > 16, 120):
             raise RuntimeError(f"it does not play: {stage.events[-5:]}")
         if server is not None:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from demon_live.core import Floats, MixPoints, Sound, Stage
-from demon_live.perform.clock import Clock, VirtualClock
-from demon_live.perform.messages import ToEngine
-from demon_live.perform.view import EngineStatus
+from demon_live.core import Floats, Loop, MixPoints, Sound
+from demon_live.runtime.messages import ToEngine
+from demon_live.session.status import EngineStatus
+from demon_live.session.tempo import Clock, VirtualClock
 
 __all__ = ["FakeRig"]
 
 
 class FakeRig:
-    """See `perform.rig.Rig`."""
+    """See `session.output.Rig`."""
 
     def __init__(self) -> None:
         self.clock: Clock = VirtualClock()
@@ -29,7 +29,7 @@ class FakeRig:
     def send(self, message: ToEngine) -> None:
         self.told = [*self.told[-7:], message]
 
-    def add_stage(self, stage: Stage, first: Floats, source: Floats | None) -> None:
+    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
         pass
 
     def drop_deck(self, deck: str, at: int) -> None:

@@ -22,10 +22,10 @@ from typing import Any
 
 import psutil
 
-from demon_live.cluster import Ray
-from demon_live.perform.farm import Farm, How, Job, jobs
-from demon_live.perform.journal import Event, Journal
-from demon_live.perform.render import render
+from demon_live.remote.ray import Ray
+from demon_live.replay.farm import Farm, How, Job, jobs
+from demon_live.replay.render import render
+from demon_live.sets.journal import Event, Journal
 
 __all__ = ["main", "write_sets"]
 
@@ -73,7 +73,7 @@ def measure(sets: int, cycles: int) -> dict[str, Any]:
         paths = write_sets(folder, sets, cycles)
         begun = time.monotonic()
         reference = {}
-        from demon_live.backends import open_engine
+        from demon_live.models.engine import open_engine
 
         engine = open_engine("imp")
         for path in paths:

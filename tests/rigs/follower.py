@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from demon_live.core import Floats
-from demon_live.perform.journal import load
-from demon_live.perform.offline import Offline
-from demon_live.perform.render import replay_into
+from demon_live.replay.render import replay_into
+from demon_live.runtime.offline import Offline
+from demon_live.sets.journal import load
 
 __all__ = ["Follower", "engine"]
 
@@ -39,7 +39,7 @@ def engine(name: str) -> Any:
     """What `Offline` takes: the mock engine of the tests, or the name itself."""
     if name != "mock":
         return name
-    from tests.mock_engine import MockEngine, by_prompt
+    from tests.helpers.mock_engine import MockEngine, by_prompt
 
     mock = MockEngine(by_prompt)
     # It keeps every request for tests to look at: over hours that would be the growth measured.

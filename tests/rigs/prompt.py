@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from demon_live.perform.journal import load
+from demon_live.sets.journal import load
 from tests.rigs import score
 from tests.rigs.stagehand import Listening
 

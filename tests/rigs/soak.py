@@ -4,7 +4,7 @@ Plays at a JACK server without hardware (or, where there is none, at the null si
 of the moving score every few seconds, and reports: memory of every process over time, dry blocks,
 underruns, ticks, the beat grid and the gaps of what the server was given.
 
-Threads: main thread, and the reader of `Stage`.
+Threads: main thread, and the reader of `Harness`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.rigs import grid, jack, latency, score
-from tests.rigs.stagehand import Listening, Stage, slope_mb_per_hour
+from tests.rigs.stagehand import Harness, Listening, slope_mb_per_hour
 
 _PAUSE = threading.Event()
 #: Memory is not judged before this part of the run (and at most ten minutes) has passed, nor
-#: before there were as many saves as undo keeps (perform.undo).
+#: before there were as many saves as undo keeps (session.undo).
 _WARM, _UNDO = 1 / 6, 64
 
 
@@ -41,7 +41,7 @@ class _Series:
         self.memory: dict[str, list[tuple[float, int]]] = {}
         self.turns: list[float] = []
 
-    def take(self, at: float, stage: Stage) -> None:
+    def take(self, at: float, stage: Harness) -> None:
         # A process that was replaced begins anew.
         for name, size in stage.memory().items():
             pid = stage.status["pids"][name]
@@ -86,7 +86,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             env = {**server.env, "DEMON_STATE": str(folder / "state")}
             words = ["--audio", "device", "--device", "system"]
         env["DEMON_TAP"] = str(folder / "tap")
-        stage = stack.enter_context(Stage(scores, folder, env, *words))
+        stage = stack.enter_context(Harness(scores, folder, env, *words))
         if not stage.wait(lambda: stage.status.get("engine", {}).get("generations", 0) > 8, 120):
             raise RuntimeError(f"it does not play: {stage.events[-5:]} {stage.status}")
         if options.nice is not None:
@@ -144,7 +144,7 @@ def _warm(took: float, options: argparse.Namespace) -> float:
     return min(max(min(600.0, took * _WARM), left * options.reload), took / 2)
 
 
-def _warm_up(stage: Stage, edited: Path, reloads: int) -> None:
+def _warm_up(stage: Harness, edited: Path, reloads: int) -> None:
     """Enough saves to fill what is bounded but not yet full: undo, caches, plans."""
     for turn in range(reloads):
         edited.write_text(score.moving(turn + 1))
@@ -152,7 +152,7 @@ def _warm_up(stage: Stage, edited: Path, reloads: int) -> None:
 
 
 def _watch(
-    stage: Stage, series: _Series, edited: Path, begun: float, seconds: float,
+    stage: Harness, series: _Series, edited: Path, begun: float, seconds: float,
     options: argparse.Namespace,
 ) -> int:  # fmt: skip
     """Saves the moving score again and again, and looks at the memory. Number of saves."""
@@ -196,7 +196,7 @@ def _engine(before: dict[str, Any], after: dict[str, Any], series: _Series) -> d
     }
 
 
-def _told(stage: Stage) -> dict[str, Any]:
+def _told(stage: Harness) -> dict[str, Any]:
     """What the performer was told, but for the reloads."""
     rows = [text for _, text in stage.events if "moving.demon" not in text and text[:2] != "  "]
     return {"count": len(stage.events), "other": rows[:40]}

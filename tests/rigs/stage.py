@@ -22,8 +22,8 @@ from typing import Any
 from demon_live.audio.pcmring import Bus
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source
-from demon_live.perform.live import Live
-from demon_live.perform.resume import find_interrupted
+from demon_live.runtime.live import Live
+from demon_live.sets.session_log import find_interrupted
 
 _BUS = ("mixed", "played", "dry", "dry_samples", "underruns", "failures", "bad", "errors",
         "device_ok", "callbacks", "late", "ahead", "limited_db")  # fmt: skip

@@ -24,7 +24,7 @@ import psutil
 from demon_live.audio.tap import Tap
 from tests.rigs import grid, score
 
-__all__ = ["Listening", "Stage", "slope_mb_per_hour"]
+__all__ = ["Harness", "Listening", "slope_mb_per_hour"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAUSE = threading.Event()
@@ -63,8 +63,8 @@ class Listening:
         return {**self.listener.report(), "samples_unread": self._tap.lost}
 
 
-class Stage:
-    """`with Stage(scores, folder, env, "--audio", "null") as stage`."""
+class Harness:
+    """`with Harness(scores, folder, env, "--audio", "null") as stage`."""
 
     def __init__(
         self, scores: Sequence[Path], folder: Path, env: Mapping[str, str], *words: str
@@ -179,7 +179,7 @@ class Stage:
         self._thread.join(2)
         return self.closed
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Harness:
         return self
 
     def __exit__(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.rigs import latency, score
-from tests.rigs.stagehand import Listening, Stage
+from tests.rigs.stagehand import Harness, Listening
 
 _PAUSE = threading.Event()
 
@@ -56,7 +56,7 @@ def run(case: Case, seconds: float) -> dict[str, Any]:
         env = {**os.environ, "DEMON_STATE": str(folder / "state"), "DEMON_FAULTS": case.faults,
                "DEMON_TAP": str(folder / "tap")}  # fmt: skip
         scores = score.write(folder / "scores")
-        with Stage(scores, folder, env, "--audio", "null") as stage:
+        with Harness(scores, folder, env, "--audio", "null") as stage:
             stage.wait(lambda: bool(stage.status), 120)
             listening, watch = Listening(folder / "tap"), latency.Watch()
             program = stage.fresh()["program"]

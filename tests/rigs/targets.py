@@ -98,7 +98,7 @@ def _edits(folder: Path) -> Target:
     import numpy as np
 
     from demon_live.audio.files import write_audio
-    from demon_live.perform.session import Session
+    from demon_live.session.session import Session
     from tests.rigs.fake import FakeRig
 
     home = folder / "scores"
@@ -156,7 +156,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _sets(folder: Path) -> Target:
-    from demon_live.perform.journal import load
+    from demon_live.sets.journal import load
 
     home = folder / "sets"
     home.mkdir(exist_ok=True)
@@ -245,7 +245,7 @@ def _osc(folder: Path) -> Target | None:
     try:
         import pythonosc  # noqa: F401
 
-        from demon_live.serve.osc import parse_osc
+        from demon_live.control.osc import parse_osc
     except ImportError:
         return None
 
@@ -282,8 +282,8 @@ def _osc(folder: Path) -> Target | None:
 def _web(folder: Path) -> Target | None:
     """Web messages, and frames of the control socket: requests and replies."""
     try:
-        from demon_live.serve.web import parse_web
-        from demon_live.serve.wire import VERBS, parse_frame, parse_reply, reply, request
+        from demon_live.control.web import parse_web
+        from demon_live.control.wire import VERBS, parse_frame, parse_reply, reply, request
     except ImportError:
         return None
     given = {"text": "blend = .5", "name": "<prompt>", "origin": "repl", "path": "x.demon",

@@ -33,10 +33,10 @@ _ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT))
 
 from demon_live.errors import DemonError  # noqa: E402
-from demon_live.perform.journal import SUFFIX, load  # noqa: E402
-from demon_live.perform.render import Offline, render  # noqa: E402
-from demon_live.perform.walk import walk  # noqa: E402
-from demon_live.perform.watch import Reloader  # noqa: E402
+from demon_live.replay.render import Offline, render  # noqa: E402
+from demon_live.runtime.dry_run import walk  # noqa: E402
+from demon_live.session.score_files import Reloader  # noqa: E402
+from demon_live.sets.journal import SUFFIX, load  # noqa: E402
 from tests.rigs.follower import Follower, engine  # noqa: E402
 from tests.rigs.set_script import FIRST, SAVED, Act, script  # noqa: E402
 from tests.rigs.stagehand import slope_mb_per_hour  # noqa: E402
@@ -95,7 +95,7 @@ def _act(offline: Offline, act: Act, folder: Path, tally: _Tally) -> None:
 
 def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The set in virtual time, and its replay."""
-    from demon_live.perform.controllers import Coalescer
+    from demon_live.session.inputs import Coalescer
 
     acts = collections.deque(script(options.minutes, options.evaluations, options.seed))
     tally, coalescer, path = _Tally(), Coalescer(), folder / f"two_hours{SUFFIX}"
@@ -148,7 +148,7 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The set at the JACK dummy, with knobs that travel through a MIDI port."""
     from tests.rigs import jack
-    from tests.rigs.stagehand import Stage
+    from tests.rigs.stagehand import Harness
 
     scores = folder / "scores"
     scores.mkdir()
@@ -161,12 +161,12 @@ def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         env = {**server.env, **midi, **state}
         os.environ.update({k: env[k] for k in (*midi, "JACK_DEFAULT_SERVER")})
         os.environ |= {"JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
-        from demon_live.sync.midi_ports import MidiOut
+        from demon_live.control.midi import MidiOut
 
         words = ["--audio", "device", "--device", "system", "--record", "two-hours"]
         with (
             MidiOut("two-hours", virtual=True) as knobs,
-            Stage([scores / "air.demon"], folder, env, *words) as stage,
+            Harness([scores / "air.demon"], folder, env, *words) as stage,
         ):
             if not stage.wait(
                 lambda: stage.status.get("engine", {}).get("generations", 0) > 8, 240

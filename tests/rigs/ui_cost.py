@@ -40,19 +40,19 @@ from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from demon_live.ui.desk import Desk
-from demon_live.ui.repl import Repl
+from demon_live.ui.controller import Desk
+from demon_live.ui.prompt import Repl
 from demon_live.ui.stage.app import StageView
-from tests.test_ui_stage import SCORE, STATUS
-from tests.ui_fakes import FakeSession
+from tests.helpers.ui_fakes import FakeSession
+from tests.ui.test_stage import SCORE, STATUS
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIZES = ((80, 24), (200, 60))
 _NOTER = """
 import sys, time
-from demon_live.ui.front import front
-from tests.test_ui_stage import SCORE, STATUS
-from tests.ui_fakes import FakeSession
+from demon_live.ui.run import front
+from tests.ui.test_stage import SCORE, STATUS
+from tests.helpers.ui_fakes import FakeSession
 class Noter(FakeSession):
     def apply(self, text, name="<prompt>", origin="repl"):
         at = time.monotonic()

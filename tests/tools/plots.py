@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demon_live.engine.measure import convergence_table, sweep_ticks
+from demon_live.bench.ring_tables import convergence_table, sweep_ticks
 
 _COLOURS = ("#2f81f7", "#a371f7", "#3fb950", "#d29922", "#f778ba")
 _W, _H, _LEFT, _BOTTOM, _TOP, _RIGHT = 560, 240, 44, 34, 14, 150

@@ -28,20 +28,20 @@ from prompt_toolkit.widgets import SearchToolbar
 
 from demon_live.errors import DemonError
 from demon_live.lang import is_complete
-from demon_live.perform.view import Outcome
+from demon_live.session.status import Outcome
 from demon_live.ui import guide, keys, show, text
 from demon_live.ui.complete import ScoreCompleter, hint_at
-from demon_live.ui.desk import Desk
-from demon_live.ui.repl import open_history
+from demon_live.ui.controller import Desk
+from demon_live.ui.prompt import open_history
 from demon_live.ui.stage import frame as frames
+from demon_live.ui.stage.buffers import Shelf, marked
 from demon_live.ui.stage.head import Trouble
 from demon_live.ui.stage.help import CLOSE, explained, overlay
 from demon_live.ui.stage.keys import bindings
+from demon_live.ui.stage.log import Told, rows_of
 from demon_live.ui.stage.painter import Painter, Row
 from demon_live.ui.stage.score import Page, block_at, moved
-from demon_live.ui.stage.shelf import Shelf, marked
 from demon_live.ui.stage.terminal import Aside, Quiet, ascii_only
-from demon_live.ui.stage.told import Told, rows_of
 from demon_live.ui.theme import depth, stage_style
 
 __all__ = ["StageView"]

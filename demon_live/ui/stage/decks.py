@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from demon_live.controls import find
-from demon_live.perform.view import DeckView, LaneView, Status
+from demon_live.session.status import DeckView, LaneView, Status
 from demon_live.ui import text
 from demon_live.ui.stage.painter import Row
 from demon_live.ui.theme import DECK_STYLES

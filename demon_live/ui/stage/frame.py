@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 
 from prompt_toolkit.document import Document
 
-from demon_live.perform.view import Status
+from demon_live.session.status import Status
 from demon_live.ui import text
 from demon_live.ui.stage import decks as lanes
 from demon_live.ui.stage import pages
 from demon_live.ui.stage.head import head
+from demon_live.ui.stage.layout import Plan, plan
 from demon_live.ui.stage.pages import Stretch
 from demon_live.ui.stage.painter import Row, cells_of
-from demon_live.ui.stage.plan import Plan, plan
 from demon_live.ui.stage.score import Page, faults, sounding
 
 __all__ = ["Frame", "Picture", "frame"]

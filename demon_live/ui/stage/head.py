@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demon_live.perform.view import Status
+from demon_live.session.status import Status
 from demon_live.ui import text
 from demon_live.ui.stage.digits import big, width_of
 from demon_live.ui.stage.painter import Row

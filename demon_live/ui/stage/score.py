@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from prompt_toolkit.buffer import Buffer
 
 from demon_live.errors import DemonError, Span
+from demon_live.lang.highlighting import Line
 from demon_live.lang.keywords import KEYWORDS
-from demon_live.lang.marks import Line
 from demon_live.lang.split import split
-from demon_live.perform.view import Status
+from demon_live.session.status import Status
 
 __all__ = ["Block", "Fault", "Page", "block_at", "faults", "moved", "sounding"]
 

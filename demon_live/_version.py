@@ -1,0 +1,3 @@
+"""The version of demon_live."""
+
+__version__ = "0.1.0"

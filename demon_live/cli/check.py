@@ -1,0 +1,113 @@
+"""`demon check`: what is wrong with scores, and where.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from demon_live.errors import DemonError, FileError, ScoreWarning, Span, nearest
+from demon_live.lang import Bind, Program, SetStage, compile_source, format_source
+from demon_live.paths import shipped
+from demon_live.ui import show
+
+__all__ = ["Say", "check", "files", "near_scores"]
+
+Say = Callable[[show.Pieces, IO[str]], None]
+
+
+def check(words: Sequence[str], *, canonical: bool, say: Say) -> int:
+    """Check scores, and those in folders; `canonical` prints them too. Returns the exit code."""
+    bad = 0
+    for path in files(words):
+        try:
+            text = _text(path)
+            program = compile_source(text, name=str(path))
+        except DemonError as fault:
+            bad += 1
+            say(show.error(fault), sys.stderr)
+            continue
+        for warning in (*program.warnings, *_missing_files(program, path, text)):
+            say([("warning", f"{warning}\n")], sys.stderr)
+        if canonical:
+            say([("", format_source(text))], sys.stdout)
+        else:
+            say(
+                [("reply", "ok  "), ("", f"{path}  {_summary(program)}".rstrip() + "\n")],
+                sys.stdout,
+            )
+    return 1 if bad else 0
+
+
+def _summary(program: Program) -> str:
+    counts = [(name, len(lanes)) for name, lanes in program.decks.items() if lanes]
+    return ", ".join(f"{name}: {n} control{'s' if n != 1 else ''}" for name, n in counts)
+
+
+def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
+    """Sources and timbres that are not there. No error: a score may be checked where its sounds are
+    not."""
+    roots = (path.parent, Path.cwd(), shipped("patterns"))
+    for name, span, what in _named_files(program):
+        if name and name != "none" and not any((root / name).is_file() for root in roots):
+            yield ScoreWarning(
+                f"there is no file {name}",
+                span=span,
+                source=text,
+                name=str(path),
+                hint=f"{what} lie next to the score, or in the library",
+            )
+
+
+def _named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
+    """(name, place, what it is for) of all files that a score names, those of its scenes too."""
+    scenes = [row for scene in program.scenes.values() for row in scene.body]
+    for row in (*program.statements, *scenes):
+        if isinstance(row, SetStage) and row.word == "source" and isinstance(row.value, str):
+            yield row.value, row.span, "sources"
+        elif isinstance(row, Bind):
+            yield from ((name, span, "sounds") for name, span in row.files)
+
+
+def files(words: Sequence[str]) -> list[Path]:
+    """The scores named, and those in the folders named."""
+    found: list[Path] = []
+    for word in words:
+        path = Path(word)
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(path.glob("*.demon"))
+        if not inside:
+            raise FileError(f"{path} is a folder without scores", hint="scores are called *.demon")
+        found += inside
+    return found
+
+
+def _text(path: Path) -> str:
+    """A score's text. Raises FileError."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as fault:
+        raise FileError(
+            f"{path} is not text (byte {fault.start})", hint="save it as UTF-8"
+        ) from None
+    except OSError as fault:
+        raise FileError(
+            f"{path}: {(fault.strerror or str(fault)).lower()}", hint=near_scores(path)
+        ) from None
+
+
+def near_scores(path: Path) -> str | None:
+    """A hint that names the scores like `path`, or else those that lie beside it."""
+    folder = path.parent
+    there = sorted(p.name for p in folder.glob("*.demon")) if folder.is_dir() else []
+    if near := nearest(path.name, there, 3):
+        return f"did you mean {' or '.join(str(folder / n) for n in near)}?"
+    if there:
+        return f"scores there: {', '.join(there[:6])}"
+    return "demon new NAME makes a folder with a score to start from"

@@ -1,0 +1,315 @@
+"""The command line: what `demon` does; `ui.arguments` is what can be written after it.
+
+Each command imports what it needs when it runs: `demon check` and `demon --help` load neither
+torch nor an audio library. Exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or
+device failure.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from demon_live.cli import live as play
+from demon_live.cli.arguments import COMMANDS, parser
+from demon_live.cli.live import say
+from demon_live.errors import DemonError, UsageError
+from demon_live.ui import show
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verbose = False
+    try:
+        args = parser().parse_args(_with_command(words))
+        verbose = args.verbose
+        return _RUN[args.command](args)
+    except DemonError as fault:
+        if verbose:
+            raise
+        sys.stdout.flush()
+        say(show.error(fault), sys.stderr)
+        return fault.exit_code
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _with_command(words: list[str]) -> list[str]:
+    """Bare `demon`, `demon x.demon` and `demon --record n` mean `demon live ...`."""
+    first = next((w for w in words if w not in ("-v", "--verbose")), None)
+    if first in COMMANDS or first in ("-h", "--help", "--version"):
+        return words
+    known = (
+        first is None or first.startswith("-") or first.endswith(".demon") or Path(first).is_dir()
+    )
+    return ["live", *words] if known else words
+
+
+# --- playing ------------------------------------------------------------------------------------
+
+
+def _replay(args: argparse.Namespace) -> int:
+    if not args.render:
+        return play.replay(args)
+    from demon_live.paths import sets_dir
+    from demon_live.sets.journal import find_set
+
+    path = find_set(args.set, [sets_dir()])
+    return _render_to(args, path, args.render, start=args.start, trust=args.trust)
+
+
+def _set(args: argparse.Namespace) -> int:
+    from demon_live.replay.command import run
+
+    return run(args, lambda text: say([("", text)]))
+
+
+def _send(args: argparse.Namespace) -> int:
+    from demon_live.cli.send import send
+
+    return send(args)
+
+
+def _render(args: argparse.Namespace) -> int:
+    if args.ray is not None or args.seeds or len(args.scores) > 1:
+        return _render_many(args)
+    return _render_to(
+        args,
+        _score_or_set(args.scores[0]),
+        args.out,
+        cycles=args.cycles,
+        seconds=args.seconds,
+        start=args.start,
+        seed=args.seed,
+        stems=args.stems,
+        trust=args.trust,
+    )
+
+
+def _render_many(args: argparse.Namespace) -> int:
+    """Several sets, or seeds, into a folder: one after the other, or on a Ray."""
+    from demon_live.remote.ray import Ray
+    from demon_live.replay.farm import Farm, How, jobs
+
+    if args.seeds and args.seed is not None:
+        raise UsageError("give --seed or --seeds, not both")
+    if Path(args.out).suffix in (".wav", ".flac"):
+        raise UsageError(f"{args.out} is one file, and these are several", hint="-o FOLDER")
+    how = How(args.engine, args.backend, args.cycles, args.seconds, args.start, args.stems)
+    seeds = args.seeds or (args.seed,)
+    every = jobs([_score_or_set(word) for word in args.scores], how, seeds, args.trust)
+    farm = Farm(Path(args.out), lambda text: say([("", f"{text}\n")]))
+    begun = time.monotonic()
+    if args.ray is None or not farm.missing(every):
+        farm.run(every)
+    else:
+        with Ray(args.ray or None, args.workers) as ray:
+            farm.run(every, ray)
+    made = len(every) - len(farm.failed)
+    say([("", f"{made} of {len(every)} in {args.out}, {time.monotonic() - begun:.0f} s\n")])
+    return 1 if farm.failed else 0
+
+
+def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> int:
+    from demon_live.core import RATES
+    from demon_live.replay.render import render
+
+    begun = time.monotonic()
+    with _progress(out) as progress:
+        done = render(
+            path, Path(out), engine=args.engine, backend=args.backend, progress=progress, **more
+        )
+    for warning in done.warnings:
+        say([("warning", f"{warning}\n")], sys.stderr)
+    length, took = len(done.audio) / RATES.sample_rate, time.monotonic() - begun
+    stems = f" and {len(done.stems)} stem{'s'[len(done.stems) == 1 :]}" if done.stems else ""
+    say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
+    return 0
+
+
+def _score_or_set(word: str) -> Path:
+    """A path as given; else a set by its name."""
+    from demon_live.paths import sets_dir
+    from demon_live.sets.journal import find_set
+
+    path = Path(word)
+    if path.exists() or path.suffix == ".demon":
+        return path
+    return find_set(word, [sets_dir()])
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[float], None] | None]:
+    """A line that counts up on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    shown = [-1]
+
+    def progress(part: float) -> None:
+        if int(part * 100) != shown[0]:
+            shown[0] = int(part * 100)
+            sys.stderr.write(f"\r{name} {shown[0]:3d} %")
+            sys.stderr.flush()
+
+    try:
+        yield progress
+    finally:
+        sys.stderr.write("\r\x1b[K")
+
+
+# --- asking -------------------------------------------------------------------------------------
+
+
+def _check(args: argparse.Namespace) -> int:
+    from demon_live.cli.check import check
+
+    return check(args.paths, canonical=args.format, say=say)
+
+
+def _engines(args: argparse.Namespace) -> int:
+    from demon_live.models import listing, manifest
+
+    if args.action == "list":
+        say([("", f"{listing.list_text()}\n")])
+        return 0
+    if args.name is None:
+        raise UsageError(
+            f"demon engines {args.action} needs the name of an engine",
+            hint="see: demon engines list",
+        )
+    if args.capability and args.action != "build":
+        raise UsageError(f"--for belongs to demon engines build, not to {args.action}")
+    if args.action == "build":
+        text = _build_plans(args)
+    elif args.action == "info":
+        text = _engine_info(args.name)
+    else:
+        text = getattr(listing, f"{args.action}_text")(args.name)
+    say([("", f"{text}\n")])
+    if args.action != "verify":
+        return 0
+    findings = manifest.verify(manifest.load_manifest(args.name))
+    return 0 if all(f.state == "ok" for f in findings) else 3
+
+
+def _build_plans(args: argparse.Namespace) -> str:
+    from demon_live.models.acestep.tensorrt.command import build_text
+
+    cards = [cc for word in args.capability or () for cc in word.split(",")]
+    return build_text(args.name, cards, random=args.random_weights)
+
+
+def _engine_info(name: str) -> str:
+    from demon_live.models import listing
+    from demon_live.models.acestep.tensorrt.command import rows
+
+    lines = [f"{title:9} {text}" for title, text in rows(name)]
+    return "\n".join([listing.info_text(name), *lines])
+
+
+def _devices(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from demon_live.audio.devices import list_devices, table
+
+    found = list_devices()
+    text = json.dumps([asdict(d) for d in found], indent=2) if args.json else table(found)
+    say([("", f"{text}\n")])
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from demon_live.cli import doctor
+
+    checks = doctor.examine()
+    say(doctor.report(checks, args.json))
+    return 3 if any(c.verdict == "fail" for c in checks) else 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from demon_live import bench
+
+    options = bench.Options(
+        args.engine,
+        args.backend,
+        args.depth,
+        args.seconds,
+        args.random_weights,
+        args.score,
+        args.jack,
+        args.plot,
+        args.gpus,
+        args.delay,
+        args.jitter,
+        args.loss,
+        args.minutes,
+        args.cut,
+    )
+    say(bench.report(bench.measure(args.what, options), args.json))
+    return 0
+
+
+def _new(args: argparse.Namespace) -> int:
+    from demon_live.cli.starter import new
+
+    say(new(Path(args.folder)))
+    return 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from demon_live.cli.completion import script
+
+    sys.stdout.write(script(args.shell, parser()))
+    return 0
+
+
+def _help(args: argparse.Namespace) -> int:
+    from demon_live.ui import guide
+
+    if args.all:
+        from demon_live.lang import reference
+
+        say([("", reference())])
+    elif args.name is None:
+        parser().print_help()
+        say([("", "\nthe language, at the prompt and in scores:\n"), *guide.overview()])
+    else:
+        say(guide.about(args.name.strip("?")))
+    return 0
+
+
+_RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "live": play.live,
+    "tour": play.tour,
+    "attach": play.attach,
+    "send": _send,
+    "stop": play.stop,
+    "render": _render,
+    "check": _check,
+    "replay": _replay,
+    "set": _set,
+    "engines": _engines,
+    "devices": _devices,
+    "doctor": _doctor,
+    "bench": _bench,
+    "new": _new,
+    "completion": _completion,
+    "help": _help,
+}

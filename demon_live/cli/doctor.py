@@ -1,0 +1,418 @@
+"""`demon doctor`: what this machine has, what it lacks, and the remedy.
+
+Each check is a function that returns one or more `Check`s and never raises; the heavy ones import
+what they look at only when they run.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from demon_live import paths as places
+from demon_live._version import __version__
+from demon_live.errors import DemonError
+from demon_live.ui.show import Pieces
+
+__all__ = ["CHECKS", "Check", "examine", "report"]
+
+Verdict = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. remedy: what to do about it, "" where there is nothing to do."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def _python() -> Iterable[Check]:
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    detail = f"{version}, {platform.system()} {platform.machine()}, demon {__version__}"
+    yield Check(
+        "python", "ok" if good else "fail", detail, "" if good else "Python 3.11 or newer is needed"
+    )
+
+
+def _packages() -> Iterable[Check]:
+    needed = (
+        "numpy",
+        "scipy",
+        "onnxruntime",
+        "torch",
+        "prompt_toolkit",
+        "watchdog",
+        "lark",
+        "pygments",
+        "soundfile",
+        "soxr",
+        "sounddevice",
+        "platformdirs",
+        "safetensors",
+    )
+    found, lacking = [], []
+    for name in needed:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            lacking.append(name)
+    if lacking:
+        yield Check(
+            "packages", "fail", f"missing: {', '.join(lacking)}", f"pip install {' '.join(lacking)}"
+        )
+    else:
+        yield Check("packages", "ok", ", ".join(found[:4]) + f" and {len(found) - 4} more")
+
+
+def _gpu() -> Iterable[Check]:
+    if importlib.util.find_spec("torch") is None:
+        yield Check("gpu", "warn", "torch is not installed", "pip install torch")
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Check("gpu", "ok", "none: imp plays on the CPU, the large engines cannot play")
+        return
+    free, total = torch.cuda.mem_get_info()
+    detail = f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+    tight = free < 8 * 2**30
+    yield Check(
+        "gpu",
+        "warn" if tight else "ok",
+        detail,
+        "close what else uses it: ACE-Step needs about 8 GiB" if tight else "",
+    )
+
+
+def _tensorrt() -> Iterable[Check]:
+    found = []
+    for name in ("tensorrt", "tensorrt_rtx"):
+        if importlib.util.find_spec(name) is not None:
+            try:
+                found.append(f"{name} {importlib.metadata.version(name.replace('_', '-'))}")
+            except importlib.metadata.PackageNotFoundError:
+                found.append(name)
+    yield Check("tensorrt", "ok", ", ".join(found) or "not installed; nothing here needs it")
+
+
+def _engines() -> Iterable[Check]:
+    from demon_live.models.manifest import find_manifests, verify
+
+    for manifest in find_manifests():
+        wrong = [f for f in verify(manifest) if f.state != "ok"]
+        name = f"engine {manifest.name}"
+        if not wrong:
+            yield Check(name, "ok", f"{len(manifest.weights)} files, sizes and hashes as listed")
+            continue
+        fetched = all(f.weight.repo for f in wrong)
+        if fetched and len(wrong) == len(manifest.weights):
+            detail = f"not fetched: {manifest.summary}"
+            yield Check(name, "ok", detail, f"if you want it: demon engines fetch {manifest.name}")
+            continue
+        states = ", ".join(f"{f.weight.file} {f.state}" for f in wrong[:3])
+        remedy = f"demon engines fetch {manifest.name}" if fetched else "install demon-live again"
+        yield Check(name, "warn" if fetched else "fail", states, remedy)
+
+
+def _audio() -> Iterable[Check]:
+    from demon_live.audio.devices import list_devices, pick
+    from demon_live.errors import DeviceError
+
+    without = "or play into a file: demon live --audio file:set.wav"
+    try:
+        found = list_devices()
+    except DeviceError as fault:
+        yield Check("audio library", "warn", fault.message, fault.hint or "")
+        return
+    yield Check("audio library", "ok", "PortAudio is there")
+    if not found:
+        yield Check("audio device", "warn", "none found", f"plug one in, {without}")
+        return
+    device = pick(os.environ.get("DEMON_DEVICE"), found)
+    try:
+        underruns, latency = _listen(device.index, 1.0)
+    except DeviceError as fault:
+        yield Check(
+            "audio device", "warn", fault.message, f"{fault.hint or 'demon devices'}; {without}"
+        )
+        return
+    facts = f"48 kHz, {latency * 1000:.0f} ms, {underruns} underruns in 1 s"
+    detail = f"{device.name} ({device.api}), {facts}"
+    yield Check(
+        "audio device",
+        "warn" if underruns else "ok",
+        detail,
+        "close what else plays or computes; wired beats Bluetooth" if underruns else "",
+    )
+
+
+def _listen(device: int, seconds: float) -> tuple[int, float]:
+    """(underruns, latency in seconds) of a silent second on the device."""
+    from demon_live.audio.devices import open_output
+
+    count = [0]
+
+    def silence(out: Any, frames: int, when: Any, status: Any) -> None:
+        out.fill(0)
+        count[0] += bool(status.output_underflow)
+
+    stream, _ = open_output(device, silence, "high")
+    try:
+        stream.start()
+        time.sleep(seconds)
+        return count[0], stream.latency
+    finally:
+        stream.abort()
+        stream.close()
+
+
+def _cpu() -> Iterable[Check]:
+    cores = os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    few = available < 2
+    yield Check(
+        "cores",
+        "warn" if few else "ok",
+        f"{available} of {cores}",
+        "imp wants two cores: lower `depth` or `loop`" if few else "",
+    )
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    if governor.is_file():
+        mode = governor.read_text().strip()
+        slow = mode == "powersave"
+        yield Check(
+            "cpu governor",
+            "warn" if slow else "ok",
+            mode,
+            "on stage: sudo cpupower frequency-set -g performance" if slow else "",
+        )
+
+
+def _power() -> Iterable[Check]:
+    for battery in sorted(Path("/sys/class/power_supply").glob("BAT*")):
+        state = (battery / "status").read_text().strip()
+        low = state == "Discharging"
+        yield Check(
+            "power",
+            "warn" if low else "ok",
+            f"battery, {state.lower()}",
+            "plug it in: a machine on battery slows down" if low else "",
+        )
+        return
+    yield Check("power", "ok", "mains, or unknown")
+
+
+def _memory() -> Iterable[Check]:
+    folder = places.runtime_dir()
+    free = shutil.disk_usage(folder).free / 2**20
+    small = free < 128
+    yield Check(
+        "shared memory",
+        "fail" if small else "ok",
+        f"{folder}, {free:.0f} MiB free",
+        "free some, or point DEMON_RUNTIME elsewhere (docker: --shm-size=256m)" if small else "",
+    )
+
+
+def _folders() -> Iterable[Check]:
+    state = places.state_dir()
+    probe = state / ".probe"
+    try:
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as fault:
+        yield Check(
+            "state folder",
+            "fail",
+            f"{state}: {fault.strerror}",
+            "point DEMON_STATE to a folder you may write",
+        )
+        return
+    free = shutil.disk_usage(state).free / 2**30
+    small = free < 2
+    yield Check(
+        "state folder",
+        "warn" if small else "ok",
+        f"{state}, {free:.0f} GiB free",
+        "a recorded hour takes up to 1 GiB" if small else "",
+    )
+
+
+def _patterns() -> Iterable[Check]:
+    from demon_live.lang import compile_source
+
+    folder = places.shipped("patterns")
+    scores = sorted(folder.glob("*.demon"))
+    broken = []
+    for path in scores:
+        try:
+            compile_source(path.read_text("utf-8"), name=str(path))
+        except DemonError as fault:
+            broken.append(f"{path.name}: {fault.message}")
+    if broken or not scores:
+        yield Check(
+            "patterns",
+            "fail",
+            "; ".join(broken) or f"{folder} is empty",
+            "install demon-live again",
+        )
+    else:
+        yield Check("patterns", "ok", f"{len(scores)} scores in {folder}")
+
+
+def _watching() -> Iterable[Check]:
+    limit = Path("/proc/sys/fs/inotify/max_user_watches")
+    if not limit.is_file():
+        yield Check("file watching", "ok", f"by {platform.system()}'s own means")
+        return
+    count = int(limit.read_text())
+    few = count < 1024
+    yield Check(
+        "file watching",
+        "warn" if few else "ok",
+        f"{count} watches",
+        "sudo sysctl fs.inotify.max_user_watches=65536" if few else "",
+    )
+
+
+def _terminal() -> Iterable[Check]:
+    encoding = (sys.stdout.encoding or "").lower()
+    term = os.environ.get("TERM", "")
+    columns, rows = shutil.get_terminal_size()
+    detail = f"{term or 'none'}, {columns}x{rows}, {encoding or 'no encoding'}"
+    if not encoding.startswith("utf"):
+        yield Check("terminal", "warn", detail, "curves want UTF-8: export LANG=C.UTF-8")
+    elif sys.stdout.isatty() and columns < 80:
+        yield Check("terminal", "warn", detail, "80 columns show all of the panel")
+    else:
+        yield Check("terminal", "ok", detail)
+
+
+def _settings() -> Iterable[Check]:
+    known = (
+        "DEMON_ENGINE",
+        "DEMON_BACKEND",
+        "DEMON_DEVICE",
+        "DEMON_AUDIO",
+        "DEMON_STATE",
+        "DEMON_CACHE",
+        "DEMON_RUNTIME",
+        "DEMON_KEYS",
+        "DEMON_MIDI",
+        "DEMON_OSC",
+        "DEMON_WEB",
+        "DEMON_THEME",
+        "DEMON_TORCH",
+        "DEMON_ACE_FP8",
+    )
+    given = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
+    unknown = [k for k in given if k not in known]
+    detail = ", ".join(f"{k}={v}" for k, v in given.items()) or "no DEMON_* variables: defaults"
+    yield Check(
+        "settings",
+        "warn" if unknown else "ok",
+        detail,
+        f"{', '.join(unknown)} means nothing here" if unknown else "",
+    )
+
+
+def _sessions() -> Iterable[Check]:
+    """Sessions that play now, also those whose terminal is gone."""
+    from demon_live.control.registry import DEFAULT, sessions
+
+    found = sessions()
+    if not found:
+        yield Check("sessions", "ok", "none plays now")
+    for info in found:
+        since = time.strftime("%H:%M", time.localtime(info.since))
+        what = ", ".join(info.scores) or "no score"
+        doors = "".join(f" · {door}" for door in (info.web.partition("?")[0], info.osc) if door)
+        named = "" if info.name == DEFAULT else f" --name {info.name}"
+        yield Check(
+            f"session {info.name}",
+            "ok",
+            f"process {info.pid} since {since}: {what}{doors}",
+            f"demon attach{named} returns to it, demon stop{named} ends it",
+        )
+
+
+CHECKS: tuple[Callable[[], Iterable[Check]], ...] = (
+    _python,
+    _packages,
+    _gpu,
+    _tensorrt,
+    _engines,
+    _audio,
+    _cpu,
+    _power,
+    _memory,
+    _folders,
+    _patterns,
+    _watching,
+    _terminal,
+    _settings,
+    _sessions,
+)
+
+
+def examine() -> list[Check]:
+    """Run every check. What a check cannot find out is itself a finding."""
+    found: list[Check] = []
+    for check in CHECKS:
+        name = check.__name__.strip("_")
+        try:
+            found += check()
+        except DemonError as fault:
+            found.append(Check(name, "fail", fault.message, fault.hint or ""))
+        except (OSError, ImportError, RuntimeError, ValueError) as fault:
+            found.append(Check(name, "fail", f"{type(fault).__name__}: {fault}", "see the message"))
+    return found
+
+
+def report(checks: list[Check], as_json: bool) -> Pieces:
+    """The findings as lines, or as one JSON object for bug reports."""
+    if as_json:
+        return [
+            (
+                "",
+                json.dumps({"demon": __version__, "checks": [asdict(c) for c in checks]}, indent=2)
+                + "\n",
+            )
+        ]
+    kinds = {"ok": "reply", "warn": "warning", "fail": "error"}
+    pieces: Pieces = []
+    # A long name gets a line of its own, so that the rest stays a column.
+    width = min(20, 1 + max((len(c.name) for c in checks), default=0))
+    for c in checks:
+        name = f"{c.name:<{width}}" if len(c.name) < width else f"{c.name}\n{'':<{width + 5}}"
+        pieces += [(kinds[c.verdict], f"{c.verdict:<5}"), ("", f"{name}{_column(c.detail, width)}")]
+        if c.remedy:
+            pieces.append(("error.hint", f"{'':<{width + 5}}{_column(c.remedy, width)}"))
+    bad = sum(c.verdict == "fail" for c in checks)
+    pieces.append(("heading", f"{bad} to repair\n" if bad else "ready to play\n"))
+    return pieces
+
+
+def _column(text: str, width: int) -> str:
+    """Text to the right of the names, on as many lines as the terminal needs."""
+    room = max(30, shutil.get_terminal_size().columns - width - 6)
+    # Paths and commands stay whole, so that they can be copied.
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':<{width + 5}}".join(lines or [""]) + "\n"

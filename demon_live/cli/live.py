@@ -1,0 +1,406 @@
+"""Playing, and reaching what plays: `demon live|replay|attach|stop`.
+
+    on a terminal   the session in a process of its own (runtime.session_process), the prompt here
+    otherwise       the session in this process: statements from a pipe, events as lines
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from demon_live._version import __version__
+from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.ui import show
+
+if TYPE_CHECKING:
+    from demon_live.control.remote_session import RemoteSession
+    from demon_live.runtime.session_process import Start
+    from demon_live.session.session_api import Port
+    from demon_live.session.status import Status
+
+__all__ = ["attach", "live", "replay", "say", "stop"]
+
+
+def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
+    """Write pieces, in colour where that is wanted."""
+    stream = stream or sys.stdout
+    stream.write(show.ansi(pieces, show.wants_colour(stream)))
+    stream.flush()
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def live(args: argparse.Namespace) -> int:
+    """`demon live`."""
+    if args.resume is not None:
+        return _resume(args)
+    if args.web is not None and not args.web.isdigit():
+        # `--web set.demon`: the port may be left out, and then this is a score.
+        args.paths.insert(0, args.web)
+        args.web = "0"
+    paths = _scores(args.paths)
+    return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
+
+
+def _resume(args: argparse.Namespace) -> int:
+    """A session that died, from its next bar on."""
+    from demon_live.sets.session_log import find_interrupted
+
+    if args.paths:
+        raise UsageError(
+            "--resume plays what played: it takes no scores", hint="load one when it plays"
+        )
+    past = find_interrupted(args.resume)
+    try:
+        # Scores and sources are named from where the session was started.
+        os.chdir(past.folder)
+    except OSError as error:
+        raise FileError(
+            f"{past.folder} cannot be entered: {error.strerror}",
+            hint="the session was started there: bring the folder back",
+        ) from None
+    args.engine = past.engine
+    more = {"paths": (), "resume": past, "record": args.record, "python": args.python}
+    return _play(args, list(past.scores), more)
+
+
+def replay(args: argparse.Namespace) -> int:
+    """`demon replay`, but for `--render`."""
+    from demon_live.paths import sets_dir
+    from demon_live.sets.journal import find_set, load
+
+    path = find_set(args.set, [sets_dir()])
+    recording = load(path)
+    if recording.torn:
+        lines = f"{recording.torn} damaged lines at its end are left out"
+        say([("warning", f"{path}: {lines}\n")], sys.stderr)
+    return _play(
+        args,
+        [path],
+        {"replay": recording, "speed": args.speed, "start": args.start, "trust": args.trust},
+    )
+
+
+def tour(args: argparse.Namespace) -> int:
+    """`demon tour`: the prompt of `demon live`, with the tour begun."""
+    if not _has_terminal():
+        raise UsageError("the tour needs a terminal", hint="the scores that it plays: demon live")
+    shown = _scores(())
+    what: dict[str, Any] = {"paths": shown, "record": None, "python": False}
+    return _play(args, shown, what, first="tour")
+
+
+def attach(args: argparse.Namespace) -> int:
+    """`demon attach`: a prompt for a session that plays."""
+    if not _has_terminal():
+        raise UsageError("attach needs a terminal", hint="from scripts: demon send -e 'TEXT'")
+    with _Signals() as signals:
+        return _attach(args, args.name, signals)
+
+
+def stop(args: argparse.Namespace) -> int:
+    """`demon stop`: end a session, or `--all`."""
+    from demon_live.control.client import choose
+    from demon_live.control.registry import find, sessions
+    from demon_live.runtime.session_process import terminate
+
+    found = sessions() if args.all else (find(choose(args.name)),)
+    for info in (i for i in found if i is not None):
+        if not terminate(info):
+            raise DemonError(
+                f"the session {info.name!r} (process {info.pid}) does not end",
+                hint=f"end it by force: kill -9 {info.pid}",
+            )
+        say([("", f"{info.name} has ended\n")])
+    return 0
+
+
+# --- starting -----------------------------------------------------------------------------------
+
+
+def _scores(words: Sequence[str]) -> list[Path]:
+    """The scores and folders to play. Raises FileError for what is not there."""
+    if not words:
+        from demon_live.paths import shipped
+
+        return [shipped("patterns") / "00_hello.demon"]
+    from demon_live.cli.check import files, near_scores
+
+    paths = [Path(w) for w in words]
+    for path in paths:
+        if not path.exists():
+            raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
+        if path.is_dir():
+            files([str(path)])
+    return paths
+
+
+def _play(
+    args: argparse.Namespace, shown: list[Path], what: dict[str, Any], *, first: str = ""
+) -> int:
+    """Start the instrument and give it a prompt, or lines where there is no terminal for one.
+
+    shown: what the banner says is played. what: arguments of `Live` for this command. first: what
+    the prompt evaluates when it opens.
+    """
+    from demon_live.control.registry import available, check_name
+    from demon_live.runtime.session_process import Start
+
+    options = {
+        "engine": args.engine,
+        "backend": args.backend,
+        "device": args.device,
+        "audio": args.audio,
+        **what,
+    }
+    if args.name is not None:
+        check_name(args.name)
+    start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc, _port(args))
+    with _Signals() as signals:
+        if args.no_tty or not _has_terminal():
+            return _play_here(args, start, signals, shown)
+        if available():
+            return _play_beside(args, start, signals, shown, first)
+        return _play_here(args, start, signals, shown, prompt=True, first=first)
+
+
+def _port(args: argparse.Namespace) -> int | None:
+    """Port of the web view; 0: the usual one. Raises UsageError."""
+    if args.web is None:
+        return None
+    if not args.web.isdigit() or not int(args.web) < 65536:
+        raise UsageError(f"{args.web[:40]!r} is no port", hint="--web, or --web 8809")
+    return int(args.web)
+
+
+def _check_backend(args: argparse.Namespace) -> None:
+    from demon_live.models.manifest import load_manifest
+    from demon_live.runtime.options import parse_remote
+
+    elsewhere = parse_remote(args.engine)
+    name = args.engine if elsewhere is None else elsewhere.engine
+    backends = ("auto", *load_manifest(name).backends)
+    if args.backend not in backends:
+        hint = f"it has: {', '.join(backends)}"
+        raise UsageError(f"engine {args.engine} has no backend {args.backend!r}", hint=hint)
+
+
+def _play_beside(
+    args: argparse.Namespace, start: Start, signals: _Signals, shown: list[Path], first: str
+) -> int:
+    """The session in a process of its own; this one is its prompt."""
+    from demon_live.control.registry import DEFAULT, find, taken
+    from demon_live.runtime.session_process import spawn
+
+    name = start.name or DEFAULT
+    if find(name) is not None:
+        if _wants_to_attach(name):
+            return _attach(args, name, signals, first)
+        raise taken(name)
+    running = spawn(start)
+    try:
+        _check_backend(args)
+        threading.Thread(target=_import_the_prompt, daemon=True).start()
+        running.ready()
+    except BaseException:
+        running.stop()
+        raise
+    return _prompt(args, name, signals, shown, first=first)
+
+
+def _import_the_prompt() -> None:
+    """What the prompt needs, while the instrument opens, on what it leaves of the processor: the
+    first sound must not wait for the first key."""
+    with contextlib.suppress(OSError, AttributeError):
+        # On Linux a thread has a niceness of its own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    import demon_live.control.remote_session
+    import demon_live.ui.run  # noqa: F401
+
+
+def _wants_to_attach(name: str) -> bool:
+    say([("", f"a session called {name!r} plays already. Return to it? [Y/n] ")])
+    try:
+        return input().strip().lower() in ("", "y", "yes")
+    except EOFError:
+        return False
+
+
+def _attach(args: argparse.Namespace, name: str | None, signals: _Signals, first: str = "") -> int:
+    from demon_live.control.client import choose
+    from demon_live.control.registry import find
+
+    name = choose(name)
+    info = find(name)
+    shown = [Path(s) for s in info.scores] if info else []
+    return _prompt(args, name, signals, shown, recent=12, first=first)
+
+
+def _prompt(
+    args: argparse.Namespace,
+    name: str,
+    signals: _Signals,
+    shown: list[Path],
+    *,
+    recent: int | None = None,
+    first: str = "",
+) -> int:
+    """A prompt until the performer leaves. To quit ends the session; a lost terminal does not."""
+    from demon_live.control.remote_session import RemoteSession
+    from demon_live.ui.run import front
+
+    session = RemoteSession(name, recent=recent, ended=signals.stop.set)
+    banner = _banner(session, shown)
+    front(
+        session,
+        banner=banner,
+        stop=signals.stop,
+        stage=args.stage,
+        theme=args.theme,
+        first=first,
+    )
+    return _leave(session, signals)
+
+
+def _leave(session: RemoteSession, signals: _Signals) -> int:
+    """What leaving the prompt means for the session."""
+    if session.lost is not None:
+        session.close()
+        raise session.lost
+    if session.detached or signals.hung_up or _terminal_is_gone():
+        session.close()
+        if session.detached:
+            flag = f" --name {session.info.name}" if session.info.name != "default" else ""
+            say([("hint", f"it plays on: demon attach{flag} · demon stop{flag}\n")])
+        return 0
+    with _deaf():
+        session.quit()
+    return 0
+
+
+def _play_here(
+    args: argparse.Namespace,
+    start: Start,
+    signals: _Signals,
+    shown: list[Path],
+    *,
+    prompt: bool = False,
+    first: str = "",
+) -> int:
+    """The session in this process: for pipes and services, and where no other can be started."""
+    _check_backend(args)
+    from demon_live.runtime.live import Live
+    from demon_live.runtime.session_process import doors, log_to_file
+
+    log_to_file()
+    with Live(**start.live) as instrument, doors(instrument, start, signals.stop):
+        banner = _banner(instrument.session, shown)
+        if prompt:
+            from demon_live.ui.run import front
+
+            front(
+                instrument.session,
+                banner=banner,
+                stop=signals.stop,
+                stage=args.stage,
+                theme=args.theme,
+                first=first,
+            )
+        else:
+            say(banner)
+            _lines(instrument.session, args.seconds, signals.stop)
+    return 0
+
+
+def _lines(session: Port, seconds: float | None, stop: threading.Event) -> None:
+    """Play without a prompt: for pipes, services, and terminals that can do no more."""
+    from demon_live.ui import plain
+
+    by_hand = sys.stdin.isatty()
+    if by_hand:
+        # On a terminal Ctrl-C is a slip of the hand: it must not cost the sound.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lines = sys.stdin if plain.readable(sys.stdin) else None
+    prompt = "demon> " if by_hand else ""
+    plain.play_plain(session, lines, sys.stdout, seconds=seconds, stop=stop, prompt=prompt)
+
+
+# --- terminal and signals -----------------------------------------------------------------------
+
+
+def _has_terminal() -> bool:
+    """Whether a prompt can be drawn: a terminal at both ends that knows how to move its cursor."""
+    capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return capable and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _terminal_is_gone() -> bool:
+    """Whether the terminal that was there has hung up."""
+    try:
+        return not os.isatty(sys.stdin.fileno())
+    except (OSError, ValueError):
+        return True
+
+
+def _banner(session: Port, paths: list[Path]) -> show.Pieces:
+    status: Status = session.status()
+    names = ", ".join(_short(p) for p in paths)
+    return [
+        ("heading", f"demon {__version__}"),
+        ("", f" · engine {status.engine} · {status.device}\n"),
+        ("", f"playing {names}"),
+        ("hint", "   (? for help)\n"),
+    ]
+
+
+def _short(path: Path) -> str:
+    """The path from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+class _Signals:
+    """SIGTERM and SIGHUP ask to leave, so that sets and files are closed on the way out.
+
+    stop: set when asked to leave. hung_up: it was the terminal that went away.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.hung_up = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and threading.current_thread() is threading.main_thread():
+                self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def _hear(self, number: int, frame: object) -> None:
+        self.hung_up |= number == getattr(signal, "SIGHUP", None)
+        self.stop.set()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does not interrupt the closing of files."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

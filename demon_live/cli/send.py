@@ -1,0 +1,107 @@
+"""`demon send`: a text or a score to a session that plays, from any editor.
+
+Light on purpose (no numpy, no prompt, no engine): an editor runs it for every line. What the
+session answers is shown as at its prompt; with `--at FILE:LINE` errors name the place in the file
+that the text was taken from, so that an editor's list of errors leads there.
+
+Threads: main thread only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from demon_live.control.client import connect
+from demon_live.errors import DemonError, FileError, Span, UsageError
+from demon_live.ui import show
+
+__all__ = ["placed", "send"]
+
+#: Longest score, in bytes (the language's bound).
+_LIMIT = 64 * 1024
+_PLACE = re.compile(r"(.+?)(?::(\d+))?(?::(\d+))?")
+
+
+def send(args: argparse.Namespace) -> int:
+    """`demon send FILE|-`, `demon send -e TEXT`. Raises the session's DemonError."""
+    verb, request, place = _request(args)
+    connection = connect(args.name)
+    try:
+        answer = connection.ask(verb, **request)
+    except DemonError as error:
+        raise placed(error, *place) if place else error from None
+    finally:
+        connection.close()
+    if not args.quiet:
+        told = show.outcome(_lines(answer, "messages"), _lines(answer, "warnings"))
+        sys.stdout.write(show.ansi(told, show.wants_colour(sys.stdout)))
+    return 0
+
+
+def _request(args: argparse.Namespace) -> tuple[str, dict[str, str], tuple[str, int, int] | None]:
+    """What is asked of the session, and where its text stands in a file."""
+    given = (args.text is not None) + (args.file is not None)
+    if given != 1:
+        raise UsageError("send what?", hint="demon send FILE, demon send -, or demon send -e TEXT")
+    if args.file not in (None, "-"):
+        if args.at or args.whole:
+            raise UsageError("--at and --as say where a text from - or -e stands")
+        path = Path(args.file)
+        if not path.exists():
+            raise FileError(
+                f"there is no score {str(path)!r}", hint="give the path of a .demon file"
+            )
+        return "load", {"path": str(path.absolute())}, None
+    text = args.text if args.text is not None else _read()
+    if args.whole:
+        whole = str(Path(args.whole).absolute())
+        return "apply", {"text": text, "name": whole, "origin": "file"}, None
+    return "apply", {"text": text, "name": "<send>"}, _place(args.at)
+
+
+def _read() -> str:
+    """The standard input, within the bounds of a score."""
+    data = sys.stdin.buffer.read(_LIMIT + 1)
+    if len(data) > _LIMIT:
+        raise FileError(f"a score has at most {_LIMIT} bytes", hint="send less at a time")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"this is not text (byte {error.start})", hint="send UTF-8") from None
+
+
+def _place(at: str | None) -> tuple[str, int, int] | None:
+    if at is None:
+        return None
+    match = _PLACE.fullmatch(at)
+    if match is None or len(at) > 4096:
+        raise UsageError(f"{at[:40]!r} is no place", hint="FILE:LINE, such as set.demon:12")
+    return match[1], max(1, int(match[2] or 1)), max(1, int(match[3] or 1))
+
+
+def placed(error: DemonError, file: str, line: int, col: int = 1) -> DemonError:
+    """The error of a text that begins at `line` and `col` of `file`, as an error of that file."""
+    for one in error.errors:
+        one.name = file
+        if one.span is None or one.source is None:
+            continue
+        # The excerpt counts lines in the source: what stands before the text is left blank.
+        before = "\n" * (line - 1) + " " * (col - 1)
+        span = one.span
+        one.source = before + one.source
+        one.span = Span(
+            span.start + len(before),
+            span.end + len(before),
+            span.line + line - 1,
+            span.col + (col - 1 if span.line == 1 else 0),
+        )
+    return error
+
+
+def _lines(answer: Any, what: str) -> tuple[str, ...]:
+    found = answer.get(what) if isinstance(answer, dict) else None
+    return tuple(str(line) for line in found) if isinstance(found, list) else ()

@@ -1,0 +1,127 @@
+"""One connection to a running session. Light: `demon send` is done before a sound is.
+
+Threads: a `Connection` may be used from any thread; its lock lets one request through at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from demon_live.control import wire
+from demon_live.control.registry import DEFAULT, find, sessions, socket_path
+from demon_live.errors import DemonError, FileError
+
+__all__ = ["Connection", "SessionGone", "connect"]
+
+#: Seconds to wait for an answer; loading a long source may take that.
+_PATIENCE = 30.0
+
+
+class SessionGone(DemonError):
+    """The session has ended, or cannot be reached any more."""
+
+    exit_code = 3
+
+
+class Connection:
+    """Requests and replies, in order. Raises FileError if there is nobody at `path`."""
+
+    def __init__(self, path: Path, timeout: float = _PATIENCE) -> None:
+        self._lock = threading.Lock()
+        self._number = 0
+        self._buffer = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            with short_address(path) as address:
+                self._socket.connect(address)
+        except OSError as error:
+            self._socket.close()
+            raise FileError(
+                f"no session answers at {path}: {error.strerror or error}",
+                hint="demon doctor lists the sessions that run",
+            ) from None
+
+    def ask(self, verb: str, **args: Any) -> Any:
+        """The answer to one request. Raises the session's DemonError, or SessionGone."""
+        with self._lock:
+            self._number += 1
+            number = self._number
+            try:
+                self._socket.sendall(wire.request(number, verb, args))
+                line = self._line()
+            except OSError as error:
+                self._socket.close()
+                raise gone(str(error.strerror or error)) from None
+        told, result = wire.parse_reply(line)
+        if told != number:
+            self.close()
+            raise gone("its answers are out of step")
+        return result
+
+    def _line(self) -> bytes:
+        rows = [self._buffer]
+        size = len(self._buffer)
+        while b"\n" not in rows[-1]:
+            data = self._socket.recv(256 * 1024)
+            size += len(data)
+            if not data or size > wire.MAX_REPLY:
+                raise OSError("it closed the connection" if not data else "its answer has no end")
+            rows.append(data)
+        line, _, self._buffer = b"".join(rows).partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """Leave. The session plays on."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def gone(why: str) -> SessionGone:
+    """The error of a session that does not answer any more."""
+    return SessionGone(
+        f"the session does not answer ({why})",
+        hint="demon doctor lists the sessions that run; demon live starts a new one",
+    )
+
+
+def connect(name: str | None = None, timeout: float = _PATIENCE) -> Connection:
+    """A connection to the session of that name; None: the default one, or the only one."""
+    return Connection(socket_path(choose(name)), timeout)
+
+
+def choose(name: str | None) -> str:
+    """The name of the running session that is meant. Raises FileError if there is none."""
+    if name is not None:
+        if find(name) is not None:
+            return name
+    elif find(DEFAULT) is not None:
+        return DEFAULT
+    running = [info.name for info in sessions()]
+    if name is None and len(running) == 1:
+        return running[0]
+    if not running:
+        raise FileError("no session plays", hint="start one: demon live")
+    what = "which session?" if name is None else f"no session called {name!r} plays"
+    raise FileError(what, hint=f"there are: {', '.join(running)}; choose with --name NAME")
+
+
+@contextlib.contextmanager
+def short_address(path: Path) -> Iterator[str]:
+    """The path, or a short name for it: addresses of unix sockets have about 100 bytes."""
+    address = os.fspath(path)
+    if len(os.fsencode(address)) < 100 or not os.path.isdir("/proc/self/fd"):
+        yield address
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,0 +1,101 @@
+"""Ableton Link: tempo and phase shared with every peer in the network. One importer of aalink.
+
+aalink wants an asyncio loop that runs for its callbacks; it gets one of its own on a thread. Its
+clock is read, never waited for: a reading pairs the session's beat with time.monotonic() taken just
+before and just after.
+
+aalink, like Link itself, is GPL: it is an extra (`link`) that a user installs, and no part of this
+package.
+
+Threads: any thread may call; the library's own calls are thread-safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from demon_live.control.leader import Reading
+from demon_live.errors import DeviceError
+
+__all__ = ["LinkPeer"]
+
+
+class LinkPeer:
+    """A peer of the Link session. quantum: beats of a bar, on whose phase all agree.
+
+    Raises DeviceError without the package.
+    """
+
+    def __init__(self, bpm: float, quantum: float = 4.0) -> None:
+        self.problem = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="link", daemon=True)
+        self._thread.start()
+        try:
+            joined = asyncio.run_coroutine_threadsafe(self._open(bpm, quantum), self._loop)
+            self._link: Any = joined.result(10)
+        except ImportError as error:
+            self._end()
+            raise DeviceError(
+                "Ableton Link needs a package that is not installed",
+                hint="pip install 'demon-live[link]'",
+            ) from error
+        self._link.enabled = True
+
+    @staticmethod
+    async def _open(bpm: float, quantum: float) -> Any:
+        from aalink import Link
+
+        link = Link(bpm)
+        link.quantum = quantum
+        return link
+
+    @property
+    def peers(self) -> int:
+        """How many others are in the session."""
+        return int(self._link.num_peers)
+
+    @property
+    def quantum(self) -> float:
+        return float(self._link.quantum)
+
+    @quantum.setter
+    def quantum(self, beats: float) -> None:
+        self._link.quantum = beats
+
+    def reading(self) -> Reading | None:
+        """Where the session's beat stands now."""
+        best: tuple[float, float, float] | None = None
+        # A thread may be put aside between the two clocks: the tightest of three pairs counts.
+        for _ in range(3):
+            before = time.monotonic()
+            beat = float(self._link.beat)
+            after = time.monotonic()
+            if best is None or after - before < best[0]:
+                best = after - before, (before + after) / 2, beat
+        assert best is not None
+        return Reading(best[1], best[2], float(self._link.tempo), peers=self.peers)
+
+    def lead(self, bpm: float) -> None:
+        """All peers play at this tempo from now on."""
+        self._link.tempo = bpm
+
+    def settle(self, beat: float) -> None:
+        """Our beat becomes the session's, if we are alone; else we come in on the next bar."""
+        self._link.request_beat(beat)
+
+    def close(self) -> None:
+        """Leave the session. Twice is fine."""
+        if self._loop.is_closed():
+            return
+        self._link.enabled = False
+        self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(2)
+        if not self._thread.is_alive():
+            self._loop.close()

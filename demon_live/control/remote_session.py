@@ -1,0 +1,170 @@
+"""A session in another process, as its front end sees it: the same methods, over the socket.
+
+Two connections: statements may take as long as they need, what a view polls is answered meanwhile.
+The names for completion are fetched along with the status, so that asking for them never waits.
+
+Threads: every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from demon_live.control.client import Connection, SessionGone, choose, gone
+from demon_live.control.registry import Info, ended, find, socket_path
+from demon_live.control.views import unpack
+from demon_live.errors import DemonError
+from demon_live.session.status import Outcome, Status, Words
+
+__all__ = ["RemoteSession"]
+
+T = TypeVar("T")
+#: Seconds between two looks at the names for completion.
+_WORDS_EVERY = 0.5
+#: Seconds that a session may take to close its files and fade.
+_ENDING = 15.0
+
+
+class RemoteSession:
+    """The session called `name`; None: the default one, or the only one. Raises FileError.
+
+    recent: how many of the lines that were told before are told again (all, if None).
+    ended: called once, from whatever thread finds out, when the session is gone or `detach` was
+    said.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        recent: int | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        name = choose(name)
+        self._commands = Connection(socket_path(name))
+        try:
+            self._views = Connection(socket_path(name))
+        except DemonError:
+            self._commands.close()
+            raise
+        self.info = find(name) or Info(name, 0)
+        #: Called when the session has gone, or has been left to itself.
+        self.ended = ended
+        #: The prompt left, the session plays on.
+        self.detached = False
+        #: Why the session is gone, once it is.
+        self.lost: SessionGone | None = None
+        self._recent = recent
+        self._gone = threading.Lock()
+        self._words = Words()
+        self._words_at = 0.0
+        self._look_at_words()
+
+    # --- what a front end needs (ui.port.Port) ------------------------------------------------
+
+    def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
+        """Evaluate; `detach` leaves the session to itself. Raises the session's DemonError."""
+        if text.strip() == "detach" and name.startswith("<"):
+            self.detached = True
+            self.ended()
+            return Outcome(("detach · the session plays on · demon attach returns to it",))
+        return self._outcome(self._command("apply", text=text, name=name, origin=origin))
+
+    def load(self, path: Path | str) -> Outcome:
+        """Play a score file as that file."""
+        return self._outcome(self._command("load", path=str(Path(path).absolute())))
+
+    def save(self, path: Path | str, text: str) -> Outcome:
+        """Write a score file, whatever is wrong with it, and play it."""
+        # A score that plays is known by its name, from whatever folder the session was started.
+        known = str(path) in self.scores()
+        where = str(path) if known else str(Path(path).absolute())
+        return self._outcome(self._command("save", path=where, text=text))
+
+    def remove(self, name: str) -> Outcome:
+        """What the score file `name` said is given back."""
+        return self._outcome(self._command("remove", name=name))
+
+    def status(self) -> Status:
+        """All that a view shows, now."""
+        self._look_at_words()
+        return _of(Status, self._view("status"))
+
+    def events(self, since: int) -> tuple[int, tuple[str, ...]]:
+        """(number of the newest, lines that came after number `since`).
+
+        What was told while nobody asked is bounded; if some of it is lost, a line says so.
+        """
+        row = self._view("events", since=since)
+        newest, lines, lost = int(row["newest"]), tuple(map(str, row["lines"])), int(row["lost"])
+        if since == 0 and self._recent is not None:
+            lines = lines[-self._recent :] if self._recent else ()
+        elif lost:
+            lines = (f"{lost} messages came faster than they were read", *lines)
+        return newest, lines
+
+    def scores(self) -> Mapping[str, str]:
+        """The score files that play, name -> text."""
+        return {str(k): str(v) for k, v in self._view("scores").items()}
+
+    def words(self) -> Words:
+        """The names for completion, at most half a second old."""
+        return self._words
+
+    # --- beyond a front end -------------------------------------------------------------------
+
+    def hello(self) -> Mapping[str, Any]:
+        """Who is there: name, pid, version, engine, protocol."""
+        return dict(self._view("hello"))
+
+    def quit(self) -> bool:
+        """End the session; True once it has ended, its files closed."""
+        with contextlib.suppress(SessionGone):
+            self._command("quit")
+        self.close()
+        return ended(self.info.name, _ENDING)
+
+    def close(self) -> None:
+        """Leave; the session plays on."""
+        self._commands.close()
+        self._views.close()
+
+    # --- the wire -----------------------------------------------------------------------------
+
+    def _command(self, verb: str, **args: Any) -> Any:
+        return self._ask(self._commands, verb, args)
+
+    def _view(self, verb: str, **args: Any) -> Any:
+        return self._ask(self._views, verb, args)
+
+    def _ask(self, connection: Connection, verb: str, args: Mapping[str, Any]) -> Any:
+        try:
+            return connection.ask(verb, **args)
+        except SessionGone as error:
+            with self._gone:
+                first, self.lost = self.lost is None, self.lost or error
+            if first:
+                self.ended()
+            raise
+
+    def _look_at_words(self) -> None:
+        now = time.monotonic()
+        if now - self._words_at >= _WORDS_EVERY:
+            self._words_at = now
+            self._words = _of(Words, self._view("words"))
+
+    @staticmethod
+    def _outcome(row: Any) -> Outcome:
+        return _of(Outcome, row)
+
+
+def _of(kind: type[T], row: Any) -> T:
+    value = unpack(row)
+    if not isinstance(value, kind):
+        raise gone("its answer is of the wrong kind")
+    return value

@@ -1,0 +1,284 @@
+"""The control socket of a session: who may come, how much they may ask, and the answers.
+
+Only processes of the same user are let in (the folder is 0700, the socket 0600, and the kernel
+says who connects). Bounded: clients, length of frames, time to finish a frame, requests a second;
+a client that asks faster waits, one that does not read is dropped. None of it holds up the sound,
+which other processes make, nor another client.
+
+Threads: one accepts, one serves each client; the session's own lock puts statements in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from demon_live.control import wire
+from demon_live.control.client import short_address
+from demon_live.control.views import pack
+from demon_live.control.wire import Frame, WireError
+from demon_live.errors import DemonError
+from demon_live.session.scores import score_name
+from demon_live.session.status import Outcome, Status, Words
+
+__all__ = ["ControlServer", "Served"]
+
+log = logging.getLogger(__name__)
+
+MAX_CLIENTS = 32
+#: Seconds in which a frame that has begun must end, and in which an answer must be taken.
+FRAME_TIME = 5.0
+#: Requests a second of one client, and how many it may be ahead.
+RATE, BURST = 400.0, 400.0
+#: The same for statements, of all clients together.
+EVAL_RATE, EVAL_BURST = 100.0, 200.0
+
+
+class Served(Protocol):
+    """What is served: `perform.Session`, or anything with its methods."""
+
+    def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome: ...
+    def load(self, path: Path | str) -> Outcome: ...
+    def save(self, path: Path | str, text: str) -> Outcome: ...
+    def remove(self, name: str) -> Outcome: ...
+    def status(self) -> Status: ...
+    def events(self, since: int) -> tuple[int, tuple[str, ...]]: ...
+    def scores(self) -> Mapping[str, str]: ...
+    def words(self) -> Words: ...
+
+
+class Pace:
+    """A token bucket, for any thread: who comes too soon is held back (`wait`) or sent away
+    (`allow`)."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._tokens, self._at = burst, time.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self) -> float:
+        """Seconds until the next request is due; it counts as made."""
+        with self._lock:
+            self._fill()
+            self._tokens -= 1
+            return max(0.0, -self._tokens / self._rate)
+
+    def allow(self) -> bool:
+        """Whether a request may be made now; it counts only if it may."""
+        with self._lock:
+            self._fill()
+            allowed = self._tokens >= 1
+            self._tokens -= allowed
+            return allowed
+
+    def _fill(self) -> None:
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+
+
+class ControlServer:
+    """Serves `session` at the socket `path` until `close`.
+
+    who: what `hello` answers. quit: called when a client asks for the end.
+    Raises OSError if the socket cannot be made.
+    """
+
+    def __init__(
+        self,
+        session: Served,
+        path: Path,
+        *,
+        who: Callable[[], Mapping[str, Any]] = dict,
+        quit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._session, self._path = session, path
+        self._who, self._quit = who, quit
+        self._ending = threading.Event()
+        self._closed = threading.Event()
+        self._evaluations = Pace(EVAL_RATE, EVAL_BURST)
+        self._clients: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._verbs: dict[str, Callable[..., Any]] = {
+            "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
+            "apply": self._apply,
+            "load": lambda path: pack(session.load(Path(path))),
+            "save": lambda path, text: pack(session.save(Path(path), text)),
+            "remove": lambda name: pack(session.remove(name)),
+            "status": lambda: pack(session.status()),
+            "events": self._events,
+            "scores": lambda: dict(session.scores()),
+            "words": lambda: pack(session.words()),
+            "quit": self._end,
+        }
+        self._listener = _listen(path)
+        self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._thread.start()
+
+    # --- clients ------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                # Closed; or out of file descriptors, which must not become a busy loop.
+                if self._closed.wait(0.1):
+                    return
+                continue
+            client.settimeout(FRAME_TIME)
+            refusal = self._refuse(client)
+            if refusal is not None:
+                with contextlib.suppress(OSError):
+                    client.sendall(wire.reply(0, error=refusal))
+                client.close()
+                continue
+            threading.Thread(
+                target=self._serve, args=(client,), name="control-client", daemon=True
+            ).start()
+
+    def _refuse(self, client: socket.socket) -> WireError | None:
+        """Why this client is not let in; None: it is, and it is counted."""
+        if not same_user(client):
+            return WireError("this session belongs to another user")
+        with self._lock:
+            if len(self._clients) >= MAX_CLIENTS:
+                return WireError(
+                    f"{MAX_CLIENTS} programs are connected to this session already",
+                    hint="close one of them",
+                )
+            self._clients.add(client)
+        return None
+
+    def _serve(self, client: socket.socket) -> None:
+        pace, buffer = Pace(RATE, BURST), b""
+        try:
+            while not self._closed.is_set():
+                line, buffer = _read_line(client, buffer)
+                if line is None:
+                    return
+                if self._closed.wait(pace.wait()):
+                    return
+                client.sendall(self._answer(line))
+                # Only now: the end closes this connection, too.
+                if self._ending.is_set():
+                    self._quit()
+        except WireError as error:
+            # The frame has no end: there is no telling where the next one begins.
+            with contextlib.suppress(OSError):
+                client.sendall(wire.reply(0, error=error))
+        except OSError:
+            pass
+        finally:
+            with self._lock:
+                self._clients.discard(client)
+            client.close()
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def _answer(self, line: bytes) -> bytes:
+        number = 0
+        try:
+            frame = wire.parse_frame(line)
+            number = frame.id
+            return wire.reply(number, ok=self._do(frame))
+        except DemonError as error:
+            return wire.reply(number, error=error)
+        # A wall: no request, however strange, may end the session's door.
+        except Exception as error:
+            log.exception("a request failed")
+            return wire.reply(number, error=error)
+
+    def _do(self, frame: Frame) -> Any:
+        if self._ending.is_set():
+            raise WireError("the session is ending")
+        if frame.do in wire.EVALUATIONS:
+            self._closed.wait(self._evaluations.wait())
+        return self._verbs[frame.do](**frame.args)
+
+    def _apply(self, text: str, name: str, origin: str) -> Any:
+        # A file has one name, whatever path it was sent by.
+        name = score_name(name) if origin == "file" else name
+        return pack(self._session.apply(text, name, origin))
+
+    def _events(self, since: int) -> Mapping[str, Any]:
+        newest, lines = self._session.events(since)
+        # Events are numbered without gaps: what is missing was forgotten, and is counted.
+        lost = max(0, newest - since - len(lines)) if since else 0
+        return {"newest": newest, "lines": list(lines), "lost": lost}
+
+    def _end(self) -> bool:
+        self._ending.set()
+        return True
+
+    def close(self) -> None:
+        """Let nobody in any more and see everybody out. Twice is fine."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        # A blocked accept is not woken by close alone.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        self._thread.join(1)
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with short_address(path) as address:
+            listener.bind(address)
+        # The folder is ours alone, so nobody slips in between the two.
+        path.chmod(0o600)
+        listener.listen(MAX_CLIENTS)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def same_user(client: socket.socket) -> bool:
+    """Whether the process at the other end is ours, as far as the kernel can tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return True  # the socket's mode and its folder's are what protects it there
+    data = client.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", data)
+    return bool(user == os.getuid())
+
+
+def _read_line(client: socket.socket, buffer: bytes) -> tuple[bytes | None, bytes]:
+    """(a line or None at the end, what came after it). Raises WireError, OSError."""
+    rows, size = [buffer], len(buffer)
+    end = None if not buffer else time.monotonic() + FRAME_TIME
+    while b"\n" not in rows[-1]:
+        if size > wire.MAX_REQUEST:
+            raise WireError(
+                f"a frame is longer than {wire.MAX_REQUEST} bytes", hint="split the score"
+            )
+        # Between two frames a client may be silent for as long as it likes.
+        client.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+        data = client.recv(64 * 1024)
+        if not data:
+            return None, b""
+        end = end or time.monotonic() + FRAME_TIME
+        rows.append(data)
+        size += len(data)
+    client.settimeout(FRAME_TIME)
+    line, _, rest = b"".join(rows).partition(b"\n")
+    return line, rest

@@ -1,0 +1,275 @@
+"""Time shared with others: our bars fall where Link's, or a MIDI clock's, do, as they are HEARD.
+
+    Ear        output samples <-> time.monotonic() at the ear, from the audio process's bus
+    Follower   one leader: its tempo becomes ours on a bar, ours becomes its, bars are pinned to it
+    Sync       what the score asks for (`link on`, `clock in`, `clock out`), opened lazily
+
+A leader's tempo is taken once it has stood still for a moment; a bar is pinned by `Session.align`,
+which is journalled, so that a set replays without the others. Drift of the sound card against the
+system's clock shows as a phase that creeps; from TOLERANCE on, the next bar is pinned anew.
+
+Threads: everything belongs to the thread that pumps; a clock that is sent has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from fractions import Fraction
+from statistics import median
+from typing import TYPE_CHECKING, Protocol
+
+from demon_live.control.leader import Leader, Reading
+from demon_live.core import RATES
+from demon_live.errors import DemonError
+from demon_live.session.edit import NOTICE
+from demon_live.session.tempo import TempoMap
+
+if TYPE_CHECKING:
+    from demon_live.control.midi_clock import ClockOut
+    from demon_live.session.session import Session
+
+__all__ = ["TOLERANCE", "Ear", "Follower", "Pace", "Sync"]
+
+#: Seconds of phase from which a bar is pinned anew.
+TOLERANCE = 0.0015
+#: Readings of which the phase is the median: they come a dozen times a second.
+_READINGS = 9
+#: A tempo counts when this many readings agree on it.
+_STEADY = 4
+#: Tempos that differ by less are the same, in bpm: Link counts whole microseconds a beat.
+_SAME = 0.01
+#: A bar is pinned at least this far ahead of what is decided, in samples.
+_AHEAD = RATES.sample_rate // 4
+
+
+class Pace(Protocol):
+    """What is needed of the audio process's bus."""
+
+    t0: float
+    latency_s: float
+
+
+class Ear:
+    """When an output sample reaches the ear. nudge: ms that the sound is meant to be late by."""
+
+    def __init__(self, pace: Pace, nudge: float = 0.0) -> None:
+        self._origin = pace.t0 + pace.latency_s - nudge / 1000.0
+
+    def moment(self, sample: float) -> float:
+        """The time.monotonic() at which a sample should be heard, to be in time with others."""
+        return self._origin + sample / RATES.sample_rate
+
+    def sample(self, moment: float) -> float:
+        """The output sample that is heard at a moment."""
+        return (moment - self._origin) * RATES.sample_rate
+
+
+def beat_at(tempo: TempoMap, sample: float) -> float:
+    """Our beats at an output sample."""
+    whole = int(sample)
+    segment = tempo.segment_of(whole)
+    cycle = tempo.cycle_at(whole) + Fraction(sample - whole) / segment.length
+    return float(cycle * segment.beats)
+
+
+def _wrapped(beats: float, bar: int) -> float:
+    """Into [-bar / 2, bar / 2)."""
+    return (beats + bar / 2) % bar - bar / 2
+
+
+class Follower:
+    """Keeps a session with one leader. `phase_ms`: how far ahead of it our bars are heard."""
+
+    def __init__(self, session: Session, leader: Leader, tell: Callable[[str], None]) -> None:
+        self._session, self._leader, self._tell = session, leader, tell
+        self._tempos: deque[float] = deque(maxlen=_STEADY)
+        self._phases: deque[float] = deque(maxlen=_READINGS)
+        self._agreed: float | None = None
+        self._pinned = 0
+        self._alone = True
+        self._peers = -1
+        self.phase_ms = 0.0
+
+    def turn(self, ear: Ear) -> None:
+        """Read, compare, and act if it is time; called a dozen times a second."""
+        reading = self._leader.reading()
+        if reading is None or not reading.running:
+            self._phases.clear()
+            self._tempos.clear()
+            return
+        state, decided = self._session.state, self._session.rig.clock.now()
+        here = ear.sample(reading.at)
+        if not state.decks or here < 0:
+            return
+        if reading.peers != self._peers:
+            self._peers = reading.peers
+            self._tell(f"time is shared with {reading.peers} other{'s' * (reading.peers != 1)}")
+        tempo = state.tempo
+        segment = tempo.segment_of(int(here))
+        ours = beat_at(tempo, here)
+        beat_s = 60.0 / reading.bpm
+        self._phases.append(_wrapped(ours - reading.beat, segment.beats) * beat_s)
+        self._tempos.append(reading.bpm)
+        self.phase_ms = median(self._phases) * 1000.0
+        if decided < self._pinned or here < self._pinned or self._moving(decided):
+            self._phases.clear()
+            return
+        if self._say(reading, float(segment.bpm), ours):
+            return
+        steady = len(self._tempos) == _STEADY and max(self._tempos) - min(self._tempos) < _SAME
+        if steady and abs(reading.bpm - float(segment.bpm)) >= _SAME:
+            self._pin(reading, ear, tempo, decided, Fraction(str(round(reading.bpm, 2))))
+        elif len(self._phases) == _READINGS and abs(self.phase_ms) > TOLERANCE * 1000:
+            self._pin(reading, ear, tempo, decided, segment.bpm)
+
+    def _moving(self, decided: int) -> bool:
+        """A stage or a tempo is on its way already."""
+        decks = self._session.state.decks.values()
+        ahead = self._session.state.tempo.segments[-1].at > decided
+        return ahead or any(d.stage is not None and d.stage.from_sample > decided for d in decks)
+
+    def _say(self, reading: Reading, ours: float, beat: float) -> bool:
+        """Tell the others of a tempo that the score has changed, or of our beat while alone."""
+        if reading.peers == 0 and self._alone:
+            if abs(reading.bpm - ours) >= _SAME:
+                self._leader.lead(ours)
+            if abs(self.phase_ms) > TOLERANCE * 1000:
+                self._leader.settle(beat)
+                self._phases.clear()
+            self._agreed = ours
+            return True
+        self._alone = False
+        changed = self._agreed is not None and abs(ours - self._agreed) >= _SAME
+        self._agreed = ours
+        if changed and abs(reading.bpm - ours) >= _SAME:
+            self._leader.lead(ours)
+            self._tempos.clear()
+            return True
+        return False
+
+    def _pin(
+        self, reading: Reading, ear: Ear, tempo: TempoMap, decided: int, bpm: Fraction
+    ) -> None:
+        """Let one of our next bars begin where the leader's does."""
+        segment = tempo.segment_of(decided)
+        notice = _AHEAD if bpm == segment.bpm else NOTICE
+        cycle = Fraction(tempo.cycle_at(decided + notice).__ceil__())
+        for _ in range(3):
+            natural = tempo.sample_at(cycle)
+            theirs = reading.beat_at(ear.moment(natural))
+            away = _wrapped(theirs, segment.beats)
+            sample = natural - round(away * 60.0 / reading.bpm * RATES.sample_rate)
+            if sample >= decided + notice:
+                break
+            cycle += 1
+        try:
+            self._session.align(cycle, sample, bpm)
+        except DemonError as error:
+            self._tell(f"the shared tempo cannot be played: {error}")
+            self._pinned = sample + RATES.sample_rate
+            return
+        if bpm != segment.bpm:
+            self._tell(f"tempo {float(bpm):g} from the others, from bar {int(cycle)}")
+        self._agreed = float(bpm)
+        self._pinned = sample
+        self._phases.clear()
+
+    @property
+    def problem(self) -> str:
+        """Why there is nobody to follow, with the remedy; "" when there is."""
+        return self._leader.problem
+
+    def close(self) -> None:
+        self._leader.close()
+
+
+class Sync:
+    """Opens and closes what the score's stage words ask for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._word = ""
+        self._follower: Follower | None = None
+        self._out: ClockOut | None = None
+        self._told = ""
+
+    @property
+    def phase_ms(self) -> float | None:
+        """How far ahead of the leader our bars are heard; None: nobody leads."""
+        return self._follower.phase_ms if self._follower is not None else None
+
+    def turn(self, pace: Pace | None) -> None:
+        """Called by whoever pumps. pace: of the audio process; None: it does not play yet."""
+        state = self._session.state
+        word = "link" if state.link else "midi" if state.clock == "in" else ""
+        if word != self._word:
+            self._change(word)
+        if pace is None or pace.t0 == 0.0:
+            return
+        ear = Ear(pace, state.nudge)
+        if self._follower is not None:
+            self._follower.turn(ear)
+        if text := self.problem():
+            self._session.tell(text)
+        self._send(ear if state.clock == "out" else None)
+
+    def _change(self, word: str) -> None:
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+        self._word = word
+        if not word:
+            return
+        try:
+            self._follower = Follower(self._session, self._open(word), self._session.tell)
+        except DemonError as error:
+            # Until the score says it again nobody tries again.
+            self._session.tell(str(error))
+
+    def _open(self, word: str) -> Leader:
+        state = self._session.state
+        if word == "link":
+            from demon_live.control.link import LinkPeer
+
+            return LinkPeer(float(state.bpm), state.beats)
+        from demon_live.control.midi_clock import ClockIn
+
+        return ClockIn()
+
+    def _send(self, ear: Ear | None) -> None:
+        if ear is None:
+            if self._out is not None:
+                self._out.close()
+                self._out = None
+            return
+        if self._out is None:
+            from demon_live.control.midi_clock import ClockOut
+
+            self._out = ClockOut()
+        tempo = self._session.state.tempo
+        now = time.monotonic()
+        here = int(max(0.0, ear.sample(now)))
+        segment = tempo.segment_of(here)
+        self._out.follow(Reading(now, beat_at(tempo, ear.sample(now)), float(segment.bpm)))
+
+    def problem(self) -> str:
+        """Why nobody is followed although the score says so; each time once."""
+        text = self._follower.problem if self._follower is not None else ""
+        if self._out is not None and self._out.problem:
+            text = self._out.problem
+        if text == self._told:
+            return ""
+        self._told = text
+        return text
+
+    def close(self) -> None:
+        """Leave every session. Twice is fine."""
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+        self._word = ""

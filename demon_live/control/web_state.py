@@ -1,0 +1,264 @@
+"""What a page is shown of a session: few words, each only when it has changed.
+
+    frame   30 a second: where the music is, levels, slots, which written steps sound
+    scene   decks, lanes and their curves, when they changed
+    score   the texts that play, in coloured pieces, and what is wrong with them
+    sound   a loop's spectrum and waveform (binary), a deck at a time
+
+Every word is JSON, but for `sound`. Made once for all pages.
+
+Threads: a `Painter` belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from demon_live.audio.pcmring import LoopBuffer
+from demon_live.control.spectrum import BANDS, COLUMNS, WAVE, shape_of
+from demon_live.controls import find
+from demon_live.errors import DemonError
+from demon_live.lang.highlighting import Line, marked_lines
+from demon_live.session.output import Rig
+from demon_live.session.state import State
+from demon_live.session.status import DeckView, LaneView, Status
+
+__all__ = ["Painter", "Shown", "sound_message"]
+
+#: Files, and letters of one, that a page is shown.
+_MOST_FILES, _MOST_TEXT = 8, 16_000
+
+
+class Shown(Protocol):
+    """What is shown: `perform.Session`."""
+
+    rig: Rig
+
+    @property
+    def state(self) -> State: ...
+    def status(self) -> Status: ...
+    def scores(self) -> Mapping[str, str]: ...
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _round(value: float, digits: int = 3) -> float:
+    return round(float(value), digits) if np.isfinite(value) else 0.0
+
+
+@dataclass
+class Painter:
+    """Looks at a session and says what has changed."""
+
+    session: Shown
+    _status: Status | None = None
+    _scene: str = ""
+    _score: str = ""
+    _texts: Mapping[str, str] = field(default_factory=dict)
+    _lines: list[tuple[int, Line]] = field(default_factory=list)
+    _lit: list[tuple[int, int, int]] | None = None
+    _sounds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _turn: int = 0
+
+    def look(self) -> dict[str, str]:
+        """Status and texts anew, about ten times a second; what changed, by its kind."""
+        status = self._status = self.session.status()
+        found = {}
+        scene = _json({"k": "scene", **_scene(status)})
+        if scene != self._scene:
+            found["scene"] = self._scene = scene
+        score = self._text(status)
+        if score != self._score:
+            found["score"] = self._score = score
+        return found
+
+    def all(self) -> dict[str, str]:
+        """Everything for a page that has just come."""
+        return {"scene": self._scene, "score": self._score} if self._scene else {}
+
+    def forget(self) -> None:
+        """A page has come: sounds and lit steps are told again."""
+        self._sounds.clear()
+        self._lit = None
+
+    # --- frames -------------------------------------------------------------------------------
+
+    def frame(self) -> str:
+        """The moment that is heard now."""
+        rig, state, status = self.session.rig, self.session.state, self._status
+        now = rig.clock.now()
+        ahead = status.ahead_ms / 1000 if status else 0.0
+        bpm, beats = float(state.tempo.segment_of(now).bpm), state.beats
+        cycle = float(state.tempo.cycle_at(now)) - ahead * bpm / 60 / beats
+        dry, (left, right) = rig.meters()
+        row: dict[str, Any] = {
+            "k": "f", "c": _round(cycle, 5), "b": _round(bpm), "n": beats, "d": dry,
+            "m": [_round(left, 1), _round(right, 1)], "s": self._slots(status),
+        }  # fmt: skip
+        lit = self._sounding(cycle)
+        if lit != self._lit:
+            self._lit = row["L"] = lit
+        return _json(row)
+
+    @staticmethod
+    def _slots(status: Status | None) -> list[list[float]]:
+        if status is None:
+            return []
+        order = {deck.name: i for i, deck in enumerate(status.decks)}
+        return [[order.get(s.deck, 0), s.step, s.steps, _round(s.denoise)] for s in status.slots]
+
+    def _sounding(self, cycle: float) -> list[tuple[int, int, int]]:
+        """(file, start, stop) of the written steps that sound."""
+        playing = self._playing("text")
+        return [
+            (file, step.start, step.stop)
+            for file, line in self._lines
+            if (line.deck, line.control, line.text) in playing
+            for step in line.lit(cycle)
+        ]
+
+    def _playing(self, what: str) -> set[tuple[str, str, str]]:
+        decks = self._status.decks if self._status else ()
+        return {(d.name, v.control, getattr(v, what)) for d in decks for v in d.lanes}
+
+    # --- scores -------------------------------------------------------------------------------
+
+    def _text(self, status: Status) -> str:
+        scores = dict(list(self.session.scores().items())[-_MOST_FILES:])
+        if scores != self._texts:
+            self._texts = scores
+            self._lines = [
+                (i, line) for i, text in enumerate(scores.values()) for line in _marked(text)
+            ]
+        live, waiting = self._playing("text"), self._playing("coming")
+        files: list[dict[str, Any]] = [
+            {"name": name, "text": text[:_MOST_TEXT], "tokens": _tokens(text), "live": []}
+            for name, text in scores.items()
+        ]
+        for file, line in self._lines:
+            key = (line.deck, line.control, line.text)
+            state = 1 if key in live else 2 if key in waiting else 0
+            files[file]["live"].append([line.start, line.stop, state, line.deck])
+        errors = [_error(name, error) for name, error in status.errors.items()]
+        return _json({"k": "score", "files": files, "errors": errors})
+
+    # --- sound --------------------------------------------------------------------------------
+
+    def sound(self) -> bytes | None:
+        """The loop of the next deck, if it has changed since it was last shown."""
+        state, rig = self.session.state, self.session.rig
+        folder = getattr(rig, "folder", None)
+        names = list(state.decks)
+        if not names or folder is None:
+            return None
+        self._turn = (self._turn + 1) % len(names)
+        name = names[self._turn]
+        stage = state.decks[name].playing(rig.clock.now())
+        if stage is None:
+            return None
+        try:
+            ring = LoopBuffer.open(Path(folder) / f"{name}-{stage.epoch}.loop")
+        except (DemonError, OSError):
+            return None
+        # An eighth of the samples tells whether there is anything new to see.
+        known = (stage.epoch, zlib.crc32(ring.audio[::8].tobytes()))
+        if self._sounds.get(name) == known:
+            return None
+        self._sounds[name] = known
+        shape = shape_of(ring.audio)
+        return sound_message(self._turn, shape.spectrum.tobytes(), shape.wave.tobytes())
+
+
+def sound_message(deck: int, spectrum: bytes, wave: bytes) -> bytes:
+    """1, deck, columns, bands, length of the wave (u8 u8 u16 u16 u16), spectrum, wave."""
+    return struct.pack("<BBHHH", 1, deck, COLUMNS, BANDS, WAVE) + spectrum + wave
+
+
+def _scene(status: Status) -> dict[str, Any]:
+    return {
+        "engine": status.engine,
+        "device": status.device,
+        "grade": status.grade if status.telemetry.alive else "late",
+        "alive": status.telemetry.alive,
+        "shed": status.telemetry.shed,
+        "recording": status.recording,
+        "hushed": status.hushed,
+        "tick": round(status.tick_ms),
+        "lead": round(status.lead_ms / 10) * 10,
+        "decks": [_deck(deck) for deck in status.decks],
+    }
+
+
+def _deck(deck: DeckView) -> dict[str, Any]:
+    return {
+        "name": deck.name,
+        "cycles": deck.cycles,
+        "source": Path(deck.source).name if deck.source else None,
+        "muted": deck.muted,
+        "soloed": deck.soloed,
+        "lanes": [_lane(lane) for lane in deck.lanes],
+    }
+
+
+def _lane(lane: LaneView) -> dict[str, Any]:
+    row = {"control": lane.control, "text": lane.text, "coming": lane.coming}
+    if lane.samples is None:
+        return {**row, "value": str(lane.value), "next": lane.next}
+    samples = np.nan_to_num(np.asarray(lane.samples, np.float64))
+    control = find(lane.control)
+    log = control is not None and control.unit == "Hz" and lane.low > 0
+    return {
+        **row,
+        "low": lane.low,
+        "high": lane.high,
+        "log": log,
+        "samples": np.clip(np.rint(samples * 255), 0, 255).astype(int).tolist(),
+    }
+
+
+def _marked(text: str) -> list[Line]:
+    try:
+        return marked_lines(text)
+    except DemonError:
+        return []
+
+
+#: Kinds of pygments' tokens -> letters of the page's style sheet; the first that fits.
+_LETTERS = (
+    ("Comment", "c"), ("Keyword", "k"), ("Name.Variable", "v"), ("Name.Function", "f"),
+    ("Name.Entity", "s"), ("Literal.String", "s"), ("Literal.Number", "n"), ("Operator", "o"),
+    ("Punctuation", "o"), ("Name", "v"),
+)  # fmt: skip
+
+
+def _tokens(text: str) -> list[list[Any]]:
+    """[start, letter] of each stretch of one kind."""
+    from demon_live.lang.lexer import DemonLexer
+
+    found: list[list[Any]] = []
+    for at, token, _ in DemonLexer().get_tokens_unprocessed(text[:_MOST_TEXT]):
+        kind = ".".join(token)
+        letter = next((x for name, x in _LETTERS if kind.startswith(name)), "")
+        if not found or found[-1][1] != letter:
+            found.append([at, letter])
+    return found
+
+
+def _error(name: str, error: DemonError) -> dict[str, Any]:
+    span = error.span
+    return {
+        "name": name,
+        "line": span.line if span else 0,
+        "message": error.message,
+        "hint": error.hint or "",
+    }

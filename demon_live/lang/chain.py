@@ -1,0 +1,194 @@
+"""Scenes: found, spoken out by `go`, and one after the other in a ring by `chain 'a' 8, 'b' 4`.
+
+In a chain a control keeps what the last scene that binds it said. So the lane of a control is a
+ring of sections, a pure function of time like every other lane. What a scene binds `over` some
+cycles moves there over as many, each time its section begins.
+
+Threads: immutable.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from demon_live.controls import Control
+from demon_live.core import Floats, Sound
+from demon_live.errors import ScoreError, Span, nearest
+from demon_live.lang import Bind, Chain, Go, Lane, Scene, SetStage, Statement
+from demon_live.lang.controllers import Hands, Key
+from demon_live.lang.pattern import Times
+
+__all__ = ["ChainLane", "chain_lanes", "expanded", "find_scene"]
+
+
+def find_scene(name: str, scenes: Mapping[str, Scene], span: Span) -> Scene:
+    """The scene called `name`. Raises ScoreError."""
+    known = scenes.get(name)
+    if known is not None:
+        return known
+    near = nearest(name, scenes)
+    raise ScoreError(
+        f"there is no scene {name!r}",
+        span=span,
+        hint=f"did you mean {near[0]}?" if near else f"define it first: scene {name} {{ ... }}",
+    )
+
+
+def expanded(rows: Iterable[Statement], scenes: MutableMapping[str, Scene]) -> list[Statement]:
+    """`go NAME` as the statements of the scene; the scenes of this very text are added."""
+    out: list[Statement] = []
+    for row in rows:
+        if isinstance(row, Scene):
+            scenes[row.name] = row
+        if isinstance(row, Go):
+            body = find_scene(row.scene, scenes, row.span).body
+            out += [replace(s, when=row.when, span=row.span) for s in body]
+        else:
+            out.append(row)
+    return out
+
+
+def chain_lanes(
+    row: Chain, scenes: Mapping[str, Scene], at: Fraction, old: Callable[[str, str], Lane]
+) -> list[tuple[str, str, ChainLane]]:
+    """(deck, control, lane) of each control that the scenes of a chain bind, from cycle `at` on.
+
+    old: what a control of a deck does until then. Raises ScoreError.
+    """
+    total = sum((n for _, n in row.scenes), Fraction(0))
+    text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
+    found: dict[tuple[str, str], list[tuple[Fraction, Lane, Fraction]]] = {}
+    place = Fraction(0)
+    for name, length in row.scenes:
+        for bind in find_scene(name, scenes, row.span).body:
+            if isinstance(bind, SetStage):
+                raise ScoreError(
+                    f"scene {name!r} sets {bind.word}, which cannot be part of a chain",
+                    span=row.span,
+                    hint=f"take {bind.word} out of the scene, or use: go {name}",
+                )
+            lane = bind.lane or Lane.constant(bind.control)
+            found.setdefault((bind.deck, bind.control), []).append((place, lane, _move(bind)))
+        place += length
+    out = []
+    for (deck, control), rows in found.items():
+        begins, lanes, moves = zip(*rows, strict=True)
+        before = old(deck, control)
+        ring = ChainLane(before.spec, text, before, at, total, begins, lanes, moves)
+        out.append((deck, control, ring))
+    return out
+
+
+def _move(bind: Bind) -> Fraction:
+    """Cycles over which a binding moves, 0 if it is there at once."""
+    when = bind.when if bind.when.kind in ("over", "xfade") else bind.when.then
+    return when.cycles if when is not None else Fraction(0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChainLane(Lane):
+    """Sections in a ring of `total` cycles, beginning at cycle `begin`; before it, `old`.
+
+    starts: ascending, each section's place in the ring, the first may be later than 0: what comes
+    before it in the first round is `old`, in later rounds the last section. moves: cycles that a
+    section takes to come in.
+    """
+
+    spec: Control
+    text: str
+    old: Lane
+    begin: Fraction
+    total: Fraction
+    starts: tuple[Fraction, ...]
+    sections: tuple[Lane, ...]
+    moves: tuple[Fraction, ...]
+
+    def section(self, cycle: Fraction) -> Lane:
+        """What sounds at a cycle: a section, or the way to it."""
+        since = cycle - self.begin
+        if since < self.starts[0]:
+            return self.old
+        place = since % self.total
+        i = bisect_right(self.starts, place) - 1
+        lane, move = self.sections[i], self.moves[i]
+        if i < 0:
+            # The last section, which began in the round before.
+            place += self.total
+        begun = cycle - (place - self.starts[i])
+        if place - self.starts[i] >= move:
+            return lane
+        first = i in (0, -len(self.starts)) and begun - self.begin == self.starts[0]
+        return Lane.glide(self.old if first else self.sections[i - 1], lane, begun, move)
+
+    def _edges(self, begin: Fraction, end: Fraction) -> list[Fraction]:
+        """Where sections begin, within [begin, end)."""
+        first = max(0, (begin - self.begin) // self.total)
+        last = (end - self.begin) // self.total
+        first = max(0, first - 1)
+        rounds = range(int(first), int(last) + 1)
+        rows = list(zip(self.starts, self.moves, strict=True))
+        edges = {self.begin + r * self.total + s for r in rounds for s, _ in rows}
+        # Where a section has come in, it is read as it stands.
+        edges |= {self.begin + r * self.total + s + m for r in rounds for s, m in rows if m}
+        return sorted(e for e in edges if begin <= e < end)
+
+    def sample(self, cycles: Times) -> Floats:
+        times = np.asarray(cycles, dtype=np.float64)
+        if not times.size:
+            return np.zeros(0, np.float32)
+        begin, end = Fraction(float(times.min())), Fraction(float(times.max())) + 1
+        bounds = [begin, *self._edges(begin, end), end]
+        out = self.old.sample(times)
+        for a, b in pairwise(bounds):
+            # A hair early: rounding may put a frame just before the edge that it belongs to.
+            here = (times >= float(a) - 1e-9) & (times < float(b) - 1e-9)
+            if here.any():
+                out[here] = self.section(a).sample(times[here])
+        return out
+
+    def at(self, cycle: Fraction) -> float | str:
+        return self.section(Fraction(cycle)).at(cycle)
+
+    @property
+    def continuous(self) -> bool:
+        return any(s.continuous for s in (self.old, *self.sections)) or any(self.moves)
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        return self.old.keys.union(*(s.keys for s in self.sections))
+
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        return self.old.sounds.union(*(s.sounds for s in self.sections))
+
+    def played(self, hands: Hands) -> Lane:
+        if not self.keys:
+            return self
+        sections = tuple(s.played(hands) for s in self.sections)
+        return replace(self, old=self.old.played(hands), sections=sections)
+
+    def heard(self, cycle: Fraction) -> Lane:
+        return self.old.heard(cycle) if cycle - self.begin < self.starts[0] else self
+
+    def pruned(self, before: Fraction) -> Lane:
+        begun = before >= self.begin + self.starts[0] + self.moves[0]
+        return replace(self, old=self.sections[0] if begun else self.old.pruned(before))
+
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
+        bounds = [Fraction(begin), *self._edges(begin, end), Fraction(end)]
+        out: set[Fraction] = set()
+        for a, b in pairwise(bounds):
+            if a < b:
+                out.update(j for j in self.section(a).jumps(a, b) if j != a)
+                near = a - Fraction(1, 10**9)
+                if a > begin and self.at(a) != self.section(near).at(near):
+                    out.add(a)
+                elif a == begin:
+                    out.update(j for j in self.section(a).jumps(a, b) if j == a)
+        return sorted(out)

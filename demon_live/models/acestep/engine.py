@@ -1,0 +1,504 @@
+"""ACE-Step on any backend: conditions, contexts, the stacking of rows; the kernels do the rest.
+
+    prompt -> Told (states, kept by the kernels)     encoded in a worker, cached, shared by rows
+    source, hint lane -> context [T, 2C]             cached while both stay the same objects
+    rows -> Batch -> kernels.flow(x, t, batch) -> v  stacked anew only when a row changes
+
+A text takes the encoder some milliseconds, so it never runs in a tick: `condition` answers at once,
+and a row whose text is not ready plays what its deck said before. A deck's first words are waited
+for. `patient` (on the CPU): all are, so that what is rendered does not depend on the machine.
+
+Threads: see `backends`. Texts are encoded in a thread of the engine's own, on its own CUDA stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demon_live.core import RATES, Floats
+from demon_live.errors import EngineError
+from demon_live.models.acestep import encode, text
+from demon_live.models.acestep.budget import out_of_memory
+from demon_live.models.acestep.load import AceModules
+from demon_live.models.engine import Row
+from demon_live.models.lora import LoraBank, read_adapter
+from demon_live.models.manifest import Manifest
+
+__all__ = ["AceCondition", "AceEngine", "AceKernels", "Batch", "Told"]
+
+#: The model knows no shorter loops: upstream never asks for fewer frames.
+SHORTEST = 128
+_TEXTS, _SOURCES = 24, 8
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What the rows of a tick are told. context: [B, T, 2C] in the model's type. told: kept states.
+
+    told2, mix: a second condition and its share [B, T] float32; None when no row mixes.
+    serial: another number for each batch that was stacked.
+    """
+
+    context: Tensor
+    told: Sequence[Told]
+    told2: Sequence[Told]
+    mix: Tensor | None
+    serial: int
+
+
+class AceKernels(Protocol):
+    """What a backend computes. label: for `describe`."""
+
+    label: str
+    device: torch.device
+    dtype: torch.dtype
+
+    def keep(self, states: Tensor) -> Any:
+        """Condition states [L, D] -> what `flow` wants of them, worked out once."""
+        ...
+
+    def flow(self, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
+        """v [B, T, C] float32."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """latent [B, F, C] float32 on the device -> audio [B, 2, F * hop] float32."""
+        ...
+
+    def targets(self) -> Mapping[str, Tensor]:
+        """Weights that a LoRA may change, by upstream's module names; views of what is computed."""
+        ...
+
+    def changed(self, names: Sequence[str]) -> None:
+        """These targets were written. What was kept of conditions is out of date."""
+        ...
+
+    def warm_up(self, frames: int, depth: int, window: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Told:
+    """One condition's states, coming or there. kept: of the kernels. length: L.
+
+    ready: on a GPU, the event after which another stream may read it.
+    """
+
+    __slots__ = ("_future", "kept", "length", "ready", "states")
+
+    def __init__(self, future: Future[Tensor] | None = None) -> None:
+        self._future = future
+        self.states: Tensor | None = None
+        self.kept: Any = None
+        self.length = 0
+        self.ready: torch.cuda.Event | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._future is None or self._future.done()
+
+    def wait(self) -> None:
+        """Until the states are there. Raises what encoding them raised."""
+        if self._future is not None:
+            self._future.result()
+            self._future = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AceCondition:
+    """What a row is asked for. Compared by identity.
+
+    plain, plain2: of `prompt` and `prompt2`, made freely. cover, cover2: the same words with the
+    instruction to follow a plan, for rows that are shown one.
+    """
+
+    prompt: str
+    prompt2: str
+    engine: AceEngine
+    words: tuple[str, str]
+    tail: tuple[tuple[str, Any], ...]
+
+    def told(self, cover: bool) -> tuple[Told, Told]:
+        """The conditions of `prompt` and `prompt2`; asked for when a row first needs them."""
+        task: text.Task = "cover" if cover else "text2music"
+        first = self.engine.told(self.prompt, task, self.words, self.tail)
+        if not self.prompt2:
+            return first, first
+        return first, self.engine.told(self.prompt2, task, self.words, self.tail)
+
+
+class AceEngine:
+    """ACE-Step 1.5, opened. See `backends.Engine`. patient: wait for texts, as off line."""
+
+    def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
+        self.manifest, self.name = manifest, manifest.name
+        self.notes: list[str] = []
+        self.channels, self.margin, self.window = (
+            manifest.channels,
+            manifest.margin,
+            manifest.window,
+        )
+        self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
+        self.controls = manifest.controls
+        self.device = kernels.device
+        self.patient = self.device.type == "cpu"
+        self.modules, self.kernels = modules, kernels
+        self._speaker = encode.Speaker(modules)
+        self._worker = ThreadPoolExecutor(1, "texts")
+        self._side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._lock = threading.Lock()
+        self._texts: OrderedDict[Any, Told] = OrderedDict()
+        self._timbres: dict[str, Tensor] = {}
+        self._null = Told()
+        self._speak(self._null, self._speaker.null)
+        self._plans = _Plans(self)
+        self._stacker = _Stacker(self)
+        self._condition = functools.lru_cache(maxsize=256)(self._prepare)
+        #: Its LoRAs, which the ring turns up and down (`lora.NAME`).
+        self.weights = LoraBank(kernels.targets(), lambda names: self.refitted(list(names)))
+
+    def describe(self) -> str:
+        """One line: `ace-step-v15-turbo (cuda, CUDA graphs bf16)`."""
+        random = ", random weights" if self.modules.random else ""
+        return f"{self.name} ({self.device.type}, {self.kernels.label}{random})"
+
+    # -- conditions ----------------------------------------------------------------------------
+
+    def condition(
+        self,
+        prompt: str,
+        *,
+        prompt2: str = "",
+        key: str = "",
+        bpm: float,
+        cycles: int,
+        beats: int,
+        frames: int,
+        lyrics: str = "",
+        language: str = "unknown",
+        timbre: str = "",
+    ) -> AceCondition:
+        """What the model is asked for; the same arguments give the same object. Its text is encoded
+        beside the ring. timbre: a name given to `set_timbre`."""
+        return self._condition(
+            prompt, prompt2, key, float(bpm), beats, frames, lyrics, language, timbre
+        )
+
+    def _prepare(
+        self,
+        prompt: str,
+        prompt2: str,
+        key: str,
+        bpm: float,
+        beats: int,
+        frames: int,
+        lyrics: str,
+        language: str,
+        timbre: str,
+    ) -> AceCondition:
+        seconds = max(frames, SHORTEST) / RATES.frame_hz
+        tail = (("bpm", bpm), ("beats", beats), ("key", key), ("seconds", seconds))
+        words = (text.lyrics(lyrics, language), timbre)
+        condition = AceCondition(prompt, prompt2, self, words, tail)
+        condition.told(False)
+        return condition
+
+    def told(
+        self,
+        prompt: str,
+        task: text.Task,
+        words: tuple[str, str],
+        tail: tuple[tuple[str, Any], ...],
+    ) -> Told:
+        """The states of a text, coming or there; cached."""
+        caption = text.caption(prompt, task=task, **dict(tail))
+        key = (caption, *words)
+        with self._lock:
+            if key in self._texts:
+                self._texts.move_to_end(key)
+                return self._texts[key]
+            told = self._texts[key] = Told()
+            while len(self._texts) > _TEXTS:
+                self._texts.popitem(last=False)
+        lyrics, timbre = words
+        latents = self._timbres.get(timbre)
+        told._future = self._worker.submit(
+            self._speak, told, lambda: self._speaker.states(caption, lyrics, latents)
+        )
+        return told
+
+    @torch.no_grad()
+    def _speak(self, told: Told, states: Any) -> Tensor:
+        """Work out states and what the kernels keep of them."""
+        if self._side is None:
+            told.states = states()
+            told.kept = self.kernels.keep(told.states)
+        else:
+            with torch.cuda.stream(self._side):
+                told.states = states()
+                told.kept = self.kernels.keep(told.states)
+                told.ready = torch.cuda.Event()
+                told.ready.record(self._side)
+        told.length = len(told.states)
+        return told.states
+
+    def unconditioned(self, condition: AceCondition) -> None:
+        """Nothing said: a row without a condition plays the model's learned "no condition"."""
+        return None
+
+    def set_timbre(self, name: str, audio: Floats) -> None:
+        """A sound float32 [n, 2] whose timbre conditions may name. Encodes it: some 100 ms.
+
+        Called beside the ring: on a GPU in a stream of its own, so that no tick waits for it.
+        """
+        side = contextlib.nullcontext() if self._side is None else torch.cuda.stream(self._side)
+        with side:
+            self._timbres[name] = encode.timbre_of(self.modules, audio)
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        """This model reads free text: nothing to warn of, but what is cut off."""
+        if self.modules.words is None or not prompt.strip():
+            return []
+        count = len(self.modules.words.encode(prompt).ids)
+        room = text.TEXT_TOKENS - 64
+        if count <= room:
+            return [f"heard: {prompt.strip()}"]
+        return [f"heard: {prompt.strip()}", f"{count} tokens, the model reads about {room}"]
+
+    # -- a tick --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
+        """v [B, T, C] of x [B, T, C] at times t [B]; one row each.
+
+        A loop shorter than the model knows is played several times over, and the middle is kept.
+        """
+        frames = x.shape[1]
+        times = -(-SHORTEST // frames)
+        batch = self._stacker.of(rows, frames * times)
+        try:
+            if times == 1:
+                return self.kernels.flow(x, t, batch)
+            v = self.kernels.flow(x.repeat(1, times, 1), t, batch)
+            middle = times // 2 * frames
+            return v[:, middle : middle + frames]
+        except torch.OutOfMemoryError:
+            fp8 = bool(getattr(getattr(self.kernels, "ops", None), "quant", False))
+            raise out_of_memory(self.modules, len(rows), frames, fp8) from None
+
+    def encode(self, audio: Floats) -> Floats:
+        """A loop float32 [n, 2] -> latent [F, C], F = n/1920 rounded up to even. Its plan for
+        `hint` is worked out as well, so that no tick has to."""
+        latent = encode.encode_audio(self.modules, audio)
+        self._plans.of(latent)
+        return latent
+
+    @torch.no_grad()
+    def decode(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> audio [B, F*1920, 2]; exact `margin` frames away from either end.
+
+        As the VAE makes it: no normalisation over a whole clip, which a stream does not have.
+        """
+        z = torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)).to(self.device)
+        audio: Floats = self.kernels.decode(z).transpose(1, 2).contiguous().cpu().numpy()
+        return audio
+
+    # -- the rest ------------------------------------------------------------------------------
+
+    def add_lora(self, path: Path) -> str:
+        """Make a LoRA known by its file's or folder's name, at strength 0; returns the name.
+
+        Raises EngineError with the reason: not readable, of another model or size.
+        """
+        name = path.name.removesuffix(".safetensors")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise EngineError(
+                f"a LoRA cannot be called {name!r}",
+                hint="rename it: letters, digits and _, so that lora.NAME can be written",
+            )
+        self.weights.add(read_adapter(path, name, self.kernels.targets()))
+        return name
+
+    def refitted(self, names: Sequence[str]) -> None:
+        """Targets were written: what was kept of conditions is worked out again."""
+        self.kernels.changed(names)
+        with self._lock:
+            everything = [*self._texts.values(), self._null]
+        for told in everything:
+            if told.done and told.states is not None:
+                told.kept = self.kernels.keep(told.states)
+                told.ready = None
+        self._stacker.forget()
+
+    def warm_up(self, frames: int, depth: int) -> None:
+        """Run each shape once, so that the first tick is not the slow one."""
+        self.kernels.warm_up(max(frames, SHORTEST), depth, self.window + 2 * self.margin)
+
+    def close(self) -> None:
+        """Give memory and threads back."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self.kernels.close()
+        self._condition.cache_clear()
+        self._texts.clear()
+
+
+# ------------------------------------------------------------------------------------------ sources
+
+
+class _Plans:
+    """Source latents -> plans (cover hints) on the device; found again by identity, then by value.
+
+    Threads: `of` may be called by the ring and by the thread that encodes sources.
+    """
+
+    def __init__(self, engine: AceEngine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._last: dict[int, tuple[Floats, Tensor]] = {}
+
+    def of(self, source: Floats) -> Tensor:
+        """float32 [T, C] on the device."""
+        found = self._last.get(id(source))
+        if found is not None and found[0] is source:
+            return found[1]
+        value = np.ascontiguousarray(source, dtype=np.float32).tobytes()
+        with self._lock:
+            plan = self._known.get(value)
+            if plan is None:
+                m = self._engine.modules
+                plan = encode.hints(m, torch.from_numpy(np.array(source)).to(m.device))
+                self._known[value] = plan
+                while len(self._known) > _SOURCES:
+                    self._known.popitem(last=False)
+            if len(self._last) >= _SOURCES:
+                self._last.clear()
+            self._last[id(source)] = (source, plan)
+        return plan
+
+
+class _Stacker:
+    """rows -> Batch, kept while the rows stay the same objects. The ring's thread only."""
+
+    def __init__(self, engine: AceEngine) -> None:
+        self._engine = engine
+        self._key: list[Any] = []
+        self._batch: Batch | None = None
+        self._before: dict[str, tuple[Told, Told]] = {}
+        self._context: dict[tuple[int, int, int], tuple[Any, Any, Tensor]] = {}
+        self._serial = 0
+
+    def forget(self) -> None:
+        self._key = []
+
+    def of(self, rows: Sequence[Row], frames: int) -> Batch:
+        told = [self._told(row) for row in rows]
+        key: list[Any] = [frames]
+        for row, (first, second) in zip(rows, told, strict=True):
+            lanes = row.shared
+            key += (row.request.source, lanes.get("hint"), lanes.get("prompt_mix"), first, second)
+        same = len(key) == len(self._key) and key[0] == self._key[0]
+        if not same or any(a is not b for a, b in zip(key[1:], self._key[1:], strict=True)):
+            self._batch = self._stack(rows, told, frames)
+            self._key = key
+        assert self._batch is not None
+        return self._batch
+
+    def _told(self, row: Row) -> tuple[Told, Told]:
+        """What a row hears now: its own condition, or its deck's last while that is being read."""
+        engine, condition = self._engine, row.condition
+        if condition is None:
+            return engine._null, engine._null
+        covered = row.request.source is not None and _any(row.shared.get("hint"))
+        pair: tuple[Told, Told] = condition.told(covered)
+        deck = row.request.deck
+        if not (engine.patient or all(t.done for t in pair)) and deck in self._before:
+            return self._before[deck]
+        try:
+            for told in pair:
+                told.wait()
+        except Exception as error:
+            if engine.patient or deck not in self._before:
+                raise EngineError(f"the prompt could not be encoded: {error}") from error
+            _log.warning("prompt not encoded: %s", error)
+            return self._before[deck]
+        self._before[deck] = pair
+        return pair
+
+    def _stack(self, rows: Sequence[Row], told: Sequence[tuple[Told, Told]], frames: int) -> Batch:
+        engine = self._engine
+        for pair in told:
+            for one in pair:
+                if one.ready is not None:
+                    torch.cuda.current_stream(engine.device).wait_event(one.ready)
+                    one.ready = None
+        mixes = [
+            _lane(row.shared.get("prompt_mix"), frames) if a is not b else None
+            for row, (a, b) in zip(rows, told, strict=True)
+        ]
+        mix = None
+        if any(lane is not None for lane in mixes):
+            curves = np.stack([np.zeros(frames, np.float32) if m is None else m for m in mixes])
+            mix = _upload(curves, engine.device)
+        self._serial += 1
+        if len(self._context) > 64:
+            self._context.clear()
+        return Batch(
+            torch.stack([self._context_of(row, frames) for row in rows]),
+            [first for first, _ in told],
+            [second for _, second in told],
+            mix,
+            self._serial,
+        )
+
+    def _context_of(self, row: Row, frames: int) -> Tensor:
+        """[T, 2C]: (1 - h) silence + h plan, and the chunk mask, which is 1: all is made anew."""
+        engine, m = self._engine, self._engine.modules
+        source, hint = row.request.source, row.shared.get("hint")
+        key = (frames, id(source), id(hint))
+        held = self._context.get(key)
+        if held is not None and held[0] is source and held[1] is hint:
+            return held[2]
+        latents = encode.tiled_silence(m.silence, frames)
+        lane = _lane(hint, frames)
+        if source is not None and lane is not None:
+            plan = engine._plans.of(source)
+            plan = plan.repeat(-(-frames // len(plan)), 1)[:frames]
+            latents = latents + _upload(lane, engine.device)[:, None] * (plan - latents)
+        ones = torch.ones(frames, engine.channels, device=engine.device)
+        context = torch.cat([latents, ones], dim=-1).to(engine.kernels.dtype)
+        self._context[key] = (source, hint, context)
+        return context
+
+
+def _any(lane: Any) -> bool:
+    return lane is not None and bool(np.any(lane))
+
+
+def _lane(value: Any, frames: int) -> Floats | None:
+    """A lane as float32 [frames], repeated if it is of a shorter loop; None where it is 0."""
+    if not _any(value):
+        return None
+    lane = np.asarray(value, dtype=np.float32).reshape(-1)
+    return np.ascontiguousarray(np.resize(lane, frames))
+
+
+def _upload(values: Floats, device: torch.device) -> Tensor:
+    """To the device without waiting for it."""
+    host = torch.from_numpy(values)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

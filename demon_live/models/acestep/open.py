@@ -1,0 +1,204 @@
+"""Opening an ACE-Step engine: files, device, precision, backend; each step down is said once.
+
+Threads: one thread, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from demon_live import paths as places
+from demon_live.errors import DemonError, EngineError
+from demon_live.models.acestep import require
+from demon_live.models.acestep.budget import dit_parameters, weights_bytes
+from demon_live.models.acestep.engine import AceEngine, AceKernels
+from demon_live.models.acestep.layout import AceConfig, find_checkpoint
+from demon_live.models.acestep.load import AceModules, build, load
+from demon_live.models.engine import Engine
+from demon_live.models.listing import require_files, require_whole
+from demon_live.models.manifest import Manifest
+
+__all__ = ["config_of", "open_ace"]
+
+#: A DiT up to this size is a toy, which a CPU plays as well.
+_TOY = 50_000_000
+
+
+def config_of(manifest: Manifest) -> AceConfig:
+    """The shapes that a manifest's [model] table gives, for random weights."""
+    table: dict[str, Any] = dict(manifest.model)
+    size = table.pop("size", "2b")
+    table.pop("vae", None)
+    base = {"2b": AceConfig(), "xl": AceConfig.xl()}.get(size)
+    known = {field.name for field in fields(AceConfig)}
+    if base is None or not table.keys() <= known:
+        raise EngineError(
+            f"{manifest.path}: [model] gives a size (2b or xl) and fields of AceConfig",
+            hint=f"fields: {', '.join(sorted(known))}",
+        )
+    return replace(base, **table)
+
+
+def _device(wanted: str, config: AceConfig) -> torch.device:
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise EngineError(f"there is no device {wanted!r}", hint="auto, cpu or cuda")
+    if torch.cuda.is_available() and wanted != "cpu":
+        return torch.device("cuda")
+    if wanted == "cuda":
+        raise EngineError("torch finds no CUDA device here", hint="imp plays without one")
+    if wanted == "auto" and dit_parameters(config) > _TOY:
+        raise EngineError(
+            "ACE-Step needs an NVIDIA GPU to play, and torch finds none here",
+            hint="--engine imp plays on any machine",
+        )
+    return torch.device("cpu")
+
+
+def _dtype(device: torch.device, random: bool, config: AceConfig, notes: list[str]) -> torch.dtype:
+    """bf16 where the hardware has it; never fp16, which the residual stream overflows."""
+    if device.type == "cpu":
+        return torch.bfloat16 if random and dit_parameters(config) > _TOY else torch.float32
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    notes.append("this GPU has no bf16: ACE-Step plays in fp32, slowly (fp16 would overflow)")
+    return torch.float32
+
+
+def _fits(device: torch.device, dtype: torch.dtype, config: AceConfig, name: str) -> None:
+    if device.type != "cuda" or dit_parameters(config) <= _TOY:
+        return
+    width = torch.finfo(dtype).bits // 8
+    need = weights_bytes(config, width)
+    free, total = torch.cuda.mem_get_info(device)
+    if need > free:
+        raise EngineError(
+            f"{name} takes {need / 1e9:.1f} GB of GPU memory, {free / 1e9:.1f} of "
+            f"{total / 1e9:.1f} GB are free",
+            hint="close other programs on the GPU, play the 2B engine instead of XL, or imp",
+        )
+
+
+def _modules(manifest: Manifest, device: str, random: bool, notes: list[str]) -> AceModules:
+    if random:
+        config = config_of(manifest)
+        place = _device(device, config)
+        dtype = _dtype(place, True, config, notes)
+        _fits(place, dtype, config, manifest.name)
+        return build(config, place, dtype, vae=manifest.model.get("vae"), parts=_RANDOM_PARTS)
+    try:
+        require_files(manifest)
+    except EngineError as error:
+        if device == "cpu" or torch.cuda.is_available():
+            raise
+        # Said before anyone fetches gigabytes for a machine that cannot play them.
+        text = f"{error.message}; it needs an NVIDIA GPU, and torch finds none here"
+        raise EngineError(text, hint=error.hint) from None
+    checkpoint = find_checkpoint(manifest)
+    config = checkpoint.config()
+    place = _device(device, config)
+    require_whole(manifest)
+    dtype = _dtype(place, False, config, notes)
+    _fits(place, dtype, config, manifest.name)
+    return load(checkpoint, place, dtype)
+
+
+#: What plays without words: the condition encoder is left out with the text encoder.
+_RANDOM_PARTS = ("transformer", "audio_tokenizer", "audio_token_detokenizer")
+
+
+def _kernels(choice: str, modules: AceModules, threads: int, manifest: Manifest) -> AceKernels:
+    if choice == "eager":
+        from demon_live.models.acestep.eager import AceEager
+
+        return AceEager(modules, threads)
+    if choice == "graphs":
+        from demon_live.models.acestep.graphs import AceGraphs
+
+        return AceGraphs(modules, window=manifest.window + 2 * manifest.margin)
+    if choice == "tensorrt":
+        from demon_live.models.acestep.tensorrt.kernels import AceTensorRT
+
+        return AceTensorRT(manifest, modules)
+    raise EngineError(
+        f"{manifest.name} has no backend {choice} on {modules.device.type} yet",
+        hint="graphs and tensorrt on cuda, eager anywhere",
+    )
+
+
+def _add_loras(engine: AceEngine) -> None:
+    """All LoRAs in the user's folder: PEFT directories and .safetensors files. One that does not
+    fit is told of, and costs nothing else."""
+    folder = places.state_dir() / "loras"
+    if not folder.is_dir():
+        return
+    added = []
+    there = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix == ".safetensors"]
+    refused = getattr(engine.kernels, "without_loras", "")
+    if there and refused:
+        engine.notes.append(f"LoRAs left out: {refused}")
+        return
+    for path in there:
+        try:
+            added.append(engine.add_lora(path))
+        except EngineError as error:
+            engine.notes.append(f"LoRA left out: {error.message}")
+    if added:
+        engine.notes.append(f"LoRAs: {', '.join(f'lora.{name}' for name in added)}")
+
+
+def _order(manifest: Manifest, device: torch.device) -> list[str]:
+    """The backends to try, best first: on an RTX card plans that were built for it, else what the
+    manifest says."""
+    if device.type != "cuda":
+        return [b for b in manifest.backends if b == "eager"]
+    from demon_live.models.acestep.tensorrt.library import RTX, capability_of
+
+    rtx = capability_of(device) in RTX
+    return sorted(manifest.backends, key=lambda b: b != "tensorrt") if rtx else [*manifest.backends]
+
+
+# ------------------------------------------------------------------------------------- for plans
+
+
+def config_for_plans(manifest: Manifest, random: bool) -> AceConfig:
+    """The shapes that plans are built for: the checkpoint's, or the manifest's."""
+    return config_of(manifest) if random else find_checkpoint(manifest).config()
+
+
+def modules_for_export(manifest: Manifest, random: bool, dit: bool) -> AceModules:
+    """The modules on the CPU, for an export. dit: the DiT's rather than the decoder's; with random
+    weights nothing else is made. Raises EngineError as `open_ace`."""
+    require()
+    config = config_for_plans(manifest, random)
+    dtype = torch.bfloat16 if dit and dit_parameters(config) > _TOY else torch.float32
+    place = torch.device("cpu")
+    if not random:
+        return load(find_checkpoint(manifest), place, dtype)
+    parts = ("transformer",) if dit else ()
+    return build(config, place, dtype, vae=manifest.model.get("vae"), parts=parts)
+
+
+def open_ace(
+    manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
+) -> Engine:
+    """See `backends.open_engine`."""
+    require()
+    notes: list[str] = []
+    modules = _modules(manifest, device, random_weights, notes)
+    wanted = _order(manifest, modules.device) if backend == "auto" else [backend]
+    for choice in wanted:
+        try:
+            engine = AceEngine(manifest, modules, _kernels(choice, modules, threads, manifest))
+        except DemonError as error:
+            if choice == wanted[-1]:
+                raise
+            remedy = f" ({error.hint})" if error.hint else ""
+            notes.append(f"{manifest.name} runs without backend {choice}: {error.message}{remedy}")
+            continue
+        engine.notes = notes
+        _add_loras(engine)
+        return engine
+    raise EngineError(f"engine {manifest.name} lists no backend that runs on {modules.device.type}")

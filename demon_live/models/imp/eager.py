@@ -1,0 +1,58 @@
+"""imp in torch, float32, on the CPU or a CUDA device: the oracle that other backends are held to.
+
+Threads: torch's own pool; `threads` sets it for the whole process.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from demon_live.core import Floats
+from demon_live.models.imp.engine import Weights
+
+__all__ = ["EagerKernels"]
+
+Prepared = tuple[Tensor, Tensor, Tensor]
+
+
+class EagerKernels:
+    """Kernels of `models.imp.engine` on torch modules."""
+
+    def __init__(self, weights: Weights, device: torch.device, threads: int) -> None:
+        self.device = device
+        self.label = "torch fp32"
+        if device.type == "cpu":
+            torch.set_num_threads(threads)
+            self.label += f", {threads} thread{'s' if threads > 1 else ''}"
+        # The encoder stays on the CPU: its half of the codec must not move with the decoder.
+        self._flow = copy.deepcopy(weights.flow).to(device)
+        self.timbre = self._flow.timbre is not None
+        self._decoder = copy.deepcopy(weights.decoder).to(device)
+
+    def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Prepared:
+        """Tensors on the device."""
+        on = self.device
+        return (
+            torch.from_numpy(hint).to(on),
+            torch.from_numpy(phase).to(on),
+            torch.from_numpy(cond).to(on),
+        )
+
+    def flow(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
+        """v [B, T, C]."""
+        v: Tensor = self._flow(x, t, *prepared)
+        return v
+
+    @torch.no_grad()
+    def decode(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> audio [B, F*1920, 2]."""
+        audio: Tensor = self._decoder(torch.from_numpy(latent).to(self.device))
+        pcm: Floats = audio.transpose(1, 2).contiguous().cpu().numpy()
+        return pcm
+
+    def close(self) -> None:
+        """Drop the modules."""
+        del self._flow, self._decoder

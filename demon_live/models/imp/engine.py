@@ -1,0 +1,368 @@
+"""imp on any backend: conditions, the stacking of rows, encoding; the kernels do the rest.
+
+    rows -> (hint [B, T, 65], phase [B, T, 2], cond [B, D])    stacked once per distinct set of rows
+    x, t, those -> kernels.flow -> v                           each tick
+
+Between admissions the rows of a tick are those of the tick before, so what is stacked is kept, and
+recognised by identity: nothing is compared or copied on a tick that changes nothing.
+
+Threads: see `backends`. The encoder is loaded at its first use, under a lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demon_live.core import Floats
+from demon_live.errors import DemonError, EngineError, ScoreError
+from demon_live.models import conditioning
+from demon_live.models.conditioning import Condition
+from demon_live.models.engine import Engine, Row
+from demon_live.models.imp import labels as imp_labels
+from demon_live.models.imp import model as imp
+from demon_live.models.imp import timbre as imp_timbre
+from demon_live.models.manifest import Manifest
+
+__all__ = ["ImpEngine", "Kernels", "Weights", "open_imp"]
+
+#: The model learned hints of strengths from here to 1, the source beside them as it is; below, the
+#: source fades out, so that a curve reaches "no hint" (all zeros) without a jump.
+SHOWN = np.float32(0.2)
+_log = logging.getLogger(__name__)
+#: A damaged, truncated or foreign weights file shows itself in one of these.
+BROKEN = (OSError, RuntimeError, ValueError, KeyError)
+
+
+class Kernels(Protocol):
+    """What a backend computes. label: for `describe`. timbre: its weights read a reference."""
+
+    label: str
+    device: torch.device
+    timbre: bool
+
+    def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
+        """Bring the stacked inputs [B, T, 65], [B, T, 2], [B, D] to where `flow` wants them."""
+        ...
+
+    def flow(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
+        """v [B, T, C]."""
+        ...
+
+    def decode(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> audio [B, F*1920, 2]."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Weights:
+    """imp's modules on the CPU, loaded or made up, each when it is first asked for."""
+
+    def __init__(self, manifest: Manifest, random: bool) -> None:
+        self.manifest, self.random = manifest, random
+        self._lock = threading.Lock()
+
+    def _load(self, name: str) -> Any:
+        path = self.manifest.file(name)
+        try:
+            return imp.load_codec(path) if name == "codec.safetensors" else imp.load_flow(path)
+        except (*BROKEN, Exception) as error:  # noqa: BLE001 (safetensors' own error is a bare Exception)
+            raise damaged(path, error) from None
+
+    def _made_up(self, kind: type[torch.nn.Module]) -> Any:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            return kind().eval().requires_grad_(False)
+
+    @functools.cached_property
+    def _codec(self) -> tuple[imp.ImpEncoder, imp.ImpDecoder]:
+        if self.random:
+            return self._made_up(imp.ImpEncoder), self._made_up(imp.ImpDecoder)
+        codec: tuple[imp.ImpEncoder, imp.ImpDecoder] = self._load("codec.safetensors")
+        return codec
+
+    @functools.cached_property
+    def flow(self) -> imp.ImpFlow:
+        flow: imp.ImpFlow = (
+            self._made_up(imp.ImpFlow) if self.random else self._load("flow.safetensors")
+        )
+        return flow
+
+    @property
+    def encoder(self) -> imp.ImpEncoder:
+        with self._lock:
+            return self._codec[0]
+
+    @property
+    def decoder(self) -> imp.ImpDecoder:
+        with self._lock:
+            return self._codec[1]
+
+
+def damaged(path: Path, error: Exception) -> EngineError:
+    """The error for a file that is there but cannot be used."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return EngineError(
+        f"{path} cannot be used: {reason}",
+        hint="compare the files with: demon engines verify imp, or install demon-live again",
+    )
+
+
+def _lane(value: Any, frames: int) -> Floats | None:
+    """A lane as float32 [T], None where it is 0 throughout."""
+    if value is None:
+        return None
+    lane = np.broadcast_to(np.asarray(value, dtype=np.float32).reshape(-1), (frames,))
+    return lane if lane.any() else None
+
+
+def _default_phase(frames: int) -> Floats:
+    """Place in time for rows that say nothing: one loop of whole bars, near 120 bpm."""
+    bars = max(1.0, round(frames / imp_labels.FRAME_HZ / 2.0))
+    bpm = bars * 4 * 60.0 * imp_labels.FRAME_HZ / frames
+    return imp_labels.loop_phase(bars, bpm, frames)
+
+
+class _Stacker:
+    """rows -> stacked arrays, kept while the rows stay the same objects."""
+
+    def __init__(self, kernels: Kernels, channels: int) -> None:
+        self.kernels, self.channels = kernels, channels
+        self.key: list[Any] = []
+        self.prepared: Any = None
+
+    def of(self, rows: Sequence[Row], frames: int) -> Any:
+        key: list[Any] = [frames]
+        for row in rows:
+            shared = row.shared
+            key += (row.condition, row.request, shared.get("hint"), shared.get("prompt_mix"))
+        # The key holds the objects themselves: an id could come back for another object.
+        same = len(key) == len(self.key) and all(
+            a is b for a, b in zip(key[1:], self.key[1:], strict=True)
+        )
+        if not same or key[0] != self.key[0]:
+            self.prepared = self.kernels.prepare(*self._stack(rows, frames))
+            self.key = key
+        return self.prepared
+
+    def _stack(self, rows: Sequence[Row], frames: int) -> tuple[Floats, Floats, Floats]:
+        hint = np.zeros((len(rows), frames, self.channels + 1), np.float32)
+        phase = np.empty((len(rows), frames, imp_labels.PHASE), np.float32)
+        cond = np.empty((len(rows), imp_labels.COND), np.float32)
+        spoken = {id(r.request): r.condition for r in rows if isinstance(r.condition, Condition)}
+        for i, row in enumerate(rows):
+            lane, source = _lane(row.shared.get("hint"), frames), row.request.source
+            if lane is not None and source is not None:
+                hint[i, :, :-1] = source * np.minimum(lane / SHOWN, 1.0)[:, None]
+                hint[i, :, -1] = lane
+            # A row without words still sounds at a place in time: that of its own request.
+            beside = spoken.get(id(row.request))
+            silent = row.condition is None
+            condition = beside.silent() if silent and beside is not None else row.condition
+            if condition is None:
+                phase[i], cond[i] = _default_phase(frames), imp_labels.null_condition()
+                continue
+            if len(condition.phase) != frames:
+                raise EngineError(
+                    f"a condition for {len(condition.phase)} frames met a latent of {frames}",
+                    hint="prepare the condition again when the loop changes",
+                )
+            phase[i] = condition.phase
+            cond[i] = conditioning.mixed(condition, row.shared.get("prompt_mix"))
+        return hint, phase, cond
+
+
+class ImpEngine:
+    """imp, opened. See `backends.Engine`."""
+
+    def __init__(self, manifest: Manifest, weights: Weights, kernels: Kernels) -> None:
+        self.manifest = manifest
+        self.name = manifest.name
+        self.notes: list[str] = []
+        self.channels, self.margin = manifest.channels, manifest.margin
+        self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
+        self.window = manifest.window
+        self.controls = manifest.controls
+        if "timbre" in self.controls and not kernels.timbre:
+            self.controls -= {"timbre"}
+            self.notes.append(f"the weights of {self.name} know no timbre reference")
+        self.device = kernels.device
+        self.lexicon = conditioning.load_lexicon(manifest.file("tags.toml"))
+        self._weights, self._kernels = weights, kernels
+        self._stacker = _Stacker(kernels, self.channels)
+        self._condition = functools.lru_cache(maxsize=256)(self._prepare)
+        self._timbres: dict[str, bytes] = {}
+
+    def describe(self) -> str:
+        """One line: `imp (cpu, onnxruntime fp32, 2 threads)`."""
+        random = ", random weights" if self._weights.random else ""
+        return f"{self.name} ({self.device.type}, {self._kernels.label}{random})"
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
+        """v [B, T, C] of x [B, T, C] at times t [B]; one row each."""
+        return self._kernels.flow(x, t, self._stacker.of(rows, x.shape[1]))
+
+    @torch.no_grad()
+    def encode(self, audio: Floats) -> Floats:
+        """A loop float32 [n, 2] -> latent [F, C], F = n/1920 rounded up to even."""
+        if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
+            raise EngineError(f"a source must be float32 [n, 2], this is {list(audio.shape)}")
+        stereo = torch.from_numpy(np.ascontiguousarray(audio.T, dtype=np.float32))[None]
+        latent: Floats = self._weights.encoder.encode_loop(stereo)[0].numpy()
+        return latent
+
+    def decode(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> audio [B, F*1920, 2]; exact `margin` frames away from either end."""
+        return self._kernels.decode(np.ascontiguousarray(latent, dtype=np.float32))
+
+    def condition(
+        self,
+        prompt: str,
+        *,
+        prompt2: str = "",
+        key: str = "",
+        bpm: float,
+        cycles: int,
+        beats: int,
+        frames: int,
+        lyrics: str = "",
+        timbre: str = "",
+    ) -> Condition:
+        """What the model is asked for; the same arguments give the same object.
+
+        timbre: a name given to `set_timbre`; one that is not known (yet) says nothing. lyrics are
+        not sung. Raises ScoreError for a key that is none.
+        """
+        if lyrics:
+            self._say("imp does not sing: lyrics are left out")
+        told = self._timbres.get(timbre, b"")
+        return self._condition(prompt, prompt2, key, float(bpm), cycles, beats, frames, told)
+
+    def _prepare(
+        self,
+        prompt: str,
+        prompt2: str,
+        key: str,
+        bpm: float,
+        cycles: int,
+        beats: int,
+        frames: int,
+        told: bytes,
+    ) -> Condition:
+        timbre = np.frombuffer(told, np.float32) if told else None
+        try:
+            return conditioning.prepare(
+                prompt, prompt2, key, bpm, cycles, beats, frames, self.lexicon, timbre
+            )
+        except ValueError as error:
+            raise ScoreError(str(error)) from None
+
+    def set_timbre(self, name: str, audio: Floats) -> None:
+        """A sound float32 [n, 2] whose timbre conditions may name from now on; up to 30 s
+        of it are heard. Raises EngineError: not such an array, or silent.
+
+        Weights that were trained without a reference do not hear it; that is said once.
+        """
+        if not self._kernels.timbre:
+            self._say(f"the weights of {self.name} know no timbre reference: it is left out")
+            return
+        try:
+            self._timbres[name] = imp_timbre.timbre_of(audio).tobytes()
+        except ValueError as error:
+            raise EngineError(str(error), hint="give a recording that can be heard") from None
+
+    def _say(self, note: str) -> None:
+        """Something it cannot do, once."""
+        if note not in self.notes:
+            self.notes.append(note)
+            _log.warning("%s", note)
+
+    def unconditioned(self, condition: Condition) -> Condition:
+        """The same place in time without words: for the negative pass of guidance."""
+        return condition.silent()
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        """What was heard of a prompt, then one line for each word that was not."""
+        return conditioning.check_prompt(prompt, self.lexicon)
+
+    @torch.no_grad()
+    def warm_up(self, frames: int, depth: int) -> None:
+        """Run each shape once: batches of 1 to `depth` rows, and one window."""
+        for rows in range(1, depth + 1):
+            shape = (rows, frames)
+            prepared = self._kernels.prepare(
+                np.zeros((*shape, self.channels + 1), np.float32),
+                np.zeros((*shape, imp_labels.PHASE), np.float32),
+                np.zeros((rows, imp_labels.COND), np.float32),
+            )
+            x = torch.zeros((*shape, self.channels), device=self.device)
+            self._kernels.flow(x, torch.full((rows,), 0.5, device=self.device), prepared)
+        self.decode(np.zeros((1, self.window + 2 * self.margin, self.channels), np.float32))
+
+    def close(self) -> None:
+        """Give memory and threads back."""
+        self._kernels.close()
+        self._condition.cache_clear()
+
+
+# ------------------------------------------------------------------------------------------ opening
+
+
+def _device(wanted: str, notes: list[str]) -> torch.device:
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise EngineError(f"there is no device {wanted!r}", hint="auto, cpu or cuda")
+    cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not cuda:
+        raise EngineError(
+            "torch finds no CUDA device here", hint="without one use: --device cpu, or auto"
+        )
+    if wanted == "auto" and cuda:
+        # On a GPU the bits of a row depend on its neighbours, so a set would not replay exactly.
+        notes.append("imp plays on the CPU, where a set replays exactly; --device cuda is faster")
+    return torch.device("cuda" if wanted == "cuda" else "cpu")
+
+
+def _kernels(backend: str, weights: Weights, device: torch.device, threads: int) -> Kernels:
+    if backend == "onnx" and device.type == "cpu":
+        from demon_live.models.imp.onnx import OnnxKernels
+
+        return OnnxKernels(weights, threads)
+    if backend == "eager":
+        from demon_live.models.imp.eager import EagerKernels
+
+        return EagerKernels(weights, device, threads)
+    raise EngineError(
+        f"imp has no backend {backend} on device {device.type}",
+        hint="it has: onnx on the cpu, eager on cpu and cuda",
+    )
+
+
+def open_imp(
+    manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
+) -> Engine:
+    """See `backends.open_engine`."""
+    notes: list[str] = []
+    target = _device(device, notes)
+    weights = Weights(manifest, random_weights)
+    wanted = list(manifest.backends) if backend == "auto" else [backend]
+    for choice in wanted:
+        try:
+            engine = ImpEngine(manifest, weights, _kernels(choice, weights, target, threads))
+        except DemonError as error:
+            if choice == wanted[-1]:
+                raise
+            notes.append(f"{manifest.name} runs without backend {choice}: {error.message}")
+            continue
+        engine.notes = notes + engine.notes
+        return engine
+    raise EngineError(f"engine {manifest.name} lists no backend", name=str(manifest.path))

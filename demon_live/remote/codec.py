@@ -1,0 +1,135 @@
+"""What goes over the line, packed small: windows of sound, sources, and blocks as differences.
+
+Windows are FLAC of 16 bits under a power of two that fits their peak. FLAC rather than float16: at
+the same 96 kB a second (stereo, 48 kHz, one play through) float16 is 1.5 Mbit/s with a noise floor
+66 dB under the signal; FLAC's is 90 dB under the peak at 0.8 to 1.2 Mbit/s, and the decoder is in
+libsndfile, which is there anyway. Sources are FLAC of 24 bits: the model hears them.
+
+A block repeats most of the last one: of each lane only the frames that changed are sent.
+
+Threads: functions are pure; `BlockPacker` and `BlockOpener` belong to one thread each.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demon_live.core import RATES, ControlBlock, Floats
+from demon_live.runtime.placement import Window
+
+__all__ = ["BlockOpener", "BlockPacker", "close_window", "open_pcm", "open_window", "pack_pcm"]
+
+
+def _flac(ints: NDArray[Any], subtype: str) -> bytes:
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, ints, RATES.sample_rate, format="FLAC", subtype=subtype)
+    return out.getvalue()
+
+
+def pack_pcm(audio: Floats, bits: int) -> tuple[float, bytes]:
+    """(scale, FLAC) of float32 [n, 2]; scale is a power of two that the peak is under."""
+    peak = float(np.abs(audio).max(initial=0.0))
+    scale = 2.0 ** max(-20, math.ceil(math.log2(peak))) if peak > 0 else 1.0
+    if bits == 16:
+        ints = np.clip(np.rint(audio * (32767 / scale)), -32767, 32767).astype(np.int16)
+        return scale, _flac(ints, "PCM_16")
+    wide = np.clip(np.rint(audio.astype(np.float64) * (8388607 / scale)), -8388607, 8388607)
+    return scale, _flac(wide.astype(np.int32) << 8, "PCM_24")
+
+
+def open_pcm(scale: float, data: bytes, longest: int) -> Floats:
+    """See `pack_pcm`: float32 [n, 2]. Raises ValueError for what is no such sound."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.channels != 2 or not 0 < file.frames <= longest:
+                raise ValueError(f"sound of {file.channels} channels and {file.frames} samples")
+            wide = file.subtype == "PCM_24"
+            ints = file.read(dtype="int32" if wide else "int16", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise ValueError(f"sound that cannot be read: {error}") from None
+    if not (math.isfinite(scale) and 0 < scale <= 16):
+        raise ValueError(f"sound of scale {scale}")
+    step = scale / 8388607 / 256 if wide else scale / 32767
+    return np.asarray(ints * np.float32(step), np.float32)
+
+
+def close_window(window: Window, half: int) -> tuple[dict[str, Any], bytes]:
+    """A window as numbers and FLAC: no more of it than landing needs."""
+    begin, stop = window.start - half - window.base, window.end + 3 * half - window.base
+    scale, data = pack_pcm(window.audio[begin:stop], 16)
+    head = {
+        "start": window.start,
+        "end": window.end,
+        "base": window.start - half,
+        "hear_from": window.hear_from,
+        "scale": scale,
+    }
+    return head, data
+
+
+def open_window(head: dict[str, Any], data: bytes, half: int) -> Window:
+    """See `close_window`. Raises ValueError, KeyError or TypeError for what is none."""
+    start, end, base, heard = (int(head[k]) for k in ("start", "end", "base", "hear_from"))
+    n = end - start + 4 * half
+    if not (0 < n < 60 * RATES.sample_rate and base == start - half):
+        raise ValueError("a window that fits nowhere")
+    audio = open_pcm(float(head["scale"]), data, n)
+    if len(audio) != n:
+        raise ValueError(f"a window of {len(audio)} samples instead of {n}")
+    return Window(start, end, base, audio, heard)
+
+
+class BlockPacker:
+    """Blocks of one deck as what changed since the last one packed."""
+
+    def __init__(self) -> None:
+        self._before: ControlBlock | None = None
+
+    def pack(self, block: ControlBlock) -> bytes:
+        """The mix strip stays out: it belongs to the laptop."""
+        before = self._before
+        old = before.lanes if before is not None and before.stage == block.stage else {}
+        lanes: dict[str, Any] = {}
+        for name, lane in block.lanes.items():
+            if name not in old or len(old[name]) != len(lane):
+                lanes[name] = lane
+                continue
+            at = np.flatnonzero(lane != old[name])
+            lanes[name] = (at.astype(np.uint16), lane[at]) if len(lane) < 65536 else lane
+        same = before is not None and before.stage == block.stage
+        thin = replace(block, lanes=lanes, mix={})
+        self._before = block
+        return zlib.compress(pickle.dumps((same, thin), protocol=5), 1)
+
+
+class BlockOpener:
+    """See `BlockPacker`."""
+
+    def __init__(self) -> None:
+        self._before: ControlBlock | None = None
+
+    def open(self, data: bytes) -> ControlBlock:
+        same, thin = pickle.loads(zlib.decompress(data))
+        old = self._before.lanes if same and self._before is not None else {}
+        lanes: dict[str, Floats] = {}
+        for name, lane in thin.lanes.items():
+            if isinstance(lane, tuple):
+                at, values = lane
+                lane = old[name].copy()
+                lane[at] = values
+            lanes[name] = lane
+        block: ControlBlock = replace(thin, lanes=lanes)
+        self._before = block
+        return block

@@ -1,0 +1,309 @@
+"""The far end of an engine that another machine plays: the ring in a Ray actor.
+
+One laptop at a time. Its playhead is estimated from its beats (`away`), the time that windows are
+on their way is added to the player's lead, and with it to the anticipation: what is scheduled is
+generated and sent that much earlier. When the line breaks the engine stays open and waits for the
+next call; nobody calls for ten minutes, and it ends.
+
+Threads: `open` and `listen` are called by Ray; one thread accepts and plays; a line has its writer
+and a reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import socket
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from multiprocessing import AuthenticationError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from demon_live.core import RATES, Floats, Loop
+from demon_live.errors import DemonError, EngineError
+from demon_live.remote.clock import Delay, RemotePlayhead
+from demon_live.remote.codec import BlockOpener, close_window, open_pcm
+from demon_live.remote.transport import Line, pack, shake
+from demon_live.runtime.engine_main import opened, turn_for_ever
+from demon_live.runtime.messages import Block, DropTimbre, Note, Ready, Report
+from demon_live.runtime.options import EngineOptions, Opening
+
+if TYPE_CHECKING:
+    from demon_live.models.engine import Engine
+    from demon_live.runtime.generator import Generator
+    from demon_live.runtime.placement import Window
+
+__all__ = ["EngineServer", "serve"]
+
+#: Seconds: an engine that nobody calls for so long ends; a line without beats is broken.
+IDLE, SILENCE = 600.0, 2.0
+#: Seconds between two beats to the laptop.
+BEAT = 0.2
+#: Sources that are kept; windows that may wait to be sent.
+_SOURCES, _WAITING = 8, 6
+_LONGEST = 600 * RATES.sample_rate
+
+
+class EngineServer:
+    """The actor. Plain data in, plain data out: errors come back as values."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._options: EngineOptions | None = None
+        self._key = b""
+        self._server: socket.socket | None = None
+
+    def open(self, options: EngineOptions) -> str | DemonError:
+        """Open the model; what it is, or why not."""
+        if self._engine is None:
+            try:
+                self._engine = opened(Opening("", options))
+                self._engine.notes.extend(_in_front())
+            except DemonError as error:
+                return EngineError(error.message, hint=error.hint)
+        return self._engine.describe()
+
+    def listen(self, key: bytes) -> tuple[str, int]:
+        """Wait for whoever knows the key; who plays now is sent away. (host, port)."""
+        self._key = key
+        assert self._engine is not None
+        if self._server is None:
+            self._server = socket.create_server(("", 0), backlog=4)
+            threading.Thread(target=self._run, name="far", daemon=True).start()
+        return socket.gethostbyname(socket.gethostname()), self._server.getsockname()[1]
+
+    def _run(self) -> None:
+        from demon_live.remote.ray import end_actor
+
+        assert self._engine is not None
+        assert self._server is not None
+        try:
+            serve(self._engine, self._server, lambda: self._key, IDLE)
+        finally:
+            self._engine.close()
+            end_actor()
+
+
+def _in_front() -> list[str]:
+    """Ray begins its workers at niceness 15, behind everything else: not for one that must be in
+    time. A line for the performer where that cannot be changed from here."""
+    if not hasattr(os, "setpriority") or os.getpriority(os.PRIO_PROCESS, 0) <= 0:
+        return []
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        # On Linux a thread has a niceness of its own.
+        for thread in os.listdir("/proc/self/task"):
+            os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+    except OSError:
+        return ["the far engine runs behind other programs: start Ray with RAY_worker_niceness=0"]
+    return []
+
+
+def serve(
+    engine: Engine, server: socket.socket, key: Callable[[], bytes], idle: float = IDLE
+) -> None:
+    """Play for one caller after the other, until one says Quit, or nobody calls for `idle` s."""
+    sources: OrderedDict[str, Floats] = OrderedDict()
+    timbres: dict[str, Floats] = {}
+    before = b""
+    server.settimeout(0.5)
+    last, warm = time.monotonic(), False
+    while time.monotonic() - last < idle:
+        try:
+            sock, _ = server.accept()
+            conn = shake(sock, key(), first=True)
+        except (OSError, EOFError, AuthenticationError):
+            if server.fileno() < 0:
+                return
+            continue
+        mine = key()
+        # A beat of its own: a turn may take long, and the line is none the worse for it.
+        line = Line(conn, lambda: pack({"kind": "beat"}), BEAT)
+        if mine != before:
+            # Another laptop: what the last one asked for is of no use to it.
+            timbres, before = {}, mine
+        wanted = lambda mine=mine: key() == mine  # noqa: E731
+        played = _Played(engine, line, sources, timbres, wanted)
+        if played.run(warm):
+            return
+        warm = True
+        last = time.monotonic()
+
+
+class _Played:
+    """One line: the wire that the turning loop takes messages from."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        line: Line,
+        sources: OrderedDict[str, Floats],
+        timbres: dict[str, Floats],
+        wanted: Callable[[], bool],
+    ) -> None:
+        self._engine, self._line, self._wanted = engine, line, wanted
+        self._sources, self._timbres = sources, timbres
+        self._inbox: queue.Queue[Any] = queue.Queue()
+        self._next: list[Any] = []
+        self._openers: dict[str, BlockOpener] = {}
+        self._clock, self._delay = RemotePlayhead(), Delay()
+        self._sent: OrderedDict[int, int] = OrderedDict()
+        self._seq = 0
+        self._beaten = time.monotonic()
+        self._quit = False
+        self._player: Generator | None = None
+
+    def run(self, warm: bool) -> bool:
+        """Play until the line ends. True: the caller said Quit. warm: the engine has run before."""
+        from demon_live.runtime.generator import Generator
+
+        reader = threading.Thread(target=self._read, name="far-in", daemon=True)
+        reader.start()
+        player: Generator | None = None
+        try:
+            hello = self._hello()
+            engine = self._engine
+            player = Generator(
+                engine,
+                self._clock,
+                open_loop=lambda path: np.zeros((1, 2), np.float32),
+                read_source=self._sent_sound,
+                tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
+                depth=hello["depth"],
+                steps=hello["steps"],
+                seed=hello["seed"],
+                background=True,
+                tell=lambda text: self.send(Note(text)),
+                ship=self._ship,
+            )
+            self._player, player.warm = player, warm
+            player.away = self._delay.lead
+            player.may_refresh = lambda: self._line.queued == 0
+            self.send(Ready(engine.describe(), tuple(engine.notes)))
+            turn_for_ever(self, engine, player, hello["depth"])
+        except (EOFError, OSError, ValueError, KeyError):
+            pass
+        finally:
+            if player is not None:
+                player.leave()
+            # Nobody may be reading when the descriptor goes: its number may serve the next call.
+            self._line.close()
+            reader.join(5)
+            self._line.release()
+        return self._quit
+
+    def _sent_sound(self, name: str) -> Floats:
+        found = self._timbres.get(name)
+        return self._sources[name] if found is None else found
+
+    def _hello(self) -> dict[str, Any]:
+        """The caller's first word, once its playhead is known."""
+        hello: dict[str, Any] | None = None
+        while hello is None or not self._clock.known:
+            if self.poll(0.1):
+                hello = self.recv()
+        return hello
+
+    # ------------------------------------------------------------------ the wire
+
+    def poll(self, timeout: float | None = 0.0, /) -> bool:
+        """See `engine_main.Wire`. Raises EOFError when the line has ended."""
+        if self._next:
+            return True
+        if time.monotonic() - self._beaten > SILENCE or not self._wanted():
+            raise EOFError
+        with contextlib.suppress(queue.Empty):
+            self._next.append(self._inbox.get(bool(timeout), timeout or None))
+        return bool(self._next)
+
+    def recv(self) -> Any:
+        message = self._next.pop(0)
+        if message is None:
+            raise EOFError
+        return message
+
+    def send(self, message: Any, /) -> None:
+        match message:
+            case Ready(description, notes):
+                head: dict[str, Any] = {"kind": "ready", "description": description}
+                has = [*self._sources, *self._timbres]
+                self._line.send(pack(head | {"notes": notes, "has": has}))
+            case Note(text):
+                self._line.send(pack({"kind": "note", "text": text}))
+            case Report(status, turns):
+                link, jitter = self._delay.figures()
+                said = asdict(status) | {"link_ms": link, "jitter_ms": jitter}
+                said["slots"] = [list(asdict(slot).values()) for slot in status.slots]
+                report = {"kind": "report", "status": said, "turns": asdict(turns)}
+                self._line.send(pack(report), key="report")
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._hear(self._line.read())
+        except (OSError, EOFError, ValueError, KeyError, struct.error):
+            self._line.close()
+            self._inbox.put(None)
+
+    def _hear(self, data: bytes) -> None:
+        kind, rest = data[:1], data[1:]
+        if kind == b"B":
+            self._beat(rest)
+        elif kind == b"K":
+            deck = rest[1 : 1 + rest[0]].decode()
+            opener = self._openers.setdefault(deck, BlockOpener())
+            self._inbox.put(Block(opener.open(rest[1 + rest[0] :])))
+        elif kind == b"S":
+            name, scale, flac = pickle.loads(rest)
+            self._sources[name] = open_pcm(scale, flac, _LONGEST)
+            while len(self._sources) > _SOURCES:
+                self._sources.popitem(last=False)
+        elif kind == b"T":
+            name, scale, flac = pickle.loads(rest)
+            self._timbres[name] = open_pcm(scale, flac, _LONGEST)
+        elif kind == b"Q":
+            self._quit = True
+            self._inbox.put(None)
+        else:
+            message = pickle.loads(rest)
+            if isinstance(message, DropTimbre):
+                self._timbres.pop(message.name, None)
+            self._inbox.put(message)
+
+    def _beat(self, data: bytes) -> None:
+        self._beaten = time.monotonic()
+        mixed, *acks = struct.unpack(f"!{len(data) // 8}q", data)
+        self._clock.beat(mixed)
+        for seq, arrived in zip(acks[::2], acks[1::2], strict=True):
+            sent = self._sent.pop(seq, None)
+            if sent is not None:
+                self._delay.note(arrived - sent)
+        if (player := self._player) is not None:
+            player.away = self._delay.lead
+
+    # ------------------------------------------------------------------ windows
+
+    def _ship(self, stage: Loop, window: Window) -> None:
+        from demon_live.runtime.placement import HALF
+
+        self._seq += 1
+        seq = self._seq
+        self._sent[seq] = self._clock.now()
+        while len(self._sent) > 256:
+            self._sent.popitem(last=False)
+
+        def message() -> bytes:
+            head, flac = close_window(window, HALF)
+            place = {"kind": "window", "seq": seq, "deck": stage.deck, "epoch": stage.epoch}
+            return pack(place | head, flac)
+
+        # What has waited so long that it cannot be heard any more only keeps the rest waiting.
+        self._line.send(message, keep=_WAITING)

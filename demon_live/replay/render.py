@@ -1,0 +1,166 @@
+"""Offline: a score or a set as audio, the same bytes each time.
+
+    what equals what: two renders of a set, on one machine; a render from a cycle on and that
+    stretch of the whole render; a take made offline and the render of its set. A take made live
+    has the same causes at the same samples, but its engine ticked by the clock on the wall: its
+    render is the same music, not the same bits.
+
+Threads: everything runs in the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from demon_live.audio.files import write_audio
+from demon_live.core import RATES, Floats
+from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.models.engine import Engine
+from demon_live.runtime.dry_run import Moment, walk
+from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import place_of, rewind, run_up
+from demon_live.session.scores import Find, find_source
+from demon_live.sets import journal
+from demon_live.sets.set_files import folder_of
+from demon_live.sets.trusted import bounds
+
+__all__ = ["Offline", "Rendered", "render", "replay_into"]
+
+
+def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], None]:
+    """A function that applies the causes whose time has come; call it before each turn."""
+    events = list(recording.events)
+
+    def step() -> None:
+        now = offline.rig.clock.now()
+        while events and events[0].sample <= now:
+            event = events.pop(0)
+            try:
+                offline.session.repeat(event, now=event.sample)
+            except DemonError as error:
+                raise FileError(
+                    f"the set cannot be replayed at sample {event.sample}: {error}",
+                    hint="are the files that it names still there?",
+                ) from error
+
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a render gave. audio: float32 [n, 2]. stems: deck -> float32 [n, 2]."""
+
+    path: Path | None
+    audio: Floats
+    stems: Mapping[str, Floats] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def render(
+    path: Path | str,
+    out: Path | str | None = None,
+    *,
+    cycles: float | None = None,
+    seconds: float | None = None,
+    start: float = 0,
+    engine: str | Engine = "imp",
+    backend: str = "auto",
+    seed: int | None = None,
+    stems: bool = False,
+    trust: bool = False,
+    find: Find = find_source,
+    progress: Callable[[float], None] | None = None,
+) -> Rendered:
+    """Render a score or a set to a WAV or FLAC file (or, without `out`, to an array).
+
+    cycles or seconds: how much; a score gives 8 cycles by default, a set its own length.
+    start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
+    seed: added to every seed of the score; a set brings its own. stems: one more file a deck, what
+    it gave to the sum before the limiter. trust: a set that was not recorded here may read sources
+    anywhere. find: finds the files of sources. progress: told the part done, 0..1.
+    Raises DemonError.
+    """
+    path = Path(path)
+    recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
+    if seed is None:
+        seed = int(recording.start.get("seed", 0)) if recording else 0
+    with Offline(engine, backend=backend, seed=seed, stems=stems) as offline:
+        offline.session.find = find
+        warnings: tuple[str, ...] = ()
+        step: Callable[[], None] = lambda: None  # noqa: E731
+        if recording is not None:
+            offline.session.within = bounds(path, trust)
+            offline.session.kept.folder = folder_of(path)
+            moments = list(walk(recording, find=find))
+            step = replay_into(offline, recording)
+            step()
+        else:
+            warnings = offline.session.load(path).warnings
+            moments = [Moment(0, journal.Event("apply", 0), offline.session.state)]
+        begin = place_of(Fraction(start), moments)
+        total = _length(moments, recording, start, begin, cycles, seconds)
+        if begin:
+            rewind(offline, step, run_up(begin, moments, offline.rig.player.drain), begin)
+        audio, parts = _collect(offline, step, begin, total, stems, progress)
+    if out is None:
+        return Rendered(None, audio, parts, warnings)
+    out = Path(out)
+    write_audio(out, audio)
+    for deck, part in parts.items():
+        write_audio(out.with_name(f"{out.stem}-{deck}{out.suffix}"), part)
+    return Rendered(out, audio, parts, warnings)
+
+
+def _length(
+    moments: list[Moment],
+    recording: journal.Recording | None,
+    start: float,
+    begin: int,
+    cycles: float | None,
+    seconds: float | None,
+) -> int:
+    """Output samples from `begin` on. Raises UsageError if there are none."""
+    if cycles is not None and seconds is not None:
+        raise UsageError("give cycles or seconds, not both")
+    if seconds is not None:
+        total = round(seconds * RATES.sample_rate)
+    elif cycles is not None or recording is None:
+        end = Fraction(start) + Fraction(8 if cycles is None else cycles)
+        total = place_of(end, moments) - begin
+    else:
+        total = recording.length - begin
+    if total <= 0:
+        why = f"cycle {start:g} is after the end of the set" if begin else "the length is 0"
+        raise UsageError(f"nothing to render: {why}", hint="give --cycles or --seconds")
+    return total
+
+
+def _collect(
+    offline: Offline,
+    step: Callable[[], None],
+    begin: int,
+    total: int,
+    stems: bool,
+    progress: Callable[[float], None] | None,
+) -> tuple[Floats, dict[str, Floats]]:
+    """The sound of output samples begin .. begin + total - 1, and of each deck."""
+    # Pages that nothing is written to cost nothing, so all of it may be asked for at once.
+    audio: Floats = np.zeros((total, 2), np.float32)
+    parts: dict[str, Floats] = {}
+    while (at := offline.rig.mixer.position - begin) < total:
+        step()
+        piece, part = offline.stems() if stems else (offline.turn(), {})
+        skip, length = max(0, -at), min(len(piece), total - at)
+        audio[at + skip : at + length] = piece[skip:length]
+        for deck, sound in part.items():
+            if deck not in parts:
+                parts[deck] = np.zeros((total, 2), np.float32)
+            parts[deck][at + skip : at + length] = sound[skip:length]
+        if progress is not None:
+            progress(min(1.0, (at + length) / total))
+    return audio, dict(sorted(parts.items()))

@@ -1,0 +1,190 @@
+"""A set as a score that one can edit: what played, cycle by cycle, as scenes in a chain.
+
+What was bound in a cycle becomes a scene; cycles that play the same share one. Mutes, solos and
+hushes become gain 0, moves begin at whole cycles and keep their length. What a chain cannot say
+stands in comments: later changes of tempo, loop and source, and the moves of controllers.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
+from demon_live.errors import FileError
+from demon_live.lang import Lane, Let, unparse
+from demon_live.lang.chain import ChainLane
+from demon_live.lang.lane import GlideLane
+from demon_live.lang.split import comments
+from demon_live.runtime.dry_run import Moment
+from demon_live.session.scores import SCORE_LIMIT
+from demon_live.session.state import STAGE_LANES, State
+from demon_live.sets.journal import Recording
+
+__all__ = ["bindings", "to_score"]
+
+#: (deck, control) -> expression, with its move
+Bindings = Mapping[tuple[str, str], str]
+_STATEMENT = 15_000
+
+
+def _flat(text: str) -> str:
+    """An expression on one line, without comments."""
+    for start, end in reversed(comments(text)):
+        text = text[:start] + text[end:]
+    return " ".join(text.split())
+
+
+def sounding(lane: Lane, cycle: Fraction) -> Lane:
+    """The part of a lane that is heard at a cycle: of chains the section."""
+    lane = lane.heard(cycle)
+    while isinstance(lane, ChainLane):
+        lane = lane.section(cycle).heard(cycle)
+    return lane
+
+
+def _said(lane: Lane, cycle: Fraction) -> str:
+    here = sounding(lane, cycle)
+    text = _flat(here.text)
+    if isinstance(here, GlideLane) and here.begin <= cycle < here.begin + 1:
+        return f"{text} over {float(here.length):g}"
+    return text
+
+
+def bindings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
+    """What plays at a cycle, as expressions. A deck that is not heard has gain 0."""
+    out: dict[tuple[str, str], str] = {}
+    for name, deck in state.decks.items():
+        begun = (
+            deck.stage is not None
+            and state.tempo.sample_at(cycle) >= (deck.before or deck.stage).from_sample
+        )
+        for control, lane in deck.kept(cycle).items():
+            out[name, control] = _said(lane, cycle)
+        silent = name in state.muted or (state.soloed and name not in state.soloed)
+        if silent or state.hushed or not begun:
+            out[name, "gain"] = "0"
+    for control, lane in state.stage.kept(cycle).items():
+        out[STAGE_LANES, control] = _said(lane, cycle)
+    return out
+
+
+def _cycles(moments: Sequence[Moment], end: int) -> Iterator[tuple[int, State]]:
+    """Each whole cycle with the state that was decided by its first sample."""
+    i, cycle = 0, 0
+    while True:
+        at = moments[i].state.tempo.sample_at(Fraction(cycle))
+        while i + 1 < len(moments) and moments[i + 1].sample <= at:
+            i += 1
+            at = moments[i].state.tempo.sample_at(Fraction(cycle))
+        if at >= end:
+            return
+        yield cycle, moments[i].state
+        cycle += 1
+
+
+def to_score(
+    recording: Recording, moments: Sequence[Moment], first: int = 0, cycles: int | None = None
+) -> str:
+    """The score of a set, or of `cycles` of it from cycle `first` on. Raises FileError."""
+    rows = [(c, s, bindings(s, Fraction(c))) for c, s in _cycles(moments, recording.length)]
+    rows = [r for r in rows if r[0] >= first and (cycles is None or r[0] < first + cycles)]
+    if not rows or not any(b for _, _, b in rows):
+        raise FileError("nothing plays in this stretch of the set", hint="see: demon set show")
+    # A chain puts no decks under the fader: it is kept if they were there all the time.
+    faded = all(dict(state.sides) == dict(rows[0][1].sides) for _, state, _ in rows)
+    every = sorted({key for _, _, b in rows for key in b if faded or key[0] != STAGE_LANES})
+    scenes: dict[tuple[str, ...], str] = {}
+    chain: list[tuple[str, int]] = []
+    last: tuple[str, ...] = ()
+    for _, _, said in rows:
+        # A move is said once, where it begins: the cycles after it belong to the same scene.
+        texts = tuple(said.get(key, _silent(key, said)) for key in every)
+        if chain and _still(texts, last):
+            chain[-1] = chain[-1][0], chain[-1][1] + 1
+            continue
+        last = texts
+        name = scenes.setdefault(texts, f"s{len(scenes) + 1}")
+        chain.append((name, 1))
+    text = "\n".join([*_head(recording, rows), *_body(every, scenes, chain, rows), ""])
+    if len(text.encode()) > SCORE_LIMIT or max(map(len, text.splitlines())) > _STATEMENT:
+        raise FileError(
+            f"the set changes too often for one score ({len(scenes)} scenes)",
+            hint="take a stretch of it: demon set to-score SET --from 16 --cycles 64",
+        )
+    return text
+
+
+def _silent(key: tuple[str, str], said: Bindings) -> str:
+    """A control that is not bound; a deck that is not there is not heard either."""
+    there = any(deck == key[0] for deck, _ in said) or key[0] == STAGE_LANES
+    return "default" if there or key[1] != "gain" else "0"
+
+
+def _still(texts: tuple[str, ...], last: tuple[str, ...]) -> bool:
+    return all(a == b or a == b.rpartition(" over ")[0] for a, b in zip(texts, last, strict=True))
+
+
+def _head(recording: Recording, rows: Sequence[tuple[int, State, Bindings]]) -> Iterator[str]:
+    state = rows[0][1]
+    name = recording.path.name if recording.path else "a set"
+    yield f"# from {name}, cycles {rows[0][0]} to {rows[-1][0] + 1}"
+    yield f"tempo {float(state.bpm):g}"
+    if state.beats != 4:
+        yield f"beats {state.beats}"
+    before = state
+    for cycle, now, _ in rows:
+        if now.bpm != before.bpm:
+            yield f"# bar {cycle}: tempo {float(now.bpm):g} (a chain holds no tempo)"
+        if dict(now.sides) != dict(before.sides):
+            under = " ".join(deck for deck, _ in sorted(now.sides.items(), key=lambda x: x[1]))
+            yield f"# bar {cycle}: crossfade {under} (a chain does not move decks there)"
+        before = now
+    if rows[-1][1].hands.version:
+        yield "# knobs moved in this set; their moves are not part of the score"
+    lets: dict[str, Let] = {}
+    for _, now, _ in rows:
+        for program in now.files.values():
+            lets.update(program.lets)
+        lets.update(now.lets)
+    yield from (unparse(let.node) for let in lets.values())
+    yield from _decks(rows)
+
+
+def _decks(rows: Sequence[tuple[int, State, Bindings]]) -> Iterator[str]:
+    """Each deck as it began, and in comments what became of it."""
+    known: dict[str, tuple[int, str | None]] = {}
+    for cycle, state, _ in rows:
+        for deck in state.decks.values():
+            now = (deck.cycles, deck.source)
+            source = f'source "{deck.source}"' if deck.source else "source none"
+            if deck.name not in known:
+                yield from ("", f"deck {deck.name}", f"loop {deck.cycles}", source)
+            elif known[deck.name] != now:
+                yield f"# bar {cycle}: deck {deck.name}: loop {deck.cycles}, {source}"
+            known[deck.name] = now
+    # The scenes that follow speak of the first deck, unless they name another.
+    yield from ("", "deck main")
+
+
+def _body(
+    every: Sequence[tuple[str, str]],
+    scenes: Mapping[tuple[str, ...], str],
+    chain: Sequence[tuple[str, int]],
+    rows: Sequence[tuple[int, State, Bindings]],
+) -> Iterator[str]:
+    for texts, name in scenes.items():
+        yield from ("", f"scene {name} {{")
+        deck = "main"
+        for (on, control), text in zip(every, texts, strict=True):
+            if on not in (deck, STAGE_LANES):
+                yield from ["  }"] if deck != "main" else []
+                yield from [f"  deck {on} {{"] if on != "main" else []
+                deck = on
+            yield f"{'  ' if deck == 'main' else '    '}{control} = {text}"
+        yield from ["  }", "}"] if deck != "main" else ["}"]
+    sides: Mapping[str, str] = rows[0][1].sides
+    if any(on == STAGE_LANES for on, _ in every) and len(sides) == 2:
+        yield from ("", "crossfade " + " ".join(sorted(sides, key=lambda d: sides[d])))
+    yield from ("", "chain " + ", ".join(f"{name} {length}" for name, length in chain))

@@ -1,0 +1,179 @@
+"""Whether a set is whole, and whether it would sound here as it did: what would differ.
+
+A line of a set carries its checksum; its first line names the engine, its weights by hash and the
+program. Sound that a crash cut off is mended here: a FLAC stream needs no end to be played, only
+most readers like its length to be told.
+
+Threads: pure functions on files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from demon_live._version import __version__
+from demon_live.core import RATES
+from demon_live.errors import DemonError, FileError
+from demon_live.models.manifest import load_manifest, verify
+from demon_live.runtime.dry_run import walk
+from demon_live.sets.journal import SUFFIX, Recording
+from demon_live.sets.set_files import KIND, SetFiles, folder_of
+
+__all__ = ["Finding", "examine", "mend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """verdict: ok; warn = it plays, but may sound other; fail = it cannot be replayed here."""
+
+    what: str
+    verdict: Literal["ok", "warn", "fail"]
+    text: str
+
+    def __str__(self) -> str:
+        mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[self.verdict]
+        return f"{mark}  {self.what:<8} {self.text}"
+
+
+def examine(recording: Recording) -> list[Finding]:
+    """All findings, in the order in which they matter."""
+    found = (_lines, _engine, _files, _scores, _sound)
+    return [finding for look in found for finding in look(recording)]
+
+
+def _lines(recording: Recording) -> Iterator[Finding]:
+    n = len(recording.events)
+    if recording.torn:
+        yield Finding("lines", "fail", f"{recording.torn} of {n + recording.torn} are damaged")
+    else:
+        yield Finding("lines", "ok", f"{n}, every checksum is right")
+    if not any(e.kind == "end" for e in recording.events):
+        yield Finding("end", "warn", "no end mark: the recording was cut off; all before it plays")
+    app = recording.start.get("app")
+    if app != __version__:
+        text = f"recorded by demon {app or 'of unknown version'}, this is {__version__}"
+        yield Finding("program", "warn", f"{text}: the same bits are not promised")
+    else:
+        yield Finding("program", "ok", f"demon {app}")
+
+
+def _engine(recording: Recording) -> Iterator[Finding]:
+    name = str(recording.start.get("engine", "?"))
+    try:
+        manifest = load_manifest(name)
+    except DemonError as error:
+        yield Finding("engine", "fail", f"{name}: {error.message}")
+        return
+    digest = recording.start.get("engine_digest")
+    if digest is None:
+        yield Finding("engine", "warn", f"{name}; the set does not say which version of it")
+    elif digest != manifest.digest:
+        yield Finding("engine", "warn", f"{name} is another version than the one that played")
+    else:
+        yield Finding("engine", "ok", f"{name}, digest {manifest.digest[:12]}")
+    yield from _weights(recording, {w.file: w.sha256 for w in manifest.weights})
+    bad = [f for f in verify(manifest) if f.state != "ok"]
+    for found in bad:
+        yield Finding("weights", "fail", f"{found.weight.file}: {found.state} ({found.path})")
+
+
+def _weights(recording: Recording, here: dict[str, str]) -> Iterator[Finding]:
+    said = recording.start.get("weights")
+    if not isinstance(said, dict) or not said:
+        return
+    other = sorted(f for f in {*said, *here} if said.get(f) != here.get(f))
+    if other:
+        yield Finding("weights", "warn", f"other weights than those that played: {other[0]}")
+    else:
+        yield Finding("weights", "ok", f"{len(said)} files, the hashes are those that played")
+
+
+def _files(recording: Recording) -> Iterator[Finding]:
+    """The sound files that the set names: kept beside it, or somewhere."""
+    events = [e for e in recording.events if e.kind == KIND]
+    if recording.path is None or not events:
+        return
+    kept, missing = SetFiles(), []
+    kept.folder = folder_of(recording.path)
+    for event in events:
+        kept.learn(event)
+        if kept.find(event.name, event.origin) is None:
+            missing.append(event.name)
+    if missing:
+        text = f"{', '.join(missing[:4])}: not kept beside it, so it must lie where it lay"
+        yield Finding("files", "warn", text)
+    else:
+        yield Finding("files", "ok", f"{len(events)} sound files, kept beside it")
+
+
+def _scores(recording: Recording) -> Iterator[Finding]:
+    moments = list(walk(recording))
+    wrong = [m for m in moments if m.error is not None]
+    for m in wrong[:8]:
+        where = f"at sample {m.sample}, {m.event.name or m.event.kind}"
+        yield Finding("scores", "fail", f"{where}: {m.error.message if m.error else ''}")
+    if not wrong:
+        yield Finding("scores", "ok", f"{len(moments)} causes, all can be done again")
+
+
+def _sound(recording: Recording) -> Iterator[Finding]:
+    if recording.path is None:
+        return
+    sound = sound_of(recording.path)
+    part = sound.with_name(sound.name + ".part")
+    if part.exists() and part.stat().st_size:
+        name = recording.path.name.removesuffix(SUFFIX)
+        text = f"{part.name} was cut off by a crash; it plays to its end: demon set mend {name}"
+        yield Finding("sound", "warn", text)
+    elif sound.exists():
+        yield Finding("sound", "ok", sound.name)
+    else:
+        yield Finding("sound", "warn", f"no {sound.name} beside it; demon render makes one")
+
+
+def sound_of(path: Path) -> Path:
+    """The sound that was recorded beside a set."""
+    return path.with_name(path.name.removesuffix(SUFFIX) + ".flac")
+
+
+def mend(path: Path) -> tuple[Path, float]:
+    """Closes the sound of a set that a crash cut off. Gives the file and its seconds.
+
+    What can be read of `NAME.flac.part` is written again, bit for bit, as `NAME.flac`. Raises
+    FileError: nothing to mend, or nothing readable.
+    """
+    import soundfile
+
+    sound = sound_of(path)
+    part = sound.with_name(sound.name + ".part")
+    if sound.exists() or not part.exists():
+        raise FileError(f"there is no {part} to mend", hint="see: demon set verify")
+    made = sound.with_name(f".{sound.name}.mending")
+    done = 0
+    try:
+        with soundfile.SoundFile(part) as old:
+            kind = {"subtype": "PCM_24", "format": "FLAC"}
+            with soundfile.SoundFile(made, "w", old.samplerate, old.channels, **kind) as new:
+                for block in _readable(old):
+                    new.write(block)
+                    done += len(block)
+    except (OSError, RuntimeError) as error:
+        made.unlink(missing_ok=True)
+        raise FileError(f"{part} cannot be read: {error}", hint="is it a FLAC stream?") from None
+    os.replace(made, sound)
+    part.unlink()
+    return sound, done / RATES.sample_rate
+
+
+def _readable(file: Any) -> Iterator[Any]:
+    """Blocks until the torn end, where the reader gives up."""
+    try:
+        # Small ones: the reader gives a torn block up as a whole.
+        while len(block := file.read(480, dtype="int32", always_2d=True)):
+            yield block
+    except RuntimeError:
+        return

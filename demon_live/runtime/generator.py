@@ -1,0 +1,573 @@
+"""One turn of the instrument: admit, tick, accept, decode, place. Live and offline run this code.
+
+The loop of the engine process calls `turn` for ever; a render calls it once for each nominal tick
+of the virtual clock. Errors of the model stop at the wall in `turn`: counted, told once, and the
+loops play on as they are.
+
+Threads: everything here belongs to one thread, except `_Preparation.run`, which only computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from demon_live.audio.files import retimed
+from demon_live.controls import CONTROLS
+from demon_live.core import RATES, ControlBlock, Floats, Generation, Loop, Request
+from demon_live.engine import Ring
+from demon_live.engine.decode import WindowDecoder
+from demon_live.errors import DemonError
+from demon_live.models.engine import Engine
+from demon_live.runtime.messages import (
+    Block,
+    DropDeck,
+    DropTimbre,
+    Migrate,
+    MoveStage,
+    Panic,
+    PrepareStage,
+    SetRing,
+    SetTimbre,
+    ToEngine,
+)
+from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
+from demon_live.runtime.scheduler import DeckScheduler, Target
+from demon_live.runtime.timbres import Timbres
+from demon_live.session.assets import key_of
+from demon_live.session.status import EngineStatus
+from demon_live.session.tempo import Clock
+
+__all__ = ["Generator"]
+
+log = logging.getLogger(__name__)
+
+#: Lead: at least this far ahead of what the mixer has decided, at most that far, in samples.
+LEAD_FLOOR, LEAD_CEILING = 1440, 24000
+#: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
+_LARGEST = 1000.0
+#: Nothing is written nearer than this to the playhead, in samples (5 ms).
+GUARD = 240
+_STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
+
+
+@dataclass
+class _Deck:
+    """What the engine keeps of one deck."""
+
+    stage: Loop
+    source: Floats | None
+    placement: DeckPlacement
+    scheduler: DeckScheduler = field(default_factory=DeckScheduler)
+    block: ControlBlock | None = None
+    shared: dict[str, Floats] = field(default_factory=dict)
+    # Strengths of adapters; the sample that the newest are for, and that of their last change.
+    weights: dict[str, float | str] = field(default_factory=dict)
+    weighed_for: int = 0
+    turned: int = 0
+    # What was last asked for of those that the engine has.
+    timbre: str = ""
+
+
+class Generator:
+    """Drives a ring from ControlBlocks and keeps the decks' loops written ahead of the playhead.
+
+    open_loop(path) gives the PCM of a stage, float32 [samples, 2], writable. read_source(path)
+    gives the PCM that is transformed. background: prepare stages beside the ring (live) or at
+    once (offline, so that renders do not depend on the speed of the machine). timer: seconds, by
+    which the pace of the ticks is learned; None: learned live, nominal offline. ship: takes decoded
+    windows where the loops are on another machine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        *,
+        open_loop: Callable[[str], Floats],
+        read_source: Callable[[str], Floats],
+        tick_samples: int,
+        depth: int | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        background: bool = False,
+        timer: Callable[[], float] | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+        ship: Callable[[Loop, Window], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self._pool = ThreadPoolExecutor(1, "prepare") if background else None
+        self._noted = len(engine.notes)
+        self.timbres = Timbres(engine, read_source, self._pool)
+        self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
+        self._open_loop, self._read_source = open_loop, read_source
+        self._decks: dict[str, _Deck] = {}
+        self._waiting: dict[str, ControlBlock] = {}
+        self._latest: dict[str, int] = {}
+        self._seed = seed
+        self._tell, self._ship = tell, ship
+        self._told: set[str] = set()
+        self._coming: list[tuple[PrepareStage, Future[Floats | None]]] = []
+        # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
+        self._tick_s = self._period_s = tick_samples / RATES.sample_rate
+        self._fixed_period = not background and timer is None
+        self._timer = timer or time.perf_counter
+        # How far ticks stray from their mean, in seconds.
+        self._stray_s = 0.0
+        self._gaps = 1
+        self._decode_s = 0.0
+        self._last_turn: float | None = None
+        self._lead = LEAD_FLOOR
+        #: Samples that a window is on its way to a loop on another machine; added to the lead.
+        self.away = 0
+        self._standing = False
+        #: Whether every shape of the engine has run once.
+        self.warm = False
+        self._generations = 0
+        self._written_ahead = 0
+        self._exploded = 0
+        #: What is given up under load (runtime.load_shedding), and the last error of a tick.
+        self.window_part, self.gap_fill = 1.0, True
+        #: Asked before a loop is written again from a newer generation.
+        self.may_refresh: Callable[[], bool] = lambda: True
+        self.trouble: Exception | None = None
+
+    def _new_ring(self, steps: int, depth: int) -> Ring:
+        return Ring(
+            self.engine,
+            steps=steps,
+            depth=depth,
+            shift=self.engine.shift,
+            device=self.engine.device,
+            on_admit=self._on_admit,
+            background=self._pool is not None,
+        )
+
+    # ------------------------------------------------------------------ messages
+
+    def handle(self, message: ToEngine) -> None:
+        """Take one message. Cheap, except that offline a PrepareStage encodes its source here."""
+        match message:
+            case Block(block):
+                self._take_block(block)
+            case PrepareStage():
+                self._prepare(message)
+            case MoveStage(stage):
+                self._move(stage)
+            case Migrate(deck, values):
+                self.ring.migrate(deck, **values)
+            case SetRing(depth, steps):
+                self.ring.resize(depth, steps)
+            case DropDeck(deck):
+                self._latest[deck] = 1 << 62
+                if self._decks.pop(deck, None) is not None:
+                    self.ring.dismiss(deck)
+            case SetTimbre(name, audio, label):
+                # An engine that begins plays nothing before it knows them all.
+                self.timbres.take(name, audio, label, first=not self._decks)
+                self._collect_timbres()
+            case DropTimbre(name):
+                self.timbres.drop(name)
+            case Panic():
+                self._panic()
+
+    def _take_block(self, block: ControlBlock) -> None:
+        deck = self._decks.get(block.deck)
+        if deck is None or block.stage.epoch != deck.stage.epoch:
+            self._waiting[block.deck] = block
+            return
+        deck.block = block
+        deck.placement.note(block)
+        self._share(block.deck, deck, block.lanes)
+
+    def _move(self, stage: Loop) -> None:
+        deck = self._decks.get(stage.deck)
+        if deck is not None and deck.stage.epoch == stage.epoch:
+            deck.placement.move(stage)
+            deck.stage = stage
+
+    def _share(self, name: str, deck: _Deck, lanes: Mapping[str, Floats]) -> None:
+        wanted = {k: v for k, v in lanes.items() if k in _STEP_CONTROLS}
+        for control, curve in wanted.items():
+            before = deck.shared.get(control)
+            if before is None or not np.array_equal(before, curve):
+                self.ring.share(control, curve, deck=name)
+        for control in deck.shared.keys() - wanted.keys():
+            self.ring.share(control, None, deck=name)
+        deck.shared = wanted
+
+    def _prepare(self, message: PrepareStage) -> None:
+        self._latest[message.stage.deck] = message.stage.epoch
+        self._carry(message)
+        if self._pool is None:
+            self._enter(message, self._encode(message))
+        else:
+            self._coming.append((message, self._pool.submit(self._encode, message)))
+            self._warm_up(message.stage.frames)
+
+    def _warm_up(self, frames: int) -> None:
+        """The first run of each shape is slow: done while the first source is being encoded."""
+        if self.warm:
+            return
+        self.warm = True
+        try:
+            self.engine.warm_up(frames, self.ring.depth)
+        # As in a tick, a model may fail in any way; the first tick will say so again.
+        except Exception as error:  # noqa: BLE001
+            self._complain(f"engine: {error}")
+
+    def _carry(self, message: PrepareStage) -> None:
+        """At another tempo what plays goes on: it is the new loop until that is generated anew."""
+        stage, old = message.stage, self._decks.get(message.stage.deck)
+        if self._ship is not None or old is None or old.placement.empty:
+            return
+        if self.clock.now() >= stage.from_sample or not plays_on(old.stage, stage):
+            return
+        loop = self._open_loop(message.loop)
+        playing = old.placement.loop.copy()
+        if self._pool is None:
+            loop[:] = retimed(playing, len(loop))
+        else:
+            self._pool.submit(_copy_retimed, playing, loop)
+
+    def _encode(self, message: PrepareStage) -> Floats | None:
+        """The latent [T, C] of the stage's source; runs beside the ring when live."""
+        if message.source is None:
+            return None
+        pcm = self._read_source(message.source)
+        whole = np.arange(message.stage.frames * RATES.hop) % len(pcm)
+        latent = self.engine.encode(np.ascontiguousarray(pcm[whole]))
+        return np.ascontiguousarray(latent[: message.stage.frames])
+
+    def _enter(self, message: PrepareStage, source: Floats | None) -> None:
+        stage = message.stage
+        if self._latest.get(stage.deck) != stage.epoch:
+            return
+        decoder = WindowDecoder(self.engine.decode, self.engine.margin)
+        loop = self._open_loop(message.loop)
+        ship = None if self._ship is None else partial(self._ship, stage)
+        placement = DeckPlacement(stage, loop, decoder.window, self.engine.window, ship)
+        for control in self._decks[stage.deck].shared if stage.deck in self._decks else ():
+            self.ring.share(control, None, deck=stage.deck)
+        self._decks[stage.deck] = _Deck(stage, source, placement)
+        self._enlist(stage)
+        waiting = self._waiting.pop(stage.deck, None)
+        if waiting is not None:
+            self._take_block(waiting)
+
+    def _enlist(self, stage: Loop) -> None:
+        self.ring.prepare(stage.deck, stage.epoch, stage.frames)
+        self.ring.new_epoch(stage.deck, stage.epoch)
+
+    def _collect_prepared(self) -> None:
+        for entry in [e for e in self._coming if e[1].done()]:
+            self._coming.remove(entry)
+            message, future = entry
+            try:
+                source = future.result()
+            except (DemonError, OSError, RuntimeError) as error:
+                self._complain(f"{message.stage.deck}: the source could not be encoded: {error}")
+                source = None
+            self._enter(message, source)
+
+    def _collect_timbres(self) -> None:
+        """What was scheduled with a timbre that had not been encoded is made once more."""
+        new, troubles = self.timbres.collect()
+        for text in troubles:
+            self._complain(text)
+        # What the model says of a timbre, such as that its weights know none.
+        while self._noted < len(self.engine.notes):
+            self._tell(self.engine.notes[self._noted])
+            self._noted += 1
+        for deck in self._decks.values() if new else ():
+            deck.scheduler.again()
+
+    def _timbre(self, deck: _Deck, target: Target) -> str:
+        """The name of the timbre that is asked for; until it is encoded, of the one before."""
+        key = key_of(str(target.values.get("timbre", "")))
+        if not key or key in self.timbres.ready:
+            deck.timbre = key
+        return deck.timbre
+
+    def _panic(self) -> None:
+        self.ring.close()
+        self.ring = self._new_ring(self.ring.steps, self.ring.depth)
+        for name, deck in self._decks.items():
+            deck.scheduler.reset()
+            self._enlist(deck.stage)
+            lanes, deck.shared = deck.shared, {}
+            self._share(name, deck, lanes)
+
+    # ------------------------------------------------------------------ a turn
+
+    @property
+    def tick_due(self) -> bool:
+        """There is something to generate."""
+        return any(deck.block is not None for deck in self._decks.values())
+
+    @property
+    def primed(self) -> bool:
+        """Every deck that plays has a generation to play from."""
+        return all(not d.placement.empty for d in self._decks.values() if d.block is not None)
+
+    def turn(self) -> None:
+        """Admit, tick, place: once. Never raises; what went wrong is counted and told once."""
+        self._collect_prepared()
+        self._collect_timbres()
+        if self.tick_due:
+            try:
+                self._tick()
+            # The tick wall: a model or backend may fail in any way; the loops must play on.
+            except Exception as error:  # noqa: BLE001
+                self.trouble = error
+                self._complain(f"engine: {error}")
+        self._place()
+
+    def _tick(self) -> None:
+        started = self._timer()
+        if self._last_turn is not None and not self._fixed_period and not self._standing:
+            off = started - self._last_turn - self._period_s
+            # The first gaps count more: the nominal tick is another machine's.
+            self._gaps += 1
+            self._period_s += max(0.1, 1 / self._gaps) * off
+            self._stray_s += (0.5 if abs(off) > self._stray_s else 0.02) * (
+                abs(off) - self._stray_s
+            )
+        self._last_turn = started
+        for generation in self.ring.tick():
+            self._accept(generation)
+        if self.ring.trouble is not None:
+            self._complain(f"a deck cannot be generated: {self.ring.trouble}")
+        self._tick_s += 0.1 * (self._timer() - started - self._tick_s)
+
+    def _accept(self, generation: Generation) -> None:
+        deck = self._decks.get(generation.request.deck)
+        if deck is None:
+            return
+        if not np.abs(generation.latent).max() <= _LARGEST:
+            self._exploded += 1
+            return
+        if generation.versions[-1] >= self.ring.weighed_at and (
+            generation.request.hear_from < deck.turned
+        ):
+            # Made with weights that are for later: not to be heard before.
+            request = replace(generation.request, hear_from=deck.turned)
+            generation = replace(generation, request=request)
+        first = deck.placement.empty and self.clock.now() <= deck.stage.from_sample
+        deck.placement.accept(generation)
+        self._generations += 1
+        if first and not deck.placement.empty and self._ship is None:
+            deck.placement.fill(generation)
+
+    def _on_admit(self, name: str) -> Request | None:
+        """The request of the very generation that is being admitted: as late as possible."""
+        deck = self._decks.get(name)
+        if deck is None or deck.block is None:
+            return None
+        now = self.clock.now()
+        target = deck.scheduler.target(deck.block, now, *self._reach(now))
+        self._weigh(name, deck, target)
+        timbre = self._timbre(deck, target)
+        return build_request(
+            self.engine, name, deck.stage, deck.source, deck.block, target, self._seed, timbre
+        )
+
+    def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
+        """Class model: the weights follow the generation that is heard last of those admitted, so
+        that one that was sent ahead for a jump is not made with the weights of before it."""
+        if target.hear_from < deck.weighed_for:
+            return
+        deck.weighed_for = target.hear_from
+        wanted = {k: v for k, v in target.values.items() if k.startswith("lora.")}
+        for control in deck.weights.keys() | wanted.keys():
+            try:
+                self.ring.share(control, wanted.get(control), deck=name)
+            except DemonError as error:
+                self._complain(f"{name}: {error}")
+        if wanted != deck.weights:
+            deck.weights, deck.turned = wanted, target.hear_from
+
+    def _reach(self, now: int) -> tuple[int, int]:
+        """When a generation admitted now can be heard, and until when groups must be served now."""
+        interval = round(self._period_s * RATES.sample_rate * self.ring.steps / self.ring.depth)
+        # While the clock stands still a generation is ready at once.
+        ready = now if self._standing else now + self.drain
+        # What must be on time is begun earlier by what a handful of slow ticks would cost.
+        spare = round(self._stray_s * RATES.sample_rate * self.ring.steps**0.5)
+        return ready, now + self.drain + 2 * interval + spare
+
+    def prime(self, pump: Callable[[], None], turns: int) -> bool:
+        """Before the clock starts: turn until every deck can be heard and all that would come too
+        late has been made. pump: samples the score. False: it took more than `turns`."""
+        self._standing, rest = True, -1
+        for _ in range(turns):
+            pump()
+            behind = self._behind()
+            self.turn()
+            if behind or not self.primed:
+                rest = self.ring.steps
+            rest -= 1
+            if rest < 0:
+                break
+        self._standing = False
+        self._last_turn = None
+        return self.primed
+
+    def _behind(self) -> bool:
+        now = self.clock.now()
+        return any(
+            deck.block is not None
+            and deck.scheduler.unserved(deck.block, *self._reach(now)) is not None
+            for deck in self._decks.values()
+        )
+
+    @property
+    def drain(self) -> int:
+        """Samples from an admission until its generation can be heard."""
+        return (
+            round(self._period_s * RATES.sample_rate * self.ring.steps)
+            + self._lead
+            + self.away
+            + HALF
+        )
+
+    # ------------------------------------------------------------------ placement
+
+    def _place(self) -> None:
+        for deck in self._decks.values():
+            window = max(4, round(self.engine.window * self.window_part))
+            deck.placement.window = window
+            deck.placement.may_refresh = self.may_refresh()
+            # Without gap-fill only a newer generation is a reason to write.
+            reserve = window * RATES.hop // 2 if self.gap_fill else -(1 << 62)
+            # At a jump or the end of a lap a piece is short: go on until the reserve is there.
+            for _ in range(4):
+                lead = self._lead + self.away
+                piece = deck.placement.next_piece(self.clock.now(), lead, reserve)
+                if piece is None:
+                    break
+                started = self._timer()
+                before = self.clock.now()
+                if deck.placement.write(piece, self.clock.now, GUARD):
+                    self._written_ahead = max(0, piece.start - self.clock.now())
+                self._learn_lead(self._timer() - started, self.clock.now() - before)
+
+    def _learn_lead(self, seconds: float, samples: int) -> None:
+        """The lead follows the slowest recent decodes: up at once, down slowly."""
+        self._decode_s += 0.1 * (seconds - self._decode_s)
+        wanted = min(LEAD_CEILING, max(LEAD_FLOOR, samples * 3 // 2 + GUARD + 2 * HALF))
+        if wanted > self._lead:
+            self._lead = wanted
+        else:
+            self._lead -= (self._lead - wanted) // 32
+
+    # ------------------------------------------------------------------ telemetry
+
+    def _complain(self, text: str) -> None:
+        # Once: what fails in a tick fails a dozen times a second.
+        if text not in self._told:
+            self._told.add(text)
+            log.warning(text, exc_info=sys.exc_info()[0] is not None)
+            self._tell(text)
+
+    def status(self) -> EngineStatus:
+        """A snapshot of plain numbers."""
+        late = [d.placement.jump_late for d in self._decks.values()]
+        return EngineStatus(
+            ticks=self.ring.tick_number,
+            generations=self._generations,
+            tick_ms=self._tick_s * 1000,
+            period_ms=self._period_s * 1000,
+            decode_ms=self._decode_s * 1000,
+            lead_ms=self._written_ahead * 1000 / RATES.sample_rate,
+            late=sum(d.placement.late for d in self._decks.values()),
+            dropped=self.ring.dropped
+            + self._exploded
+            + sum(d.placement.nonfinite for d in self._decks.values()),
+            on_time_ms=max(late, default=0) * 1000 / RATES.sample_rate,
+            slots=self.ring.slots(),
+        )
+
+    def leave(self) -> None:
+        """End what runs beside the turns; the engine stays open, for another player."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self.ring.close()
+
+    def close(self) -> None:
+        """End everything, the engine too."""
+        self.leave()
+        self.engine.close()
+
+
+def _copy_retimed(audio: Floats, into: Floats) -> None:
+    into[:] = retimed(audio, len(into))
+
+
+def build_request(
+    engine: Engine,
+    name: str,
+    stage: Loop,
+    source: Floats | None,
+    block: ControlBlock,
+    target: Target,
+    seed: int,
+    timbre: str = "",
+) -> Request:
+    """A target and the lanes of a block, as the ring takes them. timbre: a name that the engine
+    has been given a sound for."""
+    values = target.values
+
+    def number(control: str) -> float:
+        default = CONTROLS[control].default
+        return float(values.get(control, default if default is not None else 0.0))
+
+    guided = "guide" in block.lanes
+    cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
+    key = str(values.get("key", ""))
+    # Only what the engine knows: the performer was told of the rest when it was bound.
+    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
+    said = {"lyrics": lyrics, "timbre": timbre}
+    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
+
+    def condition(prompt: str, prompt2: str = "") -> object:
+        return engine.condition(
+            prompt,
+            prompt2=prompt2,
+            key=key,
+            bpm=float(stage.bpm),
+            cycles=stage.cycles,
+            beats=stage.beats,
+            frames=stage.frames,
+            **more,
+        )
+
+    wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))
+    return Request(
+        frames=stage.frames,
+        channels=engine.channels,
+        denoise=number("denoise"),
+        seed=int(number("seed")) + seed,
+        source=source,
+        condition=wanted,
+        deck=name,
+        shift=number("shift") if "shift" in values else None,
+        init=block.lanes.get("init"),
+        mask=block.lanes.get("mask"),
+        negative=engine.unconditioned(wanted) if cfg in ("full", "initialize") else None,
+        cfg=cfg,
+        feedback=number("feedback"),
+        feedback_depth=int(number("feedback_depth")),
+        epoch=stage.epoch,
+        hear_from=target.hear_from,
+        values=values,
+    )

@@ -1,0 +1,93 @@
+"""How an engine is opened, and where: on this machine, or on another one (`ray://HOST/ENGINE`).
+
+Threads: immutable values.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from demon_live.errors import EngineError, UsageError
+
+__all__ = [
+    "REMOTE",
+    "EngineOptions",
+    "Opening",
+    "RemoteEngine",
+    "has_ray",
+    "parse_remote",
+    "require_ray",
+]
+
+#: How the name of an engine on another machine begins.
+REMOTE = "ray://"
+#: Where `ray start --head` listens for clients.
+PORT = 10001
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEngine:
+    """An engine on another machine. address: of its Ray, as Ray's client wants it."""
+
+    host: str
+    port: int
+    engine: str
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{REMOTE}{host}:{self.port}"
+
+
+def parse_remote(name: str) -> RemoteEngine | None:
+    """`ray://HOST[:PORT]/ENGINE`, or None for an engine of this machine. Raises UsageError."""
+    if not name.startswith(REMOTE):
+        return None
+    place, _, engine = name[len(REMOTE) :].partition("/")
+    host, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
+    if not colon:
+        host, port = place, str(PORT)
+    host = host.strip("[]")
+    if not (host and engine and port.isdigit() and 0 < int(port) < 65536):
+        raise UsageError(
+            f"{name[:80]!r} is no engine on another machine",
+            hint=f"ray://HOST/ENGINE, or ray://HOST:PORT/ENGINE (PORT of Ray's client: {PORT})",
+        )
+    return RemoteEngine(host, int(port), engine)
+
+
+def has_ray() -> bool:
+    """Whether Ray is there; does not load it."""
+    return importlib.util.find_spec("ray") is not None
+
+
+def require_ray() -> None:
+    """Raises EngineError unless Ray is installed."""
+    if not has_ray():
+        raise EngineError(
+            "Ray is not installed here", hint="pip install 'demon-live[ray]' (Linux, macOS)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine is opened; None and "auto" leave the choice to its manifest."""
+
+    engine: str = "imp"
+    backend: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    depth: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    random_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first thing that an engine process is told. spare: wait until it is needed."""
+
+    bus: str
+    options: EngineOptions
+    spare: bool = False

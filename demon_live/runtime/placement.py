@@ -1,0 +1,284 @@
+"""Where decoded windows go: ahead of the playhead, from the right generation, with clean splices.
+
+Each deck has a cursor, an output sample up to which its loop is written. Every turn the stretch
+just ahead of the playhead is written again when a newer generation has arrived, and the cursor is
+kept a reserve ahead of the playhead in any case (gap-fill). A piece never crosses a jump of the
+score or the end of a lap, so a splice lies exactly on the jump, and the seam of the loop is a
+splice like any other.
+
+A splice fades from what is in the loop to the new audio over 2*HALF samples, centred on the
+boundary; weights are compensated for the correlation of the two, so that equal audio keeps its
+level (no bump) and unlike audio keeps its power (no dip).
+
+Threads: belongs to the engine loop. Only it writes to the loop's PCM; the mixer reads it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from demon_live.audio.likeness import likeness
+from demon_live.core import RATES, ControlBlock, Floats, Generation, Loop
+
+__all__ = ["HALF", "DeckPlacement", "Piece", "Window", "crossfade", "plays_on"]
+
+#: Half of a splice, in samples (8 ms): 16 ms in all.
+HALF = 384
+#: 24 dB over full scale, where the mixer would turn samples into silence: no window means that.
+_LOUDEST = 16.0
+#: Finished generations that are kept for a deck.
+_KEEP = 12
+
+Decode = Callable[[Floats, int, int], Floats]
+"""(latent [T, C], first frame, frames) -> audio float32 [frames * hop, 2], cyclic."""
+
+
+def crossfade(old: Floats, new: Floats) -> Floats:
+    """From `old` to `new`, float32 [n, 2], over their whole length.
+
+    Straight weights a = 1-x and b = x, divided by sqrt(a^2 + b^2 + 2*r*a*b) with r the
+    correlation of the two: r = 1 is a straight fade (a constant stays constant), r = 0 keeps power.
+    """
+    n = len(old)
+    x = ((np.arange(n, dtype=np.float32) + 0.5) / np.float32(n))[:, None]
+    r = np.float32(likeness(old, new, silent=1.0))
+    a, b = 1 - x, x
+    return np.asarray((a * old + b * new) / np.sqrt(a * a + b * b + 2 * r * a * b), np.float32)
+
+
+def plays_on(before: Loop, stage: Loop) -> bool:
+    """Whether a new stage is the old one at another tempo: its loop begins with what plays."""
+    mine = (stage.source, stage.cycles, stage.beats)
+    return (before.source, before.cycles, before.beats) == mine
+
+
+def sound(audio: Floats) -> bool:
+    """Whether these are samples that may be heard: finite, and not absurdly loud."""
+    return bool(np.abs(audio).max(initial=0.0) <= _LOUDEST)  # False for NaN, too
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch [start, end) of output samples, to be written from one generation."""
+
+    start: int
+    end: int
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The decoded sound of a piece, on its way into the loop.
+
+    audio: float32 [n, 2]; its first sample is output sample `base`, and it reaches HALF before
+    `start` and 3 * HALF behind `end`. hear_from: of the generation it was decoded from.
+    """
+
+    start: int
+    end: int
+    base: int
+    audio: Floats
+    hear_from: int
+
+
+class DeckPlacement:
+    """The loop of one deck under one stage.
+
+    loop: float32 [stage.samples, 2], the PCM that the mixer reads. window: frames of a
+    decode; it may change at any time. ship: takes the windows where the loop is on another machine,
+    whose own placement lands them; the loop here is then never written.
+    """
+
+    def __init__(
+        self,
+        stage: Loop,
+        loop: Floats,
+        decode: Decode,
+        window: int,
+        ship: Callable[[Window], None] | None = None,
+    ) -> None:
+        self.stage = stage
+        # The same loop with laps that begin elsewhere, from its from_sample on.
+        self._moved: Loop | None = None
+        self.loop = loop
+        self._decode, self._ship = decode, ship
+        self.window = window
+        self._generations: deque[Generation] = deque(maxlen=_KEEP)
+        self._past: deque[int] = deque(maxlen=64)
+        self._future: list[int] = []
+        self.cursor = stage.from_sample
+        self._fresh = False
+        #: Whether what is written may be written again from a newer generation.
+        self.may_refresh = True
+        self.late = 0
+        self.nonfinite = 0
+        # How late the first generation of the last jump came, in samples; 0 = on its sample.
+        self.jump_late = 0
+        self._judged = 0
+
+    def move(self, stage: Loop) -> None:
+        """From stage.from_sample on laps begin elsewhere; the same epoch, frames and PCM."""
+        if stage.epoch == self.stage.epoch:
+            self._moved = stage
+
+    def stage_of(self, sample: int) -> Loop:
+        """Whose laps an output sample belongs to."""
+        moved = self._moved
+        return moved if moved is not None and sample >= moved.from_sample else self.stage
+
+    def _border(self, sample: int) -> int:
+        """Where the laps that `sample` belongs to end to be valid."""
+        moved = self._moved
+        return moved.from_sample if moved is not None and sample < moved.from_sample else 1 << 62
+
+    def settle(self, now: int) -> None:
+        """A move that has happened is the stage."""
+        if self._moved is not None and now >= self._moved.from_sample + RATES.sample_rate:
+            self.stage, self._moved = self._moved, None
+
+    def note(self, block: ControlBlock) -> None:
+        """Take the jumps of the newest plan; those that have passed are remembered."""
+        self.settle(block.sampled_at)
+        self._past.extend(j for j in self._future if j <= block.sampled_at)
+        self._future = [row.from_sample for row in block.plan[1:] if row.jump]
+
+    def accept(self, generation: Generation) -> None:
+        """A finished generation; of an older epoch it is ignored."""
+        if generation.request.epoch == self.stage.epoch:
+            self._generations.append(generation)
+            self._fresh = True
+
+    @property
+    def empty(self) -> bool:
+        """Nothing has been generated for this stage yet."""
+        return not self._generations
+
+    def _bounds(self, sample: int) -> tuple[int, int]:
+        """The last jump at or before `sample` and the first after it."""
+        before = max((j for j in (*self._past, *self._future) if j <= sample), default=-1)
+        i = bisect.bisect_right(self._future, sample)
+        return before, self._future[i] if i < len(self._future) else 1 << 62
+
+    def best(self, sample: int) -> Generation | None:
+        """The newest generation made for the group that `sample` lies in; else the newest that is
+        not for a later group: late, but the nearest there is."""
+        begin, end = self._bounds(sample)
+        fallback: Generation | None = None
+        for generation in reversed(self._generations):
+            heard = generation.request.hear_from
+            if begin <= heard < end:
+                return generation
+            if heard < end and fallback is None:
+                fallback = generation
+        return fallback
+
+    def next_piece(self, now: int, lead: int, reserve: int) -> Piece | None:
+        """The stretch to write now, or None. lead, reserve: samples."""
+        start = max(now + lead, self.stage.from_sample)
+        if self._fresh and self.may_refresh:
+            self._fresh = False
+        elif self.cursor < start + reserve:
+            start = max(start, self.cursor)
+        else:
+            return None
+        generation = self.best(start)
+        if generation is None:
+            return None
+        stage = self.stage_of(start)
+        lap, position = stage.locate(start)
+        first = (position - HALF) // RATES.hop
+        # What the window covers, less the overhang and the fade behind it.
+        covered = (first + self.window) * RATES.hop - position - 3 * HALF
+        ends = (self._bounds(start)[1], stage.lap_start(lap + 1), self._border(start))
+        end = min(start + covered, *ends)
+        return Piece(start, end, generation)
+
+    def write(self, piece: Piece, now: Callable[[], int], guard: int) -> bool:
+        """Decode a piece and splice it in, nothing within `guard` samples of the playhead.
+
+        False if it came too late altogether, or held something that is not finite.
+        """
+        start = piece.start
+        _, position = self.stage_of(start).locate(start)
+        first = (position - HALF) // RATES.hop
+        audio = self._decode(piece.generation.latent, first, self.window)
+        base = start - (position - first * RATES.hop)  # output sample of audio[0]
+        if not sound(audio):
+            self.nonfinite += 1
+            return False
+        window = Window(start, piece.end, base, audio, piece.generation.request.hear_from)
+        if self._ship is None:
+            return self.land(window, now, guard)
+        self._ship(window)
+        self.cursor = piece.end
+        return True
+
+    def land(self, window: Window, now: Callable[[], int], guard: int) -> bool:
+        """Splice a window in, nothing within `guard` samples of the playhead. False: too late."""
+        start, end, base, audio = window.start, window.end, window.base, window.audio
+        start = max(start, now() + guard + HALF)
+        if start >= end:
+            self.late += 1
+            self.cursor = max(self.cursor, start)
+            return False
+        self._judge(window, start)
+        begin, stop = start - HALF, end + HALF
+        new = audio[begin - base : stop + 2 * HALF - base]
+        old = self._read(begin, stop + 2 * HALF)
+        merged = new.copy()
+        merged[: 2 * HALF] = crossfade(old[: 2 * HALF], new[: 2 * HALF])
+        # Behind the overhang: back to what is there, heard only if the engine stalls.
+        merged[-2 * HALF :] = crossfade(new[-2 * HALF :], old[-2 * HALF :])
+        self._store(begin, merged)
+        self.cursor = end
+        return True
+
+    def fill(self, generation: Generation) -> None:
+        """Write the whole loop from one generation: the first sound of a stage, before it plays."""
+        position = 0
+        while position < self.stage.samples:
+            audio = self._decode(generation.latent, position // RATES.hop, self.window)
+            n = min(len(audio), self.stage.samples - position)
+            if sound(audio):
+                self.loop[position : position + n] = audio[:n]
+            position += n
+        self._close_seam(generation)
+
+    def _close_seam(self, generation: Generation) -> None:
+        frame = self.stage.samples // RATES.hop
+        tail = self._decode(generation.latent, frame, self.window)[
+            self.stage.samples - frame * RATES.hop :
+        ]
+        if sound(tail):
+            self.loop[: 2 * HALF] = crossfade(tail[: 2 * HALF], self.loop[: 2 * HALF])
+
+    def _judge(self, window: Window, start: int) -> None:
+        begin, _ = self._bounds(window.start)
+        if begin > self._judged and window.hear_from >= begin:
+            self._judged = begin
+            self.jump_late = max(0, start - begin)
+
+    def _read(self, begin: int, end: int) -> Floats:
+        return np.concatenate([self.loop[a:b] for a, b in self._spans(begin, end)])
+
+    def _store(self, begin: int, audio: Floats) -> None:
+        done = 0
+        for a, b in self._spans(begin, begin + len(audio)):
+            self.loop[a:b] = audio[done : done + b - a]
+            done += b - a
+
+    def _spans(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """Where output samples [begin, end) lie in the loop: slices of it, in order."""
+        spans: list[tuple[int, int]] = []
+        while begin < end:
+            stage = self.stage_of(begin)
+            lap, position = stage.locate(begin)
+            n = min(end, stage.lap_start(lap + 1), self._border(begin)) - begin
+            spans.append((position, position + n))
+            begin += n
+        return spans

@@ -1,0 +1,189 @@
+"""Sound files that patterns name (controls of shape file): found and read when they are evaluated.
+
+A lane of names becomes a `SoundLane`: what it gives is a name and the key of the sound that the
+file held when the binding was evaluated. So the same name with another content is another value,
+the engine is told each sound once, and what waits in a scene or an undo still has its sound.
+
+Threads: pure functions; lanes are immutable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from demon_live.audio.files import load_source
+from demon_live.controls import Control, find
+from demon_live.core import RATES, Floats, Sound
+from demon_live.errors import DemonError, FileError
+from demon_live.lang import NONE, Bind, Lane, Scene, Statement
+from demon_live.lang.controllers import Hands, Key
+from demon_live.lang.pattern import Times
+from demon_live.session.state import State
+
+__all__ = [
+    "LONGEST",
+    "SoundLane",
+    "heard_sounds",
+    "key_of",
+    "name_of",
+    "read_sound",
+    "renamed",
+    "unknown_words",
+    "with_sounds",
+]
+
+#: Seconds of a timbre at most: models listen to half a minute.
+LONGEST = 60
+#: Between the name and the key of a value.
+_MARK = "\x1f"
+
+_known: WeakValueDictionary[str, Sound] = WeakValueDictionary()
+
+
+def key_of(value: str) -> str:
+    """The key of the sound that a value asks for; empty for none."""
+    return value.partition(_MARK)[2]
+
+
+def name_of(value: str) -> str:
+    """A value as it was written."""
+    return value.partition(_MARK)[0]
+
+
+def read_sound(path: Path) -> Sound:
+    """The sound in a file. Raises FileError with the remedy: as `load_source`, and for what is too
+    long or silent."""
+    audio, _ = load_source(path)
+    if len(audio) > LONGEST * RATES.sample_rate:
+        raise FileError(
+            f"{path} lasts {len(audio) / RATES.sample_rate:.0f} s; a timbre has at most {LONGEST}",
+            hint=f"cut the part you mean: sox {path.name} part.wav trim 0 30",
+        )
+    if not audio.any():
+        raise FileError(
+            f"{path} is silent, so it has no timbre", hint=f"choose another, or write '{NONE}'"
+        )
+    key = hashlib.sha256(audio.tobytes()).hexdigest()[:32]
+    # What is evaluated again, or in several decks, is held once.
+    sound = _known.get(key)
+    if sound is None:
+        sound = _known[key] = Sound(key, audio, path.name)
+    return sound
+
+
+def with_sounds(
+    row: Statement, look: Callable[[str], Path], base: str = "", deaf: bool = False
+) -> Statement:
+    """A statement whose lanes of file names are SoundLanes, scenes included.
+
+    look: finds a file. base: the folder that names are relative to. deaf: nothing will sound, so
+    files are looked for, not read. Raises FileError with the place of the name.
+    """
+    if isinstance(row, Scene):
+        body = tuple(with_sounds(x, look, base, deaf) for x in row.body)
+        return replace(row, body=body)  # type: ignore[arg-type]
+    control = find(row.control) if isinstance(row, Bind) else None
+    if control is None or control.shape != "file" or not isinstance(row, Bind) or row.lane is None:
+        return row
+    sounds: dict[str, Sound] = {}
+    for name, span in row.files:
+        try:
+            path = look(name)
+            sounds[name] = _looked_for(path, name) if deaf else read_sound(path)
+        except DemonError as error:
+            error.span = error.span or span
+            raise
+    return replace(row, lane=SoundLane(row.lane, sounds, base))
+
+
+def _looked_for(path: Path, name: str) -> Sound:
+    if not path.is_file():
+        raise FileError(f"there is no file {path}", hint="is it where the set was played?")
+    return Sound(name, np.zeros((0, 2), np.float32))
+
+
+def heard_sounds(state: State) -> frozenset[Sound]:
+    """All sounds that what plays, or a scene that waits, may ask for."""
+    lanes: list[Lane] = []
+    for deck in state.decks.values():
+        lanes += [*deck.lanes.values(), *deck.bound.values()]
+    for scene in state.scenes.values():
+        lanes += [row.lane for row in scene.body if isinstance(row, Bind) and row.lane is not None]
+    return frozenset[Sound]().union(*(lane.sounds for lane in lanes))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SoundLane(Lane):
+    """A lane of file names whose values are the sounds that the files held.
+
+    files: name -> sound. base: the folder that the names are relative to; "" at the prompt.
+    """
+
+    names: Lane
+    files: Mapping[str, Sound]
+    base: str = ""
+
+    @property
+    def spec(self) -> Control:  # type: ignore[override]
+        return self.names.spec
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        return self.names.text
+
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        return frozenset(self.files.values())
+
+    @property
+    def continuous(self) -> bool:
+        return False
+
+    def sample(self, cycles: Times) -> Floats:
+        return self.names.sample(cycles)
+
+    def at(self, cycle: Fraction) -> float | str:
+        name = str(self.names.at(cycle))
+        sound = self.files.get(name)
+        if sound is None:
+            return "" if name == NONE else name
+        return f"{name}{_MARK}{sound.key}"
+
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
+        return self.names.jumps(begin, end)
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        return self.names.keys
+
+    def played(self, hands: Hands) -> Lane:
+        names = self.names.played(hands)
+        return self if names is self.names else replace(self, names=names)
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """An expression in which file names are replaced: those in quotes, and bare ones in
+    mini-notation, which get quotes."""
+    if not names:
+        return text
+    every = "|".join(re.escape(n) for n in sorted(names, key=len, reverse=True))
+    # In single quotes, in double quotes alone, or a word among others.
+    found = re.compile(rf"'({every})'|(?<![\w./'-])({every})(?![\w./'-])")
+    said = {name: new.replace("\\", "\\\\").replace("'", "\\'") for name, new in names.items()}
+    return found.sub(lambda m: f"'{said[m[1] or m[2]]}'", text)
+
+
+def unknown_words(names: Iterable[str], controls: frozenset[str] | None) -> list[str]:
+    """Of the controls that are bound, those that the engine does not obey. None: not known."""
+    if controls is None:
+        return []
+    rows = [(name, find(name)) for name in names]
+    return [n for n, c in rows if c is not None and c.cls in ("step", "slot") and n not in controls]

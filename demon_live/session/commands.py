@@ -1,0 +1,306 @@
+"""Performance words: what may be wrong with each, and what each does to a session.
+
+    hush panic · mute unmute solo unsolo · crossfade · undo redo · snapshot recall · learn ·
+    record stop · save load
+
+Every word is checked before anything is changed. Words that concern files or devices of this very
+session are not done again by a replay (NOT_REPLAYED): what they led to has its own line in the set.
+
+Threads: under the session's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from demon_live.controls import find
+from demon_live.errors import ScoreError, nearest
+from demon_live.lang import Bind, Program, SetStage, When, Word
+from demon_live.runtime.messages import Panic
+from demon_live.session.scores import as_score
+from demon_live.session.state import State
+
+if TYPE_CHECKING:
+    from demon_live.session.session import Session
+
+__all__ = ["NOT_REPLAYED", "check_decks", "check_word", "do_word"]
+
+NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn"})
+#: Words that may wait for a cycle; all others act at once.
+_TIMED = frozenset({"mute", "unmute", "solo", "unsolo", "recall"})
+
+
+# --- what may be wrong ------------------------------------------------------------------------
+
+
+def check_word(session: Session, word: Word, state: State) -> None:
+    """Raises ScoreError if a word cannot be done in `state`. Changes nothing."""
+    if word.when.kind not in ("quant", "now") and word.name not in _TIMED:
+        raise ScoreError(
+            f"{word.name} acts at once and takes no {word.when.kind}",
+            span=word.span,
+            hint="these may wait: " + ", ".join(sorted(_TIMED)),
+        )
+    match word.name:
+        case "mute" | "unmute" | "solo" | "crossfade":
+            _known(word, word.args, state.decks, "deck")
+            if word.name == "crossfade" and len(set(word.args)) == 1:
+                raise ScoreError("a deck is on one side only", span=word.span)
+        case "recall":
+            _known(word, word.args, session.snapshots, "snapshot")
+        case "learn":
+            _check_learn(word, state)
+        case "record":
+            session.recorder.check(word)
+        case "save" if _save_path(word).exists():
+            raise ScoreError(
+                f"{_save_path(word)} exists already", span=word.span, hint="choose another name"
+            )
+
+
+def check_decks(text: str, program: Program, state: State) -> None:
+    """Raises ScoreError where the prompt says `drumz.gain = .4` and no deck has that name.
+
+    A slip of the finger would begin a deck that plays beside all others.
+    """
+    reached: list[Bind] = []
+    begun: set[str] = set()
+    for row in program.statements:
+        if isinstance(row, Bind) and text.startswith(f"{row.deck}.", row.span.start):
+            reached.append(row)
+        elif isinstance(row, Bind | SetStage):
+            begun.add(row.deck)
+    known = sorted(state.decks.keys() | begun)
+    for bind in reached:
+        if bind.deck not in known:
+            near = nearest(bind.deck, known)
+            mean = f"did you mean {near[0]}? " if near else ""
+            raise ScoreError(
+                f"there is no deck {bind.deck!r}",
+                span=bind.span,
+                hint=f"{mean}a new deck begins with: deck {bind.deck} {{ {bind.control} = ... }}",
+            )
+
+
+def _known(word: Word, names: Iterable[str], there: Iterable[str], what: str) -> None:
+    known = sorted(there)
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            listed = f"{what}s: {', '.join(known)}" if known else f"there is no {what} yet"
+            hint = f"did you mean {near[0]}?" if near else listed
+            raise ScoreError(f"there is no {what} {name!r}", span=word.span, hint=hint)
+
+
+def _target(word: Word) -> tuple[str, str]:
+    """The deck and the control that `learn` names: learn blend, learn drums.blend."""
+    name = word.args[0]
+    deck, dot, control = name.partition(".")
+    return (deck, control) if dot and deck != "lora" else ("main", name)
+
+
+def _check_learn(word: Word, state: State) -> None:
+    if not word.args:
+        return
+    deck, name = _target(word)
+    control = find(name)
+    if control is None or control.cls == "stage":
+        raise ScoreError(
+            f"there is no control {name!r} to learn",
+            span=word.span,
+            hint="learn blend, learn drums.gain, learn fader",
+        )
+    if not control.numeric:
+        raise ScoreError(
+            f"{name} takes {'sound files' if control.shape == 'file' else control.shape}, "
+            "and a knob gives numbers",
+            span=word.span,
+            hint="a knob may choose: prompt = (cc(21) * 2).round.pick('calm', 'acid', 'drone')",
+        )
+    if deck != "main" and name != "fader":
+        _known(word, [deck], state.decks, "deck")
+
+
+# --- what they do -----------------------------------------------------------------------------
+
+
+def do_word(session: Session, word: Word, now: int) -> list[str]:
+    """Do it; what happened, one line each."""
+    return _WORDS[word.name](session, word, now)
+
+
+def _moment(session: Session, word: Word, now: int) -> tuple[int, str]:
+    """(output sample from which a word counts, 0 for at once; the same in words)."""
+    if word.when.kind not in ("at", "in"):
+        return 0, ""
+    cycle = session.change("<prompt>", now).effect(word.when)
+    return session.state.tempo.sample_at(cycle), f" · from bar {float(cycle):g}"
+
+
+def _hush(session: Session, word: Word, now: int) -> list[str]:
+    session.rig.hush()
+    session.swap(replace(session.state, hushed=True))
+    return ["hush · 10 ms fade · the next statement brings the sound back"]
+
+
+def _panic(session: Session, word: Word, now: int) -> list[str]:
+    _hush(session, word, now)
+    session.rig.send(Panic())
+    state = session.state
+    decks = {n: replace(d, lanes=dict(d.bound), leaving={}) for n, d in state.decks.items()}
+    stage = replace(state.stage, lanes=dict(state.stage.bound), leaving={})
+    session.swap(replace(state, decks=decks, stage=stage))
+    return ["panic · silence, the ring is empty, transitions are forgotten"]
+
+
+def _strip(session: Session, word: Word, now: int) -> list[str]:
+    state = session.state
+    decks = frozenset(word.args) or frozenset(state.decks)
+    muted, soloed = state.muted, state.soloed
+    if word.name == "mute":
+        muted |= decks
+    elif word.name == "unmute":
+        muted -= decks
+    elif word.name == "solo":
+        soloed = decks
+    else:
+        soloed = frozenset()
+    at, when = _moment(session, word, now)
+    session.swap(replace(state, muted=muted, soloed=soloed))
+    session.rig.set_heard(muted, soloed, at)
+    names = "" if word.name == "unsolo" else f" {', '.join(sorted(decks))}"
+    return [f"{word.name}{names}{when}"]
+
+
+def _crossfade(session: Session, word: Word, now: int) -> list[str]:
+    if not word.args:
+        session.swap(replace(session.state, sides={}))
+        return ["crossfade · no deck is under the fader"]
+    sides = dict(zip(word.args, "ab", strict=True))
+    session.swap(replace(session.state, sides=sides))
+    fader = session.state.stage.bound.get("fader")
+    place = f"fader = {fader.text}" if fader is not None else "fader 0, so all of the first"
+    return [f"crossfade · {word.args[0]} (0) to {word.args[1]} (1) · {place}"]
+
+
+def _back(session: Session, word: Word, now: int) -> list[str]:
+    wanted = session.undone.step(word.name, session.state)
+    if wanted is None:
+        return [f"nothing to {word.name}"]
+    was = session.state.hushed
+    messages = go_to(session, wanted, When("quant"), now)
+    if was and not wanted.hushed:
+        session.swap(replace(session.state, hushed=False))
+        session.rig.wake()
+        messages.append(f"{word.name}: the sound is back")
+    elif wanted.hushed and not was and word.name == "redo":
+        messages += _hush(session, word, now)
+    return messages or [f"{word.name}: nothing changes"]
+
+
+def go_to(session: Session, wanted: State, when: When, now: int) -> list[str]:
+    """All that `wanted` says, from `when` on. Bindings move there with an over or xfade."""
+    change = session.change("<prompt>", now)
+    change.restore(wanted, when)
+    before = session.state
+    at = change.state.tempo.sample_at(change.effect(when)) if when.kind in ("at", "in") else 0
+    state = replace(
+        change.state,
+        files=wanted.files,
+        quant=wanted.quant,
+        depth=wanted.depth,
+        steps=wanted.steps,
+        muted=wanted.muted,
+        soloed=wanted.soloed,
+        sides=wanted.sides,
+        lets=wanted.lets,
+        scenes=wanted.scenes,
+    )
+    session.commit(change, state)
+    if (state.muted, state.soloed) != (before.muted, before.soloed):
+        session.rig.set_heard(state.muted, state.soloed, at)
+        change.messages.append(_heard(state))
+    if dict(state.sides) != dict(before.sides):
+        under = " and ".join(state.sides) or "no deck"
+        change.messages.append(f"crossfade: {under} under the fader")
+    for what in ("quant", "depth", "steps"):
+        value = getattr(state, what)
+        if value != getattr(before, what):
+            change.messages.append(f"{what} {value if value is not None else 'as at the start'}")
+    return change.messages
+
+
+def _heard(state: State) -> str:
+    rows = [("muted", state.muted), ("solo", state.soloed)]
+    shown = [f"{name}: {', '.join(sorted(decks))}" for name, decks in rows if decks]
+    return " · ".join(shown) or "no deck is muted"
+
+
+def _snapshot(session: Session, word: Word, now: int) -> list[str]:
+    name = word.args[0]
+    again = name in session.snapshots
+    session.snapshots = {**session.snapshots, name: session.state}
+    return [f"snapshot {name} · {'taken anew' if again else 'taken'} · recall {name}"]
+
+
+def _recall(session: Session, word: Word, now: int) -> list[str]:
+    messages = go_to(session, session.snapshots[word.args[0]], word.when, now)
+    return [f"recall {word.args[0]}", *messages]
+
+
+def _learn(session: Session, word: Word, now: int) -> list[str]:
+    if not word.args:
+        session.learn(None)
+        return ["learn: nothing waits for a knob"]
+    deck, control = _target(word)
+    session.learn((deck, control))
+    label = control if deck == "main" or control == "fader" else f"{deck}.{control}"
+    problem = session.hands_problem()
+    return [f"learn {label} · move a knob", *([problem] if problem else [])]
+
+
+def _record(session: Session, word: Word, now: int) -> list[str]:
+    return [session.recorder.begin(word)]
+
+
+def _stop(session: Session, word: Word, now: int) -> list[str]:
+    return [session.recorder.end(now)]
+
+
+def _save_path(word: Word) -> Path:
+    name = word.args[0]
+    return Path(name if name.endswith(".demon") else f"{name}.demon")
+
+
+def _save(session: Session, word: Word, now: int) -> list[str]:
+    path = _save_path(word)
+    path.write_text(as_score(session.state, path.parent), encoding="utf-8")
+    return [f"saved · {path}"]
+
+
+def _load(session: Session, word: Word, now: int) -> list[str]:
+    outcome = session.load(Path(word.args[0]))
+    return [*outcome.messages, *outcome.warnings]
+
+
+_WORDS: Mapping[str, Callable[[Session, Word, int], list[str]]] = {
+    "hush": _hush,
+    "panic": _panic,
+    "mute": _strip,
+    "unmute": _strip,
+    "solo": _strip,
+    "unsolo": _strip,
+    "crossfade": _crossfade,
+    "undo": _back,
+    "redo": _back,
+    "snapshot": _snapshot,
+    "recall": _recall,
+    "learn": _learn,
+    "record": _record,
+    "stop": _stop,
+    "save": _save,
+    "load": _load,
+}

@@ -1,0 +1,165 @@
+"""From the State to what a display shows. Words as a performer thinks: bars, not samples.
+
+Threads: pure functions of immutable values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from demon_live.controls import find
+from demon_live.core import RATES, Floats, Loop
+from demon_live.errors import DemonError
+from demon_live.lang import Lane, Let, Program, Scene
+from demon_live.session.assets import name_of
+from demon_live.session.output import Rig
+from demon_live.session.state import DeckState, State
+from demon_live.session.status import DeckView, EngineStatus, Grade, LaneView, Status
+from demon_live.session.tempo import TempoMap
+
+__all__ = ["POINTS", "Grader", "db", "describe", "named"]
+
+#: Points of a lane's picture.
+POINTS = 256
+#: How far ahead coming changes of words are announced, in cycles.
+_LOOK_AHEAD = 16
+#: Trouble is shown this long, in samples.
+_TROUBLE = 10 * RATES.sample_rate
+
+
+class Grader:
+    """How the last seconds went. late: gaps in the sound, or no engine; tight: windows that came
+    too late to be used; else fine."""
+
+    def __init__(self) -> None:
+        self._seen = {"dry": 0, "late": 0}
+        self._at = {"dry": -_TROUBLE, "late": -_TROUBLE}
+
+    def __call__(self, telemetry: EngineStatus, dry: int, now: int) -> Grade:
+        for name, count in (("dry", dry), ("late", telemetry.late)):
+            if count > self._seen[name]:
+                self._at[name] = now
+            self._seen[name] = count
+        if now - self._at["dry"] < _TROUBLE or not telemetry.alive:
+            return "late"
+        return "tight" if now - self._at["late"] < _TROUBLE else "fine"
+
+
+def describe(
+    state: State,
+    rig: Rig,
+    recording: str | None,
+    errors: Mapping[str, DemonError],
+    grader: Grader,
+) -> Status:
+    """Everything that a toolbar shows, now."""
+    now = rig.clock.now()
+    dry, peaks = rig.meters()
+    telemetry = rig.engine_status()
+    return Status(
+        cycle=float(state.tempo.cycle_at(now)),
+        bpm=float(state.tempo.segment_of(now).bpm),
+        beats=state.beats,
+        engine=rig.engine_name,
+        device=rig.device_name,
+        decks=tuple(_deck(d, state, now) for d in state.decks.values()),
+        slots=telemetry.slots,
+        tick_ms=telemetry.tick_ms,
+        lead_ms=telemetry.lead_ms,
+        dry=dry,
+        peak_db=peaks,
+        grade=grader(telemetry, dry, now),
+        fader=_fader(state, state.tempo.cycle_at(now)),
+        recording=recording,
+        hushed=state.hushed,
+        errors=errors,
+        telemetry=telemetry,
+        ahead_ms=max(0, now - rig.heard()) * 1000 / RATES.sample_rate,
+    )
+
+
+def _deck(deck: DeckState, state: State, now: int) -> DeckView:
+    stage = deck.playing(now)
+    playhead = stage.locate(now)[1] / stage.samples if stage else 0.0
+    here = state.tempo.cycle_at(now)
+    lanes = tuple(
+        _lane(name, lane.played(state.hands), stage, state.tempo, now, here)
+        for name, lane in deck.lanes.items()
+        if name in deck.bound
+    )
+    return DeckView(
+        name=deck.name,
+        cycles=stage.cycles if stage else deck.cycles,
+        playhead=min(1.0, max(0.0, playhead)),
+        source=deck.source,
+        muted=deck.name in state.muted,
+        soloed=deck.name in state.soloed,
+        lanes=lanes,
+        side=state.sides.get(deck.name, ""),
+    )
+
+
+def _fader(state: State, here: Fraction) -> float | None:
+    """Where the crossfader stands, None if no deck is under it."""
+    lane = state.stage.lanes.get("fader")
+    if not state.sides:
+        return None
+    return 0.0 if lane is None else float(lane.played(state.hands).at(here))
+
+
+def _lane(
+    name: str, lane: Lane, stage: Loop | None, tempo: TempoMap, now: int, here: Fraction
+) -> LaneView:
+    control = find(name)
+    text = lane.heard(here).text
+    waits = lane.text if lane.text != text else ""
+    if lane.kind == "number" and control is not None and stage is not None:
+        return LaneView(
+            name,
+            text,
+            round(float(lane.at(here)), 3),
+            samples=_picture(lane, stage, tempo, now, control.low, control.high),
+            low=control.low,
+            high=control.high,
+            coming=waits,
+        )
+    plays = name_of(str(lane.at(here)))
+    return LaneView(name, text, plays, next=_coming(lane, here), coming=waits)
+
+
+def _picture(lane: Lane, stage: Loop, tempo: TempoMap, now: int, low: float, high: float) -> Floats:
+    """The curve over the loop, each point at the time it is next heard, 0..1 of the range."""
+    lap, position = stage.locate(now)
+    at = np.linspace(0, stage.samples, POINTS, endpoint=False).astype(np.int64)
+    starts = np.where(at >= position, stage.lap_start(lap), stage.lap_start(lap + 1))
+    values = lane.sample(tempo.cycles_at(starts + at))
+    return np.asarray((values - low) / max(high - low, 1e-9), np.float32)
+
+
+def _coming(lane: Lane, here: Fraction) -> str:
+    ahead = [j for j in lane.jumps(here, here + _LOOK_AHEAD) if j > here]
+    if not ahead:
+        return ""
+    away = float(ahead[0] - here)
+    word = name_of(str(lane.at(ahead[0])))
+    return f"{word!r} in {away:.{0 if away >= 1.5 else 1}f} bars"
+
+
+def named(program: Program) -> list[str]:
+    """What the prompt is told of words and scenes that a text gives a name to."""
+    out = []
+    for row in program.statements:
+        if isinstance(row, Scene):
+            out.append(f"scene {row.name} · go {row.name}")
+        elif isinstance(row, Let):
+            params = f"({', '.join(row.node.params)})" if row.node.params else ""
+            out.append(f"{row.name}{params} · a word from now on")
+    return out
+
+
+def db(level: float) -> float:
+    """Linear level -> dBFS, at least -120."""
+    return max(-120.0, 20 * float(np.log10(max(level, 1e-6))))

@@ -1,0 +1,491 @@
+"""One accepted text as one swap: statements in, the next State and what must be told out.
+
+Nothing here has an effect. A `Edit` is built completely, sources are read and fitted, and only
+then does the session write the journal, assign the state and carry the effects out.
+
+Threads: a Edit belongs to the call that builds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from demon_live.audio.files import fit_loop, load_source
+from demon_live.controls import STAGE, find
+from demon_live.core import RATES, Floats, Loop
+from demon_live.errors import DemonError, FileError, ScoreError, Span
+from demon_live.lang import (
+    Bind,
+    Chain,
+    Lane,
+    Program,
+    SetStage,
+    Statement,
+    When,
+    Word,
+)
+from demon_live.lang.chain import ChainLane, chain_lanes, expanded, find_scene
+from demon_live.session.assets import with_sounds
+from demon_live.session.scores import Find, find_source
+from demon_live.session.state import STAGE_LANES, DeckState, State, make_stage
+from demon_live.session.tempo import TempoMap
+
+__all__ = ["MOST_FILES", "NOTICE", "Edit", "NewStage", "bars", "next_multiple"]
+
+#: Loop words that prepare nothing.
+_AT_ONCE = ("quant", "link", "clock", "nudge")
+#: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
+_PROMPT_CYCLES, _PROMPTS = 16, 64
+#: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
+NOTICE = 3 * RATES.sample_rate // 2
+#: Sound files that the patterns of one text may name: a minute of each has 23 MB.
+MOST_FILES = 64
+#: A step of a ramp is prepared this long before it begins, in samples.
+STEP_NOTICE = NOTICE + RATES.sample_rate // 2
+
+
+def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
+    """The first multiple of n at or after `cycle`."""
+    return -(-cycle // n) * n
+
+
+def bars(cycle: Fraction) -> str:
+    """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
+    return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewStage:
+    """A stage to be prepared: what its loop holds first, and what is transformed (None: noise)."""
+
+    stage: Loop
+    first: Floats
+    source: Floats | None
+
+
+class Edit:
+    """Collects what the statements of one text do to a state. Raises DemonError, changing nothing.
+
+    now: output sample of the decision. within: as in `find_source`.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        now: int,
+        *,
+        base: str,
+        folders: Iterable[Path],
+        epoch: Callable[[], int],
+        deaf: bool = False,
+        within: Sequence[Path] | None = None,
+        find: Find = find_source,
+    ) -> None:
+        self.state = state
+        self.now = now
+        self.base = base
+        self.folders = list(folders)
+        self._within, self._find = within, find
+        self.scenes = dict(state.scenes)
+        self._epoch = epoch
+        self._deaf = deaf
+        self.messages: list[str] = []
+        self.words: list[Word] = []
+        self.stages: list[NewStage] = []
+        self.moves: list[Loop] = []
+        self.drops: list[tuple[str, int]] = []
+        self.prompts: list[str] = []
+        self.migrate: dict[str, dict[str, float]] = {}
+        self._restage: dict[str, Span | None] = {}
+        self._info: list[str] = []
+        self._named: set[str] = set()
+        self._begin: Fraction | None = None
+        # The very first text: there is nothing to move from, so everything simply begins.
+        self._silent = not state.decks and now == 0
+
+    # ------------------------------------------------------------------ time
+
+    def effect(self, when: When, staged: bool = False) -> Fraction:
+        """The cycle at which a statement takes effect."""
+        if self._silent:
+            return Fraction(0)
+        tempo = self.state.tempo
+        here = tempo.cycle_at(self.now)
+        staged = staged or self._begin is not None
+        earliest = max(tempo.cycle_at(self.now + NOTICE), here) if staged else here
+        if when.kind == "now":
+            return earliest
+        if when.kind == "at" and when.cycles > 0:
+            return next_multiple(earliest, when.cycles)
+        if when.kind == "in":
+            return max(Fraction(here // 1) + when.cycles, earliest)
+        quant = self.state.quant
+        if quant == 0:
+            return earliest
+        cycle = next_multiple(earliest, quant)
+        return cycle if cycle > here else cycle + quant
+
+    # ------------------------------------------------------------------ statements
+
+    def build(self, statements: Iterable[Statement]) -> None:
+        """Take all statements of one text, in order."""
+        heard = [with_sounds(s, self._look, self.base, self._deaf) for s in statements]
+        rows = expanded(heard, self.scenes)
+        if self._silent:
+            self._begin = Fraction(0)
+        stage_words = [s for s in rows if isinstance(s, SetStage) and s.word not in _AT_ONCE]
+        for row in rows:
+            if isinstance(row, SetStage):
+                self._set_stage(row)
+        new = self._new_decks(rows)
+        if stage_words or new:
+            when = stage_words[0].when if stage_words else When("quant", Fraction(0))
+            self._begin = self.effect(when, staged=True)
+            self._ramp(stage_words)
+        self._build_stages()
+        for row in rows:
+            if isinstance(row, Bind):
+                self._bind(row)
+            elif isinstance(row, Word):
+                self.words.append(row)
+            elif isinstance(row, Chain):
+                self._chain(row)
+
+    def _chain(self, row: Chain) -> None:
+        at, here = self.effect(row.when), self.state.tempo.cycle_at(self.now)
+
+        def old(deck: str, control: str) -> Lane:
+            lane = self.state.deck(deck).lanes.get(control) or Lane.constant(control)
+            return Lane.prune(lane, here)
+
+        for deck, control, lane in chain_lanes(row, self.scenes, at, old):
+            self._bind_lane(deck, control, lane, at, row.when)
+
+    def _new_decks(self, rows: list[Statement]) -> bool:
+        chained = [
+            bind
+            for row in rows
+            if isinstance(row, Chain)
+            for name, _ in row.scenes
+            for bind in find_scene(name, self.scenes, row.span).body
+        ]
+        said = {r.deck for r in (*rows, *chained) if isinstance(r, Bind)}
+        new = said - self.state.decks.keys() - {STAGE_LANES}
+        for name in sorted(new):
+            self.state = self.state.with_deck(DeckState(name, base=self.base))
+            self._restage.setdefault(name, None)
+        return bool(new)
+
+    def _ramp(self, rows: list[SetStage]) -> None:
+        """`tempo 128 over 4`: the tempo map goes there in steps of a cycle; each step's stages are
+        prepared when it is near (`step`)."""
+        moves = [(r, r.when if r.when.kind == "over" else r.when.then) for r in rows]
+        over = next((m for r, m in moves if r.word in ("tempo", "cps") and m is not None), None)
+        begin, state = self._begin, self.state
+        assert begin is not None
+        if rows and any(r.word in ("tempo", "cps", "beats") for r in rows):
+            self.state = state = replace(state, ramp=())
+        if over is None or self._silent:
+            return
+        start, steps = state.tempo.segment_at(begin).bpm, max(1, int(over.cycles))
+        rates = [start + (state.bpm - start) * (k + 1) / steps for k in range(steps)]
+        tempo, target = state.tempo, state.bpm
+        for k, bpm in enumerate(rates):
+            tempo = tempo.change(begin + k, bpm, state.beats)
+        ramp = tuple((begin + k, bpm) for k, bpm in enumerate(rates))[1:]
+        self.state = replace(state, tempo=tempo, bpm=rates[0], ramp=ramp)
+        self.messages.append(
+            f"tempo {float(start):g} to {float(target):g} in {steps} steps of a bar, "
+            f"from bar {bars(begin)}"
+        )
+
+    def step(self) -> None:
+        """The next step of a ramp of the tempo: every deck gets its stage."""
+        (cycle, bpm), *rest = self.state.ramp
+        self.state = replace(self.state, bpm=bpm, ramp=tuple(rest))
+        self._begin = cycle
+        self._restage.update(dict.fromkeys(self.state.decks))
+        self._build_stages()
+        self.messages.clear()
+
+    def _set_stage(self, row: SetStage) -> None:
+        value = row.value
+        state = self.state
+        if row.word == "tempo":
+            self.state = replace(state, bpm=Fraction(str(value)))
+        elif row.word == "cps":
+            self.state = replace(state, bpm=Fraction(str(value)) * 60 * state.beats)
+        elif row.word == "beats":
+            self.state = replace(state, beats=int(float(str(value))))
+        elif row.word == "quant":
+            self.state = replace(state, quant=Fraction(str(value)))
+            self.messages.append(f"quant {value}: statements wait for {value} cycles")
+        elif row.word == "depth":
+            self.state = replace(state, depth=int(float(str(value))))
+            self.messages.append(f"depth {value}: generations in flight")
+        elif row.word == "steps":
+            self.state = replace(state, steps=int(float(str(value))))
+            self.messages.append(f"steps {value}: solver steps of a generation")
+        elif row.word in ("loop", "source"):
+            self._set_deck(row)
+        elif row.word in ("link", "clock", "nudge"):
+            self._set_sync(row)
+        else:
+            self._refuse(row)
+        if row.word in ("tempo", "cps", "beats"):
+            for name in state.decks:
+                self._restage.setdefault(name, row.span)
+
+    def _set_sync(self, row: SetStage) -> None:
+        if row.word == "link":
+            self.state = replace(self.state, link=row.value == "on")
+        elif row.word == "clock":
+            self.state = replace(self.state, clock=str(row.value))
+        else:
+            self.state = replace(self.state, nudge=float(str(row.value)))
+        unit = " ms" if row.word == "nudge" else ""
+        self.messages.append(f"{row.word} {row.value}{unit}")
+
+    def pin(self, cycle: Fraction, sample: int, bpm: Fraction) -> None:
+        """Let `cycle` be heard on output sample `sample`, and go on at `bpm` from there.
+
+        At another tempo all decks get new stages; at the same one their laps begin elsewhere.
+        Raises ValueError if that is not ahead.
+        """
+        state, before = replace(self.state, ramp=()), self.state.bpm
+        tempo = state.tempo.pin(cycle, sample, bpm, state.beats, self.now)
+        self.state = replace(state, tempo=tempo, bpm=bpm)
+        if bpm != before:
+            self._begin = cycle
+            self._restage.update(dict.fromkeys(state.decks))
+            self._build_stages()
+            return
+        for deck in state.decks.values():
+            if deck.stage is None:
+                continue
+            moved = replace(make_stage(deck, tempo, cycle, deck.stage.epoch), lap=deck.stage.lap)
+            self.state = self.state.with_deck(replace(deck, stage=moved, before=deck.stage))
+            self.moves.append(moved)
+
+    def _refuse(self, row: SetStage) -> None:
+        if row.word == "engine":
+            if str(row.value) in ("imp", ""):
+                return
+            raise ScoreError(
+                "the engine is chosen when the instrument starts",
+                span=row.span,
+                hint=f"leave, and start again with: demon live --engine {row.value}",
+            )
+        if str(row.value) != "off":
+            raise ScoreError(
+                f"{row.word} is not supported by this version",
+                span=row.span,
+                hint=STAGE[row.word].help if row.word in STAGE else None,
+            )
+
+    def _set_deck(self, row: SetStage) -> None:
+        deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)
+        if row.word == "loop":
+            deck = replace(deck, cycles=int(float(str(row.value))))
+        else:
+            source = None if row.value in (None, "none", "") else str(row.value)
+            deck = replace(deck, source=source, base=self.base)
+        self.state = self.state.with_deck(deck)
+        self._restage[row.deck] = row.span if row.word == "source" else self._restage.get(row.deck)
+
+    # ------------------------------------------------------------------ stages
+
+    def _build_stages(self) -> None:
+        if not self._restage or self._begin is None:
+            return
+        state, begin = self.state, self._begin
+        segment = state.tempo.segment_at(begin)
+        # During a ramp the map has the tempo of every bar already.
+        if not state.ramp and (segment.bpm, segment.beats) != (state.bpm, state.beats):
+            if begin == 0:
+                tempo = TempoMap.start(state.bpm, state.beats)
+            else:
+                tempo = state.tempo.change(begin, state.bpm, state.beats)
+            self.state = state = replace(state, tempo=tempo)
+            self.messages.append(f"tempo {float(state.bpm):g}: from bar {bars(begin)}")
+        for name, span in self._restage.items():
+            self._build_stage(state.decks[name], span, begin)
+
+    def _build_stage(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
+        stage = make_stage(deck, self.state.tempo, begin, self._epoch())
+        source = self._read_source(deck, stage, span)
+        empty = (0 if self._deaf else stage.samples, 2)
+        first = source if source is not None else np.zeros(empty, np.float32)
+        playing = deck.playing(self.now)
+        self.state = self.state.with_deck(replace(deck, stage=stage, before=playing))
+        self.stages.append(NewStage(stage, first, source))
+        what = f"loop of {deck.cycles} cycles"
+        self.messages.append(
+            f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
+            f" · from bar {bars(begin)}"
+        )
+
+    def _read_source(self, deck: DeckState, stage: Loop, span: Span | None) -> Floats | None:
+        if deck.source is None:
+            return None
+        try:
+            path = self._find(deck.source, deck.base, self.folders, self._within)
+            if self._deaf:
+                return self._seen_source(path)
+            audio, read = load_source(path)
+            fitted, info = fit_loop(
+                audio,
+                lap_samples=stage.samples,
+                cycles=stage.cycles,
+                beats=stage.beats,
+                bpm=stage.bpm,
+                name=path.name,
+            )
+        except DemonError as error:
+            # The line of the score that names the file is where a performer looks.
+            error.span = error.span or span
+            raise
+        self._info.append(f"{info}, {read}" if read else info)
+        return fitted
+
+    def _look(self, name: str) -> Path:
+        self._named.add(name)
+        if len(self._named) > MOST_FILES:
+            raise FileError(
+                f"more than {MOST_FILES} sound files in one text",
+                hint="use fewer, or divide it between several scores",
+            )
+        return self._find(name, self.base, self.folders, self._within)
+
+    def _seen_source(self, path: Path) -> Floats:
+        if not path.is_file():
+            raise FileError(f"there is no file {path}", hint="is it where the set was played?")
+        self._info.append(path.name)
+        return np.zeros((0, 2), np.float32)
+
+    # ------------------------------------------------------------------ bindings
+
+    def _bind(self, row: Bind) -> None:
+        at = self._begin if self._begin == 0 else self.effect(row.when)
+        self._bind_lane(row.deck, row.control, row.lane, at, row.when)
+        if row.lane is not None and row.control == "prompt":
+            self._note_prompt(row.lane)
+
+    def _note_prompt(self, lane: Lane) -> None:
+        here = self.state.tempo.cycle_at(self.now)
+        cycles = [here]
+        for k in range(_PROMPT_CYCLES):
+            cycles += lane.jumps(here + k, here + k + 1)
+            # A thousand prompts in a cycle are no words that somebody wants to be told about.
+            if len(cycles) >= _PROMPTS:
+                break
+        self.prompts += sorted({str(lane.at(c)) for c in cycles[:_PROMPTS]})
+
+    def _bind_lane(
+        self, name: str, control_name: str, lane: Lane | None, at: Fraction, when: When
+    ) -> None:
+        deck = self.state.deck(name)
+        control = find(control_name)
+        if control is None:
+            return
+        neutral = Lane.constant(control, control.default)
+        here = self.state.tempo.cycle_at(self.now)
+        old = Lane.prune(deck.lanes.get(control_name, neutral), here)
+        new = lane if lane is not None else neutral
+        move = when if when.kind in ("over", "xfade") else when.then
+        if move is not None and not self._silent:
+            join = Lane.xfade if move.kind == "xfade" else Lane.glide
+            lane_now = join(old, new, at, move.cycles)
+            settled = at + move.cycles
+        elif control_name not in deck.lanes and at == 0:
+            lane_now, settled = new, at
+        else:
+            lane_now, settled = Lane.switch(old, new, at), at
+        bound = {k: v for k, v in deck.bound.items() if k != control_name}
+        leaving = {k: v for k, v in deck.leaving.items() if k != control_name}
+        if lane is None:
+            leaving[control_name] = settled
+        else:
+            bound[control_name] = lane
+        lanes = {**deck.lanes, control_name: lane_now}
+        self.state = self.state.with_deck(replace(deck, lanes=lanes, bound=bound, leaving=leaving))
+        self._say(name, control_name, lane, at, when)
+        if control_name in ("denoise", "shift") and at <= here and new.kind == "number":
+            self.migrate.setdefault(name, {})[control_name] = float(new.at(at))
+
+    def _say(
+        self, deck: str, control_name: str, lane: Lane | None, at: Fraction, when: When
+    ) -> None:
+        control = find(control_name)
+        assert control is not None
+        label = control_name if deck in ("main", STAGE_LANES) else f"{deck}.{control_name}"
+        text = " ".join(lane.text.split()) if lane is not None else ""
+        what = f"{label} = {text}" if lane is not None else f"{label} is given back"
+        move = when if when.kind in ("over", "xfade") else when.then
+        if move is not None and not self._silent:
+            from_to = f"over {float(move.cycles):g} cycles from bar {bars(at)}"
+        elif at <= self.state.tempo.cycle_at(self.now):
+            from_to = "now"
+        else:
+            from_to = f"from bar {bars(at)}"
+        self.messages.append(f"{what} · {from_to} · class {control.cls}")
+
+    def release(self, old: Program | None, new: Program | None) -> None:
+        """What a file no longer says, beyond single bindings: its chains, and decks that nobody
+        else plays."""
+        spoken = {c.scenes for c in new.chains} if new else set()
+        over = [c for c in old.chains if c.scenes not in spoken] if old else []
+        bodies = [self.scenes[name].body for chain in over for name, _ in chain.scenes]
+        for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
+            known = {STAGE_LANES: self.state.stage, **self.state.decks}
+            deck = known.get(bind.deck)
+            if deck is not None and isinstance(deck.bound.get(bind.control), ChainLane):
+                self._bind_lane(bind.deck, bind.control, None, self.effect(bind.when), bind.when)
+        for name in sorted(_decks_of(old) - _decks_of(new)):
+            deck = self.state.decks.get(name)
+            if deck is not None and not deck.bound:
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        at = self.effect(When())
+        kept = {k: v for k, v in self.state.decks.items() if k != name}
+        self.state = replace(self.state, decks=kept)
+        self.drops.append((name, self.state.tempo.sample_at(at)))
+        self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
+
+    def restore(self, wanted: State, when: When) -> None:
+        """Undo, redo and recall: all that is bound in `wanted`, and its stage, from `when` on."""
+        current = self.state
+        for name, deck in wanted.decks.items():
+            now = current.decks.get(name) or DeckState(name, cycles=0)
+            if (now.cycles, now.source) != (deck.cycles, deck.source):
+                changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
+                self.state = self.state.with_deck(changed)
+                self._restage[name] = None
+        if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
+            self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
+            self._restage.update(dict.fromkeys(current.decks))
+        if self._restage:
+            self._begin = self.effect(when, staged=True)
+        self._build_stages()
+        for name in sorted(current.decks.keys() - wanted.decks.keys()):
+            self._drop(name)
+        for name, now in [*self.state.decks.items(), (STAGE_LANES, self.state.stage)]:
+            before = wanted.deck(name).bound
+            for control in sorted(before.keys() | now.bound.keys()):
+                if before.get(control) is not now.bound.get(control):
+                    lane = before.get(control)
+                    self._bind_lane(name, control, lane, self.effect(when), when)
+
+
+def _decks_of(program: Program | None) -> set[str]:
+    """The decks that a text speaks of."""
+    rows = program.statements if program else ()
+    bound = {row.deck for row in rows if isinstance(row, Bind)}
+    staged = {r.deck for r in rows if isinstance(r, SetStage) and r.word in ("loop", "source")}
+    return (bound | staged) - {STAGE_LANES}

@@ -1,0 +1,185 @@
+"""From a deck's lanes to a ControlBlock: every frame sampled at the time it will next be HEARD.
+
+A loop is regenerated over and over; frame i of it sounds again when the playhead comes round to
+it. So a curve over the loop is not one stretch of the score: what lies ahead of the playhead
+belongs to this lap, what lies behind it to the next.
+
+Threads: functions are pure; a `DeckSampler` belongs to the thread that pumps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demon_live.controls import find
+from demon_live.core import RATES, ControlBlock, Floats, Loop, MixPoints, SlotValues
+from demon_live.session.tempo import TempoMap
+
+__all__ = ["MIX_AHEAD", "PLAN_AHEAD", "DeckSampler", "LaneLike", "heard_at", "mix_points", "plan"]
+
+log = logging.getLogger(__name__)
+
+#: How far ahead the mix strip is told, in samples: longer than any stall that sound must survive.
+MIX_AHEAD = 2 * RATES.sample_rate
+#: The least that is planned ahead for controls of class slot, in samples: longer than a generation
+#: takes on an overloaded machine, or its jumps would be seen too late to be on time.
+PLAN_AHEAD = 12 * RATES.sample_rate
+#: Step of a moving mix automation (100 Hz), in samples.
+_MIX_STEP = 480
+#: A moving pattern of class slot is read anew this often, in cycles.
+_SLOT_STEP = Fraction(1, 4)
+
+
+class LaneLike(Protocol):
+    """What is needed of a compiled lane (lang.Lane)."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def continuous(self) -> bool: ...
+    def sample(self, cycles: NDArray[np.float64]) -> Floats: ...
+    def at(self, cycle: Fraction) -> float | str: ...
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
+
+
+def heard_at(stage: Loop, now: int) -> NDArray[np.int64]:
+    """For each frame of the loop the output sample at which its start is next heard, int64 [T]."""
+    lap, here = stage.locate(now)
+    positions = np.arange(stage.frames, dtype=np.int64) * RATES.hop
+    this, following = stage.lap_start(lap), stage.lap_start(lap + 1)
+    # The frame that sounds right now has begun already: its start is heard again in the next lap.
+    return np.where(positions >= here, this + positions, following + positions)
+
+
+def plan(
+    lanes: Mapping[str, LaneLike], tempo: TempoMap, begin: int, end: int
+) -> tuple[SlotValues, ...]:
+    """The values of class slot from output sample `begin` until `end`, ascending.
+
+    An entry begins at every jump of any lane (jump=True) and, while a lane moves continuously,
+    each quarter of a cycle (jump=False).
+    """
+    first, last = tempo.cycle_at(begin), tempo.cycle_at(end)
+    jumps: set[Fraction] = set()
+    grid: set[Fraction] = set()
+    for lane in lanes.values():
+        jumps.update(lane.jumps(first, last))
+        if lane.continuous:
+            step = int(first / _SLOT_STEP) + 1
+            while step * _SLOT_STEP < last:
+                grid.add(step * _SLOT_STEP)
+                step += 1
+    jumps.discard(first)
+    rows = [SlotValues(begin, {n: lane.at(first) for n, lane in lanes.items()}, jump=False)]
+    for cycle in sorted(jumps | grid):
+        values = {n: lane.at(cycle) for n, lane in lanes.items()}
+        if values != rows[-1].values:
+            rows.append(SlotValues(tempo.sample_at(cycle), values, cycle in jumps))
+    return tuple(rows)
+
+
+def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
+    """The automation of one control of the mix strip for the next two seconds.
+
+    A jump is two points, one sample apart; the strip itself takes the click out of it.
+    """
+    begin, end = now - _MIX_STEP, now + MIX_AHEAD
+    jumps = lane.jumps(tempo.cycle_at(begin), tempo.cycle_at(end))
+    edges = np.array([tempo.sample_at(j) for j in jumps], np.int64)
+    moving = np.arange(begin, end + 1, _MIX_STEP if lane.continuous else end, dtype=np.int64)
+    samples = np.unique(np.concatenate([moving, edges - 1, edges]))
+    return MixPoints(samples, lane.sample(tempo.cycles_at(samples)))
+
+
+class DeckSampler:
+    """Samples one deck again and again. The plan is kept while the lanes stay the same."""
+
+    def __init__(self) -> None:
+        self._good: dict[str, Floats | MixPoints] = {}
+        self._trouble: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._key: object = None
+        self._fresh_until = 0
+        self._rows: tuple[SlotValues, ...] = ()
+
+    def block(
+        self,
+        deck: str,
+        version: int,
+        lanes: Mapping[str, LaneLike],
+        stage: Loop,
+        tempo: TempoMap,
+        now: int,
+    ) -> ControlBlock:
+        """All that the score says about the near future of the deck.
+
+        Frames before the stage begins are sampled as if it had begun at `stage.from_sample`.
+        """
+        at = max(now, stage.from_sample)
+        times = heard_at(stage, at)
+        cycles = tempo.cycles_at(times)
+        curves: dict[str, Floats] = {}
+        slot: dict[str, LaneLike] = {}
+        mix: dict[str, MixPoints] = {}
+        for name, lane in lanes.items():
+            control = find(name)
+            if control is None:
+                continue
+            if control.cls == "mix":
+                points = self._held(name, partial(mix_points, lane, tempo, now))
+                if isinstance(points, MixPoints):
+                    mix[name] = points
+            elif control.shape == "curve":
+                curve = self._held(name, partial(lane.sample, cycles))
+                if not isinstance(curve, MixPoints) and curve is not None:
+                    curves[name] = curve
+            elif control.cls in ("slot", "model"):
+                slot[name] = lane
+        rows = self._plan(slot, stage, tempo, at)
+        return ControlBlock(deck, version, stage, at, curves, rows, mix)
+
+    def _held(
+        self, name: str, sample: Callable[[], Floats | MixPoints]
+    ) -> Floats | MixPoints | None:
+        """What a lane gives; when it fails, what it gave last, if that still fits."""
+        try:
+            self._good[name] = sample()
+            self._trouble.pop(name, None)
+        # The sampling wall: one lane that fails must not hold up the others.
+        except Exception as error:
+            log.warning("lane %s", name, exc_info=True)
+            self._trouble[name] = f"{name} cannot be sampled ({error})"
+        return self._good.get(name)
+
+    def trouble(self) -> list[str]:
+        """What went wrong since the last call, each once."""
+        new = [text for text in self._trouble.values() if text not in self._told]
+        self._told.update(new)
+        return new
+
+    def _plan(
+        self, lanes: Mapping[str, LaneLike], stage: Loop, tempo: TempoMap, at: int
+    ) -> tuple[SlotValues, ...]:
+        key = (dict(lanes), stage, tempo)  # lanes compare by identity
+        if key != self._key or at >= self._fresh_until:
+            self._key, self._fresh_until = key, at + RATES.sample_rate
+            ahead = max(PLAN_AHEAD, stage.samples) + RATES.sample_rate
+            try:
+                self._rows = plan(lanes, tempo, at, at + ahead)
+                return self._rows
+            # The same wall: the old plan holds.
+            except Exception as error:
+                log.warning("plan", exc_info=True)
+                self._trouble["plan"] = f"the coming values cannot be worked out ({error})"
+                self._rows = self._rows or (SlotValues(at, {}, jump=False),)
+        # Within a second the plan only loses what has passed.
+        ahead_rows = [row for row in self._rows if row.from_sample > at]
+        held = self._rows[max(0, len(self._rows) - len(ahead_rows) - 1)]
+        return (SlotValues(at, held.values, jump=False), *ahead_rows)

@@ -1,0 +1,187 @@
+"""Hot reload: a saved score plays at its quantum, a broken one changes nothing.
+
+Editors save in many ways (in place, in two writes, to a temporary name and a rename, with a
+backup). So events only say WHERE to look; what counts is the content: after the folder has been
+quiet for a moment each touched file is read and, if its text differs from the last, applied.
+
+Threads: watchdog's thread only puts names into a set; one thread of ours does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from demon_live import faults
+from demon_live.errors import DemonError
+from demon_live.session.scores import score_name
+from demon_live.session.session import Session
+
+__all__ = ["Reloader", "Watcher", "is_score"]
+
+log = logging.getLogger(__name__)
+
+#: A folder must be quiet this long before a file is read, in seconds.
+SETTLE = 0.03
+#: Seconds after which a quiet folder is looked at without being asked to.
+RESCAN = 2.0
+#: A file that fails to parse is read once more after this, in seconds: it may be half written.
+AGAIN = 0.12
+_SUFFIXES = (".demon", ".py")
+_QUIET = {"opened", "closed_no_write"}
+
+
+def is_score(path: Path) -> bool:
+    """A score that plays: `*.demon` (or Python, where that is allowed), not hidden, not muted by a
+    leading `_`."""
+    return path.suffix in _SUFFIXES and not path.name.startswith(("_", "."))
+
+
+class Reloader:
+    """Applies the content of touched files to a session. No thread, no clock: easy to test."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._seen: dict[Path, str] = {}
+
+    def loaded(self, path: Path) -> None:
+        """A file was loaded by somebody else: its present content is known."""
+        digest = self._digest(path)
+        if digest:
+            self._seen[path.resolve()] = digest
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def touch(self, path: Path, last: bool = True) -> bool:
+        """Look at a file again. False (only if not `last`): it does not parse, look once more."""
+        key = path.resolve()
+        digest = self._digest(path)
+        if path.suffix == ".py" and not self.session.python:
+            return True
+        if not digest or not is_score(path):
+            if self._seen.pop(key, None) is not None:
+                outcome = self.session.remove(str(path))
+                self.session.tell(f"{score_name(path)} is gone: what it said is given back")
+                for line in outcome.messages:
+                    self.session.tell(line)
+            return True
+        if self._seen.get(key) == digest:
+            return True
+        try:
+            outcome = self.session.load(path)
+        except DemonError as error:
+            if not last:
+                return False
+            self._seen[key] = digest
+            self.session.tell(str(error))
+            return True
+        self._seen[key] = digest
+        lines = [*outcome.messages, *outcome.warnings] or ["nothing changes"]
+        self.session.tell(f"{score_name(path)}: " + lines[0])
+        for line in lines[1:]:
+            self.session.tell(f"  {line}")
+        return True
+
+
+def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Time of change and size of each file that could be a score."""
+    found: dict[Path, tuple[int, int]] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIXES):
+                    with contextlib.suppress(OSError):
+                        status = entry.stat()
+                        found[Path(entry.path)] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
+class Watcher(FileSystemEventHandler):
+    """Watches folders for scores. `close` ends its threads."""
+
+    def __init__(self, reloader: Reloader, folders: Iterable[Path]) -> None:
+        self._reloader = reloader
+        self._touched: set[Path] = set()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._looked = threading.Condition()
+        self._observer = Observer()
+        self._folders = sorted({f.resolve() for f in folders})
+        self._stamps = _stamps(self._folders)
+        for folder in self._folders:
+            self._observer.schedule(self, str(folder), recursive=False)
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+
+    def start(self) -> None:
+        self._observer.start()
+        self._thread.start()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in _QUIET or event.is_directory:
+            return
+        if faults.ON and faults.hit("watch.overflow") is not None:
+            return
+        # A save by rename tells the final name only in dest_path.
+        paths = [Path(str(p)) for p in (event.src_path, event.dest_path) if p]
+        with self._lock:
+            self._touched.update(p for p in paths if p.suffix in _SUFFIXES)
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._closing:
+            if not self._wake.wait(RESCAN):
+                self._note_unheard()
+            while not self._closing:
+                self._wake.clear()
+                # Wait until nothing has been written for a moment.
+                if not self._wake.wait(SETTLE):
+                    break
+            with self._lock:
+                touched, self._touched = self._touched, set()
+            for path in sorted(touched):
+                self._look(path)
+            with self._looked:
+                self._looked.notify_all()
+
+    def _note_unheard(self) -> None:
+        """Queues of the system run over, and some file systems tell nothing: look, now and then."""
+        there = _stamps(self._folders)
+        before, self._stamps = self._stamps, there
+        changed = {p for p in there.keys() | before.keys() if there.get(p) != before.get(p)}
+        with self._lock:
+            self._touched.update(changed)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until reloads have made something true; False if they did not in time."""
+        with self._looked:
+            return self._looked.wait_for(condition, seconds)
+
+    def _look(self, path: Path) -> None:
+        try:
+            if not self._reloader.touch(path, last=False):
+                threading.Event().wait(AGAIN)
+                self._reloader.touch(path)
+        # The watcher wall: one strange file must not end hot reload for all others.
+        except Exception as error:
+            log.warning("reload of %s", path, exc_info=True)
+            self._reloader.session.tell(f"{path}: {error}")
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        self._observer.stop()
+        self._observer.join(2)
+        self._thread.join(2)

@@ -1,0 +1,247 @@
+"""Score files: read with a bound, written from what plays; where their sources are.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from demon_live import faults
+from demon_live.errors import FileError
+from demon_live.lang import Bind, Lane, Scene, SetStage, When, unparse
+from demon_live.lang.unparse import number
+from demon_live.paths import shipped
+from demon_live.session.assets import SoundLane, renamed
+from demon_live.session.state import DeckState, State
+
+__all__ = [
+    "SCORE_LIMIT",
+    "Find",
+    "as_score",
+    "find_source",
+    "read_score",
+    "scene_rows",
+    "score_name",
+    "statement_text",
+    "write_score",
+]
+
+#: Longest score, in bytes (the language's bound).
+SCORE_LIMIT = 64 * 1024
+
+
+def read_score(path: Path) -> str:
+    """The text of a score file. Raises FileError with the remedy."""
+    try:
+        if path.is_dir():
+            raise FileError(
+                f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
+            )
+        size = path.stat().st_size
+        if size > SCORE_LIMIT:
+            raise FileError(
+                f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
+                hint="split it into several files or decks",
+            )
+        text = path.read_bytes().decode("utf-8")
+        if faults.ON and faults.hit("score.half") is not None:
+            text = text[: len(text) // 2]
+        return text
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path} is not text (byte {error.start})", hint="save it as UTF-8"
+        ) from None
+    except OSError as error:
+        there = path.parent.glob("*.demon") if path.parent.is_dir() else ()
+        near = sorted(p.name for p in there)[:6]
+        hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
+        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+
+
+def write_score(path: Path, text: str) -> None:
+    """Replace a score file by `text`, or leave it as it is. Raises FileError."""
+    if path.suffix != ".demon":
+        raise FileError(f"{path} is no score", hint=f"save it as {path.stem or 'set'}.demon")
+    path = path.resolve()
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        hint = "save it somewhere else: its folder must be writable"
+        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+
+
+def score_name(path: Path | str) -> str:
+    """What a score file is called: relative to the working folder or, if it is a shipped one, to
+    where it ships; else its path. A set that names it so replays on another machine, too."""
+    full = Path(path).absolute()
+    for root in (Path.cwd(), shipped("patterns").parent):
+        if full.is_relative_to(root):
+            return full.relative_to(root).as_posix()
+    return full.as_posix()
+
+
+def as_score(state: State, folder: Path | None = None) -> str:
+    """What plays now, as one score. folder: where it will lie, for the sources that it names."""
+    rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
+    rows += [f"quant {float(state.quant):g}"] if state.quant != 1 else []
+    rows += [f"{w} {v}" for w in ("depth", "steps") if (v := getattr(state, w)) is not None]
+    lets = {n: let for program in state.files.values() for n, let in program.lets.items()}
+    ways = _ways(state, folder)
+    rows += [renamed(unparse(let.node), ways) for let in {**lets, **state.lets}.values()]
+    for scene in state.scenes.values():
+        rows += ["", *scene_rows(scene, folder)]
+    for deck in state.decks.values():
+        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", _source(deck, folder)]
+        rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
+    every = [x for d in (*state.decks.values(), state.stage) for x in d.bound.values()]
+    rows += [""] if state.decks else []
+    rows += dict.fromkeys(x.text for x in every if _chained(x))
+    if len(state.sides) == 2:
+        rows.append("crossfade " + " ".join(sorted(state.sides, key=lambda d: state.sides[d])))
+    rows += [f"fader {x.text}" for n, x in state.stage.bound.items() if not _chained(x)]
+    rows += [f"mute {deck}" for deck in sorted(state.muted & state.decks.keys())]
+    soloed = sorted(state.soloed & state.decks.keys())
+    rows += ["solo " + " ".join(soloed)] if soloed else []
+    return "\n".join(rows) + "\n"
+
+
+def _chained(lane: Lane) -> bool:
+    # The text of a chain is a statement of its own; a pattern never begins with the word.
+    return lane.text.startswith("chain ")
+
+
+def _source(deck: DeckState, folder: Path | None) -> str:
+    return f'source "{_way(deck.source, deck.base, folder)}"' if deck.source else "source none"
+
+
+def _way(name: str, base: str, folder: Path | None) -> str:
+    """The name of a file for a score in `folder`."""
+    if not base or (folder is not None and folder.resolve() == Path(base).resolve()):
+        return name
+    # From elsewhere it is found by its way from the working folder, which is a library folder; what
+    # does not lie there was found in a library folder, and is found there again.
+    way = Path(base) / name
+    return str(way) if way.exists() else name
+
+
+def _ways(state: State, folder: Path | None) -> dict[str, str]:
+    """The new names of all files that patterns name: a `let` may hold some of them."""
+    binds = [row.lane for s in state.scenes.values() for row in s.body if isinstance(row, Bind)]
+    lanes = [*binds, *(lane for d in state.decks.values() for lane in d.bound.values())]
+    found: dict[str, str] = {}
+    for lane in lanes:
+        if isinstance(lane, SoundLane):
+            found |= {name: _way(name, lane.base, folder) for name in lane.files}
+    return {name: way for name, way in found.items() if name != way}
+
+
+def _text(lane: Lane, folder: Path | None) -> str:
+    """An expression for a score in `folder`."""
+    if not isinstance(lane, SoundLane):
+        return lane.text
+    ways = {name: _way(name, lane.base, folder) for name in lane.files}
+    return renamed(lane.text, {n: way for n, way in ways.items() if n != way})
+
+
+def scene_rows(scene: Scene, folder: Path | None = None) -> list[str]:
+    """A scene as lines of score. folder: where it will lie, for the files that it names."""
+    rows, deck = [f"scene {scene.name} {{"], "main"
+    for row in scene.body:
+        if row.deck not in (deck, ""):
+            rows += ["  }"] if deck != "main" else []
+            rows += [f"  deck {row.deck} {{"] if row.deck != "main" else []
+            deck = row.deck
+        rows.append(f"  {statement_text(row, folder)}")
+    return [*rows, *(["  }"] if deck != "main" else []), "}"]
+
+
+def statement_text(row: Bind | SetStage, folder: Path | None = None) -> str:
+    """A binding or a stage word as a line of score, with its when."""
+    if isinstance(row, SetStage):
+        value = (
+            row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
+        )
+        value = f'"{value}"' if row.word == "source" and row.value else value
+        return f"{row.word} {value}{_when(row.when)}"
+    said = _text(row.lane, folder) if row.lane else "default"
+    return f"{row.control} = {said}{_when(row.when)}"
+
+
+def _when(when: When) -> str:
+    if when.kind == "quant":
+        return ""
+    here = " now" if when.kind == "now" else f" {when.kind} {number(when.cycles)}"
+    return here + (_when(when.then) if when.then else "")
+
+
+class Find(Protocol):
+    """What finds sources: `find_source`, or one that knows where they were sent."""
+
+    def __call__(
+        self, name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None, /
+    ) -> Path: ...
+
+
+def find_source(
+    name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None = None
+) -> Path:
+    """Where a source is: next to the score, else in a library folder.
+
+    A score file is data from anywhere, so what it names stays inside those folders, symbolic links
+    included. At the prompt (no base) the performer may name any path. within: of a set from a
+    stranger, who chose the names of its scores, too, nothing outside these folders is looked at.
+    Raises FileError.
+    """
+    given = Path(name).expanduser()
+    if not base and given.is_absolute() and within is None:
+        return given
+    roots = [Path(base or "."), *folders]
+    if within is not None:
+        return _find_within(name, roots, within)
+    outside = False
+    for root in roots:
+        try:
+            path = (root / name).resolve()
+            if path.is_relative_to(root.resolve()):
+                if path.exists():
+                    return path
+            else:
+                outside = True
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    if outside:
+        raise FileError(
+            f"{name!r} is outside the folder of the score",
+            hint="copy the file next to the score, or name it at the prompt",
+        )
+    return roots[0] / name
+
+
+def _find_within(name: str, roots: Sequence[Path], within: Sequence[Path]) -> Path:
+    """The first `root / name` that lies in one of `within`; outside them no file is looked at."""
+    allowed = [folder.resolve() for folder in within]
+    missing, outside = None, False
+    for root in roots:
+        try:
+            path = (root / name).resolve()
+            if not any(path.is_relative_to(folder) for folder in allowed):
+                outside = True
+            elif path.exists():
+                return path
+            else:
+                missing = missing or path
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    if missing is not None and not outside:
+        return missing
+    raise FileError(
+        f"this set was not recorded here, and it names {name!r} outside "
+        f"{', '.join(dict.fromkeys(map(str, within)))}",
+        hint="put the file beside the set, or, if you trust who made it: --trust",
+    )

@@ -1,0 +1,150 @@
+"""What is playing: one immutable value, swapped by a single assignment.
+
+Threads: everything here is immutable; the sampling thread reads the newest reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from demon_live.core import RATES, Loop
+from demon_live.lang.controllers import EMPTY, Hands
+from demon_live.lang.fader import faded
+from demon_live.session.tempo import TempoMap
+
+if TYPE_CHECKING:
+    from demon_live.lang import Lane, Let, Program, Scene
+
+__all__ = ["STAGE_LANES", "DeckState", "State", "frames_for", "make_stage"]
+
+#: The "deck" of lanes that belong to the whole stage: the crossfader.
+STAGE_LANES = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeckState:
+    """One deck.
+
+    lanes: control -> function of time, transitions included. bound: what the score says, without
+    transitions (for undo, display and diff). leaving: control -> cycle from which it is unbound.
+    source: as written in the score; base: folder it is relative to. stage: the newest, which may
+    still lie ahead; before: the one that plays until then.
+    """
+
+    name: str
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    bound: Mapping[str, Lane] = field(default_factory=dict)
+    leaving: Mapping[str, Fraction] = field(default_factory=dict)
+    cycles: int = 4
+    source: str | None = None
+    base: str = ""
+    stage: Loop | None = None
+    before: Loop | None = None
+
+    def kept(self, here: Fraction) -> Mapping[str, Lane]:
+        """The lanes, without those that are given back by cycle `here`."""
+        gone = {name for name, cycle in self.leaving.items() if cycle <= here}
+        return {name: lane for name, lane in self.lanes.items() if name not in gone}
+
+    def sampled(self, now: int) -> Loop:
+        """The stage that its lanes are sampled for: the newest, unless it is the same loop moved,
+        which is the old one until then."""
+        assert self.stage is not None
+        same = self.before is not None and self.before.epoch == self.stage.epoch
+        return (self.playing(now) if same else None) or self.stage
+
+    def playing(self, now: int) -> Loop | None:
+        """The stage that sounds at output sample `now`."""
+        if self.stage is not None and now < self.stage.from_sample and self.before is not None:
+            return self.before
+        return self.stage
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that an accepted statement may change.
+
+    stage: lanes of the whole stage (the fader). sides: deck -> side of the crossfader, "a" or "b".
+    lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
+    link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
+    ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
+    """
+
+    tempo: TempoMap
+    bpm: Fraction = Fraction(120)
+    beats: int = 4
+    quant: Fraction = Fraction(1)
+    decks: Mapping[str, DeckState] = field(default_factory=lambda: MappingProxyType({}))
+    files: Mapping[str, Program] = field(default_factory=lambda: MappingProxyType({}))
+    hushed: bool = False
+    muted: frozenset[str] = frozenset()
+    soloed: frozenset[str] = frozenset()
+    depth: int | None = None
+    steps: int | None = None
+    stage: DeckState = field(default_factory=lambda: DeckState(STAGE_LANES))
+    sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
+    lets: Mapping[str, Let] = field(default_factory=lambda: MappingProxyType({}))
+    hands: Hands = EMPTY
+    link: bool = False
+    clock: str = "off"
+    nudge: float = 0.0
+    ramp: tuple[tuple[Fraction, Fraction], ...] = ()
+
+    def with_deck(self, deck: DeckState) -> State:
+        """The state with this deck added or replaced."""
+        if deck.name == STAGE_LANES:
+            return replace(self, stage=deck)
+        return replace(self, decks={**self.decks, deck.name: deck})
+
+    def deck(self, name: str) -> DeckState:
+        """A deck that is there, or the lanes of the stage."""
+        return self.stage if name == STAGE_LANES else self.decks[name]
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What a performer would call "what plays": two states that agree in it are one for undo.
+
+        Not the transitions on the way, nor the tempo map, nor the files' texts.
+        """
+        decks = {n: (dict(d.bound), d.cycles, d.source) for n, d in self.decks.items()}
+        ring = (self.quant, self.depth, self.steps)
+        heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.stage.bound))
+        return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))
+
+    def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
+        """What sounds of a deck at cycle `here`: with the hands on its controllers, under the
+        fader, without what was given back."""
+        lanes = {n: lane.played(self.hands) for n, lane in deck.kept(here).items()}
+        stage = {n: lane.played(self.hands) for n, lane in self.stage.kept(here).items()}
+        return faded(deck.name, lanes, self.sides, stage)
+
+
+def frames_for(lap: Fraction) -> int:
+    """Smallest even number of latent frames that covers a lap (in samples)."""
+    samples = -(-lap.numerator // lap.denominator)
+    frames = -(-samples // RATES.hop)
+    return frames + frames % 2
+
+
+def make_stage(deck: DeckState, tempo: TempoMap, cycle: Fraction, epoch: int) -> Loop:
+    """The stage of a deck that begins at `cycle`. Laps begin at cycles divisible by its length."""
+    segment = tempo.segment_at(cycle)
+    lap = deck.cycles * segment.length
+    first = (cycle // deck.cycles) * deck.cycles
+    return Loop(
+        epoch=epoch,
+        deck=deck.name,
+        from_sample=tempo.sample_at(cycle),
+        origin=tempo.exact(cycle) - (cycle - first) * segment.length,
+        lap=lap,
+        cycles=deck.cycles,
+        bpm=segment.bpm,
+        beats=segment.beats,
+        frames=frames_for(lap),
+        source=deck.source,
+    )

@@ -1,0 +1,242 @@
+"""Sets: a performance as a log of causes (`*.set.jsonl`), append-only, one JSON object a line.
+
+The first line is the start (engine, seed, geometry), then every accepted text with the output
+sample at which it was accepted, written BEFORE it takes effect, then an end. Each line carries a
+checksum, so a torn tail (power cut, full disk) is recognised and loses only itself.
+
+Threads: a `Journal` belongs to the session; its lock is the session's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demon_live.errors import FileError
+from demon_live.sets.append_log import AppendLog
+
+__all__ = ["SUFFIX", "Event", "Journal", "Recording", "find_set", "load"]
+
+SUFFIX = ".set.jsonl"
+_FORMAT = 1
+_LIMIT = 64 * 1024 * 1024
+#: No set lasts longer: a century of samples.
+_LATEST = 48_000 * 3_155_760_000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One cause, at an output sample. kind: apply | remove | mark | end. text, name: as applied."""
+
+    kind: str
+    sample: int
+    text: str = ""
+    name: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A set as it was read. torn: lines at its end that could not be read (a crash)."""
+
+    path: Path | None
+    start: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
+    torn: int = 0
+
+    @property
+    def length(self) -> int:
+        """Output samples from the beginning to the end mark, or to the last event."""
+        return max((e.sample for e in self.events), default=0)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    body = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if not body.isascii() and any("\ud800" <= c <= "\udfff" for c in body):
+        # Half a character (a broken paste) has no UTF-8; as an escape it has a place in JSON.
+        body = json.dumps(row, sort_keys=True, separators=(",", ":"))
+    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """The object of one line, or None if it is torn or was changed."""
+    body, mark, tail = line.rstrip("\r\n").rpartition(',"crc":"')
+    if not mark or len(tail) != 10 or not tail.endswith('"}'):
+        return None
+    body += "}"
+    if f"{zlib.crc32(body.encode()):08x}" != tail[:8]:
+        return None
+    try:
+        row = json.loads(body)
+    # A right checksum over something that is no line of ours: a file from a stranger.
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and _sane(row) else None
+
+
+def _sane(row: Mapping[str, Any]) -> bool:
+    """Whether the fields have the types and bounds that `Journal` writes."""
+    kind, sample = row.get("kind"), row.get("sample", 0 if row.get("kind") == "start" else None)
+    return (
+        isinstance(kind, str)
+        and type(sample) is int
+        and 0 <= sample <= _LATEST
+        and all(isinstance(row.get(k, ""), str) for k in ("text", "name", "origin"))
+    )
+
+
+class _Past:
+    """Lines that only grow in number, kept small: a save differs little from the one before.
+
+    An hour of saves every five seconds is a megabyte of text, and 40 kB here.
+    """
+
+    #: Characters after which lines are packed together.
+    BLOCK = 1 << 16
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        self._fresh: list[str] = []
+        self._size = 0
+
+    def append(self, line: str) -> None:
+        self._fresh.append(line)
+        self._size += len(line)
+        if self._size >= self.BLOCK:
+            self._packed.append(zlib.compress("".join(self._fresh).encode()))
+            self._fresh, self._size = [], 0
+
+    def text(self) -> str:
+        """All lines, in order."""
+        packed = (zlib.decompress(block).decode() for block in self._packed)
+        return "".join((*packed, *self._fresh))
+
+
+@dataclass
+class Journal:
+    """Writes a set. Nothing is written until `open`; lines so far are then written at once.
+
+    Recording may begin late in a performance: the causes since its beginning are kept, so that
+    the set replays from the very first one.
+    """
+
+    start: Mapping[str, Any]
+    _past: _Past = field(default_factory=_Past)
+    _file: AppendLog | None = None
+    path: Path | None = None
+    _log: AppendLog | None = None
+    #: Gets a line for the performer when a file cannot be written, and when it can again.
+    tell: Callable[[str], None] = lambda text: None
+
+    def __post_init__(self) -> None:
+        self._past.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
+
+    def write(self, event: Event) -> None:
+        """Append one cause; it is with the operating system before this returns.
+
+        A disk that is full stops nobody: see `ledger`.
+        """
+        row = {"kind": event.kind, "sample": event.sample}
+        row |= {k: v for k in ("text", "name", "origin") if (v := getattr(event, k))}
+        line = _line(row)
+        self._past.append(line)
+        for ledger in (self._log, self._file):
+            if ledger is not None:
+                ledger.append(line)
+
+    def open(self, path: Path) -> None:
+        """Begin to record into `path`. Raises FileError if it exists or cannot be written."""
+        self._file = AppendLog(path, lambda text: self.tell(text))
+        self.path = path
+        self._file.append(self._past.text())
+
+    def keep(self, log: AppendLog) -> None:
+        """From now on every line goes into this file, too, with all lines so far (`resume`)."""
+        self._log = log
+        log.append(self._past.text())
+
+    def mark(self, sample: int, text: str = "") -> None:
+        """How far the music is, for the log alone."""
+        if self._log is not None:
+            row = {"kind": "mark", "sample": sample} | ({"text": text} if text else {})
+            self._log.append(_line(row))
+        if self._file is not None:
+            self._file.retry()
+
+    def end_log(self, sample: int) -> None:
+        """The session ends as it should."""
+        if self._log is not None:
+            self._log.append(_line({"kind": "end", "sample": sample}))
+            self._log.close()
+            self._log = None
+
+    def close(self, sample: int) -> None:
+        """Write the end mark and close the file; what follows is kept for a next recording."""
+        if self._file is None:
+            return
+        self._file.append(_line({"kind": "end", "sample": sample}))
+        self._file.close()
+        self._file, self.path = None, None
+
+    def recording(self) -> Recording:
+        """What has been written so far, as it would be read."""
+        return _read(io.StringIO(self._past.text(), newline="\n"), None)
+
+
+def _read(lines: Iterable[str], path: Path | None) -> Recording:
+    start: dict[str, Any] | None = None
+    events: list[Event] = []
+    torn = 0
+    for line in lines:
+        row = _parse(line)
+        if row is None:
+            torn += 1
+        elif row.get("kind") == "start":
+            start = start or row
+        else:
+            known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
+            events.append(Event(str(row["kind"]), int(row["sample"]), **known))
+    if start is None:
+        raise FileError(
+            f"{path or 'this'} is not a set: its first line is missing or damaged",
+            hint=f"a set is a file {SUFFIX} written by `record NAME`",
+        )
+    if start.get("format") != _FORMAT:
+        raise FileError(
+            f"{path or 'this set'} has format {start.get('format')!r}, not {_FORMAT}",
+            hint="use the version of demon-live that recorded it",
+        )
+    return Recording(path, start, tuple(events), torn)
+
+
+def load(path: Path | str) -> Recording:
+    """Read a set. A torn tail is dropped and counted. Raises FileError."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise FileError(f"{path} is too large for a set", hint="sets hold text, not audio")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return _read(file, path)
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="`demon replay` lists the sets you have",
+        ) from None
+
+
+def find_set(name: str, folders: list[Path]) -> Path:
+    """The set called `name` (a path, or a name in one of `folders`). Raises FileError."""
+    names = (name, name + SUFFIX)
+    for base in (Path(), *folders):
+        for candidate in names:
+            path = base / candidate
+            if path.is_file() and path.name.endswith(SUFFIX):
+                return path
+    known = sorted({p.name.removesuffix(SUFFIX) for f in folders for p in f.glob("*" + SUFFIX)})
+    hint = "recorded sets: " + ", ".join(known[:12]) if known else "record one with `record NAME`"
+    raise FileError(f"there is no set {name!r}", hint=hint)

@@ -1,0 +1,99 @@
+"""`record NAME` and `stop`: the journal's file, the sound beside it, and the files that it names.
+
+Threads: under the session's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from demon_live._version import __version__
+from demon_live.errors import FileError, ScoreError
+from demon_live.lang import Word
+from demon_live.models.manifest import Manifest
+from demon_live.session.output import Rig
+from demon_live.sets.journal import SUFFIX, Journal
+from demon_live.sets.set_files import File, copy_into, folder_of
+from demon_live.sets.trusted import remember
+
+__all__ = ["Recorder", "about_engine"]
+
+
+def about_engine(manifest: Manifest) -> dict[str, object]:
+    """What a set says of the engine that played: it, its weights by hash, this program."""
+    weights = {w.file: w.sha256 for w in getattr(manifest, "weights", ())}
+    return {
+        "engine": manifest.name,
+        "engine_digest": manifest.digest,
+        "weights": weights,
+        "app": __version__,
+    }
+
+
+class Recorder:
+    """Writes `NAME.set.jsonl`, `NAME.flac` and `NAME.files` into a folder.
+
+    name: of the recording, or None. tell: gets a line for what cannot be kept.
+    """
+
+    def __init__(
+        self, journal: Journal, rig: Rig, folder: Path, tell: Callable[[str], None]
+    ) -> None:
+        self._journal, self._rig, self._folder, self._tell = journal, rig, folder, tell
+        self._files: dict[File, Path] = {}
+        self.name: str | None = None
+
+    def check(self, word: Word) -> None:
+        """Everything that can be wrong with `record NAME`. Raises ScoreError."""
+        name = str(word.args[0]) if word.args else "x"
+        if self.name:
+            raise ScoreError(
+                f"{self.name} is being recorded already", span=word.span, hint="first: stop"
+            )
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise ScoreError(
+                f"{name!r} cannot be the name of a set",
+                span=word.span,
+                hint="letters, digits, - and _",
+            )
+        if word.args and (self._folder / f"{name}{SUFFIX}").exists():
+            raise ScoreError(
+                f"there is a set {name} already",
+                span=word.span,
+                hint="choose another name: sets are never overwritten",
+            )
+
+    def begin(self, word: Word) -> str:
+        """Open the files; what has been played so far is in the set, too."""
+        name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
+        path = self._folder / f"{name}{SUFFIX}"
+        self._journal.open(path)
+        remember(path)
+        self._rig.record(str(self._folder / f"{name}.flac"))
+        self.name = name
+        for file, where in self._files.items():
+            self._copy(file, where)
+        return f"recording · {path} and {name}.flac"
+
+    def keep(self, file: File, path: Path) -> None:
+        """A file was read: it belongs to the set, also to one that is begun later."""
+        self._files[file] = path
+        if self.name is not None:
+            self._copy(file, path)
+
+    def _copy(self, file: File, path: Path) -> None:
+        try:
+            copy_into(folder_of(self._folder / f"{self.name}{SUFFIX}"), file, path)
+        except FileError as error:
+            self._tell(error.message)
+
+    def end(self, now: int) -> str:
+        """Close the files; fine when nothing is being recorded."""
+        if self.name is None:
+            return "nothing is being recorded"
+        name, self.name = self.name, None
+        self._journal.close(now)
+        self._rig.stop_record()
+        return f"recorded · demon replay {name}"

@@ -1,0 +1,247 @@
+"""What a session that died was playing: found, restored, gone on with.
+
+Every live session writes its causes to a log of its own (`sessions/` in the state folder), whether
+a set is recorded or not: the same lines as a set, and twice a minute of music dozens of marks that
+say how far it was. `demon live --resume` reads the newest log that has no end and whose writer is
+dead, repeats its causes at the samples at which they were accepted, without a sound, and begins to
+play at the next bar: program, decks, tempo, mutes, scenes, undo and all.
+
+Threads: `SessionLog.turn` belongs to the pump; the rest is called before the instrument plays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from demon_live.core import RATES, Floats, Loop
+from demon_live.errors import DemonError, FileError
+from demon_live.paths import state_dir
+from demon_live.runtime.messages import SetRing, ToEngine
+from demon_live.sets.append_log import AppendLog, locked
+from demon_live.sets.journal import SUFFIX, Event, Journal, Recording, load
+from demon_live.sets.set_files import KIND
+
+if TYPE_CHECKING:
+    from demon_live.session.session import Session
+
+__all__ = [
+    "Held", "Interrupted", "SessionLog", "find_interrupted", "interrupted", "recently", "restore",
+    "sessions_dir",
+]  # fmt: skip
+
+#: Seconds between two marks of the position.
+_MARK_EVERY = 2.0
+#: Logs that are kept; each is as long as what was typed.
+_KEPT = 30
+
+
+def sessions_dir() -> Path:
+    """The logs of all sessions."""
+    path = state_dir() / "sessions"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+class SessionLog:
+    """The log of a session that plays. `turn` marks how far it is; `close` ends it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tell: Callable[[str], None],
+        folder: Path | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        folder = folder or sessions_dir()
+        _prune(folder)
+        name = datetime.now().strftime("%Y%m%d-%H%M%S")
+        self._now, self._next = now, 0.0
+        self._journal = journal
+        self._ledger = AppendLog(_free(folder, f"{name}-{os.getpid()}"), tell, alone=True)
+        journal.keep(self._ledger)
+        # Names of scores are relative to here.
+        journal.mark(0, str(Path.cwd()))
+
+    @property
+    def path(self) -> Path:
+        return self._ledger.path
+
+    def turn(self, sample: int) -> None:
+        """Live, a dozen times a second: a mark now and then, what waits for room, the disk."""
+        now = self._now()
+        if now < self._next:
+            return
+        self._next = now + _MARK_EVERY
+        self._journal.mark(sample)
+        self._ledger.sync()
+
+    def close(self, sample: int) -> None:
+        """The session ended as it should: there is nothing to go on with."""
+        self._journal.end_log(sample)
+
+
+def _free(folder: Path, name: str) -> Path:
+    path, number = folder / f"{name}{SUFFIX}", 2
+    while path.exists():
+        path, number = folder / f"{name}-{number}{SUFFIX}", number + 1
+    return path
+
+
+def _logs(folder: Path) -> list[Path]:
+    """Newest first."""
+    found = []
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _prune(folder: Path) -> None:
+    for path in _logs(folder)[_KEPT:]:
+        if not locked(path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A session to go on with. folder: where it was started. sample: how far it surely was."""
+
+    recording: Recording
+    folder: Path
+    sample: int
+
+    @property
+    def engine(self) -> str:
+        return str(self.recording.start.get("engine", "imp"))
+
+    @property
+    def causes(self) -> tuple[Event, ...]:
+        """What was done, in order."""
+        return tuple(e for e in self.recording.events if e.kind not in ("mark", "end"))
+
+    @property
+    def scores(self) -> tuple[Path, ...]:
+        """The score files that played, as they were named."""
+        names = dict.fromkeys(e.name for e in self.causes if e.origin == "file")
+        return tuple(Path(name) for name in names if name)
+
+    def describe(self) -> str:
+        """One line."""
+        played = self.sample / RATES.sample_rate
+        changes = sum(e.kind != KIND for e in self.causes)
+        return f"{changes} changes, {int(played // 60)}:{int(played % 60):02d} played"
+
+
+def interrupted(path: Path) -> Interrupted | None:
+    """The session of a log, or None if it ended, still plays, or never did anything."""
+    if locked(path):
+        return None
+    with contextlib.suppress(DemonError):
+        recording = load(path)
+        if any(e.kind == "end" for e in recording.events):
+            return None
+        where = next((e.text for e in recording.events if e.kind == "mark" and e.text), "")
+        found = Interrupted(recording, Path(where or "."), recording.length)
+        return found if found.causes else None
+    return None
+
+
+def find_interrupted(name: str = "", folder: Path | None = None) -> Interrupted:
+    """The newest session that died, or the one whose log is called `name`. Raises FileError."""
+    logs = _logs(folder or sessions_dir())
+    if name:
+        logs = [p for p in logs if name in (p.name, p.name.removesuffix(SUFFIX))] or [Path(name)]
+    for path in logs:
+        found = interrupted(path)
+        if found is not None:
+            return found
+    raise FileError(
+        f"{name} is no session that can be resumed" if name else "there is no session to resume",
+        hint="a session can be resumed when it died; one that plays: demon attach",
+    )
+
+
+class Held:
+    """Stages while a session is restored: of a deck only those that may still be heard are kept.
+
+    Has what a rig is told of stages and of the ring, and does nothing with it.
+    """
+
+    #: One that plays, and those that were planned after it.
+    MOST = 4
+
+    def __init__(self) -> None:
+        self.ring: SetRing | None = None
+        self._rows: dict[str, list[_Row]] = {}
+
+    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
+        """See `Rig.add_stage`."""
+        rows = self._rows.setdefault(stage.deck, [])
+        rows[:] = [r for r in rows if r[0].from_sample < stage.from_sample][1 - self.MOST :]
+        rows.append((stage, first, source))
+
+    def move_stage(self, stage: Loop) -> None:
+        """See `Rig.move_stage`: the same sound, its laps elsewhere."""
+        for old, first, source in self._rows.get(stage.deck, [])[::-1]:
+            if old.epoch == stage.epoch:
+                self.add_stage(stage, first, source)
+                return
+
+    def drop_deck(self, deck: str) -> None:
+        """The deck is gone."""
+        self._rows.pop(deck, None)
+
+    def note(self, message: ToEngine) -> None:
+        """Of what the engine is told only the shape of the ring outlives the moment."""
+        if isinstance(message, SetRing):
+            self.ring = message
+
+    def rows(self, at: int) -> list[_Row]:
+        """What must be prepared to play from output sample `at` on."""
+        found = []
+        for rows in self._rows.values():
+            begun = [r for r in rows if r[0].from_sample <= at][-1:]
+            found += [*begun, *(r for r in rows if r[0].from_sample > at)]
+        return found
+
+
+_Row = tuple[Loop, Floats, Floats | None]
+
+
+def restore(session: Session, past: Interrupted, held: Held) -> int:
+    """Repeat all causes; `held` hears of the stages. Returns the output sample to play from: the
+    first bar line that surely lies behind all of them."""
+    for event in past.causes:
+        try:
+            session.repeat(event, now=event.sample)
+        except DemonError as error:
+            # A source that is gone: what can be restored is.
+            session.tell(str(error))
+    tempo = session.state.tempo
+    cycle = -(-tempo.cycle_at(past.sample) // 1)
+    session.tell(f"resumed from bar {cycle} · {past.describe()}")
+    return tempo.sample_at(Fraction(cycle))
+
+
+def recently(folder: Path | None = None, within: float = 3600.0) -> str:
+    """One line about a session that died within the last `within` seconds, or ""."""
+    for path in _logs(folder or sessions_dir())[:2]:
+        with contextlib.suppress(OSError):
+            ago = time.time() - path.stat().st_mtime
+            found = interrupted(path) if ago < within else None
+            if found is not None:
+                when = f"{ago / 60:.0f} minutes" if ago > 90 else f"{ago:.0f} seconds"
+                return (
+                    f"a session died {when} ago ({found.describe()}): "
+                    "demon live --resume goes on with it"
+                )
+    return ""

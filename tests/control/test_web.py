@@ -1,0 +1,313 @@
+"""The web view: who may see it, what it is told, and how it looks in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import stat
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from demon_live.audio.pcmring import LoopBuffer
+from demon_live.control import web as module
+from demon_live.control.spectrum import BANDS, COLUMNS, WAVE, shape_of
+from demon_live.control.web import Hello, WebServer, parse_web, token
+from demon_live.control.web_state import Painter
+from demon_live.control.wire import WireError
+from demon_live.core import RATES
+from demon_live.errors import DeviceError, ScoreError
+from demon_live.session.session import Session
+from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
+from tests.tools.chromium import Chromium, chromium
+
+SECRET = "s" * 32
+SCORE = "tempo 120\nloop 2\nblend = \".2 .8\"\ndenoise = saw.slow(2)\nprompt = 'dub techno'\n"
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def test_a_tone_is_a_line_at_its_pitch() -> None:
+    t = np.arange(4 * RATES.sample_rate) / RATES.sample_rate
+    tone = np.sin(2 * np.pi * 1000 * t).astype(np.float32) * 0.5
+    shape = shape_of(np.stack([tone, tone], 1))
+    assert shape.spectrum.shape == (COLUMNS, BANDS)
+    loudest = set(shape.spectrum.argmax(axis=1).tolist())
+    band = int(np.log(1000 / 45) / np.log(14_000 / 45) * BANDS)
+    assert max(abs(b - band) for b in loudest) <= 1
+    assert shape.wave.shape == (WAVE,)
+    assert set((shape.wave // 8).tolist()) == {127 // 8}
+
+
+@pytest.mark.parametrize("samples", [1, 100, 48_001])
+def test_any_loop_has_a_picture_and_silence_is_black(samples: int) -> None:
+    assert shape_of(np.zeros((samples, 2), np.float32)).spectrum.max() == 0
+    broken = np.full((samples, 2), np.nan, np.float32)
+    assert shape_of(broken).wave.max() == 0
+
+
+# --- what a page may say ------------------------------------------------------------------------
+
+
+def test_a_page_may_say_how_many_frames_it_wants() -> None:
+    assert parse_web(b'{"frames": 10}') == Hello(10)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", b"{}", b"[]", b'{"frames": 0}', b'{"frames": true}', b'{"frames": 1e9}',
+     b'{"frames": 10, "eval": "hush"}', b"[" * 1024, b" " * 1025],
+)  # fmt: skip
+def test_a_page_may_say_nothing_else(data: bytes) -> None:
+    with pytest.raises(WireError):
+        parse_web(data)
+
+
+@given(st.binary(max_size=100) | st.text(max_size=60).map(str.encode))
+def test_any_message_is_a_hello_or_a_wire_error(data: bytes) -> None:
+    with contextlib.suppress(WireError):
+        assert isinstance(parse_web(data), Hello)
+
+
+# --- serving ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.rig.folder = tmp_path  # type: ignore[attr-defined]
+    session = instrument.session
+    session.apply(SCORE, str(tmp_path / "x.demon"), "file")
+    run(instrument, 24_000)
+    stage = session.state.decks["main"].stage
+    assert stage is not None
+    ring = LoopBuffer.create(tmp_path / f"main-{stage.epoch}.loop", stage.samples)
+    t = np.arange(stage.samples) / RATES.sample_rate
+    ring.audio[:] = (0.4 * np.sin(2 * np.pi * 220 * t * (1 + (t % 1) * 4)))[:, None]
+    return session
+
+
+@pytest.fixture
+def server(session: Session) -> Iterator[WebServer]:
+    server = WebServer(session, 0, secret=SECRET)
+    yield server
+    server.close()
+
+
+def get(server: WebServer, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    answer = connection.getresponse()
+    answer.body = answer.read()  # type: ignore[attr-defined]
+    connection.close()
+    return answer
+
+
+def socket(server: WebServer, secret: str = SECRET, origin: str | None = None) -> ClientConnection:
+    at = f"127.0.0.1:{server.port}"
+    return connect(f"ws://{at}/ws?t={secret}", origin=origin or f"http://{at}", proxy=None)  # type: ignore[arg-type]
+
+
+def test_the_page_is_served_to_who_has_the_token(server: WebServer) -> None:
+    answer = get(server, f"/?t={SECRET}")
+    assert answer.status == 200
+    assert b"<title>demon</title>" in answer.body  # type: ignore[attr-defined]
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert get(server, "/app.js").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 403),
+        ("/?t=wrong", 403),
+        ("/?t=", 403),
+        ("/?t=%C3%A9", 403),
+        ("/ws?t=" + SECRET, 403),
+        (f"/../wire.py?t={SECRET}", 404),
+        (f"/page/index.html?t={SECRET}", 404),
+        (f"/%2e%2e/wire.py?t={SECRET}", 404),
+    ],
+)
+def test_nothing_else_is_served(server: WebServer, path: str, status: int) -> None:
+    assert get(server, path).status == status
+
+
+def test_a_name_that_was_made_to_point_here_is_no_way_in(server: WebServer) -> None:
+    assert get(server, f"/?t={SECRET}", Host="evil.example").status == 403
+
+
+@pytest.mark.parametrize(
+    ("secret", "origin"),
+    [("wrong", None), (SECRET, "http://evil.example"), (SECRET, "http://127.0.0.1:1")],
+)
+def test_a_websocket_needs_token_and_origin(
+    server: WebServer, secret: str, origin: str | None
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        socket(server, secret, origin)
+    assert refused.value.response.status_code == 403
+
+
+def words(page: ClientConnection, kinds: set[str]) -> dict[str, object]:
+    """The first word of each kind."""
+    found: dict[str, object] = {}
+    while not kinds <= found.keys():
+        word = page.recv(20)
+        if isinstance(word, bytes):
+            found.setdefault("sound", word)
+        else:
+            row = json.loads(word)
+            found.setdefault(row["k"], row)
+            if "L" in row:
+                found.setdefault("lit", row["L"])
+    return found
+
+
+def test_a_page_is_told_decks_scores_frames_lit_steps_and_sound(server: WebServer) -> None:
+    with socket(server) as page:
+        found = words(page, {"hello", "scene", "score", "f", "sound", "lit"})
+    scene = found["scene"]
+    assert isinstance(scene, dict)
+    lanes = {lane["control"]: lane for lane in scene["decks"][0]["lanes"]}
+    assert lanes["prompt"]["value"] == "dub techno"
+    assert max(lanes["denoise"]["samples"]) > 200
+    score = found["score"]
+    assert isinstance(score, dict)
+    assert score["files"][0]["text"] == SCORE
+    assert [row[2] for row in score["files"][0]["live"]] == [1, 1, 1]
+    sound = found["sound"]
+    assert isinstance(sound, bytes)
+    assert struct.unpack("<BBHHH", sound[:8]) == (1, 0, COLUMNS, BANDS, WAVE)
+    assert len(sound) == 8 + COLUMNS * BANDS + WAVE
+
+
+def test_a_broken_score_is_shown_with_its_line(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(ScoreError):
+        session.apply("blend = 1\nblent = 2\n", str(tmp_path / "x.demon"), "file")
+    shown = json.loads(Painter(session).look()["score"])
+    assert shown["errors"][0]["line"] == 2
+    assert "blend" in shown["errors"][0]["hint"]
+
+
+def test_only_what_changed_is_told_again(session: Session) -> None:
+    painter = Painter(session)
+    assert set(painter.look()) == {"scene", "score"}
+    assert painter.look() == {}
+    assert painter.sound() is not None
+    assert painter.sound() is None
+    session.apply("blend = .5 now")
+    assert "scene" in painter.look()
+
+
+def test_a_page_that_says_something_else_is_sent_away(server: WebServer) -> None:
+    with socket(server) as page:
+        page.send('{"eval": "hush"}')
+        with pytest.raises(ConnectionClosed) as closed:
+            words(page, {"never"})
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
+def test_a_page_that_does_not_read_holds_up_no_other(server: WebServer) -> None:
+    with socket(server) as deaf, socket(server) as other:
+        frames = 0
+        while frames < 100:
+            word = other.recv(20)
+            frames += isinstance(word, str) and '"k":"f"' in word
+        assert deaf.recv(20)
+
+
+def test_pages_are_bounded(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PAGES", 1)
+    with socket(server), pytest.raises(InvalidStatus) as refused:
+        socket(server)
+    assert refused.value.response.status_code == 503
+
+
+def test_without_a_page_nothing_is_computed(server: WebServer, session: Session) -> None:
+    counted = SimpleNamespace(n=0)
+    before = session.status
+    session.status = lambda: (setattr(counted, "n", counted.n + 1), before())[1]  # type: ignore[method-assign]
+    threading.Event().wait(0.3)
+    assert counted.n == 0
+
+
+def test_a_port_that_is_taken_is_said_with_its_remedy(server: WebServer, session: Session) -> None:
+    with pytest.raises(DeviceError, match="cannot be served") as error:
+        WebServer(session, server.port, secret=SECRET)
+    assert "--web" in str(error.value)
+
+
+def test_the_token_is_kept_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path))
+    first = token()
+    assert token() == first
+    assert len(first) >= 32
+    path = tmp_path / "web-token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    assert token() != first
+
+
+# --- in a browser -------------------------------------------------------------------------------
+
+browser = pytest.mark.skipif(chromium() is None, reason="there is no Chromium to look with")
+DRAWN = "document.querySelectorAll('#scores .lit').length > 0"
+#: How many of the canvas's pixels are not the ground.
+PAINTED = """(() => { const c = new OffscreenCanvas(64, 64).getContext('2d');
+c.drawImage(document.getElementById('stage'), 0, 0, 64, 64);
+const d = c.getImageData(0, 0, 64, 64).data; let n = 0;
+for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n / 4096; })()"""
+#: The right edge of the widest part of the page, with as long a line below as there may be.
+WIDEST = """(() => { document.querySelector('footer span').textContent = 'word '.repeat(200);
+return Math.max(...[...document.body.children].map(e => e.getBoundingClientRect().right)); })()"""
+
+
+@browser
+@pytest.mark.timeout(300)
+def test_the_page_draws_at_both_sizes_comes_back_and_says_nothing_wrong(
+    session: Session, tmp_path: Path
+) -> None:
+    server = WebServer(session, 0, secret=SECRET)
+    port = server.port
+    with Chromium() as window:
+        page = window.open(server.url, 1280, 720)
+        for width, height in ((1280, 720), (1920, 1080)):
+            page.size(width, height)
+            page.until(DRAWN)
+            page.until(f"{PAINTED} > .6")
+            assert page.value(f"{WIDEST}") <= width
+            assert page.value("document.getElementById('scores').scrollHeight <= innerHeight")
+        assert "dub techno" in page.value("document.getElementById('scores').innerText")
+        assert page.console == []
+
+        server.close()
+        page.until("!document.getElementById('away').hidden")
+        page.console.clear()  # that nobody answers is written there by the browser itself
+        server = WebServer(session, port, secret=SECRET)
+        page.until("document.getElementById('away').hidden")
+        page.until(DRAWN)
+
+        page.console.clear()
+        for _ in range(int(os.environ.get("DEMON_TEST_REFRESHES", "10"))):
+            page.reload()
+            page.until("document.querySelectorAll('#scores pre').length > 0")
+        page.until(f"{PAINTED} > .6")
+        assert page.console == []
+    server.close()

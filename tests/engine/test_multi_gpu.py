@@ -1,0 +1,234 @@
+"""A choir of N voices plays as one ring of N times the depth: the same latents and stamps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from demon_live.core import Generation, Request
+from demon_live.engine import Ring
+from demon_live.engine.gpu_workers import HereLink, Plan, ProcessLink, Singer, Words
+from demon_live.engine.multi_gpu import Answer, Choir, Lost, Order
+from demon_live.errors import EngineError
+from tests.helpers.mock_engine import MockEngine
+
+T, C = 12, 2
+
+
+class Model:
+    """Rows are computed one by one, so that a row does not depend on its neighbours."""
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, rows: Sequence[Any]) -> torch.Tensor:
+        out = []
+        for i, row in enumerate(rows):
+            hint = row.shared.get("hint", 0.0)
+            word = float(row.condition or 0.0) + float(np.mean(hint))
+            out.append(torch.tanh(x[i] * 1.7 + word) - 0.3 * x[i] * t[i])
+        return torch.stack(out)
+
+
+def _engine() -> Any:
+    engine = MockEngine(lambda request: 0.1)
+    engine.velocity = Model().velocity  # type: ignore[method-assign]
+    return engine
+
+
+def choir(voices: int, ahead: int = 0, **more: Any) -> Choir:
+    links = [HereLink(Singer(Plan(), _engine())) for _ in range(voices)]
+    return Choir(links, ahead=ahead, **more)
+
+
+def told(ring: Ring) -> list[Generation]:
+    """A piece of music: everything that can be told to a ring, over 60 ticks."""
+    seeds = count()
+    source = np.linspace(-1, 1, T * C, dtype=np.float32).reshape(T, C)
+
+    def admit(deck: str) -> Request:
+        n = next(seeds)
+        return Request(
+            T,
+            C,
+            denoise=0.4 + 0.05 * (n % 10),
+            seed=n,
+            source=source if n % 3 else None,
+            condition=0.1 * (n % 4),
+            negative=-0.2,
+            cfg=("off", "full", "initialize", "self")[n % 4],
+            feedback=0.3 if n % 5 == 0 else 0.0,
+            deck=deck,
+            epoch=1 if deck == "b" else 0,
+        )
+
+    ring.on_admit = admit
+    ring.enlist("a")
+    ring.enlist("b", weight=2.0)
+    ring.prepare("b", 1, T)
+    done: list[Generation] = []
+    doings: dict[int, Callable[[], object]] = {
+        3: lambda: ring.share("blend", np.linspace(0, 1, T, dtype=np.float32), "a"),
+        5: lambda: ring.share("guide", 2.0),
+        11: lambda: ring.migrate("a", denoise=0.3),
+        14: lambda: ring.share("hint", 0.7, "b"),
+        20: lambda: ring.new_epoch("b", 1),
+        25: lambda: ring.resize(6),
+        31: lambda: ring.resize(8, 5),
+        40: lambda: ring.dismiss("a"),
+        45: lambda: ring.share("blend", None, "a"),
+    }
+    for tick in range(60):
+        doings.get(tick, lambda: None)()
+        done += ring.tick()
+    done += ring.flush()
+    return done
+
+
+def same(ours: Sequence[Generation], theirs: Sequence[Generation]) -> None:
+    assert len(ours) == len(theirs) > 20
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.request.seed == b.request.seed
+        assert (a.request.denoise, a.request.deck) == (b.request.denoise, b.request.deck)
+        assert (a.born, a.retired, a.versions) == (b.born, b.retired, b.versions)
+        assert a.latent.tobytes() == b.latent.tobytes()
+
+
+@pytest.mark.parametrize("voices", [1, 2, 3])
+def test_a_choir_gives_what_one_ring_of_the_whole_depth_gives(voices: int) -> None:
+    one = told(Ring(Model(), steps=8, depth=6))
+    same(told(choir(voices, steps=8, depth=6)), one)
+
+
+def test_with_orders_on_their_way_the_same_comes_a_tick_later() -> None:
+    def plain(ring: Ring) -> list[tuple[int, Generation]]:
+        seeds = count()
+        ring.on_admit = lambda deck: Request(T, C, seed=next(seeds), deck=deck)
+        ring.enlist("main")
+        return [(tick, g) for tick in range(60) for g in ring.tick()]
+
+    one = plain(Ring(Model(), steps=8, depth=4))
+    ours = plain(choir(2, ahead=1, steps=8, depth=4))
+    assert [tick - 1 for tick, _ in ours] == [tick for tick, _ in one][: len(ours)]
+    same([g for _, g in ours], [g for _, g in one][: len(ours)])
+
+
+def test_admissions_lie_evenly_between_each_other() -> None:
+    ring = choir(2, steps=8, depth=4)
+    ring.on_admit = lambda deck: Request(T, C, deck=deck)
+    ring.enlist("main")
+    done = [len(ring.tick()) for _ in range(64)]
+    # One voice of depth 2 completes each 4 ticks; two complete each 2 ticks, never both at once.
+    assert done[16:] == [0, 1] * 24 or done[16:] == [1, 0] * 24
+    counts = [len(part.flying) for part in ring._parts]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_imp_in_two_voices_is_bit_for_bit_imp_in_one_ring() -> None:
+    from demon_live.models.engine import open_engine
+
+    engine = open_engine("imp", threads=1)
+    frames = 50
+    more = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", frames))
+    words = Words("acid techno", more)
+    source = np.zeros((frames, engine.channels), np.float32)
+
+    def played(ring: Ring, condition: Any) -> list[Generation]:
+        seeds = count()
+        ring.on_admit = lambda deck: Request(
+            frames, engine.channels, 0.8, next(seeds), source, condition, deck
+        )
+        ring.enlist("main")
+        return [g for _ in range(14) for g in ring.tick()]
+
+    one = played(Ring(engine, steps=4, depth=4), engine.condition("acid techno", **dict(more)))
+    links = [HereLink(Singer(Plan(), engine)) for _ in range(2)]
+    two = played(Choir(links, steps=4, depth=4), words)
+    assert len(one) == len(two) == 11
+    for a, b in zip(one, two, strict=True):
+        assert (a.request.seed, a.born, a.retired) == (b.request.seed, b.born, b.retired)
+        assert a.latent.tobytes() == b.latent.tobytes()
+    engine.close()
+
+
+class Frail:
+    """A voice that is lost at its n-th order."""
+
+    def __init__(self, link: HereLink, orders: int) -> None:
+        self._link, self._left = link, orders
+
+    def send(self, order: Order) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise Lost("the machine is gone")
+        self._link.send(order)
+
+    def receive(self) -> Answer:
+        return self._link.receive()
+
+    def close(self) -> None:
+        """Nothing is left to close."""
+
+
+def test_when_a_voice_is_lost_the_others_sing_on() -> None:
+    links: list[Any] = [HereLink(Singer(Plan(), _engine())) for _ in range(2)]
+    said: list[str] = []
+    ring = Choir([links[0], Frail(links[1], 20)], steps=8, depth=4, tell=said.append)
+    ring.on_admit = lambda deck: Request(T, C, deck=deck)
+    ring.enlist("main")
+    done = [len(ring.tick()) for _ in range(80)]
+    assert ring.voices == 1
+    assert "1 sing on" in said[0]
+    # The whole depth lies on the one that is left: the same completions as before.
+    assert sum(done[40:]) == 20
+
+
+def test_without_any_voice_left_the_ring_says_so() -> None:
+    ring = Choir([Frail(HereLink(Singer(Plan(), _engine())), 2)], steps=8, depth=4)
+    ring.tick()
+    ring.tick()
+    with pytest.raises(EngineError, match="no voice"):
+        ring.tick()
+
+
+def test_a_model_that_fails_leaves_the_slots_where_they_were() -> None:
+    engine = _engine()
+    good, seeds = engine.velocity, count()
+    ring = Choir([HereLink(Singer(Plan(), engine))], steps=4, depth=1)
+    ring.on_admit = lambda deck: Request(T, C, seed=next(seeds), deck=deck)
+    ring.enlist("main")
+    ring.tick()
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the model is on fire")
+
+    engine.velocity = broken
+    with pytest.raises(EngineError, match="on fire"):
+        ring.tick()
+    engine.velocity = good
+    done = [g for _ in range(3) for g in ring.tick()]
+    one = Ring(Model(), steps=4, depth=1)
+    one.submit(Request(T, C, seed=0))
+    assert [g.latent.tobytes() for g in done] == [one.flush()[0].latent.tobytes()]
+
+
+def test_a_voice_in_a_process_of_its_own() -> None:
+    links = [ProcessLink(Plan("imp", threads=1, random_weights=True))]
+    about = links[0].about()
+    assert about.text.startswith("imp (cpu")
+    assert about.channels == 64
+    ring = Choir(links, steps=2, depth=1)
+    ring.submit(Request(10, about.channels, seed=3, condition=Words("acid", _MORE)))
+    [generation] = ring.flush()
+    assert generation.request.seed == 3
+    assert np.isfinite(generation.latent).all()
+    pid = links[0].pid
+    ring.close()
+    assert pid > 0
+    # It ends by itself; a machine that is very busy may have to end it.
+    assert links[0]._process.returncode is not None
+
+
+_MORE = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", 10))

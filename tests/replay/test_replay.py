@@ -1,0 +1,230 @@
+"""Sets: a replay is the performance, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demon_live.errors import DemonError
+from demon_live.lang.controllers import Key, Move
+from demon_live.replay.render import Offline, render
+from demon_live.runtime.dry_run import walk
+from demon_live.sets.journal import SUFFIX
+from demon_live.sets.set_files import folder_of
+from tests.helpers.mock_engine import MockEngine, by_prompt, offline, write_tone
+
+TAKE = (
+    (0, "tempo 120\nloop 2\nsource \"low.wav\"\nprompt = 'a'\nblend = saw.range(.3, 1)"),
+    (9, 'prompt = "<b c>"'),
+    (14, "denoise = .4 !"),
+    (20, 'gain = "1 .5"'),
+    (30, "tempo 133.7"),
+    (44, "blend = perlin.slow(2) over 2"),
+    (60, "hush"),
+    (66, "seed = irand(8)"),
+    (75, "deck b\nloop 3\nprompt = 'd'\npan = sine2"),
+)
+
+
+def performed(folder: Path) -> tuple[np.ndarray, Path]:
+    """A take under the virtual clock, recorded while it is played."""
+    instrument = offline(MockEngine(by_prompt), folder)
+    pieces = []
+    for turn in range(110):
+        for when, text in TAKE:
+            if when == turn:
+                instrument.session.apply(text)
+        if turn == 12:
+            instrument.session.apply("record friday")
+        pieces.append(instrument.turn())
+    instrument.session.apply("stop")
+    return np.concatenate(pieces), folder / f"friday{SUFFIX}"
+
+
+def test_a_replay_equals_the_take_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    take, path = performed(tmp_path)
+    assert np.abs(take).max() > 0.2
+    again = render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    # The end mark stands at what the mixer has decided, a limiter's look-ahead past what was heard.
+    assert 0 <= len(again) - len(take) < 480
+    assert np.array_equal(again[: len(take)], take)
+
+
+def test_a_replay_hears_the_very_value_that_a_knob_had(tmp_path: Path) -> None:
+    """A position of a controller, such as 37/127, has more digits than a line of a set."""
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    session = instrument.session
+    session.apply("record hands\ntempo 120\nloop 1\nprompt = 'c'\ngain = cc(21).range(.4, 1)")
+    pieces = []
+    for turn in range(50):
+        if turn == 20:
+            # What is refused leaves no trace in the set, and is none in the sound.
+            with pytest.raises(DemonError, match=r"no\.wav"):
+                session.apply('source "no.wav"')
+        if turn % 5 == 1:
+            session.hear([Move(Key("cc", 21, 1), (3 * turn % 128) / 127)])
+        pieces.append(instrument.turn())
+    session.apply("stop")
+    take = np.concatenate(pieces)
+    assert len(np.unique(take[:, 0])) > 20
+    again = render(tmp_path / f"hands{SUFFIX}", engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    assert np.array_equal(again[: len(take)], take)
+
+
+def test_two_renders_of_a_set_are_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    _, path = performed(tmp_path)
+    for name in ("one.wav", "two.wav"):
+        render(path, tmp_path / name, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+    assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()
+
+
+def test_another_seed_is_another_render(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 120\nloop 1\nprompt = 'a'\nseed = 1")
+    engines = [MockEngine(lambda r: r.seed * 0.1) for _ in range(2)]
+    one, two = (
+        render(score, cycles=1, seed=seed, engine=engine).audio  # type: ignore[arg-type]
+        for seed, engine in enumerate(engines)
+    )
+    assert float(np.median(one)) == pytest.approx(0.1)
+    assert float(np.median(two)) == pytest.approx(0.2)
+
+
+def test_stems_add_up_to_the_sum(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 120\ndeck a\nloop 1\nprompt = 'a'\ndeck b\nloop 1\nprompt = 'b'")
+    out = tmp_path / "x.wav"
+    done = render(score, out, cycles=2, stems=True, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+    assert sorted(done.stems) == ["a", "b"]
+    assert (tmp_path / "x-a.wav").exists()
+    total = done.stems["a"] + done.stems["b"]
+    assert np.allclose(total[48_000:], done.audio[48_000:], atol=1e-6)
+
+
+def test_a_set_whose_files_are_gone_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    _, path = performed(tmp_path)
+    (tmp_path / "low.wav").unlink()
+    shutil.rmtree(folder_of(path))
+    with pytest.raises(DemonError, match=r"low\.wav"):
+        render(path, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+
+
+def test_a_render_of_a_score_is_as_long_as_it_was_asked_to_be(tmp_path: Path) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text("tempo 133.7\nloop 1\nprompt = 'a'")
+    audio = render(score, cycles=3, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    assert len(audio) == round(3 * 240 / 133.7 * 48_000)
+
+
+def test_an_engine_that_gives_nothing_is_an_error_not_silence(tmp_path: Path) -> None:
+    engine = MockEngine(by_prompt)
+    engine.fail = True
+    instrument: Offline = offline(engine, tmp_path)
+    instrument.session.apply("prompt = 'a'")
+    with pytest.raises(DemonError, match="on fire"):
+        instrument.turn()
+
+
+LONG = (
+    (0, "tempo 120\nloop 1\nprompt = 'a'\nlpf = sine.rangex(300, 9000)"),
+    (20, 'seed = irand(8).segment(1)\nprompt = "<a b c>"'),
+    (40, "tempo 133.7"),
+    (60, 'deck b\nloop 1\nprompt = "[d e]/2"\npan = sine2'),
+    (90, 'deck main\ngain = "1 .5"\ndenoise = .6 over 2'),
+    (110, "mute b at 2"),
+    (150, "crossfade main b\nfader sine.slow(4)\ndepth 2"),
+    (180, "unmute b"),
+    (200, "tempo 150"),
+)
+
+
+@pytest.fixture(scope="module")
+def long_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A set of twenty seconds, and the whole of its sound."""
+    folder = tmp_path_factory.mktemp("long")
+    instrument = offline(MockEngine(by_prompt), folder)
+    instrument.session.apply("record long")
+    for turn in range(240):
+        for when, text in LONG:
+            if when == turn:
+                instrument.session.apply(text)
+        instrument.turn()
+    instrument.session.apply("stop")
+    path = folder / f"long{SUFFIX}"
+    return path, render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cycle", [1, 7.5, 10])
+def test_from_a_cycle_on_a_set_is_bit_for_bit_that_stretch_of_the_whole(
+    long_set: tuple[Path, np.ndarray], cycle: float
+) -> None:
+    path, whole = long_set
+    engine = MockEngine(by_prompt)
+    part = render(path, start=cycle, engine=engine).audio  # type: ignore[arg-type]
+    begin = len(whole) - len(part)
+    assert begin > 0
+    assert np.array_equal(part, whole[begin:])
+
+
+def test_the_way_to_a_late_cycle_costs_no_model(long_set: tuple[Path, np.ndarray]) -> None:
+    path, whole = long_set
+    engine = MockEngine(by_prompt)
+    begun = render(path, start=10, cycles=0.25, engine=engine).audio  # type: ignore[arg-type]
+    assert 0 < len(begun) < len(whole) / 8
+    asked = min(r.hear_from for r in engine.requests)
+    # The first generation that the model made is heard long after the set began.
+    assert asked > 6 * 48_000
+
+
+def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) -> None:
+    from demon_live.runtime.seek import run_up
+    from demon_live.sets.journal import load
+
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.session.apply("record fed")
+    session = instrument.session
+    session.apply("tempo 120\nloop 1\nprompt = 'a'", now=0)
+    session.apply("feedback = .5", now=150 * 3840)
+    session.apply("feedback = default", now=300 * 3840)
+    session.apply("stop", now=500 * 3840)
+    moments = list(walk(load(tmp_path / f"fed{SUFFIX}")))
+    drain = instrument.rig.player.drain
+    begins = [run_up(place, moments, drain) for place in (150 * 3840, 290 * 3840, 450 * 3840)]
+    lap = 96_000
+    length = 2 * lap + drain + 3 * 48_000
+    assert begins[0] == 150 * 3840 - length
+    assert 0 < begins[1] <= 150 * 3840 - length
+    # Given back, it counts no longer once a run-up begins after it.
+    assert begins[2] == 450 * 3840 - length
+
+
+def test_after_the_end_there_is_nothing_to_render(long_set: tuple[Path, np.ndarray]) -> None:
+    with pytest.raises(DemonError, match="after the end"):
+        render(long_set[0], start=1000, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+
+
+def test_what_is_refused_takes_no_number_that_a_replay_would_lack(tmp_path: Path) -> None:
+    session = offline(MockEngine(by_prompt), tmp_path).session
+    session.apply("prompt = 'a'")
+    with pytest.raises(DemonError, match=r"no\.wav"):
+        session.apply('source "no.wav"')
+    session.apply("tempo 130")
+    *_, last = walk(session.journal.recording(), (tmp_path,))
+    stages = [state.decks["main"].stage for state in (session.state, last.state)]
+    assert stages[0] is not None
+    assert stages[0] == stages[1]

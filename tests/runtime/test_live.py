@@ -1,0 +1,82 @@
+"""The whole instrument in its three processes, on a sink that keeps time without a device."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from demon_live.errors import DemonError
+from demon_live.runtime.live import Live
+
+SCORE = """tempo 128
+loop 2
+source "techno_128.flac"
+prompt = 'dub techno'
+denoise = .6
+"""
+LOOPS = Path(__file__).resolve().parents[2] / "patterns" / "loops"
+
+
+@pytest.fixture
+def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("DEMON_RUNTIME", str(tmp_path))
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    (folder / "techno_128.flac").write_bytes((LOOPS / "techno_128.flac").read_bytes())
+    (folder / "x.demon").write_text(SCORE)
+    return folder / "x.demon"
+
+
+def generations(live: Live) -> int:
+    return live.engine.status.generations
+
+
+@pytest.mark.timeout(240)
+def test_it_plays_follows_a_saved_file_and_survives_the_death_of_its_engine(
+    score: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.wav"
+    with Live([score], audio=f"file:{out}") as live:
+        assert live.wait(60, lambda: generations(live) > 2)
+        score.write_text(SCORE.replace(".6", ".9 !"))
+        assert live.wait(20, lambda: "denoise" in "".join(live.session.events(0)[1]))
+        first = live.engine.pid
+        os.kill(first, signal.SIGKILL)
+        before = live.speaker.bus.played
+        assert live.wait(60, lambda: live.engine.restarts == 1 and live.engine.status.alive)
+        assert live.wait(60, lambda: generations(live) > 0 and live.engine.status.ticks < 10_000)
+        assert live.engine.pid != first
+        assert live.speaker.bus.played > before
+        assert live.session.state.decks["main"].bound["denoise"].text == ".9"
+    audio, rate = soundfile.read(out)
+    assert rate == 48_000
+    # No stretch of 50 ms is silent: not at the start, not while the engine was gone.
+    blocks = audio[4800 : len(audio) // 2400 * 2400 - 4800].reshape(-1, 2400 * 2)
+    assert np.abs(blocks).max(1).min() > 1e-3
+    assert not list(tmp_path.glob("demon-*/live-*"))
+
+
+def test_a_broken_first_score_raises_and_leaves_nothing_behind(score: Path, tmp_path: Path) -> None:
+    score.write_text("blend = [")
+    with pytest.raises(DemonError, match=r"x\.demon:1:9"):
+        Live([score], audio="null")
+    assert not list(tmp_path.glob("demon-*/live-*"))
+
+
+def test_a_set_is_recorded_with_its_sound(score: Path, tmp_path: Path) -> None:
+    with Live([score], audio="null", record="friday") as live:
+        live.session.apply("gain = .5 !")
+        assert live.wait(30, lambda: live.speaker.bus.played > 48_000)
+        live.session.apply("stop")
+        assert live.wait(30, lambda: (tmp_path / "state" / "sets" / "friday.flac").exists())
+    sets = tmp_path / "state" / "sets"
+    assert (sets / "friday.set.jsonl").read_text().count('"kind":"apply"') >= 3
+    audio, _ = soundfile.read(sets / "friday.flac")
+    assert len(audio) > 24_000
+    assert np.abs(audio).max() > 0.01

@@ -1,0 +1,188 @@
+"""Placement: ahead of the playhead, from the right generation, without a click, without a hole."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from demon_live.core import ControlBlock, Floats, Generation, Loop, Request, SlotValues
+from demon_live.runtime.placement import HALF, DeckPlacement, crossfade, sound
+from demon_live.session.state import DeckState, make_stage
+from demon_live.session.tempo import TempoMap, VirtualClock
+
+WINDOW = 25
+LEAD, RESERVE, GUARD = 4800, 12 * 1920, 240
+
+
+def stage(bpm: str = "133.7", cycles: int = 3) -> Loop:
+    deck = DeckState("main", cycles=cycles)
+    return make_stage(deck, TempoMap.start(Fraction(bpm)), Fraction(0), 1)
+
+
+def hold(latent: Floats, first: int, frames: int) -> Floats:
+    """A decoder whose audio is the latent's first channel, held for a frame."""
+    rows = latent[np.arange(first, first + frames) % len(latent), 0]
+    return np.repeat(np.repeat(rows, 1920)[:, None], 2, axis=1).astype(np.float32)
+
+
+def generation(level: float, hear_from: int = 0, at: Loop | None = None) -> Generation:
+    s = at or stage()
+    latent = np.full((s.frames, 1), level, np.float32)
+    request = Request(s.frames, 1, epoch=s.epoch, hear_from=hear_from)
+    return Generation(latent, request, (), 0, 0)
+
+
+def placement(s: Loop, loop: Floats | None = None) -> DeckPlacement:
+    loop = np.zeros((s.samples, 2), np.float32) if loop is None else loop
+    return DeckPlacement(s, loop, hold, WINDOW)
+
+
+def heard(s: Loop, loop: Floats, begin: int, n: int) -> Floats:
+    out = []
+    while n > 0:
+        lap, position = s.locate(begin)
+        m = min(n, s.lap_start(lap + 1) - begin)
+        out.append(loop[position : position + m])
+        begin, n = begin + m, n - m
+    return np.concatenate(out)
+
+
+def play(p: DeckPlacement, clock: VirtualClock, turns: int, tick: int) -> Floats:
+    """Run turns; what a mixer would have read in each tick, as it was at that time."""
+    out = []
+    for _ in range(turns):
+        for _ in range(4):
+            piece = p.next_piece(clock.now(), LEAD, RESERVE)
+            if piece is None:
+                break
+            p.write(piece, clock.now, GUARD)
+        out.append(heard(p.stage, p.loop, clock.now(), tick))
+        clock.advance(tick)
+    return np.concatenate(out)
+
+
+def test_equal_audio_keeps_its_level_and_unlike_audio_its_power() -> None:
+    ones = np.ones((768, 2), np.float32)
+    assert np.allclose(crossfade(ones, ones), 1.0, atol=1e-6)
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((2, 48_000, 2)).astype(np.float32)
+    assert np.mean(crossfade(a, b) ** 2) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_constant_stays_constant_through_windows_seam_and_laps() -> None:
+    s = stage()
+    p = placement(s)
+    p.fill(generation(0.5, at=s))
+    p.accept(generation(0.5, at=s))
+    out = play(p, VirtualClock(), turns=120, tick=4800)
+    assert len(out) > 2 * s.samples
+    assert np.allclose(out, 0.5, atol=1e-6)
+
+
+def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
+    s = stage("120", 4)
+    p = placement(s)
+    jump = 200_000
+    p.note(ControlBlock("main", 1, s, 0, {}, (SlotValues(0, {}, False), SlotValues(jump, {}))))
+    p.accept(generation(0.0, hear_from=0, at=s))
+    p.accept(generation(1.0, hear_from=jump, at=s))
+    out = play(p, VirtualClock(), turns=60, tick=4800)[:, 0]
+    assert np.all(out[: jump - HALF] == 0.0)
+    assert np.allclose(out[jump + HALF : jump + 48_000], 1.0, atol=1e-6)
+    middle = np.argmax(out > 0.5 * out.max())
+    assert abs(middle - jump) <= HALF
+    assert np.abs(np.diff(out)).max() < 0.01
+    assert p.jump_late == 0
+
+
+def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_lateness_is_told() -> None:
+    s = stage("120", 4)
+    p = placement(s)
+    jump = 100_000
+    plan = (SlotValues(0, {"seed": 1.0}, False), SlotValues(jump, {"seed": 2.0}))
+    p.note(ControlBlock("main", 1, s, 0, {}, plan))
+    p.accept(generation(0.25, at=s))
+    clock = VirtualClock()
+    first = play(p, clock, turns=25, tick=4800)[:, 0]
+    assert first[20_000:].min() == pytest.approx(0.25)
+    p.accept(generation(1.0, hear_from=clock.now() + LEAD, at=s))
+    play(p, clock, turns=5, tick=4800)
+    assert p.jump_late == clock.now() - 5 * 4800 + LEAD - jump
+
+
+def test_nothing_is_written_near_or_behind_the_playhead() -> None:
+    s = stage()
+    clock = VirtualClock()
+    rng = np.random.default_rng(7)
+    touched: list[int] = []
+
+    class Watching(DeckPlacement):
+        def _store(self, begin: int, audio: Floats) -> None:
+            touched.append(begin - clock.now())
+            super()._store(begin, audio)
+
+    def slow(latent: Floats, first: int, frames: int) -> Floats:
+        # Heavy-tailed decode times: now and then far beyond the lead.
+        clock.advance(int(200 * (1 + rng.pareto(1.2))))
+        return hold(latent, first, frames)
+
+    p = Watching(s, np.zeros((s.samples, 2), np.float32), slow, WINDOW)
+    for turn in range(600):
+        if turn % 2 == 0:
+            p.accept(generation(turn / 600, hear_from=clock.now(), at=s))
+        piece = p.next_piece(clock.now(), LEAD, RESERVE)
+        if piece is not None:
+            p.write(piece, clock.now, GUARD)
+        clock.advance(int(1000 * (1 + rng.pareto(1.5))))
+    assert len(touched) > 300
+    assert min(touched) >= GUARD
+    assert max(touched) <= LEAD + RESERVE + WINDOW * 1920
+
+
+def test_every_sample_is_refreshed_each_lap_and_a_stall_leaves_no_hole() -> None:
+    s = stage()
+    p = placement(s, np.full((s.samples, 2), -1.0, np.float32))
+    clock = VirtualClock()
+    p.fill(generation(0.1, at=s))
+    level = 0.1
+    for turn in range(200):
+        if turn % 2 == 0:
+            level = 0.1 + turn / 1000
+            p.accept(generation(level, hear_from=clock.now(), at=s))
+        out = play(p, clock, 1, 4800)
+        assert out.min() >= 0.0999
+        if turn == 90:
+            # The mixer reads on through a second without any turn.
+            assert heard(s, p.loop, clock.now(), 48_000).min() >= 0.0999
+            clock.advance(48_000)
+    # Everything that will be heard from here on is at most one lap old.
+    assert heard(s, p.loop, clock.now(), s.samples - 1).min() > 0.1
+
+
+def test_a_generation_of_another_epoch_is_never_placed() -> None:
+    s = stage()
+    p = placement(s)
+    stray = generation(1.0, at=s)
+    p.accept(Generation(stray.latent, Request(s.frames, 1, epoch=99), (), 0, 0))
+    assert p.next_piece(0, LEAD, RESERVE) is None
+
+
+def test_a_window_that_is_not_finite_is_dropped_and_counted() -> None:
+    s = stage()
+    p = placement(s, np.full((s.samples, 2), 0.3, np.float32))
+    p.accept(generation(float("nan"), at=s))
+    piece = p.next_piece(0, LEAD, RESERVE)
+    assert piece is not None
+    assert not p.write(piece, lambda: 0, GUARD)
+    assert p.nonfinite == 1
+    assert np.all(p.loop == np.float32(0.3))
+
+
+def test_a_window_that_explodes_is_dropped_like_one_that_is_not_finite() -> None:
+    assert sound(np.full((4, 2), 15.9, np.float32))
+    assert not sound(np.full((4, 2), 17.0, np.float32))
+    assert not sound(np.array([[0.0, np.nan]], np.float32))
+    assert not sound(np.array([[0.0, -np.inf]], np.float32))
+    assert sound(np.empty((0, 2), np.float32))

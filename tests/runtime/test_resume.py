@@ -1,0 +1,141 @@
+"""A session that died goes on: the same program, at the next bar, in the same state."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from demon_live.runtime.messages import SetRing
+from demon_live.session.session import Session
+from demon_live.sets.journal import Event
+from demon_live.sets.session_log import Held, Interrupted, find_interrupted, recently, restore
+from tests.helpers.mock_engine import write_tone
+from tests.rigs.fake import FakeRig
+from tests.sets.test_append_log import died
+
+#: (seconds after the last, text, name)
+TAKE = (
+    (0, "tempo 120\nloop 2\nsource \"low.wav\"\nprompt = 'a'\nblend = saw.range(.3, 1)", "x.demon"),
+    (3, "deck b\nloop 3\nprompt = 'd'\npan = sine2", "<prompt>"),
+    (4, "mute b", "<prompt>"),
+    (2, "let wob(n) = sine.fast(n)", "<prompt>"),
+    (1, "deck main { morph = wob(3) * .2 }", "<prompt>"),
+    (2, "tempo 133.7", "<prompt>"),
+    (5, "denoise = .4", "<prompt>"),
+    (1, "denoise = .9 !", "<prompt>"),
+    (1, "undo", "<prompt>"),
+    (3, "depth 2", "<prompt>"),
+    (9, "hush", "<prompt>"),
+)
+
+
+class HeldRig(FakeRig):
+    """What `Live` gives a session while it is restored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = Held()
+        self.send = self.held.note  # type: ignore[method-assign]
+        self.add_stage = self.held.add_stage  # type: ignore[method-assign]
+        self.move_stage = self.held.move_stage
+
+    def drop_deck(self, deck: str, at: int) -> None:
+        self.held.drop_deck(deck)
+
+
+def performed(folder: Path) -> tuple[Session, Interrupted]:
+    """A session, and what its log says after it died in the middle."""
+    session = Session(FakeRig(), folders=(folder,))
+    for seconds, text, name in TAKE:
+        session.rig.clock.advance(48_000 * seconds)  # type: ignore[attr-defined]
+        session.apply(text, name, "repl" if name.startswith("<") else "file")
+    causes = session.journal.recording().events
+    died(folder, *causes, position=causes[-1].sample + 100_000)
+    return session, find_interrupted(folder=folder)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    return tmp_path
+
+
+def test_everything_is_as_it_was(home: Path) -> None:
+    before, past = performed(home)
+    rig = HeldRig()
+    after = Session(rig, folders=(home,))
+    at = restore(after, past, rig.held)
+    one, two = before.state, after.state
+    assert two.tempo == one.tempo
+    assert (two.bpm, two.muted, two.soloed, two.hushed) == (one.bpm, one.muted, one.soloed, True)
+    assert two.muted == {"b"}
+    assert (two.depth, two.steps) == (2, None)
+    assert two.decks.keys() == one.decks.keys()
+    for name, deck in one.decks.items():
+        again = two.decks[name]
+        assert {k: v.text for k, v in again.bound.items()} == {
+            k: v.text for k, v in deck.bound.items()
+        }
+        assert (again.cycles, again.source) == (deck.cycles, deck.source)
+        assert again.stage is not None
+        assert deck.stage is not None
+        assert again.stage.from_sample == deck.stage.from_sample
+        assert again.stage.lap == deck.stage.lap
+    assert two.decks["main"].bound["denoise"].text == ".4"
+    assert two.lets.keys() == one.lets.keys()
+    # From the next bar line on.
+    assert at >= past.sample
+    assert two.tempo.sample_at(Fraction(round(two.tempo.cycle_at(at)))) == at
+    assert at - past.sample <= two.tempo.segment_of(at).length + 1
+    assert rig.held.ring == SetRing(2, 8)
+    # Undo goes back through what happened before the crash.
+    after.apply("undo", now=at)
+    assert any("resumed from bar" in line for line in after.events(0)[1])
+
+
+def test_of_many_stages_only_those_that_may_be_heard_are_prepared(home: Path) -> None:
+    rig = HeldRig()
+    session = Session(rig, folders=(home,))
+    causes = [
+        Event("apply", 480_000 * k, f"tempo {100 + k}\nloop 2\nprompt = 'a'", "x.demon", "file")
+        for k in range(40)
+    ]
+    died(home, *causes)
+    past = find_interrupted(folder=home)
+    at = restore(session, past, rig.held)
+    rows = rig.held.rows(at)
+    assert 1 <= len(rows) <= 2
+    assert rows[-1][0].epoch == session.state.decks["main"].stage.epoch  # type: ignore[union-attr]
+    assert rows[0][0].from_sample <= at
+
+
+def test_a_source_that_is_gone_costs_only_what_needs_it(home: Path) -> None:
+    _, past = performed(home)
+    (home / "low.wav").unlink()
+    rig = HeldRig()
+    session = Session(rig, folders=(home,))
+    restore(session, past, rig.held)
+    assert any("low.wav" in line for line in session.events(0)[1])
+    assert "b" in session.state.decks
+
+
+def test_the_log_of_a_resumed_session_holds_all_of_it(home: Path) -> None:
+    _, past = performed(home)
+    rig = HeldRig()
+    session = Session(rig, folders=(home,))
+    restore(session, past, rig.held)
+    assert session.journal.recording().events == past.causes
+
+
+def test_a_session_that_died_is_mentioned_at_the_next_start(home: Path) -> None:
+    assert recently(home) == ""
+    _, past = performed(home)
+    assert "demon live --resume" in recently(home)
+    assert past.describe() in recently(home)
+    for path in home.glob("*.set.jsonl"):
+        os.utime(path, (1, 1))
+    assert recently(home) == ""

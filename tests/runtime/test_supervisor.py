@@ -1,0 +1,183 @@
+"""What the host of the engine says, and how patient it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from demon_live.core import Loop
+from demon_live.runtime.engine_main import Drops
+from demon_live.runtime.engine_process import EngineProcess
+from demon_live.runtime.messages import (
+    DropDeck,
+    DropTimbre,
+    Migrate,
+    Note,
+    PrepareStage,
+    Ready,
+    Report,
+    SetTimbre,
+)
+from demon_live.runtime.options import EngineOptions, Opening
+from demon_live.runtime.supervisor import EngineSupervisor
+from demon_live.session.status import EngineStatus
+
+
+def test_what_was_dropped_is_told_at_once_and_then_now_and_then() -> None:
+    drops = Drops()
+    assert drops.turn(0.0, 0) is None
+    assert "gave 3 " in str(drops.turn(1.0, 3))
+    assert drops.turn(2.0, 50) is None
+    assert "gave 47 " in str(drops.turn(11.5, 50))
+    assert drops.turn(100.0, 50) is None
+
+
+def patient(played: bool, times: int) -> tuple[list[str], list[float]]:
+    """What is said and waited when an engine dies `times` times."""
+    said: list[str] = []
+    waited: list[float] = []
+    host: Any = SimpleNamespace(
+        _failures=0, _tell=said.append, _closing=SimpleNamespace(wait=waited.append)
+    )
+    for _ in range(times):
+        EngineSupervisor._patience(host, -9, played)
+    return said, waited
+
+
+def test_one_that_has_played_is_started_again_at_once() -> None:
+    said, waited = patient(True, 3)
+    assert waited == []
+    assert all("the loops play on, it is started again" in line for line in said)
+
+
+def test_one_that_cannot_play_is_tried_ever_more_patiently() -> None:
+    said, waited = patient(False, 9)
+    assert waited == [2, 4, 8, 16, 32, 64, 64, 64, 64]
+    assert "tried again in 2 s" in said[0]
+    assert len(said) < 9
+
+
+class Child(EngineProcess):
+    """A process that says what an engine would say, without a model."""
+
+    CODE = (
+        "import sys; sys.path[:] = {path!r}; "
+        "from tests.runtime.test_supervisor import child; child({fd})"
+    )
+
+
+def child(fd: int) -> None:
+    """Opens, counts a generation for each stage that it is told, and repeats the timbres."""
+    conn = Connection(fd)
+    opening: Opening = conn.recv()
+    conn.send(Ready("child", device="cpu"))
+    if opening.spare:
+        conn.poll(None)
+    stages = 0
+    while True:
+        try:
+            message = conn.recv()
+        except EOFError:
+            return
+        stages += isinstance(message, PrepareStage)
+        if isinstance(message, SetTimbre):
+            # Timbres come before the stages that ask for them.
+            conn.send(Note(f"{message.name} at {message.audio} after {stages}"))
+        conn.send(Report(EngineStatus(ticks=stages, generations=stages)))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineSupervisor]:
+    monkeypatch.setattr("demon_live.runtime.supervisor.EngineProcess", Child)
+    monkeypatch.setattr("demon_live.runtime.supervisor._SPARE_AFTER", 0.0)
+    monkeypatch.setattr("demon_live.runtime.supervisor.available", lambda: float("inf"))
+    host = EngineSupervisor(str(tmp_path / "bus"), EngineOptions(), lambda text: None, spare=True)
+    yield host
+    host.close()
+
+
+def until(what: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if what():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not come")
+
+
+def stage(deck: str) -> PrepareStage:
+    at = Loop(1, deck, 0, Fraction(0), Fraction(96_000), 1, Fraction(120), 4, 50)
+    return PrepareStage(at, f"{deck}.loop")
+
+
+def test_a_spare_takes_over_with_every_stage_and_the_next_spare_is_begun(
+    host: EngineSupervisor,
+) -> None:
+    for deck in ("a", "b", "c"):
+        host.send(stage(deck))
+    host.send(DropDeck("c"))
+    for turn in range(1, 6):
+        until(lambda: host.status.generations >= 2 and host.spare_ready)
+        first, spare = host.pid, host.spare_pid
+        os.kill(first, signal.SIGKILL)
+        until(lambda turn=turn: host.restarts == turn)
+        until(lambda: host.status.alive)
+        assert host.pid == spare
+    until(lambda: host.spare_ready)
+    assert host.spare_pid not in (None, host.pid)
+
+
+def test_an_engine_that_was_killed_is_told_every_timbre_again(host: EngineSupervisor) -> None:
+    said: list[str] = []
+    host._tell = said.append
+    for name in ("one", "two", "gone"):
+        host.send(SetTimbre(name, f"{name}.pcm"))
+    host.send(DropTimbre("gone"))
+    host.send(stage("a"))
+    until(lambda: host.status.generations >= 1 and host.spare_ready)
+    said.clear()
+    os.kill(host.pid, signal.SIGKILL)
+    until(lambda: host.restarts == 1 and host.status.generations >= 1)
+    told = [line for line in said if " at " in line]
+    assert told == ["one at one.pcm after 0", "two at two.pcm after 0"]
+
+
+def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: EngineSupervisor) -> None:
+    host.send(stage("a"))
+    until(lambda: host.spare_ready)
+    spare, first = host.spare_pid, host.pid
+    assert spare is not None
+    os.kill(spare, signal.SIGKILL)
+    until(lambda: host.spare_pid is None)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: host.restarts == 1 and host.status.generations == 1)
+    assert host.pid not in (first, spare)
+
+
+def test_a_message_in_the_middle_of_being_written_does_not_reach_the_next_process(
+    host: EngineSupervisor,
+) -> None:
+    host.send(stage("a"))
+    until(lambda: host.status.generations)
+    # It reads no more: what is sent fills the pipe, and the feeding thread waits in the middle.
+    os.kill(host.pid, signal.SIGSTOP)
+    for k in range(200):
+        host.send(Migrate("a", dict.fromkeys((f"{k}/{n}" for n in range(300)), 0.5)))
+    os.kill(host.pid, signal.SIGKILL)
+    until(lambda: host.restarts == 1 and host.status.generations == 1)
+
+
+def test_closing_does_not_wait_for_one_that_no_longer_reads(host: EngineSupervisor) -> None:
+    os.kill(host.pid, signal.SIGSTOP)
+    for k in range(100):
+        host.send(Migrate("a", dict.fromkeys((f"{k}/{n}" for n in range(300)), 0.5)))
+    host.close()
+    assert host._process.code == -signal.SIGKILL

@@ -1,0 +1,107 @@
+"""A set from a stranger reads nothing outside the folders it is played from; one's own may."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from demon_live.errors import DemonError
+from demon_live.replay.render import Offline, render
+from demon_live.sets.journal import SUFFIX, Event, Journal
+from demon_live.sets.trusted import is_own
+from tests.helpers.mock_engine import MockEngine, by_prompt
+
+TEMPO = "tempo 120\nloop 1\n"
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    soundfile.write(outside / "secret.wav", np.full((48_000, 2), 0.25), 48_000)
+    return tmp_path
+
+
+def stranger(folder: Path, text: str, name: str = "<prompt>", origin: str = "repl") -> Path:
+    """A set that was not recorded here."""
+    path = folder / f"gift{SUFFIX}"
+    journal = Journal({"engine": "mock", "seed": 0})
+    journal.write(Event("apply", 0, TEMPO + text, name, origin))
+    journal.open(path)
+    journal.close(48_000)
+    return path
+
+
+@pytest.mark.parametrize("origin", ["repl", "file"])
+@pytest.mark.parametrize("way", ["absolute", "upwards", "name", "link"])
+def test_every_way_outside_is_refused_with_the_remedy(places: Path, way: str, origin: str) -> None:
+    outside = places / "outside"
+    source, name = "secret.wav", "x.demon" if origin == "file" else "<prompt>"
+    if way == "absolute":
+        source = str(outside / "secret.wav")
+    elif way == "upwards":
+        source = "../outside/secret.wav"
+    elif way == "name":
+        # A set says itself where its scores lay.
+        name = str(outside / "x.demon")
+    else:
+        (places / "here" / "secret.wav").symlink_to(outside / "secret.wav")
+    path = stranger(places / "here", f'source "{source}"', name, origin)
+    with pytest.raises(DemonError, match="--trust"):
+        render(path, engine=MockEngine(by_prompt))
+    # What no score file may do, no trust allows either.
+    if (way, origin) in (("absolute", "repl"), ("name", "repl"), ("name", "file")):
+        assert len(render(path, engine=MockEngine(by_prompt), trust=True).audio) == 48_000
+
+
+def test_beside_the_set_is_inside(places: Path) -> None:
+    gift = places / "gift"
+    gift.mkdir()
+    shutil.copy(places / "outside" / "secret.wav", gift / "loop.wav")
+    path = stranger(gift, 'source "loop.wav"', "/home/somebody/x.demon", "file")
+    assert len(render(path, engine=MockEngine(by_prompt)).audio) == 48_000
+
+
+def test_what_was_recorded_here_may_name_any_source(places: Path) -> None:
+    engine = MockEngine(by_prompt)
+    with Offline(engine, sets=places / "here") as take:
+        take.session.apply(f'{TEMPO}source "{places}/outside/secret.wav"\nrecord friday')
+        take.render(seconds=1)
+        take.session.apply("stop")
+    path = places / "here" / f"friday{SUFFIX}"
+    assert is_own(path)
+    assert len(render(path, engine=MockEngine(by_prompt)).audio)
+    # A copy is another file: it could be anybody's.
+    copy = places / "here" / f"copy{SUFFIX}"
+    shutil.copy(path, copy)
+    with pytest.raises(DemonError, match="--trust"):
+        render(copy, engine=MockEngine(by_prompt))
+
+
+def test_a_strangers_set_put_in_the_place_of_ones_own_is_a_strangers(places: Path) -> None:
+    here = places / "here"
+    with Offline(MockEngine(by_prompt), sets=here) as take:
+        take.session.apply(f"{TEMPO}record friday")
+        take.session.apply("stop")
+    own = here / f"friday{SUFFIX}"
+    kept = here / "kept"
+    own.rename(kept)
+    stranger(here, f'source "{places}/outside/secret.wav"').rename(own)
+    assert not is_own(own)
+    kept.replace(own)
+    assert is_own(own)
+
+
+def test_the_prompt_may_name_any_path_while_a_strangers_set_plays(places: Path) -> None:
+    with Offline(MockEngine(by_prompt)) as stage:
+        stage.session.within = (places / "here",)
+        stage.session.apply(f'{TEMPO}source "{places}/outside/secret.wav"')
+        assert stage.session.state.decks["main"].source
