@@ -1,13 +1,13 @@
 """THE table of controls; checking, completion, help, journal, engine and views derive from it.
 
 A control is an input of the instrument with a name and a range. Its propagation class says how
-soon a change is heard (DEMON paper, section on propagation, plus two classes that a stage needs):
+soon a change is heard (DEMON paper, section on propagation, plus two more classes):
 
     mix    next audio block          gain, pan, filters
     step   next tick of the ring     read by every solver step of every slot
     slot   next admission            baked into a generation when it is born
     model  one tick after a refit    weights of the network
-    stage  prepared, then switched   loop, tempo, source, engine, depth, steps
+    prepared  then switched         loop, tempo, source, engine, depth, steps
 
 Threads: constants only.
 """
@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CONTROLS", "FADER", "STAGE", "Control", "PropagationClass", "Shape", "find", "names"]
+__all__ = ["CONTROLS", "FADER", "SETTINGS", "Control", "PropagationClass", "Shape", "find", "names"]
 
-PropagationClass = Literal["mix", "step", "slot", "model", "stage"]
+PropagationClass = Literal["mix", "step", "slot", "model", "prepared"]
 Shape = Literal["curve", "number", "integer", "text", "choice", "file"]
 
 
@@ -318,7 +318,7 @@ _ROWS = (
 
 CONTROLS: dict[str, Control] = {row.name: row for row in _ROWS}
 
-#: The crossfader: a control of the whole stage, not of a deck.
+#: The crossfader: a control of the session, not of a deck.
 FADER = Control(
     "fader",
     "number",
@@ -329,13 +329,13 @@ FADER = Control(
 )
 
 #: Loop words: one to a line, without `=`. Their values are prepared and switched at a cycle.
-STAGE: dict[str, Control] = {
+SETTINGS: dict[str, Control] = {
     row.name: row
     for row in (
         Control(
             "tempo",
             "number",
-            "stage",
+            "prepared",
             120.0,
             "Beats a minute.",
             "tempo 128",
@@ -346,7 +346,7 @@ STAGE: dict[str, Control] = {
         Control(
             "cps",
             "number",
-            "stage",
+            "prepared",
             0.5,
             "Cycles a second, instead of tempo.",
             "cps 0.533",
@@ -355,12 +355,12 @@ STAGE: dict[str, Control] = {
             unit="Hz",
         ),
         Control(
-            "beats", "integer", "stage", 4.0, "Beats in a cycle.", "beats 4", low=1.0, high=32.0
+            "beats", "integer", "prepared", 4.0, "Beats in a cycle.", "beats 4", low=1.0, high=32.0
         ),
         Control(
             "loop",
             "integer",
-            "stage",
+            "prepared",
             4.0,
             "Cycles in the loop that the engine regenerates.",
             "loop 8",
@@ -371,16 +371,16 @@ STAGE: dict[str, Control] = {
         Control(
             "source",
             "text",
-            "stage",
+            "prepared",
             None,
             "The audio that is transformed, a file next to the score; none: start from noise.",
             'source "loops/techno_128.flac"',
         ),
-        Control("engine", "text", "stage", "imp", "The engine that plays.", "engine imp"),
+        Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),
         Control(
             "quant",
             "number",
-            "stage",
+            "prepared",
             1.0,
             "Cycles that a statement without a `when` waits for; 0 is at once.",
             "quant 1",
@@ -388,12 +388,19 @@ STAGE: dict[str, Control] = {
             unit="cycles",
         ),
         Control(
-            "depth", "integer", "stage", 4.0, "Generations in flight.", "depth 4", low=1.0, high=8.0
+            "depth",
+            "integer",
+            "prepared",
+            4.0,
+            "Generations in flight.",
+            "depth 4",
+            low=1.0,
+            high=8.0,
         ),
         Control(
             "steps",
             "integer",
-            "stage",
+            "prepared",
             8.0,
             "Solver steps of a generation.",
             "steps 8",
@@ -403,7 +410,7 @@ STAGE: dict[str, Control] = {
         Control(
             "link",
             "choice",
-            "stage",
+            "prepared",
             "off",
             "Ableton Link: tempo and phase shared with all in the network, both ways.",
             "link on",
@@ -412,7 +419,7 @@ STAGE: dict[str, Control] = {
         Control(
             "clock",
             "choice",
-            "stage",
+            "prepared",
             "off",
             "MIDI clock: in follows a device's tempo and phase, out sends ours.",
             "clock in",
@@ -421,7 +428,7 @@ STAGE: dict[str, Control] = {
         Control(
             "nudge",
             "number",
-            "stage",
+            "prepared",
             0.0,
             "How much later than Link or MIDI clock we are heard; negative is earlier.",
             "nudge -12",
@@ -434,7 +441,7 @@ STAGE: dict[str, Control] = {
 
 
 def find(name: str) -> Control | None:
-    """The control or stage word called `name`; `lora.NAME` is a control of class model."""
+    """The control or setting called `name`; `lora.NAME` is a control of class model."""
     if name.startswith("lora.") and len(name) > 5:
         return Control(
             name,
@@ -447,7 +454,7 @@ def find(name: str) -> Control | None:
         )
     if name == FADER.name:
         return FADER
-    return CONTROLS.get(name) or STAGE.get(name)
+    return CONTROLS.get(name) or SETTINGS.get(name)
 
 
 def names(cls: PropagationClass | None = None) -> list[str]:

@@ -48,12 +48,12 @@ RATES = Rates()
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Where a deck stands in time, from `from_sample` on, until a newer stage of the deck begins.
+    """Where a deck stands in time, from `from_sample` on, until a newer loop of the deck begins.
 
     Lap k of the loop begins at sample floor(origin + k * lap + 1/2); `lap` is the exact length of
     the loop in samples (cycles * samples per cycle) and `origin` the exact place of a lap's
     beginning, so bar lines never drift. frames: T, even, covers the longest lap. epoch grows with
-    every stage of a deck; nothing of an older epoch is placed.
+    every loop of a deck; nothing of an older epoch is placed.
     """
 
     epoch: int
@@ -147,7 +147,7 @@ class ControlBlock:
 
     deck: str
     version: int
-    stage: Loop
+    loop: Loop
     sampled_at: int
     lanes: Mapping[str, Floats] = field(default_factory=dict)
     plan: Sequence[SlotValues] = ()
@@ -165,7 +165,7 @@ class Request:
     conditions: further (condition, weight [T] or float, first, last) with first..last as
     fractions of the steps. feedback, feedback_depth: mix of an earlier generation of this deck.
     hear_from: the output sample from which it is meant to be heard. values: what the score said,
-    for displays and placement. epoch: of the stage it belongs to.
+    for displays and placement. epoch: of the loop it belongs to.
     """
 
     frames: int

@@ -24,7 +24,7 @@ from contextvars import ContextVar, Token
 from fractions import Fraction
 from typing import Any
 
-from demon_live.controls import CONTROLS, STAGE, find
+from demon_live.controls import CONTROLS, SETTINGS, find
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
 from demon_live.lang.dsl_pattern import Pat, Value, exact, text, to_expr
@@ -38,7 +38,7 @@ from demon_live.lang.syntax import (
     Hole,
     Mini,
     Name,
-    StageNode,
+    SettingNode,
     StatementNode,
     Text,
     WhenNode,
@@ -191,7 +191,7 @@ class Deck:
 
     def __setattr__(self, name: str, value: Value | Timed | None) -> None:
         spec = find(name) if not name.startswith("lora_") else find(f"lora.{name[5:]}")
-        if spec is None or spec.cls == "stage":
+        if spec is None or spec.cls == "prepared":
             near = nearest(name, CONTROLS)
             raise ScoreError(
                 f'there is no control "{name}"', hint=f"did you mean {near[0]}?" if near else None
@@ -251,7 +251,7 @@ def chain(*scenes: tuple[str, float]) -> None:
 
 def _stage(word: str, value: float | str | None, deck_name: str = "main") -> None:
     plain = value if value is None or isinstance(value, str) else exact(value)
-    score().say(StageNode(0, 0, word, plain), deck_name)
+    score().say(SettingNode(0, 0, word, plain), deck_name)
 
 
 def _stage_word(word: str) -> Callable[[Any], None]:
@@ -259,7 +259,7 @@ def _stage_word(word: str) -> Callable[[Any], None]:
         _stage(word, ("on" if value else "off") if isinstance(value, bool) else value)
 
     say.__name__ = word
-    say.__doc__ = STAGE[word].help
+    say.__doc__ = SETTINGS[word].help
     return say
 
 

@@ -104,13 +104,13 @@ class Feeder:
 
     # --- commands (the names that Speaker sends) ---------------------------------------------
 
-    def do_add_stage(self, stage: Any, path: str) -> None:
-        loop = LoopBuffer.open(path)
-        self.mixer.add_stage(stage, loop)
-        # Two stages of a deck may still sound; what is older is let go, or memory would grow over a
+    def do_add_stage(self, loop: Any, path: str) -> None:
+        buffer = LoopBuffer.open(path)
+        self.mixer.add_loop(loop, buffer)
+        # Two loops of a deck may still sound; what is older is let go, or memory would grow over a
         # set.
-        kept = self._loops.setdefault(stage.deck, [])
-        kept.append(loop)
+        kept = self._loops.setdefault(loop.deck, [])
+        kept.append(buffer)
         del kept[:-4]
 
     def do_remove_deck(self, deck: str, at: int) -> None:

@@ -29,7 +29,7 @@ from demon_live.core import Floats, Loop, MixPoints
 __all__ = ["BLOCK", "FADE", "Mixer"]
 
 BLOCK = 480  #: samples that one block renders: 10 ms
-FADE = 480  #: samples of the cross-fade between two stages of a deck, centred on the switch
+FADE = 480  #: samples of the cross-fade between two loops of a deck, centred on the switch
 SWITCH = 0.01  #: seconds that mute, solo, hush and wake take
 ABSURD = 16.0  #: 24 dB over full scale: more than any loop means
 
@@ -43,12 +43,12 @@ def _checked(audio: Doubles) -> tuple[Doubles, int]:
 
 
 class _Voice:
-    """A stage with its sound, coming in from sample `begin` on. audio None is silence."""
+    """A loop with its sound, coming in from sample `begin` on. audio None is silence."""
 
-    __slots__ = ("audio", "begin", "likeness", "stage")
+    __slots__ = ("audio", "begin", "likeness", "loop")
 
-    def __init__(self, stage: Loop | None, audio: Floats | None, begin: int) -> None:
-        self.stage = stage
+    def __init__(self, loop: Loop | None, audio: Floats | None, begin: int) -> None:
+        self.loop = loop
         self.audio = audio
         self.begin = begin
         self.likeness: float | None = None
@@ -56,12 +56,12 @@ class _Voice:
     def fetch(self, a: int, n: int) -> Doubles:
         """float64 [n, 2]: what the loop says to output samples a .. a + n - 1."""
         out = np.zeros((n, 2))
-        if self.audio is None or self.stage is None:
+        if self.audio is None or self.loop is None:
             return out
         done = 0
-        lap, at = self.stage.locate(a)
+        lap, at = self.loop.locate(a)
         while done < n:
-            length = self.stage.lap_start(lap + 1) - self.stage.lap_start(lap)
+            length = self.loop.lap_start(lap + 1) - self.loop.lap_start(lap)
             m = min(n - done, length - at)
             piece = self.audio[at : at + m]
             # A loop that is too short (a damaged file) leaves silence, never an error.
@@ -72,13 +72,13 @@ class _Voice:
 
 
 class _Loop:
-    """The stages of one deck after each other, cross-faded."""
+    """The loops of one deck after each other, cross-faded."""
 
     def __init__(self) -> None:
         self._voices: list[_Voice] = [_Voice(None, None, 0)]
 
     def add(self, voice: _Voice, decided: int, fresh: bool) -> None:
-        """`voice.begin` is the switch; planned stages from there on are superseded."""
+        """`voice.begin` is the switch; planned loops from there on are superseded."""
         switch = voice.begin
         kept = [v for v in self._voices[1:] if v.begin + FADE // 2 < switch or v.begin < decided]
         self._voices = [self._voices[0], *kept]
@@ -136,7 +136,7 @@ class _Strip:
     """One deck: its loop, its controls, its gate."""
 
     def __init__(self, open_: bool) -> None:
-        self.loop = _Loop()
+        self.buffer = _Loop()
         self.controls = {name: Slewed(CONTROLS[name]) for name in names("mix")}
         self.gate = Ramp(1.0 if open_ else 0.0, SWITCH)
         self.ending = False
@@ -145,7 +145,7 @@ class _Strip:
 
     def process(self, a: int, n: int) -> tuple[Doubles, int]:
         """float64 [n, 2] from output sample a on, and the number of samples that were not sound."""
-        audio, bad = _checked(self.loop.read(a, n))
+        audio, bad = _checked(self.buffer.read(a, n))
         audio = self._hpf.process(audio, self.controls["hpf"].curve(a, n))
         audio = self._lpf.process(audio, self.controls["lpf"].curve(a, n))
         audio = scale(audio, self.controls["gain"].curve(a, n))
@@ -197,25 +197,25 @@ class Mixer:
 
     # --- what may be told --------------------------------------------------------------------
 
-    def add_stage(self, stage: Loop, sound: LoopBuffer | Floats) -> None:
-        """From stage.from_sample on the deck plays `sound` (float32 [stage.samples, 2], read as it
+    def add_loop(self, loop: Loop, sound: LoopBuffer | Floats) -> None:
+        """From loop.from_sample on the deck plays `sound` (float32 [loop.samples, 2], read as it
         plays).
 
-        The newer call wins: stages planned for the same or a later sample are dropped. A switch
+        The newer call wins: loops planned for the same or a later sample are dropped. A switch
         that is already decided happens at once.
         """
         audio = sound.audio if isinstance(sound, LoopBuffer) else sound
         if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
             raise ValueError(f"a loop is float32 [samples, 2], not {audio.shape}")
-        strip = self._strip(stage.deck)
+        strip = self._strip(loop.deck)
         strip.ending = False
         fresh = self.decided == self._start
-        strip.loop.add(_Voice(stage, audio, stage.from_sample), self.decided, fresh)
+        strip.buffer.add(_Voice(loop, audio, loop.from_sample), self.decided, fresh)
 
     def remove_deck(self, deck: str, at: int = 0) -> None:
         """The deck fades out around sample `at` and is forgotten."""
         if deck in self._strips:
-            self._strips[deck].loop.add(_Voice(None, None, at), self.decided, False)
+            self._strips[deck].buffer.add(_Voice(None, None, at), self.decided, False)
             self._strips[deck].ending = True
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
@@ -364,7 +364,7 @@ class Mixer:
             total += audio
             if self._stems:
                 parts.setdefault(deck, np.zeros((size, 2)))[at : at + n] = audio
-            if strip.ending and strip.loop.over:
+            if strip.ending and strip.buffer.over:
                 del self._strips[deck]
         if self._dc is not None:
             total = self._dc.process(total, 5.0)

@@ -1,8 +1,8 @@
 """Sound and counters that outlive a process, and the ring inside the audio process.
 
-    LoopBuffer   the PCM of one deck's stage: the engine writes ahead of the playhead, the mixer reads
-    Bus        numbers of the audio process that everybody may read: playhead, dry count, peaks
-    PcmRing    mixed sound between the feeder thread and the audio callback
+    LoopBuffer  the PCM of one deck's loop: the engine writes ahead of the playhead, the mixer reads
+    Bus         numbers of the audio process that everybody may read: playhead, dry count, peaks
+    PcmRing     mixed sound between the feeder thread and the audio callback
 
 Plain files, not multiprocessing.shared_memory: on Python 3.11 a child that attaches to a segment by
 name unlinks it when it exits, and the sound must survive exactly such an exit.

@@ -1,13 +1,13 @@
 """The handle of the audio process, as everybody else sees it.
 
     speaker = Speaker.start("auto", bus_path)
-    speaker.add_stage(stage, path_of_its_LoopRing)
+    speaker.add_loop(loop, path_of_its_LoopRing)
     speaker.set_mix("drums", {"gain": points})
     for event in speaker.events(): ...
     speaker.bus.played                                # the playhead
 
 The child is a fresh interpreter, not a multiprocessing child: that would import the caller's main
-module again (and with it torch). If it dies, it is started anew with all stages, mixes and mutes,
+module again (and with it torch). If it dies, it is started anew with all loops, mixes and mutes,
 on the beat; the loops are in mmap'ed files, so the music is still there.
 
 Threads: any thread may call; nothing here waits for the audio process but start and close.
@@ -44,7 +44,7 @@ class _State:
     """What a new audio process has to be told to sound like the old one."""
 
     def __init__(self) -> None:
-        self.stages: dict[str, list[tuple[Loop, str]]] = {}
+        self.loops: dict[str, list[tuple[Loop, str]]] = {}
         self.mixes: dict[str, Mapping[str, MixPoints]] = {}
         self.orders: dict[tuple[str, str | None], tuple[str, str | None, int]] = {}
         self.gain = 1.0
@@ -52,17 +52,15 @@ class _State:
 
     def note(self, name: str, arguments: tuple[Any, ...], played: int) -> None:
         """Remembers the effect of a command."""
-        if name == "add_stage":
-            stage: Loop = arguments[0]
-            kept = [
-                s for s in self.stages.get(stage.deck, []) if s[0].from_sample < stage.from_sample
-            ]
-            # Of the stages that have begun only the last still sounds.
+        if name == "add_loop":
+            loop: Loop = arguments[0]
+            kept = [s for s in self.loops.get(loop.deck, []) if s[0].from_sample < loop.from_sample]
+            # Of the loops that have begun only the last still sounds.
             begun = [s for s in kept if s[0].from_sample <= played][-1:]
             ahead = [s for s in kept if s[0].from_sample > played]
-            self.stages[stage.deck] = [*begun, *ahead, (stage, arguments[1])]
+            self.loops[loop.deck] = [*begun, *ahead, (loop, arguments[1])]
         elif name == "remove_deck":
-            self.stages.pop(arguments[0], None)
+            self.loops.pop(arguments[0], None)
             self.mixes.pop(arguments[0], None)
         elif name == "set_mix":
             self.mixes[arguments[0]] = arguments[1]
@@ -87,7 +85,7 @@ class _State:
             *(("order", order) for order in self.orders.values()),
             ("master", (self.gain,)),
             *(("set_mix", item) for item in self.mixes.items()),
-            *(("add_stage", entry) for stages in self.stages.values() for entry in stages),
+            *(("add_loop", entry) for loops in self.loops.values() for entry in loops),
         ]
 
 
@@ -119,15 +117,15 @@ class Speaker:
         latency: float | str = "high",
         startup: float = 0.05,
         start: int = 0,
-        stages: Iterable[tuple[Loop, str | Path]] = (),
+        loops: Iterable[tuple[Loop, str | Path]] = (),
         timeout: float = 10.0,
     ) -> Speaker:
         """Starts the audio process and waits until it plays.
 
         sink: auto, device, null or file:PATH. device: number or part of a name. ahead_ms: how much
         is kept mixed. latency: PortAudio's `low`, `high` or seconds. startup: seconds of the first
-        ramp. start: the first output sample. stages: what plays from the first sample on, with
-        the paths of the LoopRings; later ones come by add_stage. Raises DeviceError, FileError,
+        ramp. start: the first output sample. loops: what plays from the first sample on, with
+        the paths of the LoopRings; later ones come by add_loop. Raises DeviceError, FileError,
         UsageError.
         """
         if bus_path is None:
@@ -146,8 +144,8 @@ class Speaker:
         bus = Bus.create(bus_path)
         bus.played = bus.mixed = start
         speaker = cls(settings, bus)
-        for stage, path in stages:
-            speaker._state.note("add_stage", (stage, str(path)), start)
+        for loop, path in loops:
+            speaker._state.note("add_loop", (loop, str(path)), start)
         speaker._spawn()
         threading.Thread(target=speaker._send, name="to audio", daemon=True).start()
         threading.Thread(target=speaker._listen, name="from audio", daemon=True).start()
@@ -163,9 +161,9 @@ class Speaker:
 
     # --- commands: all return at once --------------------------------------------------------
 
-    def add_stage(self, stage: Loop, path: str | Path) -> None:
-        """From stage.from_sample on the deck plays the LoopBuffer at `path`."""
-        self._command("add_stage", stage, str(path))
+    def add_loop(self, loop: Loop, path: str | Path) -> None:
+        """From loop.from_sample on the deck plays the LoopBuffer at `path`."""
+        self._command("add_loop", loop, str(path))
 
     def remove_deck(self, deck: str, at: int = 0) -> None:
         """The deck fades out around sample `at` and is forgotten."""

@@ -1,6 +1,6 @@
 """ACE-Step on a GPU, with random weights: ticks, precision, windows, and what others make of them.
 
-    python -m demon_live.bench.ace --out ace.json [--budget 300] [--only STAGE,STAGE]
+    python -m demon_live.bench.ace --out ace.json [--budget 300] [--only SETTINGS,SETTINGS]
 
 Stages run one after the other, each under a time limit of its own, and each is written out as soon
 as it ends, so that an interrupted run loses nothing. Baselines run in the same process: diffusers'

@@ -136,7 +136,7 @@ def _stage(name: str, path: Path) -> dict[str, Any]:
     ready = (path.prepare if loops else 0.0) + ticks * path.tick + path.after
     return {
         "control": name,
-        "cls": "stage",
+        "cls": "prepared",
         "how": "prepared, then on a cycle" if loops else "drained, then refilled",
         "onset_ticks": str(ticks),
         "settled_ticks": str(ticks),

@@ -196,10 +196,8 @@ class _Rig(OfflineRig):
         self.inbox.append(self.alter(message) if isinstance(message, Block) else message)
 
     def deliver(self) -> None:
-        """All that waits; of blocks only the newest of each stage."""
-        newest = {
-            (m.block.deck, m.block.stage.epoch): m for m in self.inbox if isinstance(m, Block)
-        }
+        """All that waits; of blocks only the newest of each loop."""
+        newest = {(m.block.deck, m.block.loop.epoch): m for m in self.inbox if isinstance(m, Block)}
         for message in [m for m in self.inbox if not isinstance(m, Block)]:
             self.player.handle(message)
         for block in newest.values():
@@ -225,8 +223,8 @@ class Replayed:
         self.rig.player = Generator(
             self._engine,
             self.rig.clock,
-            open_loop=self.rig.loop,
-            read_source=self.rig.loop,
+            open_loop=self.rig.buffer,
+            read_source=self.rig.buffer,
             tick_samples=round(times.nominal * RATES.sample_rate),
             seed=seed,
             tell=self.rig.notes.append,

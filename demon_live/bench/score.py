@@ -116,9 +116,9 @@ def crossings(
 def knob(message: Block) -> Block:
     """What an instrument without a score would tell its engine: the values of this moment."""
     block = message.block
-    _, position = block.stage.locate(block.sampled_at)
+    _, position = block.loop.locate(block.sampled_at)
     # The frame that sounds next is the first whose lane holds this moment's value.
-    here = min(position // RATES.hop + 1, block.stage.frames - 1)
+    here = min(position // RATES.hop + 1, block.loop.frames - 1)
     lanes = {name: np.full_like(lane, lane[here]) for name, lane in block.lanes.items()}
     return replace(message, block=replace(block, lanes=lanes, plan=block.plan[:1]))
 

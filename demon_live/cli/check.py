@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from demon_live.errors import DemonError, FileError, ScoreWarning, Span, nearest
-from demon_live.lang import Bind, Program, SetStage, compile_source, format_source
+from demon_live.lang import Bind, Program, Setting, compile_source, format_source
 from demon_live.paths import shipped
 from demon_live.ui import show
 
@@ -67,7 +67,7 @@ def _named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
     """(name, place, what it is for) of all files that a score names, those of its scenes too."""
     scenes = [row for scene in program.scenes.values() for row in scene.body]
     for row in (*program.statements, *scenes):
-        if isinstance(row, SetStage) and row.word == "source" and isinstance(row.value, str):
+        if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
             yield row.value, row.span, "sources"
         elif isinstance(row, Bind):
             yield from ((name, span, "sounds") for name, span in row.files)

@@ -8,8 +8,8 @@ A pulse says that the beat stands at n/24 now; cables, drivers and busy senders 
 jitter on it. The loop predicts each pulse and moves its tempo and phase by a part of the error; the
 part is large at first and falls as 1/n to a narrow band, as a least-squares line would have it.
 
-Threads: MidiLoopback and ClockIn.feed belong to the MIDI thread, `reading` to any (it takes one reference).
-ClockOut has a thread of its own; `follow` may be called by any.
+Threads: MidiLoopback and ClockIn.feed belong to the MIDI thread, `reading` to any (it takes one
+reference). ClockOut has a thread of its own; `follow` may be called by any.
 """
 
 from __future__ import annotations

@@ -125,10 +125,10 @@ class Follower:
             self._pin(reading, ear, tempo, decided, segment.bpm)
 
     def _moving(self, decided: int) -> bool:
-        """A stage or a tempo is on its way already."""
+        """A loop or a tempo is on its way already."""
         decks = self._session.state.decks.values()
         ahead = self._session.state.tempo.segments[-1].at > decided
-        return ahead or any(d.stage is not None and d.stage.from_sample > decided for d in decks)
+        return ahead or any(d.loop is not None and d.loop.from_sample > decided for d in decks)
 
     def _say(self, reading: Reading, ours: float, beat: float) -> bool:
         """Tell the others of a tempo that the score has changed, or of our beat while alone."""
@@ -186,7 +186,7 @@ class Follower:
 
 
 class Sync:
-    """Opens and closes what the score's stage words ask for."""
+    """Opens and closes what the score's settings ask for."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -163,15 +163,15 @@ class Painter:
             return None
         self._turn = (self._turn + 1) % len(names)
         name = names[self._turn]
-        stage = state.decks[name].playing(rig.clock.now())
-        if stage is None:
+        loop = state.decks[name].playing(rig.clock.now())
+        if loop is None:
             return None
         try:
-            ring = LoopBuffer.open(Path(folder) / f"{name}-{stage.epoch}.loop")
+            ring = LoopBuffer.open(Path(folder) / f"{name}-{loop.epoch}.loop")
         except (DemonError, OSError):
             return None
         # An eighth of the samples tells whether there is anything new to see.
-        known = (stage.epoch, zlib.crc32(ring.audio[::8].tobytes()))
+        known = (loop.epoch, zlib.crc32(ring.audio[::8].tobytes()))
         if self._sounds.get(name) == known:
             return None
         self._sounds[name] = known

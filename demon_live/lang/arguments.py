@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from demon_live.controls import CONTROLS, STAGE
+from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.pattern import Pattern, PatternError, as_time
 from demon_live.lang.scope import Scope, unknown
@@ -49,7 +49,7 @@ def word_for_number(found: tuple[str, int, int] | None, node: Expr, scope: Scope
 def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
     """An error for a call of something that is no function."""
     span = Name(node.start, node.start + len(name), name)
-    if name in CONTROLS or name in STAGE:
+    if name in CONTROLS or name in SETTINGS:
         inner = (
             scope.source[node.start + len(name) + 1 : node.end - 1]
             if scope.outer is None

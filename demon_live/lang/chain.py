@@ -20,7 +20,7 @@ import numpy as np
 from demon_live.controls import Control
 from demon_live.core import Floats, Sound
 from demon_live.errors import ScoreError, Span, nearest
-from demon_live.lang import Bind, Chain, Go, Lane, Scene, SetStage, Statement
+from demon_live.lang import Bind, Chain, Go, Lane, Scene, Setting, Statement
 from demon_live.lang.controllers import Hands, Key
 from demon_live.lang.pattern import Times
 
@@ -67,7 +67,7 @@ def chain_lanes(
     place = Fraction(0)
     for name, length in row.scenes:
         for bind in find_scene(name, scenes, row.span).body:
-            if isinstance(bind, SetStage):
+            if isinstance(bind, Setting):
                 raise ScoreError(
                     f"scene {name!r} sets {bind.word}, which cannot be part of a chain",
                     span=row.span,

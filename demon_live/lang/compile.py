@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from demon_live.controls import CONTROLS, FADER, STAGE, Control, find
+from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
     Report,
@@ -45,8 +45,8 @@ from demon_live.lang.program import (
     Let,
     Program,
     Scene,
-    SetStage,
-    StageValue,
+    Setting,
+    SettingValue,
     Statement,
     When,
     Word,
@@ -59,7 +59,7 @@ from demon_live.lang.syntax import (
     GoNode,
     LetNode,
     OpenNode,
-    StageNode,
+    SettingNode,
     StatementNode,
     WhenNode,
     WordNode,
@@ -99,7 +99,7 @@ class _Block:
     name: str
     place: Span
     deck: str
-    body: list[Bind | SetStage] = field(default_factory=list)
+    body: list[Bind | Setting] = field(default_factory=list)
 
 
 class _Compiler:
@@ -196,7 +196,7 @@ class _Compiler:
 
     def program(self) -> Program:
         decks: dict[str, dict[str, Lane]] = {"main": {}}
-        stage: dict[str, StageValue] = {}
+        setting: dict[str, SettingValue] = {}
         for s in self.statements:
             if isinstance(s, Bind) and s.deck:
                 lanes = decks.setdefault(s.deck, {})
@@ -204,17 +204,17 @@ class _Compiler:
                     lanes.pop(s.control, None)
                 else:
                     lanes[s.control] = s.lane
-            elif isinstance(s, SetStage) and (
+            elif isinstance(s, Setting) and (
                 s.deck == self.deck or s.word not in ("loop", "source")
             ):
-                stage[s.word] = s.value
+                setting[s.word] = s.value
         return Program(
             self.name,
             self.text,
             tuple(self.statements),
             tuple(self.report.warnings),
             decks,
-            stage,
+            setting,
             {s.name: s for s in self.statements if isinstance(s, Scene)},
             tuple(s for s in self.statements if isinstance(s, Chain)),
             {s.name: s for s in self.statements if isinstance(s, Let)},
@@ -243,10 +243,10 @@ class _Compiler:
                 self.open(node, span)
             case BindNode():
                 self.add(self.bind(chunk, node, span))
-            case StageNode():
-                self.add(self.stage(chunk, node, span))
+            case SettingNode():
+                self.add(self.setting(chunk, node, span))
             case _ if in_scene:
-                self.error("a scene holds bindings and stage words only", span)
+                self.error("a scene holds bindings and settings only", span)
             case WordNode():
                 check_args(node, chunk.text)
                 self.add(Word(node.name, node.args, self.when(chunk, node.whens), span))
@@ -263,7 +263,7 @@ class _Compiler:
         if statement is None:
             return
         scene = next((b for b in self.blocks if b.kind == "scene"), None)
-        if scene is not None and isinstance(statement, (Bind, SetStage)):
+        if scene is not None and isinstance(statement, (Bind, Setting)):
             scene.body.append(statement)
         else:
             self.statements.append(statement)
@@ -335,10 +335,10 @@ class _Compiler:
             )
         return Chain(node.scenes, self.when(chunk, node.whens), span)
 
-    def stage(self, chunk: Chunk, node: StageNode, span: Span) -> SetStage | None:
-        spec = STAGE[node.word]
+    def setting(self, chunk: Chunk, node: SettingNode, span: Span) -> Setting | None:
+        spec = SETTINGS[node.word]
         place = self.span(chunk, node.value_start, node.whens[0].start if node.whens else node.end)
-        value: StageValue
+        value: SettingValue
         if spec.numeric:
             if not isinstance(node.value, Fraction):
                 self.error(f"{node.word} takes a number", place, f"write {spec.example}")
@@ -364,7 +364,7 @@ class _Compiler:
                     f"write {spec.example}",
                 )
                 return None
-        return SetStage(self.deck, node.word, value, self.when(chunk, node.whens), span)
+        return Setting(self.deck, node.word, value, self.when(chunk, node.whens), span)
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
         """A definition without arguments is compiled once: its errors show at its own place."""
@@ -397,15 +397,15 @@ class _Compiler:
 
     def bind(self, chunk: Chunk, node: BindNode, span: Span) -> Bind | None:
         name = self.span(chunk, node.start, node.name_end)
-        stage = node.control == FADER.name
+        setting = node.control == FADER.name
         spec = CONTROLS.get(node.control) or (
-            find(node.control) if stage or node.control.startswith("lora.") else None
+            find(node.control) if setting or node.control.startswith("lora.") else None
         )
         if spec is None:
             self.unknown_control(node, name)
             return None
-        # The fader belongs to the whole stage, whatever deck speaks of it.
-        deck = "" if stage else node.deck or self.deck
+        # The fader belongs to the session, whatever deck speaks of it.
+        deck = "" if setting else node.deck or self.deck
         when = self.when(chunk, node.whens)
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
@@ -426,18 +426,20 @@ class _Compiler:
         return Bind(deck, node.control, lane, when, span, key, files)
 
     def unknown_control(self, node: BindNode, span: Span) -> None:
-        if node.control in STAGE:
+        if node.control in SETTINGS:
             self.error(
-                f'{node.control} is a stage word and takes no "="',
+                f'{node.control} is a setting and takes no "="',
                 span,
-                f"write {STAGE[node.control].example}",
+                f"write {SETTINGS[node.control].example}",
             )
             return
         if node.control in KEYWORDS:
             self.error(f'"{node.control}" is a word of the language, not a control', span)
             return
-        near = closest(node.control, [*CONTROLS, *STAGE])
+        near = closest(node.control, [*CONTROLS, *SETTINGS])
         hint = "a shape of your own is: let name = ...; ? lists the controls"
         if near is not None:
-            hint = f"write {STAGE[near].example}" if near in STAGE else f"did you mean {near}?"
+            hint = (
+                f"write {SETTINGS[near].example}" if near in SETTINGS else f"did you mean {near}?"
+            )
         self.error(f'there is no control "{node.control}"', span, hint)

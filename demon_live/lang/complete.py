@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from demon_live.controls import CONTROLS, FADER, STAGE, Control, find
+from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.help import LOTS, STATEMENTS
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
@@ -137,8 +137,8 @@ def _after(lead: str, terminals: set[str], known: dict[str, list[str]]) -> Itera
         first == "deck" and "NAME" in terminals
     ):
         yield from (Completion(d, "deck", "deck", "") for d in known["deck"])
-    elif first in STAGE and "NAME" in terminals:
-        yield from _stage_values(STAGE[first], known)
+    elif first in SETTINGS and "NAME" in terminals:
+        yield from _setting_values(SETTINGS[first], known)
     elif ("NAME" in terminals and first not in ("let", "scene")) or (
         "NAME" in terminals and "=" in bare
     ):
@@ -152,8 +152,8 @@ def _after(lead: str, terminals: set[str], known: dict[str, list[str]]) -> Itera
 def _statements() -> Iterator[Completion]:
     for c in CONTROLS.values():
         yield _control(c)
-    for c in STAGE.values():
-        yield Completion(c.name, "stage", c.range_text, c.help)
+    for c in SETTINGS.values():
+        yield Completion(c.name, "prepared", c.range_text, c.help)
     for word in ("deck", "scene", "let", "go", "chain", "fader"):
         yield Completion(word, "word", *_HELP[word])
     for word, line in PERFORMANCE.items():
@@ -169,7 +169,7 @@ def _function(w: Word) -> Completion:
     return Completion(w.name, "function", w.signature, w.help)
 
 
-def _stage_values(control: Control, known: dict[str, list[str]]) -> Iterator[Completion]:
+def _setting_values(control: Control, known: dict[str, list[str]]) -> Iterator[Completion]:
     words = control.choices or tuple(
         known["engine"]
         if control.name == "engine"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from demon_live.controls import CONTROLS, STAGE
+from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.brackets import Finding, masked, open_bracket, open_quote
 from demon_live.lang.keywords import ALIASES, KEYWORDS, closest
@@ -79,15 +79,15 @@ def _unknown_start(text: str, at: int) -> Finding | None:
     return f'nothing begins with "{word}"', 0, end, hint
 
 
-def _stage_call(text: str, at: int) -> Finding | None:
+def _setting_call(text: str, at: int) -> Finding | None:
     found = re.match(r"(\w+)\s*(\(([^()]*)\)?)", text)
     if found is None:
         return None
     word = ALIASES.get(found.group(1).lower(), found.group(1))
-    if word not in STAGE:
+    if word not in SETTINGS:
         return None
     hint = f"write {word} {found.group(3).strip() or '...'}"
-    return "a stage word takes no parentheses", found.start(2), found.end(2), hint
+    return "a setting takes no parentheses", found.start(2), found.end(2), hint
 
 
 def _juxtaposed(text: str, at: int) -> Finding | None:
@@ -134,18 +134,18 @@ def _needs(text: str, at: int) -> Finding | None:
     if word in _NEEDS:
         message, example = _NEEDS[word]
         return message, 0, len(word), f"write {example}"
-    if word in STAGE and not text[len(word) :].strip():
-        return f"{word} needs a value", 0, len(word), f"write {STAGE[word].example}"
+    if word in SETTINGS and not text[len(word) :].strip():
+        return f"{word} needs a value", 0, len(word), f"write {SETTINGS[word].example}"
     return None
 
 
-def _equals_stage(text: str, at: int) -> Finding | None:
+def _setting_equals(text: str, at: int) -> Finding | None:
     found = re.match(r"([a-z]+)\s*(=|:)\s*(.*)", text, re.DOTALL)
-    if found is None or found.group(1) not in STAGE:
+    if found is None or found.group(1) not in SETTINGS:
         return None
     word, sign, rest = found.groups()
     return (
-        f'{word} is a stage word and takes no "{sign}"',
+        f'{word} is a setting and takes no "{sign}"',
         found.start(2),
         found.end(2),
         f"write {word} {rest.strip()[:30]}",
@@ -247,7 +247,7 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("apostrophe", "prompt = 'it's acid'", _apostrophe),
     Mistake("missing quote", 'prompt = "acid techno', open_quote),
     Mistake("missing bracket", "blend = sine.range(.2, 1", open_bracket),
-    Mistake("stage word with =", "tempo = 128", _equals_stage),
+    Mistake("setting with =", "tempo = 128", _setting_equals),
     Mistake(
         "colon for =",
         "blend: sine",
@@ -270,7 +270,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "blend == .5",
         _regex(r"^\w+\s*(==)", "a single = binds", "write =", 1),
     ),
-    Mistake("stage word with parentheses", "tempo(128)", _stage_call),
+    Mistake("setting with parentheses", "tempo(128)", _setting_call),
     Mistake(
         "unit of time",
         "blend = 1 over 4 bars",

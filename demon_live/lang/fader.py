@@ -58,7 +58,7 @@ class FadedLane(Lane):
 
 
 def faded(
-    deck: str, lanes: Mapping[str, Lane], sides: Mapping[str, str], stage: Mapping[str, Lane]
+    deck: str, lanes: Mapping[str, Lane], sides: Mapping[str, str], shared: Mapping[str, Lane]
 ) -> Mapping[str, Lane]:
     """The lanes of a deck, its gain under the crossfader if it is on one of its sides."""
     side = sides.get(deck)
@@ -66,5 +66,5 @@ def faded(
         return lanes
     spec = CONTROLS["gain"]
     gain = lanes.get("gain") or Lane.constant(spec)
-    fader = stage.get("fader") or Lane.constant(FADER)
+    fader = shared.get("fader") or Lane.constant(FADER)
     return {**lanes, "gain": FadedLane(spec, gain.text, gain, fader, side)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from demon_live.controls import CONTROLS, STAGE, Control
+from demon_live.controls import CONTROLS, SETTINGS, Control
 from demon_live.errors import nearest
 from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.keywords import PERFORMANCE
@@ -127,8 +127,8 @@ def _control(c: Control) -> Help:
         if len(c.choices) <= 6
         else f"one of {', '.join(c.choices[:3])} ... {c.choices[-1]}"
     )
-    if c.cls == "stage":
-        return Help(c.name, "stage", f"{shown}, default {default}", c.help, (c.example,))
+    if c.cls == "prepared":
+        return Help(c.name, "prepared", f"{shown}, default {default}", c.help, (c.example,))
     return Help(
         c.name,
         "control",
@@ -141,7 +141,7 @@ def _control(c: Control) -> Help:
 def _entries() -> Iterator[Help]:
     for control in CONTROLS.values():
         yield _control(control)
-    for control in STAGE.values():
+    for control in SETTINGS.values():
         yield _control(control)
     for name, (_, line) in SIGNALS.items():
         bipolar = name.endswith("2")
@@ -218,7 +218,7 @@ def help_for(name: str) -> Help | None:
 
 _TITLES = {
     "control": "Controls",
-    "stage": "Loop words",
+    "prepared": "Settings",
     "statement": "Statements",
     "mini": "Mini-notation",
     "signal": "Signals",

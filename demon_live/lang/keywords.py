@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-from demon_live.controls import STAGE
+from demon_live.controls import SETTINGS
 
 __all__ = ["ALIASES", "KEYWORDS", "PERFORMANCE", "closest"]
 
@@ -32,7 +32,7 @@ PERFORMANCE: dict[str, str] = {
     "learn": "Bind the next knob that moves to a control: learn blend.",
 }
 #: Words that begin a statement and are no control.
-KEYWORDS = ("deck", "scene", "let", "go", "chain", "fader", *STAGE, *PERFORMANCE)
+KEYWORDS = ("deck", "scene", "let", "go", "chain", "fader", *SETTINGS, *PERFORMANCE)
 #: Words of other languages and trades -> ours.
 ALIASES: dict[str, str] = {
     "bpm": "tempo",

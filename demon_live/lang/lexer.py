@@ -20,7 +20,7 @@ from pygments.token import (
     Text,
 )
 
-from demon_live.controls import CONTROLS, STAGE
+from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.help import LOTS
 from demon_live.lang.keywords import PERFORMANCE
@@ -49,7 +49,7 @@ class DemonLexer(RegexLexer):
                 Keyword.Declaration,
             ),
             (words(tuple(PERFORMANCE), prefix=r"(?:(?<=\n)|^)\s*", suffix=r"\b"), Keyword),
-            (words(tuple(STAGE), suffix=r"\b(?=\s+[^=\s])"), Keyword),
+            (words(tuple(SETTINGS), suffix=r"\b(?=\s+[^=\s])"), Keyword),
             (
                 words(
                     ("at", "in", "over", "xfade", "now", "default", "none", "on", "off"),

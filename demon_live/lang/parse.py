@@ -18,7 +18,7 @@ from typing import Any
 import lark
 from lark import Lark, Token, Transformer
 
-from demon_live.controls import STAGE
+from demon_live.controls import SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.diagnostics import explain
 from demon_live.lang.keywords import PERFORMANCE
@@ -39,7 +39,7 @@ from demon_live.lang.syntax import (
     Neg,
     Num,
     OpenNode,
-    StageNode,
+    SettingNode,
     StatementNode,
     Text,
     WhenNode,
@@ -138,7 +138,7 @@ class _Build(Transformer[Token, Any]):
         last = whens[-1].end if whens else c[1].end
         return BindNode(_start(c[0]), last, str(c[0]), c[1], whens, None, _end(c[0]))
 
-    def stage(self, c: builtins.list[Any]) -> StageNode:
+    def setting(self, c: builtins.list[Any]) -> SettingNode:
         whens, value = tuple(c[2:]), c[1]
         if isinstance(value, Token):
             first, last = _start(value), _end(value)
@@ -149,7 +149,7 @@ class _Build(Transformer[Token, Any]):
                 plain = None
         else:
             plain, first, last = value
-        return StageNode(
+        return SettingNode(
             _start(c[0]), whens[-1].end if whens else last, str(c[0]), plain, whens, first
         )
 
@@ -212,7 +212,7 @@ def unquote(token: str) -> str:
 @lru_cache(maxsize=1)
 def _grammar() -> str:
     text = resources.files("demon_live.lang").joinpath("grammar.lark").read_text("utf-8")
-    for mark, words in (("%STAGE%", STAGE), ("%WORDS%", PERFORMANCE)):
+    for mark, words in (("%SETTINGS%", SETTINGS), ("%WORDS%", PERFORMANCE)):
         text = text.replace(mark, "|".join(words))
     return text
 

@@ -21,16 +21,16 @@ __all__ = [
     "Let",
     "Program",
     "Scene",
-    "SetStage",
-    "StageValue",
+    "Setting",
+    "SettingValue",
     "Statement",
     "When",
     "Word",
     "diff",
 ]
 
-#: A stage word's value: a number, a text, or None (`source none`).
-StageValue = float | str | None
+#: A settings's value: a number, a text, or None (`source none`).
+SettingValue = float | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class SetStage:
-    """A stage word. `deck` matters for loop and source; the rest are global."""
+class Setting:
+    """A settings. `deck` matters for loop and source; the rest are global."""
 
     deck: str
     word: str
-    value: StageValue
+    value: SettingValue
     when: When
     span: Span
 
@@ -111,15 +111,15 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A named group of bindings and stage words."""
+    """A named group of bindings and settings."""
 
     name: str
-    body: tuple[Bind | SetStage, ...]
+    body: tuple[Bind | Setting, ...]
     span: Span
     when: When = When()
 
 
-Statement = Bind | SetStage | Word | Go | Chain | Let | Scene
+Statement = Bind | Setting | Word | Go | Chain | Let | Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +131,20 @@ class Program:
     statements: tuple[Statement, ...]
     warnings: tuple[ScoreWarning, ...] = ()
     decks: Mapping[str, Mapping[str, Lane]] = field(default_factory=dict)
-    stage: Mapping[str, StageValue] = field(default_factory=dict)
+    settings: Mapping[str, SettingValue] = field(default_factory=dict)
     scenes: Mapping[str, Scene] = field(default_factory=dict)
     chains: tuple[Chain, ...] = ()
     lets: Mapping[str, Let] = field(default_factory=dict)
 
 
 def _last(program: Program | None) -> dict[tuple[str, ...], Statement]:
-    """The last word on each thing that lasts: bindings, stage words, scenes, lets."""
+    """The last word on each thing that lasts: bindings, settings, scenes, lets."""
     out: dict[tuple[str, ...], Statement] = {}
     for s in program.statements if program is not None else ():
         if isinstance(s, Bind):
             out["bind", s.deck, s.control] = s
-        elif isinstance(s, SetStage):
-            out["stage", s.deck, s.word] = s
+        elif isinstance(s, Setting):
+            out["setting", s.deck, s.word] = s
         elif isinstance(s, Scene):
             out["scene", s.name] = s
         elif isinstance(s, Let):
@@ -155,7 +155,7 @@ def _last(program: Program | None) -> dict[tuple[str, ...], Statement]:
 def _same(a: Statement | None, b: Statement) -> bool:
     if isinstance(a, Bind) and isinstance(b, Bind):
         return a.key == b.key and (a.lane is None) == (b.lane is None)
-    if isinstance(a, SetStage) and isinstance(b, SetStage):
+    if isinstance(a, Setting) and isinstance(b, Setting):
         return a.value == b.value
     if isinstance(a, Let) and isinstance(b, Let):
         return a.node == b.node
@@ -170,7 +170,7 @@ def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
     """What turns `old` into `new`, as statements: the changed and the added, then the removed.
 
     Bindings are compared by meaning, lets included. A removed binding is a Bind without a lane; a
-    removed stage word stays as it is (there is no silence of a tempo). Words such as `hush`, `go`
+    removed settings stays as it is (there is no silence of a tempo). Words such as `hush`, `go`
     and `chain` count when they were not in the old text.
     """
     before, after = _last(old), _last(new)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from demon_live.controls import CONTROLS, STAGE
+from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang import signals
 from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, played
@@ -239,7 +239,7 @@ def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Patt
 
 def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
     """An error for a name that means nothing, with the nearest that does."""
-    if name in CONTROLS or name in STAGE:
+    if name in CONTROLS or name in SETTINGS:
         return scope.fail(
             f'"{name}" is a control, not a value',
             node,

@@ -28,7 +28,7 @@ __all__ = [
     "Node",
     "Num",
     "OpenNode",
-    "StageNode",
+    "SettingNode",
     "Text",
     "WhenNode",
     "WordNode",
@@ -150,7 +150,7 @@ class BindNode(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class StageNode(Node):
+class SettingNode(Node):
     """tempo 128. value: exact number or text; None = none."""
 
     word: str
@@ -196,4 +196,4 @@ class OpenNode(Node):
     block: bool
 
 
-StatementNode = BindNode | StageNode | WordNode | LetNode | GoNode | ChainNode | OpenNode
+StatementNode = BindNode | SettingNode | WordNode | LetNode | GoNode | ChainNode | OpenNode

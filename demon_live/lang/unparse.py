@@ -25,7 +25,7 @@ from demon_live.lang.syntax import (
     Neg,
     Num,
     OpenNode,
-    StageNode,
+    SettingNode,
     StatementNode,
     Text,
     WhenNode,
@@ -131,8 +131,8 @@ def unparse(node: StatementNode) -> str:
             name = f"{node.deck}.{node.control}" if node.deck else node.control
             value = "default" if node.expr is None else unparse_expr(node.expr)
             return f"{name} = {value}{_whens(node.whens)}"
-        case StageNode():
-            return f"{node.word} {_stage_value(node)}{_whens(node.whens)}"
+        case SettingNode():
+            return f"{node.word} {_setting_value(node)}{_whens(node.whens)}"
         case WordNode():
             args = "".join(f" {_bare(a)}" for a in node.args)
             return f"{node.name}{args}{_whens(node.whens)}"
@@ -148,7 +148,7 @@ def unparse(node: StatementNode) -> str:
             return f"{node.kind} {node.name}{' {' if node.block else ''}"
 
 
-def _stage_value(node: StageNode) -> str:
+def _setting_value(node: SettingNode) -> str:
     if node.value is None:
         return "none"
     if isinstance(node.value, Fraction):

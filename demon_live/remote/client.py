@@ -4,12 +4,12 @@
     loops   <--land-- here <--line-- remote.server        windows, reports, notes
 
 Windows land in the loops by the same splices as ever, judged by the laptop's own playhead. When
-the line breaks the loops play on; it is dialled again, and told the newest stages, settings and
+the line breaks the loops play on; it is dialled again, and told the newest loops, settings and
 timbres, so that the same program goes on. Ray is needed to begin, and again only if the engine
 itself is gone.
 
 Threads: the main thread reads the pipe; one connects and reads the line; one writes it. `_lock`
-guards the placements and what is known of the stages.
+guards the placements and what is known of the loops.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from demon_live.runtime.messages import (
     Block,
     DropDeck,
     DropTimbre,
-    MoveStage,
+    MoveLoop,
     Note,
-    PrepareStage,
+    PrepareLoop,
     Ready,
     Report,
     SetTimbre,
@@ -148,15 +148,15 @@ class EngineClient:
         with self._lock:
             match message:
                 case Block(block):
-                    placement = self._placements.get((block.deck, block.stage.epoch))
+                    placement = self._placements.get((block.deck, block.loop.epoch))
                     if placement is not None:
                         placement.note(block)
-                case PrepareStage():
+                case PrepareLoop():
                     self._prepare(message)
-                case MoveStage(stage):
-                    placement = self._placements.get((stage.deck, stage.epoch))
+                case MoveLoop(loop):
+                    placement = self._placements.get((loop.deck, loop.epoch))
                     if placement is not None:
-                        placement.move(stage)
+                        placement.move(loop)
                 case DropTimbre(name):
                     self._has.discard(name)
                 case DropDeck(deck):
@@ -167,17 +167,17 @@ class EngineClient:
             if self._line is not None and self._was_ready:
                 self._forward(self._line, message)
 
-    def _prepare(self, message: PrepareStage) -> None:
-        stage = message.stage
-        loop = open_loop(self._rings, message.loop)
-        before = self._retold.stages.get(stage.deck)
-        old = None if before is None else self._placements.get((stage.deck, before.stage.epoch))
-        coming = self._clock.now() < stage.from_sample
-        if old is not None and coming and self.landed and plays_on(old.stage, stage):
+    def _prepare(self, message: PrepareLoop) -> None:
+        loop = message.loop
+        buffer = open_loop(self._rings, message.buffer)
+        before = self._retold.loops.get(loop.deck)
+        old = None if before is None else self._placements.get((loop.deck, before.loop.epoch))
+        coming = self._clock.now() < loop.from_sample
+        if old is not None and coming and self.landed and plays_on(old.loop, loop):
             # At another tempo what plays goes on until it is generated anew.
-            loop[:] = retimed(old.loop.copy(), len(loop))
-        self._placements[stage.deck, stage.epoch] = DeckPlacement(stage, loop, _never, 1)
-        mine = [key for key in self._placements if key[0] == stage.deck]
+            buffer[:] = retimed(old.buffer.copy(), len(buffer))
+        self._placements[loop.deck, loop.epoch] = DeckPlacement(loop, buffer, _never, 1)
+        mine = [key for key in self._placements if key[0] == loop.deck]
         for key in mine[:-2]:
             del self._placements[key]
 
@@ -188,10 +188,10 @@ class EngineClient:
             head = b"K" + bytes([len(name)]) + name
             line.send(lambda: head + packer.pack(block), key=block.deck)
             return
-        if isinstance(message, PrepareStage):
+        if isinstance(message, PrepareLoop):
             key = self._source(line, message.source)
-            message = replace(message, loop="", source=key)
-            self._packers.pop(message.stage.deck, None)
+            message = replace(message, buffer="", source=key)
+            self._packers.pop(message.loop.deck, None)
         if isinstance(message, SetTimbre):
             # By the name that no other sound has: one that is there is not sent again.
             if message.name not in self._has:

@@ -100,7 +100,7 @@ class BlockPacker:
     def pack(self, block: ControlBlock) -> bytes:
         """The mix strip stays out: it belongs to the laptop."""
         before = self._before
-        old = before.lanes if before is not None and before.stage == block.stage else {}
+        old = before.lanes if before is not None and before.loop == block.loop else {}
         lanes: dict[str, Any] = {}
         for name, lane in block.lanes.items():
             if name not in old or len(old[name]) != len(lane):
@@ -108,7 +108,7 @@ class BlockPacker:
                 continue
             at = np.flatnonzero(lane != old[name])
             lanes[name] = (at.astype(np.uint16), lane[at]) if len(lane) < 65536 else lane
-        same = before is not None and before.stage == block.stage
+        same = before is not None and before.loop == block.loop
         thin = replace(block, lanes=lanes, mix={})
         self._before = block
         return zlib.compress(pickle.dumps((same, thin), protocol=5), 1)

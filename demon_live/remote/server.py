@@ -291,7 +291,7 @@ class _Played:
 
     # ------------------------------------------------------------------ windows
 
-    def _ship(self, stage: Loop, window: Window) -> None:
+    def _ship(self, loop: Loop, window: Window) -> None:
         from demon_live.runtime.placement import HALF
 
         self._seq += 1
@@ -302,7 +302,7 @@ class _Played:
 
         def message() -> bytes:
             head, flac = close_window(window, HALF)
-            place = {"kind": "window", "seq": seq, "deck": stage.deck, "epoch": stage.epoch}
+            place = {"kind": "window", "seq": seq, "deck": loop.deck, "epoch": loop.epoch}
             return pack(place | head, flac)
 
         # What has waited so long that it cannot be heard any more only keeps the rest waiting.

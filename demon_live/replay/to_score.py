@@ -19,7 +19,7 @@ from demon_live.lang.lane import GlideLane
 from demon_live.lang.split import comments
 from demon_live.runtime.dry_run import Moment
 from demon_live.session.scores import SCORE_LIMIT
-from demon_live.session.state import STAGE_LANES, State
+from demon_live.session.state import GLOBALS, State
 from demon_live.sets.journal import Recording
 
 __all__ = ["bindings", "to_score"]
@@ -57,16 +57,16 @@ def bindings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
     out: dict[tuple[str, str], str] = {}
     for name, deck in state.decks.items():
         begun = (
-            deck.stage is not None
-            and state.tempo.sample_at(cycle) >= (deck.before or deck.stage).from_sample
+            deck.loop is not None
+            and state.tempo.sample_at(cycle) >= (deck.before or deck.loop).from_sample
         )
         for control, lane in deck.kept(cycle).items():
             out[name, control] = _said(lane, cycle)
         silent = name in state.muted or (state.soloed and name not in state.soloed)
         if silent or state.hushed or not begun:
             out[name, "gain"] = "0"
-    for control, lane in state.stage.kept(cycle).items():
-        out[STAGE_LANES, control] = _said(lane, cycle)
+    for control, lane in state.globals.kept(cycle).items():
+        out[GLOBALS, control] = _said(lane, cycle)
     return out
 
 
@@ -94,7 +94,7 @@ def to_score(
         raise FileError("nothing plays in this stretch of the set", hint="see: demon set show")
     # A chain puts no decks under the fader: it is kept if they were there all the time.
     faded = all(dict(state.sides) == dict(rows[0][1].sides) for _, state, _ in rows)
-    every = sorted({key for _, _, b in rows for key in b if faded or key[0] != STAGE_LANES})
+    every = sorted({key for _, _, b in rows for key in b if faded or key[0] != GLOBALS})
     scenes: dict[tuple[str, ...], str] = {}
     chain: list[tuple[str, int]] = []
     last: tuple[str, ...] = ()
@@ -118,7 +118,7 @@ def to_score(
 
 def _silent(key: tuple[str, str], said: Bindings) -> str:
     """A control that is not bound; a deck that is not there is not heard either."""
-    there = any(deck == key[0] for deck, _ in said) or key[0] == STAGE_LANES
+    there = any(deck == key[0] for deck, _ in said) or key[0] == GLOBALS
     return "default" if there or key[1] != "gain" else "0"
 
 
@@ -178,13 +178,13 @@ def _body(
         yield from ("", f"scene {name} {{")
         deck = "main"
         for (on, control), text in zip(every, texts, strict=True):
-            if on not in (deck, STAGE_LANES):
+            if on not in (deck, GLOBALS):
                 yield from ["  }"] if deck != "main" else []
                 yield from [f"  deck {on} {{"] if on != "main" else []
                 deck = on
             yield f"{'  ' if deck == 'main' else '    '}{control} = {text}"
         yield from ["  }", "}"] if deck != "main" else ["}"]
     sides: Mapping[str, str] = rows[0][1].sides
-    if any(on == STAGE_LANES for on, _ in every) and len(sides) == 2:
+    if any(on == GLOBALS for on, _ in every) and len(sides) == 2:
         yield from ("", "crossfade " + " ".join(sorted(sides, key=lambda d: sides[d])))
     yield from ("", "chain " + ", ".join(f"{name} {length}" for name, length in chain))

@@ -32,9 +32,9 @@ from demon_live.runtime.messages import (
     DropDeck,
     DropTimbre,
     Migrate,
-    MoveStage,
+    MoveLoop,
     Panic,
-    PrepareStage,
+    PrepareLoop,
     SetRing,
     SetTimbre,
     ToEngine,
@@ -63,7 +63,7 @@ _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 class _Deck:
     """What the engine keeps of one deck."""
 
-    stage: Loop
+    loop: Loop
     source: Floats | None
     placement: DeckPlacement
     scheduler: DeckScheduler = field(default_factory=DeckScheduler)
@@ -80,8 +80,8 @@ class _Deck:
 class Generator:
     """Drives a ring from ControlBlocks and keeps the decks' loops written ahead of the playhead.
 
-    open_loop(path) gives the PCM of a stage, float32 [samples, 2], writable. read_source(path)
-    gives the PCM that is transformed. background: prepare stages beside the ring (live) or at
+    open_loop(path) gives the PCM of a loop, float32 [samples, 2], writable. read_source(path)
+    gives the PCM that is transformed. background: prepare loops beside the ring (live) or at
     once (offline, so that renders do not depend on the speed of the machine). timer: seconds, by
     which the pace of the ticks is learned; None: learned live, nominal offline. ship: takes decoded
     windows where the loops are on another machine.
@@ -116,7 +116,7 @@ class Generator:
         self._seed = seed
         self._tell, self._ship = tell, ship
         self._told: set[str] = set()
-        self._coming: list[tuple[PrepareStage, Future[Floats | None]]] = []
+        self._coming: list[tuple[PrepareLoop, Future[Floats | None]]] = []
         # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
         self._tick_s = self._period_s = tick_samples / RATES.sample_rate
         self._fixed_period = not background and timer is None
@@ -155,14 +155,14 @@ class Generator:
     # ------------------------------------------------------------------ messages
 
     def handle(self, message: ToEngine) -> None:
-        """Take one message. Cheap, except that offline a PrepareStage encodes its source here."""
+        """Take one message. Cheap, except that offline a PrepareLoop encodes its source here."""
         match message:
             case Block(block):
                 self._take_block(block)
-            case PrepareStage():
+            case PrepareLoop():
                 self._prepare(message)
-            case MoveStage(stage):
-                self._move(stage)
+            case MoveLoop(loop):
+                self._move(loop)
             case Migrate(deck, values):
                 self.ring.migrate(deck, **values)
             case SetRing(depth, steps):
@@ -182,18 +182,18 @@ class Generator:
 
     def _take_block(self, block: ControlBlock) -> None:
         deck = self._decks.get(block.deck)
-        if deck is None or block.stage.epoch != deck.stage.epoch:
+        if deck is None or block.loop.epoch != deck.loop.epoch:
             self._waiting[block.deck] = block
             return
         deck.block = block
         deck.placement.note(block)
         self._share(block.deck, deck, block.lanes)
 
-    def _move(self, stage: Loop) -> None:
-        deck = self._decks.get(stage.deck)
-        if deck is not None and deck.stage.epoch == stage.epoch:
-            deck.placement.move(stage)
-            deck.stage = stage
+    def _move(self, loop: Loop) -> None:
+        deck = self._decks.get(loop.deck)
+        if deck is not None and deck.loop.epoch == loop.epoch:
+            deck.placement.move(loop)
+            deck.loop = loop
 
     def _share(self, name: str, deck: _Deck, lanes: Mapping[str, Floats]) -> None:
         wanted = {k: v for k, v in lanes.items() if k in _STEP_CONTROLS}
@@ -205,14 +205,14 @@ class Generator:
             self.ring.share(control, None, deck=name)
         deck.shared = wanted
 
-    def _prepare(self, message: PrepareStage) -> None:
-        self._latest[message.stage.deck] = message.stage.epoch
+    def _prepare(self, message: PrepareLoop) -> None:
+        self._latest[message.loop.deck] = message.loop.epoch
         self._carry(message)
         if self._pool is None:
             self._enter(message, self._encode(message))
         else:
             self._coming.append((message, self._pool.submit(self._encode, message)))
-            self._warm_up(message.stage.frames)
+            self._warm_up(message.loop.frames)
 
     def _warm_up(self, frames: int) -> None:
         """The first run of each shape is slow: done while the first source is being encoded."""
@@ -225,48 +225,48 @@ class Generator:
         except Exception as error:  # noqa: BLE001
             self._complain(f"engine: {error}")
 
-    def _carry(self, message: PrepareStage) -> None:
+    def _carry(self, message: PrepareLoop) -> None:
         """At another tempo what plays goes on: it is the new loop until that is generated anew."""
-        stage, old = message.stage, self._decks.get(message.stage.deck)
+        loop, old = message.loop, self._decks.get(message.loop.deck)
         if self._ship is not None or old is None or old.placement.empty:
             return
-        if self.clock.now() >= stage.from_sample or not plays_on(old.stage, stage):
+        if self.clock.now() >= loop.from_sample or not plays_on(old.loop, loop):
             return
-        loop = self._open_loop(message.loop)
-        playing = old.placement.loop.copy()
+        buffer = self._open_loop(message.buffer)
+        playing = old.placement.buffer.copy()
         if self._pool is None:
-            loop[:] = retimed(playing, len(loop))
+            buffer[:] = retimed(playing, len(buffer))
         else:
-            self._pool.submit(_copy_retimed, playing, loop)
+            self._pool.submit(_copy_retimed, playing, buffer)
 
-    def _encode(self, message: PrepareStage) -> Floats | None:
-        """The latent [T, C] of the stage's source; runs beside the ring when live."""
+    def _encode(self, message: PrepareLoop) -> Floats | None:
+        """The latent [T, C] of the loop's source; runs beside the ring when live."""
         if message.source is None:
             return None
         pcm = self._read_source(message.source)
-        whole = np.arange(message.stage.frames * RATES.hop) % len(pcm)
+        whole = np.arange(message.loop.frames * RATES.hop) % len(pcm)
         latent = self.engine.encode(np.ascontiguousarray(pcm[whole]))
-        return np.ascontiguousarray(latent[: message.stage.frames])
+        return np.ascontiguousarray(latent[: message.loop.frames])
 
-    def _enter(self, message: PrepareStage, source: Floats | None) -> None:
-        stage = message.stage
-        if self._latest.get(stage.deck) != stage.epoch:
+    def _enter(self, message: PrepareLoop, source: Floats | None) -> None:
+        loop = message.loop
+        if self._latest.get(loop.deck) != loop.epoch:
             return
         decoder = WindowDecoder(self.engine.decode, self.engine.margin)
-        loop = self._open_loop(message.loop)
-        ship = None if self._ship is None else partial(self._ship, stage)
-        placement = DeckPlacement(stage, loop, decoder.window, self.engine.window, ship)
-        for control in self._decks[stage.deck].shared if stage.deck in self._decks else ():
-            self.ring.share(control, None, deck=stage.deck)
-        self._decks[stage.deck] = _Deck(stage, source, placement)
-        self._enlist(stage)
-        waiting = self._waiting.pop(stage.deck, None)
+        buffer = self._open_loop(message.buffer)
+        ship = None if self._ship is None else partial(self._ship, loop)
+        placement = DeckPlacement(loop, buffer, decoder.window, self.engine.window, ship)
+        for control in self._decks[loop.deck].shared if loop.deck in self._decks else ():
+            self.ring.share(control, None, deck=loop.deck)
+        self._decks[loop.deck] = _Deck(loop, source, placement)
+        self._enlist(loop)
+        waiting = self._waiting.pop(loop.deck, None)
         if waiting is not None:
             self._take_block(waiting)
 
-    def _enlist(self, stage: Loop) -> None:
-        self.ring.prepare(stage.deck, stage.epoch, stage.frames)
-        self.ring.new_epoch(stage.deck, stage.epoch)
+    def _enlist(self, loop: Loop) -> None:
+        self.ring.prepare(loop.deck, loop.epoch, loop.frames)
+        self.ring.new_epoch(loop.deck, loop.epoch)
 
     def _collect_prepared(self) -> None:
         for entry in [e for e in self._coming if e[1].done()]:
@@ -275,7 +275,7 @@ class Generator:
             try:
                 source = future.result()
             except (DemonError, OSError, RuntimeError) as error:
-                self._complain(f"{message.stage.deck}: the source could not be encoded: {error}")
+                self._complain(f"{message.loop.deck}: the source could not be encoded: {error}")
                 source = None
             self._enter(message, source)
 
@@ -303,7 +303,7 @@ class Generator:
         self.ring = self._new_ring(self.ring.steps, self.ring.depth)
         for name, deck in self._decks.items():
             deck.scheduler.reset()
-            self._enlist(deck.stage)
+            self._enlist(deck.loop)
             lanes, deck.shared = deck.shared, {}
             self._share(name, deck, lanes)
 
@@ -362,7 +362,7 @@ class Generator:
             # Made with weights that are for later: not to be heard before.
             request = replace(generation.request, hear_from=deck.turned)
             generation = replace(generation, request=request)
-        first = deck.placement.empty and self.clock.now() <= deck.stage.from_sample
+        first = deck.placement.empty and self.clock.now() <= deck.loop.from_sample
         deck.placement.accept(generation)
         self._generations += 1
         if first and not deck.placement.empty and self._ship is None:
@@ -378,7 +378,7 @@ class Generator:
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
         return build_request(
-            self.engine, name, deck.stage, deck.source, deck.block, target, self._seed, timbre
+            self.engine, name, deck.loop, deck.source, deck.block, target, self._seed, timbre
         )
 
     def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
@@ -516,7 +516,7 @@ def _copy_retimed(audio: Floats, into: Floats) -> None:
 def build_request(
     engine: Engine,
     name: str,
-    stage: Loop,
+    loop: Loop,
     source: Floats | None,
     block: ControlBlock,
     target: Target,
@@ -544,16 +544,16 @@ def build_request(
             prompt,
             prompt2=prompt2,
             key=key,
-            bpm=float(stage.bpm),
-            cycles=stage.cycles,
-            beats=stage.beats,
-            frames=stage.frames,
+            bpm=float(loop.bpm),
+            cycles=loop.cycles,
+            beats=loop.beats,
+            frames=loop.frames,
             **more,
         )
 
     wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))
     return Request(
-        frames=stage.frames,
+        frames=loop.frames,
         channels=engine.channels,
         denoise=number("denoise"),
         seed=int(number("seed")) + seed,
@@ -567,7 +567,7 @@ def build_request(
         cfg=cfg,
         feedback=number("feedback"),
         feedback_depth=int(number("feedback_depth")),
-        epoch=stage.epoch,
+        epoch=loop.epoch,
         hear_from=target.hear_from,
         values=values,
     )

@@ -36,8 +36,8 @@ from demon_live.runtime.memory import Trimmer
 from demon_live.runtime.messages import (
     DropDeck,
     DropTimbre,
-    MoveStage,
-    PrepareStage,
+    MoveLoop,
+    PrepareLoop,
     SetTimbre,
     ToEngine,
 )
@@ -95,9 +95,9 @@ class _LiveRig:
         return self.start_at if self.speaker is None else int(self.speaker.bus.mixed)
 
     def start(self, sink: str, bus_path: Path, device: str | None) -> None:
-        """The sound begins, with the stages that were told before. Raises DemonError."""
+        """The sound begins, with the loops that were told before. Raises DemonError."""
         self.speaker = Speaker.start(
-            sink, bus_path, device=device, stages=self._early, start=self.start_at
+            sink, bus_path, device=device, loops=self._early, start=self.start_at
         )
         self.device_name = self.speaker.first.text
 
@@ -107,17 +107,17 @@ class _LiveRig:
         elif self.host is not None:
             self.host.send(message)
 
-    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
+    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
         if self.held is not None:
-            self.held.add_stage(stage, first, source)
+            self.held.add_loop(loop, first, source)
             return
-        loop = self._write(stage, "loop", first)
-        original = self._write(stage, "source", source) if source is not None else None
+        buffer = self._write(loop, "loop", first)
+        original = self._write(loop, "source", source) if source is not None else None
         if self.speaker is None:
-            self._early.append((stage, str(loop)))
+            self._early.append((loop, str(buffer)))
         else:
-            self.speaker.add_stage(stage, loop)
-        self.send(PrepareStage(stage, str(loop), str(original) if original else None))
+            self.speaker.add_loop(loop, buffer)
+        self.send(PrepareLoop(loop, str(buffer), str(original) if original else None))
 
     def set_sounds(self, sounds: Collection[Sound]) -> None:
         self._wanted = sounds
@@ -140,25 +140,25 @@ class _LiveRig:
         """Tell what was named while nothing was sent."""
         self.set_sounds(self._wanted)
 
-    def _write(self, stage: Loop, what: str, audio: Floats) -> Path:
-        path = self.folder / f"{stage.deck}-{stage.epoch}.{what}"
+    def _write(self, loop: Loop, what: str, audio: Floats) -> Path:
+        path = self.folder / f"{loop.deck}-{loop.epoch}.{what}"
         _write_pcm(path, audio)
-        # The stage that plays, the one that comes, and their sources; older files only cost memory.
-        files = self._files.setdefault(stage.deck, deque())
+        # The loop that plays, the one that comes, and their sources; older files only cost memory.
+        files = self._files.setdefault(loop.deck, deque())
         files.append(path)
         while len(files) > 6:
             with contextlib.suppress(OSError):
                 files.popleft().unlink()
         return path
 
-    def move_stage(self, stage: Loop) -> None:
+    def move_loop(self, loop: Loop) -> None:
         if self.held is not None:
-            self.held.move_stage(stage)
+            self.held.move_loop(loop)
             return
         if self.speaker is not None:
-            loop = self.folder / f"{stage.deck}-{stage.epoch}.loop"
-            self.speaker.add_stage(stage, loop)
-        self.send(MoveStage(stage))
+            buffer = self.folder / f"{loop.deck}-{loop.epoch}.loop"
+            self.speaker.add_loop(loop, buffer)
+        self.send(MoveLoop(loop))
 
     def drop_deck(self, deck: str, at: int) -> None:
         if self.held is not None:
@@ -357,8 +357,8 @@ class Live:
         if held.ring is not None:
             self._rig.send(held.ring)
         self._rig.resume_sounds()
-        for stage, first, source in held.rows(self._rig.start_at):
-            self._rig.add_stage(stage, first, source)
+        for loop, first, source in held.rows(self._rig.start_at):
+            self._rig.add_loop(loop, first, source)
 
     def _rewind(self, cycle: Fraction) -> None:
         """The causes of a set until it reaches `cycle`, at once; its clock begins there."""

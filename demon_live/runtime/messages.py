@@ -15,28 +15,28 @@ from demon_live.runtime.tick_stats import TurnStats
 from demon_live.session.status import EngineStatus
 
 __all__ = [
-    "Block", "DropDeck", "DropTimbre", "Migrate", "MoveStage", "Note", "Panic", "PrepareStage",
+    "Block", "DropDeck", "DropTimbre", "Migrate", "MoveLoop", "Note", "Panic", "PrepareLoop",
     "Ready", "Report", "SetRing", "SetTimbre", "ToEngine", "ToSession",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class PrepareStage:
-    """A deck gets a new stage. loop: path of its PCM ring, already filled with what plays first.
+class PrepareLoop:
+    """A deck gets a new loop. loop: path of its PCM ring, already filled with what plays first.
 
     source: path of the PCM (same shape) that is transformed; None = from noise.
     """
 
-    stage: Loop
-    loop: str
+    loop: Loop
+    buffer: str
     source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class MoveStage:
-    """From stage.from_sample on a deck's laps begin elsewhere; epoch, frames and PCM stay."""
+class MoveLoop:
+    """From loop.from_sample on a deck's laps begin elsewhere; epoch, frames and PCM stay."""
 
-    stage: Loop
+    loop: Loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Panic:
 
 
 ToEngine = (
-    PrepareStage | MoveStage | Block | Migrate | SetRing | DropDeck | SetTimbre | DropTimbre | Panic
+    PrepareLoop | MoveLoop | Block | Migrate | SetRing | DropDeck | SetTimbre | DropTimbre | Panic
 )
 
 

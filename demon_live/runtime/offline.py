@@ -23,8 +23,8 @@ from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
 from demon_live.runtime.messages import (
     DropDeck,
-    MoveStage,
-    PrepareStage,
+    MoveLoop,
+    PrepareLoop,
     SetTimbre,
     ToEngine,
 )
@@ -72,36 +72,36 @@ class OfflineRig:
         self.player = Generator(
             cast(Engine, self.hollow),
             self.clock,
-            open_loop=self.loop,
-            read_source=self.loop,
+            open_loop=self.buffer,
+            read_source=self.buffer,
             tick_samples=self.blocks * BLOCK,
             seed=seed,
             tell=self.notes.append,
         )
 
-    def loop(self, path: str) -> Floats:
-        """The PCM that `add_stage` keeps under a name."""
+    def buffer(self, path: str) -> Floats:
+        """The PCM that `add_loop` keeps under a name."""
         return self._loops[path]
 
     def send(self, message: ToEngine) -> None:
         self.player.handle(message)
 
-    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
-        loop, original = f"{stage.deck}/{stage.epoch}", f"{stage.deck}/{stage.epoch}/source"
-        # The stage that plays, the one that comes, and one more: who still reads an older one has
+    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
+        buffer, original = f"{loop.deck}/{loop.epoch}", f"{loop.deck}/{loop.epoch}/source"
+        # The loop that plays, the one that comes, and one more: who still reads an older one has
         # its array.
-        mine = [name for name in self._loops if name.startswith(f"{stage.deck}/")]
+        mine = [name for name in self._loops if name.startswith(f"{loop.deck}/")]
         for old in mine[:-4]:
             del self._loops[old]
-        self._loops[loop] = first.copy()
+        self._loops[buffer] = first.copy()
         if source is not None:
             self._loops[original] = source
-        self.mixer.add_stage(stage, self._loops[loop])
-        self.player.handle(PrepareStage(stage, loop, original if source is not None else None))
+        self.mixer.add_loop(loop, self._loops[buffer])
+        self.player.handle(PrepareLoop(loop, buffer, original if source is not None else None))
 
-    def move_stage(self, stage: Loop) -> None:
-        self.mixer.add_stage(stage, self._loops[f"{stage.deck}/{stage.epoch}"])
-        self.player.handle(MoveStage(stage))
+    def move_loop(self, loop: Loop) -> None:
+        self.mixer.add_loop(loop, self._loops[f"{loop.deck}/{loop.epoch}"])
+        self.player.handle(MoveLoop(loop))
 
     def drop_deck(self, deck: str, at: int) -> None:
         self.mixer.remove_deck(deck, at)
@@ -151,10 +151,10 @@ class OfflineRig:
 class Offline:
     """A session with its rig, driven turn by turn: for renders, replays and scripts.
 
-        with Offline("imp") as stage:
-            stage.session.load("patterns/00_hello.demon")
-            stage.session.at(4, "denoise = .9 over 2")
-            audio = stage.render(cycles=8)
+        with Offline("imp") as loop:
+            loop.session.load("patterns/00_hello.demon")
+            loop.session.at(4, "denoise = .9 over 2")
+            audio = loop.render(cycles=8)
 
     engine: a name, which is opened and closed here, or an engine of the caller's.
     """

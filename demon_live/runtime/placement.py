@@ -51,9 +51,9 @@ def crossfade(old: Floats, new: Floats) -> Floats:
     return np.asarray((a * old + b * new) / np.sqrt(a * a + b * b + 2 * r * a * b), np.float32)
 
 
-def plays_on(before: Loop, stage: Loop) -> bool:
-    """Whether a new stage is the old one at another tempo: its loop begins with what plays."""
-    mine = (stage.source, stage.cycles, stage.beats)
+def plays_on(before: Loop, loop: Loop) -> bool:
+    """Whether a new loop is the old one at another tempo: its loop begins with what plays."""
+    mine = (loop.source, loop.cycles, loop.beats)
     return (before.source, before.cycles, before.beats) == mine
 
 
@@ -87,31 +87,31 @@ class Window:
 
 
 class DeckPlacement:
-    """The loop of one deck under one stage.
+    """The loop of one deck under one loop.
 
-    loop: float32 [stage.samples, 2], the PCM that the mixer reads. window: frames of a
+    loop: float32 [loop.samples, 2], the PCM that the mixer reads. window: frames of a
     decode; it may change at any time. ship: takes the windows where the loop is on another machine,
     whose own placement lands them; the loop here is then never written.
     """
 
     def __init__(
         self,
-        stage: Loop,
-        loop: Floats,
+        loop: Loop,
+        buffer: Floats,
         decode: Decode,
         window: int,
         ship: Callable[[Window], None] | None = None,
     ) -> None:
-        self.stage = stage
+        self.loop = loop
         # The same loop with laps that begin elsewhere, from its from_sample on.
         self._moved: Loop | None = None
-        self.loop = loop
+        self.buffer = buffer
         self._decode, self._ship = decode, ship
         self.window = window
         self._generations: deque[Generation] = deque(maxlen=_KEEP)
         self._past: deque[int] = deque(maxlen=64)
         self._future: list[int] = []
-        self.cursor = stage.from_sample
+        self.cursor = loop.from_sample
         self._fresh = False
         #: Whether what is written may be written again from a newer generation.
         self.may_refresh = True
@@ -121,15 +121,15 @@ class DeckPlacement:
         self.jump_late = 0
         self._judged = 0
 
-    def move(self, stage: Loop) -> None:
-        """From stage.from_sample on laps begin elsewhere; the same epoch, frames and PCM."""
-        if stage.epoch == self.stage.epoch:
-            self._moved = stage
+    def move(self, loop: Loop) -> None:
+        """From loop.from_sample on laps begin elsewhere; the same epoch, frames and PCM."""
+        if loop.epoch == self.loop.epoch:
+            self._moved = loop
 
     def stage_of(self, sample: int) -> Loop:
         """Whose laps an output sample belongs to."""
         moved = self._moved
-        return moved if moved is not None and sample >= moved.from_sample else self.stage
+        return moved if moved is not None and sample >= moved.from_sample else self.loop
 
     def _border(self, sample: int) -> int:
         """Where the laps that `sample` belongs to end to be valid."""
@@ -137,9 +137,9 @@ class DeckPlacement:
         return moved.from_sample if moved is not None and sample < moved.from_sample else 1 << 62
 
     def settle(self, now: int) -> None:
-        """A move that has happened is the stage."""
+        """A move that has happened is the loop."""
         if self._moved is not None and now >= self._moved.from_sample + RATES.sample_rate:
-            self.stage, self._moved = self._moved, None
+            self.loop, self._moved = self._moved, None
 
     def note(self, block: ControlBlock) -> None:
         """Take the jumps of the newest plan; those that have passed are remembered."""
@@ -149,13 +149,13 @@ class DeckPlacement:
 
     def accept(self, generation: Generation) -> None:
         """A finished generation; of an older epoch it is ignored."""
-        if generation.request.epoch == self.stage.epoch:
+        if generation.request.epoch == self.loop.epoch:
             self._generations.append(generation)
             self._fresh = True
 
     @property
     def empty(self) -> bool:
-        """Nothing has been generated for this stage yet."""
+        """Nothing has been generated for this loop yet."""
         return not self._generations
 
     def _bounds(self, sample: int) -> tuple[int, int]:
@@ -179,7 +179,7 @@ class DeckPlacement:
 
     def next_piece(self, now: int, lead: int, reserve: int) -> Piece | None:
         """The stretch to write now, or None. lead, reserve: samples."""
-        start = max(now + lead, self.stage.from_sample)
+        start = max(now + lead, self.loop.from_sample)
         if self._fresh and self.may_refresh:
             self._fresh = False
         elif self.cursor < start + reserve:
@@ -189,12 +189,12 @@ class DeckPlacement:
         generation = self.best(start)
         if generation is None:
             return None
-        stage = self.stage_of(start)
-        lap, position = stage.locate(start)
+        loop = self.stage_of(start)
+        lap, position = loop.locate(start)
         first = (position - HALF) // RATES.hop
         # What the window covers, less the overhang and the fade behind it.
         covered = (first + self.window) * RATES.hop - position - 3 * HALF
-        ends = (self._bounds(start)[1], stage.lap_start(lap + 1), self._border(start))
+        ends = (self._bounds(start)[1], loop.lap_start(lap + 1), self._border(start))
         end = min(start + covered, *ends)
         return Piece(start, end, generation)
 
@@ -239,23 +239,23 @@ class DeckPlacement:
         return True
 
     def fill(self, generation: Generation) -> None:
-        """Write the whole loop from one generation: the first sound of a stage, before it plays."""
+        """Write the whole loop from one generation: the first sound of a loop, before it plays."""
         position = 0
-        while position < self.stage.samples:
+        while position < self.loop.samples:
             audio = self._decode(generation.latent, position // RATES.hop, self.window)
-            n = min(len(audio), self.stage.samples - position)
+            n = min(len(audio), self.loop.samples - position)
             if sound(audio):
-                self.loop[position : position + n] = audio[:n]
+                self.buffer[position : position + n] = audio[:n]
             position += n
         self._close_seam(generation)
 
     def _close_seam(self, generation: Generation) -> None:
-        frame = self.stage.samples // RATES.hop
+        frame = self.loop.samples // RATES.hop
         tail = self._decode(generation.latent, frame, self.window)[
-            self.stage.samples - frame * RATES.hop :
+            self.loop.samples - frame * RATES.hop :
         ]
         if sound(tail):
-            self.loop[: 2 * HALF] = crossfade(tail[: 2 * HALF], self.loop[: 2 * HALF])
+            self.buffer[: 2 * HALF] = crossfade(tail[: 2 * HALF], self.buffer[: 2 * HALF])
 
     def _judge(self, window: Window, start: int) -> None:
         begin, _ = self._bounds(window.start)
@@ -264,21 +264,21 @@ class DeckPlacement:
             self.jump_late = max(0, start - begin)
 
     def _read(self, begin: int, end: int) -> Floats:
-        return np.concatenate([self.loop[a:b] for a, b in self._spans(begin, end)])
+        return np.concatenate([self.buffer[a:b] for a, b in self._spans(begin, end)])
 
     def _store(self, begin: int, audio: Floats) -> None:
         done = 0
         for a, b in self._spans(begin, begin + len(audio)):
-            self.loop[a:b] = audio[done : done + b - a]
+            self.buffer[a:b] = audio[done : done + b - a]
             done += b - a
 
     def _spans(self, begin: int, end: int) -> list[tuple[int, int]]:
         """Where output samples [begin, end) lie in the loop: slices of it, in order."""
         spans: list[tuple[int, int]] = []
         while begin < end:
-            stage = self.stage_of(begin)
-            lap, position = stage.locate(begin)
-            n = min(end, stage.lap_start(lap + 1), self._border(begin)) - begin
+            loop = self.stage_of(begin)
+            lap, position = loop.locate(begin)
+            n = min(end, loop.lap_start(lap + 1), self._border(begin)) - begin
             spans.append((position, position + n))
             begin += n
         return spans

@@ -1,5 +1,5 @@
 """What an engine that begins anew is told, so that the same program goes on: the ring's settings,
-the timbres, the newest stage of each deck.
+the timbres, the newest loop of each deck.
 
 Threads: none of its own; `messages` gives copies.
 """
@@ -11,8 +11,8 @@ from dataclasses import replace
 from demon_live.runtime.messages import (
     DropDeck,
     DropTimbre,
-    MoveStage,
-    PrepareStage,
+    MoveLoop,
+    PrepareLoop,
     SetRing,
     SetTimbre,
     ToEngine,
@@ -24,25 +24,25 @@ __all__ = ["Retold"]
 class Retold:
     """Learns from every message that an engine is sent.
 
-    stages: the newest of each deck. timbres: by name.
+    loops: the newest of each deck. timbres: by name.
     """
 
     def __init__(self) -> None:
-        self.stages: dict[str, PrepareStage] = {}
+        self.loops: dict[str, PrepareLoop] = {}
         self._settings = SetRing()
         self.timbres: dict[str, SetTimbre] = {}
 
     def note(self, message: ToEngine) -> None:
         """A message was sent."""
         match message:
-            case PrepareStage(stage):
-                self.stages[stage.deck] = message
-            case MoveStage(stage):
-                known = self.stages.get(stage.deck)
-                if known is not None and known.stage.epoch == stage.epoch:
-                    self.stages[stage.deck] = replace(known, stage=stage)
+            case PrepareLoop(loop):
+                self.loops[loop.deck] = message
+            case MoveLoop(loop):
+                known = self.loops.get(loop.deck)
+                if known is not None and known.loop.epoch == loop.epoch:
+                    self.loops[loop.deck] = replace(known, loop=loop)
             case DropDeck(deck):
-                self.stages.pop(deck, None)
+                self.loops.pop(deck, None)
             case SetTimbre(name):
                 self.timbres[name] = message
             case DropTimbre(name):
@@ -54,6 +54,6 @@ class Retold:
                 )
 
     def messages(self) -> list[ToEngine]:
-        """All of it, timbres before the stages that ask for them."""
+        """All of it, timbres before the loops that ask for them."""
         settings = [self._settings] if self._settings != SetRing() else []
-        return [*settings, *list(self.timbres.values()), *list(self.stages.values())]
+        return [*settings, *list(self.timbres.values()), *list(self.loops.values())]

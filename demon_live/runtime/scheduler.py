@@ -68,7 +68,7 @@ class DeckScheduler:
         self._begun = False
 
     def reset(self) -> None:
-        """Forget what was served: a new stage, or a panic."""
+        """Forget what was served: a new loop, or a panic."""
         self._served.clear()
         self._begun = False
 
@@ -84,7 +84,7 @@ class DeckScheduler:
         such group that has not been served comes first; else the group that sounds at `ready` is
         refreshed.
         """
-        ready = max(ready, block.stage.from_sample)
+        ready = max(ready, block.loop.from_sample)
         if not block.plan:
             return Target(ready, {})
         self._forget(now)

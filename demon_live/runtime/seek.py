@@ -68,7 +68,7 @@ def run_up(place: int, moments: Sequence[Moment], drain: int) -> int:
     """Where sound must begin so that from `place` on it is exact. drain: samples from an admission
     until its generation is heard."""
     before = [m for m in moments if m.sample <= place]
-    laps = [d.stage.samples for m in before for d in m.state.decks.values() if d.stage is not None]
+    laps = [d.loop.samples for m in before for d in m.state.decks.values() if d.loop is not None]
     length = 2 * max(laps, default=0) + drain + _FORGET
     begin = place - length
     # Sound that feeds back remembers everything since it began to.

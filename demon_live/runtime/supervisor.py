@@ -5,8 +5,8 @@ process of its own, the audio in another. What the engine must know to play is k
 newest stage of each deck, the ring's settings, the timbres), so that another process takes over: a
 *spare* that has loaded everything already, where there is memory for one, else a new one.
 
-Threads: `EngineSupervisor` has one thread that reads the pipe and one that writes; `send` may be called
-from any thread and never blocks (a full queue drops blocks, never commands).
+Threads: `EngineSupervisor` has one thread that reads the pipe and one that writes; `send` may be
+called from any thread and never blocks (a full queue drops blocks, never commands).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from demon_live.controls import find
 from demon_live.errors import ScoreError, nearest
-from demon_live.lang import Bind, Program, SetStage, When, Word
+from demon_live.lang import Bind, Program, Setting, When, Word
 from demon_live.runtime.messages import Panic
 from demon_live.session.scores import as_score
 from demon_live.session.state import State
@@ -71,7 +71,7 @@ def check_decks(text: str, program: Program, state: State) -> None:
     for row in program.statements:
         if isinstance(row, Bind) and text.startswith(f"{row.deck}.", row.span.start):
             reached.append(row)
-        elif isinstance(row, Bind | SetStage):
+        elif isinstance(row, Bind | Setting):
             begun.add(row.deck)
     known = sorted(state.decks.keys() | begun)
     for bind in reached:
@@ -107,7 +107,7 @@ def _check_learn(word: Word, state: State) -> None:
         return
     deck, name = _target(word)
     control = find(name)
-    if control is None or control.cls == "stage":
+    if control is None or control.cls == "prepared":
         raise ScoreError(
             f"there is no control {name!r} to learn",
             span=word.span,
@@ -151,8 +151,8 @@ def _panic(session: Session, word: Word, now: int) -> list[str]:
     session.rig.send(Panic())
     state = session.state
     decks = {n: replace(d, lanes=dict(d.bound), leaving={}) for n, d in state.decks.items()}
-    stage = replace(state.stage, lanes=dict(state.stage.bound), leaving={})
-    session.swap(replace(state, decks=decks, stage=stage))
+    shared = replace(state.globals, lanes=dict(state.globals.bound), leaving={})
+    session.swap(replace(state, decks=decks, globals=shared))
     return ["panic · silence, the ring is empty, transitions are forgotten"]
 
 
@@ -181,7 +181,7 @@ def _crossfade(session: Session, word: Word, now: int) -> list[str]:
         return ["crossfade · no deck is under the fader"]
     sides = dict(zip(word.args, "ab", strict=True))
     session.swap(replace(session.state, sides=sides))
-    fader = session.state.stage.bound.get("fader")
+    fader = session.state.globals.bound.get("fader")
     place = f"fader = {fader.text}" if fader is not None else "fader 0, so all of the first"
     return [f"crossfade · {word.args[0]} (0) to {word.args[1]} (1) · {place}"]
 

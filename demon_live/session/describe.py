@@ -82,17 +82,17 @@ def describe(
 
 
 def _deck(deck: DeckState, state: State, now: int) -> DeckView:
-    stage = deck.playing(now)
-    playhead = stage.locate(now)[1] / stage.samples if stage else 0.0
+    loop = deck.playing(now)
+    playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
     here = state.tempo.cycle_at(now)
     lanes = tuple(
-        _lane(name, lane.played(state.hands), stage, state.tempo, now, here)
+        _lane(name, lane.played(state.hands), loop, state.tempo, now, here)
         for name, lane in deck.lanes.items()
         if name in deck.bound
     )
     return DeckView(
         name=deck.name,
-        cycles=stage.cycles if stage else deck.cycles,
+        cycles=loop.cycles if loop else deck.cycles,
         playhead=min(1.0, max(0.0, playhead)),
         source=deck.source,
         muted=deck.name in state.muted,
@@ -104,24 +104,24 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
 
 def _fader(state: State, here: Fraction) -> float | None:
     """Where the crossfader stands, None if no deck is under it."""
-    lane = state.stage.lanes.get("fader")
+    lane = state.globals.lanes.get("fader")
     if not state.sides:
         return None
     return 0.0 if lane is None else float(lane.played(state.hands).at(here))
 
 
 def _lane(
-    name: str, lane: Lane, stage: Loop | None, tempo: TempoMap, now: int, here: Fraction
+    name: str, lane: Lane, loop: Loop | None, tempo: TempoMap, now: int, here: Fraction
 ) -> LaneView:
     control = find(name)
     text = lane.heard(here).text
     waits = lane.text if lane.text != text else ""
-    if lane.kind == "number" and control is not None and stage is not None:
+    if lane.kind == "number" and control is not None and loop is not None:
         return LaneView(
             name,
             text,
             round(float(lane.at(here)), 3),
-            samples=_picture(lane, stage, tempo, now, control.low, control.high),
+            samples=_picture(lane, loop, tempo, now, control.low, control.high),
             low=control.low,
             high=control.high,
             coming=waits,
@@ -130,11 +130,11 @@ def _lane(
     return LaneView(name, text, plays, next=_coming(lane, here), coming=waits)
 
 
-def _picture(lane: Lane, stage: Loop, tempo: TempoMap, now: int, low: float, high: float) -> Floats:
+def _picture(lane: Lane, loop: Loop, tempo: TempoMap, now: int, low: float, high: float) -> Floats:
     """The curve over the loop, each point at the time it is next heard, 0..1 of the range."""
-    lap, position = stage.locate(now)
-    at = np.linspace(0, stage.samples, POINTS, endpoint=False).astype(np.int64)
-    starts = np.where(at >= position, stage.lap_start(lap), stage.lap_start(lap + 1))
+    lap, position = loop.locate(now)
+    at = np.linspace(0, loop.samples, POINTS, endpoint=False).astype(np.int64)
+    starts = np.where(at >= position, loop.lap_start(lap), loop.lap_start(lap + 1))
     values = lane.sample(tempo.cycles_at(starts + at))
     return np.asarray((values - low) / max(high - low, 1e-9), np.float32)
 

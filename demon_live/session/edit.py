@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.audio.files import fit_loop, load_source
-from demon_live.controls import STAGE, find
+from demon_live.controls import SETTINGS, find
 from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError, FileError, ScoreError, Span
 from demon_live.lang import (
@@ -24,7 +24,7 @@ from demon_live.lang import (
     Chain,
     Lane,
     Program,
-    SetStage,
+    Setting,
     Statement,
     When,
     Word,
@@ -32,16 +32,16 @@ from demon_live.lang import (
 from demon_live.lang.chain import ChainLane, chain_lanes, expanded, find_scene
 from demon_live.session.assets import with_sounds
 from demon_live.session.scores import Find, find_source
-from demon_live.session.state import STAGE_LANES, DeckState, State, make_stage
+from demon_live.session.state import GLOBALS, DeckState, State, make_loop
 from demon_live.session.tempo import TempoMap
 
-__all__ = ["MOST_FILES", "NOTICE", "Edit", "NewStage", "bars", "next_multiple"]
+__all__ = ["MOST_FILES", "NOTICE", "Edit", "NewLoop", "bars", "next_multiple"]
 
 #: Loop words that prepare nothing.
 _AT_ONCE = ("quant", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
 _PROMPT_CYCLES, _PROMPTS = 16, 64
-#: A stage needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
+#: A loop needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
 NOTICE = 3 * RATES.sample_rate // 2
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
 MOST_FILES = 64
@@ -60,10 +60,10 @@ def bars(cycle: Fraction) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class NewStage:
-    """A stage to be prepared: what its loop holds first, and what is transformed (None: noise)."""
+class NewLoop:
+    """A loop to be prepared: what its loop holds first, and what is transformed (None: noise)."""
 
-    stage: Loop
+    loop: Loop
     first: Floats
     source: Floats | None
 
@@ -96,7 +96,7 @@ class Edit:
         self._deaf = deaf
         self.messages: list[str] = []
         self.words: list[Word] = []
-        self.stages: list[NewStage] = []
+        self.loops: list[NewLoop] = []
         self.moves: list[Loop] = []
         self.drops: list[tuple[str, int]] = []
         self.prompts: list[str] = []
@@ -138,9 +138,9 @@ class Edit:
         rows = expanded(heard, self.scenes)
         if self._silent:
             self._begin = Fraction(0)
-        stage_words = [s for s in rows if isinstance(s, SetStage) and s.word not in _AT_ONCE]
+        stage_words = [s for s in rows if isinstance(s, Setting) and s.word not in _AT_ONCE]
         for row in rows:
-            if isinstance(row, SetStage):
+            if isinstance(row, Setting):
                 self._set_stage(row)
         new = self._new_decks(rows)
         if stage_words or new:
@@ -175,14 +175,14 @@ class Edit:
             for bind in find_scene(name, self.scenes, row.span).body
         ]
         said = {r.deck for r in (*rows, *chained) if isinstance(r, Bind)}
-        new = said - self.state.decks.keys() - {STAGE_LANES}
+        new = said - self.state.decks.keys() - {GLOBALS}
         for name in sorted(new):
             self.state = self.state.with_deck(DeckState(name, base=self.base))
             self._restage.setdefault(name, None)
         return bool(new)
 
-    def _ramp(self, rows: list[SetStage]) -> None:
-        """`tempo 128 over 4`: the tempo map goes there in steps of a cycle; each step's stages are
+    def _ramp(self, rows: list[Setting]) -> None:
+        """`tempo 128 over 4`: the tempo map goes there in steps of a cycle; each step's loops are
         prepared when it is near (`step`)."""
         moves = [(r, r.when if r.when.kind == "over" else r.when.then) for r in rows]
         over = next((m for r, m in moves if r.word in ("tempo", "cps") and m is not None), None)
@@ -205,7 +205,7 @@ class Edit:
         )
 
     def step(self) -> None:
-        """The next step of a ramp of the tempo: every deck gets its stage."""
+        """The next step of a ramp of the tempo: every deck gets its loop."""
         (cycle, bpm), *rest = self.state.ramp
         self.state = replace(self.state, bpm=bpm, ramp=tuple(rest))
         self._begin = cycle
@@ -213,7 +213,7 @@ class Edit:
         self._build_stages()
         self.messages.clear()
 
-    def _set_stage(self, row: SetStage) -> None:
+    def _set_stage(self, row: Setting) -> None:
         value = row.value
         state = self.state
         if row.word == "tempo":
@@ -241,7 +241,7 @@ class Edit:
             for name in state.decks:
                 self._restage.setdefault(name, row.span)
 
-    def _set_sync(self, row: SetStage) -> None:
+    def _set_sync(self, row: Setting) -> None:
         if row.word == "link":
             self.state = replace(self.state, link=row.value == "on")
         elif row.word == "clock":
@@ -254,7 +254,7 @@ class Edit:
     def pin(self, cycle: Fraction, sample: int, bpm: Fraction) -> None:
         """Let `cycle` be heard on output sample `sample`, and go on at `bpm` from there.
 
-        At another tempo all decks get new stages; at the same one their laps begin elsewhere.
+        At another tempo all decks get new loops; at the same one their laps begin elsewhere.
         Raises ValueError if that is not ahead.
         """
         state, before = replace(self.state, ramp=()), self.state.bpm
@@ -266,13 +266,13 @@ class Edit:
             self._build_stages()
             return
         for deck in state.decks.values():
-            if deck.stage is None:
+            if deck.loop is None:
                 continue
-            moved = replace(make_stage(deck, tempo, cycle, deck.stage.epoch), lap=deck.stage.lap)
-            self.state = self.state.with_deck(replace(deck, stage=moved, before=deck.stage))
+            moved = replace(make_loop(deck, tempo, cycle, deck.loop.epoch), lap=deck.loop.lap)
+            self.state = self.state.with_deck(replace(deck, loop=moved, before=deck.loop))
             self.moves.append(moved)
 
-    def _refuse(self, row: SetStage) -> None:
+    def _refuse(self, row: Setting) -> None:
         if row.word == "engine":
             if str(row.value) in ("imp", ""):
                 return
@@ -285,10 +285,10 @@ class Edit:
             raise ScoreError(
                 f"{row.word} is not supported by this version",
                 span=row.span,
-                hint=STAGE[row.word].help if row.word in STAGE else None,
+                hint=SETTINGS[row.word].help if row.word in SETTINGS else None,
             )
 
-    def _set_deck(self, row: SetStage) -> None:
+    def _set_deck(self, row: Setting) -> None:
         deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)
         if row.word == "loop":
             deck = replace(deck, cycles=int(float(str(row.value))))
@@ -298,7 +298,7 @@ class Edit:
         self.state = self.state.with_deck(deck)
         self._restage[row.deck] = row.span if row.word == "source" else self._restage.get(row.deck)
 
-    # ------------------------------------------------------------------ stages
+    # ------------------------------------------------------------------ loops
 
     def _build_stages(self) -> None:
         if not self._restage or self._begin is None:
@@ -317,20 +317,20 @@ class Edit:
             self._build_stage(state.decks[name], span, begin)
 
     def _build_stage(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
-        stage = make_stage(deck, self.state.tempo, begin, self._epoch())
-        source = self._read_source(deck, stage, span)
-        empty = (0 if self._deaf else stage.samples, 2)
+        loop = make_loop(deck, self.state.tempo, begin, self._epoch())
+        source = self._read_source(deck, loop, span)
+        empty = (0 if self._deaf else loop.samples, 2)
         first = source if source is not None else np.zeros(empty, np.float32)
         playing = deck.playing(self.now)
-        self.state = self.state.with_deck(replace(deck, stage=stage, before=playing))
-        self.stages.append(NewStage(stage, first, source))
+        self.state = self.state.with_deck(replace(deck, loop=loop, before=playing))
+        self.loops.append(NewLoop(loop, first, source))
         what = f"loop of {deck.cycles} cycles"
         self.messages.append(
             f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
             f" · from bar {bars(begin)}"
         )
 
-    def _read_source(self, deck: DeckState, stage: Loop, span: Span | None) -> Floats | None:
+    def _read_source(self, deck: DeckState, loop: Loop, span: Span | None) -> Floats | None:
         if deck.source is None:
             return None
         try:
@@ -340,10 +340,10 @@ class Edit:
             audio, read = load_source(path)
             fitted, info = fit_loop(
                 audio,
-                lap_samples=stage.samples,
-                cycles=stage.cycles,
-                beats=stage.beats,
-                bpm=stage.bpm,
+                lap_samples=loop.samples,
+                cycles=loop.cycles,
+                beats=loop.beats,
+                bpm=loop.bpm,
                 name=path.name,
             )
         except DemonError as error:
@@ -423,7 +423,7 @@ class Edit:
     ) -> None:
         control = find(control_name)
         assert control is not None
-        label = control_name if deck in ("main", STAGE_LANES) else f"{deck}.{control_name}"
+        label = control_name if deck in ("main", GLOBALS) else f"{deck}.{control_name}"
         text = " ".join(lane.text.split()) if lane is not None else ""
         what = f"{label} = {text}" if lane is not None else f"{label} is given back"
         move = when if when.kind in ("over", "xfade") else when.then
@@ -442,7 +442,7 @@ class Edit:
         over = [c for c in old.chains if c.scenes not in spoken] if old else []
         bodies = [self.scenes[name].body for chain in over for name, _ in chain.scenes]
         for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
-            known = {STAGE_LANES: self.state.stage, **self.state.decks}
+            known = {GLOBALS: self.state.globals, **self.state.decks}
             deck = known.get(bind.deck)
             if deck is not None and isinstance(deck.bound.get(bind.control), ChainLane):
                 self._bind_lane(bind.deck, bind.control, None, self.effect(bind.when), bind.when)
@@ -459,7 +459,7 @@ class Edit:
         self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
 
     def restore(self, wanted: State, when: When) -> None:
-        """Undo, redo and recall: all that is bound in `wanted`, and its stage, from `when` on."""
+        """Undo, redo and recall: all that is bound in `wanted`, and its loop, from `when` on."""
         current = self.state
         for name, deck in wanted.decks.items():
             now = current.decks.get(name) or DeckState(name, cycles=0)
@@ -475,7 +475,7 @@ class Edit:
         self._build_stages()
         for name in sorted(current.decks.keys() - wanted.decks.keys()):
             self._drop(name)
-        for name, now in [*self.state.decks.items(), (STAGE_LANES, self.state.stage)]:
+        for name, now in [*self.state.decks.items(), (GLOBALS, self.state.globals)]:
             before = wanted.deck(name).bound
             for control in sorted(before.keys() | now.bound.keys()):
                 if before.get(control) is not now.bound.get(control):
@@ -487,5 +487,5 @@ def _decks_of(program: Program | None) -> set[str]:
     """The decks that a text speaks of."""
     rows = program.statements if program else ()
     bound = {row.deck for row in rows if isinstance(row, Bind)}
-    staged = {r.deck for r in rows if isinstance(r, SetStage) and r.word in ("loop", "source")}
-    return (bound | staged) - {STAGE_LANES}
+    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in ("loop", "source")}
+    return (bound | staged) - {GLOBALS}

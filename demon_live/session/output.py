@@ -62,14 +62,14 @@ class Rig(Protocol):
     controls: frozenset[str] | None
 
     def send(self, message: ToEngine) -> None: ...
-    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
-        """A new stage of a deck: `first` is what its loop holds until something is generated.
+    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
+        """A new loop of a deck: `first` is what its loop holds until something is generated.
 
-        first, source: float32 [stage.samples, 2]. Told to the mixer and to the engine.
+        first, source: float32 [loop.samples, 2]. Told to the mixer and to the engine.
         """
 
-    def move_stage(self, stage: Loop) -> None:
-        """From stage.from_sample on the laps of the deck's loop begin elsewhere."""
+    def move_loop(self, loop: Loop) -> None:
+        """From loop.from_sample on the laps of the deck's loop begin elsewhere."""
 
     def drop_deck(self, deck: str, at: int) -> None:
         """The deck fades out at output sample `at` and is forgotten."""

@@ -49,11 +49,11 @@ class LaneLike(Protocol):
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
 
 
-def heard_at(stage: Loop, now: int) -> NDArray[np.int64]:
+def heard_at(loop: Loop, now: int) -> NDArray[np.int64]:
     """For each frame of the loop the output sample at which its start is next heard, int64 [T]."""
-    lap, here = stage.locate(now)
-    positions = np.arange(stage.frames, dtype=np.int64) * RATES.hop
-    this, following = stage.lap_start(lap), stage.lap_start(lap + 1)
+    lap, here = loop.locate(now)
+    positions = np.arange(loop.frames, dtype=np.int64) * RATES.hop
+    this, following = loop.lap_start(lap), loop.lap_start(lap + 1)
     # The frame that sounds right now has begun already: its start is heard again in the next lap.
     return np.where(positions >= here, this + positions, following + positions)
 
@@ -114,16 +114,16 @@ class DeckSampler:
         deck: str,
         version: int,
         lanes: Mapping[str, LaneLike],
-        stage: Loop,
+        loop: Loop,
         tempo: TempoMap,
         now: int,
     ) -> ControlBlock:
         """All that the score says about the near future of the deck.
 
-        Frames before the stage begins are sampled as if it had begun at `stage.from_sample`.
+        Frames before the loop begins are sampled as if it had begun at `loop.from_sample`.
         """
-        at = max(now, stage.from_sample)
-        times = heard_at(stage, at)
+        at = max(now, loop.from_sample)
+        times = heard_at(loop, at)
         cycles = tempo.cycles_at(times)
         curves: dict[str, Floats] = {}
         slot: dict[str, LaneLike] = {}
@@ -142,8 +142,8 @@ class DeckSampler:
                     curves[name] = curve
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
-        rows = self._plan(slot, stage, tempo, at)
-        return ControlBlock(deck, version, stage, at, curves, rows, mix)
+        rows = self._plan(slot, loop, tempo, at)
+        return ControlBlock(deck, version, loop, at, curves, rows, mix)
 
     def _held(
         self, name: str, sample: Callable[[], Floats | MixPoints]
@@ -165,12 +165,12 @@ class DeckSampler:
         return new
 
     def _plan(
-        self, lanes: Mapping[str, LaneLike], stage: Loop, tempo: TempoMap, at: int
+        self, lanes: Mapping[str, LaneLike], loop: Loop, tempo: TempoMap, at: int
     ) -> tuple[SlotValues, ...]:
-        key = (dict(lanes), stage, tempo)  # lanes compare by identity
+        key = (dict(lanes), loop, tempo)  # lanes compare by identity
         if key != self._key or at >= self._fresh_until:
             self._key, self._fresh_until = key, at + RATES.sample_rate
-            ahead = max(PLAN_AHEAD, stage.samples) + RATES.sample_rate
+            ahead = max(PLAN_AHEAD, loop.samples) + RATES.sample_rate
             try:
                 self._rows = plan(lanes, tempo, at, at + ahead)
                 return self._rows

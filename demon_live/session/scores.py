@@ -11,7 +11,7 @@ from typing import Protocol
 
 from demon_live import faults
 from demon_live.errors import FileError
-from demon_live.lang import Bind, Lane, Scene, SetStage, When, unparse
+from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
 from demon_live.lang.unparse import number
 from demon_live.paths import shipped
 from demon_live.session.assets import SoundLane, renamed
@@ -99,12 +99,12 @@ def as_score(state: State, folder: Path | None = None) -> str:
     for deck in state.decks.values():
         rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", _source(deck, folder)]
         rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
-    every = [x for d in (*state.decks.values(), state.stage) for x in d.bound.values()]
+    every = [x for d in (*state.decks.values(), state.globals) for x in d.bound.values()]
     rows += [""] if state.decks else []
     rows += dict.fromkeys(x.text for x in every if _chained(x))
     if len(state.sides) == 2:
         rows.append("crossfade " + " ".join(sorted(state.sides, key=lambda d: state.sides[d])))
-    rows += [f"fader {x.text}" for n, x in state.stage.bound.items() if not _chained(x)]
+    rows += [f"fader {x.text}" for n, x in state.globals.bound.items() if not _chained(x)]
     rows += [f"mute {deck}" for deck in sorted(state.muted & state.decks.keys())]
     soloed = sorted(state.soloed & state.decks.keys())
     rows += ["solo " + " ".join(soloed)] if soloed else []
@@ -161,9 +161,9 @@ def scene_rows(scene: Scene, folder: Path | None = None) -> list[str]:
     return [*rows, *(["  }"] if deck != "main" else []), "}"]
 
 
-def statement_text(row: Bind | SetStage, folder: Path | None = None) -> str:
+def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
     """A binding or a stage word as a line of score, with its when."""
-    if isinstance(row, SetStage):
+    if isinstance(row, Setting):
         value = (
             row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
         )

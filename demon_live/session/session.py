@@ -257,11 +257,11 @@ class Session:
         self._note_files(change.now)
         # The engine is told what to sound like before anything asks for it.
         self.rig.set_sounds(heard_sounds(state))
-        for new in change.stages:
-            self._epoch = max(self._epoch, new.stage.epoch)
-            self.rig.add_stage(new.stage, new.first, new.source)
+        for new in change.loops:
+            self._epoch = max(self._epoch, new.loop.epoch)
+            self.rig.add_loop(new.loop, new.first, new.source)
         for moved in change.moves:
-            self.rig.move_stage(moved)
+            self.rig.move_loop(moved)
         for deck, at in change.drops:
             self.rig.drop_deck(deck, at)
         if (state.depth, state.steps) != (before.depth, before.steps):
@@ -269,7 +269,7 @@ class Session:
             self.rig.send(SetRing(state.depth or depth, state.steps or steps))
         for deck, values in change.migrate.items():
             self.rig.send(Migrate(deck, values))
-        if state.hushed and (change.messages or change.stages):
+        if state.hushed and (change.messages or change.loops):
             self._state = replace(self._state, hushed=False)
             self.rig.wake()
         self.changed()
@@ -387,14 +387,14 @@ class Session:
                 state = self._state
             here = state.tempo.cycle_at(now)
             for deck in state.decks.values():
-                if deck.stage is not None:
+                if deck.loop is not None:
                     lanes = self._lanes(state, deck, here)
                     self._sample(deck, deck.sampled(now), lanes, state.tempo, now)
 
     def _lanes(self, state: State, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         # The same objects while nothing changes: what is planned from them need not be made anew.
         gone = tuple(sorted(k for k, cycle in deck.leaving.items() if cycle <= here))
-        key = (deck.lanes, gone, state.hands.version, state.sides, state.stage)
+        key = (deck.lanes, gone, state.hands.version, state.sides, state.globals)
         kept = self._kept.get(deck.name)
         if kept is None or any(a is not b and a != b for a, b in zip(kept[0], key, strict=True)):
             kept = self._kept[deck.name] = (key, state.lanes(deck, here))
@@ -403,13 +403,13 @@ class Session:
     def _sample(
         self,
         deck: DeckState,
-        stage: Loop,
+        loop: Loop,
         lanes: Mapping[str, Lane],
         tempo: TempoMap,
         now: int,
     ) -> None:
         sampler = self._samplers.setdefault(deck.name, DeckSampler())
-        block = sampler.block(deck.name, next(self._versions), lanes, stage, tempo, now)
+        block = sampler.block(deck.name, next(self._versions), lanes, loop, tempo, now)
         for trouble in sampler.trouble():
             self.tell(f"{deck.name}: {trouble}; its last good values hold")
         self.rig.send(Block(block))
@@ -487,7 +487,7 @@ class Session:
     def _untouched(self) -> tuple[str, ...]:
         """Controllers that a lane waits for, each told once."""
         state = self._state
-        rows = [(n, x) for d in (*state.decks.values(), state.stage) for n, x in d.bound.items()]
+        rows = [(n, x) for d in (*state.decks.values(), state.globals) for n, x in d.bound.items()]
         out = []
         for name, lane in rows:
             new = lane.keys - state.hands.tracks.keys() - self._silent_keys

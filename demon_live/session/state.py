@@ -19,10 +19,10 @@ from demon_live.session.tempo import TempoMap
 if TYPE_CHECKING:
     from demon_live.lang import Lane, Let, Program, Scene
 
-__all__ = ["STAGE_LANES", "DeckState", "State", "frames_for", "make_stage"]
+__all__ = ["GLOBALS", "DeckState", "State", "frames_for", "make_loop"]
 
-#: The "deck" of lanes that belong to the whole stage: the crossfader.
-STAGE_LANES = ""
+#: The "deck" of lanes that belong to the whole loop: the crossfader.
+GLOBALS = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class DeckState:
 
     lanes: control -> function of time, transitions included. bound: what the score says, without
     transitions (for undo, display and diff). leaving: control -> cycle from which it is unbound.
-    source: as written in the score; base: folder it is relative to. stage: the newest, which may
+    source: as written in the score; base: folder it is relative to. loop: the newest, which may
     still lie ahead; before: the one that plays until then.
     """
 
@@ -42,7 +42,7 @@ class DeckState:
     cycles: int = 4
     source: str | None = None
     base: str = ""
-    stage: Loop | None = None
+    loop: Loop | None = None
     before: Loop | None = None
 
     def kept(self, here: Fraction) -> Mapping[str, Lane]:
@@ -51,25 +51,25 @@ class DeckState:
         return {name: lane for name, lane in self.lanes.items() if name not in gone}
 
     def sampled(self, now: int) -> Loop:
-        """The stage that its lanes are sampled for: the newest, unless it is the same loop moved,
+        """The loop that its lanes are sampled for: the newest, unless it is the same loop moved,
         which is the old one until then."""
-        assert self.stage is not None
-        same = self.before is not None and self.before.epoch == self.stage.epoch
-        return (self.playing(now) if same else None) or self.stage
+        assert self.loop is not None
+        same = self.before is not None and self.before.epoch == self.loop.epoch
+        return (self.playing(now) if same else None) or self.loop
 
     def playing(self, now: int) -> Loop | None:
-        """The stage that sounds at output sample `now`."""
-        if self.stage is not None and now < self.stage.from_sample and self.before is not None:
+        """The loop that sounds at output sample `now`."""
+        if self.loop is not None and now < self.loop.from_sample and self.before is not None:
             return self.before
-        return self.stage
+        return self.loop
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """Everything that an accepted statement may change.
 
-    stage: lanes of the whole stage (the fader). sides: deck -> side of the crossfader, "a" or "b".
-    lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
+    globals: lanes that belong to no deck (the fader). sides: deck -> side of the crossfader, "a" or
+    "b". lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     """
@@ -85,7 +85,7 @@ class State:
     soloed: frozenset[str] = frozenset()
     depth: int | None = None
     steps: int | None = None
-    stage: DeckState = field(default_factory=lambda: DeckState(STAGE_LANES))
+    globals: DeckState = field(default_factory=lambda: DeckState(GLOBALS))
     sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
     lets: Mapping[str, Let] = field(default_factory=lambda: MappingProxyType({}))
@@ -97,13 +97,13 @@ class State:
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""
-        if deck.name == STAGE_LANES:
-            return replace(self, stage=deck)
+        if deck.name == GLOBALS:
+            return replace(self, globals=deck)
         return replace(self, decks={**self.decks, deck.name: deck})
 
     def deck(self, name: str) -> DeckState:
-        """A deck that is there, or the lanes of the stage."""
-        return self.stage if name == STAGE_LANES else self.decks[name]
+        """A deck that is there, or the lanes of the loop."""
+        return self.globals if name == GLOBALS else self.decks[name]
 
     @property
     def said(self) -> tuple[object, ...]:
@@ -113,15 +113,15 @@ class State:
         """
         decks = {n: (dict(d.bound), d.cycles, d.source) for n, d in self.decks.items()}
         ring = (self.quant, self.depth, self.steps)
-        heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.stage.bound))
+        heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.globals.bound))
         return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))
 
     def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         """What sounds of a deck at cycle `here`: with the hands on its controllers, under the
         fader, without what was given back."""
         lanes = {n: lane.played(self.hands) for n, lane in deck.kept(here).items()}
-        stage = {n: lane.played(self.hands) for n, lane in self.stage.kept(here).items()}
-        return faded(deck.name, lanes, self.sides, stage)
+        shared = {n: lane.played(self.hands) for n, lane in self.globals.kept(here).items()}
+        return faded(deck.name, lanes, self.sides, shared)
 
 
 def frames_for(lap: Fraction) -> int:
@@ -131,8 +131,8 @@ def frames_for(lap: Fraction) -> int:
     return frames + frames % 2
 
 
-def make_stage(deck: DeckState, tempo: TempoMap, cycle: Fraction, epoch: int) -> Loop:
-    """The stage of a deck that begins at `cycle`. Laps begin at cycles divisible by its length."""
+def make_loop(deck: DeckState, tempo: TempoMap, cycle: Fraction, epoch: int) -> Loop:
+    """The loop of a deck that begins at `cycle`. Laps begin at cycles divisible by its length."""
     segment = tempo.segment_at(cycle)
     lap = deck.cycles * segment.length
     first = (cycle // deck.cycles) * deck.cycles

@@ -173,7 +173,7 @@ def find_interrupted(name: str = "", folder: Path | None = None) -> Interrupted:
 class Held:
     """Stages while a session is restored: of a deck only those that may still be heard are kept.
 
-    Has what a rig is told of stages and of the ring, and does nothing with it.
+    Has what a rig is told of loops and of the ring, and does nothing with it.
     """
 
     #: One that plays, and those that were planned after it.
@@ -183,17 +183,17 @@ class Held:
         self.ring: SetRing | None = None
         self._rows: dict[str, list[_Row]] = {}
 
-    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
-        """See `Rig.add_stage`."""
-        rows = self._rows.setdefault(stage.deck, [])
-        rows[:] = [r for r in rows if r[0].from_sample < stage.from_sample][1 - self.MOST :]
-        rows.append((stage, first, source))
+    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
+        """See `Rig.add_loop`."""
+        rows = self._rows.setdefault(loop.deck, [])
+        rows[:] = [r for r in rows if r[0].from_sample < loop.from_sample][1 - self.MOST :]
+        rows.append((loop, first, source))
 
-    def move_stage(self, stage: Loop) -> None:
-        """See `Rig.move_stage`: the same sound, its laps elsewhere."""
-        for old, first, source in self._rows.get(stage.deck, [])[::-1]:
-            if old.epoch == stage.epoch:
-                self.add_stage(stage, first, source)
+    def move_loop(self, loop: Loop) -> None:
+        """See `Rig.move_loop`: the same sound, its laps elsewhere."""
+        for old, first, source in self._rows.get(loop.deck, [])[::-1]:
+            if old.epoch == loop.epoch:
+                self.add_loop(loop, first, source)
                 return
 
     def drop_deck(self, deck: str) -> None:
@@ -218,7 +218,7 @@ _Row = tuple[Loop, Floats, Floats | None]
 
 
 def restore(session: Session, past: Interrupted, held: Held) -> int:
-    """Repeat all causes; `held` hears of the stages. Returns the output sample to play from: the
+    """Repeat all causes; `held` hears of the loops. Returns the output sample to play from: the
     first bar line that surely lies behind all of them."""
     for event in past.causes:
         try:

@@ -12,7 +12,7 @@ import textwrap
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from demon_live.controls import CONTROLS, STAGE, Control, PropagationClass, find, names
+from demon_live.controls import CONTROLS, SETTINGS, Control, PropagationClass, find, names
 from demon_live.errors import UsageError, nearest
 from demon_live.ui.show import Pieces
 
@@ -71,7 +71,7 @@ _CLASS_HELP = {
     "step": "heard one tick after it is written; what a score plans is on its bar",
     "slot": "set when a generation is born; what a score plans is on its bar",
     "model": "heard one tick after the weights are refitted",
-    "stage": "prepared, then switched at a bar",
+    "prepared": "made ready, then switched at a bar",
 }
 
 
@@ -94,7 +94,7 @@ def overview() -> Pieces:
         ("", "   then when: now, at 8, in 2, over 4\n"),
     ]
     rows = [(title, " ".join(names(cls))) for cls, title in _GROUPS]
-    for title, words in (*rows, ("stage", " ".join(STAGE)), ("perform", _PERFORM)):
+    for title, words in (*rows, ("settings", " ".join(SETTINGS)), ("perform", _PERFORM)):
         wrapped = textwrap.wrap(words, 70)
         pieces += [("heading", f"{title:<9}"), ("name", f"{wrapped[0]}\n")]
         pieces += [("name", f"{' ' * 9}{line}\n") for line in wrapped[1:]]
@@ -182,4 +182,4 @@ def known() -> tuple[str, ...]:
     from demon_live.lang.help import all_names
 
     words = {w for w in all_names() if w.isidentifier()}
-    return tuple(sorted({*words, *CONTROLS, *STAGE, *SCREEN}))
+    return tuple(sorted({*words, *CONTROLS, *SETTINGS, *SCREEN}))

@@ -1,7 +1,7 @@
 """The real callback under load: PortAudio through a JACK server without hardware.
 
 Run with `pytest -m jack -s`; DEMON_JACK_SECONDS and DEMON_JACK_FRAMES change the run. Gates are
-counts; times are printed, never judged: a shared machine without real-time scheduling is no stage.
+counts; times are printed, never judged: a shared machine without real-time scheduling is no loop.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def decks(speaker: Speaker, folder: Path) -> None:
     for name in ("one", "two"):
         loop = LoopBuffer.create(folder / name, LAP)
         loop.audio[:] = rng.standard_normal((LAP, 2)) * 0.1
-        speaker.add_stage(Loop(1, name, 0, 0, Fraction(LAP), 4, Fraction(120), 4, 200), loop.path)
+        speaker.add_loop(Loop(1, name, 0, 0, Fraction(LAP), 4, Fraction(120), 4, 200), loop.path)
 
 
 def moving(at: int) -> dict[str, MixPoints]:

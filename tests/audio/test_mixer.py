@@ -21,7 +21,7 @@ from demon_live.core import Floats, Loop, MixPoints
 SECOND = 48000
 
 
-def stage(
+def loop(
     deck: str = "main",
     begin: int = 0,
     lap: Fraction | int = 2 * SECOND,
@@ -62,7 +62,7 @@ def points(*pairs: tuple[int, float]) -> MixPoints:
 
 def playing(audio: Floats, deck: str = "main", **kwargs: object) -> Mixer:
     mixer = Mixer(startup=0.0, **kwargs)  # type: ignore[arg-type]
-    mixer.add_stage(stage(deck, lap=len(audio)), audio)
+    mixer.add_loop(loop(deck, lap=len(audio)), audio)
     return mixer
 
 
@@ -70,9 +70,9 @@ def playing(audio: Floats, deck: str = "main", **kwargs: object) -> Mixer:
 
 
 def test_at_rest_every_bit_passes_and_the_loop_goes_round() -> None:
-    loop = noise(2 * SECOND)
-    out = playing(loop).render(500)
-    assert np.array_equal(out, np.resize(loop, out.shape))
+    buffer = noise(2 * SECOND)
+    out = playing(buffer).render(500)
+    assert np.array_equal(out, np.resize(buffer, out.shape))
 
 
 def test_position_and_decided() -> None:
@@ -85,7 +85,7 @@ def test_position_and_decided() -> None:
 def test_same_samples_however_the_calls_are_cut() -> None:
     def run(cuts: list[int]) -> Floats:
         mixer = playing(noise(30011, level=0.6))
-        mixer.add_stage(stage("b", 7001, 9973), noise(9973, 1))
+        mixer.add_loop(loop("b", 7001, 9973), noise(9973, 1))
         mixer.set_mix(
             "main",
             {
@@ -109,7 +109,7 @@ def test_laps_of_an_odd_tempo_stay_on_the_beat_for_hours() -> None:
     lap = Fraction(
         3 * 4 * 60 * SECOND * 10, 1337
     )  # 3 bars at 133.7 bpm: no whole number of samples
-    hours = stage(lap=lap)
+    hours = loop(lap=lap)
     assert hours.samples == -(-lap.numerator // lap.denominator)
     begin = hours.lap_start(5000)  # more than seven hours in
     assert begin > 7 * 3600 * SECOND
@@ -117,7 +117,7 @@ def test_laps_of_an_odd_tempo_stay_on_the_beat_for_hours() -> None:
     click = np.zeros((hours.samples, 2), np.float32)
     click[0] = 0.5
     mixer = Mixer(start=begin - BLOCK, startup=0.0)
-    mixer.add_stage(hours, click)
+    mixer.add_loop(hours, click)
     out = mixer.render(2 * hours.samples // BLOCK + 3)
     starts = [hours.lap_start(5000 + k) - begin + BLOCK for k in range(3)]
     assert np.flatnonzero(out[:, 0]).tolist() == starts
@@ -128,27 +128,27 @@ def test_laps_of_an_odd_tempo_stay_on_the_beat_for_hours() -> None:
 
 
 def test_a_lap_shorter_than_a_block() -> None:
-    loop = noise(37)
-    out = playing(loop).render(4)
-    assert np.array_equal(out, np.resize(loop, out.shape))
+    buffer = noise(37)
+    out = playing(buffer).render(4)
+    assert np.array_equal(out, np.resize(buffer, out.shape))
 
 
 def test_the_engine_writes_while_the_mixer_reads() -> None:
-    loop = constant(SECOND, 0.1)
-    mixer = playing(loop)
+    buffer = constant(SECOND, 0.1)
+    mixer = playing(buffer)
     mixer.render(10)
-    loop[mixer.decided :] = 0.2
+    buffer[mixer.decided :] = 0.2
     later = mixer.render(10)
     assert (later[:LOOK] == np.float32(0.1)).all()
     assert (later[LOOK:] == np.float32(0.2)).all()
 
 
-# --- stages ----------------------------------------------------------------------------------
+# --- loops ----------------------------------------------------------------------------------
 
 
 def test_a_constant_stays_constant_through_a_stage_switch() -> None:
     mixer = playing(constant(SECOND))
-    mixer.add_stage(stage(begin=20001, lap=Fraction(70001, 3), epoch=2), constant(23334))
+    mixer.add_loop(loop(begin=20001, lap=Fraction(70001, 3), epoch=2), constant(23334))
     out = mixer.render(100)
     assert np.abs(out - 0.25).max() < 1e-7
 
@@ -156,7 +156,7 @@ def test_a_constant_stays_constant_through_a_stage_switch() -> None:
 def test_different_sounds_change_over_at_equal_power_centred_on_the_switch() -> None:
     at = 24000
     mixer = playing(noise(SECOND, 1))
-    mixer.add_stage(stage(begin=at, lap=SECOND, epoch=2), noise(SECOND, 2))
+    mixer.add_loop(loop(begin=at, lap=SECOND, epoch=2), noise(SECOND, 2))
     out = mixer.render(100)
     old, new = noise(SECOND, 1), noise(SECOND, 2)
     first, last = at - FADE // 2, at + FADE // 2
@@ -173,7 +173,7 @@ def test_different_sounds_change_over_at_equal_power_centred_on_the_switch() -> 
 
 def test_no_step_at_a_switch_beyond_the_tones_own_slope() -> None:
     mixer = playing(tone(SECOND, 440))
-    mixer.add_stage(stage(begin=24123, lap=SECOND, epoch=2), tone(SECOND, 660))
+    mixer.add_loop(loop(begin=24123, lap=SECOND, epoch=2), tone(SECOND, 660))
     out = mixer.render(100)
     own = np.abs(np.diff(tone(SECOND, 660), axis=0)).max()
     assert np.abs(np.diff(out, axis=0)).max() < 1.6 * own
@@ -182,8 +182,8 @@ def test_no_step_at_a_switch_beyond_the_tones_own_slope() -> None:
 def test_a_late_stage_comes_in_at_once_and_a_newer_one_supersedes() -> None:
     mixer = playing(constant(SECOND, 0.1))
     mixer.render(20)
-    mixer.add_stage(stage(begin=96000, lap=SECOND, epoch=2), constant(SECOND, 0.9))
-    mixer.add_stage(stage(begin=0, lap=SECOND, epoch=3), constant(SECOND, 0.2))
+    mixer.add_loop(loop(begin=96000, lap=SECOND, epoch=2), constant(SECOND, 0.9))
+    mixer.add_loop(loop(begin=0, lap=SECOND, epoch=3), constant(SECOND, 0.2))
     out = mixer.render(400)
     assert np.abs(out[LOOK + FADE :] - 0.2).max() < 1e-7
     assert np.abs(out[:LOOK] - 0.1).max() < 1e-7
@@ -191,7 +191,7 @@ def test_a_late_stage_comes_in_at_once_and_a_newer_one_supersedes() -> None:
 
 def test_a_new_deck_fades_in_and_a_removed_one_fades_out() -> None:
     mixer = playing(constant(SECOND, 0.1), "a")
-    mixer.add_stage(stage("b", 10000, SECOND), constant(SECOND, 0.2))
+    mixer.add_loop(loop("b", 10000, SECOND), constant(SECOND, 0.2))
     mixer.remove_deck("b", at=30000)
     out = mixer.render(100)[:, 0]
     assert (out[:9760] == np.float32(0.1)).all()
@@ -203,12 +203,12 @@ def test_a_new_deck_fades_in_and_a_removed_one_fades_out() -> None:
 
 def test_a_loop_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="float32"):
-        Mixer().add_stage(stage(), np.zeros(100, np.float32))
+        Mixer().add_loop(loop(), np.zeros(100, np.float32))
 
 
 def test_a_loop_that_is_too_short_leaves_silence() -> None:
     mixer = Mixer(startup=0.0)
-    mixer.add_stage(stage(lap=1000), constant(400))
+    mixer.add_loop(loop(lap=1000), constant(400))
     out = mixer.render(5)
     assert (out[:400] == 0.25).all()
     assert not out[400:1000].any()
@@ -305,13 +305,13 @@ def test_filter_sweeps_neither_click_nor_blow_up() -> None:
 
 
 def test_a_filter_that_comes_and_goes_leaves_the_bits_alone_afterwards() -> None:
-    loop = noise(SECOND)
-    mixer = playing(loop)
+    buffer = noise(SECOND)
+    mixer = playing(buffer)
     mixer.set_mix("main", {"lpf": points((4800, 20000), (9600, 500), (14400, 500), (19200, 20000))})
     out = mixer.render(100)
-    assert np.array_equal(out[:4800], loop[:4800])
-    assert np.array_equal(out[21000:], loop[21000:])
-    assert np.square(out[10000:14000]).mean() < 0.1 * np.square(loop[10000:14000]).mean()
+    assert np.array_equal(out[:4800], buffer[:4800])
+    assert np.array_equal(out[21000:], buffer[21000:])
+    assert np.square(out[10000:14000]).mean() < 0.1 * np.square(buffer[10000:14000]).mean()
 
 
 def test_pan_keeps_power_and_folds_instead_of_losing() -> None:
@@ -340,7 +340,7 @@ def test_ramp_reaches_its_target_exactly() -> None:
 
 def test_mute_on_its_very_sample() -> None:
     mixer = playing(constant(SECOND), "a")
-    mixer.add_stage(stage("b", 0, SECOND), constant(SECOND, 0.5))
+    mixer.add_loop(loop("b", 0, SECOND), constant(SECOND, 0.5))
     mixer.mute("b", at=5001)
     mixer.unmute("b", at=20000)
     out = mixer.render(100)[:, 0]
@@ -352,7 +352,7 @@ def test_mute_on_its_very_sample() -> None:
 
 def test_solo() -> None:
     mixer = playing(constant(SECOND, 0.1), "a")
-    mixer.add_stage(stage("b", 0, SECOND), constant(SECOND, 0.2))
+    mixer.add_loop(loop("b", 0, SECOND), constant(SECOND, 0.2))
     mixer.solo("b", at=1000)
     mixer.mute("a", at=1000)
     mixer.unsolo(at=10000)
@@ -363,20 +363,20 @@ def test_solo() -> None:
 
 
 def test_hush_is_silent_and_the_loop_runs_on() -> None:
-    loop = noise(SECOND)
-    mixer = playing(loop)
+    buffer = noise(SECOND)
+    mixer = playing(buffer)
     mixer.hush(at=4800)
     mixer.wake(at=24000)
     out = mixer.render(200)
     assert not out[4800 + 480 : 24000].any()
-    assert np.array_equal(out[24480:48000], loop[24480:])
+    assert np.array_equal(out[24480:48000], buffer[24480:])
     mixer.hush()
     assert not mixer.render(4)[-BLOCK:].any()
 
 
 def test_start_up_ramp() -> None:
     mixer = Mixer(startup=0.1)
-    mixer.add_stage(stage(), constant(2 * SECOND))
+    mixer.add_loop(loop(), constant(2 * SECOND))
     out = mixer.render(20)[:, 0]
     assert np.allclose(out[:4800], 0.25 * np.arange(1, 4801) / 4800)
     assert (out[4800:] == 0.25).all()
@@ -384,7 +384,7 @@ def test_start_up_ramp() -> None:
 
 def test_stems_add_up_to_the_mix() -> None:
     mixer = playing(noise(SECOND, 1), "a", stems=True)
-    mixer.add_stage(stage("b", 3000, 7000), noise(7000, 2))
+    mixer.add_loop(loop("b", 3000, 7000), noise(7000, 2))
     mixer.set_mix("b", {"pan": points((0, 0.4)), "lpf": points((0, 900))})
     mixer.remove_deck("b", at=20000)
     mixed, stems = mixer.render_stems(100)
@@ -401,9 +401,9 @@ def test_stems_add_up_to_the_mix() -> None:
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e30])
 def test_poison_becomes_silence_and_is_counted(poison: float) -> None:
-    loop = constant(SECOND)
-    loop[1000:1010] = poison
-    mixer = playing(loop)
+    buffer = constant(SECOND)
+    buffer[1000:1010] = poison
+    mixer = playing(buffer)
     mixer.set_mix("main", {"lpf": points((0, 2000))})
     out = mixer.render(100)
     assert np.isfinite(out).all()
@@ -453,7 +453,7 @@ def test_limiter_does_not_depend_on_how_it_is_fed() -> None:
 
 def test_the_sum_never_leaves_the_ceiling() -> None:
     mixer = playing(noise(SECOND, 1, 0.7), "a")
-    mixer.add_stage(stage("b", 0, SECOND), noise(SECOND, 2, 0.7))
+    mixer.add_loop(loop("b", 0, SECOND), noise(SECOND, 2, 0.7))
     mixer.set_mix("a", {"gain": points((0, 2.0))})
     assert np.abs(mixer.render(100)).max() <= np.float32(CEILING)
     assert mixer.limited_db > 0.0
@@ -492,8 +492,8 @@ def obey(mixer: Mixer, call: tuple[Any, ...], epoch: int) -> None:
     if name == "add":
         deck, begin, lap, denominator = rest
         exact = Fraction(lap * 7 + denominator, 7)
-        loop = noise(-(-exact.numerator // exact.denominator), lap, 0.5)
-        mixer.add_stage(stage(deck, begin, exact, epoch), loop)
+        buffer = noise(-(-exact.numerator // exact.denominator), lap, 0.5)
+        mixer.add_loop(loop(deck, begin, exact, epoch), buffer)
     else:
         getattr(mixer, name)(*rest)
 

@@ -359,7 +359,7 @@ def test_a_bad_command_is_reported_and_nothing_stops(bus: Bus) -> None:
     fed, news = feeder(bus)
     for command in (
         ("nonsense", ()),
-        ("add_stage", (None, "/nowhere")),
+        ("add_loop", (None, "/nowhere")),
         ("set_mix", ("a", {"denoise": None})),
     ):
         fed.commands.put(command)

@@ -36,20 +36,20 @@ def until(what: Callable[[], object], seconds: float = 15.0) -> None:
         PAUSE.wait(0.003)
 
 
-def stage(deck: str = "main", begin: int = 0, epoch: int = 1) -> Loop:
+def loop(deck: str = "main", begin: int = 0, epoch: int = 1) -> Loop:
     return Loop(epoch, deck, begin, 0, Fraction(LAP), 1, Fraction(120), 1, 13)
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Path:
+def buffer(tmp_path: Path) -> Path:
     ring = LoopBuffer.create(tmp_path / "main.loop", LAP)
     ring.audio[:] = 0.25
     return ring.path
 
 
 @pytest.fixture
-def speaker(tmp_path: Path, loop: Path) -> Iterator[Speaker]:
-    speaker = Speaker.start("null", tmp_path / "bus", stages=[(stage(), loop)])
+def speaker(tmp_path: Path, buffer: Path) -> Iterator[Speaker]:
+    speaker = Speaker.start("null", tmp_path / "bus", loops=[(loop(), buffer)])
     yield speaker
     speaker.close()
 
@@ -70,8 +70,8 @@ class Heard:
         return next(e for e in self.all if e.kind == kind)
 
 
-def test_plays_records_and_closes(tmp_path: Path, loop: Path) -> None:
-    speaker = Speaker.start("null", tmp_path / "bus", stages=[(stage(), loop)], startup=0.0)
+def test_plays_records_and_closes(tmp_path: Path, buffer: Path) -> None:
+    speaker = Speaker.start("null", tmp_path / "bus", loops=[(loop(), buffer)], startup=0.0)
     heard = Heard(speaker)
     assert "null" in speaker.first.text
     assert speaker.alive
@@ -94,9 +94,9 @@ def test_plays_records_and_closes(tmp_path: Path, loop: Path) -> None:
     assert not list(tmp_path.glob("*.log"))
 
 
-def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, loop: Path) -> None:
+def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, buffer: Path) -> None:
     speaker = Speaker.start(
-        f"file:{tmp_path}/out.flac", tmp_path / "bus", stages=[(stage(), loop)], startup=0.0
+        f"file:{tmp_path}/out.flac", tmp_path / "bus", loops=[(loop(), buffer)], startup=0.0
     )
     until(lambda: speaker.bus.played > 4800)
     speaker.close()
@@ -107,26 +107,26 @@ def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, loop: Path)
 
 
 def test_what_is_played_is_what_is_rendered(tmp_path: Path) -> None:
-    """The same stages through the audio process and through the mixer here: equal samples."""
+    """The same loops through the audio process and through the mixer here: equal samples."""
     rng = np.random.default_rng(3)
     paths = []
     for name in ("one", "two"):
         ring = LoopBuffer.create(tmp_path / name, LAP)
         ring.audio[:] = rng.standard_normal((LAP, 2)) * 0.4
         paths.append(ring.path)
-    stages = [(stage("a"), paths[0]), (stage("a", 9001, 2), paths[1]), (stage("b", 5003), paths[1])]
+    loops = [(loop("a"), paths[0]), (loop("a", 9001, 2), paths[1]), (loop("b", 5003), paths[1])]
     target = f"file:{tmp_path}/out.flac"
-    speaker = Speaker.start(target, tmp_path / "bus", stages=stages, startup=0.0)
+    speaker = Speaker.start(target, tmp_path / "bus", loops=loops, startup=0.0)
     until(lambda: speaker.bus.played > 24000)
     speaker.close()
     sound, _ = soundfile.read(tmp_path / "out.flac", dtype="float32")
     mixer = Mixer(startup=0.0)
-    for what, path in stages:
-        mixer.add_stage(what, LoopBuffer.open(path))
+    for what, path in loops:
+        mixer.add_loop(what, LoopBuffer.open(path))
     assert np.abs(sound[:24000] - mixer.render(50)).max() < 2**-22  # 24 bits
 
 
-def test_orders_reach_the_mixer(speaker: Speaker, loop: Path) -> None:
+def test_orders_reach_the_mixer(speaker: Speaker, buffer: Path) -> None:
     bus = speaker.bus
     zero = {"gain": MixPoints(np.array([0], np.int64), np.array([0.0], np.float32))}
     for silence, sound in (
@@ -135,7 +135,7 @@ def test_orders_reach_the_mixer(speaker: Speaker, loop: Path) -> None:
         (speaker.hush, speaker.wake),
         (lambda: speaker.set_mix("main", zero), lambda: speaker.set_mix("main", {})),
         (lambda: speaker.master(0.0), lambda: speaker.master(1.0)),
-        (lambda: speaker.remove_deck("main"), lambda: speaker.add_stage(stage(), loop)),
+        (lambda: speaker.remove_deck("main"), lambda: speaker.add_loop(loop(), buffer)),
     ):
         until(lambda: bus.rms == pytest.approx(0.25))
         silence()
@@ -155,17 +155,17 @@ def test_a_storm_of_mixes_is_bounded_and_the_last_wins(speaker: Speaker) -> None
 
 
 def test_a_missing_loop_is_told_and_nothing_stops(speaker: Speaker, tmp_path: Path) -> None:
-    speaker.add_stage(stage("b"), tmp_path / "nowhere")
+    speaker.add_loop(loop("b"), tmp_path / "nowhere")
     event = Heard(speaker).until("error")
     assert "nowhere" in event.text
     until(lambda: speaker.bus.rms == pytest.approx(0.25))
     assert speaker.alive
 
 
-def test_killed_it_comes_back_on_the_beat_with_all_it_knew(tmp_path: Path, loop: Path) -> None:
-    speaker = Speaker.start("null", tmp_path / "bus", stages=[(stage(), loop)])
+def test_killed_it_comes_back_on_the_beat_with_all_it_knew(tmp_path: Path, buffer: Path) -> None:
+    speaker = Speaker.start("null", tmp_path / "bus", loops=[(loop(), buffer)])
     half = {"gain": MixPoints(np.array([0], np.int64), np.array([0.5], np.float32))}
-    speaker.add_stage(stage("b"), loop)
+    speaker.add_loop(loop("b"), buffer)
     speaker.set_mix("main", half)
     speaker.mute("b")
     bus, heard = speaker.bus, Heard(speaker)
@@ -181,7 +181,7 @@ def test_killed_it_comes_back_on_the_beat_with_all_it_knew(tmp_path: Path, loop:
     speaker.close()
 
 
-def test_it_ends_when_its_parent_is_gone(tmp_path: Path, loop: Path) -> None:
+def test_it_ends_when_its_parent_is_gone(tmp_path: Path, buffer: Path) -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from demon_live.audio.speaker import Speaker\n"

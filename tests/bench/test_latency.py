@@ -6,7 +6,7 @@ import pytest
 from demon_live.bench.latency import Path, by_class, edits, rows
 from demon_live.bench.replayed import Times
 from demon_live.bench.score import SPACING, crossings
-from demon_live.controls import CONTROLS, STAGE, names
+from demon_live.controls import CONTROLS, SETTINGS, names
 
 PATH = Path(tick=100.0, decode=20.0, lead=30.0, block=10.0, prepare=500.0, steps=8, depth=4)
 
@@ -21,7 +21,7 @@ def test_every_control_of_the_instrument_is_in_it(table):
     sound = set(CONTROLS) | {"lora.NAME"} | stages
     assert sound <= {row["control"] for row in table}
     for row in table:
-        known = CONTROLS.get(row["control"]) or STAGE.get(row["control"])
+        known = CONTROLS.get(row["control"]) or SETTINGS.get(row["control"])
         assert row["cls"] == ("model" if known is None else known.cls)
 
 

@@ -24,7 +24,7 @@ def test_a_new_set_can_be_checked_and_names_what_is_there(
     program = compile_source(score.read_text(), name=str(score))
     assert program.warnings == ()
     assert set(program.scenes) == {"calm", "peak"}
-    assert (score.parent / str(program.stage["source"])).is_file()
+    assert (score.parent / str(program.settings["source"])).is_file()
     readme = Path("friday/README.md").read_text()
     assert "demon live friday" in readme
     assert "dub_120.flac" in readme

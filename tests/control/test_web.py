@@ -91,7 +91,7 @@ def session(tmp_path: Path) -> Session:
     session = instrument.session
     session.apply(SCORE, str(tmp_path / "x.demon"), "file")
     run(instrument, 24_000)
-    stage = session.state.decks["main"].stage
+    stage = session.state.decks["main"].loop
     assert stage is not None
     ring = LoopBuffer.create(tmp_path / f"main-{stage.epoch}.loop", stage.samples)
     t = np.arange(stage.samples) / RATES.sample_rate

@@ -1,8 +1,8 @@
 """A stand-in for TensorRT's module that runs a plan in onnxruntime, on tensors by their addresses.
 
 A plan of its own is JSON: {"onnx": path, "profile": {input: [least, usual, largest]}}. It has what
-`models.acestep.tensorrt.runtime` and `.refit` ask of the library and no more, refuses what the library
-refuses, and keeps a record of the calls.
+`models.acestep.tensorrt.runtime` and `.refit` ask of the library and no more, refuses what the
+library refuses, and keeps a record of the calls.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from demon_live.lang.syntax import (
     Name,
     Neg,
     Num,
-    StageNode,
+    SettingNode,
     StatementNode,
     Text,
     WhenNode,
@@ -100,12 +100,12 @@ statements: st.SearchStrategy[StatementNode] = st.one_of(
         st.none() | st.sampled_from(["drums", "bass2"]),
     ),
     st.builds(
-        lambda w, v, n: StageNode(0, 0, w, v, n),
+        lambda w, v, n: SettingNode(0, 0, w, v, n),
         st.sampled_from(["tempo", "loop", "quant"]),
         decimals,
         whens,
     ),
-    st.builds(lambda v: StageNode(0, 0, "source", v), st.none() | texts),
+    st.builds(lambda v: SettingNode(0, 0, "source", v), st.none() | texts),
     st.builds(
         lambda n, p, e: LetNode(0, 0, n, p, e),
         st.sampled_from(["wob", "f2"]),

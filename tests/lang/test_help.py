@@ -9,7 +9,7 @@ import pytest
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Error, Keyword, Name
 
-from demon_live.controls import CONTROLS, STAGE
+from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.lang import compile_source, complete, help_for, reference
 from demon_live.lang.help import all_names
 from demon_live.lang.lexer import DemonLexer
@@ -50,7 +50,7 @@ def test_an_example_shows_its_word_at_work(word: object) -> None:
 
 
 def test_every_control_and_stage_word_has_help() -> None:
-    for control in (*CONTROLS.values(), *STAGE.values()):
+    for control in (*CONTROLS.values(), *SETTINGS.values()):
         found = help_for(control.name)
         assert found is not None
         assert found.line == control.help
@@ -67,7 +67,7 @@ def test_help_finds_neighbours_and_signs() -> None:
 
 def test_the_reference_names_everything() -> None:
     page = reference()
-    for name in (*CONTROLS, *STAGE, *WORDS, "sine", "rand", "hush", "scene"):
+    for name in (*CONTROLS, *SETTINGS, *WORDS, "sine", "rand", "hush", "scene"):
         assert f"| `{name}` |" in page
     assert all(row.count(" | ") >= 3 for row in page.splitlines() if row.startswith("| `"))
 

@@ -15,7 +15,7 @@ from demon_live.lang import (
     Let,
     Program,
     Scene,
-    SetStage,
+    Setting,
     When,
     Word,
     compile_source,
@@ -52,7 +52,7 @@ def only(text: str) -> object:
 
 def test_the_whole_of_a_score() -> None:
     program = compile_source(SCORE, "x.demon")
-    assert program.stage == {"tempo": 128.0, "loop": 8.0, "source": "loops/amen.wav"}
+    assert program.settings == {"tempo": 128.0, "loop": 8.0, "source": "loops/amen.wav"}
     assert list(program.decks["main"]) == ["prompt", "blend", "velocity", "seed"]
     assert list(program.decks["drums"]) == ["gain"]
     assert list(program.scenes) == ["drop"]
@@ -104,7 +104,7 @@ def test_when_refused(tail: str) -> None:
 def test_a_deck_line_holds_to_the_end() -> None:
     program = compile_source("deck drums\nblend = .5\nloop 2")
     assert list(program.decks["drums"]) == ["blend"]
-    assert [s.deck for s in program.statements if isinstance(s, SetStage)] == ["drums"]
+    assert [s.deck for s in program.statements if isinstance(s, Setting)] == ["drums"]
 
 
 def test_a_deck_may_be_named_in_front() -> None:
@@ -124,8 +124,8 @@ def test_loras_are_controls() -> None:
 
 
 def test_source_none() -> None:
-    assert compile_source("source none").stage == {"source": None}
-    assert compile_source("source 'none'").stage == {"source": "none"}
+    assert compile_source("source none").settings == {"source": None}
+    assert compile_source("source 'none'").settings == {"source": "none"}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def changes(old: str | None, new: str | None) -> list[str]:
         match s:
             case Bind():
                 out.append(f"{s.deck}.{s.control}{'' if s.lane else ' gone'}")
-            case SetStage():
+            case Setting():
                 out.append(f"{s.deck} {s.word} {s.value}")
             case Scene() | Let():
                 out.append(f"{type(s).__name__} {s.name}")

@@ -25,7 +25,7 @@ from demon_live.remote.gpu_worker import RayLink
 from demon_live.remote.ray import Gone, Ray
 from demon_live.remote.server import EngineServer
 from demon_live.replay.farm import Farm, How, jobs
-from demon_live.runtime.messages import Block, PrepareStage, Ready
+from demon_live.runtime.messages import Block, PrepareLoop, Ready
 from demon_live.runtime.options import EngineOptions, has_ray
 
 pytestmark = [
@@ -105,8 +105,8 @@ def _answers(ray: Ray, actor: Any, options: EngineOptions) -> bool:
 def test_an_engine_in_an_actor_plays_into_the_loops_here(ray: Ray, tmp_path: Path) -> None:
     options = EngineOptions("imp", threads=1, random_weights=True)
     actor = ray.lasting(EngineServer, "engine:imp")
-    loop = LoopBuffer.create(tmp_path / "loop", 48000)
-    stage = Loop(0, "main", 0, Fraction(0), Fraction(48000), 1, Fraction(240), 4, 26)
+    buffer = LoopBuffer.create(tmp_path / "loop", 48000)
+    loop = Loop(0, "main", 0, Fraction(0), Fraction(48000), 1, Fraction(240), 4, 26)
     pipe, theirs = Pipe()
 
     def reach(key: bytes) -> list[tuple[str, int]]:
@@ -123,15 +123,15 @@ def test_an_engine_in_an_actor_plays_into_the_loops_here(ray: Ray, tmp_path: Pat
     while not isinstance(said, Ready):
         said = pipe.recv()
     assert said.description.endswith("at there")
-    pipe.send(PrepareStage(stage, str(loop.path)))
+    pipe.send(PrepareLoop(loop, str(buffer.path)))
     plan = (SlotValues(0, {"prompt": "acid", "seed": 3}, jump=False),)
     for n in range(3000):
         if near.landed > 3:
             break
-        pipe.send(Block(replace(ControlBlock("main", n, stage, clock.now(), {}, plan))))
+        pipe.send(Block(replace(ControlBlock("main", n, loop, clock.now(), {}, plan))))
         while pipe.poll(0.03):
             pipe.recv()
-    assert np.abs(loop.audio).max() > 0
+    assert np.abs(buffer.audio).max() > 0
     pipe.close()
     thread.join(20)
     # Its caller said good-bye: the actor is gone, and its place is free.

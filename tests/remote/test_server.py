@@ -35,7 +35,7 @@ from demon_live.runtime.messages import (
     Block,
     DropTimbre,
     Note,
-    PrepareStage,
+    PrepareLoop,
     Ready,
     Report,
     SetTimbre,
@@ -45,7 +45,7 @@ from demon_live.runtime.placement import HALF, Window
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
-STAGE = Loop(0, "main", 0, Fraction(0), Fraction(96000), 1, Fraction(120), 4, 50)
+SETTINGS = Loop(0, "main", 0, Fraction(0), Fraction(96000), 1, Fraction(120), 4, 50)
 
 
 class Seconds:
@@ -145,13 +145,13 @@ def test_blocks_are_whole_again_after_the_line() -> None:
             lanes["noise"] = np.full(400, 0.5, np.float32)
         if n == 4:
             del lanes["noise"]
-        stage = STAGE if n < 5 else replace(STAGE, epoch=1)
-        block = ControlBlock("main", n, stage, n, lanes, (SlotValues(n, {"prompt": "a"}),))
+        loop = SETTINGS if n < 5 else replace(SETTINGS, epoch=1)
+        block = ControlBlock("main", n, loop, n, lanes, (SlotValues(n, {"prompt": "a"}),))
         data = packer.pack(block)
         there = opener.open(data)
         sizes.append(len(data))
         assert there.plan == block.plan
-        assert there.stage == stage
+        assert there.loop == loop
         assert there.lanes.keys() == lanes.keys()
         for name, lane in lanes.items():
             assert there.lanes[name].tobytes() == lane.tobytes()
@@ -265,45 +265,45 @@ def both(tmp_path: Path) -> Iterator[Both]:
     assert not rig.served.is_alive()
 
 
-def _stage(rig: Both, epoch: int = 0) -> tuple[LoopBuffer, PrepareStage]:
-    loop = LoopBuffer.create(rig.folder / f"{epoch}.loop", STAGE.samples)
-    source = LoopBuffer.create(rig.folder / f"{epoch}.source", STAGE.samples)
+def _stage(rig: Both, epoch: int = 0) -> tuple[LoopBuffer, PrepareLoop]:
+    buffer = LoopBuffer.create(rig.folder / f"{epoch}.loop", SETTINGS.samples)
+    source = LoopBuffer.create(rig.folder / f"{epoch}.source", SETTINGS.samples)
     source.audio[:] = 0.25
-    return loop, PrepareStage(replace(STAGE, epoch=epoch), str(loop.path), str(source.path))
+    return buffer, PrepareLoop(replace(SETTINGS, epoch=epoch), str(buffer.path), str(source.path))
 
 
-def _feed(rig: Both, prompt: str, stage: Loop) -> Callable[[], None]:
+def _feed(rig: Both, prompt: str, loop: Loop) -> Callable[[], None]:
     def feed() -> None:
         plan = (SlotValues(0, {"prompt": prompt, "denoise": 1.0}, jump=False),)
-        rig.pipe.send(Block(ControlBlock("main", 1, stage, rig.now(), {}, plan)))
+        rig.pipe.send(Block(ControlBlock("main", 1, loop, rig.now(), {}, plan)))
 
     return feed
 
 
 def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
-    loop, message = _stage(both)
+    buffer, message = _stage(both)
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
     both.pipe.send(message)
     # Prompt 'b' sounds as .2.
-    both.until(lambda: bool((np.abs(loop.audio - 0.2) < 1e-4).all()), _feed(both, "b", STAGE))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), _feed(both, "b", SETTINGS))
     both.until(
         lambda: any(isinstance(m, Report) and m.status.link_ms for m in both.said),
-        _feed(both, "b", STAGE),
+        _feed(both, "b", SETTINGS),
     )
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
 
 
 def test_after_a_break_the_same_program_goes_on(both: Both) -> None:
-    loop, message = _stage(both)
+    buffer, message = _stage(both)
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
     both.pipe.send(message)
-    both.until(lambda: bool((np.abs(loop.audio - 0.1) < 1e-4).any()), _feed(both, "a", STAGE))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.1) < 1e-4).any()), _feed(both, "a", SETTINGS))
     line = both.near._line
     assert line is not None
     line.close()
-    both.until(lambda: both.near.breaks == 1, _feed(both, "c", STAGE))
-    # Nobody sends the stage again but the near end itself.
-    both.until(lambda: bool((np.abs(loop.audio - 0.3) < 1e-4).all()), _feed(both, "c", STAGE))
+    both.until(lambda: both.near.breaks == 1, _feed(both, "c", SETTINGS))
+    # Nobody sends the loop again but the near end itself.
+    both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), _feed(both, "c", SETTINGS))
     notes = [m.text for m in both.said if isinstance(m, Note)]
     assert any("is broken" in text for text in notes)
     assert any("is back" in text for text in notes)
@@ -315,18 +315,18 @@ def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Pat
     engine = Singing()
     both = Both(tmp_path, engine)
     both.start()
-    loop, message = _stage(both)
+    buffer, message = _stage(both)
     sound = LoopBuffer.create(tmp_path / "timbre", 4800)
     sound.audio[:] = 0.3
 
     def feed() -> None:
         plan = (SlotValues(0, {"timbre": "x.wav\x1fsound"}, jump=False),)
-        both.pipe.send(Block(ControlBlock("main", 1, STAGE, both.now(), {}, plan)))
+        both.pipe.send(Block(ControlBlock("main", 1, SETTINGS, both.now(), {}, plan)))
 
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
     both.pipe.send(SetTimbre("sound", str(tmp_path / "timbre")))
     both.pipe.send(message)
-    both.until(lambda: bool((np.abs(loop.audio - 0.3) < 1e-4).all()), feed)
+    both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), feed)
     # After a break it is named again, and not sent: the file could be gone by now.
     (tmp_path / "timbre").unlink()
     line = both.near._line

@@ -225,6 +225,6 @@ def test_what_is_refused_takes_no_number_that_a_replay_would_lack(tmp_path: Path
         session.apply('source "no.wav"')
     session.apply("tempo 130")
     *_, last = walk(session.journal.recording(), (tmp_path,))
-    stages = [state.decks["main"].stage for state in (session.state, last.state)]
+    stages = [state.decks["main"].loop for state in (session.state, last.state)]
     assert stages[0] is not None
     assert stages[0] == stages[1]

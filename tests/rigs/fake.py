@@ -29,7 +29,7 @@ class FakeRig:
     def send(self, message: ToEngine) -> None:
         self.told = [*self.told[-7:], message]
 
-    def add_stage(self, stage: Loop, first: Floats, source: Floats | None) -> None:
+    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
         pass
 
     def drop_deck(self, deck: str, at: int) -> None:

@@ -13,9 +13,9 @@ from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.core import Floats
 from demon_live.runtime.generator import GUARD, LEAD_CEILING, LEAD_FLOOR
 from demon_live.runtime.placement import HALF, DeckPlacement
-from demon_live.session.state import DeckState, make_stage
+from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap, VirtualClock
-from tests.runtime.test_placement import WINDOW, generation, heard, hold, placement, stage
+from tests.runtime.test_placement import WINDOW, generation, heard, hold, loop, placement
 
 HOURS = 3 * 3600 * 48_000
 
@@ -25,15 +25,15 @@ def test_after_three_hours_the_mixer_plays_each_bar_line_on_its_sample(
     bpm: str, cycles: int
 ) -> None:
     tempo = TempoMap.start(Fraction(bpm))
-    s = make_stage(DeckState("main", cycles=cycles), tempo, Fraction(0), 1)
+    s = make_loop(DeckState("main", cycles=cycles), tempo, Fraction(0), 1)
     # A click at the start of every bar of the loop, where the score has the bar.
-    loop = np.zeros((s.samples, 2), np.float32)
+    buffer = np.zeros((s.samples, 2), np.float32)
     for bar in range(cycles):
-        loop[tempo.sample_at(Fraction(bar))] = 0.5
+        buffer[tempo.sample_at(Fraction(bar))] = 0.5
     bar = Fraction(int(tempo.cycle_at(HOURS)))
     start = (tempo.sample_at(bar) // BLOCK) * BLOCK - 4 * BLOCK
     mixer = Mixer(start=start, startup=0.0)
-    mixer.add_stage(s, loop)
+    mixer.add_loop(s, buffer)
     n = int(s.lap / cycles * 3) // BLOCK + 8
     out = np.concatenate([mixer.render() for _ in range(n)])[:, 0]
     clicks = np.flatnonzero(out > 0.1) + start
@@ -48,7 +48,7 @@ def test_after_three_hours_the_mixer_plays_each_bar_line_on_its_sample(
 @pytest.mark.parametrize("bpm", ["133.7", "174"])
 def test_after_three_hours_a_jump_is_placed_on_its_sample(bpm: str) -> None:
     tempo = TempoMap.start(Fraction(bpm))
-    s = make_stage(DeckState("main", cycles=3), tempo, Fraction(0), 1)
+    s = make_loop(DeckState("main", cycles=3), tempo, Fraction(0), 1)
     p = placement(s)
     jump = tempo.sample_at(Fraction(int(tempo.cycle_at(HOURS)) + 1))
     clock = VirtualClock(jump - 30_000)
@@ -65,7 +65,7 @@ def test_after_three_hours_a_jump_is_placed_on_its_sample(bpm: str) -> None:
             if piece is None:
                 break
             p.write(piece, clock.now, GUARD)
-        out.append(heard(s, p.loop, clock.now(), 960))
+        out.append(heard(s, p.buffer, clock.now(), 960))
         clock.advance(960)
     level = np.concatenate(out)[:, 0]
     crossed = int(np.argmax(level > 0.5)) + jump - 30_000
@@ -83,7 +83,7 @@ _TIMES = st.lists(
 def test_whatever_ticks_cost_nothing_is_written_behind_the_playhead(
     ticks: list[int], decodes: list[int], bpm: str
 ) -> None:
-    s = stage(bpm, 1)
+    s = loop(bpm, 1)
     clock = VirtualClock()
     nearest = [1 << 62]
 
@@ -113,7 +113,7 @@ def test_whatever_ticks_cost_nothing_is_written_behind_the_playhead(
             lead = min(LEAD_CEILING, max(LEAD_FLOOR, (clock.now() - before) * 3 // 2))
         assert LEAD_FLOOR <= lead <= LEAD_CEILING
         # Whatever the mixer reads until the next turn was written at some time: no hole.
-        assert heard(s, p.loop, clock.now(), cost).min() >= 0.499
+        assert heard(s, p.buffer, clock.now(), cost).min() >= 0.499
         clock.advance(cost)
     assert nearest[0] >= GUARD
 
@@ -123,7 +123,7 @@ def test_whatever_ticks_cost_nothing_is_written_behind_the_playhead(
 def test_each_sample_is_refreshed_once_a_lap_and_a_stall_of_a_second_leaves_no_hole(
     ticks: list[int], stall: bool
 ) -> None:
-    s = stage("133.7", 1)
+    s = loop("133.7", 1)
     p = placement(s, np.full((s.samples, 2), -1.0, np.float32))
     clock = VirtualClock()
     p.fill(generation(0.0, at=s))
@@ -139,7 +139,7 @@ def test_each_sample_is_refreshed_once_a_lap_and_a_stall_of_a_second_leaves_no_h
         cost = ticks[turn % len(ticks)]
         if stall and turn == 20:
             cost += 48_000
-        sound = heard(s, p.loop, clock.now(), cost)
+        sound = heard(s, p.buffer, clock.now(), cost)
         assert sound.min() >= 0.0
         if clock.now() > s.samples + 3 * 48_000:
             # At most a lap old, and what a stall of a second kept from being made.

@@ -9,16 +9,16 @@ import pytest
 
 from demon_live.core import ControlBlock, Floats, Generation, Loop, Request, SlotValues
 from demon_live.runtime.placement import HALF, DeckPlacement, crossfade, sound
-from demon_live.session.state import DeckState, make_stage
+from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap, VirtualClock
 
 WINDOW = 25
 LEAD, RESERVE, GUARD = 4800, 12 * 1920, 240
 
 
-def stage(bpm: str = "133.7", cycles: int = 3) -> Loop:
+def loop(bpm: str = "133.7", cycles: int = 3) -> Loop:
     deck = DeckState("main", cycles=cycles)
-    return make_stage(deck, TempoMap.start(Fraction(bpm)), Fraction(0), 1)
+    return make_loop(deck, TempoMap.start(Fraction(bpm)), Fraction(0), 1)
 
 
 def hold(latent: Floats, first: int, frames: int) -> Floats:
@@ -28,23 +28,23 @@ def hold(latent: Floats, first: int, frames: int) -> Floats:
 
 
 def generation(level: float, hear_from: int = 0, at: Loop | None = None) -> Generation:
-    s = at or stage()
+    s = at or loop()
     latent = np.full((s.frames, 1), level, np.float32)
     request = Request(s.frames, 1, epoch=s.epoch, hear_from=hear_from)
     return Generation(latent, request, (), 0, 0)
 
 
-def placement(s: Loop, loop: Floats | None = None) -> DeckPlacement:
-    loop = np.zeros((s.samples, 2), np.float32) if loop is None else loop
-    return DeckPlacement(s, loop, hold, WINDOW)
+def placement(s: Loop, buffer: Floats | None = None) -> DeckPlacement:
+    buffer = np.zeros((s.samples, 2), np.float32) if buffer is None else buffer
+    return DeckPlacement(s, buffer, hold, WINDOW)
 
 
-def heard(s: Loop, loop: Floats, begin: int, n: int) -> Floats:
+def heard(s: Loop, buffer: Floats, begin: int, n: int) -> Floats:
     out = []
     while n > 0:
         lap, position = s.locate(begin)
         m = min(n, s.lap_start(lap + 1) - begin)
-        out.append(loop[position : position + m])
+        out.append(buffer[position : position + m])
         begin, n = begin + m, n - m
     return np.concatenate(out)
 
@@ -58,7 +58,7 @@ def play(p: DeckPlacement, clock: VirtualClock, turns: int, tick: int) -> Floats
             if piece is None:
                 break
             p.write(piece, clock.now, GUARD)
-        out.append(heard(p.stage, p.loop, clock.now(), tick))
+        out.append(heard(p.loop, p.buffer, clock.now(), tick))
         clock.advance(tick)
     return np.concatenate(out)
 
@@ -72,7 +72,7 @@ def test_equal_audio_keeps_its_level_and_unlike_audio_its_power() -> None:
 
 
 def test_a_constant_stays_constant_through_windows_seam_and_laps() -> None:
-    s = stage()
+    s = loop()
     p = placement(s)
     p.fill(generation(0.5, at=s))
     p.accept(generation(0.5, at=s))
@@ -82,7 +82,7 @@ def test_a_constant_stays_constant_through_windows_seam_and_laps() -> None:
 
 
 def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
-    s = stage("120", 4)
+    s = loop("120", 4)
     p = placement(s)
     jump = 200_000
     p.note(ControlBlock("main", 1, s, 0, {}, (SlotValues(0, {}, False), SlotValues(jump, {}))))
@@ -98,7 +98,7 @@ def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
 
 
 def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_lateness_is_told() -> None:
-    s = stage("120", 4)
+    s = loop("120", 4)
     p = placement(s)
     jump = 100_000
     plan = (SlotValues(0, {"seed": 1.0}, False), SlotValues(jump, {"seed": 2.0}))
@@ -113,7 +113,7 @@ def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_latenes
 
 
 def test_nothing_is_written_near_or_behind_the_playhead() -> None:
-    s = stage()
+    s = loop()
     clock = VirtualClock()
     rng = np.random.default_rng(7)
     touched: list[int] = []
@@ -142,7 +142,7 @@ def test_nothing_is_written_near_or_behind_the_playhead() -> None:
 
 
 def test_every_sample_is_refreshed_each_lap_and_a_stall_leaves_no_hole() -> None:
-    s = stage()
+    s = loop()
     p = placement(s, np.full((s.samples, 2), -1.0, np.float32))
     clock = VirtualClock()
     p.fill(generation(0.1, at=s))
@@ -155,14 +155,14 @@ def test_every_sample_is_refreshed_each_lap_and_a_stall_leaves_no_hole() -> None
         assert out.min() >= 0.0999
         if turn == 90:
             # The mixer reads on through a second without any turn.
-            assert heard(s, p.loop, clock.now(), 48_000).min() >= 0.0999
+            assert heard(s, p.buffer, clock.now(), 48_000).min() >= 0.0999
             clock.advance(48_000)
     # Everything that will be heard from here on is at most one lap old.
-    assert heard(s, p.loop, clock.now(), s.samples - 1).min() > 0.1
+    assert heard(s, p.buffer, clock.now(), s.samples - 1).min() > 0.1
 
 
 def test_a_generation_of_another_epoch_is_never_placed() -> None:
-    s = stage()
+    s = loop()
     p = placement(s)
     stray = generation(1.0, at=s)
     p.accept(Generation(stray.latent, Request(s.frames, 1, epoch=99), (), 0, 0))
@@ -170,14 +170,14 @@ def test_a_generation_of_another_epoch_is_never_placed() -> None:
 
 
 def test_a_window_that_is_not_finite_is_dropped_and_counted() -> None:
-    s = stage()
+    s = loop()
     p = placement(s, np.full((s.samples, 2), 0.3, np.float32))
     p.accept(generation(float("nan"), at=s))
     piece = p.next_piece(0, LEAD, RESERVE)
     assert piece is not None
     assert not p.write(piece, lambda: 0, GUARD)
     assert p.nonfinite == 1
-    assert np.all(p.loop == np.float32(0.3))
+    assert np.all(p.buffer == np.float32(0.3))
 
 
 def test_a_window_that_explodes_is_dropped_like_one_that_is_not_finite() -> None:

@@ -39,8 +39,8 @@ class HeldRig(FakeRig):
         super().__init__()
         self.held = Held()
         self.send = self.held.note  # type: ignore[method-assign]
-        self.add_stage = self.held.add_stage  # type: ignore[method-assign]
-        self.move_stage = self.held.move_stage
+        self.add_loop = self.held.add_loop  # type: ignore[method-assign]
+        self.move_loop = self.held.move_loop
 
     def drop_deck(self, deck: str, at: int) -> None:
         self.held.drop_deck(deck)
@@ -81,10 +81,10 @@ def test_everything_is_as_it_was(home: Path) -> None:
             k: v.text for k, v in deck.bound.items()
         }
         assert (again.cycles, again.source) == (deck.cycles, deck.source)
-        assert again.stage is not None
-        assert deck.stage is not None
-        assert again.stage.from_sample == deck.stage.from_sample
-        assert again.stage.lap == deck.stage.lap
+        assert again.loop is not None
+        assert deck.loop is not None
+        assert again.loop.from_sample == deck.loop.from_sample
+        assert again.loop.lap == deck.loop.lap
     assert two.decks["main"].bound["denoise"].text == ".4"
     assert two.lets.keys() == one.lets.keys()
     # From the next bar line on.
@@ -109,7 +109,7 @@ def test_of_many_stages_only_those_that_may_be_heard_are_prepared(home: Path) ->
     at = restore(session, past, rig.held)
     rows = rig.held.rows(at)
     assert 1 <= len(rows) <= 2
-    assert rows[-1][0].epoch == session.state.decks["main"].stage.epoch  # type: ignore[union-attr]
+    assert rows[-1][0].epoch == session.state.decks["main"].loop.epoch  # type: ignore[union-attr]
     assert rows[0][0].from_sample <= at
 
 

@@ -6,14 +6,14 @@ from fractions import Fraction
 
 from demon_live.core import ControlBlock, SlotValues
 from demon_live.runtime.scheduler import DeckScheduler, groups, value_at
-from demon_live.session.state import DeckState, make_stage
+from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap
 
-STAGE = make_stage(DeckState("main", cycles=8), TempoMap.start(Fraction(120)), Fraction(0), 1)
+SETTINGS = make_loop(DeckState("main", cycles=8), TempoMap.start(Fraction(120)), Fraction(0), 1)
 
 
 def block(*plan: SlotValues, now: int = 0) -> ControlBlock:
-    return ControlBlock("main", 1, STAGE, now, {}, plan)
+    return ControlBlock("main", 1, SETTINGS, now, {}, plan)
 
 
 def row(at: int, denoise: float, jump: bool = True) -> SlotValues:
@@ -68,9 +68,9 @@ def test_a_moving_pattern_makes_no_groups_but_gives_its_value_of_the_time() -> N
 
 
 def test_before_a_stage_begins_its_generations_are_made_for_its_beginning() -> None:
-    stage = make_stage(DeckState("m", cycles=8), TempoMap.start(Fraction(120)), Fraction(4), 1)
-    plan = (SlotValues(stage.from_sample, {"seed": 3.0}, False),)
+    loop = make_loop(DeckState("m", cycles=8), TempoMap.start(Fraction(120)), Fraction(4), 1)
+    plan = (SlotValues(loop.from_sample, {"seed": 3.0}, False),)
     target = DeckScheduler().target(
-        ControlBlock("m", 1, stage, stage.from_sample, {}, plan), 0, 1000, 1200
+        ControlBlock("m", 1, loop, loop.from_sample, {}, plan), 0, 1000, 1200
     )
-    assert target.hear_from == stage.from_sample
+    assert target.hear_from == loop.from_sample

@@ -22,7 +22,7 @@ from demon_live.runtime.messages import (
     DropTimbre,
     Migrate,
     Note,
-    PrepareStage,
+    PrepareLoop,
     Ready,
     Report,
     SetTimbre,
@@ -76,23 +76,23 @@ class Child(EngineProcess):
 
 
 def child(fd: int) -> None:
-    """Opens, counts a generation for each stage that it is told, and repeats the timbres."""
+    """Opens, counts a generation for each loop that it is told, and repeats the timbres."""
     conn = Connection(fd)
     opening: Opening = conn.recv()
     conn.send(Ready("child", device="cpu"))
     if opening.spare:
         conn.poll(None)
-    stages = 0
+    loops = 0
     while True:
         try:
             message = conn.recv()
         except EOFError:
             return
-        stages += isinstance(message, PrepareStage)
+        loops += isinstance(message, PrepareLoop)
         if isinstance(message, SetTimbre):
-            # Timbres come before the stages that ask for them.
-            conn.send(Note(f"{message.name} at {message.audio} after {stages}"))
-        conn.send(Report(EngineStatus(ticks=stages, generations=stages)))
+            # Timbres come before the loops that ask for them.
+            conn.send(Note(f"{message.name} at {message.audio} after {loops}"))
+        conn.send(Report(EngineStatus(ticks=loops, generations=loops)))
 
 
 @pytest.fixture
@@ -113,16 +113,16 @@ def until(what: Callable[[], object]) -> None:
     raise AssertionError("it did not come")
 
 
-def stage(deck: str) -> PrepareStage:
+def loop(deck: str) -> PrepareLoop:
     at = Loop(1, deck, 0, Fraction(0), Fraction(96_000), 1, Fraction(120), 4, 50)
-    return PrepareStage(at, f"{deck}.loop")
+    return PrepareLoop(at, f"{deck}.loop")
 
 
 def test_a_spare_takes_over_with_every_stage_and_the_next_spare_is_begun(
     host: EngineSupervisor,
 ) -> None:
     for deck in ("a", "b", "c"):
-        host.send(stage(deck))
+        host.send(loop(deck))
     host.send(DropDeck("c"))
     for turn in range(1, 6):
         until(lambda: host.status.generations >= 2 and host.spare_ready)
@@ -141,7 +141,7 @@ def test_an_engine_that_was_killed_is_told_every_timbre_again(host: EngineSuperv
     for name in ("one", "two", "gone"):
         host.send(SetTimbre(name, f"{name}.pcm"))
     host.send(DropTimbre("gone"))
-    host.send(stage("a"))
+    host.send(loop("a"))
     until(lambda: host.status.generations >= 1 and host.spare_ready)
     said.clear()
     os.kill(host.pid, signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_an_engine_that_was_killed_is_told_every_timbre_again(host: EngineSuperv
 
 
 def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: EngineSupervisor) -> None:
-    host.send(stage("a"))
+    host.send(loop("a"))
     until(lambda: host.spare_ready)
     spare, first = host.spare_pid, host.pid
     assert spare is not None
@@ -165,7 +165,7 @@ def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: Engine
 def test_a_message_in_the_middle_of_being_written_does_not_reach_the_next_process(
     host: EngineSupervisor,
 ) -> None:
-    host.send(stage("a"))
+    host.send(loop("a"))
     until(lambda: host.status.generations)
     # It reads no more: what is sent fills the pipe, and the feeding thread waits in the middle.
     os.kill(host.pid, signal.SIGSTOP)

@@ -115,10 +115,10 @@ def test_words_are_sung_in_lines_and_given_back(folder: Path) -> None:
 def test_the_source_and_the_loop_stay_as_they_are(folder: Path) -> None:
     instrument, _ = playing(folder, "source \"c.wav\"\ntimbre = 'a.wav'")
     run(instrument, BAR)
-    before = instrument.session.state.decks["main"].stage
+    before = instrument.session.state.decks["main"].loop
     instrument.session.apply("timbre = 'b.wav' now")
     run(instrument, BAR)
-    assert instrument.session.state.decks["main"].stage is before
+    assert instrument.session.state.decks["main"].loop is before
 
 
 # ------------------------------------------------------------------ what is wrong

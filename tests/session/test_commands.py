@@ -277,7 +277,7 @@ def test_all_that_plays_is_saved_and_plays_the_same_from_the_file(
         two.quant,
         two.depth,
     )
-    assert two.stage.bound["fader"].text == "saw.slow(4)"
+    assert two.globals.bound["fader"].text == "saw.slow(4)"
     assert list(one.scenes) == list(two.scenes)
 
 

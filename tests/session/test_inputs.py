@@ -240,7 +240,7 @@ def test_learn_can_be_taken_back_and_the_fader_can_be_learned(stage: Offline) ->
     stage.session.apply("learn fader")
     turn(stage, 0.0, number=14)
     turn(stage, 1.0, number=14)
-    assert stage.session.state.stage.bound["fader"].text == "cc(14)"
+    assert stage.session.state.globals.bound["fader"].text == "cc(14)"
 
 
 def test_a_set_with_a_controller_replays_without_one_bit_for_bit(

@@ -9,11 +9,11 @@ import pytest
 
 from demon_live.lang import Lane, compile_source
 from demon_live.session.sampler import DeckSampler, heard_at, mix_points, plan
-from demon_live.session.state import DeckState, make_stage
+from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap
 
 TEMPO = TempoMap.start(Fraction(120))  # a cycle is 96,000 samples, 50 frames
-STAGE = make_stage(DeckState("main", cycles=4), TEMPO, Fraction(0), 1)
+SETTINGS = make_loop(DeckState("main", cycles=4), TEMPO, Fraction(0), 1)
 
 
 def lane(line: str) -> Lane:
@@ -24,17 +24,17 @@ def lane(line: str) -> Lane:
 
 def test_what_lies_behind_the_playhead_belongs_to_the_next_lap() -> None:
     now = 96_000 + 1
-    times = heard_at(STAGE, now)
+    times = heard_at(SETTINGS, now)
     assert times[51] == 51 * 1920
-    assert times[50] == 50 * 1920 + STAGE.samples  # its start has just passed
-    assert times[0] == STAGE.samples
+    assert times[50] == 50 * 1920 + SETTINGS.samples  # its start has just passed
+    assert times[0] == SETTINGS.samples
     assert times.min() >= now
-    assert times.max() < now + STAGE.samples
+    assert times.max() < now + SETTINGS.samples
 
 
 def test_each_frame_holds_the_value_of_the_cycle_in_which_it_is_heard() -> None:
     lanes = {"blend": lane('blend = "<.1 .2 .3 .4 .5 .6 .7 .8>"')}
-    block = DeckSampler().block("main", 1, lanes, STAGE, TEMPO, 2 * 96_000)
+    block = DeckSampler().block("main", 1, lanes, SETTINGS, TEMPO, 2 * 96_000)
     curve = block.lanes["blend"].reshape(4, 50)
     # In the middle of lap 0: cycles 2 and 3 are ahead in this lap, 0 and 1 come as 4 and 5.
     expected = np.array([0.5, 0.6, 0.3, 0.4], np.float32)
@@ -43,10 +43,10 @@ def test_each_frame_holds_the_value_of_the_cycle_in_which_it_is_heard() -> None:
 
 def test_the_first_frame_of_a_bar_has_the_bars_value_at_any_tempo_after_hours() -> None:
     tempo = TempoMap.start(Fraction("133.7"))
-    stage = make_stage(DeckState("m", cycles=1), tempo, Fraction(0), 1)
+    loop = make_loop(DeckState("m", cycles=1), tempo, Fraction(0), 1)
     steps = {"blend": lane('blend = "<0 1>"')}
     for bar in (1, 2, 5001, 24_064):
-        block = DeckSampler().block("m", 1, steps, stage, tempo, tempo.sample_at(Fraction(bar)))
+        block = DeckSampler().block("m", 1, steps, loop, tempo, tempo.sample_at(Fraction(bar)))
         assert block.lanes["blend"][0] == bar % 2
 
 
@@ -91,9 +91,9 @@ def test_a_constant_of_the_mix_is_one_point() -> None:
 
 
 def test_before_a_stage_begins_it_is_sampled_for_its_beginning() -> None:
-    stage = make_stage(DeckState("main", cycles=4), TEMPO, Fraction(4), 2)
+    loop = make_loop(DeckState("main", cycles=4), TEMPO, Fraction(4), 2)
     lanes = {"blend": lane('blend = "<.1 .2 .3 .4 .5 .6 .7 .8>"'), "seed": lane('seed = "<1 2>/4"')}
-    block = DeckSampler().block("main", 1, lanes, stage, TEMPO, 1000)
+    block = DeckSampler().block("main", 1, lanes, loop, TEMPO, 1000)
     assert np.allclose(block.lanes["blend"].reshape(4, 50)[:, 0], [0.5, 0.6, 0.7, 0.8])
     assert block.plan[0].values == {"seed": 2.0}
 
@@ -102,8 +102,8 @@ def test_a_kept_plan_equals_a_new_one() -> None:
     lanes = {"seed": lane('seed = "<1 2> 3"'), "prompt": lane("prompt = \"<'a' 'b'>/2\"")}
     kept = DeckSampler()
     for now in range(0, 4 * 96_000, 3840):
-        old = kept.block("m", 1, lanes, STAGE, TEMPO, now).plan
-        new = DeckSampler().block("m", 1, lanes, STAGE, TEMPO, now).plan
+        old = kept.block("m", 1, lanes, SETTINGS, TEMPO, now).plan
+        new = DeckSampler().block("m", 1, lanes, SETTINGS, TEMPO, now).plan
         # The kept one looks a second less far ahead at most.
         assert old == new[: len(old)]
         assert len(new) - len(old) <= 2

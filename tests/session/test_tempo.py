@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from demon_live.session.state import DeckState, frames_for, make_stage
+from demon_live.session.state import DeckState, frames_for, make_loop
 from demon_live.session.tempo import TempoMap, VirtualClock, samples_per_cycle
 
 
@@ -63,29 +63,29 @@ def test_a_virtual_clock_does_not_run_backwards() -> None:
 @pytest.mark.parametrize(("bpm", "cycles"), [("174", 8), ("133.7", 3), ("128", 8), ("96.5", 1)])
 def test_laps_begin_on_the_bar_lines_of_the_tempo_map_for_hours(bpm: str, cycles: int) -> None:
     tempo = TempoMap.start(Fraction(bpm))
-    stage = make_stage(DeckState("main", cycles=cycles), tempo, Fraction(0), 1)
+    loop = make_loop(DeckState("main", cycles=cycles), tempo, Fraction(0), 1)
     for lap in (0, 1, 2, 999, 5000):
-        assert stage.lap_start(lap) == tempo.sample_at(Fraction(lap * cycles))
-    assert stage.frames % 2 == 0
-    assert stage.frames * 1920 >= stage.samples > (stage.frames - 2) * 1920
+        assert loop.lap_start(lap) == tempo.sample_at(Fraction(lap * cycles))
+    assert loop.frames % 2 == 0
+    assert loop.frames * 1920 >= loop.samples > (loop.frames - 2) * 1920
 
 
 def test_a_stage_in_the_middle_of_a_set_keeps_laps_on_multiples_of_its_length() -> None:
     tempo = TempoMap.start(Fraction(120)).change(Fraction(5), Fraction(128), 4)
-    stage = make_stage(DeckState("main", cycles=8), tempo, Fraction(6), 2)
-    assert stage.from_sample == tempo.sample_at(Fraction(6))
-    lap, position = stage.locate(stage.from_sample)
-    assert stage.lap_start(lap + 1) == tempo.sample_at(Fraction(8))
-    assert position == stage.from_sample - stage.lap_start(lap)
+    loop = make_loop(DeckState("main", cycles=8), tempo, Fraction(6), 2)
+    assert loop.from_sample == tempo.sample_at(Fraction(6))
+    lap, position = loop.locate(loop.from_sample)
+    assert loop.lap_start(lap + 1) == tempo.sample_at(Fraction(8))
+    assert position == loop.from_sample - loop.lap_start(lap)
 
 
 def test_locate_and_next_heard_agree() -> None:
-    stage = make_stage(DeckState("m", cycles=3), TempoMap.start(Fraction("133.7")), Fraction(0), 1)
+    loop = make_loop(DeckState("m", cycles=3), TempoMap.start(Fraction("133.7")), Fraction(0), 1)
     for now in (0, 1, 258_488, 258_489, 10**7 + 3):
         for position in (0, 1920, 100_000, 258_000):
-            heard = stage.next_heard(position, now)
-            assert now <= heard < now + stage.samples
-            assert stage.locate(heard)[1] == position
+            heard = loop.next_heard(position, now)
+            assert now <= heard < now + loop.samples
+            assert loop.locate(heard)[1] == position
 
 
 def test_frames_cover_the_lap_with_the_smallest_even_number() -> None:

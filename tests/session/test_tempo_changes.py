@@ -12,7 +12,7 @@ from demon_live.audio.files import retimed
 from demon_live.core import Floats
 from demon_live.paths import shipped
 from demon_live.runtime.offline import Offline
-from demon_live.session.state import DeckState, make_stage
+from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap
 from tests.helpers.mock_engine import MockEngine, edges, offline, run, write_tone
 
@@ -77,8 +77,8 @@ def test_another_tempo_ends_a_ramp() -> None:
     state = instrument.session.state
     assert not state.ramp
     assert state.tempo.segments[-1].bpm == 100
-    assert state.decks["main"].stage is not None
-    assert state.decks["main"].stage.bpm == 100
+    assert state.decks["main"].loop is not None
+    assert state.decks["main"].loop.bpm == 100
 
 
 def test_what_plays_goes_on_at_the_new_tempo_until_it_is_generated_anew(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_loop_of_any_tempo_and_metre_has_its_exact_length_in_samples(
     bpm: str, beats: int, cycles: int
 ) -> None:
     tempo = TempoMap.start(Fraction(bpm), beats)
-    stage = make_stage(DeckState("main", cycles=cycles), tempo, Fraction(0), 1)
+    stage = make_loop(DeckState("main", cycles=cycles), tempo, Fraction(0), 1)
     exact = Fraction(cycles * beats * 60 * 48_000) / Fraction(bpm)
     assert stage.lap == exact
     assert 0 <= stage.samples - exact < 1
@@ -125,7 +125,7 @@ def test_the_seam_of_a_loop_is_a_splice_like_any_other(bpm: str, beats: int, cyc
     engine.decode = shaped  # type: ignore[method-assign]
     instrument = offline(engine)
     instrument.session.apply(f"beats {beats}\ntempo {bpm}\nloop {cycles}")
-    stage = instrument.session.state.decks["main"].stage
+    stage = instrument.session.state.decks["main"].loop
     assert stage is not None
     out = run(instrument, 2 * stage.samples + BAR)[:, None]
     seam = stage.lap_start(1)
@@ -136,14 +136,14 @@ def test_the_seam_of_a_loop_is_a_splice_like_any_other(bpm: str, beats: int, cyc
 
 def test_a_loop_at_another_tempo_is_the_same_loop() -> None:
     n = np.arange(96_000)
-    loop = np.repeat(np.sin(2 * np.pi * 100 * n / 48_000)[:, None], 2, axis=1).astype(np.float32)
-    faster = retimed(loop, 90_000)
+    buffer = np.repeat(np.sin(2 * np.pi * 100 * n / 48_000)[:, None], 2, axis=1).astype(np.float32)
+    faster = retimed(buffer, 90_000)
     assert faster.shape == (90_000, 2)
     # The pitch stays, the level stays, and it closes on itself.
     spectrum = np.abs(np.fft.rfft(faster[:, 0]))
     assert np.argmax(spectrum) * 48_000 / 90_000 == pytest.approx(100, abs=1)
     assert np.sqrt(np.mean(faster**2)) == pytest.approx(np.sqrt(0.5), rel=0.05)
-    assert steepest(np.concatenate([faster[-200:], faster[:200]])) < 1.5 * steepest(loop)
+    assert steepest(np.concatenate([faster[-200:], faster[:200]])) < 1.5 * steepest(buffer)
 
 
 @pytest.mark.timeout(600)
@@ -158,7 +158,7 @@ def test_imp_changes_tempo_and_source_without_a_gap_or_a_click() -> None:
         pieces.append(instrument.render(cycles=2.5))
         out = np.concatenate(pieces)
         starts = [s.at for s in session.state.tempo.segments[1:]]
-        stage = session.state.decks["main"].stage
+        stage = session.state.decks["main"].loop
     assert stage is not None
     # Both land on a bar line, and the loop's own quiet places are the longest there are.
     switches = [int(starts[0]), stage.from_sample]

@@ -140,7 +140,7 @@ class Bucket:
 
 
 class AceGraphs:
-    """Kernels of `models.acestep.engine`: fused, captured. On a CPU (tests) the same without capture.
+    """Kernels of `models.acestep.engine`: fused, captured. On a CPU (tests) without capture.
 
     window: latent frames of the window that `decode` is asked for on stage, its context included.
     release: the modules' own weights go as they are fused, and the modules with them.

@@ -32,7 +32,7 @@ __all__ = ["OnnxKernels"]
 
 
 class OnnxKernels:
-    """Kernels of `models.imp.engine` on two onnxruntime sessions; EngineError if they cannot open."""
+    """Kernels of `models.imp.engine` on two onnxruntime sessions. Raises EngineError."""
 
     def __init__(self, weights: Weights, threads: int, *, spin: bool = False) -> None:
         self.device = torch.device("cpu")
