@@ -7,7 +7,7 @@ import pytest
 
 from demon_live.control.leader import Reading
 from demon_live.control.midi import FakeBackend, MidiIn, MidiMessage
-from demon_live.control.midi_clock import PULSES, ClockIn, ClockOut, Loop
+from demon_live.control.midi_clock import PULSES, ClockIn, ClockOut, MidiLoopback
 
 
 def pulses(bpm: float, beats: int, jitter: float, seed: int = 1, start: float = 5.0) -> list[float]:
@@ -21,7 +21,7 @@ def pulses(bpm: float, beats: int, jitter: float, seed: int = 1, start: float = 
 def test_three_milliseconds_of_jitter_leave_a_tenth_of_a_beat_a_minute(
     bpm: float, seed: int
 ) -> None:
-    loop = Loop()
+    loop = MidiLoopback()
     for n, at in enumerate(pulses(bpm, 64, 0.003, seed)):
         loop.pulse(at)
         if n >= 16 * PULSES:
@@ -31,14 +31,14 @@ def test_three_milliseconds_of_jitter_leave_a_tenth_of_a_beat_a_minute(
 
 
 def test_pulses_without_jitter_are_followed_exactly() -> None:
-    loop = Loop()
+    loop = MidiLoopback()
     for at in pulses(128.0, 8, 0.0):
         loop.pulse(at)
     assert loop.bpm == pytest.approx(128.0, abs=1e-6)
 
 
 def test_another_tempo_is_taken_within_two_beats() -> None:
-    loop = Loop()
+    loop = MidiLoopback()
     times = pulses(120.0, 32, 0.001)
     after = times[-1] + 60 / (150 * PULSES)
     for at in [*times, *pulses(150.0, 16, 0.001, start=after)[: 3 * PULSES]]:

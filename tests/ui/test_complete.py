@@ -9,7 +9,7 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from demon_live.controls import CONTROLS, STAGE
+from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import UsageError
 from demon_live.paths import shipped
 from demon_live.session.status import Words
@@ -125,7 +125,7 @@ def test_what_is_a_question(line: str, word: str | None) -> None:
 
 
 def test_every_word_can_be_asked_about() -> None:
-    for word in (*guide.known(), *CONTROLS, *STAGE, *guide.SCREEN, "<>", "~"):
+    for word in (*guide.known(), *CONTROLS, *SETTINGS, *guide.SCREEN, "<>", "~"):
         pieces = guide.about(word)
         assert pieces[0][0] == "topic"
         assert all(len(line) < 110 for _, text in pieces for line in text.split("\n")), word
