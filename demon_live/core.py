@@ -1,9 +1,10 @@
-"""The frozen types that cross borders: threads, processes, the numpy-torch border.
+"""The frozen types that cross threads, processes and the numpy-torch border.
 
 Time is counted in samples of the output stream (int, 48 kHz, 0 = first sample ever played) and in
 cycles (Fraction). Arrays in these types are never written to after construction.
 
-Threads: everything here is immutable.
+`EngineState` and `MixState` are what a session publishes: each is whole, the newest version wins,
+and whoever gets one makes itself agree with it. Start, restart and resume are the same act.
 """
 
 from __future__ import annotations
@@ -15,21 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = [
-    "RATES",
-    "ControlBlock",
-    "Floats",
-    "Generation",
-    "Loop",
-    "MixPoints",
-    "Pcm",
-    "Rates",
-    "Request",
-    "SlotStatus",
-    "SlotValues",
-    "Sound",
-]
 
 Floats = NDArray[np.float32]
 
@@ -66,6 +52,16 @@ class Loop:
     beats: int
     frames: int
     source: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its PCM: written by the engine, read by the mixer."""
+        return f"{self.deck}-{self.epoch}.loop"
+
+    @property
+    def source_file(self) -> str | None:
+        """The name of the PCM that is transformed; None: generations begin from noise."""
+        return None if self.source is None else f"{self.deck}-{self.epoch}.source"
 
     @property
     def samples(self) -> int:
@@ -154,6 +150,85 @@ class ControlBlock:
     mix: Mapping[str, MixPoints] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineDeck:
+    """What the engine should do for a deck.
+
+    loop: the newest. block: the newest, None before the first sampling; it may be of an older loop.
+    moves: control -> (serial, value): generations in flight move to `value` once for each serial.
+    """
+
+    loop: Loop
+    block: ControlBlock | None = None
+    moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timbre:
+    """A sound that generations may be asked to sound like. label: what the performer calls it."""
+
+    key: str
+    label: str
+
+    @property
+    def file(self) -> str:
+        """The name of its PCM."""
+        return f"timbre-{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What the engine should be doing.
+
+    depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
+    everything in flight was thrown away.
+    """
+
+    decks: Mapping[str, EngineDeck] = field(default_factory=dict)
+    depth: int | None = None
+    steps: int | None = None
+    timbres: tuple[Timbre, ...] = ()
+    panics: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Which decks are heard from output sample `at` on. soloed: if any, only these are."""
+
+    at: int = 0
+    muted: frozenset[str] = frozenset()
+    soloed: frozenset[str] = frozenset()
+    hushed: bool = False
+
+    def opens(self, deck: str) -> bool:
+        """Whether the deck is heard."""
+        return deck not in self.muted and (not self.soloed or deck in self.soloed)
+
+
+@dataclass(frozen=True, slots=True)
+class MixDeck:
+    """What is heard of a deck.
+
+    loops: what plays, then what comes, each from its `from_sample` on. version: of `points`.
+    points: automation of the strip; None before the first sampling. ends: the output sample at
+    which the deck fades out, None = it stays.
+    """
+
+    loops: tuple[Loop, ...]
+    version: int = 0
+    points: Mapping[str, MixPoints] | None = None
+    ends: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MixState:
+    """What the sound should be doing. gates: ascending. recording: path of the file, or None."""
+
+    decks: Mapping[str, MixDeck] = field(default_factory=dict)
+    gates: tuple[Gate, ...] = ()
+    recording: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One generation to be made. Everything not given has a neutral default.
@@ -211,13 +286,3 @@ class SlotStatus:
     step: int
     steps: int
     denoise: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pcm:
-    """A decoded stretch of a loop: samples [start, start + n), cyclic. audio: float32 [n, 2]."""
-
-    deck: str
-    epoch: int
-    start: int
-    audio: Floats

@@ -1,7 +1,7 @@
 """Decks into one stereo stream: loops, cross-fades, strips, bus, limiter.
 
     loop (Loop + PCM) -> finite check -> hpf -> lpf -> gain, mute -> pan      per deck
-    sum -> master, start-up, hush -> [DC block] -> finite check -> limiter     once
+    sum -> start-up, hush -> finite check -> limiter                           once
 
 Pure and deterministic: a function of the calls made so far and of the loops' content. The audio
 process and offline rendering run this same code. All times are samples of the output stream.
@@ -14,8 +14,8 @@ Threads: owned by one thread (the feeder, or the renderer).
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,13 +24,12 @@ from demon_live.audio.limiter import LOOK, Limiter
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.audio.strip import Doubles, Filter, Ramp, Slewed, pan, scale
 from demon_live.controls import CONTROLS, names
-from demon_live.core import Floats, Loop, MixPoints
-
-__all__ = ["BLOCK", "FADE", "Mixer"]
+from demon_live.core import Floats, Gate, Loop, MixPoints, MixState
+from demon_live.errors import DemonError
 
 BLOCK = 480  #: samples that one block renders: 10 ms
 FADE = 480  #: samples of the cross-fade between two loops of a deck, centred on the switch
-SWITCH = 0.01  #: seconds that mute, solo, hush and wake take
+SWITCH = 0.01  #: seconds that a gate takes to open or close
 ABSURD = 16.0  #: 24 dB over full scale: more than any loop means
 
 
@@ -156,13 +155,10 @@ class _Strip:
 class Mixer:
     """All decks to one stream. start: the first sample. startup: seconds of the first ramp.
 
-    stems: keep every deck's own sound, for render_stems. dc_block: a 5 Hz high-pass on the sum (it
-    changes bits, so it is off unless asked for).
+    stems: keep every deck's own sound, for render_stems.
     """
 
-    def __init__(
-        self, *, start: int = 0, startup: float = 0.01, stems: bool = False, dc_block: bool = False
-    ) -> None:
+    def __init__(self, *, start: int = 0, startup: float = 0.01, stems: bool = False) -> None:
         self.position = start  #: the next output sample that render gives
         self.decided = start  #: everything before is settled
         self.bad = 0  #: samples that were not finite, and became silence
@@ -171,19 +167,14 @@ class Mixer:
         self._start = start
         self._stems = stems
         self._strips: dict[str, _Strip] = {}
-        self._muted: set[str] = set()
-        self._soloed: set[str] = set()
-        self._later: list[tuple[int, int, str, str]] = []
-        self._count = 0
-        self._master = Ramp(1.0, SWITCH)
+        self._applied: dict[str, tuple[tuple[Loop, ...], int]] = {}
+        self._gates: tuple[Gate, ...] = ()
+        self._gate = Gate()
         self._start_ramp = Ramp(0.0 if startup > 0 else 1.0, startup)
         self._start_ramp.target = 1.0
         self._hush = Ramp(1.0, SWITCH)
-        self._dc = Filter("high", -1.0) if dc_block else None
         self._limiter = Limiter()
         self._tails: dict[str, Doubles] = {}
-
-    # --- what may be asked -------------------------------------------------------------------
 
     @property
     def decks(self) -> list[str]:
@@ -195,7 +186,37 @@ class Mixer:
         """How much the limiter took away in the last block, dB >= 0."""
         return self._limiter.reduction_db
 
-    # --- what may be told --------------------------------------------------------------------
+    def apply(self, state: MixState, pcm: Callable[[Loop], LoopBuffer | Floats]) -> None:
+        """Agree with a published state; it may be the same one again.
+
+        Args:
+            state: the newest.
+            pcm: gives the sound of a loop that is new to this mixer.
+
+        Raises:
+            What `pcm` raised for a loop; everything else has been applied.
+        """
+        wrong: Exception | None = None
+        for name in self._applied.keys() - state.decks.keys():
+            del self._applied[name]
+            self.remove_deck(name)
+        for name, deck in state.decks.items():
+            known, version = self._applied.get(name, ((), 0))
+            self._applied[name] = deck.loops, deck.version
+            for loop in deck.loops:
+                if loop not in known:
+                    try:
+                        self.add_loop(loop, pcm(loop))
+                    except (DemonError, OSError, ValueError) as error:
+                        # The loop before it plays on, and so does every other deck.
+                        wrong = wrong or error
+            if deck.points is not None and deck.version != version:
+                self.set_mix(name, deck.points)
+            if deck.ends is not None and not self._strip(name).ending:
+                self.remove_deck(name, deck.ends)
+        self.set_gates(state.gates)
+        if wrong is not None:
+            raise wrong
 
     def add_loop(self, loop: Loop, sound: LoopBuffer | Floats) -> None:
         """From loop.from_sample on the deck plays `sound` (float32 [loop.samples, 2], read as it
@@ -226,35 +247,13 @@ class Mixer:
         for name, control in self._strip(deck).controls.items():
             control.follow(points.get(name))
 
-    def mute(self, deck: str, at: int = 0) -> None:
-        """Silences a deck from sample `at` on (at once, if that is decided), within 10 ms."""
-        self._order(at, "mute", deck)
+    def set_gates(self, gates: Sequence[Gate]) -> None:
+        """Which decks are heard, and when that changes; each change takes 10 ms. Loops run on.
 
-    def unmute(self, deck: str, at: int = 0) -> None:
-        """Takes a mute back."""
-        self._order(at, "unmute", deck)
-
-    def solo(self, deck: str, at: int = 0) -> None:
-        """Only soloed decks are heard."""
-        self._order(at, "solo", deck)
-
-    def unsolo(self, deck: str | None = None, at: int = 0) -> None:
-        """Takes back one solo, or all."""
-        self._order(at, "unsolo", deck or "")
-
-    def hush(self, at: int = 0) -> None:
-        """Fades everything out within 10 ms; the loops run on unheard until `wake`."""
-        self._order(at, "hush", "")
-
-    def wake(self, at: int = 0) -> None:
-        """Fades in again within 10 ms."""
-        self._order(at, "wake", "")
-
-    def master(self, gain: float) -> None:
-        """Loudness of the sum, 0 to 2."""
-        self._master.target = min(2.0, max(0.0, gain))
-
-    # --- what comes out ----------------------------------------------------------------------
+        Args:
+            gates: ascending; each holds from its `at` on. Replaces what was set before.
+        """
+        self._gates = tuple(gates)
 
     def render(self, blocks: int = 1) -> Floats:
         """The next float32 [480 * blocks, 2]. Same samples however the calls are cut."""
@@ -280,40 +279,21 @@ class Mixer:
         self.position += BLOCK
         self.decided = self.position + LOOK
 
-    # --- inside ------------------------------------------------------------------------------
-
     def _strip(self, deck: str) -> _Strip:
         if deck not in self._strips:
-            self._strips[deck] = _Strip(self._open(deck))
+            self._strips[deck] = _Strip(self._gate.opens(deck))
         return self._strips[deck]
 
-    def _open(self, deck: str) -> bool:
-        return deck not in self._muted and (not self._soloed or deck in self._soloed)
-
-    def _order(self, at: int, what: str, deck: str) -> None:
-        self._count += 1
-        heapq.heappush(self._later, (at, self._count, what, deck))
-
-    def _obey(self) -> None:
-        """Carries out the orders whose time has come."""
-        while self._later and self._later[0][0] <= self.decided:
-            _, _, what, deck = heapq.heappop(self._later)
-            if what == "hush":
-                self._hush.target = 0.0
-            elif what == "wake":
-                self._hush.target = 1.0
-            elif what == "mute":
-                self._muted.add(deck)
-            elif what == "unmute":
-                self._muted.discard(deck)
-            elif what == "solo":
-                self._soloed.add(deck)
-            elif deck:
-                self._soloed.discard(deck)
-            else:
-                self._soloed.clear()
+    def _next_gate(self) -> int:
+        """Open and close what the gates say here. Returns the sample of the next change, or 0."""
+        after = bisect_right(self._gates, self.decided, key=lambda gate: gate.at)
+        gate = self._gates[after - 1] if after else Gate()
+        if gate != self._gate:
+            self._gate = gate
+            self._hush.target = 0.0 if gate.hushed else 1.0
             for name, strip in self._strips.items():
-                strip.gate.target = 1.0 if self._open(name) else 0.0
+                strip.gate.target = 1.0 if gate.opens(name) else 0.0
+        return self._gates[after].at if after < len(self._gates) else 0
 
     def _block(self, stems: dict[str, Floats]) -> Floats:
         if self.decided == self._start:
@@ -331,10 +311,9 @@ class Mixer:
         parts: dict[str, Doubles] = {}
         done = 0
         while done < n:
-            self._obey()
-            m = n - done
-            if self._later:
-                m = min(m, self._later[0][0] - self.decided)
+            m, change = n - done, self._next_gate()
+            if change:
+                m = min(m, change - self.decided)
             total[done : done + m] = self._sum(m, parts, done, n)
             done += m
         if self._stems:
@@ -354,7 +333,7 @@ class Mixer:
     def _sum(self, n: int, parts: dict[str, Doubles], at: int, size: int) -> Doubles:
         """The next n samples of all decks; each deck's own go to parts[deck][at : at + n]."""
         total = np.zeros((n, 2))
-        bus = [ramp.curve(n) for ramp in (self._master, self._start_ramp, self._hush)]
+        bus = [ramp.curve(n) for ramp in (self._start_ramp, self._hush)]
         for deck in sorted(self._strips):
             strip = self._strips[deck]
             audio, bad = strip.process(self.decided, n)
@@ -366,8 +345,6 @@ class Mixer:
                 parts.setdefault(deck, np.zeros((size, 2)))[at : at + n] = audio
             if strip.ending and strip.buffer.over:
                 del self._strips[deck]
-        if self._dc is not None:
-            total = self._dc.process(total, 5.0)
         self.decided += n
         total, bad = _checked(total)
         self.bad += bad

@@ -1,10 +1,10 @@
 """The audio process: owns the device, the mixer and the recordings. Started by speaker.py.
 
-    stdin   Settings, then commands (name, arguments), pickled by the parent
-    stdout  Events, pickled, each under 4 KiB so that a pipe takes it whole or not at all
+    stdin   Settings, then MixStates, pickled by the parent; None or the end of the pipe: close
+    stdout  AudioEvents, pickled, each under 4 KiB so that a pipe takes it whole or not at all
 
-    reader thread  stdin -> queue
-    feeder thread  queue -> Mixer -> PcmRing, bus, recorders                  feeder.Feeder.turn
+    reader thread  stdin -> MixThread.newest
+    mix thread     newest -> Mixer -> PcmRing, bus, recorders                 mix_thread.MixThread
     audio thread   PcmRing -> device (PortAudio's thread, or the null clock)  sinks.Output
     main thread    health: lost devices, dryness, events, the end
 
@@ -23,21 +23,20 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from demon_live import faults
 from demon_live.audio.devices import Device, Stream, open_output
-from demon_live.audio.feeder import Event, Feeder
+from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.audio.sinks import NullClock, Output, Sink
 from demon_live.audio.tap import output_for
-from demon_live.core import RATES
+from demon_live.children import command
+from demon_live.core import RATES, Gate, MixState
 from demon_live.errors import DeviceError
-
-__all__ = ["Settings", "main"]
 
 _RATE = RATES.sample_rate
 
@@ -54,7 +53,8 @@ class Settings:
     latency: float | str = "high"
     startup: float = 0.05
     start: int = 0
-    commands: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # obeyed before the first sample
+    folder: str = ""  # where the PCM of loops lies
+    state: MixState = field(default_factory=MixState)  # applied before the first sample
     resume: bool = False  # go on from the bus, where the music would be by now
     seek: bool = False  # look for the device for as long as it takes, instead of failing
 
@@ -64,13 +64,13 @@ class _Process:
 
     HEALTH = 0.05  #: seconds between two looks
 
-    def __init__(self, settings: Settings, commands: BinaryIO, events: int) -> None:
+    def __init__(self, settings: Settings, states: BinaryIO, events: int) -> None:
         self.settings = settings
         self.bus = Bus.open(settings.bus_path)
         self.ring = PcmRing(_RATE)
         self.output = output_for(self.ring, self.bus)
-        self.news: collections.deque[Event] = collections.deque(maxlen=1000)
-        self._commands = commands
+        self.news: collections.deque[AudioEvent] = collections.deque(maxlen=1000)
+        self._states = states
         self._events = events
         self._closing = threading.Event()
         self._done = False
@@ -94,19 +94,19 @@ class _Process:
         # The device is open but silent: what it will play first is mixed now.
         start = self._resume() if self.settings.resume else self.settings.start
         mixer = Mixer(start=start, startup=self.settings.startup)
-        self.feeder = Feeder(mixer, self.ring, self.bus, self.news.append)
+        folder = Path(self.settings.folder)
+        self.mix = MixThread(mixer, self.ring, self.bus, self.news.append, folder)
         if self.settings.sink.kind == "file":
-            self.feeder.commands.put(("record", (self.settings.sink.path,)))
-        for command in self.settings.commands:
-            self.feeder.commands.put(command)
-        while self.feeder.turn():
+            self.mix.sink = self.mix.start_recorder(self.settings.sink.path)
+        self.mix.newest = self.settings.state
+        while self.mix.turn():
             pass
         try:
             self._begin(opened)
         except DeviceError as error:
             self._begin(self._without(error))
-        threading.Thread(target=self._feed, name="feeder", daemon=True).start()
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        threading.Thread(target=self._feed, name="mix", daemon=True).start()
+        threading.Thread(target=self._read, name="states", daemon=True).start()
         self.bus.running = 1
         for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             signal.signal(number, lambda *_: self._closing.set())
@@ -124,23 +124,23 @@ class _Process:
         return start
 
     def _tell(self, kind: str, text: str, *, error: DeviceError | None = None) -> None:
-        self.news.append(Event(kind, text, self.bus.played, "", error))
+        self.news.append(AudioEvent(kind, text, self.bus.played, "", error))
 
     # --- threads -----------------------------------------------------------------------------
 
     def _feed(self) -> None:
         while not self._done:
-            if not self.feeder.turn():
+            if not self.mix.turn():
                 time.sleep(0.004)
 
     def _read(self) -> None:
-        """Commands until the parent closes the pipe, by will or by dying."""
+        """States until the parent closes the pipe, on purpose or by dying."""
         with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
             while True:
-                command = pickle.load(self._commands)
-                if command[0] == "close":
+                state = pickle.load(self._states)
+                if state is None:
                     break
-                self.feeder.commands.put(command)
+                self.mix.newest = state
         self._closing.set()
 
     # --- health ------------------------------------------------------------------------------
@@ -276,8 +276,9 @@ class _Process:
 
     def _wind_down(self) -> None:
         """Fades out, plays what is mixed, closes files and device."""
-        mixer = self.feeder.mixer
-        self.feeder.commands.put(("order", ("hush", None, 0)))
+        mixer, state = self.mix.mixer, self.mix.newest
+        gates = tuple(replace(gate, hushed=True) for gate in (Gate(), *state.gates))
+        self.mix.newest = replace(state, gates=gates)
         until = time.monotonic() + 1.0
         target = mixer.decided + 2 * BLOCK
         while self.bus.played < target and time.monotonic() < until:
@@ -292,8 +293,9 @@ class _Process:
             dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
             dropping.start()
             dropping.join(1.0)
-        if self.feeder.recorder is not None:
-            self.feeder.recorder.close(timeout=30.0)
+        for recorder in (self.mix.sink, self.mix.recorder):
+            if recorder is not None:
+                recorder.close(timeout=30.0)
         self._tell("closed", "")
         self._send()
         self.bus.running = 0
@@ -309,10 +311,6 @@ class _Search:
     EVERY = 1.0  #: seconds between two looks, unless said otherwise
     QUIET = 10.0  #: the same, where no device has been promised
     HUNG = 3.0
-    PROBE = (
-        "import sys; sys.path[:] = {path!r}; "
-        "from demon_live.audio.devices import pick; pick({name!r})"
-    )
 
     def __init__(
         self,
@@ -349,9 +347,8 @@ class _Search:
         if time.monotonic() - self._turn < self._every + self.HUNG:
             return False
         if self._probe is None:
-            code = self.PROBE.format(path=sys.path, name=self._settings.device)
             self._probe = subprocess.Popen(
-                [sys.executable, "-c", code],
+                command("demon_live.audio.devices:pick", self._settings.device),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -392,8 +389,8 @@ def _urgent() -> None:
 def main() -> None:
     """Entry point of the child: reads Settings from stdin, plays until told to stop or orphaned."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    commands = sys.stdin.buffer
-    settings: Settings = pickle.load(commands)
+    states = sys.stdin.buffer
+    settings: Settings = pickle.load(states)
     # Events have a descriptor of their own: whatever a driver prints must not get between them.
     events = os.dup(1)
     os.dup2(2, 1)
@@ -401,7 +398,7 @@ def main() -> None:
         os.set_blocking(events, False)
     sys.setswitchinterval(0.0005)
     _urgent()
-    process = _Process(settings, commands, events)
+    process = _Process(settings, states, events)
     gc.collect()
     gc.freeze()
     # Nothing here makes cycles in the steady state, and a collection would stop the callback.

@@ -1,12 +1,12 @@
 """Where mixed sound goes: the audio callback, the clock that stands in for a device, the recorder.
 
-    Output     the callback itself: ring -> device, fade on dry, for devices and null clock alike
-    NullClock  calls Output at the pace of the monotonic clock
-    Recorder   writes the mixed stream to FLAC or WAV on its own thread
-    parse_sink the words of `--audio`
+    Output       the callback itself: ring -> device, fade on dry, for devices and null clock alike
+    NullClock    calls Output at the pace of the monotonic clock
+    SoundWriter  writes the mixed stream to FLAC or WAV on its own thread
+    parse_sink   the words of `--audio`
 
-Threads: Output runs on the audio thread and does nothing but copy; Recorder.write is called by the
-feeder and never waits for the disk.
+Threads: Output runs on the audio thread and does nothing but copy; SoundWriter.write is called by
+the mix thread and never waits for the disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, UsageError
 
-__all__ = ["DRY_FADE", "NullClock", "Output", "Recorder", "Sink", "parse_sink"]
+__all__ = ["DRY_FADE", "NullClock", "Output", "Sink", "SoundWriter", "parse_sink"]
 
 DRY_FADE = 240  #: samples in which the sound goes away when the ring is dry, and comes back: 5 ms
 _RATE = RATES.sample_rate
@@ -231,7 +231,7 @@ class NullClock:
             self._thread.join(timeout=1.0)
 
 
-class Recorder:
+class SoundWriter:
     """Writes a stream of blocks to `path` (24-bit FLAC or WAV) as `path.part`, renamed when closed.
 
     An older recording is never overwritten: `take.flac` becomes `take-2.flac`. ended(path, samples,

@@ -23,7 +23,7 @@ import pytest
 
 from demon_live.audio.pcmring import Bus, LoopBuffer
 from demon_live.audio.speaker import Speaker
-from demon_live.core import Loop, MixPoints
+from demon_live.core import Loop, MixDeck, MixPoints, MixState
 
 pytestmark = [
     pytest.mark.jack,
@@ -89,13 +89,21 @@ def report(*what: object) -> None:
     print("\n", *what)  # noqa: T201 - the figures are what the rig is for
 
 
-def decks(speaker: Speaker, folder: Path) -> None:
+def decks(version: int = 1, at: int = 0) -> MixState:
     """Two decks whose filters, gain and pan move all the time."""
+    loops = [
+        Loop(1, name, 0, Fraction(0), Fraction(LAP), 4, Fraction(120), 4, 200)
+        for name in ("one", "two")
+    ]
+    return MixState({x.deck: MixDeck((x,), version, moving(at)) for x in loops})
+
+
+def write_loops(folder: Path) -> None:
+    """Their sound."""
     rng = np.random.default_rng(1)
-    for name in ("one", "two"):
-        loop = LoopBuffer.create(folder / name, LAP)
-        loop.audio[:] = rng.standard_normal((LAP, 2)) * 0.1
-        speaker.add_loop(Loop(1, name, 0, 0, Fraction(LAP), 4, Fraction(120), 4, 200), loop.path)
+    for deck in decks().decks.values():
+        sound = LoopBuffer.create(folder / deck.loops[0].file, LAP)
+        sound.audio[:] = rng.standard_normal((LAP, 2)) * 0.1
 
 
 def moving(at: int) -> dict[str, MixPoints]:
@@ -126,9 +134,9 @@ def test_a_busy_parent_does_not_touch_the_sound(
 ) -> None:
     server()
     began = time.monotonic()
-    speaker = Speaker.start("device", tmp_path / "bus", device="system")
+    write_loops(tmp_path)
+    speaker = Speaker.start("device", tmp_path, device="system", state=decks())
     started = time.monotonic() - began
-    decks(speaker, tmp_path)
     stop = threading.Event()
     busy(stop)
     bus = speaker.bus
@@ -138,8 +146,7 @@ def test_a_busy_parent_does_not_touch_the_sound(
     played = bus.played
     try:
         while time.monotonic() - begin < SECONDS:
-            for deck in ("one", "two"):
-                speaker.set_mix(deck, moving(bus.mixed))
+            speaker.publish(decks(bus.blocks + 2, bus.mixed))
             PAUSE.wait(0.2)
     finally:
         stop.set()
@@ -164,8 +171,8 @@ def test_a_server_that_dies_and_comes_back(
     server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     first = server()
-    speaker = Speaker.start("auto", tmp_path / "bus")
-    decks(speaker, tmp_path)
+    write_loops(tmp_path)
+    speaker = Speaker.start("auto", tmp_path, state=decks())
     bus: Bus = speaker.bus
     until(lambda: bus.device_ok == 1 and bus.played > 24000)
     t0 = bus.t0

@@ -16,7 +16,7 @@ from demon_live.audio.limiter import CEILING, LOOK, Limiter
 from demon_live.audio.mixer import BLOCK, FADE, Mixer
 from demon_live.audio.strip import Filter, Ramp, Slewed, pan
 from demon_live.controls import CONTROLS
-from demon_live.core import Floats, Loop, MixPoints
+from demon_live.core import Floats, Gate, Loop, MixDeck, MixPoints, MixState
 
 SECOND = 48000
 
@@ -95,8 +95,7 @@ def test_same_samples_however_the_calls_are_cut() -> None:
                 "gain": points((5, 2)),
             },
         )
-        mixer.mute("b", at=12345)
-        mixer.hush(at=60001)
+        mixer.set_gates([Gate(12345, frozenset("b")), Gate(60001, frozenset("b"), hushed=True)])
         return np.concatenate([mixer.render(n) for n in cuts])
 
     whole = run([150])
@@ -341,8 +340,7 @@ def test_ramp_reaches_its_target_exactly() -> None:
 def test_mute_on_its_very_sample() -> None:
     mixer = playing(constant(SECOND), "a")
     mixer.add_loop(loop("b", 0, SECOND), constant(SECOND, 0.5))
-    mixer.mute("b", at=5001)
-    mixer.unmute("b", at=20000)
+    mixer.set_gates([Gate(5001, frozenset("b")), Gate(20000)])
     out = mixer.render(100)[:, 0]
     assert (out[:5001] == 0.75).all()
     assert out[5001] < 0.75
@@ -353,10 +351,8 @@ def test_mute_on_its_very_sample() -> None:
 def test_solo() -> None:
     mixer = playing(constant(SECOND, 0.1), "a")
     mixer.add_loop(loop("b", 0, SECOND), constant(SECOND, 0.2))
-    mixer.solo("b", at=1000)
-    mixer.mute("a", at=1000)
-    mixer.unsolo(at=10000)
-    mixer.unmute("a", at=20000)
+    a, b = frozenset("a"), frozenset("b")
+    mixer.set_gates([Gate(1000, a, b), Gate(10000, a), Gate(20000)])
     out = mixer.render(60)[:, 0]
     for at, value in ((0, 0.3), (2000, 0.2), (11000, 0.2), (21000, 0.3)):
         assert abs(out[at] - value) < 1e-6
@@ -365,12 +361,11 @@ def test_solo() -> None:
 def test_hush_is_silent_and_the_loop_runs_on() -> None:
     buffer = noise(SECOND)
     mixer = playing(buffer)
-    mixer.hush(at=4800)
-    mixer.wake(at=24000)
+    mixer.set_gates([Gate(4800, hushed=True), Gate(24000)])
     out = mixer.render(200)
     assert not out[4800 + 480 : 24000].any()
     assert np.array_equal(out[24480:48000], buffer[24480:])
-    mixer.hush()
+    mixer.set_gates([Gate(hushed=True)])
     assert not mixer.render(4)[-BLOCK:].any()
 
 
@@ -409,11 +404,6 @@ def test_poison_becomes_silence_and_is_counted(poison: float) -> None:
     assert np.isfinite(out).all()
     assert mixer.bad == 20
     assert np.abs(out[4800:] - 0.25).max() < 1e-6  # filters are not poisoned
-
-
-def test_dc_block() -> None:
-    mixer = playing(constant(SECOND), dc_block=True)
-    assert np.abs(mixer.render(200)[-BLOCK:]).max() < 1e-3
 
 
 def test_limiter_ceiling_and_transparency() -> None:
@@ -476,14 +466,19 @@ CURVES = st.dictionaries(
         lambda pairs: points(*sorted(pairs))
     ),
 )
+
+
+def _at(gate: Gate) -> int:
+    return gate.at
+
+
 DECK = st.sampled_from(["a", "b", "c"])
+GATE = st.builds(Gate, SAMPLE, st.frozensets(DECK), st.frozensets(DECK), st.booleans())
 CALL = st.one_of(
     st.tuples(st.just("add"), DECK, SAMPLE, st.integers(30, 4000), st.integers(1, 7)),
     st.tuples(st.just("remove_deck"), DECK, SAMPLE),
     st.tuples(st.just("set_mix"), DECK, CURVES),
-    st.tuples(st.sampled_from(["mute", "unmute", "solo", "unsolo"]), DECK, SAMPLE),
-    st.tuples(st.sampled_from(["hush", "wake"]), SAMPLE),
-    st.tuples(st.just("master"), st.floats(-1, 5)),
+    st.tuples(st.just("set_gates"), st.lists(GATE, max_size=3).map(lambda g: sorted(g, key=_at))),
 )
 
 
@@ -514,3 +509,33 @@ def test_any_calls_give_finite_bounded_repeatable_sound(calls: list[tuple[int, A
     assert np.isfinite(a).all()
     assert np.abs(a).max() <= np.float32(CEILING)
     assert one.bad == 0
+
+
+def test_a_state_may_be_applied_again_and_the_same_calls_by_hand_give_the_same_sound() -> None:
+    first, second = loop("main", lap=SECOND), loop("main", 20000, SECOND, epoch=2)
+    sounds = {first.file: noise(SECOND, 1, 0.4), second.file: noise(SECOND, 2, 0.4)}
+    curve = {"gain": points((0, 0.5), (30000, 1.0))}
+    gates = (Gate(40000, frozenset({"main"})),)
+    by_hand = Mixer()
+    by_hand.add_loop(first, sounds[first.file])
+    by_hand.add_loop(second, sounds[second.file])
+    by_hand.set_mix("main", curve)
+    by_hand.set_gates(gates)
+    published = Mixer()
+    state = MixState({"main": MixDeck((first, second), 1, curve)}, gates)
+    out = []
+    for _ in range(100):
+        published.apply(state, lambda loop: sounds[loop.file])
+        out.append(published.render())
+    assert np.array_equal(np.concatenate(out), by_hand.render(100))
+
+
+def test_a_deck_that_a_state_ends_fades_at_its_sample_and_one_it_lacks_at_once() -> None:
+    mixer, deck = Mixer(), loop("main", lap=SECOND)
+    state = MixState({"main": MixDeck((deck,), 1, {})})
+    mixer.apply(state, lambda _: constant(SECOND))
+    mixer.apply(MixState({"main": MixDeck((deck,), 1, {}, ends=30000)}), lambda _: constant(SECOND))
+    out = mixer.render(100)[:, 0]
+    assert out[29000] == 0.25
+    assert not out[31000:].any()
+    assert mixer.decks == []

@@ -16,11 +16,12 @@ import pytest
 
 from demon_live.audio import process
 from demon_live.audio.devices import Device
-from demon_live.audio.feeder import Event
+from demon_live.audio.mix_thread import AudioEvent
 from demon_live.audio.mixer import Mixer
 from demon_live.audio.pcmring import Bus
 from demon_live.audio.process import Settings, _Process, _Search
 from demon_live.audio.sinks import Sink
+from demon_live.core import MixState
 from demon_live.errors import DeviceError
 
 PAUSE = threading.Event()
@@ -83,11 +84,15 @@ class Rig:
     def begin(self) -> None:
         """What run() does up to the first sound."""
         opened = self.process._open()
-        self.process.feeder = process.Feeder(
-            Mixer(startup=0.0), self.process.ring, self.bus, self.process.news.append
+        self.process.mix = process.MixThread(
+            Mixer(startup=0.0),
+            self.process.ring,
+            self.bus,
+            self.process.news.append,
+            Path(),
         )
         self.bus.ahead = 2400
-        while self.process.feeder.turn():
+        while self.process.mix.turn():
             pass
         self.process._begin(opened)
 
@@ -240,7 +245,7 @@ def test_resuming_is_on_the_beat(make: Callable[..., Rig]) -> None:
 def test_events_are_whole_or_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path, monkeypatch)
     for k in range(900):
-        rig.process.news.append(Event("error", "x" * 500, k))
+        rig.process.news.append(AudioEvent("error", "x" * 500, k))
     rig.process._send()
     waiting = len(rig.process.news)
     assert 0 < waiting < 900  # the pipe is full, and nobody was stopped
@@ -259,13 +264,14 @@ def test_events_are_whole_or_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert got == list(range(900))
 
 
-def test_a_parent_that_is_gone_ends_the_commands(make: Callable[..., Rig]) -> None:
+def test_a_parent_that_is_gone_ends_the_process(make: Callable[..., Rig]) -> None:
     rig = make(kind="null")
     rig.begin()
-    rig.process._commands = io.BytesIO(pickle.dumps(("order", ("hush", None, 0))) + b"\x80")
+    state = MixState(recording="x.wav")
+    rig.process._states = io.BytesIO(pickle.dumps(state) + b"\x80")
     rig.process._read()
     assert rig.process._closing.is_set()
-    assert rig.process.feeder.commands.get() == ("order", ("hush", None, 0))
+    assert rig.process.mix.newest == state
 
 
 def test_a_device_that_is_plugged_in_after_a_start_without_one_is_picked_up(

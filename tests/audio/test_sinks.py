@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demon_live.audio.feeder import Event, Feeder
+from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
-from demon_live.audio.sinks import DRY_FADE, NullClock, Output, Recorder, parse_sink
-from demon_live.core import Floats
+from demon_live.audio.sinks import DRY_FADE, NullClock, Output, SoundWriter, parse_sink
+from demon_live.core import Floats, Loop, MixDeck, MixPoints, MixState
 from demon_live.errors import FileError, UsageError
 
 
@@ -33,9 +34,6 @@ def bus(tmp_path: Path) -> Bus:
 def counter(start: int, n: int) -> Floats:
     ramp = np.arange(start, start + n, dtype=np.float32) % 65536
     return np.stack((ramp, -ramp), 1)
-
-
-# --- loops and bus ---------------------------------------------------------------------------
 
 
 def test_loop_ring_is_cyclic_and_shared(tmp_path: Path) -> None:
@@ -168,9 +166,6 @@ def test_pcm_ring_between_two_threads() -> None:
     assert wrong == 0
 
 
-# --- the callback ----------------------------------------------------------------------------
-
-
 def play(output: Output, frames: int) -> Floats:
     out = np.full((frames, 2), np.nan, np.float32)
     output(out, frames, None, None)
@@ -298,9 +293,6 @@ def test_the_callback_calls_only_what_is_allowed_and_keeps_no_memory(bus: Bus) -
     assert now - before < 1000, now - before
 
 
-# --- null clock ------------------------------------------------------------------------------
-
-
 class Clock:
     """Virtual time; sleeping is exact, unless a delay is planned."""
 
@@ -338,39 +330,53 @@ def test_null_clock_keeps_time_and_counts_lateness(bus: Bus) -> None:
     assert bus.played == 141 * 480
 
 
-# --- feeder ----------------------------------------------------------------------------------
-
-
-def feeder(bus: Bus) -> tuple[Feeder, list[Event]]:
-    news: list[Event] = []
+def mixing(bus: Bus, folder: Path = Path()) -> tuple[MixThread, list[AudioEvent]]:
+    news: list[AudioEvent] = []
     bus.ahead = 2400
-    return Feeder(Mixer(startup=0.0), PcmRing(48000), bus, news.append), news
+    return MixThread(Mixer(startup=0.0), PcmRing(48000), bus, news.append, folder), news
 
 
-def test_feeder_fills_to_what_is_asked_and_reports(bus: Bus) -> None:
-    fed, _ = feeder(bus)
-    while fed.turn():
+def test_the_mix_is_kept_ahead_and_reported(bus: Bus) -> None:
+    mix, _ = mixing(bus)
+    while mix.turn():
         pass
-    assert fed.ring.fill == 2400
-    assert (bus.blocks, bus.mixed) == (5, fed.mixer.decided)
+    assert mix.ring.fill == 2400
+    assert (bus.blocks, bus.mixed) == (5, mix.mixer.decided)
 
 
-def test_a_bad_command_is_reported_and_nothing_stops(bus: Bus) -> None:
-    fed, news = feeder(bus)
-    for command in (
-        ("nonsense", ()),
-        ("add_loop", (None, "/nowhere")),
-        ("set_mix", ("a", {"denoise": None})),
+def test_a_bad_state_is_an_event_and_nothing_stops(bus: Bus, tmp_path: Path) -> None:
+    mix, news = mixing(bus, tmp_path)
+    lost = Loop(1, "a", 0, Fraction(0), Fraction(24000), 1, Fraction(120), 1, 13)
+    for state in (
+        MixState({"a": MixDeck((lost,))}),
+        MixState({"a": MixDeck((), 2, {"denoise": MixPoints(np.zeros(1, int), np.zeros(1))})}),
     ):
-        fed.commands.put(command)
-    assert fed.turn()
-    assert [e.kind for e in news] == ["error"] * 3
-    assert bus.errors == 3
+        mix.newest = state
+        assert mix.turn()
+    assert [e.kind for e in news] == ["error"] * 2
+    assert bus.errors == 2
+
+
+def test_the_sink_and_a_recording_are_two_files(bus: Bus, tmp_path: Path) -> None:
+    mix, news = mixing(bus)
+    mix.sink = mix.start_recorder(str(tmp_path / "sink.wav"))
+    mix.turn()
+    mix.newest = MixState(recording=str(tmp_path / "take.wav"))
+    mix.turn()
+    mix.newest = MixState()
+    mix.turn()
+    assert mix.sink is not None
+    mix.sink.close(timeout=10)
+    lengths = {}
+    for event in news:
+        if event.kind == "recorded":
+            lengths[Path(event.path).name] = event.sample
+    assert lengths == {"sink.wav": 3 * BLOCK, "take.wav": BLOCK}
 
 
 def test_a_mixer_that_raises_is_silent_told_once_and_goes_on(bus: Bus, capfd: Any) -> None:
-    fed, news = feeder(bus)
-    render, broken = fed.mixer.render, {1, 2}
+    mix, news = mixing(bus)
+    render, broken = mix.mixer.render, {1, 2}
     calls = iter(range(100))
 
     def flaky(blocks: int = 1) -> Floats:
@@ -378,15 +384,12 @@ def test_a_mixer_that_raises_is_silent_told_once_and_goes_on(bus: Bus, capfd: An
             raise RuntimeError("boom")
         return render(blocks)
 
-    fed.mixer.render = flaky  # type: ignore[method-assign]
-    while fed.turn():
+    mix.mixer.render = flaky  # type: ignore[method-assign]
+    while mix.turn():
         pass
     assert [e.kind for e in news] == ["error"]
-    assert fed.mixer.position == 5 * BLOCK
+    assert mix.mixer.position == 5 * BLOCK
     assert "boom" in capfd.readouterr().err
-
-
-# --- recorder --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", [".flac", ".wav", ".WAV"])
@@ -394,7 +397,7 @@ def test_recorder_writes_and_renames(tmp_path: Path, ending: str) -> None:
     told: list[tuple[str, int, str]] = []
     sound = (np.random.default_rng(0).standard_normal((4800, 2)) * 0.1).astype(np.float32)
     for want in ("take", "take-2", "take-3"):
-        recorder = Recorder(tmp_path / f"take{ending}", lambda *a: told.append(a))
+        recorder = SoundWriter(tmp_path / f"take{ending}", lambda *a: told.append(a))
         for i in range(0, 4800, 480):
             recorder.write(sound[i : i + 480])
         recorder.close(timeout=10)
@@ -412,14 +415,14 @@ def test_recorder_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(soundfile.SoundFile, "write", full)
-    recorder = Recorder(tmp_path / "take.flac", lambda *a: told.append(a))
+    recorder = SoundWriter(tmp_path / "take.flac", lambda *a: told.append(a))
     recorder.write(np.zeros((480, 2), np.float32))
     recorder.close(timeout=10)
     assert "No space left" in told[0][2]
     assert "take.flac.part" in told[0][2]
 
 
-def test_the_feeder_never_waits_for_the_disk(
+def test_the_mix_thread_never_waits_for_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opening and writing stand still: write returns, and a minute later says what it drops."""
@@ -431,8 +434,8 @@ def test_the_feeder_never_waits_for_the_disk(
         really(self, block)
 
     monkeypatch.setattr(soundfile.SoundFile, "write", slow)
-    recorder = Recorder(tmp_path / "take.flac", lambda *a: told.append(a))
-    for _ in range(Recorder.BACKLOG + 100):
+    recorder = SoundWriter(tmp_path / "take.flac", lambda *a: told.append(a))
+    for _ in range(SoundWriter.BACKLOG + 100):
         recorder.write(np.zeros((4, 2), np.float32))
     assert 98 <= recorder.dropped <= 100
     gate.set()
@@ -457,7 +460,7 @@ def test_sinks_are_parsed(tmp_path: Path) -> None:
 def test_two_recordings_of_equal_sound_are_equal_files(tmp_path: Path) -> None:
     sums = set()
     for name in ("a.flac", "b.flac"):
-        recorder = Recorder(tmp_path / name, lambda *a: None)
+        recorder = SoundWriter(tmp_path / name, lambda *a: None)
         recorder.write(counter(0, 480) / 65536)
         recorder.close(timeout=10)
         sums.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())

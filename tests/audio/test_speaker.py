@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,12 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from demon_live.audio.mix_thread import AudioEvent
 from demon_live.audio.mixer import Mixer
 from demon_live.audio.pcmring import Bus, LoopBuffer
 from demon_live.audio.process import Settings
 from demon_live.audio.sinks import Sink
-from demon_live.audio.speaker import Event, Speaker
-from demon_live.core import Loop, MixPoints
+from demon_live.audio.speaker import Speaker
+from demon_live.core import Gate, Loop, MixDeck, MixPoints, MixState
 from demon_live.errors import DeviceError, FileError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +42,25 @@ def loop(deck: str = "main", begin: int = 0, epoch: int = 1) -> Loop:
     return Loop(epoch, deck, begin, 0, Fraction(LAP), 1, Fraction(120), 1, 13)
 
 
-@pytest.fixture
-def buffer(tmp_path: Path) -> Path:
-    ring = LoopBuffer.create(tmp_path / "main.loop", LAP)
-    ring.audio[:] = 0.25
-    return ring.path
+def write(folder: Path, what: Loop, sound: object) -> None:
+    """The PCM of a loop, where the audio process looks for it."""
+    LoopBuffer.create(folder / what.file, LAP).audio[:] = sound
+
+
+def deck(*loops: Loop, gain: float = 1.0, version: int = 1) -> MixDeck:
+    curve = MixPoints(np.array([0], np.int64), np.array([gain], np.float32))
+    return MixDeck(loops, version, {"gain": curve})
 
 
 @pytest.fixture
-def speaker(tmp_path: Path, buffer: Path) -> Iterator[Speaker]:
-    speaker = Speaker.start("null", tmp_path / "bus", loops=[(loop(), buffer)])
+def playing(tmp_path: Path) -> MixState:
+    write(tmp_path, loop(), 0.25)
+    return MixState({"main": deck(loop())})
+
+
+@pytest.fixture
+def speaker(tmp_path: Path, playing: MixState) -> Iterator[Speaker]:
+    speaker = Speaker.start("null", tmp_path, state=playing)
     yield speaker
     speaker.close()
 
@@ -58,10 +69,10 @@ class Heard:
     """Collects events until one of a kind comes."""
 
     def __init__(self, speaker: Speaker) -> None:
-        self.all: list[Event] = []
+        self.all: list[AudioEvent] = []
         self._speaker = speaker
 
-    def until(self, kind: str) -> Event:
+    def until(self, kind: str) -> AudioEvent:
         def found() -> bool:
             self.all += self._speaker.events()
             return any(e.kind == kind for e in self.all)
@@ -70,18 +81,18 @@ class Heard:
         return next(e for e in self.all if e.kind == kind)
 
 
-def test_plays_records_and_closes(tmp_path: Path, buffer: Path) -> None:
-    speaker = Speaker.start("null", tmp_path / "bus", loops=[(loop(), buffer)], startup=0.0)
+def test_plays_records_and_closes(tmp_path: Path, playing: MixState) -> None:
+    speaker = Speaker.start("null", tmp_path, state=playing, startup=0.0)
     heard = Heard(speaker)
     assert "null" in speaker.first.text
     assert speaker.alive
-    speaker.record(tmp_path / "take.wav")
+    speaker.publish(replace(playing, recording=str(tmp_path / "take.wav")))
     heard.until("recording")
     position = speaker.bus.played
     until(lambda: speaker.bus.played > position + 4800)
     assert speaker.bus.peak_l == pytest.approx(0.25)
     assert speaker.bus.mixed > speaker.bus.played
-    speaker.stop_record()
+    speaker.publish(playing)
     end = heard.until("recorded")
     speaker.close()
     speaker.close()
@@ -94,10 +105,9 @@ def test_plays_records_and_closes(tmp_path: Path, buffer: Path) -> None:
     assert not list(tmp_path.glob("*.log"))
 
 
-def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, buffer: Path) -> None:
-    speaker = Speaker.start(
-        f"file:{tmp_path}/out.flac", tmp_path / "bus", loops=[(loop(), buffer)], startup=0.0
-    )
+def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, playing: MixState) -> None:
+    target = f"file:{tmp_path}/out.flac"
+    speaker = Speaker.start(target, tmp_path, state=playing, startup=0.0)
     until(lambda: speaker.bus.played > 4800)
     speaker.close()
     sound, _ = soundfile.read(tmp_path / "out.flac", dtype="float32")
@@ -109,65 +119,64 @@ def test_file_sink_has_the_first_sample_and_the_fade(tmp_path: Path, buffer: Pat
 def test_what_is_played_is_what_is_rendered(tmp_path: Path) -> None:
     """The same loops through the audio process and through the mixer here: equal samples."""
     rng = np.random.default_rng(3)
-    paths = []
-    for name in ("one", "two"):
-        ring = LoopBuffer.create(tmp_path / name, LAP)
-        ring.audio[:] = rng.standard_normal((LAP, 2)) * 0.4
-        paths.append(ring.path)
-    loops = [(loop("a"), paths[0]), (loop("a", 9001, 2), paths[1]), (loop("b", 5003), paths[1])]
+    one, two, three = loop("a"), loop("a", 9001, 2), loop("b", 5003)
+    for what in (one, two, three):
+        write(tmp_path, what, rng.standard_normal((LAP, 2)) * 0.4)
+    state = MixState({"a": deck(one, two), "b": deck(three)})
     target = f"file:{tmp_path}/out.flac"
-    speaker = Speaker.start(target, tmp_path / "bus", loops=loops, startup=0.0)
+    speaker = Speaker.start(target, tmp_path, state=state, startup=0.0)
     until(lambda: speaker.bus.played > 24000)
     speaker.close()
     sound, _ = soundfile.read(tmp_path / "out.flac", dtype="float32")
     mixer = Mixer(startup=0.0)
-    for what, path in loops:
-        mixer.add_loop(what, LoopBuffer.open(path))
+    mixer.apply(state, lambda what: LoopBuffer.open(tmp_path / what.file))
     assert np.abs(sound[:24000] - mixer.render(50)).max() < 2**-22  # 24 bits
 
 
-def test_orders_reach_the_mixer(speaker: Speaker, buffer: Path) -> None:
+def test_what_is_published_is_heard(speaker: Speaker, playing: MixState) -> None:
     bus = speaker.bus
-    zero = {"gain": MixPoints(np.array([0], np.int64), np.array([0.0], np.float32))}
-    for silence, sound in (
-        (lambda: speaker.mute("main"), lambda: speaker.unmute("main")),
-        (lambda: speaker.solo("other"), speaker.unsolo),
-        (speaker.hush, speaker.wake),
-        (lambda: speaker.set_mix("main", zero), lambda: speaker.set_mix("main", {})),
-        (lambda: speaker.master(0.0), lambda: speaker.master(1.0)),
-        (lambda: speaker.remove_deck("main"), lambda: speaker.add_loop(loop(), buffer)),
+    main = frozenset({"main"})
+    for version, silence in enumerate(
+        (
+            replace(playing, gates=(Gate(0, muted=main),)),
+            replace(playing, gates=(Gate(0, soloed=frozenset({"other"})),)),
+            replace(playing, gates=(Gate(0, hushed=True),)),
+            replace(playing, decks={"main": deck(loop(), gain=0.0, version=2)}),
+            MixState(),
+        )
     ):
         until(lambda: bus.rms == pytest.approx(0.25))
-        silence()
+        speaker.publish(silence)
         until(lambda: bus.rms == 0.0)
-        sound()
+        speaker.publish(replace(playing, decks={"main": deck(loop(), version=10 + version)}))
     until(lambda: bus.rms == pytest.approx(0.25))
     assert bus.errors == 0
 
 
-def test_a_storm_of_mixes_is_bounded_and_the_last_wins(speaker: Speaker) -> None:
+def test_of_a_storm_of_states_the_last_wins(speaker: Speaker, playing: MixState) -> None:
     for k in range(3000):
-        gain = np.full(100, 0.5 if k == 2999 else 1.0, np.float32)
-        speaker.set_mix("main", {"gain": MixPoints(np.arange(100), gain)})
-        assert len(speaker._todo) <= 2
+        gain = 0.5 if k == 2999 else 1.0
+        speaker.publish(replace(playing, decks={"main": deck(loop(), gain=gain, version=k + 2)}))
     until(lambda: speaker.bus.rms == pytest.approx(0.125))
     assert speaker.bus.dry == 0 or speaker.bus.dry < 5
 
 
-def test_a_missing_loop_is_told_and_nothing_stops(speaker: Speaker, tmp_path: Path) -> None:
-    speaker.add_loop(loop("b"), tmp_path / "nowhere")
+def test_a_missing_loop_is_told_and_nothing_stops(speaker: Speaker, playing: MixState) -> None:
+    nowhere = loop("nowhere")
+    speaker.publish(replace(playing, decks={"nowhere": deck(nowhere), **playing.decks}))
     event = Heard(speaker).until("error")
     assert "nowhere" in event.text
     until(lambda: speaker.bus.rms == pytest.approx(0.25))
     assert speaker.alive
 
 
-def test_killed_it_comes_back_on_the_beat_with_all_it_knew(tmp_path: Path, buffer: Path) -> None:
-    speaker = Speaker.start("null", tmp_path / "bus", loops=[(loop(), buffer)])
-    half = {"gain": MixPoints(np.array([0], np.int64), np.array([0.5], np.float32))}
-    speaker.add_loop(loop("b"), buffer)
-    speaker.set_mix("main", half)
-    speaker.mute("b")
+def test_killed_it_comes_back_on_the_beat_with_all_it_knew(
+    tmp_path: Path, playing: MixState
+) -> None:
+    speaker = Speaker.start("null", tmp_path, state=playing)
+    write(tmp_path, loop("b"), 0.25)
+    decks = {"main": deck(loop(), gain=0.5, version=2), "b": deck(loop("b"))}
+    speaker.publish(MixState(decks, (Gate(0, muted=frozenset({"b"})),)))
     bus, heard = speaker.bus, Heard(speaker)
     until(lambda: bus.rms == pytest.approx(0.125))
     first, t0 = bus.pid, bus.t0
@@ -181,7 +190,7 @@ def test_killed_it_comes_back_on_the_beat_with_all_it_knew(tmp_path: Path, buffe
     speaker.close()
 
 
-def test_it_ends_when_its_parent_is_gone(tmp_path: Path, buffer: Path) -> None:
+def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from demon_live.audio.speaker import Speaker\n"
@@ -190,7 +199,7 @@ def test_it_ends_when_its_parent_is_gone(tmp_path: Path, buffer: Path) -> None:
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT), str(tmp_path / "bus")],
+        [sys.executable, "-c", code, str(ROOT), str(tmp_path)],
         capture_output=True,
         check=False,
     )
@@ -218,11 +227,11 @@ def test_ctrl_c_is_not_for_the_sound(speaker: Speaker) -> None:
 
 def test_refusals_come_from_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        Speaker.start("loudspeaker", tmp_path / "bus")
+        Speaker.start("loudspeaker", tmp_path)
     with pytest.raises(FileError):
-        Speaker.start("file:x.mp3", tmp_path / "bus")
+        Speaker.start("file:x.mp3", tmp_path)
     with pytest.raises(DeviceError) as caught:
-        Speaker.start("device", tmp_path / "bus", device="no such device anywhere")
+        Speaker.start("device", tmp_path, device="no such device anywhere")
     assert caught.value.hint
     assert not list(tmp_path.iterdir())
 

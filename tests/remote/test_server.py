@@ -45,7 +45,7 @@ from demon_live.runtime.placement import HALF, Window
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
-SETTINGS = Loop(0, "main", 0, Fraction(0), Fraction(96000), 1, Fraction(120), 4, 50)
+LOOP = Loop(0, "main", 0, Fraction(0), Fraction(96000), 1, Fraction(120), 4, 50)
 
 
 class Seconds:
@@ -145,7 +145,7 @@ def test_blocks_are_whole_again_after_the_line() -> None:
             lanes["noise"] = np.full(400, 0.5, np.float32)
         if n == 4:
             del lanes["noise"]
-        loop = SETTINGS if n < 5 else replace(SETTINGS, epoch=1)
+        loop = LOOP if n < 5 else replace(LOOP, epoch=1)
         block = ControlBlock("main", n, loop, n, lanes, (SlotValues(n, {"prompt": "a"}),))
         data = packer.pack(block)
         there = opener.open(data)
@@ -266,10 +266,10 @@ def both(tmp_path: Path) -> Iterator[Both]:
 
 
 def _stage(rig: Both, epoch: int = 0) -> tuple[LoopBuffer, PrepareLoop]:
-    buffer = LoopBuffer.create(rig.folder / f"{epoch}.loop", SETTINGS.samples)
-    source = LoopBuffer.create(rig.folder / f"{epoch}.source", SETTINGS.samples)
+    buffer = LoopBuffer.create(rig.folder / f"{epoch}.loop", LOOP.samples)
+    source = LoopBuffer.create(rig.folder / f"{epoch}.source", LOOP.samples)
     source.audio[:] = 0.25
-    return buffer, PrepareLoop(replace(SETTINGS, epoch=epoch), str(buffer.path), str(source.path))
+    return buffer, PrepareLoop(replace(LOOP, epoch=epoch), str(buffer.path), str(source.path))
 
 
 def _feed(rig: Both, prompt: str, loop: Loop) -> Callable[[], None]:
@@ -285,10 +285,10 @@ def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
     both.pipe.send(message)
     # Prompt 'b' sounds as .2.
-    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), _feed(both, "b", SETTINGS))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), _feed(both, "b", LOOP))
     both.until(
         lambda: any(isinstance(m, Report) and m.status.link_ms for m in both.said),
-        _feed(both, "b", SETTINGS),
+        _feed(both, "b", LOOP),
     )
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
 
@@ -297,13 +297,13 @@ def test_after_a_break_the_same_program_goes_on(both: Both) -> None:
     buffer, message = _stage(both)
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
     both.pipe.send(message)
-    both.until(lambda: bool((np.abs(buffer.audio - 0.1) < 1e-4).any()), _feed(both, "a", SETTINGS))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.1) < 1e-4).any()), _feed(both, "a", LOOP))
     line = both.near._line
     assert line is not None
     line.close()
-    both.until(lambda: both.near.breaks == 1, _feed(both, "c", SETTINGS))
+    both.until(lambda: both.near.breaks == 1, _feed(both, "c", LOOP))
     # Nobody sends the loop again but the near end itself.
-    both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), _feed(both, "c", SETTINGS))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), _feed(both, "c", LOOP))
     notes = [m.text for m in both.said if isinstance(m, Note)]
     assert any("is broken" in text for text in notes)
     assert any("is back" in text for text in notes)
@@ -321,7 +321,7 @@ def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Pat
 
     def feed() -> None:
         plan = (SlotValues(0, {"timbre": "x.wav\x1fsound"}, jump=False),)
-        both.pipe.send(Block(ControlBlock("main", 1, SETTINGS, both.now(), {}, plan)))
+        both.pipe.send(Block(ControlBlock("main", 1, LOOP, both.now(), {}, plan)))
 
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
     both.pipe.send(SetTimbre("sound", str(tmp_path / "timbre")))
