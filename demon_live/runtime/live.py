@@ -25,6 +25,7 @@ from types import TracebackType
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.audio.speaker import Speaker
+from demon_live.control.midi_input import Controllers
 from demon_live.control.sync import Sync
 from demon_live.core import Floats, Loop, MixPoints, Sound
 from demon_live.errors import DemonError, UsageError
@@ -44,7 +45,6 @@ from demon_live.runtime.messages import (
 from demon_live.runtime.options import EngineOptions, parse_remote, require_ray
 from demon_live.runtime.supervisor import EngineSupervisor
 from demon_live.session.describe import db
-from demon_live.session.inputs import Controllers
 from demon_live.session.output import Heard
 from demon_live.session.score_files import Reloader, Watcher, is_score
 from demon_live.session.session import Session

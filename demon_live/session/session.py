@@ -29,7 +29,7 @@ from demon_live.session.assets import heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.describe import Grader, describe, named
 from demon_live.session.edit import STEP_NOTICE, Edit
-from demon_live.session.inputs import MOVE, Controllers, Learner, read_moves, write_moves
+from demon_live.session.inputs import MOVE, Inputs, Learner, read_moves, write_moves
 from demon_live.session.output import Rig
 from demon_live.session.sampler import DeckSampler
 from demon_live.session.scores import Find, find_source, read_score, score_name, write_score
@@ -94,8 +94,8 @@ class Session:
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
         #: Opens the controllers when a score first asks for one; live, MIDI.
-        self.open_controllers: Callable[[], Controllers] | None = None
-        self._controllers: Controllers | None = None
+        self.open_controllers: Callable[[], Inputs] | None = None
+        self._controllers: Inputs | None = None
         self._learner: Learner | None = None
         self._silent_keys: set[Key] = set()
         self._said_unknown: set[str] = set()

@@ -10,20 +10,12 @@ import numpy as np
 import pytest
 
 from demon_live.control.midi import FakeBackend
+from demon_live.control.midi_input import Coalescer, Controllers, moves_of
 from demon_live.controls import CONTROLS, FADER
 from demon_live.lang import compile_source
 from demon_live.lang.controllers import EMPTY, Hands, Key, Move
 from demon_live.replay.render import Offline, render
-from demon_live.session.inputs import (
-    GAP,
-    MOVE,
-    Coalescer,
-    Controllers,
-    binding,
-    moves_of,
-    read_moves,
-    write_moves,
-)
+from demon_live.session.inputs import GAP, MOVE, binding, read_moves, write_moves
 from demon_live.sets.journal import SUFFIX, load
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
