@@ -150,7 +150,7 @@ class ControlBlock:
     mix: Mapping[str, MixPoints] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EngineDeck:
     """What the engine should do for a deck.
 
@@ -176,7 +176,7 @@ class Timbre:
         return f"timbre-{self.key}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EngineState:
     """What the engine should be doing.
 
@@ -205,7 +205,7 @@ class Gate:
         return deck not in self.muted and (not self.soloed or deck in self.soloed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MixDeck:
     """What is heard of a deck.
 
@@ -220,7 +220,7 @@ class MixDeck:
     ends: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MixState:
     """What the sound should be doing. gates: ascending. recording: path of the file, or None."""
 

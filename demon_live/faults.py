@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 
 from demon_live.errors import UsageError, nearest
 
-__all__ = ["ON", "POINTS", "Fault", "Plan", "hit", "parse"]
-
 #: name -> what happens there, and what VALUE means.
 POINTS: Mapping[str, str] = {
     "tick.slow": "the engine's turns take VALUE times as long (a hot or unplugged laptop)",

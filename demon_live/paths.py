@@ -2,8 +2,6 @@
 
 Shipped folders (`patterns`, `engines`, `examples`) lie beside the package in a checkout and inside
 it (`share/`) in an installed wheel. Nothing is created at import.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import os
 from pathlib import Path
 
 from demon_live.errors import FileError
-
-__all__ = ["cache_dir", "runtime_dir", "sets_dir", "shipped", "state_dir"]
 
 _PACKAGE = Path(__file__).resolve().parent
 

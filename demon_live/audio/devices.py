@@ -19,8 +19,6 @@ from typing import Any, Protocol
 from demon_live.core import RATES
 from demon_live.errors import DeviceError, nearest
 
-__all__ = ["Device", "Stream", "list_devices", "open_output", "pick", "table"]
-
 _NONE_HINT = "play without one: --audio null keeps time, --audio file:NAME.wav writes a file"
 
 

@@ -1,10 +1,8 @@
 """Sound files in and out, and how a file becomes a loop.
 
-    load_source  any file that libsndfile reads -> float32 [n, 2] at 48 kHz
-    fit_loop     that, stretched to the stage's tempo (pitch kept) and cut to its length, circular
-    write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, reproducible
-
-Threads: pure functions.
+load_source  any file that libsndfile reads -> float32 [n, 2] at 48 kHz
+fit_loop     that, stretched to the stage's tempo (pitch kept) and cut to its length, circular
+write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, reproducible
 """
 
 from __future__ import annotations
@@ -22,16 +20,6 @@ import numpy as np
 
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, nearest
-
-__all__ = [
-    "LONGEST",
-    "beats_in",
-    "fit_loop",
-    "load_source",
-    "retimed",
-    "tempo_in_name",
-    "write_audio",
-]
 
 LONGEST = 600  #: seconds of a source at most
 SEAM = 480  #: samples of the cross-fade where a loop closes: 10 ms

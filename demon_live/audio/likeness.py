@@ -2,16 +2,12 @@
 
 Equal sounds add their amplitudes, unlike ones their powers: a fade that ignores which it has makes
 a bump or a dip. Both cross-fades (stages in the mixer, windows in placement) ask here.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["likeness"]
 
 
 def likeness(a: NDArray[np.floating], b: NDArray[np.floating], silent: float) -> float:

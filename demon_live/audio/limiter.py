@@ -15,8 +15,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["CEILING", "LOOK", "Limiter"]
-
 LOOK = 96  #: samples of look-ahead, which is also the delay: 2 ms
 CEILING = 10.0 ** (-1.0 / 20.0)  #: -1 dBFS
 RELEASE = 0.1  #: seconds in which a reduction falls to 1/e

@@ -26,8 +26,6 @@ import numpy as np
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError
 
-__all__ = ["Bus", "LoopBuffer", "PcmRing"]
-
 _FRAME = 8  # bytes of one stereo float32 sample
 _BINARY = getattr(os, "O_BINARY", 0)
 

@@ -28,8 +28,6 @@ from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, UsageError
 
-__all__ = ["DRY_FADE", "NullClock", "Output", "Sink", "SoundWriter", "parse_sink"]
-
 DRY_FADE = 240  #: samples in which the sound goes away when the ring is dry, and comes back: 5 ms
 _RATE = RATES.sample_rate
 

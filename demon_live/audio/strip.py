@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from demon_live.controls import Control
 from demon_live.core import RATES, MixPoints
 
-__all__ = ["GRAIN", "Curve", "Doubles", "Filter", "Ramp", "Slewed", "pan", "scale"]
-
 Doubles = NDArray[np.float64]
 Curve = float | Doubles
 

@@ -24,8 +24,6 @@ from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.audio.sinks import Output
 from demon_live.core import RATES, Floats
 
-__all__ = ["Tap", "Tapped", "output_for"]
-
 _MAGIC = 0x6465_6D6F_6E74_6170
 _HEAD = 64
 _SECONDS = 30

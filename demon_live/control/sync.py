@@ -99,7 +99,7 @@ class Follower:
             self._phases.clear()
             self._tempos.clear()
             return
-        state, decided = self._session.state, self._session.rig.clock.now()
+        state, decided = self._session.state, self._session.output.playhead.now()
         here = ear.sample(reading.at)
         if not state.decks or here < 0:
             return

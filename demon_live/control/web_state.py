@@ -27,7 +27,7 @@ from demon_live.control.spectrum import BANDS, COLUMNS, WAVE, shape_of
 from demon_live.controls import find
 from demon_live.errors import DemonError
 from demon_live.lang.highlighting import Line, marked_lines
-from demon_live.session.output import Rig
+from demon_live.session.output import Output
 from demon_live.session.state import State
 from demon_live.session.status import DeckView, LaneView, Status
 
@@ -40,7 +40,7 @@ _MOST_FILES, _MOST_TEXT = 8, 16_000
 class Shown(Protocol):
     """What is shown: `perform.Session`."""
 
-    rig: Rig
+    output: Output
 
     @property
     def state(self) -> State: ...
@@ -95,12 +95,12 @@ class Painter:
 
     def frame(self) -> str:
         """The moment that is heard now."""
-        rig, state, status = self.session.rig, self.session.state, self._status
-        now = rig.clock.now()
+        output, state, status = self.session.output, self.session.state, self._status
+        now = output.playhead.now()
         ahead = status.ahead_ms / 1000 if status else 0.0
         bpm, beats = float(state.tempo.segment_of(now).bpm), state.beats
         cycle = float(state.tempo.cycle_at(now)) - ahead * bpm / 60 / beats
-        dry, (left, right) = rig.meters()
+        dry, (left, right) = output.meters()
         row: dict[str, Any] = {
             "k": "f", "c": _round(cycle, 5), "b": _round(bpm), "n": beats, "d": dry,
             "m": [_round(left, 1), _round(right, 1)], "s": self._slots(status),
@@ -156,18 +156,18 @@ class Painter:
 
     def sound(self) -> bytes | None:
         """The loop of the next deck, if it has changed since it was last shown."""
-        state, rig = self.session.state, self.session.rig
-        folder = getattr(rig, "folder", None)
+        state, output = self.session.state, self.session.output
+        folder = getattr(output, "folder", None)
         names = list(state.decks)
         if not names or folder is None:
             return None
         self._turn = (self._turn + 1) % len(names)
         name = names[self._turn]
-        loop = state.decks[name].playing(rig.clock.now())
+        loop = state.decks[name].playing(output.playhead.now())
         if loop is None:
             return None
         try:
-            ring = LoopBuffer.open(Path(folder) / f"{name}-{loop.epoch}.loop")
+            ring = LoopBuffer.open(Path(folder) / loop.file)
         except (DemonError, OSError):
             return None
         # An eighth of the samples tells whether there is anything new to see.

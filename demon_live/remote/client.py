@@ -1,23 +1,22 @@
-"""The laptop's end of an engine on another machine: in the place of the engine process.
+"""The client of a remote engine: it runs in the place of the engine process.
 
-    session --pipe--> here --line--> remote.server        commands, control blocks, beats
-    loops   <--land-- here <--line-- remote.server        windows, reports, notes
+    session --pipe--> client --transport--> remote.server      states, control blocks, beats
+    loops   <--land-- client <--transport-- remote.server      windows, reports, notes
 
 Windows land in the loops by the same splices as ever, judged by the laptop's own playhead. When
-the line breaks the loops play on; it is dialled again, and told the newest loops, settings and
-timbres, so that the same program goes on. Ray is needed to begin, and again only if the engine
-itself is gone.
+the connection breaks the loops play on; it is dialled again and gets the newest state, so that the
+same program goes on. Ray is needed to begin, and again only if the engine itself is gone.
 
-Threads: the main thread reads the pipe; one connects and reads the line; one writes it. `_lock`
-guards the placements and what is known of the loops.
+Threads: the main thread reads the pipe; one connects and reads the connection; one writes it.
+`_lock` guards the placements and the newest state.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import secrets
+import signal
 import struct
 import threading
 import time
@@ -25,39 +24,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from demon_live.audio.files import retimed
-from demon_live.audio.pcmring import Bus, LoopBuffer
-from demon_live.core import Floats, SlotStatus
+from demon_live.audio.pcmring import Bus
+from demon_live.core import ControlBlock, EngineDeck, EngineState, Floats, Loop, SlotStatus
 from demon_live.errors import DemonError
 from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
 from demon_live.remote.ray import Ray
 from demon_live.remote.transport import Line, dial, unpack
-from demon_live.runtime.engine_main import BusClock, open_loop, read_loop
-from demon_live.runtime.messages import (
-    Block,
-    DropDeck,
-    DropTimbre,
-    MoveLoop,
-    Note,
-    PrepareLoop,
-    Ready,
-    Report,
-    SetTimbre,
-    ToEngine,
-    ToSession,
-)
+from demon_live.runtime.engine_main import BusPlayhead
 from demon_live.runtime.options import EngineOptions, Opening, parse_remote
+from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, DeckPlacement, plays_on
-from demon_live.runtime.retold import Retold
+from demon_live.runtime.reports import Note, Ready, Report, Telemetry
 from demon_live.runtime.tick_stats import TurnStats
 from demon_live.session.status import EngineStatus
-from demon_live.session.tempo import Clock
-
-__all__ = ["BEAT", "SILENCE", "EngineClient", "play_near"]
+from demon_live.session.tempo import Playhead
 
 #: Seconds between two beats; a line that is silent for so long is broken.
 BEAT, SILENCE = 0.05, 2.0
@@ -70,8 +56,19 @@ Reach = Callable[[bytes], Sequence[tuple[str, int]]]
 """key -> addresses at which the engine listens for whoever knows the key."""
 
 
-def play_near(conn: Connection, opening: Opening) -> None:
-    """The engine process of an engine that is elsewhere; ends when the pipe does."""
+def remote_main(fd: int) -> None:
+    """The engine process of an engine on another machine; ends when the pipe does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    conn = Connection(fd)
+    try:
+        _run(conn, conn.recv())
+    except DemonError as error:
+        with contextlib.suppress(OSError):
+            conn.send(Note(f"engine: {error}"))
+        raise SystemExit(error.exit_code) from None
+
+
+def _run(conn: Connection, opening: Opening) -> None:
     place = parse_remote(opening.options.engine)
     assert place is not None
     options = replace(opening.options, engine=place.engine)
@@ -88,23 +85,40 @@ def play_near(conn: Connection, opening: Opening) -> None:
         # The address that the machine knows itself by, and the one that it is known by here.
         return [(place.host, port), (host, port)]
 
-    EngineClient(conn, BusClock(Bus.open(opening.bus)), options, reach, place.host).run()
+    folder = Path(opening.folder)
+    playhead = BusPlayhead(Bus.open(folder / "bus"))
+    EngineClient(conn, playhead, options, reach, place.host, PcmFiles(folder)).run()
 
 
 class EngineClient:
-    """See the module. conn: to the session. clock: the playhead."""
+    """See the module.
+
+    Args:
+        conn: to the session.
+        playhead: of the laptop.
+        options: how the engine is opened.
+        reach: gives the addresses at which the engine listens.
+        host: its name, for messages.
+        files: the PCM.
+    """
 
     def __init__(
-        self, conn: Connection, clock: Clock, options: EngineOptions, reach: Reach, host: str
+        self,
+        conn: Connection,
+        playhead: Playhead,
+        options: EngineOptions,
+        reach: Reach,
+        host: str,
+        files: PcmFiles,
     ) -> None:
-        self._conn, self._clock, self._options = conn, clock, options
+        self._conn, self._playhead, self._options = conn, playhead, options
+        self._files = files
         self._reach, self._host = reach, host
         self._key = secrets.token_bytes(32)
         self._addresses: Sequence[tuple[str, int]] = ()
         self._lock, self._sending = threading.RLock(), threading.Lock()
         self._placements: dict[tuple[str, int], DeckPlacement] = {}
-        self._rings: dict[str, LoopBuffer] = {}
-        self._retold = Retold()
+        self._state, self._sent = EngineState(), EngineState()
         self._line: Line | None = None
         self._packers: dict[str, BlockPacker] = {}
         self._has: set[str] = set()
@@ -124,7 +138,7 @@ class EngineClient:
         try:
             while True:
                 if self._conn.poll(BEAT):
-                    self.take(self._conn.recv())
+                    self.apply(self._conn.recv())
                 line = self._line
                 if line is not None and time.monotonic() - self._heard > SILENCE:
                     line.close()
@@ -137,88 +151,83 @@ class EngineClient:
                 line.close()
             keeper.join(1)
 
-    def _tell(self, message: ToSession) -> None:
+    def _tell(self, message: Report) -> None:
         with self._sending, contextlib.suppress(OSError):
             self._conn.send(message)
 
-    # ------------------------------------------------------------------ up
-
-    def take(self, message: ToEngine) -> None:
-        """A message of the session."""
+    def apply(self, state: EngineState) -> None:
+        """A state that the session published."""
         with self._lock:
-            match message:
-                case Block(block):
-                    placement = self._placements.get((block.deck, block.loop.epoch))
-                    if placement is not None:
-                        placement.note(block)
-                case PrepareLoop():
-                    self._prepare(message)
-                case MoveLoop(loop):
-                    placement = self._placements.get((loop.deck, loop.epoch))
-                    if placement is not None:
-                        placement.move(loop)
-                case DropTimbre(name):
-                    self._has.discard(name)
-                case DropDeck(deck):
-                    gone = [key for key in self._placements if key[0] == deck]
-                    for key in gone:
-                        del self._placements[key]
-            self._retold.note(message)
+            before, self._state = self._state, state
+            for name, deck in state.decks.items():
+                placement = self._placements.get((name, deck.loop.epoch))
+                if placement is None:
+                    placement = self._prepare(deck.loop, before.decks.get(name))
+                elif placement.loop != deck.loop:
+                    placement.move(deck.loop)
+                if deck.block is not None and deck.block.loop.epoch == deck.loop.epoch:
+                    placement.note(deck.block)
+            for key in [key for key in self._placements if key[0] not in state.decks]:
+                del self._placements[key]
             if self._line is not None and self._was_ready:
-                self._forward(self._line, message)
+                self._forward(self._line)
 
-    def _prepare(self, message: PrepareLoop) -> None:
-        loop = message.loop
-        buffer = open_loop(self._rings, message.buffer)
-        before = self._retold.loops.get(loop.deck)
-        old = None if before is None else self._placements.get((loop.deck, before.loop.epoch))
-        coming = self._clock.now() < loop.from_sample
+    def _prepare(self, loop: Loop, before: EngineDeck | None) -> DeckPlacement:
+        buffer = self._files.open(loop.file)
+        old = None
+        if before is not None:
+            old = self._placements.get((loop.deck, before.loop.epoch))
+        coming = self._playhead.now() < loop.from_sample
         if old is not None and coming and self.landed and plays_on(old.loop, loop):
-            # At another tempo what plays goes on until it is generated anew.
+            # At another tempo what plays goes on until it is generated again.
             buffer[:] = retimed(old.buffer.copy(), len(buffer))
-        self._placements[loop.deck, loop.epoch] = DeckPlacement(loop, buffer, _never, 1)
+        placement = self._placements[loop.deck, loop.epoch] = DeckPlacement(loop, buffer, _never, 1)
         mine = [key for key in self._placements if key[0] == loop.deck]
         for key in mine[:-2]:
             del self._placements[key]
+        return placement
 
-    def _forward(self, line: Line, message: ToEngine) -> None:
-        if isinstance(message, Block):
-            block, name = message.block, message.block.deck.encode()
-            packer = self._packers.setdefault(block.deck, BlockPacker())
-            head = b"K" + bytes([len(name)]) + name
-            line.send(lambda: head + packer.pack(block), key=block.deck)
-            return
-        if isinstance(message, PrepareLoop):
-            key = self._source(line, message.source)
-            message = replace(message, buffer="", source=key)
-            self._packers.pop(message.loop.deck, None)
-        if isinstance(message, SetTimbre):
-            # By the name that no other sound has: one that is there is not sent again.
-            if message.name not in self._has:
-                self._has.add(message.name)
-                scale, data = pack_pcm(read_loop(message.audio), 24)
-                line.send(b"T" + pickle.dumps((message.name, scale, data), protocol=5))
-            message = replace(message, audio=message.name)
-        line.send(b"C" + pickle.dumps(message, protocol=5))
+    def _forward(self, line: Line) -> None:
+        """Send what is new since the last time: PCM, the state without its blocks, blocks."""
+        state, before = self._state, self._sent
+        self._sent = state
+        named = [timbre.file for timbre in state.timbres]
+        named += [d.loop.source_file for d in state.decks.values() if d.loop.source_file]
+        # The server forgets what nothing names.
+        self._has &= set(named)
+        for name in named:
+            self._send_pcm(line, name)
+        head = _without_blocks(state)
+        if _outline(head) != _outline(before):
+            self._packers = {
+                name: packer
+                for name, packer in self._packers.items()
+                if name in before.decks
+                and name in state.decks
+                and before.decks[name].loop.epoch == state.decks[name].loop.epoch
+            }
+            line.send(b"C" + pickle.dumps(head, protocol=5))
+        for name, deck in state.decks.items():
+            block, known = deck.block, before.decks.get(name)
+            if block is not None and (known is None or known.block is not block):
+                self._send_block(line, name, block)
 
-    def _source(self, line: Line, path: str | None) -> str | None:
-        """The name of a source at the far end, which is sent unless it is there."""
-        if path is None:
-            return None
-        audio = read_loop(path)
-        key = hashlib.sha256(audio.tobytes()).hexdigest()[:32]
-        if key not in self._has:
-            self._has.add(key)
-            scale, data = pack_pcm(audio, 24)
-            line.send(b"S" + pickle.dumps((key, scale, data), protocol=5))
-        return key
+    def _send_block(self, line: Line, deck: str, block: ControlBlock) -> None:
+        packer = self._packers.setdefault(deck, BlockPacker())
+        name = deck.encode()
+        head = b"K" + bytes([len(name)]) + name
+        line.send(lambda: head + packer.pack(block), key=deck)
+
+    def _send_pcm(self, line: Line, name: str) -> None:
+        if name not in self._has:
+            self._has.add(name)
+            scale, data = pack_pcm(self._files.read(name), 24)
+            line.send(b"S" + pickle.dumps((name, scale, data), protocol=5))
 
     def _beat(self) -> bytes:
         acks, self._acks = self._acks, []
         flat = [number for ack in acks for number in ack]
-        return struct.pack(f"!cq{len(flat)}q", b"B", self._clock.now(), *flat)
-
-    # ------------------------------------------------------------------ the line
+        return struct.pack(f"!cq{len(flat)}q", b"B", self._playhead.now(), *flat)
 
     def _keep(self) -> None:
         """Connect, read until it breaks, connect again."""
@@ -276,7 +285,7 @@ class EngineClient:
                 self.breaks += 1
                 self._told.clear()
                 why = "" if isinstance(error, OSError | EOFError) else f" ({error})"
-                self._tell(Report(replace(self._status, alive=False), self._turns))
+                self._tell(Telemetry(replace(self._status, alive=False), self._turns))
                 self._tell(Note(f"the link to {self._host} is broken{why}; the loops play on"))
         finally:
             line.release()
@@ -301,17 +310,17 @@ class EngineClient:
         with self._lock:
             self._has = {str(key) for key in head["has"]}
             self._was_ready = True
-            for message in self._retold.messages():
-                self._forward(line, message)
+            self._sent = EngineState()
+            self._forward(line)
 
     def _land(self, head: dict[str, Any], body: bytes) -> None:
         window = open_window(head, body, HALF)
         with self._lock:
-            self._acks.append((int(head["seq"]), self._clock.now()))
+            self._acks.append((int(head["seq"]), self._playhead.now()))
             placement = self._placements.get((str(head["deck"]), int(head["epoch"])))
             if placement is None:
                 return
-            self.landed += placement.land(window, self._clock.now, GUARD)
+            self.landed += placement.land(window, self._playhead.now, GUARD)
 
     def _report(self, head: dict[str, Any]) -> None:
         said = dict(head["status"])
@@ -324,8 +333,18 @@ class EngineClient:
             EngineStatus(**said), late=late, on_time_ms=max(jumps, default=0) / 48
         )
         self._turns = TurnStats(**head["turns"])
-        self._tell(Report(self._status, self._turns))
+        self._tell(Telemetry(self._status, self._turns))
 
 
 def _never(latent: Floats, first: int, frames: int) -> Floats:
     return np.zeros((0, 2), np.float32)
+
+
+def _without_blocks(state: EngineState) -> EngineState:
+    return replace(state, decks={k: replace(d, block=None) for k, d in state.decks.items()})
+
+
+def _outline(state: EngineState) -> tuple[object, ...]:
+    """What a state says apart from its blocks, to be compared."""
+    decks = tuple((name, deck.loop, dict(deck.moves)) for name, deck in state.decks.items())
+    return (decks, state.depth, state.steps, state.timbres, state.panics)

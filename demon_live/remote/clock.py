@@ -20,8 +20,6 @@ import numpy as np
 
 from demon_live.core import RATES
 
-__all__ = ["Delay", "RemotePlayhead"]
-
 #: Seconds of beats that the playhead is estimated from: longer, and two clocks drift apart.
 _MEMORY = 5.0
 

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from demon_live.core import RATES, ControlBlock, Floats
 from demon_live.runtime.placement import Window
 
-__all__ = ["BlockOpener", "BlockPacker", "close_window", "open_pcm", "open_window", "pack_pcm"]
-
 
 def _flac(ints: NDArray[Any], subtype: str) -> bytes:
     import soundfile

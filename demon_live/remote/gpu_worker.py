@@ -12,8 +12,6 @@ from demon_live.engine.gpu_workers import About, Plan, Singer
 from demon_live.engine.multi_gpu import Answer, Lost, Order
 from demon_live.remote.ray import Gone, Ray
 
-__all__ = ["RayLink"]
-
 
 class RayLink:
     """A voice in an actor of a Ray that is open. gpu: it gets one of its own."""

@@ -20,8 +20,6 @@ from typing import Any
 from demon_live.errors import EngineError
 from demon_live.runtime.options import require_ray
 
-__all__ = ["Gone", "Ray", "end_actor", "load_ray"]
-
 _NAMESPACE = "demon-live"
 
 

@@ -1,7 +1,7 @@
-"""The far end of an engine that another machine plays: the ring in a Ray actor.
+"""The server of a remote engine: the ring in a Ray actor on another machine.
 
 One laptop at a time. Its playhead is estimated from its beats (`away`), the time that windows are
-on their way is added to the player's lead, and with it to the anticipation: what is scheduled is
+on their way is added to the generator's lead, and with it to the anticipation: what is scheduled is
 generated and sent that much earlier. When the line breaks the engine stays open and waits for the
 next call; nobody calls for ten minutes, and it ends.
 
@@ -21,34 +21,32 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demon_live.core import RATES, Floats, Loop
+from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
 from demon_live.errors import DemonError, EngineError
 from demon_live.remote.clock import Delay, RemotePlayhead
 from demon_live.remote.codec import BlockOpener, close_window, open_pcm
 from demon_live.remote.transport import Line, pack, shake
 from demon_live.runtime.engine_main import opened, turn_for_ever
-from demon_live.runtime.messages import Block, DropTimbre, Note, Ready, Report
 from demon_live.runtime.options import EngineOptions, Opening
+from demon_live.runtime.reports import Note, Ready, Telemetry
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
     from demon_live.runtime.generator import Generator
     from demon_live.runtime.placement import Window
 
-__all__ = ["EngineServer", "serve"]
-
 #: Seconds: an engine that nobody calls for so long ends; a line without beats is broken.
 IDLE, SILENCE = 600.0, 2.0
 #: Seconds between two beats to the laptop.
 BEAT = 0.2
-#: Sources that are kept; windows that may wait to be sent.
-_SOURCES, _WAITING = 8, 6
+#: PCM that is kept though nothing names it; windows that may wait to be sent.
+_SPARE, _WAITING = 8, 6
 _LONGEST = 600 * RATES.sample_rate
 
 
@@ -111,8 +109,7 @@ def serve(
     engine: Engine, server: socket.socket, key: Callable[[], bytes], idle: float = IDLE
 ) -> None:
     """Play for one caller after the other, until one says Quit, or nobody calls for `idle` s."""
-    sources: OrderedDict[str, Floats] = OrderedDict()
-    timbres: dict[str, Floats] = {}
+    pcm: dict[str, Floats] = {}
     before = b""
     server.settimeout(0.5)
     last, warm = time.monotonic(), False
@@ -129,37 +126,36 @@ def serve(
         line = Line(conn, lambda: pack({"kind": "beat"}), BEAT)
         if mine != before:
             # Another laptop: what the last one asked for is of no use to it.
-            timbres, before = {}, mine
+            pcm, before = {}, mine
         wanted = lambda mine=mine: key() == mine  # noqa: E731
-        played = _Played(engine, line, sources, timbres, wanted)
+        played = _Caller(engine, line, pcm, wanted)
         if played.run(warm):
             return
         warm = True
         last = time.monotonic()
 
 
-class _Played:
+class _Caller:
     """One line: the wire that the turning loop takes messages from."""
 
     def __init__(
         self,
         engine: Engine,
         line: Line,
-        sources: OrderedDict[str, Floats],
-        timbres: dict[str, Floats],
+        pcm: dict[str, Floats],
         wanted: Callable[[], bool],
     ) -> None:
         self._engine, self._line, self._wanted = engine, line, wanted
-        self._sources, self._timbres = sources, timbres
+        self._pcm, self._state = pcm, EngineState()
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._next: list[Any] = []
         self._openers: dict[str, BlockOpener] = {}
-        self._clock, self._delay = RemotePlayhead(), Delay()
+        self._playhead, self._delay = RemotePlayhead(), Delay()
         self._sent: OrderedDict[int, int] = OrderedDict()
         self._seq = 0
         self._beaten = time.monotonic()
         self._quit = False
-        self._player: Generator | None = None
+        self._generator: Generator | None = None
 
     def run(self, warm: bool) -> bool:
         """Play until the line ends. True: the caller said Quit. warm: the engine has run before."""
@@ -167,15 +163,15 @@ class _Played:
 
         reader = threading.Thread(target=self._read, name="far-in", daemon=True)
         reader.start()
-        player: Generator | None = None
+        generator: Generator | None = None
         try:
             hello = self._hello()
             engine = self._engine
-            player = Generator(
+            generator = Generator(
                 engine,
-                self._clock,
-                open_loop=lambda path: np.zeros((1, 2), np.float32),
-                read_source=self._sent_sound,
+                self._playhead,
+                open_buffer=lambda name: np.zeros((1, 2), np.float32),
+                read_pcm=self._pcm.__getitem__,
                 tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
                 depth=hello["depth"],
                 steps=hello["steps"],
@@ -184,30 +180,26 @@ class _Played:
                 tell=lambda text: self.send(Note(text)),
                 ship=self._ship,
             )
-            self._player, player.warm = player, warm
-            player.away = self._delay.lead
-            player.may_refresh = lambda: self._line.queued == 0
+            self._generator, generator.warm = generator, warm
+            generator.away = self._delay.lead
+            generator.may_refresh = lambda: self._line.queued == 0
             self.send(Ready(engine.describe(), tuple(engine.notes)))
-            turn_for_ever(self, engine, player, hello["depth"])
+            turn_for_ever(self, engine, generator, hello["depth"])
         except (EOFError, OSError, ValueError, KeyError):
             pass
         finally:
-            if player is not None:
-                player.leave()
+            if generator is not None:
+                generator.leave()
             # Nobody may be reading when the descriptor goes: its number may serve the next call.
             self._line.close()
             reader.join(5)
             self._line.release()
         return self._quit
 
-    def _sent_sound(self, name: str) -> Floats:
-        found = self._timbres.get(name)
-        return self._sources[name] if found is None else found
-
     def _hello(self) -> dict[str, Any]:
         """The caller's first word, once its playhead is known."""
         hello: dict[str, Any] | None = None
-        while hello is None or not self._clock.known:
+        while hello is None or not self._playhead.known:
             if self.poll(0.1):
                 hello = self.recv()
         return hello
@@ -234,11 +226,10 @@ class _Played:
         match message:
             case Ready(description, notes):
                 head: dict[str, Any] = {"kind": "ready", "description": description}
-                has = [*self._sources, *self._timbres]
-                self._line.send(pack(head | {"notes": notes, "has": has}))
+                self._line.send(pack(head | {"notes": notes, "has": list(self._pcm)}))
             case Note(text):
                 self._line.send(pack({"kind": "note", "text": text}))
-            case Report(status, turns):
+            case Telemetry(status, turns):
                 link, jitter = self._delay.figures()
                 said = asdict(status) | {"link_ms": link, "jitter_ms": jitter}
                 said["slots"] = [list(asdict(slot).values()) for slot in status.slots]
@@ -260,34 +251,45 @@ class _Played:
         elif kind == b"K":
             deck = rest[1 : 1 + rest[0]].decode()
             opener = self._openers.setdefault(deck, BlockOpener())
-            self._inbox.put(Block(opener.open(rest[1 + rest[0] :])))
+            self._set_block(deck, opener.open(rest[1 + rest[0] :]))
         elif kind == b"S":
             name, scale, flac = pickle.loads(rest)
-            self._sources[name] = open_pcm(scale, flac, _LONGEST)
-            while len(self._sources) > _SOURCES:
-                self._sources.popitem(last=False)
-        elif kind == b"T":
-            name, scale, flac = pickle.loads(rest)
-            self._timbres[name] = open_pcm(scale, flac, _LONGEST)
+            self._pcm[name] = open_pcm(scale, flac, _LONGEST)
         elif kind == b"Q":
             self._quit = True
             self._inbox.put(None)
         else:
-            message = pickle.loads(rest)
-            if isinstance(message, DropTimbre):
-                self._timbres.pop(message.name, None)
-            self._inbox.put(message)
+            self._set_state(pickle.loads(rest))
+
+    def _set_state(self, state: EngineState) -> None:
+        """A state without blocks: those that are here still hold."""
+        blocks = {name: deck.block for name, deck in self._state.decks.items()}
+        decks = {n: replace(deck, block=blocks.get(n)) for n, deck in state.decks.items()}
+        self._state = replace(state, decks=decks)
+        named = {timbre.file for timbre in state.timbres}
+        named |= {deck.loop.source_file for deck in decks.values() if deck.loop.source_file}
+        unnamed = [name for name in self._pcm if name not in named]
+        for name in unnamed[: max(0, len(unnamed) - _SPARE)]:
+            del self._pcm[name]
+        self._inbox.put(self._state)
+
+    def _set_block(self, name: str, block: ControlBlock) -> None:
+        deck = self._state.decks.get(name)
+        if deck is not None:
+            decks = {**self._state.decks, name: replace(deck, block=block)}
+            self._state = replace(self._state, decks=decks)
+            self._inbox.put(self._state)
 
     def _beat(self, data: bytes) -> None:
         self._beaten = time.monotonic()
         mixed, *acks = struct.unpack(f"!{len(data) // 8}q", data)
-        self._clock.beat(mixed)
+        self._playhead.beat(mixed)
         for seq, arrived in zip(acks[::2], acks[1::2], strict=True):
             sent = self._sent.pop(seq, None)
             if sent is not None:
                 self._delay.note(arrived - sent)
-        if (player := self._player) is not None:
-            player.away = self._delay.lead
+        if (generator := self._generator) is not None:
+            generator.away = self._delay.lead
 
     # ------------------------------------------------------------------ windows
 
@@ -296,7 +298,7 @@ class _Played:
 
         self._seq += 1
         seq = self._seq
-        self._sent[seq] = self._clock.now()
+        self._sent[seq] = self._playhead.now()
         while len(self._sent) > 256:
             self._sent.popitem(last=False)
 

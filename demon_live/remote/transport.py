@@ -30,8 +30,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
 
-__all__ = ["Line", "dial", "pack", "shake", "unpack"]
-
 #: Bytes that may lie unsent in the kernel; seconds for a handshake.
 _UNSENT, _HANDSHAKE = 16384, 5.0
 #: No message is longer: a source of ten minutes.

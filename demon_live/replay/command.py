@@ -1,7 +1,4 @@
-"""`demon set show|to-score|verify|mend SET`.
-
-Threads: main thread only.
-"""
+"""`demon set show|to-score|verify|mend SET`."""
 
 from __future__ import annotations
 
@@ -13,10 +10,8 @@ from pathlib import Path
 
 from demon_live.errors import FileError
 from demon_live.paths import sets_dir
-from demon_live.runtime.dry_run import walk
+from demon_live.runtime.dry_run import dry_run
 from demon_live.sets.journal import Recording, find_set, load
-
-__all__ = ["run"]
 
 Say = Callable[[str], None]
 
@@ -45,7 +40,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
 def _show(args: argparse.Namespace, recording: Recording, say: Say) -> int:
     from demon_live.replay.show import as_svg, as_text
 
-    moments = list(walk(recording))
+    moments = list(dry_run(recording))
     if args.svg is None:
         # In a file or a pipe nothing is cut.
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
@@ -59,7 +54,7 @@ def _show(args: argparse.Namespace, recording: Recording, say: Say) -> int:
 def _to_score(args: argparse.Namespace, recording: Recording, say: Say) -> int:
     from demon_live.replay.to_score import to_score
 
-    text = to_score(recording, list(walk(recording)), args.start, args.cycles)
+    text = to_score(recording, list(dry_run(recording)), args.start, args.cycles)
     if args.out is None:
         say(text)
         return 0

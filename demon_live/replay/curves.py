@@ -1,7 +1,4 @@
-"""What each control of a deck did over a set, as curves: sampled from the states along the way.
-
-Threads: pure functions.
-"""
+"""What each control of a deck did over a set, as curves: sampled from the states along the way."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ from fractions import Fraction
 
 from demon_live.controls import find
 from demon_live.runtime.dry_run import Moment
-
-__all__ = ["Curve", "curves", "words"]
 
 #: Samples over the whole set: about two for each pixel of the picture's curves.
 SAMPLES = 1600

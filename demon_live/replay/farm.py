@@ -34,8 +34,6 @@ from demon_live.sets import journal
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
 
-__all__ = ["LEDGER", "Farm", "How", "Job", "Made", "jobs", "render_job"]
-
 LEDGER = "demon-render.json"
 #: A job is given out so often; after that its worker's death is its own doing.
 _TRIES = 5
@@ -163,22 +161,27 @@ def _bytes(path: Path) -> bytes:
 def _gathered(path: Path, trust: bool) -> _Finder:
     """The sources of a set or score: it is played without sound, which asks for each."""
     from demon_live.paths import shipped
-    from demon_live.runtime.dry_run import DeafRig
+    from demon_live.session.assets import Assets
+    from demon_live.session.output import NullOutput
     from demon_live.session.session import Session
     from demon_live.sets.set_files import folder_of
     from demon_live.sets.trusted import bounds
 
     finder = _Finder()
-    session = Session(DeafRig(), folders=(Path.cwd(), shipped("patterns")), deaf=True)
-    session.found = finder
-    if not path.name.endswith(journal.SUFFIX):
+    folders, is_set = (Path.cwd(), shipped("patterns")), path.name.endswith(journal.SUFFIX)
+    assets = Assets(
+        folders,
+        within=bounds(path, trust) if is_set else None,
+        copies=folder_of(path) if is_set else None,
+        found=finder,
+    )
+    session = Session(NullOutput(), assets=assets, dry=True)
+    if not is_set:
         session.load(path)
         # The score's own folder is another one at the worker.
         base = {key[1] for key in finder.sources}
         finder.sources = {(n, ""): v for (n, b), v in finder.sources.items() if b in base}
         return finder
-    session.within = bounds(path, trust)
-    session.kept.folder = folder_of(path)
     for event in journal.load(path).events:
         try:
             session.repeat(event, now=event.sample)

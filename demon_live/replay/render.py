@@ -21,15 +21,15 @@ from demon_live.audio.files import write_audio
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.models.engine import Engine
-from demon_live.runtime.dry_run import Moment, walk
+from demon_live.paths import shipped
+from demon_live.runtime.dry_run import Moment, dry_run
 from demon_live.runtime.offline import Offline
-from demon_live.runtime.seek import place_of, rewind, run_up
-from demon_live.session.scores import Find, find_source
+from demon_live.runtime.seek import place_of, pre_roll, seek
+from demon_live.session.assets import Assets
+from demon_live.session.find import Find, find_source
 from demon_live.sets import journal
 from demon_live.sets.set_files import folder_of
 from demon_live.sets.trusted import bounds
-
-__all__ = ["Offline", "Rendered", "render", "replay_into"]
 
 
 def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], None]:
@@ -37,7 +37,7 @@ def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], 
     events = list(recording.events)
 
     def step() -> None:
-        now = offline.rig.clock.now()
+        now = offline.output.playhead.now()
         while events and events[0].sample <= now:
             event = events.pop(0)
             try:
@@ -89,14 +89,16 @@ def render(
     recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
     if seed is None:
         seed = int(recording.start.get("seed", 0)) if recording else 0
-    with Offline(engine, backend=backend, seed=seed, stems=stems) as offline:
-        offline.session.find = find
+    assets = Assets((Path.cwd(), shipped("patterns")), find=find)
+    if recording is not None:
+        assets = Assets(
+            assets.folders, within=bounds(path, trust), find=find, copies=folder_of(path)
+        )
+    with Offline(engine, backend=backend, seed=seed, stems=stems, assets=assets) as offline:
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
-            offline.session.within = bounds(path, trust)
-            offline.session.kept.folder = folder_of(path)
-            moments = list(walk(recording, find=find))
+            moments = list(dry_run(recording, find=find))
             step = replay_into(offline, recording)
             step()
         else:
@@ -105,7 +107,7 @@ def render(
         begin = place_of(Fraction(start), moments)
         total = _length(moments, recording, start, begin, cycles, seconds)
         if begin:
-            rewind(offline, step, run_up(begin, moments, offline.rig.player.drain), begin)
+            seek(offline, step, pre_roll(begin, moments, offline.output.generator.drain), begin)
         audio, parts = _collect(offline, step, begin, total, stems, progress)
     if out is None:
         return Rendered(None, audio, parts, warnings)
@@ -152,7 +154,7 @@ def _collect(
     # Pages that nothing is written to cost nothing, so all of it may be asked for at once.
     audio: Floats = np.zeros((total, 2), np.float32)
     parts: dict[str, Floats] = {}
-    while (at := offline.rig.mixer.position - begin) < total:
+    while (at := offline.output.mixer.position - begin) < total:
         step()
         piece, part = offline.stems() if stems else (offline.turn(), {})
         skip, length = max(0, -at), min(len(piece), total - at)

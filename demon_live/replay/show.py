@@ -1,7 +1,4 @@
-"""A set as a timeline: what was said when, the tempo, the decks and their scenes.
-
-Threads: pure functions.
-"""
+"""A set as a timeline: what was said when, the tempo, the decks and their scenes."""
 
 from __future__ import annotations
 
@@ -13,8 +10,6 @@ from demon_live.lang.split import uncommented
 from demon_live.replay.curves import Curve, curves, words
 from demon_live.runtime.dry_run import Moment
 from demon_live.sets.journal import Recording
-
-__all__ = ["as_svg", "as_text"]
 
 _KNOBS = "hands"
 

@@ -3,8 +3,6 @@
 What was bound in a cycle becomes a scene; cycles that play the same share one. Mutes, solos and
 hushes become gain 0, moves begin at whole cycles and keep their length. What a chain cannot say
 stands in comments: later changes of tempo, loop and source, and the moves of controllers.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -21,8 +19,6 @@ from demon_live.runtime.dry_run import Moment
 from demon_live.session.scores import SCORE_LIMIT
 from demon_live.session.state import GLOBALS, State
 from demon_live.sets.journal import Recording
-
-__all__ = ["bindings", "to_score"]
 
 #: (deck, control) -> expression, with its move
 Bindings = Mapping[tuple[str, str], str]
@@ -60,12 +56,12 @@ def bindings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
             deck.loop is not None
             and state.tempo.sample_at(cycle) >= (deck.before or deck.loop).from_sample
         )
-        for control, lane in deck.kept(cycle).items():
+        for control, lane in deck.bound_lanes(cycle).items():
             out[name, control] = _said(lane, cycle)
         silent = name in state.muted or (state.soloed and name not in state.soloed)
         if silent or state.hushed or not begun:
             out[name, "gain"] = "0"
-    for control, lane in state.globals.kept(cycle).items():
+    for control, lane in state.globals.bound_lanes(cycle).items():
         out[GLOBALS, control] = _said(lane, cycle)
     return out
 

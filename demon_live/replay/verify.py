@@ -19,11 +19,9 @@ from demon_live._version import __version__
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.models.manifest import load_manifest, verify
-from demon_live.runtime.dry_run import walk
+from demon_live.runtime.dry_run import dry_run
 from demon_live.sets.journal import SUFFIX, Recording
 from demon_live.sets.set_files import KIND, SetFiles, folder_of
-
-__all__ = ["Finding", "examine", "mend"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def _files(recording: Recording) -> Iterator[Finding]:
 
 
 def _scores(recording: Recording) -> Iterator[Finding]:
-    moments = list(walk(recording))
+    moments = list(dry_run(recording))
     wrong = [m for m in moments if m.error is not None]
     for m in wrong[:8]:
         where = f"at sample {m.sample}, {m.event.name or m.event.kind}"

@@ -1,4 +1,4 @@
-"""The engine process: opens the model, turns the player for ever, reports.
+"""The engine process: opens the model, runs the generator, reports.
 
 A *spare* opens the model, warms it and then waits: when the engine that plays dies, the spare takes
 its place within a few ticks instead of loading torch first.
@@ -14,28 +14,25 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from demon_live import faults
-from demon_live.audio.pcmring import Bus, LoopBuffer
-from demon_live.core import RATES, Floats
+from demon_live.audio.pcmring import Bus
+from demon_live.core import RATES, EngineState
 from demon_live.errors import DemonError
 from demon_live.runtime.load_shedding import Shedding
 from demon_live.runtime.memory import Trimmer, trim
-from demon_live.runtime.messages import Block, Note, Ready, Report, ToEngine
-from demon_live.runtime.options import REMOTE, Opening
+from demon_live.runtime.options import Opening
+from demon_live.runtime.pcm_files import PcmFiles
+from demon_live.runtime.reports import Note, Ready, Telemetry
 from demon_live.runtime.tick_stats import TurnTimes
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
     from demon_live.runtime.generator import Generator
-
-__all__ = [
-    "BusClock", "Drops", "engine_main", "open_loop", "opened",
-    "read_loop", "turn_for_ever",
-]  # fmt: skip
 
 #: Seconds between two reports of the engine.
 _REPORT_EVERY = 0.1
@@ -47,7 +44,7 @@ _HEADROOM = 1.15
 _WARM_FRAMES = 50
 
 
-class BusClock:
+class BusPlayhead:
     """Time as the audio process decides it."""
 
     def __init__(self, bus: Bus) -> None:
@@ -57,34 +54,12 @@ class BusClock:
         return int(self._bus.mixed)
 
 
-def read_loop(path: str) -> Floats:
-    """A copy of the loop in a file, float32 [n, 2]."""
-    ring = LoopBuffer.open(path)
-    audio = ring.audio.copy()
-    ring.close()
-    return audio
-
-
-def open_loop(rings: dict[str, LoopBuffer], path: str) -> Floats:
-    """The loop in a file, to be written to. rings: those that are open."""
-    # The mapping must outlive the array: keep the rings that may still be written.
-    rings[path] = LoopBuffer.open(path)
-    for old in list(rings)[:-16]:
-        del rings[old]
-    return rings[path].audio
-
-
 def engine_main(fd: int) -> None:
     """The engine process, from opening the model to the end of the pipe `fd`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     conn = Connection(fd)
     try:
         opening: Opening = conn.recv()
-        if opening.options.engine.startswith(REMOTE):
-            from demon_live.remote.client import play_near
-
-            play_near(conn, opening)
-            return
         engine = opened(opening)
         conn.send(Ready(engine.describe(), tuple(engine.notes), engine.device.type))
         if opening.spare:
@@ -103,12 +78,14 @@ def engine_main(fd: int) -> None:
 def opened(opening: Opening) -> Engine:
     """The engine that is to be opened. Raises EngineError."""
     from demon_live.models.engine import open_engine
-    from demon_live.runtime import fault_engine as failing
-    from demon_live.runtime import generator as player  # noqa: F401 (a spare loads all that it needs)
+    from demon_live.runtime import (
+        fault_engine,
+        generator,  # noqa: F401 (a spare loads all that it needs)
+    )
 
     options = opening.options
     if faults.ON:
-        failing.check_weights(options.engine)
+        fault_engine.check_weights(options.engine)
     engine: Engine = open_engine(
         options.engine,
         backend=options.backend,
@@ -121,7 +98,7 @@ def opened(opening: Opening) -> Engine:
         engine.warm_up(_WARM_FRAMES, 1)
         trim()
     if faults.ON:
-        engine = cast("Engine", failing.Failing(engine))
+        engine = cast("Engine", fault_engine.Failing(engine))
     return engine
 
 
@@ -129,12 +106,12 @@ def _play(conn: Connection, opening: Opening, engine: Engine) -> None:
     from demon_live.runtime.generator import Generator
 
     options = opening.options
-    rings: dict[str, LoopBuffer] = {}
-    player = Generator(
+    files = PcmFiles(Path(opening.folder))
+    generator = Generator(
         engine,
-        BusClock(Bus.open(opening.bus)),
-        open_loop=lambda path: open_loop(rings, path),
-        read_source=read_loop,
+        BusPlayhead(Bus.open(Path(opening.folder) / "bus")),
+        open_buffer=files.open,
+        read_pcm=files.read,
         tick_samples=round(engine.manifest.tick_ms * RATES.sample_rate / 1000),
         depth=options.depth,
         steps=options.steps,
@@ -142,10 +119,10 @@ def _play(conn: Connection, opening: Opening, engine: Engine) -> None:
         background=True,
         tell=lambda text: conn.send(Note(text)),
     )
-    turn_for_ever(conn, engine, player, options.depth)
+    turn_for_ever(conn, engine, generator, options.depth)
 
 
-class Wire(Protocol):
+class Pipe(Protocol):
     """The way to the session: a pipe, or a link to another machine."""
 
     def poll(self, timeout: float | None = 0.0, /) -> bool: ...
@@ -153,13 +130,13 @@ class Wire(Protocol):
     def send(self, message: Any, /) -> None: ...
 
 
-def turn_for_ever(conn: Wire, engine: Engine, player: Generator, depth: int | None) -> None:
-    """Take messages and make turns. Raises EOFError, or another OSError, when the way ends."""
-    from demon_live.runtime import fault_engine as failing
+def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int | None) -> None:
+    """Take states and make turns. Raises EOFError, or another OSError, when the pipe ends."""
+    from demon_live.runtime import fault_engine
 
     tick_ms = engine.manifest.tick_ms if engine.device.type == "cpu" else 0.0
     shedding = Shedding(
-        player,
+        generator,
         _budget(engine),
         depth or engine.depth,
         lambda text: conn.send(Note(text)),
@@ -168,19 +145,19 @@ def turn_for_ever(conn: Wire, engine: Engine, player: Generator, depth: int | No
     drops = Drops()
     reported, times, trimmer = 0.0, TurnTimes(), Trimmer(_TRIM_EVERY)
     while True:
-        _take(conn, shedding.handle)
+        _take(conn, shedding.apply)
         started = time.monotonic()
-        player.turn()
+        generator.turn()
         if faults.ON:
-            failing.slow(time.monotonic() - started)
+            fault_engine.slow(time.monotonic() - started)
         ended = time.monotonic()
-        if player.tick_due:
+        if generator.tick_due:
             times.add(ended - started)
             shedding.turn(ended, ended - started)
         if started - reported >= _REPORT_EVERY:
             reported = started
-            status = replace(player.status(), shed=shedding.given_up)
-            conn.send(Report(status, times.stats()))
+            status = replace(generator.status(), shed=shedding.given_up)
+            conn.send(Telemetry(status, times.stats()))
             if (text := drops.turn(started, status.dropped)) is not None:
                 conn.send(Note(text))
         trimmer.turn()
@@ -188,12 +165,12 @@ def turn_for_ever(conn: Wire, engine: Engine, player: Generator, depth: int | No
         # that is too short, a part of the time is left to the prompt and the sound.
         took = time.monotonic() - started
         # Until there is something to hear, every tick counts.
-        paced = tick_ms and player.primed
+        paced = tick_ms and generator.primed
         pace = max(tick_ms / 1000, took * _HEADROOM) if paced else took
-        due = started + (pace if player.tick_due else 0.02)
+        due = started + (pace if generator.tick_due else 0.02)
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest):
-                _take(conn, shedding.handle)
+                _take(conn, shedding.apply)
 
 
 class Drops:
@@ -220,14 +197,10 @@ def _budget(engine: Engine) -> float:
     return engine.manifest.tick_ms * 1.5 / 1000
 
 
-def _take(conn: Wire, handle: Callable[[ToEngine], None]) -> None:
-    """Take all that waits: of blocks only the newest of each deck. EOFError: nobody is there."""
-    blocks: dict[str, Block] = {}
+def _take(conn: Pipe, apply: Callable[[EngineState], None]) -> None:
+    """Apply the newest state that waits. Raises EOFError if the session is gone."""
+    newest: EngineState | None = None
     while conn.poll(0):
-        message = conn.recv()
-        if isinstance(message, Block):
-            blocks[message.block.deck] = message
-        else:
-            handle(message)
-    for block in blocks.values():
-        handle(block)
+        newest = conn.recv()
+    if newest is not None:
+        apply(newest)

@@ -16,8 +16,6 @@ from demon_live.errors import EngineError
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
 
-__all__ = ["Failing", "check_weights", "slow"]
-
 
 def check_weights(name: str) -> None:
     """Before an engine opens. Raises EngineError as for a damaged file."""

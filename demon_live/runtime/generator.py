@@ -22,31 +22,26 @@ import numpy as np
 
 from demon_live.audio.files import retimed
 from demon_live.controls import CONTROLS
-from demon_live.core import RATES, ControlBlock, Floats, Generation, Loop, Request
+from demon_live.core import (
+    RATES,
+    ControlBlock,
+    EngineDeck,
+    EngineState,
+    Floats,
+    Generation,
+    Loop,
+    Request,
+)
 from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
-from demon_live.runtime.messages import (
-    Block,
-    DropDeck,
-    DropTimbre,
-    Migrate,
-    MoveLoop,
-    Panic,
-    PrepareLoop,
-    SetRing,
-    SetTimbre,
-    ToEngine,
-)
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
 from demon_live.runtime.scheduler import DeckScheduler, Target
 from demon_live.runtime.timbres import Timbres
 from demon_live.session.assets import key_of
 from demon_live.session.status import EngineStatus
-from demon_live.session.tempo import Clock
-
-__all__ = ["Generator"]
+from demon_live.session.tempo import Playhead
 
 log = logging.getLogger(__name__)
 
@@ -80,20 +75,29 @@ class _Deck:
 class Generator:
     """Drives a ring from ControlBlocks and keeps the decks' loops written ahead of the playhead.
 
-    open_loop(path) gives the PCM of a loop, float32 [samples, 2], writable. read_source(path)
-    gives the PCM that is transformed. background: prepare loops beside the ring (live) or at
-    once (offline, so that renders do not depend on the speed of the machine). timer: seconds, by
-    which the pace of the ticks is learned; None: learned live, nominal offline. ship: takes decoded
-    windows where the loops are on another machine.
+    Args:
+        engine: the open model.
+        playhead: where the output stands.
+        open_buffer: file name -> the PCM of a loop, float32 [samples, 2], writable.
+        read_pcm: file name -> the PCM of a source or a timbre, float32 [n, 2].
+        tick_samples: the nominal tick.
+        depth, steps: of the ring while the state names none; None = the engine's.
+        seed: added to every seed.
+        background: prepare loops beside the ring (live) or at once (offline, so that renders do not
+            depend on the speed of the machine).
+        timer: seconds, by which the pace of the ticks is learned; None: learned live, nominal
+            offline.
+        tell: called with lines for the performer.
+        ship: takes decoded windows where the loops are on another machine.
     """
 
     def __init__(
         self,
         engine: Engine,
-        clock: Clock,
+        playhead: Playhead,
         *,
-        open_loop: Callable[[str], Floats],
-        read_source: Callable[[str], Floats],
+        open_buffer: Callable[[str], Floats],
+        read_pcm: Callable[[str], Floats],
         tick_samples: int,
         depth: int | None = None,
         steps: int | None = None,
@@ -104,19 +108,20 @@ class Generator:
         ship: Callable[[Loop, Window], None] | None = None,
     ) -> None:
         self.engine = engine
-        self.clock = clock
+        self.playhead = playhead
         self._pool = ThreadPoolExecutor(1, "prepare") if background else None
         self._noted = len(engine.notes)
-        self.timbres = Timbres(engine, read_source, self._pool)
+        self.timbres = Timbres(engine, read_pcm, self._pool)
         self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
-        self._open_loop, self._read_source = open_loop, read_source
+        self._open, self._read = open_buffer, read_pcm
+        # What should be done, and the decks that are ready for it.
+        self._state = EngineState()
         self._decks: dict[str, _Deck] = {}
-        self._waiting: dict[str, ControlBlock] = {}
-        self._latest: dict[str, int] = {}
+        self._default = (depth or engine.depth, steps or engine.steps)
         self._seed = seed
         self._tell, self._ship = tell, ship
         self._told: set[str] = set()
-        self._coming: list[tuple[PrepareLoop, Future[Floats | None]]] = []
+        self._coming: list[tuple[Loop, Future[Floats | None]]] = []
         # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
         self._tick_s = self._period_s = tick_samples / RATES.sample_rate
         self._fixed_period = not background and timer is None
@@ -152,42 +157,61 @@ class Generator:
             background=self._pool is not None,
         )
 
-    # ------------------------------------------------------------------ messages
+    def apply(self, state: EngineState) -> None:
+        """Agree with a published state; it may be the same one again.
 
-    def handle(self, message: ToEngine) -> None:
-        """Take one message. Cheap, except that offline a PrepareLoop encodes its source here."""
-        match message:
-            case Block(block):
-                self._take_block(block)
-            case PrepareLoop():
-                self._prepare(message)
-            case MoveLoop(loop):
-                self._move(loop)
-            case Migrate(deck, values):
-                self.ring.migrate(deck, **values)
-            case SetRing(depth, steps):
-                self.ring.resize(depth, steps)
-            case DropDeck(deck):
-                self._latest[deck] = 1 << 62
-                if self._decks.pop(deck, None) is not None:
-                    self.ring.dismiss(deck)
-            case SetTimbre(name, audio, label):
-                # An engine that begins plays nothing before it knows them all.
-                self.timbres.take(name, audio, label, first=not self._decks)
+        Cheap, except that without `background` the source of a new loop is encoded here.
+        """
+        before, self._state = self._state, state
+        self._apply_timbres(before, state)
+        for name in before.decks.keys() - state.decks.keys():
+            if self._decks.pop(name, None) is not None:
+                self.ring.dismiss(name)
+        for name, wanted in state.decks.items():
+            known = before.decks.get(name)
+            if known is None or known.loop.epoch != wanted.loop.epoch:
+                self._prepare(wanted.loop)
+            elif known.loop != wanted.loop:
+                self._move(wanted.loop)
+        if (state.depth, state.steps) != (before.depth, before.steps):
+            depth, steps = self._default
+            self.ring.resize(state.depth or depth, state.steps or steps)
+        for name, wanted in state.decks.items():
+            known = before.decks.get(name)
+            if known is not None:
+                self._move_in_flight(name, known, wanted)
+        if state.panics != before.panics and before.decks:
+            self._panic()
+        for name, wanted in state.decks.items():
+            deck = self._decks.get(name)
+            if deck is not None and wanted.block is not None:
+                self._take_block(deck, wanted.block)
+
+    def _apply_timbres(self, before: EngineState, state: EngineState) -> None:
+        old, new = set(before.timbres), set(state.timbres)
+        for timbre in state.timbres:
+            if timbre not in old:
+                # An engine that starts plays nothing before it knows them all.
+                self.timbres.take(timbre.key, timbre.file, timbre.label, first=not self._decks)
                 self._collect_timbres()
-            case DropTimbre(name):
-                self.timbres.drop(name)
-            case Panic():
-                self._panic()
+        for timbre in old - new:
+            self.timbres.drop(timbre.key)
 
-    def _take_block(self, block: ControlBlock) -> None:
-        deck = self._decks.get(block.deck)
-        if deck is None or block.loop.epoch != deck.loop.epoch:
-            self._waiting[block.deck] = block
-            return
-        deck.block = block
-        deck.placement.note(block)
-        self._share(block.deck, deck, block.lanes)
+    def _move_in_flight(self, name: str, known: EngineDeck, wanted: EngineDeck) -> None:
+        values = {
+            control: value
+            for control, (serial, value) in wanted.moves.items()
+            if serial > known.moves.get(control, (0, 0.0))[0]
+        }
+        if values:
+            self.ring.migrate(name, **values)
+
+    def _take_block(self, deck: _Deck, block: ControlBlock) -> None:
+        fresh = deck.block is None or block.version != deck.block.version
+        if block.loop.epoch == deck.loop.epoch and fresh:
+            deck.block = block
+            deck.placement.note(block)
+            self._share(block.deck, deck, block.lanes)
 
     def _move(self, loop: Loop) -> None:
         deck = self._decks.get(loop.deck)
@@ -205,14 +229,13 @@ class Generator:
             self.ring.share(control, None, deck=name)
         deck.shared = wanted
 
-    def _prepare(self, message: PrepareLoop) -> None:
-        self._latest[message.loop.deck] = message.loop.epoch
-        self._carry(message)
+    def _prepare(self, loop: Loop) -> None:
+        self._carry(loop)
         if self._pool is None:
-            self._enter(message, self._encode(message))
+            self._enter(loop, self._encode(loop))
         else:
-            self._coming.append((message, self._pool.submit(self._encode, message)))
-            self._warm_up(message.loop.frames)
+            self._coming.append((loop, self._pool.submit(self._encode, loop)))
+            self._warm_up(loop.frames)
 
     def _warm_up(self, frames: int) -> None:
         """The first run of each shape is slow: done while the first source is being encoded."""
@@ -225,44 +248,46 @@ class Generator:
         except Exception as error:  # noqa: BLE001
             self._complain(f"engine: {error}")
 
-    def _carry(self, message: PrepareLoop) -> None:
-        """At another tempo what plays goes on: it is the new loop until that is generated anew."""
-        loop, old = message.loop, self._decks.get(message.loop.deck)
+    def _carry(self, loop: Loop) -> None:
+        """At another tempo what plays goes on: it is the new loop until that is generated."""
+        old = self._decks.get(loop.deck)
         if self._ship is not None or old is None or old.placement.empty:
             return
-        if self.clock.now() >= loop.from_sample or not plays_on(old.loop, loop):
+        if self.playhead.now() >= loop.from_sample or not plays_on(old.loop, loop):
             return
-        buffer = self._open_loop(message.buffer)
+        buffer = self._open(loop.file)
         playing = old.placement.buffer.copy()
         if self._pool is None:
             buffer[:] = retimed(playing, len(buffer))
         else:
             self._pool.submit(_copy_retimed, playing, buffer)
 
-    def _encode(self, message: PrepareLoop) -> Floats | None:
+    def _encode(self, loop: Loop) -> Floats | None:
         """The latent [T, C] of the loop's source; runs beside the ring when live."""
-        if message.source is None:
+        if loop.source_file is None:
             return None
-        pcm = self._read_source(message.source)
-        whole = np.arange(message.loop.frames * RATES.hop) % len(pcm)
+        pcm = self._read(loop.source_file)
+        whole = np.arange(loop.frames * RATES.hop) % len(pcm)
         latent = self.engine.encode(np.ascontiguousarray(pcm[whole]))
-        return np.ascontiguousarray(latent[: message.loop.frames])
+        return np.ascontiguousarray(latent[: loop.frames])
 
-    def _enter(self, message: PrepareLoop, source: Floats | None) -> None:
-        loop = message.loop
-        if self._latest.get(loop.deck) != loop.epoch:
+    def _enter(self, loop: Loop, source: Floats | None) -> None:
+        wanted = self._state.decks.get(loop.deck)
+        if wanted is None or wanted.loop.epoch != loop.epoch:
             return
         decoder = WindowDecoder(self.engine.decode, self.engine.margin)
-        buffer = self._open_loop(message.buffer)
+        buffer = self._open(loop.file)
         ship = None if self._ship is None else partial(self._ship, loop)
         placement = DeckPlacement(loop, buffer, decoder.window, self.engine.window, ship)
         for control in self._decks[loop.deck].shared if loop.deck in self._decks else ():
             self.ring.share(control, None, deck=loop.deck)
-        self._decks[loop.deck] = _Deck(loop, source, placement)
+        deck = self._decks[loop.deck] = _Deck(loop, source, placement)
         self._enlist(loop)
-        waiting = self._waiting.pop(loop.deck, None)
-        if waiting is not None:
-            self._take_block(waiting)
+        # Its laps may have been moved while it was prepared.
+        if wanted.loop != loop:
+            self._move(wanted.loop)
+        if wanted.block is not None:
+            self._take_block(deck, wanted.block)
 
     def _enlist(self, loop: Loop) -> None:
         self.ring.prepare(loop.deck, loop.epoch, loop.frames)
@@ -271,13 +296,13 @@ class Generator:
     def _collect_prepared(self) -> None:
         for entry in [e for e in self._coming if e[1].done()]:
             self._coming.remove(entry)
-            message, future = entry
+            loop, future = entry
             try:
                 source = future.result()
             except (DemonError, OSError, RuntimeError) as error:
-                self._complain(f"{message.loop.deck}: the source could not be encoded: {error}")
+                self._complain(f"{loop.deck}: the source could not be encoded: {error}")
                 source = None
-            self._enter(message, source)
+            self._enter(loop, source)
 
     def _collect_timbres(self) -> None:
         """What was scheduled with a timbre that had not been encoded is made once more."""
@@ -306,8 +331,6 @@ class Generator:
             self._enlist(deck.loop)
             lanes, deck.shared = deck.shared, {}
             self._share(name, deck, lanes)
-
-    # ------------------------------------------------------------------ a turn
 
     @property
     def tick_due(self) -> bool:
@@ -362,7 +385,7 @@ class Generator:
             # Made with weights that are for later: not to be heard before.
             request = replace(generation.request, hear_from=deck.turned)
             generation = replace(generation, request=request)
-        first = deck.placement.empty and self.clock.now() <= deck.loop.from_sample
+        first = deck.placement.empty and self.playhead.now() <= deck.loop.from_sample
         deck.placement.accept(generation)
         self._generations += 1
         if first and not deck.placement.empty and self._ship is None:
@@ -373,7 +396,7 @@ class Generator:
         deck = self._decks.get(name)
         if deck is None or deck.block is None:
             return None
-        now = self.clock.now()
+        now = self.playhead.now()
         target = deck.scheduler.target(deck.block, now, *self._reach(now))
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
@@ -423,7 +446,7 @@ class Generator:
         return self.primed
 
     def _behind(self) -> bool:
-        now = self.clock.now()
+        now = self.playhead.now()
         return any(
             deck.block is not None
             and deck.scheduler.unserved(deck.block, *self._reach(now)) is not None
@@ -440,8 +463,6 @@ class Generator:
             + HALF
         )
 
-    # ------------------------------------------------------------------ placement
-
     def _place(self) -> None:
         for deck in self._decks.values():
             window = max(4, round(self.engine.window * self.window_part))
@@ -452,14 +473,14 @@ class Generator:
             # At a jump or the end of a lap a piece is short: go on until the reserve is there.
             for _ in range(4):
                 lead = self._lead + self.away
-                piece = deck.placement.next_piece(self.clock.now(), lead, reserve)
+                piece = deck.placement.next_piece(self.playhead.now(), lead, reserve)
                 if piece is None:
                     break
                 started = self._timer()
-                before = self.clock.now()
-                if deck.placement.write(piece, self.clock.now, GUARD):
-                    self._written_ahead = max(0, piece.start - self.clock.now())
-                self._learn_lead(self._timer() - started, self.clock.now() - before)
+                before = self.playhead.now()
+                if deck.placement.write(piece, self.playhead.now, GUARD):
+                    self._written_ahead = max(0, piece.start - self.playhead.now())
+                self._learn_lead(self._timer() - started, self.playhead.now() - before)
 
     def _learn_lead(self, seconds: float, samples: int) -> None:
         """The lead follows the slowest recent decodes: up at once, down slowly."""
@@ -469,8 +490,6 @@ class Generator:
             self._lead = wanted
         else:
             self._lead -= (self._lead - wanted) // 32
-
-    # ------------------------------------------------------------------ telemetry
 
     def _complain(self, text: str) -> None:
         # Once: what fails in a tick fails a dozen times a second.

@@ -25,9 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from demon_live.runtime.messages import SetRing, ToEngine
-
-__all__ = ["FULL", "Relief", "ShedStep", "Shedder", "Shedding", "ladder"]
+from demon_live.core import EngineState
 
 #: Turns later than this part of the budget are late; below that part there is room.
 _LATE, _ROOM = 1.5, 0.75
@@ -179,32 +177,32 @@ _REMEDY = "the sound goes on; to help: plug in, close other programs, shorter lo
 
 
 class Lightened(Protocol):
-    """What can be relieved: the player."""
+    """What can be relieved: the generator."""
 
     window_part: float
     gap_fill: bool
     trouble: Exception | None
 
-    def handle(self, message: ToEngine) -> None: ...
+    def apply(self, state: EngineState) -> None: ...
 
 
 class Shedding:
-    """A Shedder at work on a player. Messages go through `handle`, so that a depth that the score
-    asks for is kept for later while less is given.
+    """A Shedder at work on a generator. States go through `apply`: while less is given, the depth
+    that the score asks for waits.
 
     cheap: switches the engine's cheaper arithmetic on or off; None where it has none.
     """
 
     def __init__(
         self,
-        player: Lightened,
+        generator: Lightened,
         budget_s: float,
         depth: int,
         tell: Callable[[str], None],
         cheap: Callable[[bool], None] | None = None,
     ) -> None:
-        self._player, self._tell, self._cheap = player, tell, cheap
-        self._depth = depth
+        self._generator, self._tell, self._cheap = generator, tell, cheap
+        self._depth, self._state = depth, EngineState()
         self._shedder = Shedder(budget_s, depth, cheap is not None)
 
     @property
@@ -212,28 +210,30 @@ class Shedding:
         """In words, or "" when nothing is."""
         return self._shedder.given_up
 
-    def handle(self, message: ToEngine) -> None:
-        """See `Generator.handle`."""
-        if isinstance(message, SetRing) and message.depth is not None:
-            self._depth = message.depth
-            self._shedder.set_depth(message.depth)
-            message = replace(message, depth=self._given_depth())
-        self._player.handle(message)
+    def apply(self, state: EngineState) -> None:
+        """See `Generator.apply`."""
+        self._state = state
+        self._shedder.set_depth(state.depth or self._depth)
+        self._give()
 
-    def _given_depth(self) -> int:
-        return min(self._depth, self._shedder.relief.depth or self._depth)
+    def _give(self) -> None:
+        asked, relief = self._state.depth or self._depth, self._shedder.relief
+        given = asked if relief.depth is None else min(asked, relief.depth)
+        # Where nothing is shed the state passes as it is.
+        depth = self._state.depth if given == asked else given
+        self._generator.apply(replace(self._state, depth=depth))
 
     def turn(self, now: float, took: float) -> None:
         """A turn ended at `now` and took so long, seconds."""
         change = self._shedder.turn(now, took)
-        trouble, self._player.trouble = self._player.trouble, None
+        trouble, self._generator.trouble = self._generator.trouble, None
         if trouble is not None and _out_of_memory(trouble):
             change = self._shedder.out_of_memory(now) or change
         if change is None:
             return
         relief = change.relief
-        self._player.window_part, self._player.gap_fill = relief.window, relief.gap_fill
-        self._player.handle(SetRing(depth=self._given_depth()))
+        self._generator.window_part, self._generator.gap_fill = relief.window, relief.gap_fill
+        self._give()
         if self._cheap is not None:
             self._cheap(relief.cheap)
         self._tell(change.text)

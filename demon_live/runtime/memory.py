@@ -15,8 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 
-__all__ = ["Trimmer", "available", "trim"]
-
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:

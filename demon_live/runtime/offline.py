@@ -8,7 +8,7 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -16,33 +16,24 @@ from typing import cast
 import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.core import RATES, Floats, Loop, MixPoints, Sound
+from demon_live.core import RATES, EngineState, Floats, MixState
 from demon_live.errors import EngineError, UsageError
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
-from demon_live.runtime.messages import (
-    DropDeck,
-    MoveLoop,
-    PrepareLoop,
-    SetTimbre,
-    ToEngine,
-)
 from demon_live.runtime.seek import DryRunEngine
+from demon_live.session.assets import Assets
 from demon_live.session.describe import db
-from demon_live.session.output import Heard
 from demon_live.session.session import Session
 from demon_live.session.status import EngineStatus
-from demon_live.session.tempo import Clock
+from demon_live.session.tempo import Playhead
 from demon_live.sets.recorder import about_engine
-
-__all__ = ["Offline", "OfflineRig"]
 
 #: Turns after which priming gives up: a ring that gives nothing by then never will.
 _PRIME_TURNS = 256
 
 
-class _MixerClock:
+class _MixerPlayhead:
     """Time as the mixer counts it: what it has decided cannot be changed any more."""
 
     def __init__(self, mixer: Mixer) -> None:
@@ -52,96 +43,55 @@ class _MixerClock:
         return self._mixer.decided
 
 
-class OfflineRig:
-    """Mixer and player in this thread, loops in memory."""
+class OfflineOutput:
+    """Mixer and generator in this thread, PCM in memory. blocks: of the mixer in a nominal tick."""
 
     def __init__(self, engine: Engine, *, seed: int, stems: bool) -> None:
         self.mixer = Mixer(stems=stems)
-        self.clock: Clock = _MixerClock(self.mixer)
+        self.playhead: Playhead = _MixerPlayhead(self.mixer)
         self.engine_name = engine.name
         self.device_name = "offline"
-        self.ring = (engine.depth, engine.steps)
         self.controls: frozenset[str] | None = engine.controls
-        self._timbres: set[str] = set()
         self.engine = engine
         self.notes: list[str] = []
-        self._loops: dict[str, Floats] = {}
-        self._heard = Heard()
+        self._pcm: dict[str, Floats] = {}
         self.blocks = max(1, round(engine.manifest.tick_ms * RATES.sample_rate / 1000 / BLOCK))
-        self.hollow = DryRunEngine(engine)
-        self.player = Generator(
-            cast(Engine, self.hollow),
-            self.clock,
-            open_loop=self.buffer,
-            read_source=self.buffer,
+        self.dry_run = DryRunEngine(engine)
+        self.generator = Generator(
+            cast(Engine, self.dry_run),
+            self.playhead,
+            open_buffer=self.pcm,
+            read_pcm=self.pcm,
             tick_samples=self.blocks * BLOCK,
             seed=seed,
             tell=self.notes.append,
         )
 
-    def buffer(self, path: str) -> Floats:
-        """The PCM that `add_loop` keeps under a name."""
-        return self._loops[path]
+    def pcm(self, name: str) -> Floats:
+        """The PCM of a loop, a source or a timbre."""
+        return self._pcm[name]
 
-    def send(self, message: ToEngine) -> None:
-        self.player.handle(message)
-
-    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
-        buffer, original = f"{loop.deck}/{loop.epoch}", f"{loop.deck}/{loop.epoch}/source"
-        # The loop that plays, the one that comes, and one more: who still reads an older one has
-        # its array.
-        mine = [name for name in self._loops if name.startswith(f"{loop.deck}/")]
-        for old in mine[:-4]:
-            del self._loops[old]
-        self._loops[buffer] = first.copy()
-        if source is not None:
-            self._loops[original] = source
-        self.mixer.add_loop(loop, self._loops[buffer])
-        self.player.handle(PrepareLoop(loop, buffer, original if source is not None else None))
-
-    def move_loop(self, loop: Loop) -> None:
-        self.mixer.add_loop(loop, self._loops[f"{loop.deck}/{loop.epoch}"])
-        self.player.handle(MoveLoop(loop))
-
-    def drop_deck(self, deck: str, at: int) -> None:
-        self.mixer.remove_deck(deck, at)
-        self.player.handle(DropDeck(deck))
-
-    def set_sounds(self, sounds: Collection[Sound]) -> None:
-        for sound in sorted(sounds, key=lambda s: s.key):
-            if sound.key not in self._timbres:
-                self._timbres.add(sound.key)
-                # Read and encoded before this returns.
-                self._loops[sound.key] = sound.audio
-                self.player.handle(SetTimbre(sound.key, sound.key, sound.name))
-                del self._loops[sound.key]
-
-    def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
-        self.mixer.set_mix(deck, points)
-
-    def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None:
-        self._heard.tell(self.mixer, muted, soloed, at)
-
-    def hush(self) -> None:
-        self.mixer.hush()
-
-    def wake(self) -> None:
-        self.mixer.wake()
-
-    def record(self, path: str) -> None:
-        """A render is itself the recording: nothing to do."""
-
-    def stop_record(self) -> None:
-        """See `record`."""
+    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
+        for name, sound in audio.items():
+            # A loop is written to, and what it was made from may be played again.
+            self._pcm.setdefault(name, sound.copy() if name.endswith(".loop") else sound)
+        self.mixer.apply(mix, lambda loop: self._pcm[loop.file])
+        self.generator.apply(engine)
+        loops = [deck.loop for deck in engine.decks.values()]
+        loops += [loop for deck in mix.decks.values() for loop in deck.loops]
+        named = {timbre.file for timbre in engine.timbres}
+        named.update(name for loop in loops for name in (loop.file, loop.source_file) if name)
+        for name in self._pcm.keys() - named:
+            del self._pcm[name]
 
     def heard(self) -> int:
-        return self.clock.now()
+        return self.playhead.now()
 
     def check_prompt(self, prompt: str) -> list[str]:
         return self.engine.check_prompt(prompt)[1:]
 
     def engine_status(self) -> EngineStatus:
-        return self.player.status()
+        return self.generator.status()
 
     def meters(self) -> tuple[int, tuple[float, float]]:
         left, right = self.mixer.peaks
@@ -168,20 +118,21 @@ class Offline:
         stems: bool = False,
         folders: tuple[Path, ...] = (),
         sets: Path | None = None,
+        assets: Assets | None = None,
     ) -> None:
         self._owned = isinstance(engine, str)
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
-        self.rig = OfflineRig(opened, seed=seed, stems=stems)
-        folders = folders or (Path.cwd(), shipped("patterns"))
+        self.output = OfflineOutput(opened, seed=seed, stems=stems)
+        assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
         start = {"seed": seed, **about_engine(opened.manifest)}
-        self.session = Session(self.rig, folders=folders, sets=sets, start=start)
+        self.session = Session(self.output, assets=assets, sets=sets, start=start)
         self._primed = False
 
     def prime(self) -> None:
         """Generate, with the clock standing still, until every deck has something to play."""
-        if self.rig.player.prime(self.session.pump, _PRIME_TURNS):
+        if self.output.generator.prime(self.session.pump, _PRIME_TURNS):
             return
-        told = f": {self.rig.notes[-1]}" if self.rig.notes else ""
+        told = f": {self.output.notes[-1]}" if self.output.notes else ""
         raise EngineError(f"the engine gives no sound{told}", hint="run: demon doctor")
 
     def _play(self) -> None:
@@ -189,27 +140,27 @@ class Offline:
             self._primed = True
             self.prime()
         self.session.pump()
-        self.rig.player.turn()
+        self.output.generator.turn()
 
     def turn(self) -> Floats:
         """One nominal tick: float32 [480 * blocks, 2]."""
         self._play()
-        return self.rig.mixer.render(self.rig.blocks)
+        return self.output.mixer.render(self.output.blocks)
 
     def skip(self) -> None:
         """A turn that is played but not mixed: for the way to a place in a set."""
         self._play()
-        for _ in range(self.rig.blocks):
-            self.rig.mixer.skip()
+        for _ in range(self.output.blocks):
+            self.output.mixer.skip()
 
     def stems(self) -> tuple[Floats, dict[str, Floats]]:
         """Like `turn`, with each deck beside the sum."""
         self._play()
-        return self.rig.mixer.render_stems(self.rig.blocks)
+        return self.output.mixer.render_stems(self.output.blocks)
 
     def render(self, *, cycles: float | None = None, seconds: float | None = None) -> Floats:
         """The next cycles or seconds, float32 [n, 2]."""
-        begin = self.rig.mixer.position
+        begin = self.output.mixer.position
         if (cycles is None) == (seconds is None):
             raise UsageError("give cycles or seconds")
         if seconds is not None:
@@ -219,14 +170,14 @@ class Offline:
             total = tempo.sample_at(tempo.cycle_at(begin) + Fraction(cycles or 0)) - begin
         if total <= 0:
             return np.zeros((0, 2), np.float32)
-        pieces = [self.turn() for _ in range(-(-total // (self.rig.blocks * BLOCK)))]
+        pieces = [self.turn() for _ in range(-(-total // (self.output.blocks * BLOCK)))]
         return np.concatenate(pieces)[:total]
 
     def close(self) -> None:
         """Close the engine, if it was opened here."""
         self.session.close()
         if self._owned:
-            self.rig.player.close()
+            self.output.generator.close()
 
     def __enter__(self) -> Offline:
         return self

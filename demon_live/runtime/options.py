@@ -1,7 +1,4 @@
-"""How an engine is opened, and where: on this machine, or on another one (`ray://HOST/ENGINE`).
-
-Threads: immutable values.
-"""
+"""How an engine is opened, and where: on this machine, or on another one (`ray://HOST/ENGINE`)."""
 
 from __future__ import annotations
 
@@ -9,16 +6,6 @@ import importlib.util
 from dataclasses import dataclass
 
 from demon_live.errors import EngineError, UsageError
-
-__all__ = [
-    "REMOTE",
-    "EngineOptions",
-    "Opening",
-    "RemoteEngine",
-    "has_ray",
-    "parse_remote",
-    "require_ray",
-]
 
 #: How the name of an engine on another machine begins.
 REMOTE = "ray://"
@@ -86,8 +73,11 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The first thing that an engine process is told. spare: wait until it is needed."""
+    """The first object that an engine process gets.
 
-    bus: str
+    folder: where the bus and the PCM lie. spare: open the model, then wait until it is needed.
+    """
+
+    folder: str
     options: EngineOptions
     spare: bool = False

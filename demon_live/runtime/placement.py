@@ -25,8 +25,6 @@ import numpy as np
 from demon_live.audio.likeness import likeness
 from demon_live.core import RATES, ControlBlock, Floats, Generation, Loop
 
-__all__ = ["HALF", "DeckPlacement", "Piece", "Window", "crossfade", "plays_on"]
-
 #: Half of a splice, in samples (8 ms): 16 ms in all.
 HALF = 384
 #: 24 dB over full scale, where the mixer would turn samples into silence: no window means that.

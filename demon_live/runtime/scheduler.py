@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from demon_live.core import ControlBlock, SlotValues
 
-__all__ = ["DeckScheduler", "Group", "Target", "groups", "value_at"]
-
 
 @dataclass(frozen=True, slots=True)
 class Group:

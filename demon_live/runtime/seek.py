@@ -1,13 +1,11 @@
-"""To begin a set in its middle: the way there without the sound, then a run-up with it.
+"""Seek: fast-forward with a null model, then real pre-roll.
 
 Everything but the sound is bookkeeping that does not depend on what is heard: which generation is
-admitted at which tick, its seed, when it is placed. So up to the run-up the instrument plays with
-a hollow model: the same turns, but velocities and decoded windows are zeros, and nothing is mixed.
-The run-up is real and as long as sound remembers: the generations in flight, two laps of the
+admitted at which tick, its seed, when it is placed. So up to the pre-roll the instrument plays with
+a null model: the same turns, but velocities and decoded windows are zeros, and nothing is mixed.
+The pre-roll is real and as long as sound remembers: the generations in flight, two laps of the
 longest loop, three seconds of filters and limiter; longer where `feedback` passes sound on from
 generation to generation: back to before it began. From there on each bit is that of the whole set.
-
-Threads: everything runs in the caller's.
 """
 
 from __future__ import annotations
@@ -26,29 +24,27 @@ from demon_live.session.state import State
 if TYPE_CHECKING:
     from demon_live.runtime.offline import Offline
 
-__all__ = ["DryRunEngine", "place_of", "rewind", "run_up"]
-
 #: Samples that filters and limiter need to forget.
 _FORGET = 3 * RATES.sample_rate
 
 
 class DryRunEngine:
-    """An engine that can be told to cost nothing: its sound is zeros while `hollow` is true."""
+    """An engine that costs nothing while `dry` is true: its sound is zeros."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self.hollow = False
+        self.dry = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def velocity(self, x: Any, t: Any, rows: Sequence[Any]) -> Any:
         """float32 [B, T, C]."""
-        return x * 0 if self.hollow else self._engine.velocity(x, t, rows)
+        return x * 0 if self.dry else self._engine.velocity(x, t, rows)
 
     def decode(self, latent: Floats) -> Floats:
         """latent [B, F, C] -> audio [B, F*1920, 2]."""
-        if self.hollow:
+        if self.dry:
             return np.zeros((latent.shape[0], latent.shape[1] * RATES.hop, 2), np.float32)
         return np.asarray(self._engine.decode(latent), np.float32)
 
@@ -64,7 +60,7 @@ def place_of(cycle: Fraction, moments: Sequence[Moment]) -> int:
     return place
 
 
-def run_up(place: int, moments: Sequence[Moment], drain: int) -> int:
+def pre_roll(place: int, moments: Sequence[Moment], drain: int) -> int:
     """Where sound must begin so that from `place` on it is exact. drain: samples from an admission
     until its generation is heard."""
     before = [m for m in moments if m.sample <= place]
@@ -81,20 +77,20 @@ def run_up(place: int, moments: Sequence[Moment], drain: int) -> int:
 
 def _feeds(state: State, sample: int) -> bool:
     here = state.tempo.cycle_at(sample)
-    return any("feedback" in deck.kept(here) for deck in state.decks.values())
+    return any("feedback" in deck.bound_lanes(here) for deck in state.decks.values())
 
 
-def rewind(offline: Offline, step: Callable[[], None], begin: int, place: int) -> None:
-    """Play up to the turn that holds output sample `place`: hollow until `begin`, then for real.
+def seek(offline: Offline, step: Callable[[], None], begin: int, place: int) -> None:
+    """Play up to the turn that holds output sample `place`: dry until `begin`, then for real.
 
     step: applies the causes whose time has come.
     """
-    mixer, turn = offline.rig.mixer, offline.rig.blocks * BLOCK
-    offline.rig.hollow.hollow = True
+    mixer, turn = offline.output.mixer, offline.output.blocks * BLOCK
+    offline.output.dry_run.dry = True
     while mixer.position + turn <= begin:
         step()
         offline.skip()
-    offline.rig.hollow.hollow = False
+    offline.output.dry_run.dry = False
     while mixer.position + turn <= place:
         step()
         offline.turn()

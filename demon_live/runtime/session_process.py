@@ -34,8 +34,6 @@ from demon_live.errors import DemonError, EngineError
 if TYPE_CHECKING:
     from demon_live.runtime.live import Live
 
-__all__ = ["Running", "Start", "doors", "log_to_file", "spawn", "terminate"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds that an engine and a device may take to open.

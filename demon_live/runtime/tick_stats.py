@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["TurnStats", "TurnTimes"]
-
 _LOW = 1e-4  # seconds
 _STEP = math.log(1.02)
 _BUCKETS = 700  # up to 100 s

@@ -12,8 +12,6 @@ from typing import Any
 from demon_live.core import Floats
 from demon_live.errors import DemonError
 
-__all__ = ["Timbres"]
-
 
 class Timbres:
     """See the module. read: path -> PCM. pool: where to encode; None: at once, in `take`.

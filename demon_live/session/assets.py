@@ -1,4 +1,4 @@
-"""Sound files that patterns name (controls of shape file): found and read when they are evaluated.
+"""Sound files that scores name: found and read when they are evaluated, remembered for the set.
 
 A lane of names becomes a `SoundLane`: what it gives is a name and the key of the sound that the
 file held when the binding was evaluated. So the same name with another content is another value,
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,19 +26,10 @@ from demon_live.errors import DemonError, FileError
 from demon_live.lang import NONE, Bind, Lane, Scene, Statement
 from demon_live.lang.controllers import Hands, Key
 from demon_live.lang.pattern import Times
+from demon_live.session.find import Find, find_source
 from demon_live.session.state import State
-
-__all__ = [
-    "LONGEST",
-    "SoundLane",
-    "heard_sounds",
-    "key_of",
-    "name_of",
-    "read_sound",
-    "renamed",
-    "unknown_words",
-    "with_sounds",
-]
+from demon_live.sets.journal import Event
+from demon_live.sets.set_files import File, SetFiles, digest_of
 
 #: Seconds of a timbre at most: models listen to half a minute.
 LONGEST = 60
@@ -79,16 +70,81 @@ def read_sound(path: Path) -> Sound:
     return sound
 
 
+class Assets:
+    """Finds the files that names mean, and remembers for the set which they were.
+
+    Args:
+        folders: where names are looked for, besides the score's own folder.
+        within: a replay may read only in these folders (a set from a stranger); None = anywhere.
+        find: finds the file of a name.
+        found: called with (name, base, path) of each file.
+        copies: the folder with the copies of the set that is replayed.
+    """
+
+    def __init__(
+        self,
+        folders: Iterable[Path] = (),
+        *,
+        within: tuple[Path, ...] | None = None,
+        find: Find = find_source,
+        found: Callable[[str, str, Path], None] = lambda name, base, path: None,
+        copies: Path | None = None,
+    ) -> None:
+        self.folders = tuple(folders)
+        self.within, self.set_files = within, SetFiles(copies)
+        self._find, self._found = find, found
+        self._read: dict[tuple[str, str], Path] = {}
+
+    def look(self, name: str, base: str, *, fresh: bool, replaying: bool) -> Path:
+        """The file of a name. Raises FileError.
+
+        Args:
+            name, base: as written, and the folder that it is relative to.
+            fresh: what is evaluated now means what lies there now; otherwise what a set says, or
+                what comes back by itself, means what it meant then.
+            replaying: keep to `within`.
+        """
+        path = None if fresh else self.set_files.find(name, base)
+        if path is None:
+            within = self.within if replaying else None
+            path = self._find(name, base, (*self.folders, *(within or ())), within)
+        self._read[name, base] = path
+        self._found(name, base, path)
+        return path
+
+    def forget(self) -> None:
+        """What was looked at since the last `changes` is no part of the set."""
+        self._read.clear()
+
+    def changes(self, now: int) -> Iterator[tuple[Event | None, File | None, Path, str]]:
+        """What the set must say of the files that were looked at since the last call.
+
+        Yields:
+            (line of the set or None, file, path, why it cannot be kept or "").
+        """
+        read, self._read = self._read, {}
+        for (name, base), path in read.items():
+            # A file that is gone meanwhile is an error when it is needed.
+            if not path.is_file():
+                continue
+            try:
+                file = File(digest_of(path), path.name)
+            except OSError as error:
+                yield None, None, path, str(error.strerror)
+                continue
+            yield self.set_files.event(name, base, file, now), file, path, ""
+
+
 def with_sounds(
-    row: Statement, look: Callable[[str], Path], base: str = "", deaf: bool = False
+    row: Statement, look: Callable[[str], Path], base: str = "", dry: bool = False
 ) -> Statement:
     """A statement whose lanes of file names are SoundLanes, scenes included.
 
-    look: finds a file. base: the folder that names are relative to. deaf: nothing will sound, so
+    look: finds a file. base: the folder that names are relative to. dry: nothing will sound, so
     files are looked for, not read. Raises FileError with the place of the name.
     """
     if isinstance(row, Scene):
-        body = tuple(with_sounds(x, look, base, deaf) for x in row.body)
+        body = tuple(with_sounds(x, look, base, dry) for x in row.body)
         return replace(row, body=body)  # type: ignore[arg-type]
     control = find(row.control) if isinstance(row, Bind) else None
     if control is None or control.shape != "file" or not isinstance(row, Bind) or row.lane is None:
@@ -97,7 +153,7 @@ def with_sounds(
     for name, span in row.files:
         try:
             path = look(name)
-            sounds[name] = _looked_for(path, name) if deaf else read_sound(path)
+            sounds[name] = _looked_for(path, name) if dry else read_sound(path)
         except DemonError as error:
             error.span = error.span or span
             raise

@@ -19,21 +19,15 @@ from typing import TYPE_CHECKING
 from demon_live.controls import find
 from demon_live.errors import ScoreError, nearest
 from demon_live.lang import Bind, Program, Setting, When, Word
-from demon_live.runtime.messages import Panic
 from demon_live.session.scores import as_score
 from demon_live.session.state import State
 
 if TYPE_CHECKING:
     from demon_live.session.session import Session
 
-__all__ = ["NOT_REPLAYED", "check_decks", "check_word", "do_word"]
-
 NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn"})
 #: Words that may wait for a cycle; all others act at once.
 _TIMED = frozenset({"mute", "unmute", "solo", "unsolo", "recall"})
-
-
-# --- what may be wrong ------------------------------------------------------------------------
 
 
 def check_word(session: Session, word: Word, state: State) -> None:
@@ -124,9 +118,6 @@ def _check_learn(word: Word, state: State) -> None:
         _known(word, [deck], state.decks, "deck")
 
 
-# --- what they do -----------------------------------------------------------------------------
-
-
 def do_word(session: Session, word: Word, now: int) -> list[str]:
     """Do it; what happened, one line each."""
     return _WORDS[word.name](session, word, now)
@@ -136,23 +127,21 @@ def _moment(session: Session, word: Word, now: int) -> tuple[int, str]:
     """(output sample from which a word counts, 0 for at once; the same in words)."""
     if word.when.kind not in ("at", "in"):
         return 0, ""
-    cycle = session.change("<prompt>", now).effect(word.when)
+    cycle = session.edit(now).effect(word.when)
     return session.state.tempo.sample_at(cycle), f" · from bar {float(cycle):g}"
 
 
 def _hush(session: Session, word: Word, now: int) -> list[str]:
-    session.rig.hush()
     session.swap(replace(session.state, hushed=True))
     return ["hush · 10 ms fade · the next statement brings the sound back"]
 
 
 def _panic(session: Session, word: Word, now: int) -> list[str]:
     _hush(session, word, now)
-    session.rig.send(Panic())
     state = session.state
     decks = {n: replace(d, lanes=dict(d.bound), leaving={}) for n, d in state.decks.items()}
     shared = replace(state.globals, lanes=dict(state.globals.bound), leaving={})
-    session.swap(replace(state, decks=decks, globals=shared))
+    session.swap(replace(state, decks=decks, globals=shared, panics=state.panics + 1))
     return ["panic · silence, the ring is empty, transitions are forgotten"]
 
 
@@ -169,8 +158,7 @@ def _strip(session: Session, word: Word, now: int) -> list[str]:
     else:
         soloed = frozenset()
     at, when = _moment(session, word, now)
-    session.swap(replace(state, muted=muted, soloed=soloed))
-    session.rig.set_heard(muted, soloed, at)
+    session.swap(state.with_gates(muted, soloed, at, now))
     names = "" if word.name == "unsolo" else f" {', '.join(sorted(decks))}"
     return [f"{word.name}{names}{when}"]
 
@@ -194,7 +182,6 @@ def _back(session: Session, word: Word, now: int) -> list[str]:
     messages = go_to(session, wanted, When("quant"), now)
     if was and not wanted.hushed:
         session.swap(replace(session.state, hushed=False))
-        session.rig.wake()
         messages.append(f"{word.name}: the sound is back")
     elif wanted.hushed and not was and word.name == "redo":
         messages += _hush(session, word, now)
@@ -203,34 +190,33 @@ def _back(session: Session, word: Word, now: int) -> list[str]:
 
 def go_to(session: Session, wanted: State, when: When, now: int) -> list[str]:
     """All that `wanted` says, from `when` on. Bindings move there with an over or xfade."""
-    change = session.change("<prompt>", now)
-    change.restore(wanted, when)
+    edit = session.edit(now)
+    edit.restore(wanted, when)
     before = session.state
-    at = change.state.tempo.sample_at(change.effect(when)) if when.kind in ("at", "in") else 0
+    at = edit.state.tempo.sample_at(edit.effect(when)) if when.kind in ("at", "in") else 0
     state = replace(
-        change.state,
+        edit.state,
         files=wanted.files,
         quant=wanted.quant,
         depth=wanted.depth,
         steps=wanted.steps,
-        muted=wanted.muted,
-        soloed=wanted.soloed,
         sides=wanted.sides,
         lets=wanted.lets,
         scenes=wanted.scenes,
     )
-    session.commit(change, state)
+    if (wanted.muted, wanted.soloed) != (before.muted, before.soloed):
+        state = state.with_gates(wanted.muted, wanted.soloed, at, now)
+    session.commit(edit, state)
     if (state.muted, state.soloed) != (before.muted, before.soloed):
-        session.rig.set_heard(state.muted, state.soloed, at)
-        change.messages.append(_heard(state))
+        edit.messages.append(_heard(state))
     if dict(state.sides) != dict(before.sides):
         under = " and ".join(state.sides) or "no deck"
-        change.messages.append(f"crossfade: {under} under the fader")
+        edit.messages.append(f"crossfade: {under} under the fader")
     for what in ("quant", "depth", "steps"):
         value = getattr(state, what)
         if value != getattr(before, what):
-            change.messages.append(f"{what} {value if value is not None else 'as at the start'}")
-    return change.messages
+            edit.messages.append(f"{what} {value if value is not None else 'as at the start'}")
+    return edit.messages
 
 
 def _heard(state: State) -> str:
@@ -253,12 +239,12 @@ def _recall(session: Session, word: Word, now: int) -> list[str]:
 
 def _learn(session: Session, word: Word, now: int) -> list[str]:
     if not word.args:
-        session.learn(None)
+        session.inputs.learn(None)
         return ["learn: nothing waits for a knob"]
     deck, control = _target(word)
-    session.learn((deck, control))
+    session.inputs.learn((deck, control))
     label = control if deck == "main" or control == "fader" else f"{deck}.{control}"
-    problem = session.hands_problem()
+    problem = session.inputs.problem()
     return [f"learn {label} · move a knob", *([problem] if problem else [])]
 
 

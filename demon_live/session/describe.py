@@ -15,12 +15,10 @@ from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
-from demon_live.session.output import Rig
+from demon_live.session.output import Output
 from demon_live.session.state import DeckState, State
 from demon_live.session.status import DeckView, EngineStatus, Grade, LaneView, Status
 from demon_live.session.tempo import TempoMap
-
-__all__ = ["POINTS", "Grader", "db", "describe", "named"]
 
 #: Points of a lane's picture.
 POINTS = 256
@@ -50,21 +48,21 @@ class Grader:
 
 def describe(
     state: State,
-    rig: Rig,
+    output: Output,
     recording: str | None,
     errors: Mapping[str, DemonError],
     grader: Grader,
 ) -> Status:
     """Everything that a toolbar shows, now."""
-    now = rig.clock.now()
-    dry, peaks = rig.meters()
-    telemetry = rig.engine_status()
+    now = output.playhead.now()
+    dry, peaks = output.meters()
+    telemetry = output.engine_status()
     return Status(
         cycle=float(state.tempo.cycle_at(now)),
         bpm=float(state.tempo.segment_of(now).bpm),
         beats=state.beats,
-        engine=rig.engine_name,
-        device=rig.device_name,
+        engine=output.engine_name,
+        device=output.device_name,
         decks=tuple(_deck(d, state, now) for d in state.decks.values()),
         slots=telemetry.slots,
         tick_ms=telemetry.tick_ms,
@@ -77,7 +75,7 @@ def describe(
         hushed=state.hushed,
         errors=errors,
         telemetry=telemetry,
-        ahead_ms=max(0, now - rig.heard()) * 1000 / RATES.sample_rate,
+        ahead_ms=max(0, now - output.heard()) * 1000 / RATES.sample_rate,
     )
 
 

@@ -1,15 +1,15 @@
-"""One accepted text as one swap: statements in, the next State and what must be told out.
+"""One edit: a text in, the next State out, with the sound of its new loops.
 
-Nothing here has an effect. A `Edit` is built completely, sources are read and fitted, and only
-then does the session write the journal, assign the state and carry the effects out.
+Nothing here has an effect. An `Edit` is built completely, sources are read and fitted, and only
+then does the session write the journal and assign the state.
 
-Threads: a Edit belongs to the call that builds it.
+Threads: an Edit belongs to the call that builds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,13 +31,10 @@ from demon_live.lang import (
 )
 from demon_live.lang.chain import ChainLane, chain_lanes, expanded, find_scene
 from demon_live.session.assets import with_sounds
-from demon_live.session.scores import Find, find_source
 from demon_live.session.state import GLOBALS, DeckState, State, make_loop
 from demon_live.session.tempo import TempoMap
 
-__all__ = ["MOST_FILES", "NOTICE", "Edit", "NewLoop", "bars", "next_multiple"]
-
-#: Loop words that prepare nothing.
+#: Settings that prepare no loop.
 _AT_ONCE = ("quant", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
 _PROMPT_CYCLES, _PROMPTS = 16, 64
@@ -59,19 +56,17 @@ def bars(cycle: Fraction) -> str:
     return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
 
 
-@dataclass(frozen=True, slots=True)
-class NewLoop:
-    """A loop to be prepared: what its loop holds first, and what is transformed (None: noise)."""
-
-    loop: Loop
-    first: Floats
-    source: Floats | None
-
-
 class Edit:
     """Collects what the statements of one text do to a state. Raises DemonError, changing nothing.
 
-    now: output sample of the decision. within: as in `find_source`.
+    Args:
+        state: what plays.
+        now: output sample of the decision.
+        base: the folder that file names are relative to; "" at the prompt.
+        look: finds the file of a name, relative to a base.
+        epoch: gives the number of the next loop.
+        engine: the name of the one that plays; "" accepts any (a replay).
+        dry: nothing will sound: sources are looked for, not read.
     """
 
     def __init__(
@@ -80,28 +75,25 @@ class Edit:
         now: int,
         *,
         base: str,
-        folders: Iterable[Path],
+        look: Callable[[str, str], Path],
         epoch: Callable[[], int],
-        deaf: bool = False,
-        within: Sequence[Path] | None = None,
-        find: Find = find_source,
+        engine: str = "",
+        dry: bool = False,
     ) -> None:
         self.state = state
         self.now = now
         self.base = base
-        self.folders = list(folders)
-        self._within, self._find = within, find
+        self._look, self._engine = look, engine
         self.scenes = dict(state.scenes)
         self._epoch = epoch
-        self._deaf = deaf
+        self._dry = dry
         self.messages: list[str] = []
         self.words: list[Word] = []
-        self.loops: list[NewLoop] = []
-        self.moves: list[Loop] = []
-        self.drops: list[tuple[str, int]] = []
+        self.loops: list[Loop] = []
+        #: The PCM of new loops and sources, by name.
+        self.audio: dict[str, Floats] = {}
         self.prompts: list[str] = []
-        self.migrate: dict[str, dict[str, float]] = {}
-        self._restage: dict[str, Span | None] = {}
+        self._renew: dict[str, Span | None] = {}
         self._info: list[str] = []
         self._named: set[str] = set()
         self._begin: Fraction | None = None
@@ -110,14 +102,14 @@ class Edit:
 
     # ------------------------------------------------------------------ time
 
-    def effect(self, when: When, staged: bool = False) -> Fraction:
+    def effect(self, when: When, prepared: bool = False) -> Fraction:
         """The cycle at which a statement takes effect."""
         if self._silent:
             return Fraction(0)
         tempo = self.state.tempo
         here = tempo.cycle_at(self.now)
-        staged = staged or self._begin is not None
-        earliest = max(tempo.cycle_at(self.now + NOTICE), here) if staged else here
+        prepared = prepared or self._begin is not None
+        earliest = max(tempo.cycle_at(self.now + NOTICE), here) if prepared else here
         if when.kind == "now":
             return earliest
         if when.kind == "at" and when.cycles > 0:
@@ -134,20 +126,20 @@ class Edit:
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""
-        heard = [with_sounds(s, self._look, self.base, self._deaf) for s in statements]
-        rows = expanded(heard, self.scenes)
+        named = [with_sounds(s, self._named_file, self.base, self._dry) for s in statements]
+        rows = expanded(named, self.scenes)
         if self._silent:
             self._begin = Fraction(0)
-        stage_words = [s for s in rows if isinstance(s, Setting) and s.word not in _AT_ONCE]
+        settings = [s for s in rows if isinstance(s, Setting) and s.word not in _AT_ONCE]
         for row in rows:
             if isinstance(row, Setting):
-                self._set_stage(row)
+                self._set(row)
         new = self._new_decks(rows)
-        if stage_words or new:
-            when = stage_words[0].when if stage_words else When("quant", Fraction(0))
-            self._begin = self.effect(when, staged=True)
-            self._ramp(stage_words)
-        self._build_stages()
+        if settings or new:
+            when = settings[0].when if settings else When("quant", Fraction(0))
+            self._begin = self.effect(when, prepared=True)
+            self._ramp(settings)
+        self._build_loops()
         for row in rows:
             if isinstance(row, Bind):
                 self._bind(row)
@@ -178,7 +170,7 @@ class Edit:
         new = said - self.state.decks.keys() - {GLOBALS}
         for name in sorted(new):
             self.state = self.state.with_deck(DeckState(name, base=self.base))
-            self._restage.setdefault(name, None)
+            self._renew.setdefault(name, None)
         return bool(new)
 
     def _ramp(self, rows: list[Setting]) -> None:
@@ -209,11 +201,11 @@ class Edit:
         (cycle, bpm), *rest = self.state.ramp
         self.state = replace(self.state, bpm=bpm, ramp=tuple(rest))
         self._begin = cycle
-        self._restage.update(dict.fromkeys(self.state.decks))
-        self._build_stages()
+        self._renew.update(dict.fromkeys(self.state.decks))
+        self._build_loops()
         self.messages.clear()
 
-    def _set_stage(self, row: Setting) -> None:
+    def _set(self, row: Setting) -> None:
         value = row.value
         state = self.state
         if row.word == "tempo":
@@ -239,7 +231,7 @@ class Edit:
             self._refuse(row)
         if row.word in ("tempo", "cps", "beats"):
             for name in state.decks:
-                self._restage.setdefault(name, row.span)
+                self._renew.setdefault(name, row.span)
 
     def _set_sync(self, row: Setting) -> None:
         if row.word == "link":
@@ -262,19 +254,18 @@ class Edit:
         self.state = replace(state, tempo=tempo, bpm=bpm)
         if bpm != before:
             self._begin = cycle
-            self._restage.update(dict.fromkeys(state.decks))
-            self._build_stages()
+            self._renew.update(dict.fromkeys(state.decks))
+            self._build_loops()
             return
         for deck in state.decks.values():
             if deck.loop is None:
                 continue
             moved = replace(make_loop(deck, tempo, cycle, deck.loop.epoch), lap=deck.loop.lap)
-            self.state = self.state.with_deck(replace(deck, loop=moved, before=deck.loop))
-            self.moves.append(moved)
+            self.state = self.state.with_deck(deck.with_loop(moved, self.now))
 
     def _refuse(self, row: Setting) -> None:
         if row.word == "engine":
-            if str(row.value) in ("imp", ""):
+            if not self._engine or str(row.value) in (self._engine, ""):
                 return
             raise ScoreError(
                 "the engine is chosen when the instrument starts",
@@ -296,12 +287,12 @@ class Edit:
             source = None if row.value in (None, "none", "") else str(row.value)
             deck = replace(deck, source=source, base=self.base)
         self.state = self.state.with_deck(deck)
-        self._restage[row.deck] = row.span if row.word == "source" else self._restage.get(row.deck)
+        self._renew[row.deck] = row.span if row.word == "source" else self._renew.get(row.deck)
 
     # ------------------------------------------------------------------ loops
 
-    def _build_stages(self) -> None:
-        if not self._restage or self._begin is None:
+    def _build_loops(self) -> None:
+        if not self._renew or self._begin is None:
             return
         state, begin = self.state, self._begin
         segment = state.tempo.segment_at(begin)
@@ -313,17 +304,18 @@ class Edit:
                 tempo = state.tempo.change(begin, state.bpm, state.beats)
             self.state = state = replace(state, tempo=tempo)
             self.messages.append(f"tempo {float(state.bpm):g}: from bar {bars(begin)}")
-        for name, span in self._restage.items():
-            self._build_stage(state.decks[name], span, begin)
+        for name, span in self._renew.items():
+            self._build_loop(state.decks[name], span, begin)
 
-    def _build_stage(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
+    def _build_loop(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
         loop = make_loop(deck, self.state.tempo, begin, self._epoch())
         source = self._read_source(deck, loop, span)
-        empty = (0 if self._deaf else loop.samples, 2)
-        first = source if source is not None else np.zeros(empty, np.float32)
-        playing = deck.playing(self.now)
-        self.state = self.state.with_deck(replace(deck, loop=loop, before=playing))
-        self.loops.append(NewLoop(loop, first, source))
+        empty = (0 if self._dry else loop.samples, 2)
+        self.audio[loop.file] = source if source is not None else np.zeros(empty, np.float32)
+        if source is not None and loop.source_file is not None:
+            self.audio[loop.source_file] = source
+        self.state = self.state.with_deck(deck.with_loop(loop, self.now))
+        self.loops.append(loop)
         what = f"loop of {deck.cycles} cycles"
         self.messages.append(
             f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
@@ -334,8 +326,8 @@ class Edit:
         if deck.source is None:
             return None
         try:
-            path = self._find(deck.source, deck.base, self.folders, self._within)
-            if self._deaf:
+            path = self._look(deck.source, deck.base)
+            if self._dry:
                 return self._seen_source(path)
             audio, read = load_source(path)
             fitted, info = fit_loop(
@@ -353,14 +345,14 @@ class Edit:
         self._info.append(f"{info}, {read}" if read else info)
         return fitted
 
-    def _look(self, name: str) -> Path:
+    def _named_file(self, name: str) -> Path:
         self._named.add(name)
         if len(self._named) > MOST_FILES:
             raise FileError(
                 f"more than {MOST_FILES} sound files in one text",
                 hint="use fewer, or divide it between several scores",
             )
-        return self._find(name, self.base, self.folders, self._within)
+        return self._look(name, self.base)
 
     def _seen_source(self, path: Path) -> Floats:
         if not path.is_file():
@@ -416,7 +408,13 @@ class Edit:
         self.state = self.state.with_deck(replace(deck, lanes=lanes, bound=bound, leaving=leaving))
         self._say(name, control_name, lane, at, when)
         if control_name in ("denoise", "shift") and at <= here and new.kind == "number":
-            self.migrate.setdefault(name, {})[control_name] = float(new.at(at))
+            self._move_in_flight(name, control_name, float(new.at(at)))
+
+    def _move_in_flight(self, name: str, control_name: str, value: float) -> None:
+        deck = self.state.deck(name)
+        serial = 1 + max((n for n, _ in deck.moves.values()), default=0)
+        moves = {**deck.moves, control_name: (serial, value)}
+        self.state = self.state.with_deck(replace(deck, moves=moves))
 
     def _say(
         self, deck: str, control_name: str, lane: Lane | None, at: Fraction, when: When
@@ -425,7 +423,7 @@ class Edit:
         assert control is not None
         label = control_name if deck in ("main", GLOBALS) else f"{deck}.{control_name}"
         text = " ".join(lane.text.split()) if lane is not None else ""
-        what = f"{label} = {text}" if lane is not None else f"{label} is given back"
+        what = f"{label} = {text}" if lane is not None else f"{label} reverts"
         move = when if when.kind in ("over", "xfade") else when.then
         if move is not None and not self._silent:
             from_to = f"over {float(move.cycles):g} cycles from bar {bars(at)}"
@@ -453,9 +451,7 @@ class Edit:
 
     def _drop(self, name: str) -> None:
         at = self.effect(When())
-        kept = {k: v for k, v in self.state.decks.items() if k != name}
-        self.state = replace(self.state, decks=kept)
-        self.drops.append((name, self.state.tempo.sample_at(at)))
+        self.state = self.state.without_deck(name, self.state.tempo.sample_at(at), self.now)
         self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
 
     def restore(self, wanted: State, when: When) -> None:
@@ -466,13 +462,13 @@ class Edit:
             if (now.cycles, now.source) != (deck.cycles, deck.source):
                 changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
                 self.state = self.state.with_deck(changed)
-                self._restage[name] = None
+                self._renew[name] = None
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
-            self._restage.update(dict.fromkeys(current.decks))
-        if self._restage:
-            self._begin = self.effect(when, staged=True)
-        self._build_stages()
+            self._renew.update(dict.fromkeys(current.decks))
+        if self._renew:
+            self._begin = self.effect(when, prepared=True)
+        self._build_loops()
         for name in sorted(current.decks.keys() - wanted.decks.keys()):
             self._drop(name)
         for name, now in [*self.state.decks.items(), (GLOBALS, self.state.globals)]:

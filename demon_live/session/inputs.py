@@ -1,12 +1,16 @@
-"""Moves of controllers, as text in a set and as statements that `learn` makes of them."""
+"""The controllers of a session: which are open, what they moved, what `learn` makes of it.
+
+Threads: under the session's lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from demon_live.controls import Control, find
 from demon_live.core import RATES
+from demon_live.lang import Lane
 from demon_live.lang.controllers import Hands, Key, Move
 
 #: Seconds between two moments of moves: 25 a second.
@@ -17,8 +21,8 @@ MOVE = RATES.hop
 _TRAVEL = 0.03
 
 
-class Inputs(Protocol):
-    """The open controllers of a session (control.midi_input.Controllers)."""
+class InputDevices(Protocol):
+    """Open controllers, such as control.midi_input.Controllers."""
 
     @property
     def problem(self) -> str:
@@ -82,3 +86,61 @@ def _reach(control: Control) -> str:
     if (control.low, control.high) == (0.0, 1.0):
         return ""
     return f".range({control.low:g}, {control.high:g})"
+
+
+Hear = Callable[[Sequence[Move]], None]
+
+
+class Inputs:
+    """Opens the controllers when a score first names one; keeps those that have not moved.
+
+    Args:
+        open_devices: opens them and calls its argument with each moment of moves; None = there are
+            none.
+    """
+
+    def __init__(self, open_devices: Callable[[Hear], InputDevices] | None = None) -> None:
+        self._open = open_devices
+        self._devices: InputDevices | None = None
+        self._learner: Learner | None = None
+        self._still: set[Key] = set()
+        #: Where moves go; set by the session.
+        self.hear: Hear = lambda moves: None
+
+    def problem(self) -> str:
+        """Open the controllers. Returns why none can be heard, or ""."""
+        if self._devices is None and self._open is not None:
+            self._devices = self._open(self.hear)
+        return "" if self._devices is None else self._devices.problem
+
+    def learn(self, target: tuple[str, str] | None) -> None:
+        """Bind the next knob that moves to a control (deck, control); None: no longer."""
+        self._learner = None if target is None else Learner(*target)
+
+    def moved(self, moves: Sequence[Move], before: Hands, after: Hands, replay: bool) -> str:
+        """Controllers have moved. Returns the statement that `learn` waited for, or ""."""
+        self._still -= after.tracks.keys()
+        if self._learner is None or replay:
+            return ""
+        text = self._learner.hear(moves, before)
+        if text:
+            self._learner = None
+        return text
+
+    def unmoved(self, lanes: Iterable[tuple[str, Lane]], hands: Hands) -> tuple[str, ...]:
+        """One line for each lane that waits for a controller, each controller once."""
+        rows, out = list(lanes), []
+        for name, lane in rows:
+            new = lane.keys - hands.tracks.keys() - self._still
+            if new:
+                self._still |= new
+                which = ", ".join(str(k) for k in sorted(new))
+                out.append(f"{which} has not moved yet: until then {name} keeps its default")
+        problem = self.problem() if any(lane.keys for _, lane in rows) else ""
+        return (*out, *([problem] if out and problem else []))
+
+    def close(self) -> None:
+        """Let go of the devices. Twice is fine."""
+        devices, self._devices = self._devices, None
+        if devices is not None:
+            devices.close()

@@ -1,93 +1,71 @@
-"""What a session needs of the machine it plays on. Live and offline each have one.
+"""What a session plays on: an engine, a mixer and a playhead, live or offline.
 
-Threads: a rig's methods are called under the session's lock and must not block.
+Threads: an output's methods are called under the session's lock and must not block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
-from demon_live.core import Floats, Loop, MixPoints, Sound
-from demon_live.runtime.messages import ToEngine
+from demon_live.core import EngineState, Floats, MixState
 from demon_live.session.status import EngineStatus
-from demon_live.session.tempo import Clock
-
-__all__ = ["Heard", "Rig"]
+from demon_live.session.tempo import Playhead, VirtualPlayhead
 
 
-class Strips(Protocol):
-    """What mutes and solos decks: a Mixer, or the Speaker that has one."""
+class Output(Protocol):
+    """Engine, mixer and playhead, as the session sees them."""
 
-    def mute(self, deck: str, at: int = 0) -> None: ...
-    def unmute(self, deck: str, at: int = 0) -> None: ...
-    def solo(self, deck: str, at: int = 0) -> None: ...
-    def unsolo(self, deck: str | None = None, at: int = 0) -> None: ...
-
-
-class Heard:
-    """Which decks are muted and soloed; tells only what changed, from sample `at` on."""
-
-    def __init__(self) -> None:
-        self._muted: frozenset[str] = frozenset()
-        self._soloed: frozenset[str] = frozenset()
-        # The last moment that an order waits for: a newer order must also hold from there on.
-        self._pending = 0
-
-    def tell(
-        self, strips: Strips, muted: frozenset[str], soloed: frozenset[str], at: int = 0
-    ) -> None:
-        for when in sorted({at, max(at, self._pending)}):
-            for deck in muted - self._muted:
-                strips.mute(deck, when)
-            for deck in self._muted - muted:
-                strips.unmute(deck, when)
-            for deck in soloed - self._soloed:
-                strips.solo(deck, when)
-            for deck in self._soloed - soloed:
-                strips.unsolo(deck, when)
-        self._pending = max(self._pending, at)
-        self._muted, self._soloed = muted, soloed
-
-
-class Rig(Protocol):
-    """Engine, mixer and clock, as the session sees them."""
-
-    clock: Clock
+    playhead: Playhead
     engine_name: str
     device_name: str
-    #: Depth and steps that the engine has unless a score says others.
-    ring: tuple[int, int]
     #: The controls that the engine obeys; None: not known.
     controls: frozenset[str] | None
 
-    def send(self, message: ToEngine) -> None: ...
-    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
-        """A new loop of a deck: `first` is what its loop holds until something is generated.
+    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
+        """What engine and mixer should be doing from now on; each keeps the newest.
 
-        first, source: float32 [loop.samples, 2]. Told to the mixer and to the engine.
+        Args:
+            engine: for the ring.
+            mix: for the mixer.
+            audio: name -> float32 [n, 2], the PCM of loops, sources and timbres that are new. Of a
+                loop it is what plays until something is generated.
         """
 
-    def move_loop(self, loop: Loop) -> None:
-        """From loop.from_sample on the laps of the deck's loop begin elsewhere."""
+    def check_prompt(self, prompt: str) -> list[str]:
+        """One line for each word of a prompt that the engine does not know."""
 
-    def drop_deck(self, deck: str, at: int) -> None:
-        """The deck fades out at output sample `at` and is forgotten."""
-
-    def set_sounds(self, sounds: Collection[Sound]) -> None:
-        """All that the engine may be asked to sound like from now on. Those that are new are told
-        to it; it encodes them beside its ticks."""
-
-    def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None: ...
-    def set_heard(self, muted: frozenset[str], soloed: frozenset[str], at: int = 0) -> None: ...
-    def hush(self) -> None: ...
-    def wake(self) -> None: ...
-    def record(self, path: str) -> None: ...
-    def stop_record(self) -> None: ...
-    def check_prompt(self, prompt: str) -> list[str]: ...
     def engine_status(self) -> EngineStatus: ...
     def meters(self) -> tuple[int, tuple[float, float]]:
         """(dry blocks, peak of left and right in dBFS)."""
 
     def heard(self) -> int:
-        """The output sample that is at the ear now, at most the clock's."""
+        """The output sample that is at the ear now, at most the playhead's."""
+
+
+class NullOutput:
+    """Plays nothing; its playhead moves when it is advanced. For dry runs and tests."""
+
+    def __init__(self, engine: str = "none") -> None:
+        self.time = VirtualPlayhead()
+        self.playhead: Playhead = self.time
+        self.engine_name = engine
+        self.device_name = "none"
+        self.controls: frozenset[str] | None = None
+        #: What was published last.
+        self.engine, self.mix = EngineState(), MixState()
+
+    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
+        self.engine, self.mix = engine, mix
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        return []
+
+    def engine_status(self) -> EngineStatus:
+        return EngineStatus()
+
+    def meters(self) -> tuple[int, tuple[float, float]]:
+        return 0, (-120.0, -120.0)
+
+    def heard(self) -> int:
+        return self.playhead.now()

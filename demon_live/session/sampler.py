@@ -9,6 +9,7 @@ Threads: functions are pure; a `DeckSampler` belongs to the thread that pumps.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -20,9 +21,8 @@ from numpy.typing import NDArray
 
 from demon_live.controls import find
 from demon_live.core import RATES, ControlBlock, Floats, Loop, MixPoints, SlotValues
+from demon_live.session.state import DeckState, State
 from demon_live.session.tempo import TempoMap
-
-__all__ = ["MIX_AHEAD", "PLAN_AHEAD", "DeckSampler", "LaneLike", "heard_at", "mix_points", "plan"]
 
 log = logging.getLogger(__name__)
 
@@ -183,3 +183,36 @@ class DeckSampler:
         ahead_rows = [row for row in self._rows if row.from_sample > at]
         held = self._rows[max(0, len(self._rows) - len(ahead_rows) - 1)]
         return (SlotValues(at, held.values, jump=False), *ahead_rows)
+
+
+class Sampler:
+    """Samples all decks of a state. tell: called with a line about a lane that fails."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._decks: dict[str, DeckSampler] = {}
+        self._lanes: dict[str, tuple[tuple[object, ...], Mapping[str, LaneLike]]] = {}
+        self._versions = itertools.count(1)
+
+    def blocks(self, state: State, now: int) -> dict[str, ControlBlock]:
+        """The block of each deck that has a loop, for the time from output sample `now` on."""
+        here = state.tempo.cycle_at(now)
+        blocks = {}
+        for name, deck in state.decks.items():
+            if deck.loop is None:
+                continue
+            lanes, loop = self._lanes_of(state, deck, here), deck.sampled(now)
+            sampler = self._decks.setdefault(name, DeckSampler())
+            blocks[name] = sampler.block(name, next(self._versions), lanes, loop, state.tempo, now)
+            for trouble in sampler.trouble():
+                self._tell(f"{name}: {trouble}; its last good values hold")
+        return blocks
+
+    def _lanes_of(self, state: State, deck: DeckState, here: Fraction) -> Mapping[str, LaneLike]:
+        # The same objects while nothing changes, so that the plan made from them stays good.
+        gone = tuple(sorted(k for k, cycle in deck.leaving.items() if cycle <= here))
+        key = (deck.lanes, gone, state.hands.version, state.sides, state.globals)
+        known = self._lanes.get(deck.name)
+        if known is None or any(a is not b and a != b for a, b in zip(known[0], key, strict=True)):
+            known = self._lanes[deck.name] = (key, state.lanes(deck, here))
+        return known[1]

@@ -22,10 +22,9 @@ from watchdog.observers import Observer
 
 from demon_live import faults
 from demon_live.errors import DemonError
-from demon_live.session.scores import score_name
+from demon_live.session.scores import SCORE_LIMIT, score_name
 from demon_live.session.session import Session
-
-__all__ = ["Reloader", "Watcher", "is_score"]
+from demon_live.session.status import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -52,35 +51,34 @@ class Reloader:
         self.session = session
         self._seen: dict[Path, str] = {}
 
-    def loaded(self, path: Path) -> None:
-        """A file was loaded by somebody else: its present content is known."""
-        digest = self._digest(path)
-        if digest:
-            self._seen[path.resolve()] = digest
+    def written(self, path: Path, text: str) -> None:
+        """The session wrote a file itself: its content is known."""
+        self._seen[path.resolve()] = _digest(text.encode())
 
-    def _digest(self, path: Path) -> str:
-        try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
-            return ""
+    def load(self, path: Path) -> Outcome:
+        """Load a score; its content is then known. Raises DemonError."""
+        data = _read(path)
+        outcome = self.session.load(path, data)
+        self._seen[path.resolve()] = _digest(data or b"")
+        return outcome
 
     def touch(self, path: Path, last: bool = True) -> bool:
         """Look at a file again. False (only if not `last`): it does not parse, look once more."""
-        key = path.resolve()
-        digest = self._digest(path)
+        key, data = path.resolve(), _read(path)
+        digest = _digest(data) if data else ""
         if path.suffix == ".py" and not self.session.python:
             return True
         if not digest or not is_score(path):
             if self._seen.pop(key, None) is not None:
                 outcome = self.session.remove(str(path))
-                self.session.tell(f"{score_name(path)} is gone: what it said is given back")
+                self.session.tell(f"{score_name(path)} is gone: its controls revert")
                 for line in outcome.messages:
                     self.session.tell(line)
             return True
         if self._seen.get(key) == digest:
             return True
         try:
-            outcome = self.session.load(path)
+            outcome = self.session.load(path, data)
         except DemonError as error:
             if not last:
                 return False
@@ -93,6 +91,19 @@ class Reloader:
         for line in lines[1:]:
             self.session.tell(f"  {line}")
         return True
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            # One byte more than a score may have: too long stays too long.
+            return file.read(SCORE_LIMIT + 1)
+    except OSError:
+        return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:

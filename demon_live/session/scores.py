@@ -1,13 +1,8 @@
-"""Score files: read with a bound, written from what plays; where their sources are.
-
-Threads: pure functions.
-"""
+"""Score files: read with a bound, written from what plays; where their sources are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from demon_live import faults
 from demon_live.errors import FileError
@@ -17,36 +12,24 @@ from demon_live.paths import shipped
 from demon_live.session.assets import SoundLane, renamed
 from demon_live.session.state import DeckState, State
 
-__all__ = [
-    "SCORE_LIMIT",
-    "Find",
-    "as_score",
-    "find_source",
-    "read_score",
-    "scene_rows",
-    "score_name",
-    "statement_text",
-    "write_score",
-]
-
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
 
 
-def read_score(path: Path) -> str:
-    """The text of a score file. Raises FileError with the remedy."""
+def read_score(path: Path, data: bytes | None = None) -> str:
+    """The text of a score file. data: its content, if it was read. Raises FileError."""
     try:
         if path.is_dir():
             raise FileError(
                 f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
             )
         size = path.stat().st_size
-        if size > SCORE_LIMIT:
+        if size > SCORE_LIMIT or len(data or b"") > SCORE_LIMIT:
             raise FileError(
                 f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
                 hint="split it into several files or decks",
             )
-        text = path.read_bytes().decode("utf-8")
+        text = (path.read_bytes() if data is None else data).decode("utf-8")
         if faults.ON and faults.hit("score.half") is not None:
             text = text[: len(text) // 2]
         return text
@@ -178,70 +161,3 @@ def _when(when: When) -> str:
         return ""
     here = " now" if when.kind == "now" else f" {when.kind} {number(when.cycles)}"
     return here + (_when(when.then) if when.then else "")
-
-
-class Find(Protocol):
-    """What finds sources: `find_source`, or one that knows where they were sent."""
-
-    def __call__(
-        self, name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None, /
-    ) -> Path: ...
-
-
-def find_source(
-    name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None = None
-) -> Path:
-    """Where a source is: next to the score, else in a library folder.
-
-    A score file is data from anywhere, so what it names stays inside those folders, symbolic links
-    included. At the prompt (no base) the performer may name any path. within: of a set from a
-    stranger, who chose the names of its scores, too, nothing outside these folders is looked at.
-    Raises FileError.
-    """
-    given = Path(name).expanduser()
-    if not base and given.is_absolute() and within is None:
-        return given
-    roots = [Path(base or "."), *folders]
-    if within is not None:
-        return _find_within(name, roots, within)
-    outside = False
-    for root in roots:
-        try:
-            path = (root / name).resolve()
-            if path.is_relative_to(root.resolve()):
-                if path.exists():
-                    return path
-            else:
-                outside = True
-        except (OSError, ValueError):  # a name that no file can have
-            continue
-    if outside:
-        raise FileError(
-            f"{name!r} is outside the folder of the score",
-            hint="copy the file next to the score, or name it at the prompt",
-        )
-    return roots[0] / name
-
-
-def _find_within(name: str, roots: Sequence[Path], within: Sequence[Path]) -> Path:
-    """The first `root / name` that lies in one of `within`; outside them no file is looked at."""
-    allowed = [folder.resolve() for folder in within]
-    missing, outside = None, False
-    for root in roots:
-        try:
-            path = (root / name).resolve()
-            if not any(path.is_relative_to(folder) for folder in allowed):
-                outside = True
-            elif path.exists():
-                return path
-            else:
-                missing = missing or path
-        except (OSError, ValueError):  # a name that no file can have
-            continue
-    if missing is not None and not outside:
-        return missing
-    raise FileError(
-        f"this set was not recorded here, and it names {name!r} outside "
-        f"{', '.join(dict.fromkeys(map(str, within)))}",
-        hint="put the file beside the set, or, if you trust who made it: --trust",
-    )

@@ -11,15 +11,13 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from demon_live.core import RATES, Loop
+from demon_live.core import RATES, Gate, Loop
 from demon_live.lang.controllers import EMPTY, Hands
 from demon_live.lang.fader import faded
 from demon_live.session.tempo import TempoMap
 
 if TYPE_CHECKING:
     from demon_live.lang import Lane, Let, Program, Scene
-
-__all__ = ["GLOBALS", "DeckState", "State", "frames_for", "make_loop"]
 
 #: The "deck" of lanes that belong to the whole loop: the crossfader.
 GLOBALS = ""
@@ -31,8 +29,8 @@ class DeckState:
 
     lanes: control -> function of time, transitions included. bound: what the score says, without
     transitions (for undo, display and diff). leaving: control -> cycle from which it is unbound.
-    source: as written in the score; base: folder it is relative to. loop: the newest, which may
-    still lie ahead; before: the one that plays until then.
+    source: as written in the score; base: folder it is relative to. loops: the one that plays,
+    then those that come. moves: of `core.EngineDeck`.
     """
 
     name: str
@@ -42,26 +40,44 @@ class DeckState:
     cycles: int = 4
     source: str | None = None
     base: str = ""
-    loop: Loop | None = None
-    before: Loop | None = None
+    loops: tuple[Loop, ...] = ()
+    moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
-    def kept(self, here: Fraction) -> Mapping[str, Lane]:
-        """The lanes, without those that are given back by cycle `here`."""
+    @property
+    def loop(self) -> Loop | None:
+        """The newest loop, which may still lie ahead."""
+        return self.loops[-1] if self.loops else None
+
+    @property
+    def before(self) -> Loop | None:
+        """The loop that plays until the newest begins."""
+        return self.loops[-2] if len(self.loops) > 1 else None
+
+    def with_loop(self, loop: Loop, now: int) -> DeckState:
+        """The deck with a new loop; those planned for the same or a later sample are dropped."""
+        kept = [x for x in self.loops if x.from_sample < loop.from_sample]
+        begun = [x for x in kept if x.from_sample <= now][-1:]
+        ahead = [x for x in kept if x.from_sample > now]
+        return replace(self, loops=(*begun, *ahead, loop))
+
+    def bound_lanes(self, here: Fraction) -> Mapping[str, Lane]:
+        """The lanes, without those that have reverted by cycle `here`."""
         gone = {name for name, cycle in self.leaving.items() if cycle <= here}
         return {name: lane for name, lane in self.lanes.items() if name not in gone}
 
     def sampled(self, now: int) -> Loop:
         """The loop that its lanes are sampled for: the newest, unless it is the same loop moved,
         which is the old one until then."""
-        assert self.loop is not None
-        same = self.before is not None and self.before.epoch == self.loop.epoch
-        return (self.playing(now) if same else None) or self.loop
+        loop, before = self.loop, self.before
+        assert loop is not None
+        if before is not None and before.epoch == loop.epoch and now < loop.from_sample:
+            return before
+        return loop
 
     def playing(self, now: int) -> Loop | None:
         """The loop that sounds at output sample `now`."""
-        if self.loop is not None and now < self.loop.from_sample and self.before is not None:
-            return self.before
-        return self.loop
+        begun = [loop for loop in self.loops if loop.from_sample <= now]
+        return begun[-1] if begun else next(iter(self.loops), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +88,8 @@ class State:
     "b". lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
+    muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
+    out at an output sample. panics: how often `panic` was said.
     """
 
     tempo: TempoMap
@@ -83,6 +101,9 @@ class State:
     hushed: bool = False
     muted: frozenset[str] = frozenset()
     soloed: frozenset[str] = frozenset()
+    gates: tuple[Gate, ...] = ()
+    ending: tuple[tuple[DeckState, int], ...] = ()
+    panics: int = 0
     depth: int | None = None
     steps: int | None = None
     globals: DeckState = field(default_factory=lambda: DeckState(GLOBALS))
@@ -105,6 +126,40 @@ class State:
         """A deck that is there, or the lanes of the loop."""
         return self.globals if name == GLOBALS else self.decks[name]
 
+    def without_deck(self, name: str, at: int, now: int) -> State:
+        """The state without a deck, which fades out at output sample `at`."""
+        decks = {k: v for k, v in self.decks.items() if k != name}
+        # What has faded out is forgotten a second later.
+        ending = [row for row in self.ending if row[1] > now - RATES.sample_rate]
+        return replace(self, decks=decks, ending=(*ending, (self.decks[name], at)))
+
+    def with_gates(self, muted: frozenset[str], soloed: frozenset[str], at: int, now: int) -> State:
+        """The state with other decks muted and soloed from output sample `at` on.
+
+        What waits for a later sample is changed by the same difference.
+        """
+
+        def changed(gate: Gate, at: int) -> Gate:
+            return Gate(
+                at,
+                (gate.muted | (muted - self.muted)) - (self.muted - muted),
+                (gate.soloed | (soloed - self.soloed)) - (self.soloed - soloed),
+            )
+
+        gates = self.gates or (Gate(),)
+        at = max(at, gates[0].at)
+        before = [g for g in gates if g.at < at]
+        later = [changed(g, g.at) for g in gates if g.at > at]
+        first = changed([g for g in gates if g.at <= at][-1], at)
+        rows = [*before, first, *later]
+        past = [g for g in rows if g.at <= now][-1:]
+        return replace(
+            self,
+            muted=muted,
+            soloed=soloed,
+            gates=(*past, *(g for g in rows if g.at > now)),
+        )
+
     @property
     def said(self) -> tuple[object, ...]:
         """What a performer would call "what plays": two states that agree in it are one for undo.
@@ -119,8 +174,8 @@ class State:
     def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         """What sounds of a deck at cycle `here`: with the hands on its controllers, under the
         fader, without what was given back."""
-        lanes = {n: lane.played(self.hands) for n, lane in deck.kept(here).items()}
-        shared = {n: lane.played(self.hands) for n, lane in self.globals.kept(here).items()}
+        lanes = {n: lane.played(self.hands) for n, lane in deck.bound_lanes(here).items()}
+        shared = {n: lane.played(self.hands) for n, lane in self.globals.bound_lanes(here).items()}
         return faded(deck.name, lanes, self.sides, shared)
 
 

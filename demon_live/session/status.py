@@ -1,7 +1,4 @@
-"""What a view may know: frozen snapshots, made by the session, drawn by any front end.
-
-Threads: everything here is immutable.
-"""
+"""What a view may know: frozen snapshots, made by the session, drawn by any front end."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ from typing import Literal
 
 from demon_live.core import Floats, SlotStatus
 from demon_live.errors import DemonError
-
-__all__ = ["DeckView", "EngineStatus", "Grade", "LaneView", "Outcome", "Status", "Words"]
 
 Grade = Literal["fine", "tight", "late"]
 

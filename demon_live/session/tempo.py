@@ -3,7 +3,7 @@
 Samples are ints (48 kHz, 0 = the first sample ever played), cycles are Fractions. No floating
 point is ever accumulated: a tempo map is a list of segments, each anchored at an exact place.
 
-Threads: `TempoMap` is immutable; `VirtualClock` belongs to the thread that advances it.
+Threads: `TempoMap` is immutable; `VirtualPlayhead` belongs to the thread that advances it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ from numpy.typing import NDArray
 
 from demon_live.core import RATES
 
-__all__ = ["Clock", "Segment", "TempoMap", "VirtualClock", "samples_per_cycle"]
-
 
 def samples_per_cycle(bpm: Fraction, beats: int) -> Fraction:
     """Exact length of a cycle of `beats` beats at `bpm` beats a minute, in samples."""
     return beats * 60 * RATES.sample_rate / bpm
 
 
-class Clock(Protocol):
-    """Where the output stands. `now` is the next sample that is not yet decided."""
+class Playhead(Protocol):
+    """Where the output stands. `now` is the next sample that is not decided."""
 
     def now(self) -> int: ...
 
 
-class VirtualClock:
-    """A clock that moves only when it is told to: renders, replays and tests."""
+class VirtualPlayhead:
+    """A playhead that moves only when it is advanced: renders, replays and tests."""
 
     def __init__(self, start: int = 0) -> None:
         self._now = start

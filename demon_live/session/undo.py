@@ -12,8 +12,6 @@ from collections import deque
 
 from demon_live.session.state import State
 
-__all__ = ["Undo"]
-
 #: Steps that are kept.
 LIMIT = 64
 

@@ -21,8 +21,6 @@ from pathlib import Path
 from demon_live import faults
 from demon_live.errors import FileError
 
-__all__ = ["AppendLog"]
-
 
 def _write(fd: int, data: bytes) -> int:
     if faults.ON and faults.hit("disk.full") is not None:

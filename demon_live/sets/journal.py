@@ -20,8 +20,6 @@ from typing import Any
 from demon_live.errors import FileError
 from demon_live.sets.append_log import AppendLog
 
-__all__ = ["SUFFIX", "Event", "Journal", "Recording", "find_set", "load"]
-
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
 _LIMIT = 64 * 1024 * 1024

@@ -10,15 +10,13 @@ from datetime import datetime
 from pathlib import Path
 
 from demon_live._version import __version__
+from demon_live.audio.sinks import checked_target
 from demon_live.errors import FileError, ScoreError
 from demon_live.lang import Word
 from demon_live.models.manifest import Manifest
-from demon_live.session.output import Rig
 from demon_live.sets.journal import SUFFIX, Journal
 from demon_live.sets.set_files import File, copy_into, folder_of
 from demon_live.sets.trusted import remember
-
-__all__ = ["Recorder", "about_engine"]
 
 
 def about_engine(manifest: Manifest) -> dict[str, object]:
@@ -35,15 +33,24 @@ def about_engine(manifest: Manifest) -> dict[str, object]:
 class Recorder:
     """Writes `NAME.set.jsonl`, `NAME.flac` and `NAME.files` into a folder.
 
-    name: of the recording, or None. tell: gets a line for what cannot be kept.
+    Args:
+        journal: whose lines are recorded.
+        folder: where.
+        tell: called with a line for the performer about a file that cannot be kept.
     """
 
     def __init__(
-        self, journal: Journal, rig: Rig, folder: Path, tell: Callable[[str], None]
+        self, journal: Journal, folder: Path, tell: Callable[[str], None] = lambda text: None
     ) -> None:
-        self._journal, self._rig, self._folder, self._tell = journal, rig, folder, tell
+        self._journal, self._folder, self.tell = journal, folder, tell
         self._files: dict[File, Path] = {}
+        #: Name of the set that is being recorded, or None.
         self.name: str | None = None
+
+    @property
+    def sound(self) -> str | None:
+        """Path of the sound file that is being recorded, or None."""
+        return None if self.name is None else str((self._folder / f"{self.name}.flac").absolute())
 
     def check(self, word: Word) -> None:
         """Everything that can be wrong with `record NAME`. Raises ScoreError."""
@@ -69,9 +76,9 @@ class Recorder:
         """Open the files; what has been played so far is in the set, too."""
         name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
         path = self._folder / f"{name}{SUFFIX}"
+        checked_target(self._folder / f"{name}.flac")
         self._journal.open(path)
         remember(path)
-        self._rig.record(str(self._folder / f"{name}.flac"))
         self.name = name
         for file, where in self._files.items():
             self._copy(file, where)
@@ -87,7 +94,7 @@ class Recorder:
         try:
             copy_into(folder_of(self._folder / f"{self.name}{SUFFIX}"), file, path)
         except FileError as error:
-            self._tell(error.message)
+            self.tell(error.message)
 
     def end(self, now: int) -> str:
         """Close the files; fine when nothing is being recorded."""
@@ -95,5 +102,4 @@ class Recorder:
             return "nothing is being recorded"
         name, self.name = self.name, None
         self._journal.close(now)
-        self._rig.stop_record()
         return f"recorded · demon replay {name}"

@@ -1,8 +1,8 @@
 """What a session that died was playing: found, restored, gone on with.
 
 Every live session writes its causes to a log of its own (`sessions/` in the state folder), whether
-a set is recorded or not: the same lines as a set, and twice a minute of music dozens of marks that
-say how far it was. `demon live --resume` reads the newest log that has no end and whose writer is
+a set is recorded or not: the same lines as a set, and a position mark every two seconds.
+`demon live --resume` reads the newest log that has no end and whose writer is
 dead, repeats its causes at the samples at which they were accepted, without a sound, and begins to
 play at the next bar: program, decks, tempo, mutes, scenes, undo and all.
 
@@ -17,25 +17,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from demon_live.core import RATES, Floats, Loop
+from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.paths import state_dir
-from demon_live.runtime.messages import SetRing, ToEngine
 from demon_live.sets.append_log import AppendLog, locked
 from demon_live.sets.journal import SUFFIX, Event, Journal, Recording, load
 from demon_live.sets.set_files import KIND
-
-if TYPE_CHECKING:
-    from demon_live.session.session import Session
-
-__all__ = [
-    "Held", "Interrupted", "SessionLog", "find_interrupted", "interrupted", "recently", "restore",
-    "sessions_dir",
-]  # fmt: skip
 
 #: Seconds between two marks of the position.
 _MARK_EVERY = 2.0
@@ -168,68 +157,6 @@ def find_interrupted(name: str = "", folder: Path | None = None) -> Interrupted:
         f"{name} is no session that can be resumed" if name else "there is no session to resume",
         hint="a session can be resumed when it died; one that plays: demon attach",
     )
-
-
-class Held:
-    """Stages while a session is restored: of a deck only those that may still be heard are kept.
-
-    Has what a rig is told of loops and of the ring, and does nothing with it.
-    """
-
-    #: One that plays, and those that were planned after it.
-    MOST = 4
-
-    def __init__(self) -> None:
-        self.ring: SetRing | None = None
-        self._rows: dict[str, list[_Row]] = {}
-
-    def add_loop(self, loop: Loop, first: Floats, source: Floats | None) -> None:
-        """See `Rig.add_loop`."""
-        rows = self._rows.setdefault(loop.deck, [])
-        rows[:] = [r for r in rows if r[0].from_sample < loop.from_sample][1 - self.MOST :]
-        rows.append((loop, first, source))
-
-    def move_loop(self, loop: Loop) -> None:
-        """See `Rig.move_loop`: the same sound, its laps elsewhere."""
-        for old, first, source in self._rows.get(loop.deck, [])[::-1]:
-            if old.epoch == loop.epoch:
-                self.add_loop(loop, first, source)
-                return
-
-    def drop_deck(self, deck: str) -> None:
-        """The deck is gone."""
-        self._rows.pop(deck, None)
-
-    def note(self, message: ToEngine) -> None:
-        """Of what the engine is told only the shape of the ring outlives the moment."""
-        if isinstance(message, SetRing):
-            self.ring = message
-
-    def rows(self, at: int) -> list[_Row]:
-        """What must be prepared to play from output sample `at` on."""
-        found = []
-        for rows in self._rows.values():
-            begun = [r for r in rows if r[0].from_sample <= at][-1:]
-            found += [*begun, *(r for r in rows if r[0].from_sample > at)]
-        return found
-
-
-_Row = tuple[Loop, Floats, Floats | None]
-
-
-def restore(session: Session, past: Interrupted, held: Held) -> int:
-    """Repeat all causes; `held` hears of the loops. Returns the output sample to play from: the
-    first bar line that surely lies behind all of them."""
-    for event in past.causes:
-        try:
-            session.repeat(event, now=event.sample)
-        except DemonError as error:
-            # A source that is gone: what can be restored is.
-            session.tell(str(error))
-    tempo = session.state.tempo
-    cycle = -(-tempo.cycle_at(past.sample) // 1)
-    session.tell(f"resumed from bar {cycle} · {past.describe()}")
-    return tempo.sample_at(Fraction(cycle))
 
 
 def recently(folder: Path | None = None, within: float = 3600.0) -> str:

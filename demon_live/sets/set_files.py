@@ -22,8 +22,6 @@ from pathlib import Path
 from demon_live.errors import FileError
 from demon_live.sets.journal import SUFFIX, Event
 
-__all__ = ["KIND", "LARGEST", "File", "SetFiles", "copy_into", "digest_of", "folder_of"]
-
 KIND = "file"
 #: Bytes; ten minutes, the longest source, have 921 MB at 192 kHz in float32.
 LARGEST = 1 << 30
@@ -75,8 +73,8 @@ class SetFiles:
     folder: the copies of the set that is replayed, None if there is none.
     """
 
-    def __init__(self) -> None:
-        self.folder: Path | None = None
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self._meant: dict[tuple[str, str], File] = {}
 
     def event(self, name: str, base: str, file: File, now: int) -> Event | None:

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from demon_live.paths import shipped, state_dir
 
-__all__ = ["bounds", "is_own", "remember"]
-
 #: Sets that are remembered: the newest.
 _MOST = 2000
 

@@ -271,7 +271,7 @@ def test_a_parent_that_is_gone_ends_the_process(make: Callable[..., Rig]) -> Non
     rig.process._states = io.BytesIO(pickle.dumps(state) + b"\x80")
     rig.process._read()
     assert rig.process._closing.is_set()
-    assert rig.process.mix.newest == state
+    assert rig.process.mix.newest.recording == "x.wav"
 
 
 def test_a_device_that_is_plugged_in_after_a_start_without_one_is_picked_up(

@@ -75,7 +75,7 @@ class _Live:
         self.instrument.session.apply("tempo 104\nloop 2\nblend = 1")
         self.instrument.turn()
         self.follower = Follower(self.instrument.session, peer, self.instrument.session.tell)
-        self.mixer = self.instrument.rig.mixer
+        self.mixer = self.instrument.output.mixer
         self.t0 = time.monotonic() - self.mixer.position / 48_000
 
     def play(self, seconds: float) -> None:

@@ -70,7 +70,7 @@ class Duet:
         self.errors: list[float] = []
 
     def play(self, seconds: float) -> None:
-        mixer = self.instrument.rig.mixer
+        mixer = self.instrument.output.mixer
         end = mixer.position + seconds * 48_000
         while mixer.position < end:
             self.sound.append(self.instrument.turn())
@@ -152,7 +152,7 @@ def test_a_set_replays_the_others_bars_without_them(tmp_path: Path) -> None:
     duet.play(5)
     duet.leader.turn_to(123.0)
     duet.play(9)
-    session.journal.close(duet.instrument.rig.mixer.position)
+    session.journal.close(duet.instrument.output.mixer.position)
     again: Offline = offline(MockEngine(lambda request: 0.5))
     step = replay_into(again, journal.load(tmp_path / "x.set.jsonl"))
     pieces = []

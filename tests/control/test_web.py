@@ -87,7 +87,7 @@ def test_any_message_is_a_hello_or_a_wire_error(data: bytes) -> None:
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     instrument = offline(MockEngine(by_prompt), tmp_path)
-    instrument.rig.folder = tmp_path  # type: ignore[attr-defined]
+    instrument.output.folder = tmp_path  # type: ignore[attr-defined]
     session = instrument.session
     session.apply(SCORE, str(tmp_path / "x.demon"), "file")
     run(instrument, 24_000)

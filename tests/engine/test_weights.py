@@ -280,7 +280,7 @@ def test_an_engine_without_adapters_says_so_and_plays_on():
     instrument = offline(MockEngine(lambda request: 0.25))
     instrument.session.apply("tempo 120\nloop 1\nlora.acid = .8")
     assert run(instrument, BAR)[-1] == pytest.approx(0.25)
-    assert any("no LoRA 'acid'" in note for note in instrument.rig.notes)
+    assert any("no LoRA 'acid'" in note for note in instrument.output.notes)
 
 
 # -- files

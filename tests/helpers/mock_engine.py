@@ -16,7 +16,7 @@ import torch
 
 from demon_live.audio.files import write_audio
 from demon_live.core import RATES, Floats, Request
-from demon_live.replay.render import Offline
+from demon_live.runtime.offline import Offline
 
 Level = Callable[[Request], float]
 

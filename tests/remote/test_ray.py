@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from multiprocessing import Pipe
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from demon_live.audio.pcmring import LoopBuffer
-from demon_live.core import ControlBlock, Loop, Request, SlotValues
+from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, Request, SlotValues
 from demon_live.engine.gpu_workers import Plan, Words
 from demon_live.engine.multi_gpu import Choir
 from demon_live.remote.client import EngineClient
@@ -25,8 +24,9 @@ from demon_live.remote.gpu_worker import RayLink
 from demon_live.remote.ray import Gone, Ray
 from demon_live.remote.server import EngineServer
 from demon_live.replay.farm import Farm, How, jobs
-from demon_live.runtime.messages import Block, PrepareLoop, Ready
 from demon_live.runtime.options import EngineOptions, has_ray
+from demon_live.runtime.pcm_files import PcmFiles
+from demon_live.runtime.reports import Ready
 
 pytestmark = [
     pytest.mark.skipif(not has_ray(), reason="needs the extra ray"),
@@ -105,8 +105,8 @@ def _answers(ray: Ray, actor: Any, options: EngineOptions) -> bool:
 def test_an_engine_in_an_actor_plays_into_the_loops_here(ray: Ray, tmp_path: Path) -> None:
     options = EngineOptions("imp", threads=1, random_weights=True)
     actor = ray.lasting(EngineServer, "engine:imp")
-    buffer = LoopBuffer.create(tmp_path / "loop", 48000)
     loop = Loop(0, "main", 0, Fraction(0), Fraction(48000), 1, Fraction(240), 4, 26)
+    buffer = LoopBuffer.create(tmp_path / loop.file, 48000)
     pipe, theirs = Pipe()
 
     def reach(key: bytes) -> list[tuple[str, int]]:
@@ -116,19 +116,19 @@ def test_an_engine_in_an_actor_plays_into_the_loops_here(ray: Ray, tmp_path: Pat
 
     clock = RemotePlayhead()
     clock.beat(0)
-    near = EngineClient(theirs, clock, options, reach, "there")
+    near = EngineClient(theirs, clock, options, reach, "there", PcmFiles(tmp_path))
     thread = threading.Thread(target=near.run, daemon=True)
     thread.start()
     said = pipe.recv()
     while not isinstance(said, Ready):
         said = pipe.recv()
     assert said.description.endswith("at there")
-    pipe.send(PrepareLoop(loop, str(buffer.path)))
     plan = (SlotValues(0, {"prompt": "acid", "seed": 3}, jump=False),)
     for n in range(3000):
         if near.landed > 3:
             break
-        pipe.send(Block(replace(ControlBlock("main", n, loop, clock.now(), {}, plan))))
+        block = ControlBlock("main", n, loop, clock.now(), {}, plan)
+        pipe.send(EngineState({"main": EngineDeck(loop, block)}))
         while pipe.poll(0.03):
             pipe.recv()
     assert np.abs(buffer.audio).max() > 0

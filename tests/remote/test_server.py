@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from demon_live.audio.pcmring import LoopBuffer
-from demon_live.core import ControlBlock, Loop, SlotValues
+from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, SlotValues, Timbre
 from demon_live.remote.client import EngineClient
 from demon_live.remote.clock import Delay, RemotePlayhead
 from demon_live.remote.codec import (
@@ -31,17 +31,10 @@ from demon_live.remote.codec import (
 )
 from demon_live.remote.server import serve
 from demon_live.remote.transport import Line, dial, pack, shake, unpack
-from demon_live.runtime.messages import (
-    Block,
-    DropTimbre,
-    Note,
-    PrepareLoop,
-    Ready,
-    Report,
-    SetTimbre,
-)
 from demon_live.runtime.options import EngineOptions
+from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
+from demon_live.runtime.reports import Note, Ready, Telemetry
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
@@ -56,9 +49,6 @@ class Seconds:
 
     def __call__(self) -> float:
         return self.now
-
-
-# ------------------------------------------------------------------ the distance
 
 
 def test_the_fastest_beat_is_believed() -> None:
@@ -96,9 +86,6 @@ def test_the_lead_covers_the_slowest_window_and_forgets_it() -> None:
     assert delay.lead == 5500
     delay.note(10_000_000)
     assert delay.lead == Delay.CEILING
-
-
-# ------------------------------------------------------------------ what goes over the line
 
 
 @pytest.mark.parametrize("gain", [1e-4, 0.3, 1.0, 9.0])
@@ -206,9 +193,6 @@ def test_of_fleeting_messages_only_the_newest_wait() -> None:
     line.release()
 
 
-# ------------------------------------------------------------------ both ends
-
-
 @dataclass
 class Both:
     """A near and a far end over loopback, real threads, a clock that follows the wall."""
@@ -216,7 +200,7 @@ class Both:
     folder: Path
     engine: MockEngine
     said: list[Any] = field(default_factory=list)
-    ends: list[Callable[[], object]] = field(default_factory=list)
+    version: int = 0
 
     def now(self) -> int:
         return int((time.monotonic() - self.begun) * 48000)
@@ -236,7 +220,9 @@ class Both:
             self.key = key
             return [("127.0.0.1", port)]
 
-        self.near = EngineClient(theirs, self, EngineOptions("mock"), reach, "there")
+        self.near = EngineClient(
+            theirs, self, EngineOptions("mock"), reach, "there", PcmFiles(self.folder)
+        )
         self.ran = threading.Thread(target=self.near.run, daemon=True)
         self.ran.start()
 
@@ -265,49 +251,52 @@ def both(tmp_path: Path) -> Iterator[Both]:
     assert not rig.served.is_alive()
 
 
-def _stage(rig: Both, epoch: int = 0) -> tuple[LoopBuffer, PrepareLoop]:
-    buffer = LoopBuffer.create(rig.folder / f"{epoch}.loop", LOOP.samples)
-    source = LoopBuffer.create(rig.folder / f"{epoch}.source", LOOP.samples)
+def _write(rig: Both, epoch: int = 0) -> tuple[LoopBuffer, Loop]:
+    loop = replace(LOOP, epoch=epoch, source="x.wav")
+    buffer = LoopBuffer.create(rig.folder / loop.file, loop.samples)
+    source = LoopBuffer.create(rig.folder / str(loop.source_file), loop.samples)
     source.audio[:] = 0.25
-    return buffer, PrepareLoop(replace(LOOP, epoch=epoch), str(buffer.path), str(source.path))
+    return buffer, loop
+
+
+def _state(rig: Both, loop: Loop, timbres: tuple[Timbre, ...] = (), **values: Any) -> EngineState:
+    """A state as a session would publish it now."""
+    plan = (SlotValues(0, values, jump=False),)
+    rig.version += 1
+    block = ControlBlock("main", rig.version, loop, rig.now(), {}, plan)
+    return EngineState({"main": EngineDeck(loop, block)}, timbres=timbres)
 
 
 def _feed(rig: Both, prompt: str, loop: Loop) -> Callable[[], None]:
-    def feed() -> None:
-        plan = (SlotValues(0, {"prompt": prompt, "denoise": 1.0}, jump=False),)
-        rig.pipe.send(Block(ControlBlock("main", 1, loop, rig.now(), {}, plan)))
-
-    return feed
+    return lambda: rig.pipe.send(_state(rig, loop, prompt=prompt, denoise=1.0))
 
 
 def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
-    buffer, message = _stage(both)
+    buffer, loop = _write(both)
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
-    both.pipe.send(message)
     # Prompt 'b' sounds as .2.
-    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), _feed(both, "b", LOOP))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), _feed(both, "b", loop))
     both.until(
-        lambda: any(isinstance(m, Report) and m.status.link_ms for m in both.said),
-        _feed(both, "b", LOOP),
+        lambda: any(isinstance(m, Telemetry) and m.status.link_ms for m in both.said),
+        _feed(both, "b", loop),
     )
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
 
 
 def test_after_a_break_the_same_program_goes_on(both: Both) -> None:
-    buffer, message = _stage(both)
+    buffer, loop = _write(both)
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
-    both.pipe.send(message)
-    both.until(lambda: bool((np.abs(buffer.audio - 0.1) < 1e-4).any()), _feed(both, "a", LOOP))
+    both.until(lambda: bool((np.abs(buffer.audio - 0.1) < 1e-4).any()), _feed(both, "a", loop))
     line = both.near._line
     assert line is not None
     line.close()
-    both.until(lambda: both.near.breaks == 1, _feed(both, "c", LOOP))
-    # Nobody sends the loop again but the near end itself.
-    both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), _feed(both, "c", LOOP))
+    both.until(lambda: both.near.breaks == 1, _feed(both, "c", loop))
+    # The client itself sends the loop again.
+    both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), _feed(both, "c", loop))
     notes = [m.text for m in both.said if isinstance(m, Note)]
     assert any("is broken" in text for text in notes)
     assert any("is back" in text for text in notes)
-    gone = [m for m in both.said if isinstance(m, Report) and not m.status.alive]
+    gone = [m for m in both.said if isinstance(m, Telemetry) and not m.status.alive]
     assert len(gone) == 1
 
 
@@ -315,20 +304,18 @@ def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Pat
     engine = Singing()
     both = Both(tmp_path, engine)
     both.start()
-    buffer, message = _stage(both)
-    sound = LoopBuffer.create(tmp_path / "timbre", 4800)
+    buffer, loop = _write(both)
+    timbre = Timbre("sound", "x.wav")
+    sound = LoopBuffer.create(tmp_path / timbre.file, 4800)
     sound.audio[:] = 0.3
 
     def feed() -> None:
-        plan = (SlotValues(0, {"timbre": "x.wav\x1fsound"}, jump=False),)
-        both.pipe.send(Block(ControlBlock("main", 1, LOOP, both.now(), {}, plan)))
+        both.pipe.send(_state(both, loop, (timbre,), timbre="x.wav\x1fsound"))
 
     both.until(lambda: any(isinstance(m, Ready) for m in both.said), lambda: None)
-    both.pipe.send(SetTimbre("sound", str(tmp_path / "timbre")))
-    both.pipe.send(message)
     both.until(lambda: bool((np.abs(buffer.audio - 0.3) < 1e-4).all()), feed)
     # After a break it is named again, and not sent: the file could be gone by now.
-    (tmp_path / "timbre").unlink()
+    (tmp_path / timbre.file).unlink()
     line = both.near._line
     assert line is not None
     line.close()
@@ -337,9 +324,7 @@ def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Pat
     assert set(engine.told) == {"sound"}
     assert engine.timbres["sound"] == pytest.approx(0.3, abs=1e-6)
     # What nothing asks for any more is forgotten at both ends.
-    both.pipe.send(DropTimbre("sound"))
-    both.until(lambda: not both.near._has & {"sound"}, feed)
-    assert both.near._retold.timbres == {}
+    both.until(lambda: timbre.file not in both.near._has, _feed(both, "a", loop))
     both.close()
     assert not both.served.is_alive()
 
@@ -353,7 +338,8 @@ def test_a_far_end_that_talks_nonsense_costs_the_line_alone(tmp_path: Path) -> N
         keys.append(key)
         return [("127.0.0.1", server.getsockname()[1])]
 
-    near = EngineClient(theirs, RemotePlayhead(), EngineOptions("mock"), reach, "there")
+    files = PcmFiles(tmp_path)
+    near = EngineClient(theirs, RemotePlayhead(), EngineOptions("mock"), reach, "there", files)
     thread = threading.Thread(target=near.run, daemon=True)
     thread.start()
     conns: list[Connection] = []

@@ -10,8 +10,9 @@ import pytest
 
 from demon_live.errors import DemonError
 from demon_live.lang.controllers import Key, Move
-from demon_live.replay.render import Offline, render
-from demon_live.runtime.dry_run import walk
+from demon_live.replay.render import render
+from demon_live.runtime.dry_run import dry_run
+from demon_live.runtime.offline import Offline
 from demon_live.sets.journal import SUFFIX
 from demon_live.sets.set_files import folder_of
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, write_tone
@@ -192,7 +193,7 @@ def test_the_way_to_a_late_cycle_costs_no_model(long_set: tuple[Path, np.ndarray
 
 
 def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) -> None:
-    from demon_live.runtime.seek import run_up
+    from demon_live.runtime.seek import pre_roll
     from demon_live.sets.journal import load
 
     instrument = offline(MockEngine(by_prompt), tmp_path)
@@ -202,9 +203,9 @@ def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) ->
     session.apply("feedback = .5", now=150 * 3840)
     session.apply("feedback = default", now=300 * 3840)
     session.apply("stop", now=500 * 3840)
-    moments = list(walk(load(tmp_path / f"fed{SUFFIX}")))
-    drain = instrument.rig.player.drain
-    begins = [run_up(place, moments, drain) for place in (150 * 3840, 290 * 3840, 450 * 3840)]
+    moments = list(dry_run(load(tmp_path / f"fed{SUFFIX}")))
+    drain = instrument.output.generator.drain
+    begins = [pre_roll(place, moments, drain) for place in (150 * 3840, 290 * 3840, 450 * 3840)]
     lap = 96_000
     length = 2 * lap + drain + 3 * 48_000
     assert begins[0] == 150 * 3840 - length
@@ -224,7 +225,7 @@ def test_what_is_refused_takes_no_number_that_a_replay_would_lack(tmp_path: Path
     with pytest.raises(DemonError, match=r"no\.wav"):
         session.apply('source "no.wav"')
     session.apply("tempo 130")
-    *_, last = walk(session.journal.recording(), (tmp_path,))
+    *_, last = dry_run(session.journal.recording(), (tmp_path,))
     stages = [state.decks["main"].loop for state in (session.state, last.state)]
     assert stages[0] is not None
     assert stages[0] == stages[1]

@@ -20,7 +20,8 @@ from demon_live.models.manifest import load_manifest
 from demon_live.replay.show import as_svg, as_text
 from demon_live.replay.to_score import sounding, to_score
 from demon_live.replay.verify import examine, mend
-from demon_live.runtime.dry_run import DeafRig, walk
+from demon_live.runtime.dry_run import dry_run
+from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State
 from demon_live.sets.journal import SUFFIX, Recording, load
@@ -43,7 +44,7 @@ SAID = (
 
 def played(folder: Path, said=SAID, end: float = 40) -> Recording:  # type: ignore[no-untyped-def]
     """A set that nobody heard: its causes at their samples."""
-    rig = DeafRig("imp")
+    rig = NullOutput("imp")
     session = Session(rig, sets=folder, start={"seed": 0, **about_engine(load_manifest("imp"))})
     for bar, text in said:
         rig.time.advance(int(bar * BAR) - rig.time.now())
@@ -74,19 +75,19 @@ def values(state: State, cycle: Fraction) -> dict[tuple[str, str], object]:
 
 def test_the_timeline_says_what_was_said_when(tmp_path: Path) -> None:
     recording = played(tmp_path)
-    text = as_text(recording, list(walk(recording)))
+    text = as_text(recording, list(dry_run(recording)))
     assert "friday.set.jsonl · 1:20.0 · engine imp" in text
     assert "  0:07.0     3.50    120  let wob(n) = sine.fast(n) · noise" in text
     assert "cc 21 moved (2 moments)" in text
     assert "the end" in text
     assert "  two (1 cycles)\n    prompt = " in text
-    cut = as_text(recording, list(walk(recording)), 40).splitlines()
+    cut = as_text(recording, list(dry_run(recording)), 40).splitlines()
     assert max(map(len, cut[3 : cut.index("at the end:")])) == 40
 
 
 def test_the_picture_is_an_svg_with_a_row_for_each_deck(tmp_path: Path) -> None:
     recording = played(tmp_path)
-    tree = ElementTree.fromstring(as_svg(recording, list(walk(recording))))
+    tree = ElementTree.fromstring(as_svg(recording, list(dry_run(recording))))
     texts = [e.text for e in tree.iter() if e.tag.endswith("text")]
     assert {"texts", "knobs", "bpm", "main", "two"} <= set(texts)
     titles = [e.text or "" for e in tree.iter() if e.tag.endswith("title")]
@@ -102,9 +103,9 @@ def test_the_picture_is_an_svg_with_a_row_for_each_deck(tmp_path: Path) -> None:
 
 def test_a_set_becomes_a_score_that_agrees_cycle_by_cycle(tmp_path: Path) -> None:
     recording = played(tmp_path)
-    moments = list(walk(recording))
+    moments = list(dry_run(recording))
     score = to_score(recording, moments)
-    rig = DeafRig()
+    rig = NullOutput()
     session = Session(rig)
     session.apply(score, "friday.demon", "file")
     made, i = session.state, 0
@@ -129,8 +130,8 @@ def test_a_fader_that_was_there_all_the_time_is_part_of_the_score(tmp_path: Path
     decks = "tempo 120\nloop 1\nprompt = 'a'\ndeck two\nloop 1\nprompt = 'b'\n"
     said = ((0, decks + "crossfade main two\nfader .25"), (7.5, "fader saw.slow(8) over 4"))
     recording = played(tmp_path, said, 16)
-    moments = list(walk(recording))
-    session = Session(DeafRig())
+    moments = list(dry_run(recording))
+    session = Session(NullOutput())
     session.apply(to_score(recording, moments), "x.demon", "file")
     for cycle in range(16):
         here = moments[0 if cycle < 8 else -1].state
@@ -144,7 +145,7 @@ def test_what_a_chain_cannot_say_stands_in_comments(tmp_path: Path) -> None:
     said = ((0, "tempo 120\nloop 2\nprompt = 'a'"), (6, "tempo 130"), (12, "loop 4\npan = .2"))
     said = (*said, (14, "deck two\nprompt = 'b'\ncrossfade main two\nfader 1"))
     recording = played(tmp_path, said, 20)
-    score = to_score(recording, list(walk(recording)))
+    score = to_score(recording, list(dry_run(recording)))
     assert "tempo 120" in score
     assert "tempo 130 (a chain holds no tempo)" in score
     assert "deck main: loop 4" in score
@@ -154,15 +155,15 @@ def test_what_a_chain_cannot_say_stands_in_comments(tmp_path: Path) -> None:
 
 def test_a_stretch_of_a_set_as_a_score(tmp_path: Path) -> None:
     recording = played(tmp_path)
-    score = to_score(recording, list(walk(recording)), first=10, cycles=4)
+    score = to_score(recording, list(dry_run(recording)), first=10, cycles=4)
     assert score.startswith("# from friday.set.jsonl, cycles 10 to 14")
     with pytest.raises(DemonError, match="nothing plays"):
-        to_score(recording, list(walk(recording)), first=1000)
+        to_score(recording, list(dry_run(recording)), first=1000)
 
 
 def test_of_a_chain_the_section_that_sounds_is_meant(tmp_path: Path) -> None:
     recording = played(tmp_path)
-    said = (m for m in walk(recording) if m.event.text.startswith("scene low"))
+    said = (m for m in dry_run(recording) if m.event.text.startswith("scene low"))
     state = next(said).state
     lane = state.decks["main"].bound["gain"]
     begin = lane.begin  # type: ignore[attr-defined]

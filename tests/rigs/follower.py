@@ -63,7 +63,7 @@ def _follow(path: Path, name: str, folder: Path, pipe: Connection) -> None:
             step = replay_into(again, replace(recording, events=rest))
             now = -1
             for digest in hashes:
-                now = again.rig.clock.now()
+                now = again.output.playhead.now()
                 step()
                 same += _digest(again.turn()) == digest
             done += sum(event.sample <= now for event in rest)

@@ -98,8 +98,9 @@ def _edits(folder: Path) -> Target:
     import numpy as np
 
     from demon_live.audio.files import write_audio
+    from demon_live.session.assets import Assets
+    from demon_live.session.output import NullOutput
     from demon_live.session.session import Session
-    from tests.rigs.fake import FakeRig
 
     home = folder / "scores"
     home.mkdir(exist_ok=True)
@@ -115,9 +116,7 @@ def _edits(folder: Path) -> Target:
     names = ["<prompt>", "x.demon", "/etc/x.demon", "../x.demon", str(folder / "x.demon"), "", "/"]
 
     def fresh() -> Session:
-        session = Session(FakeRig(), folders=(home,), sets=home)
-        session.within = (home,)
-        return session
+        return Session(NullOutput(), assets=Assets((home,), within=(home,)), sets=home)
 
     session = [fresh(), 0]
 
@@ -139,8 +138,8 @@ def _edits(folder: Path) -> Target:
         text = re.sub(r"\b(save|record|load)\b", "hush", text)
         try:
             name = replayed or str(home / ("x.demon" if file else "y.demon"))
-            origin = "replay" if replayed else "file" if file else "repl"
-            session[0].apply(text, name, origin)
+            origin = "file" if file or not name.startswith("<") else "repl"
+            session[0].apply(text, name, origin, replay=bool(replayed))
         except DemonError as error:
             str(error)
             return False

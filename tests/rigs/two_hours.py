@@ -33,8 +33,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT))
 
 from demon_live.errors import DemonError  # noqa: E402
-from demon_live.replay.render import Offline, render  # noqa: E402
-from demon_live.runtime.dry_run import walk  # noqa: E402
+from demon_live.replay.render import render  # noqa: E402
+from demon_live.runtime.dry_run import dry_run  # noqa: E402
+from demon_live.runtime.offline import Offline  # noqa: E402
 from demon_live.session.score_files import Reloader  # noqa: E402
 from demon_live.sets.journal import SUFFIX, load  # noqa: E402
 from tests.rigs.follower import Follower, engine  # noqa: E402
@@ -105,9 +106,9 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         Follower(path, options.engine, folder) as follower,
     ):
         offline.session.apply("record two_hours")
-        turns = int(options.minutes * 60 * 48000 / (offline.rig.blocks * 480))
+        turns = int(options.minutes * 60 * 48000 / (offline.output.blocks * 480))
         for turn in range(turns):
-            now = offline.rig.mixer.position / 48000
+            now = offline.output.mixer.position / 48000
             while acts and acts[0].at <= now:
                 act = acts.popleft()
                 if act.kind == "knob":
@@ -121,7 +122,7 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             follower.turn(offline.turn())
             if turn % 50 == 0:
                 tally.weigh(now)
-        status = offline.rig.player.status()
+        status = offline.output.generator.status()
         offline.session.apply("stop")
         took = time.process_time() - begun
         same = follower.finish()
@@ -138,7 +139,7 @@ def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "memory": tally.memory(),
         "journal_bytes": path.stat().st_size,
         "replay_equal_turns": [same, turns],
-        "notes": offline.rig.notes[:5],
+        "notes": offline.output.notes[:5],
     }
 
 
@@ -237,7 +238,7 @@ def _afterwards(folder: Path, seconds: float) -> dict[str, Any]:
     """The set that was recorded: whole, replayable, and its render the same twice."""
     path = next((folder / "state").rglob(f"two-hours{SUFFIX}"))
     recording = load(path)
-    moments = list(walk(recording, (folder / "scores", _ROOT)))
+    moments = list(dry_run(recording, (folder / "scores", _ROOT)))
     parts = [render(path, seconds=seconds).audio.tobytes() for _ in range(2)]
     sound = path.with_name("two-hours.flac")
     return {

@@ -41,7 +41,7 @@ def test_slot_class_jumps_are_heard_on_their_sample_at_every_depth(
     assert len(heard) == 7
     # 20 ms is the target; the splice itself is HALF samples to each side.
     assert max(abs(h - (i + 1) * BAR) for i, h in enumerate(heard)) <= HALF
-    assert instrument.rig.player.status().on_time_ms == 0.0
+    assert instrument.output.generator.status().on_time_ms == 0.0
 
 
 def test_prompts_change_on_the_bar_that_the_score_names() -> None:
@@ -56,7 +56,7 @@ def test_an_edit_waits_for_its_bar_and_is_heard_on_it() -> None:
     instrument = offline(by("seed", 0.1))
     instrument.session.apply("tempo 120\nloop 4\nseed = 1")
     run(instrument, 2 * BAR + 30_000)
-    begin = instrument.rig.mixer.position
+    begin = instrument.output.mixer.position
     outcome = instrument.session.apply("seed = 3")
     assert "from bar 3" in outcome.messages[0]
     heard = edges(run(instrument, 2 * BAR), 0.1, 0.3)

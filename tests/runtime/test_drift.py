@@ -14,7 +14,7 @@ from demon_live.core import Floats
 from demon_live.runtime.generator import GUARD, LEAD_CEILING, LEAD_FLOOR
 from demon_live.runtime.placement import HALF, DeckPlacement
 from demon_live.session.state import DeckState, make_loop
-from demon_live.session.tempo import TempoMap, VirtualClock
+from demon_live.session.tempo import TempoMap, VirtualPlayhead
 from tests.runtime.test_placement import WINDOW, generation, heard, hold, loop, placement
 
 HOURS = 3 * 3600 * 48_000
@@ -51,7 +51,7 @@ def test_after_three_hours_a_jump_is_placed_on_its_sample(bpm: str) -> None:
     s = make_loop(DeckState("main", cycles=3), tempo, Fraction(0), 1)
     p = placement(s)
     jump = tempo.sample_at(Fraction(int(tempo.cycle_at(HOURS)) + 1))
-    clock = VirtualClock(jump - 30_000)
+    clock = VirtualPlayhead(jump - 30_000)
     from demon_live.core import ControlBlock, SlotValues
 
     rows = (SlotValues(clock.now(), {}, False), SlotValues(jump, {}))
@@ -84,7 +84,7 @@ def test_whatever_ticks_cost_nothing_is_written_behind_the_playhead(
     ticks: list[int], decodes: list[int], bpm: str
 ) -> None:
     s = loop(bpm, 1)
-    clock = VirtualClock()
+    clock = VirtualPlayhead()
     nearest = [1 << 62]
 
     class Watching(DeckPlacement):
@@ -125,7 +125,7 @@ def test_each_sample_is_refreshed_once_a_lap_and_a_stall_of_a_second_leaves_no_h
 ) -> None:
     s = loop("133.7", 1)
     p = placement(s, np.full((s.samples, 2), -1.0, np.float32))
-    clock = VirtualClock()
+    clock = VirtualPlayhead()
     p.fill(generation(0.0, at=s))
     turn, end = 0, 4 * s.samples
     while clock.now() < end:

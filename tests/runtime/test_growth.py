@@ -6,10 +6,11 @@ import gc
 from collections import Counter
 from pathlib import Path
 
+from demon_live.session.assets import Assets
+from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.undo import LIMIT
 from tests.rigs import score
-from tests.rigs.fake import FakeRig
 
 #: Values in bounded caches (lang.pattern), which fill over hours: they are no sign of a leak.
 CACHED = {"Fraction"}
@@ -21,16 +22,16 @@ def objects() -> Counter[str]:
 
 
 def test_after_undo_is_full_more_saves_keep_nothing(tmp_path: Path) -> None:
-    rig = FakeRig()
+    output = NullOutput()
     steady, edited = score.write(tmp_path)
-    session = Session(rig, folders=(tmp_path,))
+    session = Session(output, assets=Assets((tmp_path,)))
     session.load(steady)
 
     def save(turns: range) -> None:
         for turn in turns:
             edited.write_text(score.moving(turn))
             session.load(edited)
-            rig.clock.advance(60_000)  # type: ignore[attr-defined]
+            output.time.advance(60_000)
             session.pump()
 
     # 15 versions of the score, a few times more than undo keeps.

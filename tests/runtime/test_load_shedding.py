@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from demon_live.core import EngineState
 from demon_live.runtime.load_shedding import FULL, Relief, Shedder, Shedding, ladder
-from demon_live.runtime.messages import SetRing, ToEngine
 
 BUDGET = 0.12
 
@@ -124,41 +124,40 @@ def test_the_ladder(depth: int, precisions: bool, steps: list[str]) -> None:
     assert [what for what, _ in ladder(depth, precisions)[1:]] == steps
 
 
-class Generator:
-    """What shedding is done to."""
+class Recorded:
+    """A generator that writes down which depths it was given."""
 
     def __init__(self) -> None:
         self.window_part, self.gap_fill = 1.0, True
         self.trouble: Exception | None = None
         self.depths: list[int | None] = []
 
-    def handle(self, message: ToEngine) -> None:
-        assert isinstance(message, SetRing)
-        self.depths.append(message.depth)
+    def apply(self, state: EngineState) -> None:
+        self.depths.append(state.depth)
 
 
 def test_a_depth_that_the_score_asks_for_is_kept_for_later() -> None:
-    player, said = Generator(), []
-    shedding = Shedding(player, BUDGET, 4, said.append)
-    player.trouble = MemoryError("no memory left")
+    generator, said = Recorded(), []
+    shedding = Shedding(generator, BUDGET, 4, said.append)
+    generator.trouble = MemoryError("no memory left")
     shedding.turn(0.0, 0.05)
-    assert player.depths == [2]
-    assert player.trouble is None
+    assert generator.depths == [2]
+    assert generator.trouble is None
     assert shedding.given_up == "depth 4 to 2"
-    shedding.handle(SetRing(depth=8))
-    assert player.depths[-1] == 4
+    shedding.apply(EngineState(depth=8))
+    assert generator.depths[-1] == 4
     now = 1.0
     while shedding.given_up:
         now += 0.1
         shedding.turn(now, 0.05)
         assert now < 60
-    assert player.depths[-1] == 8
+    assert generator.depths[-1] == 8
     assert "back from" in said[-1]
 
 
 def test_an_error_that_is_not_about_memory_sheds_nothing() -> None:
-    player, said = Generator(), []
-    shedding = Shedding(player, BUDGET, 4, said.append)
-    player.trouble = RuntimeError("the model is on fire")
+    generator, said = Recorded(), []
+    shedding = Shedding(generator, BUDGET, 4, said.append)
+    generator.trouble = RuntimeError("the model is on fire")
     shedding.turn(0.0, 0.05)
-    assert (player.depths, said) == ([], [])
+    assert (generator.depths, said) == ([], [])

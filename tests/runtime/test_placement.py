@@ -10,7 +10,7 @@ import pytest
 from demon_live.core import ControlBlock, Floats, Generation, Loop, Request, SlotValues
 from demon_live.runtime.placement import HALF, DeckPlacement, crossfade, sound
 from demon_live.session.state import DeckState, make_loop
-from demon_live.session.tempo import TempoMap, VirtualClock
+from demon_live.session.tempo import TempoMap, VirtualPlayhead
 
 WINDOW = 25
 LEAD, RESERVE, GUARD = 4800, 12 * 1920, 240
@@ -49,7 +49,7 @@ def heard(s: Loop, buffer: Floats, begin: int, n: int) -> Floats:
     return np.concatenate(out)
 
 
-def play(p: DeckPlacement, clock: VirtualClock, turns: int, tick: int) -> Floats:
+def play(p: DeckPlacement, clock: VirtualPlayhead, turns: int, tick: int) -> Floats:
     """Run turns; what a mixer would have read in each tick, as it was at that time."""
     out = []
     for _ in range(turns):
@@ -76,7 +76,7 @@ def test_a_constant_stays_constant_through_windows_seam_and_laps() -> None:
     p = placement(s)
     p.fill(generation(0.5, at=s))
     p.accept(generation(0.5, at=s))
-    out = play(p, VirtualClock(), turns=120, tick=4800)
+    out = play(p, VirtualPlayhead(), turns=120, tick=4800)
     assert len(out) > 2 * s.samples
     assert np.allclose(out, 0.5, atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
     p.note(ControlBlock("main", 1, s, 0, {}, (SlotValues(0, {}, False), SlotValues(jump, {}))))
     p.accept(generation(0.0, hear_from=0, at=s))
     p.accept(generation(1.0, hear_from=jump, at=s))
-    out = play(p, VirtualClock(), turns=60, tick=4800)[:, 0]
+    out = play(p, VirtualPlayhead(), turns=60, tick=4800)[:, 0]
     assert np.all(out[: jump - HALF] == 0.0)
     assert np.allclose(out[jump + HALF : jump + 48_000], 1.0, atol=1e-6)
     middle = np.argmax(out > 0.5 * out.max())
@@ -104,7 +104,7 @@ def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_latenes
     plan = (SlotValues(0, {"seed": 1.0}, False), SlotValues(jump, {"seed": 2.0}))
     p.note(ControlBlock("main", 1, s, 0, {}, plan))
     p.accept(generation(0.25, at=s))
-    clock = VirtualClock()
+    clock = VirtualPlayhead()
     first = play(p, clock, turns=25, tick=4800)[:, 0]
     assert first[20_000:].min() == pytest.approx(0.25)
     p.accept(generation(1.0, hear_from=clock.now() + LEAD, at=s))
@@ -114,7 +114,7 @@ def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_latenes
 
 def test_nothing_is_written_near_or_behind_the_playhead() -> None:
     s = loop()
-    clock = VirtualClock()
+    clock = VirtualPlayhead()
     rng = np.random.default_rng(7)
     touched: list[int] = []
 
@@ -144,7 +144,7 @@ def test_nothing_is_written_near_or_behind_the_playhead() -> None:
 def test_every_sample_is_refreshed_each_lap_and_a_stall_leaves_no_hole() -> None:
     s = loop()
     p = placement(s, np.full((s.samples, 2), -1.0, np.float32))
-    clock = VirtualClock()
+    clock = VirtualPlayhead()
     p.fill(generation(0.1, at=s))
     level = 0.1
     for turn in range(200):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from demon_live.runtime.messages import SetRing
+from demon_live.runtime.dry_run import restore
+from demon_live.session.assets import Assets
+from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.sets.journal import Event
-from demon_live.sets.session_log import Held, Interrupted, find_interrupted, recently, restore
+from demon_live.sets.session_log import Interrupted, find_interrupted, recently
 from tests.helpers.mock_engine import write_tone
-from tests.rigs.fake import FakeRig
 from tests.sets.test_append_log import died
 
 #: (seconds after the last, text, name)
@@ -32,25 +33,16 @@ TAKE = (
 )
 
 
-class HeldRig(FakeRig):
-    """What `Live` gives a session while it is restored."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held = Held()
-        self.send = self.held.note  # type: ignore[method-assign]
-        self.add_loop = self.held.add_loop  # type: ignore[method-assign]
-        self.move_loop = self.held.move_loop
-
-    def drop_deck(self, deck: str, at: int) -> None:
-        self.held.drop_deck(deck)
+def fresh(folder: Path) -> Session:
+    """A session that plays nothing yet."""
+    return Session(NullOutput(), assets=Assets((folder,)))
 
 
 def performed(folder: Path) -> tuple[Session, Interrupted]:
     """A session, and what its log says after it died in the middle."""
-    session = Session(FakeRig(), folders=(folder,))
+    session = fresh(folder)
     for seconds, text, name in TAKE:
-        session.rig.clock.advance(48_000 * seconds)  # type: ignore[attr-defined]
+        session.output.playhead.advance(48_000 * seconds)  # type: ignore[attr-defined]
         session.apply(text, name, "repl" if name.startswith("<") else "file")
     causes = session.journal.recording().events
     died(folder, *causes, position=causes[-1].sample + 100_000)
@@ -66,9 +58,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_everything_is_as_it_was(home: Path) -> None:
     before, past = performed(home)
-    rig = HeldRig()
-    after = Session(rig, folders=(home,))
-    at = restore(after, past, rig.held)
+    after = fresh(home)
+    at = restore(after, past)
     one, two = before.state, after.state
     assert two.tempo == one.tempo
     assert (two.bpm, two.muted, two.soloed, two.hushed) == (one.bpm, one.muted, one.soloed, True)
@@ -91,43 +82,42 @@ def test_everything_is_as_it_was(home: Path) -> None:
     assert at >= past.sample
     assert two.tempo.sample_at(Fraction(round(two.tempo.cycle_at(at)))) == at
     assert at - past.sample <= two.tempo.segment_of(at).length + 1
-    assert rig.held.ring == SetRing(2, 8)
+    assert isinstance(after.output, NullOutput)
+    assert (after.output.engine.depth, after.output.engine.steps) == (2, None)
     # Undo goes back through what happened before the crash.
     after.apply("undo", now=at)
     assert any("resumed from bar" in line for line in after.events(0)[1])
 
 
-def test_of_many_stages_only_those_that_may_be_heard_are_prepared(home: Path) -> None:
-    rig = HeldRig()
-    session = Session(rig, folders=(home,))
+def test_of_many_loops_only_those_that_may_be_heard_are_prepared(home: Path) -> None:
+    session = fresh(home)
     causes = [
         Event("apply", 480_000 * k, f"tempo {100 + k}\nloop 2\nprompt = 'a'", "x.demon", "file")
         for k in range(40)
     ]
     died(home, *causes)
     past = find_interrupted(folder=home)
-    at = restore(session, past, rig.held)
-    rows = rig.held.rows(at)
-    assert 1 <= len(rows) <= 2
-    assert rows[-1][0].epoch == session.state.decks["main"].loop.epoch  # type: ignore[union-attr]
-    assert rows[0][0].from_sample <= at
+    at = restore(session, past)
+    assert isinstance(session.output, NullOutput)
+    loops = session.output.mix.decks["main"].loops
+    assert 1 <= len(loops) <= 2
+    assert loops[-1] == session.state.decks["main"].loop
+    assert loops[0].from_sample <= at
 
 
 def test_a_source_that_is_gone_costs_only_what_needs_it(home: Path) -> None:
     _, past = performed(home)
     (home / "low.wav").unlink()
-    rig = HeldRig()
-    session = Session(rig, folders=(home,))
-    restore(session, past, rig.held)
+    session = fresh(home)
+    restore(session, past)
     assert any("low.wav" in line for line in session.events(0)[1])
     assert "b" in session.state.decks
 
 
 def test_the_log_of_a_resumed_session_holds_all_of_it(home: Path) -> None:
     _, past = performed(home)
-    rig = HeldRig()
-    session = Session(rig, folders=(home,))
-    restore(session, past, rig.held)
+    session = fresh(home)
+    restore(session, past)
     assert session.journal.recording().events == past.causes
 
 

@@ -14,21 +14,12 @@ from typing import Any
 
 import pytest
 
-from demon_live.core import Loop
+from demon_live.children import Backoff
+from demon_live.core import EngineDeck, EngineState, Loop, Timbre
 from demon_live.runtime.engine_main import Drops
-from demon_live.runtime.engine_process import EngineProcess
-from demon_live.runtime.messages import (
-    DropDeck,
-    DropTimbre,
-    Migrate,
-    Note,
-    PrepareLoop,
-    Ready,
-    Report,
-    SetTimbre,
-)
 from demon_live.runtime.options import EngineOptions, Opening
-from demon_live.runtime.supervisor import EngineSupervisor
+from demon_live.runtime.reports import Note, Ready, Telemetry
+from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor
 from demon_live.session.status import EngineStatus
 
 
@@ -45,11 +36,10 @@ def patient(played: bool, times: int) -> tuple[list[str], list[float]]:
     """What is said and waited when an engine dies `times` times."""
     said: list[str] = []
     waited: list[float] = []
-    host: Any = SimpleNamespace(
-        _failures=0, _tell=said.append, _closing=SimpleNamespace(wait=waited.append)
-    )
+    closing = SimpleNamespace(wait=waited.append)
+    host: Any = SimpleNamespace(_backoff=Backoff(2.0, 64.0), _tell=said.append, _closing=closing)
     for _ in range(times):
-        EngineSupervisor._patience(host, -9, played)
+        EngineSupervisor._pause(host, -9, played)
     return said, waited
 
 
@@ -66,41 +56,32 @@ def test_one_that_cannot_play_is_tried_ever_more_patiently() -> None:
     assert len(said) < 9
 
 
-class Child(EngineProcess):
+def start(opening: Opening, log: Path) -> EngineProcess:
     """A process that says what an engine would say, without a model."""
-
-    CODE = (
-        "import sys; sys.path[:] = {path!r}; "
-        "from tests.runtime.test_supervisor import child; child({fd})"
-    )
+    return EngineProcess(opening, log, "tests.runtime.test_supervisor:child")
 
 
 def child(fd: int) -> None:
-    """Opens, counts a generation for each loop that it is told, and repeats the timbres."""
+    """Opens, counts a generation for each deck of the newest state, and repeats the timbres."""
     conn = Connection(fd)
     opening: Opening = conn.recv()
     conn.send(Ready("child", device="cpu"))
     if opening.spare:
         conn.poll(None)
-    loops = 0
     while True:
         try:
-            message = conn.recv()
+            state: EngineState = conn.recv()
         except EOFError:
             return
-        loops += isinstance(message, PrepareLoop)
-        if isinstance(message, SetTimbre):
-            # Timbres come before the loops that ask for them.
-            conn.send(Note(f"{message.name} at {message.audio} after {loops}"))
-        conn.send(Report(EngineStatus(ticks=loops, generations=loops)))
+        conn.send(Note(f"timbres {' '.join(t.key for t in state.timbres)}"))
+        conn.send(Telemetry(EngineStatus(ticks=1, generations=len(state.decks))))
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineSupervisor]:
-    monkeypatch.setattr("demon_live.runtime.supervisor.EngineProcess", Child)
     monkeypatch.setattr("demon_live.runtime.supervisor._SPARE_AFTER", 0.0)
     monkeypatch.setattr("demon_live.runtime.supervisor.available", lambda: float("inf"))
-    host = EngineSupervisor(str(tmp_path / "bus"), EngineOptions(), lambda text: None, spare=True)
+    host = EngineSupervisor(tmp_path, EngineOptions(), lambda text: None, spare=True, start=start)
     yield host
     host.close()
 
@@ -113,17 +94,24 @@ def until(what: Callable[[], object]) -> None:
     raise AssertionError("it did not come")
 
 
-def loop(deck: str) -> PrepareLoop:
-    at = Loop(1, deck, 0, Fraction(0), Fraction(96_000), 1, Fraction(120), 4, 50)
-    return PrepareLoop(at, f"{deck}.loop")
+def playing(*decks: str, timbres: tuple[str, ...] = (), panics: int = 0) -> EngineState:
+    loops = [
+        Loop(1, deck, 0, Fraction(0), Fraction(96_000), 1, Fraction(120), 4, 50) for deck in decks
+    ]
+    named = tuple(Timbre(key, f"{key}.wav") for key in timbres)
+    return EngineState({x.deck: EngineDeck(x) for x in loops}, timbres=named, panics=panics)
 
 
-def test_a_spare_takes_over_with_every_stage_and_the_next_spare_is_begun(
+def large(k: int) -> EngineState:
+    """A state that fills a pipe after a few."""
+    return playing("a", timbres=tuple(f"{k}/{n}" for n in range(300)))
+
+
+def test_a_spare_takes_over_with_the_newest_state_and_the_next_spare_is_begun(
     host: EngineSupervisor,
 ) -> None:
-    for deck in ("a", "b", "c"):
-        host.send(loop(deck))
-    host.send(DropDeck("c"))
+    host.publish(playing("a", "b", "c"))
+    host.publish(playing("a", "b"))
     for turn in range(1, 6):
         until(lambda: host.status.generations >= 2 and host.spare_ready)
         first, spare = host.pid, host.spare_pid
@@ -135,23 +123,22 @@ def test_a_spare_takes_over_with_every_stage_and_the_next_spare_is_begun(
     assert host.spare_pid not in (None, host.pid)
 
 
-def test_an_engine_that_was_killed_is_told_every_timbre_again(host: EngineSupervisor) -> None:
-    said: list[str] = []
-    host._tell = said.append
-    for name in ("one", "two", "gone"):
-        host.send(SetTimbre(name, f"{name}.pcm"))
-    host.send(DropTimbre("gone"))
-    host.send(loop("a"))
+def test_an_engine_that_was_killed_gets_the_timbres_again(host: EngineSupervisor) -> None:
+    lines: list[str] = []
+    host._tell = lines.append
+    host.publish(playing("a", timbres=("one", "two", "gone")))
+    host.publish(playing("a", timbres=("one", "two")))
     until(lambda: host.status.generations >= 1 and host.spare_ready)
-    said.clear()
+    lines.clear()
     os.kill(host.pid, signal.SIGKILL)
     until(lambda: host.restarts == 1 and host.status.generations >= 1)
-    told = [line for line in said if " at " in line]
-    assert told == ["one at one.pcm after 0", "two at two.pcm after 0"]
+    assert [line for line in lines if line.startswith("timbres")] == ["timbres one two"]
 
 
-def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: EngineSupervisor) -> None:
-    host.send(loop("a"))
+def test_without_a_spare_a_new_process_starts_with_the_same_state(
+    host: EngineSupervisor,
+) -> None:
+    host.publish(playing("a"))
     until(lambda: host.spare_ready)
     spare, first = host.spare_pid, host.pid
     assert spare is not None
@@ -162,15 +149,15 @@ def test_without_a_spare_a_new_process_is_started_and_told_the_same(host: Engine
     assert host.pid not in (first, spare)
 
 
-def test_a_message_in_the_middle_of_being_written_does_not_reach_the_next_process(
+def test_a_state_in_the_middle_of_being_written_does_not_reach_the_next_process(
     host: EngineSupervisor,
 ) -> None:
-    host.send(loop("a"))
+    host.publish(playing("a"))
     until(lambda: host.status.generations)
     # It reads no more: what is sent fills the pipe, and the feeding thread waits in the middle.
     os.kill(host.pid, signal.SIGSTOP)
     for k in range(200):
-        host.send(Migrate("a", dict.fromkeys((f"{k}/{n}" for n in range(300)), 0.5)))
+        host.publish(large(k))
     os.kill(host.pid, signal.SIGKILL)
     until(lambda: host.restarts == 1 and host.status.generations == 1)
 
@@ -178,6 +165,6 @@ def test_a_message_in_the_middle_of_being_written_does_not_reach_the_next_proces
 def test_closing_does_not_wait_for_one_that_no_longer_reads(host: EngineSupervisor) -> None:
     os.kill(host.pid, signal.SIGSTOP)
     for k in range(100):
-        host.send(Migrate("a", dict.fromkeys((f"{k}/{n}" for n in range(300)), 0.5)))
+        host.publish(large(k))
     host.close()
     assert host._process.code == -signal.SIGKILL

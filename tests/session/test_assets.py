@@ -13,22 +13,23 @@ import pytest
 import soundfile
 
 from demon_live.cli import main
-from demon_live.core import Request, Sound
+from demon_live.core import EngineState, MixState, Request, Sound, Timbre
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source
 from demon_live.replay.farm import How, jobs, render_job
-from demon_live.replay.render import Offline, render
-from demon_live.runtime.engine_main import read_loop
-from demon_live.runtime.live import _LiveRig
-from demon_live.runtime.messages import DropTimbre
+from demon_live.replay.render import render
+from demon_live.runtime.dry_run import restore
+from demon_live.runtime.offline import Offline
+from demon_live.runtime.pcm_files import PcmFiles, PcmFolder
 from demon_live.runtime.placement import HALF
 from demon_live.runtime.timbres import Timbres
-from demon_live.session.assets import LONGEST, key_of, name_of, read_sound, renamed
+from demon_live.session.assets import LONGEST, Assets, key_of, name_of, read_sound, renamed
 from demon_live.session.edit import MOST_FILES
+from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
 from demon_live.session.session import Session
 from demon_live.sets.journal import SUFFIX, Event, Journal
-from demon_live.sets.session_log import Held, find_interrupted, restore
+from demon_live.sets.session_log import find_interrupted
 from tests.helpers.mock_engine import (
     MockEngine,
     Singing,
@@ -38,7 +39,6 @@ from tests.helpers.mock_engine import (
     run,
     write_tone,
 )
-from tests.runtime.test_resume import HeldRig
 from tests.sets.test_append_log import died
 
 BAR = 96_000
@@ -67,13 +67,10 @@ def level(instrument: Offline, bars: float = 1.0) -> float:
     return round(float(np.median(run(instrument, round(bars * BAR))[-4800:])), 3)
 
 
-# ------------------------------------------------------------------ in time
-
-
 def test_a_timbre_is_heard_from_the_bar_that_the_score_names(folder: Path) -> None:
     instrument, _ = playing(folder)
     run(instrument, 2 * BAR + 30_000)
-    begin = instrument.rig.mixer.position
+    begin = instrument.output.mixer.position
     outcome = instrument.session.apply("timbre = 'b.wav'")
     assert outcome.messages == ("timbre = 'b.wav' · from bar 3 · class slot",)
     assert outcome.warnings == ()
@@ -100,7 +97,7 @@ def test_a_pattern_of_files_changes_on_every_bar(folder: Path) -> None:
     ]
     assert heard == [0.1, 0.3, 0.0, 0.6] * 2
     assert len(engine.told) == 3
-    assert instrument.rig.player.status().on_time_ms == 0.0
+    assert instrument.output.generator.status().on_time_ms == 0.0
 
 
 def test_words_are_sung_in_lines_and_given_back(folder: Path) -> None:
@@ -119,9 +116,6 @@ def test_the_source_and_the_loop_stay_as_they_are(folder: Path) -> None:
     instrument.session.apply("timbre = 'b.wav' now")
     run(instrument, BAR)
     assert instrument.session.state.decks["main"].loop is before
-
-
-# ------------------------------------------------------------------ what is wrong
 
 
 def _make(folder: Path, kind: str) -> None:
@@ -231,10 +225,7 @@ def test_an_engine_that_does_not_know_a_word_says_so_once_and_plays_on(folder: P
     )
     assert instrument.session.apply("timbre = 'b.wav'\nlyrics = 'lo'").warnings == ()
     assert level(instrument, 2) == 0.2
-    assert instrument.rig.notes == []
-
-
-# ------------------------------------------------------------------ beside the ticks
+    assert instrument.output.notes == []
 
 
 class Later(Executor):
@@ -253,7 +244,7 @@ class Later(Executor):
 
 def encoding_later(instrument: Offline, engine: Singing, folder: Path) -> Later:
     """Timbres are encoded from now on when what is returned is run."""
-    later, player = Later(), instrument.rig.player
+    later, player = Later(), instrument.output.generator
     known = player.timbres.ready
     audio = {s.key: s.audio for s in map(read_sound, sorted(folder.glob("*.wav")))}
     player.timbres = Timbres(engine, audio.__getitem__, later)
@@ -270,7 +261,7 @@ def test_the_old_timbre_plays_on_until_the_new_one_is_encoded(folder: Path) -> N
     assert len(later.jobs) == 1
     later.run()
     assert level(instrument, 1) == 0.3
-    assert instrument.rig.notes == []
+    assert instrument.output.notes == []
 
 
 def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder: Path) -> None:
@@ -281,15 +272,15 @@ def test_what_was_scheduled_before_it_was_encoded_is_on_time_all_the_same(folder
     # The generation for bar 4 is made without it; then it comes, and is made again.
     asked: list[Request] = []
     while not asked:
-        assert instrument.rig.mixer.position < 4 * BAR
+        assert instrument.output.mixer.position < 4 * BAR
         instrument.turn()
         asked = [r for r in engine.requests if r.hear_from == 4 * BAR]
     assert {r.condition for r in asked} == {("", "", read_sound(folder / "a.wav").key)}
     later.run()
-    begin = instrument.rig.mixer.position
+    begin = instrument.output.mixer.position
     (heard,) = edges(run(instrument, 2 * BAR), 0.1, 0.3)
     assert abs(begin + heard - 4 * BAR) <= HALF
-    assert instrument.rig.notes == []
+    assert instrument.output.notes == []
 
 
 def test_a_stage_waits_for_one_timbre_at_most(folder: Path) -> None:
@@ -342,7 +333,7 @@ def test_each_timbre_that_the_model_cannot_encode_is_told_once_by_its_name(
     assert level(instrument, 2) == 0.1
     instrument.session.apply("timbre = 'c.wav' now\nscene s { timbre = 'b.wav' }")
     assert level(instrument, 2) == 0.1
-    assert instrument.rig.notes == [
+    assert instrument.output.notes == [
         f"the timbre {name}.wav cannot be used: out of memory; the one before plays on"
         for name in ("b", "c")
     ]
@@ -360,10 +351,7 @@ def test_what_the_model_says_of_a_timbre_is_told(folder: Path) -> None:
     instrument = offline(Deaf(), folder)
     instrument.session.apply(HEAD + 'timbre = "<a.wav b.wav>"')
     run(instrument, BAR)
-    assert instrument.rig.notes == ["these weights know no timbre"]
-
-
-# ------------------------------------------------------------------ what lasts
+    assert instrument.output.notes == ["these weights know no timbre"]
 
 
 def test_each_sound_is_told_once_and_its_content_decides(folder: Path) -> None:
@@ -468,14 +456,13 @@ def test_a_set_with_a_timbre_replays_bit_for_bit(folder: Path) -> None:
 
 
 def test_a_session_that_died_goes_on_with_its_timbre(folder: Path) -> None:
-    rig = HeldRig()
-    session = Session(rig, folders=(folder,))
+    session = Session(NullOutput(), assets=Assets((folder,)))
     causes = [
         Event("apply", 0, HEAD + "timbre = 'a.wav'", "x.demon", "file"),
         Event("apply", BAR, "timbre = \"<b.wav c.wav>\"\nlyrics = 'la'", "<prompt>", "repl"),
     ]
     died(folder, *causes)
-    restore(session, find_interrupted(folder=folder), rig.held)
+    restore(session, find_interrupted(folder=folder))
     deck = session.state.decks["main"]
     assert {k: v.text for k, v in deck.bound.items()} == {
         "timbre": '"<b.wav c.wav>"',
@@ -485,34 +472,30 @@ def test_a_session_that_died_goes_on_with_its_timbre(folder: Path) -> None:
     assert keys == {s.key for s in deck.bound["timbre"].sounds}
 
 
-class Pipe:
-    """An engine process that only listens."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.send = self.told.append
-
-
-def test_live_each_sound_lies_in_a_file_that_the_engine_is_told(folder: Path) -> None:
-    rig, pipe = _LiveRig(folder, "imp"), Pipe()
-    rig.host = pipe  # type: ignore[assignment]
+def test_live_each_sound_lies_in_a_file_while_it_is_named(folder: Path) -> None:
+    files = PcmFolder(folder)
     one, two = (read_sound(folder / name) for name in ("a.wav", "b.wav"))
-    # While a session is restored nothing is sent; then what is needed is, once.
-    rig.held = Held()
-    rig.set_sounds([one])
-    assert pipe.told == []
-    rig.held = None
-    rig.resume_sounds()
-    rig.set_sounds([one, two])
-    assert [m.name for m in pipe.told] == [one.key, two.key]
-    assert np.array_equal(read_loop(pipe.told[1].audio), two.audio)
-    # A few that nothing asks for stay; after that the oldest goes, file and all.
-    more = [Sound(f"s{n}", np.full((48, 2), n / 10, np.float32)) for n in range(4)]
+
+    def publish(*sounds: Sound) -> None:
+        state = EngineState(timbres=tuple(Timbre(s.key, s.name) for s in sounds))
+        files.want(
+            state, MixState(), {t.file: s.audio for t, s in zip(state.timbres, sounds, strict=True)}
+        )
+
+    # Before anything plays nothing is written; then what is needed is.
+    publish(one)
+    assert not (folder / f"timbre-{one.key}").exists()
+    publish(one, two)
+    files.write()
+    assert np.array_equal(PcmFiles(folder).read(f"timbre-{two.key}"), two.audio)
+    # A few that nothing names stay; after that the oldest goes.
+    more = [Sound(f"s{n}", np.full((48, 2), n / 10, np.float32)) for n in range(PcmFolder.SPARE)]
     for sound in more:
-        rig.set_sounds([two, sound])
-    assert [m.name for m in pipe.told if isinstance(m, DropTimbre)] == []
-    rig.set_sounds([two])
-    assert [m.name for m in pipe.told if isinstance(m, DropTimbre)] == [one.key]
+        publish(two, sound)
+        files.write()
+    assert (folder / f"timbre-{one.key}").exists()
+    publish(two)
+    files.write()
     assert not (folder / f"timbre-{one.key}").exists()
     assert (folder / f"timbre-{two.key}").exists()
 
@@ -540,9 +523,6 @@ def test_demon_check_tells_of_files_that_are_not_there(
     assert "x.demon:1:18: there is no file no.wav" in said
     assert "x.demon:2:20: there is no file nor.wav" in said
     assert "a.wav" not in said.replace('"<a.wav no.wav>"', "")
-
-
-# ------------------------------------------------------------------ strangers
 
 
 @pytest.mark.parametrize("name", ["/outside", "../secret.wav", "link.wav"])

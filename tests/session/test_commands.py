@@ -10,7 +10,8 @@ import pytest
 from demon_live.errors import DemonError
 from demon_live.lang import Bind, compile_source
 from demon_live.lang.highlighting import marked_lines
-from demon_live.replay.render import Offline, render
+from demon_live.replay.render import render
+from demon_live.runtime.offline import Offline
 from demon_live.session.scores import as_score
 from demon_live.sets.journal import SUFFIX
 from tests.helpers.mock_engine import MockEngine, by_prompt, edges, offline, run
@@ -115,13 +116,13 @@ def test_undo_after_a_hush_never_brings_silence_back(stage: Offline) -> None:
 
 
 def test_the_depth_of_the_ring_goes_back_to_the_engines_own(stage: Offline) -> None:
-    own = stage.rig.player.ring.depth
+    own = stage.output.generator.ring.depth
     stage.session.apply("depth 1\nsteps 3")
     run(stage, BAR)
-    assert (stage.rig.player.ring.depth, stage.rig.player.ring.steps) == (1, 3)
+    assert (stage.output.generator.ring.depth, stage.output.generator.ring.steps) == (1, 3)
     stage.session.apply("undo")
     run(stage, BAR)
-    assert stage.rig.player.ring.depth == own
+    assert stage.output.generator.ring.depth == own
 
 
 def test_a_snapshot_is_the_whole_state_and_undo_follows_a_recall(stage: Offline) -> None:
@@ -146,7 +147,7 @@ def test_a_recall_may_move_there_over_cycles(stage: Offline) -> None:
     stage.session.apply("deck main\ngain = 0 !")
     assert level(stage, 1.5) == 0.0
     stage.session.apply("recall loud over 4")
-    begun = stage.rig.mixer.position
+    begun = stage.output.mixer.position
     out = run(stage, 6 * BAR)
     start = -(-begun // BAR) * BAR - begun
     at = [start + int(x * BAR) for x in (0.01, 2, 4.05)]
@@ -192,7 +193,7 @@ def test_the_crossfader_is_equal_power_and_exact_at_its_ends(stage: Offline) -> 
 def test_a_fader_pattern_steps_on_the_sample_and_multiplies_the_gain(stage: Offline) -> None:
     stage.session.apply('crossfade main two\nfader "0 1"\ndeck main\ngain = .5')
     run(stage, 2 * BAR)
-    begun = stage.rig.mixer.position
+    begun = stage.output.mixer.position
     out = run(stage, 2 * BAR)
     assert sorted({round(float(x), 3) for x in out[4800 :: BAR // 4]}) == [0.05, 0.2]
     rises = [e + begun for e in edges(out, 0.05, 0.2)]
@@ -204,7 +205,7 @@ def test_a_fader_pattern_steps_on_the_sample_and_multiplies_the_gain(stage: Offl
 def test_the_fader_moves_over_cycles(stage: Offline) -> None:
     stage.session.apply("crossfade main two")
     run(stage, BAR)
-    begun = stage.rig.mixer.position
+    begun = stage.output.mixer.position
     stage.session.apply("fader 1 over 4")
     out = run(stage, 6 * BAR)
     start = -(-begun // BAR) * BAR - begun
@@ -214,7 +215,7 @@ def test_the_fader_moves_over_cycles(stage: Offline) -> None:
 
 
 def test_a_mute_waits_for_its_bar_and_a_later_word_overrules_it(stage: Offline) -> None:
-    begun = stage.rig.mixer.position
+    begun = stage.output.mixer.position
     assert "from bar 4" in " ".join(stage.session.apply("mute two at 4").messages)
     out = run(stage, 5 * BAR)
     fall = int(np.argmax(out < 0.25)) + begun

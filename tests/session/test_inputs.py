@@ -14,7 +14,8 @@ from demon_live.control.midi_input import Coalescer, Controllers, moves_of
 from demon_live.controls import CONTROLS, FADER
 from demon_live.lang import compile_source
 from demon_live.lang.controllers import EMPTY, Hands, Key, Move
-from demon_live.replay.render import Offline, render
+from demon_live.replay.render import render
+from demon_live.runtime.offline import Offline
 from demon_live.session.inputs import GAP, MOVE, binding, read_moves, write_moves
 from demon_live.sets.journal import SUFFIX, load
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
@@ -195,7 +196,7 @@ def test_a_knob_sweeps_without_a_step(stage: Offline) -> None:
     stage.session.apply("gain = cc(21)")
     turn(stage, 0.0)
     run(stage, 2 * BAR)
-    begun = stage.rig.mixer.position
+    begun = stage.output.mixer.position
     pieces = []
     for i in range(20):
         turn(stage, (i + 1) / 20)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demon_live.replay.render import Offline
+from demon_live.runtime.offline import Offline
 from demon_live.session.score_files import Reloader, Watcher, is_score
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from demon_live.errors import DemonError
-from demon_live.replay.render import Offline
+from demon_live.runtime.offline import Offline
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run, write_tone
 
 BAR = 96_000
@@ -81,7 +81,7 @@ def test_default_gives_a_control_back(stage: Offline) -> None:
 def test_over_moves_there_in_a_straight_line(stage: Offline) -> None:
     stage.session.apply("gain = .5")
     run(stage, 2 * BAR - BAR // 2)
-    begin = stage.rig.mixer.position
+    begin = stage.output.mixer.position
     stage.session.apply("gain = 1 over 4")
     out = run(stage, 6 * BAR)
     at = [int(begin + x * BAR) - begin for x in (2.99 - 2, 3 - 2 + 2, 3 - 2 + 4.01)]
@@ -247,11 +247,11 @@ def test_an_empty_score_is_fine_and_changes_nothing(stage: Offline, tmp_path: Pa
 
 
 def test_when_the_model_fails_the_loop_plays_on_and_it_is_told_once(stage: Offline) -> None:
-    engine = stage.rig.engine
+    engine = stage.output.engine
     assert isinstance(engine, MockEngine)
     engine.fail = True
     assert level(stage, 5) == 0.1
-    assert stage.rig.notes == ["engine: the model is on fire"]
+    assert stage.output.notes == ["engine: the model is on fire"]
     engine.fail = False
     stage.session.apply("prompt = 'b'")
     assert level(stage, 3) == 0.2
@@ -265,7 +265,7 @@ def test_generations_that_are_not_finite_are_dropped_and_counted(tmp_path: Path)
     instrument.session.apply("prompt = 'x'")
     out = run(instrument, 4 * BAR)
     assert np.allclose(out[4800:], 0.2, atol=1e-4)
-    assert instrument.rig.player.status().dropped > 0
+    assert instrument.output.generator.status().dropped > 0
 
 
 def test_the_status_speaks_in_bars(stage: Offline) -> None:

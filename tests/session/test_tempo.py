@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demon_live.session.state import DeckState, frames_for, make_loop
-from demon_live.session.tempo import TempoMap, VirtualClock, samples_per_cycle
+from demon_live.session.tempo import TempoMap, VirtualPlayhead, samples_per_cycle
 
 
 def rounded(x: Fraction) -> int:
@@ -53,7 +53,7 @@ def test_seven_beats_last_seven_eighths_of_eight() -> None:
 
 
 def test_a_virtual_clock_does_not_run_backwards() -> None:
-    clock = VirtualClock(5)
+    clock = VirtualPlayhead(5)
     clock.advance(10)
     assert clock.now() == 15
     with pytest.raises(ValueError, match="backwards"):

@@ -55,9 +55,9 @@ def test_every_step_of_a_ramp_plays_the_stage_of_its_own_tempo() -> None:
     run(instrument, 2 * BAR)
     instrument.session.apply("tempo 60 over 3")
     seen = set()
-    while instrument.session.state.tempo.cycle_at(instrument.rig.clock.now()) < 9:
+    while instrument.session.state.tempo.cycle_at(instrument.output.playhead.now()) < 9:
         run(instrument, 4800)
-        now = instrument.rig.clock.now()
+        now = instrument.output.playhead.now()
         stage = instrument.session.state.decks["main"].playing(now)
         assert stage is not None
         if now > stage.from_sample:
@@ -91,7 +91,7 @@ def test_what_plays_goes_on_at_the_new_tempo_until_it_is_generated_anew(tmp_path
     engine.fail = True
     instrument.session.apply("tempo 125")
     out = run(instrument, 3 * BAR)
-    assert instrument.session.state.tempo.segment_of(instrument.rig.clock.now()).bpm == 125
+    assert instrument.session.state.tempo.segment_of(instrument.output.playhead.now()).bpm == 125
     assert np.median(out[-BAR:]) == pytest.approx(0.75, abs=0.02)
     assert not edges(out[4800:], 0.25, 0.75)
 

@@ -12,10 +12,12 @@ import pytest
 from demon_live.core import Floats
 from demon_live.errors import DemonError
 from demon_live.replay.farm import How, jobs, render_job
-from demon_live.replay.render import Offline, render
+from demon_live.replay.render import render
 from demon_live.replay.show import as_text
 from demon_live.replay.verify import examine
-from demon_live.runtime.dry_run import walk
+from demon_live.runtime.dry_run import dry_run
+from demon_live.runtime.offline import Offline
+from demon_live.session.assets import Assets
 from demon_live.sets import set_files as module
 from demon_live.sets.journal import SUFFIX, Event, Journal, load
 from demon_live.sets.set_files import File, SetFiles, copy_into, digest_of, folder_of
@@ -77,7 +79,7 @@ def test_a_set_replays_bit_for_bit_without_the_files_that_it_named(here: Path) -
     assert len(levels) > 4
     # Five contents of three names; and a walk without sound finds them, too.
     assert len(list(folder_of(path).glob("*/*.wav"))) == 5
-    assert all(moment.error is None for moment in walk(load(path)))
+    assert all(moment.error is None for moment in dry_run(load(path)))
 
 
 @pytest.mark.parametrize("back", ["undo", "recall calm"])
@@ -125,9 +127,9 @@ def test_a_worker_elsewhere_gets_the_copies(here: Path) -> None:
 def test_what_is_said_at_the_prompt_while_a_set_plays_means_what_lies_there_now(here: Path) -> None:
     _, path = performed(here)
     lose(here)
-    instrument = offline(Singing(), here)
+    assets = Assets((here,), copies=folder_of(path))
+    instrument = offline(Singing(), here, assets=assets)
     session = instrument.session
-    session.kept.folder = folder_of(path)
     for event in load(path).events[:3]:
         session.repeat(event, now=0)
     before = session.state.decks["main"].bound["timbre"].sounds
@@ -169,7 +171,7 @@ def test_a_file_that_changed_before_it_could_be_kept_is_told(here: Path) -> None
 def test_the_timeline_shows_no_lines_of_files(here: Path) -> None:
     _, path = performed(here)
     recording = load(path)
-    text = as_text(recording, list(walk(recording)))
+    text = as_text(recording, list(dry_run(recording)))
     assert "timbre = 'b.wav'" in text
     assert digest_of(here / "a.wav") not in text
 

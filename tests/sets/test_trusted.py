@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from demon_live.errors import DemonError
-from demon_live.replay.render import Offline, render
+from demon_live.replay.render import render
+from demon_live.runtime.offline import Offline
 from demon_live.sets.journal import SUFFIX, Event, Journal
 from demon_live.sets.trusted import is_own
 from tests.helpers.mock_engine import MockEngine, by_prompt
