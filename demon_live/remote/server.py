@@ -258,6 +258,8 @@ class _Caller:
         elif kind == b"Q":
             self._quit = True
             self._inbox.put(None)
+        elif kind == b"H":
+            self._inbox.put(pickle.loads(rest))
         else:
             self._set_state(pickle.loads(rest))
 
