@@ -38,6 +38,7 @@ from demon_live.remote.ray import Ray
 from demon_live.remote.transport import Line, dial, unpack
 from demon_live.runtime.engine_main import BusPlayhead
 from demon_live.runtime.options import EngineOptions, Opening, parse_remote
+from demon_live.runtime.pace import GUARD
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, DeckPlacement, plays_on
 from demon_live.runtime.reports import Note, Ready, Report, Telemetry
@@ -47,8 +48,6 @@ from demon_live.session.tempo import Playhead
 
 #: Seconds between two beats; a line that is silent for so long is broken.
 BEAT, SILENCE = 0.05, 2.0
-#: Nothing is written nearer than this to the playhead, in samples (5 ms).
-GUARD = 240
 #: Failed calls at the known address before Ray is asked again; seconds between calls.
 _CALLS, _BETWEEN = 8, 0.5
 
