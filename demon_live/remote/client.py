@@ -37,12 +37,18 @@ from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
 from demon_live.remote.ray import Ray
 from demon_live.remote.transport import Line, dial, unpack
 from demon_live.runtime.engine_main import BusPlayhead
-from demon_live.runtime.options import EngineOptions, Opening, parse_remote
-from demon_live.runtime.pace import GUARD
+from demon_live.runtime.options import (
+    EngineOptions,
+    Note,
+    Opening,
+    Ready,
+    Report,
+    Telemetry,
+    parse_remote,
+)
+from demon_live.runtime.pace import GUARD, TurnStats
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, DeckPlacement, plays_on
-from demon_live.runtime.reports import Note, Ready, Report, Telemetry
-from demon_live.runtime.tick_stats import TurnStats
 from demon_live.session.status import EngineStatus
 from demon_live.session.tempo import Playhead
 

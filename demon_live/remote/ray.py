@@ -1,9 +1,11 @@
 """The only door to Ray (extra `ray`): clusters, actors that outlive a call, tasks that come back.
 
-    Ray(address)                a cluster while it is used: `with Ray(None) as ray: ...`
+    Ray(address)   a cluster while it is used: `with Ray(None) as ray: ...`
+    RayLink        a worker of a multi-GPU ring in an actor, on any machine with a free GPU
 
 Ray asks for the same minor version of Python and of Ray at both ends, and for demon-live on every
-machine that is to work. Who reaches its ports may run code: a network of your own, or its tokens.
+machine that is to work. Who reaches its ports may run code: use a network of your own, or its
+tokens.
 
 Threads: a cluster belongs to the thread that opened it; there is one in a process at a time.
 """
@@ -13,10 +15,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from demon_live.engine.gpu_workers import About, Plan, Singer
+from demon_live.engine.multi_gpu import Answer, Lost, Order
 from demon_live.errors import EngineError
 from demon_live.runtime.options import require_ray
 
@@ -155,3 +160,37 @@ def end_actor() -> None:
     """Inside an actor, from any of its threads: it ends now, and is not begun again."""
     ray = load_ray()
     ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+class RayLink:
+    """A voice in an actor of a Ray that is open. gpu: it gets one of its own."""
+
+    def __init__(self, ray: Ray, plan: Plan, *, gpu: bool = False) -> None:
+        self._ray = ray
+        self._actor = ray.actor(Singer, plan, gpu=gpu)
+        self._answers: deque[Any] = deque()
+
+    def _got(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except Gone as error:
+            raise Lost(error.message) from error
+
+    def about(self) -> About:
+        """What its engine is. Raises EngineError when it does not open."""
+        about: About = self._got(self._actor.about.remote())
+        return about
+
+    def warm_up(self, frames: int, depth: int) -> None:
+        """See `Engine.warm_up`."""
+        self._got(self._actor.warm_up.remote(frames, depth))
+
+    def send(self, order: Order) -> None:
+        self._answers.append(self._actor.obey.remote(order))
+
+    def receive(self) -> Answer:
+        answer: Answer = self._got(self._answers.popleft())
+        return answer
+
+    def close(self) -> None:
+        self._ray.stop(self._actor)

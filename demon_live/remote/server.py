@@ -29,12 +29,10 @@ import numpy as np
 
 from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
 from demon_live.errors import DemonError, EngineError
-from demon_live.remote.clock import Delay, RemotePlayhead
 from demon_live.remote.codec import BlockOpener, close_window, open_pcm
-from demon_live.remote.transport import Line, pack, shake
+from demon_live.remote.transport import Delay, Line, RemotePlayhead, pack, shake
 from demon_live.runtime.engine_main import opened, turn_for_ever
-from demon_live.runtime.options import EngineOptions, Opening
-from demon_live.runtime.reports import Note, Ready, Telemetry
+from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine

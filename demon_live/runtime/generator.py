@@ -36,8 +36,7 @@ from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
 from demon_live.runtime.pace import GUARD, Pace
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
-from demon_live.runtime.requests import build_request
-from demon_live.runtime.scheduler import DeckScheduler, Target
+from demon_live.runtime.scheduler import DeckScheduler, Target, build_request
 from demon_live.runtime.timbres import Timbres
 from demon_live.session.assets import key_of
 from demon_live.session.status import EngineStatus

@@ -1,12 +1,14 @@
-"""How fast the generator's turns are: the times that its anticipation and its lead follow.
+"""How fast the generator's turns are: what its anticipation and its lead follow, and a histogram.
 
-Threads: belongs to the engine loop.
+Threads: belongs to the engine loop; `TurnTimes.stats` gives an immutable value.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from demon_live.core import RATES
 from demon_live.runtime.placement import HALF
@@ -68,3 +70,51 @@ class Pace:
         self.decode_s += 0.1 * (self.now() - started - self.decode_s)
         wanted = min(LEAD_CEILING, max(LEAD_FLOOR, samples * 3 // 2 + GUARD + 2 * HALF))
         self.lead = wanted if wanted > self.lead else self.lead - (self.lead - wanted) // 32
+
+
+_LOW = 1e-4  # seconds
+_STEP = math.log(1.02)
+_BUCKETS = 700  # up to 100 s
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStats:
+    """Of all turns so far, milliseconds: a turn is a tick, the decodes and their placement."""
+
+    turns: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+class TurnTimes:
+    """Counts turns by their length."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self._turns = 0
+        self._longest = 0.0
+
+    def add(self, seconds: float) -> None:
+        """A turn took this long."""
+        at = int(math.log(max(seconds, _LOW) / _LOW) / _STEP)
+        self._counts[min(at, _BUCKETS - 1)] += 1
+        self._turns += 1
+        self._longest = max(self._longest, seconds)
+
+    def percentile(self, part: float) -> float:
+        """The time in seconds that `part` of the turns stay under; 0 before the first."""
+        wanted, seen = part * self._turns, 0
+        for at, count in enumerate(self._counts):
+            seen += count
+            if seen and seen >= wanted:
+                return _LOW * math.exp((at + 1) * _STEP)
+        return 0.0
+
+    def stats(self) -> TurnStats:
+        return TurnStats(
+            self._turns,
+            round(self.percentile(0.5) * 1000, 2),
+            round(self.percentile(0.99) * 1000, 2),
+            round(self._longest * 1000, 2),
+        )

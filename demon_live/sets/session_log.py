@@ -22,8 +22,7 @@ from pathlib import Path
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.paths import state_dir
-from demon_live.sets.append_log import AppendLog, locked
-from demon_live.sets.journal import SUFFIX, Event, Journal, Recording, load
+from demon_live.sets.journal import SUFFIX, AppendLog, Event, Journal, Recording, load, locked
 from demon_live.sets.set_files import KIND
 
 #: Seconds between two marks of the position.

@@ -20,7 +20,6 @@ import pytest
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, SlotValues, Timbre
 from demon_live.remote.client import EngineClient
-from demon_live.remote.clock import Delay, RemotePlayhead
 from demon_live.remote.codec import (
     BlockOpener,
     BlockPacker,
@@ -30,11 +29,10 @@ from demon_live.remote.codec import (
     pack_pcm,
 )
 from demon_live.remote.server import serve
-from demon_live.remote.transport import Line, dial, pack, shake, unpack
-from demon_live.runtime.options import EngineOptions
+from demon_live.remote.transport import Delay, Line, RemotePlayhead, dial, pack, shake, unpack
+from demon_live.runtime.options import EngineOptions, Note, Ready, Telemetry
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
-from demon_live.runtime.reports import Note, Ready, Telemetry
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demon_live.runtime.dry_run import restore
+from demon_live.runtime.seek import restore
 from demon_live.session.assets import Assets
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session

@@ -18,10 +18,10 @@ from demon_live.errors import DemonError
 from demon_live.lang import compile_source
 from demon_live.replay.farm import How, jobs, render_job
 from demon_live.replay.render import render
-from demon_live.runtime.dry_run import restore
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.pcm_files import PcmFiles, PcmFolder
 from demon_live.runtime.placement import HALF
+from demon_live.runtime.seek import restore
 from demon_live.runtime.timbres import Timbres
 from demon_live.session.assets import LONGEST, Assets, key_of, name_of, read_sound, renamed
 from demon_live.session.edit import MOST_FILES

@@ -10,8 +10,7 @@ import pytest
 
 from demon_live.errors import FileError
 from demon_live.sets import append_log as ledger
-from demon_live.sets.append_log import AppendLog, locked
-from demon_live.sets.journal import SUFFIX, Event, Journal, load
+from demon_live.sets.journal import SUFFIX, AppendLog, Event, Journal, load, locked
 from demon_live.sets.session_log import SessionLog, find_interrupted, interrupted
 
 CAUSES = tuple(

@@ -15,8 +15,8 @@ from demon_live.replay.farm import How, jobs, render_job
 from demon_live.replay.render import render
 from demon_live.replay.show import as_text
 from demon_live.replay.verify import examine
-from demon_live.runtime.dry_run import dry_run
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
 from demon_live.session.assets import Assets
 from demon_live.sets import set_files as module
 from demon_live.sets.journal import SUFFIX, Event, Journal, load

@@ -13,7 +13,7 @@ from demon_live.errors import DemonError
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.sets.journal import SUFFIX, Event, Journal
-from demon_live.sets.trusted import is_own
+from demon_live.sets.set_files import is_own
 from tests.helpers.mock_engine import MockEngine, by_prompt
 
 TEMPO = "tempo 120\nloop 1\n"
