@@ -1,16 +1,16 @@
 """Where mixed sound goes: the audio callback, the clock that stands in for a device, files.
 
-    Output       the callback itself: ring -> device, fade on dry, for devices and null clock alike
-    NullClock    calls Output at the pace of the monotonic clock
-    SoundWriter  writes the mixed stream to FLAC or WAV on its own thread
-    Tap          what the callback gave, sample by sample, in an mmap'ed file (DEMON_TAP=FILE)
-    parse_sink   the words of `--audio`
+    AudioCallback  ring -> device, fade on dry, for devices and null clock alike
+    NullClock      calls AudioCallback at the pace of the monotonic clock
+    SoundWriter    writes the mixed stream to FLAC or WAV on its own thread
+    Tap            what the callback gave, sample by sample, in an mmap'ed file (DEMON_TAP=FILE)
+    parse_sink     the words of `--audio`
 
 A recording at the mixer would be perfect whatever the callback did, and a client of the sound
 server misses blocks when the machine is overloaded: only the tap sees each sample, gaps included.
 
-Threads: Output runs on the audio thread and does nothing but copy; SoundWriter.write is called by
-the mix thread and never waits for the disk.
+Threads: AudioCallback runs on the audio thread and does nothing but copy; SoundWriter.write is
+called by the mix thread and never waits for the disk.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _unused(target: Path) -> Path:
     return free
 
 
-class Output:
+class AudioCallback:
     """The audio callback. Copies from the ring; knows no lock, grows no memory, raises nothing.
 
     When the ring is dry the last sample fades to zero within 5 ms, and what comes next fades in;
@@ -175,7 +175,7 @@ class Output:
 
 
 class NullClock:
-    """Stands in for a device: asks an Output for 480 frames every 10 ms. Counts lateness."""
+    """Stands in for a device: asks an AudioCallback for 480 frames every 10 ms. Counts lateness."""
 
     FRAMES = 480
     LATE = 0.005
@@ -183,7 +183,7 @@ class NullClock:
 
     def __init__(
         self,
-        output: Output,
+        output: AudioCallback,
         bus: Bus,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -296,8 +296,8 @@ _HEAD = 64
 _SECONDS = 30
 
 
-class Tapped(Output):
-    """An Output that also writes into the file at `path`."""
+class Tapped(AudioCallback):
+    """An AudioCallback that also writes into the file at `path`."""
 
     def __init__(self, ring: PcmRing, bus: Bus, path: Path) -> None:
         super().__init__(ring, bus)
@@ -347,7 +347,7 @@ class Tap:
         return self._sound[at]
 
 
-def output_for(ring: PcmRing, bus: Bus) -> Output:
+def output_for(ring: PcmRing, bus: Bus) -> AudioCallback:
     """The callback of this process, tapped if DEMON_TAP says so."""
     path = os.environ.get("DEMON_TAP")
-    return Tapped(ring, bus, Path(path)) if path else Output(ring, bus)
+    return Tapped(ring, bus, Path(path)) if path else AudioCallback(ring, bus)

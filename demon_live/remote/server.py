@@ -30,7 +30,7 @@ import numpy as np
 from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
 from demon_live.errors import DemonError, EngineError
 from demon_live.remote.codec import BlockOpener, close_window, open_pcm
-from demon_live.remote.transport import Delay, Line, RemotePlayhead, pack, shake
+from demon_live.remote.transport import Delay, RemotePlayhead, Transport, pack, shake
 from demon_live.runtime.engine_main import opened, turn_for_ever
 from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
 
@@ -121,7 +121,7 @@ def serve(
             continue
         mine = key()
         # A beat of its own: a turn may take long, and the line is none the worse for it.
-        line = Line(conn, lambda: pack({"kind": "beat"}), BEAT)
+        line = Transport(conn, lambda: pack({"kind": "beat"}), BEAT)
         if mine != before:
             # Another laptop: what the last one asked for is of no use to it.
             pcm, before = {}, mine
@@ -139,7 +139,7 @@ class _Caller:
     def __init__(
         self,
         engine: Engine,
-        line: Line,
+        line: Transport,
         pcm: dict[str, Floats],
         wanted: Callable[[], bool],
     ) -> None:

@@ -112,7 +112,7 @@ def dial(host: str, port: int, key: bytes, seconds: float = 2.0) -> Connection:
     return shake(socket.create_connection((host, port), timeout=seconds), key, first=False)
 
 
-class Line:
+class Transport:
     """A connection with a thread that writes. heard: called for each message, by `read`.
 
     idle: makes a message to send every `every` seconds (a beat), when its turn has come.

@@ -101,7 +101,7 @@ def render(
             step()
         else:
             warnings = offline.session.load(path).warnings
-            moments = [Moment(0, journal.Event("apply", 0), offline.session.state)]
+            moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
         begin = place_of(Fraction(start), moments)
         total = _length(moments, recording, start, begin, cycles, seconds)
         if begin:

@@ -38,7 +38,7 @@ from demon_live.session.find import Find, find_source
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.status import Outcome
-from demon_live.sets.journal import Event, Recording
+from demon_live.sets.journal import Recording, SetEvent
 from demon_live.sets.session_log import Interrupted
 from demon_live.sets.set_files import KIND, folder_of
 
@@ -120,7 +120,7 @@ class Moment:
     the state is then that of before."""
 
     sample: int
-    event: Event
+    event: SetEvent
     state: State
     outcome: Outcome = field(default_factory=Outcome)
     error: DemonError | None = None

@@ -40,7 +40,7 @@ _LATEST = 48_000 * 3_155_760_000
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SetEvent:
     """One cause, at an output sample. kind: apply | remove | mark | end. text, name: as applied."""
 
     kind: str
@@ -56,7 +56,7 @@ class Recording:
 
     path: Path | None
     start: Mapping[str, Any]
-    events: tuple[Event, ...] = ()
+    events: tuple[SetEvent, ...] = ()
     torn: int = 0
 
     @property
@@ -146,7 +146,7 @@ class Journal:
     def __post_init__(self) -> None:
         self._past.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
 
-    def write(self, event: Event) -> None:
+    def write(self, event: SetEvent) -> None:
         """Append one cause; it is with the operating system before this returns.
 
         A disk that is full stops nobody: see `ledger`.
@@ -200,7 +200,7 @@ class Journal:
 
 def _read(lines: Iterable[str], path: Path | None) -> Recording:
     start: dict[str, Any] | None = None
-    events: list[Event] = []
+    events: list[SetEvent] = []
     torn = 0
     for line in lines:
         row = _parse(line)
@@ -210,7 +210,7 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
             start = start or row
         else:
             known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
-            events.append(Event(str(row["kind"]), int(row["sample"]), **known))
+            events.append(SetEvent(str(row["kind"]), int(row["sample"]), **known))
     if start is None:
         raise FileError(
             f"{path or 'this'} is not a set: its first line is missing or damaged",

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from demon_live.errors import FileError
 from demon_live.paths import shipped, state_dir
-from demon_live.sets.journal import SUFFIX, Event
+from demon_live.sets.journal import SUFFIX, SetEvent
 
 KIND = "file"
 #: Bytes; ten minutes, the longest source, have 921 MB at 192 kHz in float32.
@@ -86,14 +86,14 @@ class SetFiles:
         self.folder = folder
         self._meant: dict[tuple[str, str], File] = {}
 
-    def event(self, name: str, base: str, file: File, now: int) -> Event | None:
+    def event(self, name: str, base: str, file: File, now: int) -> SetEvent | None:
         """What the set must say of it; None if that is what it said last."""
         if self._meant.get((name, base)) == file:
             return None
         self._meant[name, base] = file
-        return Event(KIND, now, f"{file.digest} {file.name}", name, base)
+        return SetEvent(KIND, now, f"{file.digest} {file.name}", name, base)
 
-    def learn(self, event: Event) -> None:
+    def learn(self, event: SetEvent) -> None:
         """A line of a set. What `event` would not have written is passed over."""
         digest, _, name = event.text.partition(" ")
         if _DIGEST.fullmatch(digest) and name == Path(name).name and name not in ("", ".", ".."):

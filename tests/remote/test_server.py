@@ -29,7 +29,7 @@ from demon_live.remote.codec import (
     pack_pcm,
 )
 from demon_live.remote.server import serve
-from demon_live.remote.transport import Delay, Line, RemotePlayhead, dial, pack, shake, unpack
+from demon_live.remote.transport import Delay, RemotePlayhead, Transport, dial, pack, shake, unpack
 from demon_live.runtime.options import EngineOptions, Note, Ready, Telemetry
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
@@ -176,7 +176,7 @@ def test_of_fleeting_messages_only_the_newest_wait() -> None:
         held.wait(10)
         return b"first"
 
-    line = Line(ours)
+    line = Transport(ours)
     line.send(first)
     for n in range(9):
         line.send(b"%d" % n, keep=2)

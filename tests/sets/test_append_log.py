@@ -10,11 +10,11 @@ import pytest
 
 from demon_live.errors import FileError
 from demon_live.sets import append_log as ledger
-from demon_live.sets.journal import SUFFIX, AppendLog, Event, Journal, load, locked
+from demon_live.sets.journal import SUFFIX, AppendLog, Journal, SetEvent, load, locked
 from demon_live.sets.session_log import SessionLog, find_interrupted, interrupted
 
 CAUSES = tuple(
-    Event("apply", 48_000 * k, f"denoise = .{k}\n# „Umlaut“ ü 🎛", "<prompt>", "repl")
+    SetEvent("apply", 48_000 * k, f"denoise = .{k}\n# „Umlaut“ ü 🎛", "<prompt>", "repl")
     for k in range(1, 6)
 )
 
@@ -127,7 +127,7 @@ def test_who_writes_is_known_while_it_lives(tmp_path: Path) -> None:
     assert not locked(tmp_path / "absent")
 
 
-def died(folder: Path, *causes: Event, position: int = 0) -> Path:
+def died(folder: Path, *causes: SetEvent, position: int = 0) -> Path:
     """The log of a session that was killed."""
     now = [0.0]
     journal = Journal({"engine": "imp", "seed": 3})
