@@ -47,7 +47,7 @@ BEGINNERS = [
     ("blend(sine)", '"blend" is a control, not a function', "blend", "bind it: blend = sine"),
     ("prompt = .5", "prompt takes text, and .5 is a number", ".5", "write prompt = 'dub techno'"),
     ('blend = "loud soft"', 'blend takes numbers, and "loud" is text', "loud", "it goes from 0..1"),
-    ("tempo = 128", 'tempo is a stage word and takes no "="', "=", "write tempo 128"),
+    ("tempo = 128", 'tempo is a setting and takes no "="', "=", "write tempo 128"),
     ("prompt = acid techno", "text goes into quotes", "acid techno", "write 'acid techno'"),
     ("prompt = acid", "text goes into quotes", "acid", "write prompt = 'acid'"),
     ("blend = .2 .8", "several values in a row are mini-notation", ".2 .8", '".2 .8"'),
