@@ -8,16 +8,12 @@ soon a change is heard (DEMON paper, section on propagation, plus two more class
     slot   next admission            baked into a generation when it is born
     model  one tick after a refit    weights of the network
     prepared  then switched         loop, tempo, source, engine, depth, steps
-
-Threads: constants only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-__all__ = ["CONTROLS", "FADER", "SETTINGS", "Control", "PropagationClass", "Shape", "find", "names"]
 
 PropagationClass = Literal["mix", "step", "slot", "model", "prepared"]
 Shape = Literal["curve", "number", "integer", "text", "choice", "file"]

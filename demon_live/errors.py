@@ -17,18 +17,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = [
-    "DemonError",
-    "DeviceError",
-    "EngineError",
-    "FileError",
-    "ScoreError",
-    "ScoreWarning",
-    "Span",
-    "UsageError",
-    "nearest",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -155,8 +143,12 @@ class DeviceError(DemonError):
 
 
 def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
-    """The n known words most like `word`, best first; empty if none is near."""
+    """The n known words most like `word` in any case, best first; empty if none is near."""
+    low = word.lower()
     # No word of ours is that long; comparing would take time for nothing.
-    if len(word) > 64:
+    if len(low) > 64:
         return []
-    return difflib.get_close_matches(word.lower(), sorted(words), n=n, cutoff=0.55)
+    known = {w.lower(): w for w in sorted(words, reverse=True)}
+    # Short words are near to everything: ask more of them.
+    cutoff = 0.62 if len(low) > 4 else 0.66
+    return [known[w] for w in difflib.get_close_matches(low, known, n, cutoff)]

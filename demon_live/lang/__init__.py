@@ -14,7 +14,6 @@ from demon_live.errors import DemonError
 from demon_live.lang.compile import compile_source
 from demon_live.lang.complete import Completion, complete
 from demon_live.lang.files import NONE
-from demon_live.lang.format import format_source, unparse
 from demon_live.lang.help import Help, help_for, reference
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import mini
@@ -33,6 +32,7 @@ from demon_live.lang.program import (
     diff,
 )
 from demon_live.lang.split import is_complete
+from demon_live.lang.unparse import format_source, unparse
 
 __all__ = [
     "NONE",

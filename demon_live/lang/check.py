@@ -1,7 +1,4 @@
-"""What is checked of a statement before it may play, and how findings are gathered.
-
-Threads: a Report belongs to one compilation.
-"""
+"""Checks of a statement before it may play, and the errors and warnings of a score."""
 
 from __future__ import annotations
 
@@ -16,7 +13,8 @@ import numpy as np
 from demon_live.controls import CONTROLS, Control
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.cycle_table import trial
-from demon_live.lang.keywords import closest
+from demon_live.lang.functions import FUNCTIONS, NOTE
+from demon_live.lang.keywords import PERFORMANCE, meant
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.program import Let
@@ -25,22 +23,6 @@ from demon_live.lang.signals import SIGNALS
 from demon_live.lang.split import comments
 from demon_live.lang.syntax import Call, Expr, LetNode, Method, Mini, Name, Num, WordNode, children
 from demon_live.lang.unparse import unparse_expr
-from demon_live.lang.words import NOTE, WORDS
-
-__all__ = [
-    "Report",
-    "Site",
-    "advise",
-    "check_args",
-    "check_kind",
-    "check_quotes",
-    "meaning",
-    "reached",
-    "shallow",
-    "tidal_remark",
-    "too_deep",
-    "try_lane",
-]
 
 _MAX_ERRORS = 50
 #: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
@@ -52,7 +34,7 @@ _DENSE = 256
 _TRIED = np.linspace(0, 1, 32, endpoint=False)
 
 
-class Report:
+class Diagnostics:
     """The errors and warnings of one score."""
 
     def __init__(self, text: str, name: str) -> None:
@@ -94,7 +76,7 @@ class Report:
 class Site:
     """A binding under check. place: of its expression in the score; start: of its statement."""
 
-    report: Report
+    report: Diagnostics
     expr: Expr
     spec: Control
     place: Span
@@ -184,7 +166,7 @@ def _bad_choice(site: Site, value: str) -> None:
         _, start, end = found[0]
         span = Span.of(site.report.text, site.start + start, site.start + end)
     whole = site.expr.text if isinstance(site.expr, Mini) else value
-    near = [w for w in (closest(whole, spec.choices), closest(value, spec.choices)) if w]
+    near = [w for w in (meant(whole, spec.choices), meant(value, spec.choices)) if w]
     few = ", ".join(spec.choices[:4]) + (" ..." if len(spec.choices) > 4 else "")
     hint = f"write {spec.name} = {near[0]!r}" if near else f"it is one of {few}"
     site.report.error(f"{spec.name} knows no {value!r}", span, hint)
@@ -229,47 +211,22 @@ def _example(spec: Control) -> str:
     return f"{spec.name} = '{spec.choices[0] if spec.choices else 'dub techno'}'"
 
 
-#: How many arguments performance words take: (least, most).
-_TAKES = {
-    "mute": (1, 8),
-    "unmute": (1, 8),
-    "solo": (1, 8),
-    "save": (1, 1),
-    "load": (1, 1),
-    "record": (0, 1),
-    "snapshot": (1, 1),
-    "recall": (1, 1),
-    "crossfade": (0, 2),
-    "learn": (0, 1),
-}
-
-
 def check_args(node: WordNode, source: str) -> None:
-    """The number of arguments of a performance word."""
-    least, most = _TAKES.get(node.name, (0, 0))
-    one_side = node.name == "crossfade" and len(node.args) == 1
-    if least <= len(node.args) <= most and not one_side:
-        return
-    examples = {
-        "save": "save friday",
-        "load": "load friday.demon",
-        "record": "record friday",
-        "snapshot": "snapshot calm",
-        "recall": "recall calm",
-        "crossfade": "crossfade drums pads",
-        "learn": "learn blend",
-    }
-    example = examples.get(node.name, f"{node.name} drums" if least else node.name)
-    what = "needs a name" if len(node.args) < least else "takes no more words"
-    if one_side:
+    """Check the number of arguments of a performance word. Raises ScoreError."""
+    word, count = PERFORMANCE[node.name], len(node.args)
+    if node.name == "crossfade" and count == 1:
         what = "needs two decks, or none"
+    elif word.least <= count <= word.most:
+        return
+    else:
+        what = "needs a name" if count < word.least else "takes no more words"
     span = Span.of(source, node.start, node.end)
-    raise ScoreError(f"{node.name} {what}", span=span, hint=f"write {example}")
+    raise ScoreError(f"{node.name} {what}", span=span, hint=f"write {word.example}")
 
 
 def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]) -> None:
     """A bare word for a control that takes text: its quotes are missing."""
-    if spec.numeric or not isinstance(expr, Name) or expr.name in WORDS or expr.name in lets:
+    if spec.numeric or not isinstance(expr, Name) or expr.name in FUNCTIONS or expr.name in lets:
         return
     if expr.name not in SIGNALS:
         span = Span.of(source, expr.start, expr.end)

@@ -1,22 +1,20 @@
-"""A score's text -> a Program, or a DemonError with all that is wrong.
+"""Compile a score to a Program, or raise a DemonError with all its errors.
 
-Parse, check, compile, and sample two cycles of each lane for trial: nothing reaches the session
-that was not played once. One error does not hide the next: statements are compiled one by one.
-
-Threads: pure functions (the parser's cache apart).
+Statements are parsed, checked and compiled one by one, so that one error does not hide the next.
+The first cycles of each lane are sampled: nothing reaches the session that cannot play.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
-    Report,
+    Diagnostics,
     Site,
     advise,
     check_args,
@@ -31,13 +29,12 @@ from demon_live.lang.check import (
 from demon_live.lang.controllers import Hands
 from demon_live.lang.expressions import compile_expr
 from demon_live.lang.files import check_paths, files_of
-from demon_live.lang.keywords import KEYWORDS, closest
-from demon_live.lang.lane import Lane
+from demon_live.lang.keywords import KEYWORDS, meant
+from demon_live.lang.lane import ControllerLane, Lane, PatternLane
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.pattern import Pattern
-from demon_live.lang.played import PlayedLane
 from demon_live.lang.program import (
     Bind,
     Chain,
@@ -66,8 +63,6 @@ from demon_live.lang.syntax import (
 )
 from demon_live.lang.unparse import unparse_expr
 
-__all__ = ["MAX_TEXT", "compile_source"]
-
 MAX_TEXT = 64 * 1024
 MAX_STATEMENTS = 1000
 MAX_ERRORS = 20
@@ -81,18 +76,38 @@ def compile_source(
     deck: str = "main",
     seed: int = 0,
 ) -> Program:
-    """The Program of a score. Raises ScoreError; its `.errors` are all errors, in text order.
+    """Compile a score.
 
-    lets: words defined before (at the prompt). deck: the deck of statements outside of any
-    `deck`. seed: of all lots that the score draws.
+    Args:
+        text: at most MAX_TEXT characters.
+        name: of the file or prompt, for errors.
+        lets: words defined before (at the prompt).
+        deck: the deck of statements outside of any `deck`.
+        seed: of all random draws.
+
+    Raises:
+        ScoreError: its `.errors` are all errors, in text order.
     """
     compiler = _Compiler(text, name, deck, seed)
     compiler.lets.update(lets or {})
     return compiler.run()
 
 
+#: (binding, its statement, its place in the score, deck, scope of its expression)
+Visit = Callable[[BindNode, Chunk, Span, str, Scope], None]
+
+
+def visit_bindings(text: str, visit: Visit) -> None:
+    """Call `visit` for each binding of a score; statements with errors are left out.
+
+    For views of a score that is being edited. A ScoreError from `visit` leaves the binding out too.
+    """
+    compiler = _Compiler(text, "<score>", "main", 0, visit)
+    compiler.compile(split(text, KEYWORDS))
+
+
 @dataclass(slots=True)
-class _Block:
+class _OpenBlock:
     """An open `deck NAME {` or `scene NAME {`."""
 
     kind: str
@@ -103,12 +118,14 @@ class _Block:
 
 
 class _Compiler:
-    def __init__(self, text: str, name: str, deck: str, seed: int) -> None:
-        self.text, self.name, self.deck, self.seed = text, name, deck, seed
-        self.report = Report(text, name)
+    def __init__(
+        self, text: str, name: str, deck: str, seed: int, visit: Visit | None = None
+    ) -> None:
+        self.text, self.name, self.deck, self.seed, self.visit = text, name, deck, seed, visit
+        self.report = Diagnostics(text, name)
         self.work = Work()
         self.statements: list[Statement] = []
-        self.blocks: list[_Block] = []
+        self.blocks: list[_OpenBlock] = []
         self.lets: dict[str, Let] = {}
 
     def span(self, chunk: Chunk, start: int, end: int) -> Span:
@@ -131,41 +148,42 @@ class _Compiler:
                 "several files may play together",
             )
             raise self.report.failure()
-        nodes: list[tuple[Chunk, StatementNode | None]] = []
         chunks = split(self.text, KEYWORDS)
         if len(chunks) > MAX_STATEMENTS:
             extra = chunks[MAX_STATEMENTS]
             place = self.span(extra, 0, len(extra.text))
             self.error(f"a score has at most {MAX_STATEMENTS} statements", place)
             raise self.report.failure()
-        for chunk in chunks:
-            node = None
-            self.enough()
-            if chunk.kind == "statement":
-                found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
-                if isinstance(found, ScoreError):
-                    self.take(chunk, found)
-                    continue
-                node = found
-            nodes.append((chunk, node))
-        self.define(nodes)
-        for chunk, node in nodes:
-            self.enough()
-            self.statement(chunk, node)
+        self.compile(chunks)
         for block in self.blocks:
-            self.error(
-                f'missing "}}" of {block.kind} {block.name}',
-                block.place,
-                'close the block with "}"',
-            )
+            message = f'missing "}}" of {block.kind} {block.name}'
+            self.error(message, block.place, 'close the block with "}"')
         if self.report.errors:
             raise self.report.failure()
         self.check_scenes()
         return self.program()
 
-    def enough(self) -> None:
-        """Nobody reads more errors than that, and each costs a search for what was meant."""
-        if len(self.report.errors) >= MAX_ERRORS:
+    def compile(self, chunks: Sequence[Chunk]) -> None:
+        """Compile the statements in their order; errors are gathered."""
+        nodes: list[tuple[Chunk, StatementNode | None]] = []
+        for chunk in chunks:
+            self.check_count()
+            if chunk.kind == "close":
+                nodes.append((chunk, None))
+                continue
+            found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
+            if isinstance(found, ScoreError):
+                self.take(chunk, found)
+            else:
+                nodes.append((chunk, found))
+        self.define(nodes)
+        for chunk, node in nodes:
+            self.check_count()
+            self.statement(chunk, node)
+
+    def check_count(self) -> None:
+        """Stop at MAX_ERRORS: nobody reads more, and each costs a search for similar words."""
+        if self.visit is None and len(self.report.errors) >= MAX_ERRORS:
             raise self.report.failure()
 
     def check_scenes(self) -> None:
@@ -175,7 +193,7 @@ class _Compiler:
             asked = [s.scene] if isinstance(s, Go) else []
             asked += [name for name, _ in s.scenes] if isinstance(s, Chain) else []
             for name in asked:
-                near = None if name in known else closest(name, known)
+                near = None if name in known else meant(name, known)
                 if near is not None:
                     self.report.warn(f'no scene "{name}" here', s.span, f"did you mean {near}?")
 
@@ -280,7 +298,7 @@ class _Compiler:
             self.error(f"nested deeper than {MAX_NESTING}", span)
             return
         if node.block:
-            self.blocks.append(_Block(node.kind, node.name, span, self.deck))
+            self.blocks.append(_OpenBlock(node.kind, node.name, span, self.deck))
         if node.kind == "deck":
             self.deck = node.name
 
@@ -368,7 +386,7 @@ class _Compiler:
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
         """A definition without arguments is compiled once: its errors show at its own place."""
-        if not node.params:
+        if not node.params and self.visit is None:
             compile_expr(node.expr, self.scope(chunk, node.name))
 
     def scope(self, chunk: Chunk, key: str) -> Scope:
@@ -384,16 +402,16 @@ class _Compiler:
         expr = node.expr
         assert expr is not None
         text = whole(chunk.text, expr.start, expr.end)
-        asked = frozenset(self.work.asked)
-        if not asked:
-            return Lane.of(spec, pattern, text)
+        keys = frozenset(self.work.keys)
+        if not keys:
+            return PatternLane(spec, pattern, text)
         scope, lots = self.scope(chunk, node.control), self.lots(node.control)
 
         def build(hands: Hands) -> Pattern:
             fresh = replace(scope, chances=Chances(lots), work=Work(hands=hands))
             return compile_expr(expr, fresh)
 
-        return PlayedLane(spec, text, asked, build)
+        return ControllerLane(spec, text, keys, build)
 
     def bind(self, chunk: Chunk, node: BindNode, span: Span) -> Bind | None:
         name = self.span(chunk, node.start, node.name_end)
@@ -406,13 +424,16 @@ class _Compiler:
             return None
         # The fader belongs to the session, whatever deck speaks of it.
         deck = "" if setting else node.deck or self.deck
+        if self.visit is not None:
+            self.visit(node, chunk, span, node.deck or self.deck, self.scope(chunk, node.control))
+            return None
         when = self.when(chunk, node.whens)
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
         check_quotes(spec, node.expr, chunk.text, self.lets)
         if spec.shape == "file":
             check_paths(node.expr, chunk.text)
-        self.work.asked.clear()
+        self.work.keys.clear()
         pattern = compile_expr(node.expr, self.scope(chunk, node.control))
         check_kind(spec, node.expr, pattern, chunk.text)
         place = self.span(chunk, node.expr.start, node.expr.end)
@@ -436,7 +457,7 @@ class _Compiler:
         if node.control in KEYWORDS:
             self.error(f'"{node.control}" is a word of the language, not a control', span)
             return
-        near = closest(node.control, [*CONTROLS, *SETTINGS])
+        near = meant(node.control, [*CONTROLS, *SETTINGS])
         hint = "a shape of your own is: let name = ...; ? lists the controls"
         if near is not None:
             hint = (

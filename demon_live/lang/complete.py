@@ -2,8 +2,6 @@
 
 lark's interactive parser says which terminals may follow; the tables of controls, functions and
 signals say which words these are, each with its range and one line of help.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -14,14 +12,12 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.help import LOTS, STATEMENTS
-from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
+from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import KEYWORDS, PERFORMANCE, STATEMENTS
 from demon_live.lang.parse import expected
-from demon_live.lang.signals import SIGNALS
+from demon_live.lang.registry import Function
+from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.split import split
-from demon_live.lang.words import WORDS, Word
-
-__all__ = ["Completion", "complete"]
 
 _WORD = re.compile(r"[A-Za-z_][\w]*$")
 _OPEN_TEXT = re.compile(r"""(['"])([^'"\n]*)$""")
@@ -125,7 +121,7 @@ def _after(lead: str, terminals: set[str], known: dict[str, list[str]]) -> Itera
         yield from _statements()
         return
     if bare.endswith(".") and "NAME" in terminals:
-        yield from (_function(w) for w in WORDS.values() if w.of)
+        yield from (_function(f) for f in FUNCTIONS.values() if f.method)
         return
     if first in ("go", "chain") and "NAME" in terminals:
         yield from (Completion(s, "scene", "scene", "") for s in known["scene"])
@@ -156,8 +152,8 @@ def _statements() -> Iterator[Completion]:
         yield Completion(c.name, "prepared", c.range_text, c.help)
     for word in ("deck", "scene", "let", "go", "chain", "fader"):
         yield Completion(word, "word", *_HELP[word])
-    for word, line in PERFORMANCE.items():
-        yield Completion(word, "word", "", line)
+    for word, row in PERFORMANCE.items():
+        yield Completion(word, "word", "", row.help)
 
 
 def _control(c: Control) -> Completion:
@@ -165,8 +161,8 @@ def _control(c: Control) -> Completion:
     return Completion(c.name, "control", display, c.help)
 
 
-def _function(w: Word) -> Completion:
-    return Completion(w.name, "function", w.signature, w.help)
+def _function(f: Function) -> Completion:
+    return Completion(f.name, "function", f.signature, f.help)
 
 
 def _setting_values(control: Control, known: dict[str, list[str]]) -> Iterator[Completion]:
@@ -185,11 +181,11 @@ def _values(bare: str, known: dict[str, list[str]]) -> Iterator[Completion]:
     """Words that begin an expression; in the argument of a function, functions too."""
     yield from (Completion(n, "let", "let", "a word of the score") for n in known["let"])
     yield from (Completion(n, "signal", "signal", line) for n, (_, line) in SIGNALS.items())
-    yield from (Completion(n, "signal", "signal", line) for n, line in LOTS.items())
-    yield from (Completion(n, "signal", "controller", x[3]) for n, x in CONTROLLERS.items())
-    yield from (_function(w) for w in WORDS.values() if not w.of)
+    yield from (Completion(n, "signal", "signal", line) for n, (_, line) in RANDOM.items())
+    yield from (Completion(n, "signal", "controller", c.help) for n, c in CONTROLLERS.items())
+    yield from (_function(f) for f in FUNCTIONS.values() if not f.method)
     if _takes_function(bare):
-        yield from (_function(w) for w in WORDS.values() if w.of)
+        yield from (_function(f) for f in FUNCTIONS.values() if f.method)
         yield Completion("_", "word", *_HELP["_"])
 
 
@@ -205,10 +201,10 @@ def _takes_function(bare: str) -> bool:
                 depth -= 1
                 continue
             name = re.search(r"(\w+)$", bare[:i])
-            word = WORDS.get(name.group(1)) if name and c == "(" else None
-            if word is None or not word.params:
+            function = FUNCTIONS.get(name.group(1)) if name and c == "(" else None
+            if function is None or not function.params:
                 return False
-            return word.params[min(commas, len(word.params) - 1)].kind == "F"
+            return function.params[min(commas, len(function.params) - 1)].kind == "Transform"
         elif c == "," and not depth:
             commas += 1
     return False

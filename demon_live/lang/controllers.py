@@ -2,7 +2,7 @@
 
 A pattern is a pure function of time and of nothing else. So a controller is one too: its value at
 a cycle is read from the history of its moves, which is frozen and has a version. A lane that names
-controllers is compiled anew for each version that concerns it (lane.PlayedLane); a set keeps the
+controllers is compiled anew for each version that concerns it (lane.ControllerLane); a set keeps the
 moves, so that a replay needs no controller. Since the whole history is kept, the past can be
 played with: cc(21).late(4) is the knob four cycles ago, cc(21).ribbon(8, 2) a loop of its motion.
 
@@ -28,14 +28,32 @@ from demon_live.lang.pattern import Curve, Pattern, Times
 from demon_live.lang.sequence import signal
 from demon_live.lang.signals import SIGNALS
 
-__all__ = ["CONTROLLERS", "EMPTY", "Hands", "Key", "Move", "Track", "guess", "played"]
 
-#: name -> (least, most, steps, one line of help). steps: the value jumps, it is not a curve.
-CONTROLLERS: dict[str, tuple[float, float, bool, str]] = {
-    "cc": (0.0, 1.0, False, "A knob or slider of a MIDI controller, by its number."),
-    "note": (0.0, 127.0, True, "The last key pressed: c4 is 60; p.note reads note names."),
-    "gate": (0.0, 1.0, True, "How hard a key is held, 0 when none is."),
-    "bend": (-1.0, 1.0, False, "The pitch wheel, 0 in the middle."),
+class ControllerKind(NamedTuple):
+    """low, high: the range. steps: the value jumps, it is not a curve."""
+
+    low: float
+    high: float
+    steps: bool
+    help: str
+    example: str
+
+
+CONTROLLERS: dict[str, ControllerKind] = {
+    "cc": ControllerKind(
+        0.0,
+        1.0,
+        False,
+        "A knob or slider of a MIDI controller, by its number.",
+        "blend = cc(21).range(.2, 1)",
+    ),
+    "note": ControllerKind(
+        0.0, 127.0, True, "The last key pressed: c4 is 60; p.note reads note names.", "seed = note"
+    ),
+    "gate": ControllerKind(
+        0.0, 1.0, True, "How hard a key is held, 0 when none is.", "noise = gate * .5"
+    ),
+    "bend": ControllerKind(-1.0, 1.0, False, "The pitch wheel, 0 in the middle.", "pan = bend"),
 }
 
 
@@ -134,7 +152,7 @@ class Hands:
         """With moves at `cycle`. length: cycles that a curve takes to get there."""
         tracks = dict(self.tracks)
         for key, value in moves:
-            slope = 0.0 if CONTROLLERS[key.kind][2] else length
+            slope = 0.0 if CONTROLLERS[key.kind].steps else length
             for one in (key, key._replace(channel=0)):
                 tracks[one] = tracks.get(one, Track()).moved(cycle, value, slope)
         return Hands(self.version + 1, MappingProxyType(tracks))
@@ -155,7 +173,7 @@ def played(key: Key, track: Track) -> Pattern:
         out = track.read(np.atleast_1d(np.asarray(t, dtype=np.float64)))
         return out if np.ndim(t) else float(out[0])
 
-    if not CONTROLLERS[key.kind][2]:
+    if not CONTROLLERS[key.kind].steps:
         return signal(Curve(read), None)
 
     def steps(begin: Fraction, end: Fraction) -> list[Fraction]:
@@ -166,7 +184,7 @@ def played(key: Key, track: Track) -> Pattern:
 
 def guess(key: Key) -> Pattern:
     """What stands for a controller while a score is checked: its whole range, in each cycle."""
-    low, high, _, _ = CONTROLLERS[key.kind]
+    low, high = CONTROLLERS[key.kind][:2]
     curve = SIGNALS["saw"][0].curve
     assert curve is not None
     return signal(curve.mapped(lambda v: v * (high - low) + low), None)

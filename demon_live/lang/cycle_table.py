@@ -20,8 +20,6 @@ import numpy as np
 
 from demon_live.lang.pattern import LIMIT, Curve, Event, Pattern, PatternError, Times, cycle_of
 
-__all__ = ["NUDGE", "WHOLE", "Layout", "Segment", "trial"]
-
 #: A frame that rounding put just before an edge belongs behind it: 1e-9 cycles is 2 ns at 120 bpm.
 NUDGE = 1e-9
 
@@ -34,7 +32,7 @@ _KEEP = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class CycleSegment:
     """[begin, end) in cycles and what holds there: a value, a Curve, or None for a rest."""
 
     begin: Fraction
@@ -43,7 +41,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SampleTable:
     """Segments as arrays. starts, values: float64 [m], NaN = rest. curves: (index, it, offset)."""
 
     starts: Times
@@ -52,15 +50,15 @@ class Table:
     rests: bool
 
 
-class Layout:
+class CycleTable:
     """The values of a pattern in time."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
-        self._cycles: dict[int, tuple[Segment, ...]] = {}
-        self._table: tuple[int, int, Table] | None = None
+        self._cycles: dict[int, tuple[CycleSegment, ...]] = {}
+        self._table: tuple[int, int, SampleTable] | None = None
 
-    def cycle(self, c: int) -> tuple[tuple[Segment, ...], int]:
+    def cycle(self, c: int) -> tuple[tuple[CycleSegment, ...], int]:
         """The segments that cover a cycle, and the number of cycles to add to their times."""
         period = self.pattern.period
         key = c % period if period is not None else c
@@ -99,7 +97,7 @@ class Layout:
             out[mask] = _look_up(self._whole(int(c), int(c) + 1), t[mask])[0]
         return out, True
 
-    def _whole(self, first: int, last: int) -> Table:
+    def _whole(self, first: int, last: int) -> SampleTable:
         kept = self._table
         if kept is not None and kept[0] == first and kept[1] == last:
             return kept[2]
@@ -108,30 +106,30 @@ class Layout:
         return table
 
 
-def _segments(pattern: Pattern, c: int) -> tuple[Segment, ...]:
+def _segments(pattern: Pattern, c: int) -> tuple[CycleSegment, ...]:
     """What holds when in cycle c, without gaps or overlaps."""
     begin, end = cycle_of(c), cycle_of(c + 1)
     events = pattern.raw(begin, end)
     events.sort(key=lambda e: e.begin)
-    out: list[Segment] = []
+    out: list[CycleSegment] = []
     at = begin
     for event in events:
         if event.begin < at:
             return tuple(_swept(events, begin, end))
         if event.begin > at:
-            out.append(Segment(at, event.begin, None))
-        out.append(Segment(event.begin, event.end, event.value))
+            out.append(CycleSegment(at, event.begin, None))
+        out.append(CycleSegment(event.begin, event.end, event.value))
         at = event.end
     if at < end:
-        out.append(Segment(at, end, None))
+        out.append(CycleSegment(at, end, None))
     return tuple(out)
 
 
-def _swept(events: list[Any], begin: Fraction, end: Fraction) -> list[Segment]:
+def _swept(events: list[Any], begin: Fraction, end: Fraction) -> list[CycleSegment]:
     """The same with overlaps: a sweep that holds the youngest event."""
     edges = sorted({begin, end, *(e.begin for e in events), *(e.end for e in events)})
     heap: list[tuple[Fraction, int]] = []
-    out: list[Segment] = []
+    out: list[CycleSegment] = []
     i = 0
     for at, after in pairwise(edges):
         while i < len(events) and events[i].begin <= at:
@@ -140,11 +138,11 @@ def _swept(events: list[Any], begin: Fraction, end: Fraction) -> list[Segment]:
             i += 1
         while heap and events[-heap[0][1]].end <= at:
             heapq.heappop(heap)
-        out.append(Segment(at, after, events[-heap[0][1]].value if heap else None))
+        out.append(CycleSegment(at, after, events[-heap[0][1]].value if heap else None))
     return out
 
 
-def _tabulate(cycles: list[tuple[tuple[Segment, ...], int]]) -> Table:
+def _tabulate(cycles: list[tuple[tuple[CycleSegment, ...], int]]) -> SampleTable:
     starts: list[float] = []
     values: list[float] = []
     curves: list[tuple[int, Curve, float]] = []
@@ -156,7 +154,7 @@ def _tabulate(cycles: list[tuple[tuple[Segment, ...], int]]) -> Table:
             values.append(_number(s.value))
     filled = np.array(values)
     rests = bool(np.isnan(filled).sum() > len(curves))
-    return Table(np.array(starts), filled, tuple(curves), rests)
+    return SampleTable(np.array(starts), filled, tuple(curves), rests)
 
 
 def _number(value: Any) -> float:
@@ -165,7 +163,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _look_up(table: Table, t: Times) -> tuple[Times, bool]:
+def _look_up(table: SampleTable, t: Times) -> tuple[Times, bool]:
     if len(table.starts) == 1 and not table.curves:
         return np.full(t.shape, table.values[0]), table.rests
     index = np.searchsorted(table.starts, t, side="right") - 1

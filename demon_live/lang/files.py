@@ -3,8 +3,6 @@ for, read and told to the engine before it is heard.
 
 A text that ends like a sound file is one, wherever in the expression it stands, also where it is
 heard only by lot or by a knob. So is everything that the pattern gives in its first cycles.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ from demon_live.lang.lane import Lane
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.syntax import Expr, Mini, Text, children
-
-__all__ = ["ENDINGS", "MOST", "NONE", "check_paths", "files_of"]
 
 #: A text that ends so is the name of a file.
 ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".au")

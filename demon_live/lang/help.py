@@ -1,7 +1,4 @@
-"""Help on every word, from the tables that define them: `demon help`, `?name`, the reference.
-
-Threads: pure functions of constants.
-"""
+"""Help on every word, from the tables that define them: `demon help`, `?name`, the reference."""
 
 from __future__ import annotations
 
@@ -11,11 +8,9 @@ from dataclasses import dataclass
 from demon_live.controls import CONTROLS, SETTINGS, Control
 from demon_live.errors import nearest
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.keywords import PERFORMANCE
-from demon_live.lang.signals import SIGNALS
-from demon_live.lang.words import WORDS
-
-__all__ = ["MINI", "STATEMENTS", "Help", "all_names", "help_for", "reference"]
+from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import PERFORMANCE, STATEMENTS
+from demon_live.lang.signals import RANDOM, SIGNALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,54 +59,6 @@ MINI: tuple[tuple[str, str, str], ...] = (
     ("' '", "A text with blanks as one step.", "prompt = \"<'acid techno' 'dub'>/4\""),
 )
 
-#: Words that begin a statement or end it: (word, signature, meaning, example).
-STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
-    (
-        "=",
-        "CONTROL = PATTERN [when]",
-        "Binds a control of the current deck.",
-        "blend = sine over 4",
-    ),
-    ("default", "CONTROL = default", "Gives a control back.", "blend = default"),
-    (
-        "deck",
-        "deck NAME { ... }",
-        "The statements inside belong to this deck; without braces, all that follow.",
-        "deck drums { gain = .8 }",
-    ),
-    (
-        "scene",
-        "scene NAME { ... }",
-        "A named group of bindings, for go and chain.",
-        "scene drop { blend = 1; denoise = .9 }",
-    ),
-    ("go", "go SCENE [when]", "Plays a scene.", "go drop at 8"),
-    (
-        "chain",
-        "chain 'SCENE' CYCLES, ...",
-        "Scenes one after the other, each for its cycles.",
-        "chain 'drop' 8, 'calm' 4",
-    ),
-    (
-        "fader",
-        "fader PATTERN [when]",
-        "Moves the crossfader: 0 is the first deck of crossfade, 1 the second.",
-        "fader 1 over 8",
-    ),
-    ("let", "let NAME(args) = PATTERN", "A word of your own.", "let wob(n) = sine.fast(n)"),
-    ("now", "... now   or   ... !", "At once, not at the next cycle.", "blend = .5 now"),
-    ("at", "... at N", "At the next cycle divisible by N.", "seed = 3 at 8"),
-    ("in", "... in N", "After N cycles.", "seed = 3 in 2"),
-    (
-        "over",
-        "... over N",
-        "Moves there in a straight line over N cycles; text changes at the end.",
-        "velocity = 1.2 over 4",
-    ),
-    ("xfade", "... xfade N", "As over; gain moves at equal power.", "gain = .2 xfade 4"),
-    ("_", "_", "The pattern, in the argument of a function.", "noise = sine.off(1/8, _ * .5)"),
-)
-
 
 def _control(c: Control) -> Help:
     default = (
@@ -149,48 +96,21 @@ def _entries() -> Iterator[Help]:
         yield Help(
             name, "signal", "", line, ("blend = time / 8 % 1" if name == "time" else example,)
         )
-    for name, line in LOTS.items():
+    for name, (_, line) in RANDOM.items():
         yield Help(name, "signal", "", line, (f"noise = {name}.range(0, .5)",))
-    for name, (low, high, _, line) in CONTROLLERS.items():
+    for name, c in CONTROLLERS.items():
         takes = "number, channel" if name == "cc" else "channel"
-        yield Help(name, "signal", f"{name}({takes}), {low:g}..{high:g}", line, (_PLAYED[name],))
+        signature = f"{name}({takes}), {c.low:g}..{c.high:g}"
+        yield Help(name, "signal", signature, c.help, (c.example,))
     yield Help("silence", "signal", "", "Nothing at all: a rest.", ("gain = cat(1, silence)",))
-    for w in WORDS.values():
-        yield Help(w.name, "function", w.signature, w.help, (w.example,))
-    for name, line in PERFORMANCE.items():
-        yield Help(name, "word", "", line, (_performed(name),))
+    for f in FUNCTIONS.values():
+        yield Help(f.name, "function", f.signature, f.help, (f.example,))
+    for name, word in PERFORMANCE.items():
+        yield Help(name, "word", "", word.help, (word.example,))
     for name, signature, line, example in STATEMENTS:
         yield Help(name, "statement", signature, line, (example,))
     for sign, line, example in MINI:
         yield Help(sign, "mini", f'"{sign.strip()}" in mini-notation', line, (example,))
-
-
-def _performed(name: str) -> str:
-    more = {
-        "mute": " drums",
-        "unmute": " drums",
-        "solo": " drums",
-        "record": " friday",
-        "save": " friday",
-        "load": " friday.demon",
-        "snapshot": " calm",
-        "recall": " calm over 4",
-        "crossfade": " drums pads",
-        "learn": " blend",
-    }
-    return name + more.get(name, "")
-
-
-_PLAYED = {
-    "cc": "blend = cc(21).range(.2, 1)",
-    "note": "seed = note",
-    "gate": "noise = gate * .5",
-    "bend": "pan = bend",
-}
-LOTS = {
-    "rand": "White noise from 0 to 1, by lot, but the same at each hearing.",
-    "perlin": "Smooth noise from 0 to 1: another goal each cycle.",
-}
 
 
 def all_names() -> list[str]:

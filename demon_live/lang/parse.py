@@ -47,8 +47,6 @@ from demon_live.lang.syntax import (
     children,
 )
 
-__all__ = ["expected", "parse_statement"]
-
 #: Longer ones are refused, so that none takes long to read.
 MAX_STATEMENT = 16 * 1024
 

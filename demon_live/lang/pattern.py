@@ -28,22 +28,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "LIMIT",
-    "Curve",
-    "Event",
-    "Pattern",
-    "PatternError",
-    "Steps",
-    "Times",
-    "affordable",
-    "as_time",
-    "cycle_of",
-    "lcm",
-    "moved",
-    "pieces",
-]
-
 Times = NDArray[np.float64]
 Steps = Callable[[Fraction, Fraction], list[Fraction]]
 Query = Callable[[Fraction, Fraction], "list[Event]"]

@@ -1,7 +1,4 @@
-"""What a score compiles to: statements that the session applies, and plain views of them.
-
-Threads: immutable.
-"""
+"""What a score compiles to: statements that the session applies, and plain views of them."""
 
 from __future__ import annotations
 
@@ -13,21 +10,6 @@ from typing import Literal
 from demon_live.errors import ScoreWarning, Span
 from demon_live.lang.lane import Lane
 from demon_live.lang.syntax import LetNode
-
-__all__ = [
-    "Bind",
-    "Chain",
-    "Go",
-    "Let",
-    "Program",
-    "Scene",
-    "Setting",
-    "SettingValue",
-    "Statement",
-    "When",
-    "Word",
-    "diff",
-]
 
 #: A settings's value: a number, a text, or None (`source none`).
 SettingValue = float | str | None

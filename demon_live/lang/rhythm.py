@@ -1,14 +1,13 @@
 """Structure: who gives the events their extent, and which of them sound.
 
-    combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
-    cut      whole from the left, parts cut where either changes (arguments of range)
-    struct, mask, degrade, euclidean rhythms, squeeze
-
-Threads: pure functions.
+combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
+cut      whole from the left, parts cut where either changes (arguments of range)
+struct, mask, degrade, euclidean rhythms, squeeze
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
@@ -24,13 +23,13 @@ from demon_live.lang.pattern import (
     lcm,
     pieces,
 )
-from demon_live.lang.sequence import signal, silence
+from demon_live.lang.registry import Count, Gate, Lots, Number, Numbers, Time, function
+from demon_live.lang.sequence import pure, signal, silence, timecat
 from demon_live.lang.signals import chance_at
-from demon_live.lang.transform import fmap, grains
-
-__all__ = ["bjorklund", "combine", "cut", "degrade", "mask", "mixed", "squeeze", "struct", "truth"]
+from demon_live.lang.transform import fast, fmap, grains
 
 Op = Callable[[Any, Any], Any]
+_ONE = Fraction(1)
 
 
 def _apply(fn: Op, a: Any, b: Any) -> Any:
@@ -118,28 +117,27 @@ def cut(left: Pattern, right: Pattern, fn: Op) -> Pattern:
     return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost + right.cost)
 
 
-def squeeze(left: Pattern, right: Pattern, fn: Op) -> Pattern:
-    """fn(left, right), with a cycle of right squeezed into each event of left."""
+@function('blend = "0 .5".squeeze("0 .1 .2")')
+def squeeze(pat: Numbers, other: Numbers) -> Pattern:
+    """Plus, with a cycle of the other squeezed into each event."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []
-        for wb, we, lb, le, value in left.raw(begin, end):
+        for wb, we, lb, le, value in pat.raw(begin, end):
             if wb is None or we is None:
                 continue
             c = cycle_of(wb.numerator // wb.denominator)
             width = we - wb
-            for r in right.raw(c, c + 1):
+            for r in other.raw(c, c + 1):
                 if r.whole_begin is None or r.whole_end is None:
                     continue
                 nb, ne = wb + (r.whole_begin - c) * width, wb + (r.whole_end - c) * width
                 b, e = max(nb, lb), min(ne, le)
                 if b < e:
-                    out.append(Event(nb, ne, b, e, _apply(fn, value, r.value)))
+                    out.append(Event(nb, ne, b, e, _apply(operator.add, value, r.value)))
         return out
 
-    return Pattern(
-        raw, period=lcm(left.period, right.period), cost=left.cost * max(1.0, right.cost)
-    )
+    return Pattern(raw, period=lcm(pat.period, other.period), cost=pat.cost * max(1.0, other.cost))
 
 
 def truth(value: Any) -> bool:
@@ -149,8 +147,15 @@ def truth(value: Any) -> bool:
     return bool(value)
 
 
-def struct(pat: Pattern, pulses: Pattern) -> Pattern:
-    """The values of `pat` with the events of `pulses` that are true; a signal opens and shuts."""
+@function("denoise = sine.range(.3, 1).segment(4)")
+def segment(pat: Pattern, n: Time) -> Pattern:
+    """A curve as n held values a cycle."""
+    return struct(pat, fast(pure(1), n))
+
+
+@function('noise = sine.struct("x ~ x x")')
+def struct(pat: Pattern, pulses: Gate) -> Pattern:
+    """The values of the pattern in the rhythm of another."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
@@ -173,8 +178,9 @@ def struct(pat: Pattern, pulses: Pattern) -> Pattern:
     return Pattern(raw, period=period, cost=pat.cost + pulses.cost, text=pat.text)
 
 
-def mask(pat: Pattern, gate: Pattern) -> Pattern:
-    """The parts of `pat` where `gate` is true."""
+@function('noise = saw.mask("<1 [0 1]>")')
+def mask(pat: Pattern, gate: Gate) -> Pattern:
+    """Only where the gate is 1; rests elsewhere."""
     if gate.const is not None:
         return pat if truth(gate.const[0]) else silence
 
@@ -192,28 +198,61 @@ def mask(pat: Pattern, gate: Pattern) -> Pattern:
     return Pattern(raw, period=period, cost=pat.cost + gate.cost, text=pat.text)
 
 
-def degrade(pat: Pattern, chance: float, key: int, keep: bool = False) -> Pattern:
-    """`pat` without the events whose lot is under `chance`; with keep, only those.
+def thin(pat: Pattern, part: float, key: int, keep: bool = False) -> Pattern:
+    """The pattern without this part of its events, by lot; with keep, only those.
 
     A signal has no events: it loses whole cycles.
     """
 
-    def kept(time: Fraction) -> bool:
-        return (chance_at(key, time) < chance) is keep
+    def stays(time: Fraction) -> bool:
+        return (chance_at(key, time) < part) is keep
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []
         for event in pat.raw(begin, end):
             if event.whole_begin is not None:
-                if kept(event.whole_begin):
+                if stays(event.whole_begin):
                     out.append(event)
                 continue
             for c, b, e in pieces(event.begin, event.end):
-                if kept(cycle_of(c)):
+                if stays(cycle_of(c)):
                     out.append(Event(None, None, b, e, event.value))
         return out
 
     return Pattern(raw, period=None, cost=pat.cost, text=pat.text)
+
+
+@function('noise = ".3*8".degradeBy(.4)')
+def degrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
+    """Loses this part of the events, by lot."""
+    return thin(pat, part, key)
+
+
+@function('noise = ".3*8".degrade')
+def degrade(pat: Pattern, key: Lots) -> Pattern:
+    """Loses half of the events, by lot."""
+    return thin(pat, 0.5, key)
+
+
+@function('noise = ".3*8".undegradeBy(.4)')
+def undegrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
+    """Keeps only this part of the events."""
+    return thin(pat, part, key, keep=True)
+
+
+@function("noise = sine.euclid(3, 8)")
+def euclid(pat: Pattern, k: Count, n: Count, turn: Count = 0) -> Pattern:
+    """On k of n steps, spread evenly, turned left."""
+    hits = bjorklund(k, n, turn)
+    if pat.const is not None:
+        return timecat([(_ONE, pat if hit else silence) for hit in hits])
+    return struct(pat, timecat([(_ONE, pure(1) if hit else silence) for hit in hits]))
+
+
+@function("noise = sine.euclidRot(3, 8, 2)")
+def euclid_rot(pat: Pattern, k: Count, n: Count, turn: Count) -> Pattern:
+    """The same as euclid with a turn."""
+    return euclid(pat, k, n, turn)
 
 
 @lru_cache(maxsize=512)

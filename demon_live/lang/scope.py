@@ -12,14 +12,13 @@ from typing import Any
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
-from demon_live.lang import signals
 from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, played
-from demon_live.lang.keywords import closest
+from demon_live.lang.functions import FUNCTIONS, NOTE
+from demon_live.lang.keywords import meant
 from demon_live.lang.mini import Chances
-from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini
-from demon_live.lang.mini_syntax import Node as MiniNode
+from demon_live.lang.mini_syntax import MAX_NESTING, MiniNode, parse_mini
 from demon_live.lang.pattern import Pattern
-from demon_live.lang.sequence import silence
+from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.syntax import (
     Bin,
     Call,
@@ -33,38 +32,13 @@ from demon_live.lang.syntax import (
     Num,
     Text,
 )
-from demon_live.lang.words import WORDS
 
 #: Numbers of a score stay below this.
 _MOST = 10**15
 
-__all__ = [
-    "LOTS",
-    "OTHER",
-    "SIGNALS",
-    "Scope",
-    "Thunk",
-    "Work",
-    "controller",
-    "fold",
-    "known",
-    "places_of",
-    "plain",
-    "unknown",
-]
 
 #: Expansions of `let` words in one score.
 _MAX_WORK = 2048
-
-
-SIGNALS = signals.SIGNALS
-
-
-#: Signals that draw lots.
-LOTS: dict[str, Callable[[int], Pattern]] = {"rand": signals.rand, "perlin": signals.perlin}
-
-
-OTHER = {"silence": silence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +51,15 @@ class Thunk:
 
 @dataclass(slots=True)
 class Work:
-    """What one score may still use up, and what stands behind the controllers that it names.
+    """The budget of one score, and its controllers.
 
-    hands: their history; None while it is checked. asked: those that were named.
+    left: expansions of `let` words. hands: the moves of the controllers, None while the score is
+    checked. keys: the controllers that the expression names.
     """
 
     left: int = _MAX_WORK
     hands: Hands | None = None
-    asked: set[Key] = field(default_factory=set)
+    keys: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +82,11 @@ class Scope:
         if self.outer is not None:
             return ScoreError(message, span=self.outer, hint=hint)
         return ScoreError(message, span=Span.of(self.source, node.start, node.end), hint=hint)
+
+    def knows(self, name: str) -> bool:
+        """True if a name means anything here."""
+        tables = (self.params, self.lets, SIGNALS, RANDOM, FUNCTIONS, CONTROLLERS)
+        return name == "silence" or any(name in names for names in tables)
 
     def deeper(self, node: Any) -> Scope:
         if self.depth >= MAX_NESTING:
@@ -196,8 +176,8 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
         case Method():
             # pick's own values are numbers; what it picks are its arguments.
             inside: tuple[Expr, ...] = () if node.name == "pick" else (node.of,)
-            word = WORDS.get(node.name)
-            if word is not None and word.params and word.params[-1].many:
+            function = FUNCTIONS.get(node.name)
+            if function is not None and function.many:
                 inside += node.args or ()
             for part in inside:
                 out += places_of(part, wanted)
@@ -206,12 +186,6 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
         case Neg():
             out += places_of(node.of, wanted)
     return sorted(out, key=lambda p: p[1])
-
-
-def known(name: str, scope: Scope) -> bool:
-    """Does a name mean anything here?"""
-    tables = (scope.params, scope.lets, SIGNALS, LOTS, OTHER, WORDS, CONTROLLERS)
-    return any(name in words for words in tables)
 
 
 def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Pattern:
@@ -231,7 +205,7 @@ def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Patt
         values.append(exact.numerator)
     number, channel = (*values, 0)[:2] if name == "cc" else (0, *values, 0)[:2]
     key = Key(name, number, channel)
-    scope.work.asked.add(key)
+    scope.work.keys.add(key)
     hands = scope.work.hands
     track = None if hands is None else hands.tracks.get(key)
     return guess(key) if track is None else played(key, track)
@@ -245,14 +219,38 @@ def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> Scor
             node,
             f"a control is only bound: {name} = ...; a shape for two controls is let shape = ...",
         )
-    functions = [w for w in WORDS if WORDS[w].of or not method]
-    more = [*SIGNALS, *LOTS, *CONTROLLERS, *scope.lets, *scope.params]
+    functions = [name for name, f in FUNCTIONS.items() if f.method or not method]
+    more = [*SIGNALS, *RANDOM, *CONTROLLERS, *scope.lets, *scope.params]
     words = functions if method else [*functions, *more]
-    near = None if name in _FOREIGN else closest(name, words)
+    near = None if name in _FOREIGN else meant(name, words)
     hint = f"did you mean {near}?" if near else _FOREIGN.get(name, "? lists all words")
     what = "no function" if method else "nothing"
     return scope.fail(
         f'there is {what} "{name}"' if method else f'there is nothing called "{name}"', node, hint
+    )
+
+
+def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
+    """An error for a call of something that is no function."""
+    span = Name(node.start, node.start + len(name), name)
+    if name in CONTROLS or name in SETTINGS:
+        inside = slice(node.start + len(name) + 1, node.end - 1)
+        inner = scope.source[inside] if scope.outer is None else "..."
+        message = f'"{name}" is a control, not a function'
+        return scope.fail(message, span, f"bind it: {name} = {inner}")
+    return unknown(name, span, scope)
+
+
+def misplaced_word(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
+    """An error for text where numbers belong, at the first word of the expression `written`."""
+    found = places_of(written, lambda v: isinstance(v, str)) if written is not None else []
+    if not found:
+        return scope.fail("this is text, and arithmetic takes numbers", node)
+    word, start, end = found[0]
+    return ScoreError(
+        f'"{word}" is a word, and arithmetic takes numbers',
+        span=scope.outer or Span.of(scope.source, start, end),
+        hint="note names become numbers with .note" if NOTE.fullmatch(word) else None,
     )
 
 

@@ -1,10 +1,8 @@
 """The first patterns, and patterns side by side: in a cycle, at once, in turn.
 
-    pure, silence, signal   one value, nothing, a curve
-    timecat                 a cycle divided by weight; plain groups inside are spliced into it
-    stack, cat              at the same time; one a cycle
-
-Threads: pure functions.
+pure, silence, signal   one value, nothing, a curve
+timecat                 a cycle divided by weight; plain groups inside are spliced into it
+stack, cat              at the same time; one a cycle
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from demon_live.lang.pattern import (
     moved,
     pieces,
 )
-
-__all__ = ["SPLICE", "cat", "pure", "signal", "silence", "stack", "timecat"]
+from demon_live.lang.registry import Section, function
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 #: Times as many pieces as a cycle may have events are cut in one query.
@@ -72,16 +69,18 @@ def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int 
     return Pattern(raw, period=period, cost=cost * pieces, curve=curve)
 
 
-def stack(*parts: Pattern) -> Pattern:
-    """All at the same time, in this order."""
-    if len(parts) == 1:
-        return parts[0]
-    queries = [p.raw for p in parts]
+@function('noise = polyrhythm(".1 .2", ".3")', "polyrhythm", "The same as stack.")
+@function('noise = stack(.1, "~ .4")')
+def stack(*part: Pattern) -> Pattern:
+    """All at once; the one that began last is heard."""
+    if len(part) == 1:
+        return part[0]
+    queries = [p.raw for p in part]
     return Pattern(
         lambda b, e: [event for raw in queries for event in raw(b, e)],
-        period=lcm(*(p.period for p in parts)),
-        cost=sum(p.cost for p in parts),
-        text=any(p.text for p in parts),
+        period=lcm(*(p.period for p in part)),
+        cost=sum(p.cost for p in part),
+        text=any(p.text for p in part),
     )
 
 
@@ -176,19 +175,24 @@ def _step(
     return moved(part.raw(inner_b, inner_e), width, sb - base * width, (m, k))
 
 
-def cat(*parts: Pattern) -> Pattern:
-    """One part a cycle, in turn; each plays its own next cycle when its turn comes."""
-    n = len(parts)
+@function("blend = slowcat(saw, sine)", "slowcat", "The same as cat.")
+@function("blend = cat(saw, sine)")
+def cat(*part: Pattern) -> Pattern:
+    """One after the other, a cycle each.
+
+    Each part plays its own next cycle when its turn comes.
+    """
+    n = len(part)
     if n == 0:
         return silence
     if n == 1:
-        return parts[0]
+        return part[0]
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
         for c, b, e in pieces(begin, end):
-            part = parts[c % n]
-            if part.const is not None:
+            turn = part[c % n]
+            if turn.const is not None:
                 wb, we = cycle_of(c), cycle_of(c + 1)
                 out.append(
                     Event(
@@ -196,18 +200,33 @@ def cat(*parts: Pattern) -> Pattern:
                         we,
                         wb if b is wb or b == wb else b,
                         we if e is we or e == we else e,
-                        part.const[0],
+                        turn.const[0],
                     )
                 )
                 continue
             shift = cycle_of(c - c // n)
-            out.extend(moved(part.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
+            out.extend(moved(turn.raw(b - shift, e - shift), _ONE, shift, (_ONE, -shift)))
         return out
 
-    period = lcm(*(p.period for p in parts))
+    period = lcm(*(p.period for p in part))
     return Pattern(
         raw,
         period=None if period is None else period * n,
-        cost=max(p.cost for p in parts),
-        text=any(p.text for p in parts),
+        cost=max(p.cost for p in part),
+        text=any(p.text for p in part),
     )
+
+
+@function("blend = sequence(0, .5, saw)", "sequence", "The same as seq.")
+@function("blend = fastcat(0, .5, saw)", "fastcat", "The same as seq.")
+@function("blend = seq(0, .5, saw)")
+def seq(*part: Pattern) -> Pattern:
+    """One after the other in one cycle."""
+    return timecat([(_ONE, p) for p in part])
+
+
+@function('blend = timecat([3, "0 1"], [1, .5])', "timecat", "The same as stepcat.")
+@function('blend = stepcat([3, "0 1"], [1, .5])')
+def stepcat(*section: Section) -> Pattern:
+    """In one cycle, by weight: [3, pattern], [1, pattern]."""
+    return timecat(section)

@@ -4,7 +4,7 @@ With a slew of s cycles the value at t is the mean over [t - s, t]: a step becom
 of length s that begins at the step. Without one, each event moves to the value of the next over its
 whole length (Tidal's smooth). Rests hold the value before them.
 
-Threads: pure functions; the cache of a layout is its own business, and each thread counts for
+Threads: pure functions; the cache of a table is its own business, and each thread counts for
 itself how deep it is in averages of averages.
 """
 
@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from demon_live.lang.cycle_table import NUDGE, Layout
+from demon_live.lang.cycle_table import NUDGE, CycleTable
 from demon_live.lang.pattern import Curve, Pattern, PatternError, Times
+from demon_live.lang.registry import Numbers, Time, function
 from demon_live.lang.sequence import signal
-
-__all__ = ["smooth"]
 
 #: A curve (rather than steps) is averaged over this many readings.
 _TAPS = 16
@@ -34,24 +32,25 @@ _OFF_GRID = 0.37
 _LOOK_BACK = 16
 
 
-def smooth(pat: Pattern, slew: Fraction | None) -> Pattern:
-    """See the module. slew: cycles >= 0, None = each event's own length."""
+@function('noise = "0 .2 [0 .4]*2".smooth(.1)')
+def smooth(pat: Numbers, cycles: Time | None = None) -> Pattern:
+    """Straight lines instead of steps: for a time after each, or over each whole event."""
     if pat.text:
         raise PatternError("words cannot be smoothed")
-    if pat.const is not None or slew == 0:
+    if pat.const is not None or cycles == 0:
         return pat
-    if slew is not None and (slew < 0 or slew > 64):
+    if cycles is not None and (cycles < 0 or cycles > 64):
         raise PatternError("smooth takes 0 to 64 cycles")
-    layout = Layout(pat)
-    if slew is None:
+    table = CycleTable(pat)
+    if cycles is None:
         if pat.curve is not None:
             return pat
-        line = _Line(layout)
+        line = _Line(table)
         return signal(Curve(lambda t: _wrapped(_to_next, line, t)), pat.period, pat.cost)
-    width = float(slew)
+    width = float(cycles)
     if pat.curve is not None:
         return signal(Curve(_averaged(pat.curve.f, width)), pat.period)
-    areas = _Areas(layout)
+    areas = _Areas(table)
     return signal(Curve(lambda t: _wrapped(_mean, areas, t, width)), pat.period, pat.cost)
 
 
@@ -76,14 +75,14 @@ def _wrapped(fn: Any, source: Any, t: Any, *more: float) -> Any:
     return out if np.ndim(t) else float(out[0])
 
 
-def _knots(layout: Layout, first: int, last: int) -> tuple[Times, Times]:
+def _knots(table: CycleTable, first: int, last: int) -> tuple[Times, Times]:
     """starts and values, float64 [m], of the steps in cycles [first, last), rests held."""
     if last - first > 4096:
         raise PatternError("smooth is asked for more than 4096 cycles at once")
     starts: list[float] = []
     values: list[float] = []
     for c in range(first, last):
-        segments, shift = layout.cycle(c)
+        segments, shift = table.cycle(c)
         for s in segments:
             value = s.value.at(s.begin) if isinstance(s.value, Curve) else s.value
             if value is None:
@@ -91,16 +90,16 @@ def _knots(layout: Layout, first: int, last: int) -> tuple[Times, Times]:
                 # answer does not depend on where the question began.
                 if s.begin + shift != c:
                     continue
-                value = _held(layout, c)
+                value = _held(table, c)
             starts.append(float(s.begin + shift))
             values.append(float(value))
     return np.array(starts), np.array(values)
 
 
-def _held(layout: Layout, c: int) -> float:
+def _held(table: CycleTable, c: int) -> float:
     """The last value before cycle c, 0 if there was none for a while."""
     for back in range(c - 1, c - 1 - _LOOK_BACK, -1):
-        for s in reversed(layout.cycle(back)[0]):
+        for s in reversed(table.cycle(back)[0]):
             if s.value is not None:
                 return s.value.at(s.begin) if isinstance(s.value, Curve) else float(s.value)
     return 0.0
@@ -111,17 +110,17 @@ class _Areas:
     last bit, whatever else is asked with it. A replay may ask in other pieces than the stage did.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, table: CycleTable) -> None:
+        self.table = table
         self._cycles: dict[int, tuple[Times, Times]] = {}
 
     def cycle(self, c: int) -> tuple[Times, Times]:
         """edges float64 [m + 1] from 0 to 1, and the area from 0 to each of them."""
-        period = self.layout.pattern.period
+        period = self.table.pattern.period
         key = c if period is None else c % period
         found = self._cycles.get(key)
         if found is None:
-            starts, values = _knots(self.layout, key, key + 1)
+            starts, values = _knots(self.table, key, key + 1)
             edges = np.append(starts - key, 1.0)
             found = edges, np.concatenate([[0.0], np.cumsum(values * np.diff(edges))])
             if len(self._cycles) >= 1024:
@@ -131,7 +130,7 @@ class _Areas:
 
     def partial(self, t: Times, cycles: Times) -> Times:
         """The area from the beginning of t's cycle to t."""
-        period = self.layout.pattern.period
+        period = self.table.pattern.period
         keys = cycles if period is None else cycles - np.floor(cycles / period) * period
         out = np.empty_like(t)
         for key in np.unique(keys):
@@ -163,14 +162,14 @@ def _mean(areas: _Areas, t: Times, width: float) -> Times:
 class _Line:
     """The steps of a pattern as points; those of the last question are kept."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, table: CycleTable) -> None:
+        self.table = table
         self._kept: tuple[int, int, Times, Times] | None = None
 
     def points(self, first: int, last: int) -> tuple[Times, Times]:
         kept = self._kept
         if kept is None or kept[:2] != (first, last):
-            kept = self._kept = (first, last, *_knots(self.layout, first, last))
+            kept = self._kept = (first, last, *_knots(self.table, first, last))
         return kept[2], kept[3]
 
 

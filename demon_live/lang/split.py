@@ -3,8 +3,6 @@
 A statement ends at the end of its line, at ";", or at a brace of `deck NAME {` or `scene NAME {`.
 It goes on inside brackets, behind an operator or "=", and on lines that begin with `.method`.
 A line that clearly begins a new statement ends an old one even if a bracket was left open there.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
-
-__all__ = ["Chunk", "comments", "is_complete", "split", "uncommented", "whole"]
 
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""

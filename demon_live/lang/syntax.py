@@ -2,38 +2,12 @@
 
 start and end are offsets into the statement's own text, so that an unchanged statement is not
 parsed again when a line above it moves.
-
-Threads: immutable.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-
-__all__ = [
-    "Bin",
-    "BindNode",
-    "Call",
-    "ChainNode",
-    "Expr",
-    "GoNode",
-    "Hole",
-    "LetNode",
-    "ListNode",
-    "Method",
-    "Mini",
-    "Name",
-    "Neg",
-    "Node",
-    "Num",
-    "OpenNode",
-    "SettingNode",
-    "Text",
-    "WhenNode",
-    "WordNode",
-    "children",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +99,11 @@ def children(node: Expr) -> tuple[Expr, ...]:
         case Neg():
             return (node.of,)
     return ()
+
+
+def has_hole(node: Expr) -> bool:
+    """True if `_` stands in the expression."""
+    return isinstance(node, Hole) or any(has_hole(c) for c in children(node))
 
 
 # --- statements ------------------------------------------------------------------------------

@@ -27,9 +27,8 @@ from demon_live.lang.pattern import (
     moved,
     pieces,
 )
+from demon_live.lang.registry import Time, function
 from demon_live.lang.sequence import SPLICE, pure, silence, timecat
-
-__all__ = ["bind", "fast", "fmap", "grains", "late", "reverse", "warp"]
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
@@ -56,8 +55,12 @@ def warp(pat: Pattern, m: Fraction, k: Fraction) -> Pattern:
     )
 
 
-def fast(pat: Pattern, factor: Fraction) -> Pattern:
-    """`factor` times as fast; 0 is silence, negative plays backwards as in Tidal."""
+@function('blend = "0 .5 1".fast(2)')
+def fast(pat: Pattern, factor: Time) -> Pattern:
+    """Faster by a factor; the factor may be a pattern.
+
+    0 is silence, negative factors play backwards as in Tidal.
+    """
     if factor == 0:
         return silence
     if factor < 0:
@@ -92,13 +95,30 @@ def fast(pat: Pattern, factor: Fraction) -> Pattern:
     return made
 
 
-def late(pat: Pattern, shift: Fraction) -> Pattern:
-    """`shift` cycles later."""
-    return warp(pat, _ONE, -shift)
+@function("blend = sine.slow(4)")
+def slow(pat: Pattern, factor: Time) -> Pattern:
+    """Slower by a factor."""
+    return silence if factor == 0 else fast(pat, 1 / factor)
 
 
+@function("blend = saw.early(1/4)")
+def early(pat: Pattern, cycles: Time) -> Pattern:
+    """Earlier by a number of cycles."""
+    return warp(pat, _ONE, cycles)
+
+
+@function("blend = saw.late(1/8)")
+def late(pat: Pattern, cycles: Time) -> Pattern:
+    """Later by a number of cycles."""
+    return warp(pat, _ONE, -cycles)
+
+
+@function('blend = "0 .3 1".rev', "rev")
 def reverse(pat: Pattern) -> Pattern:
-    """Each cycle backwards. A signal is read at the END of the span that asks (as in Strudel)."""
+    """Each cycle backwards.
+
+    A signal is read at the end of the queried span, as in Strudel.
+    """
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []

@@ -220,8 +220,8 @@ class SoundLane(Lane):
     def keys(self) -> frozenset[Key]:
         return self.names.keys
 
-    def played(self, hands: Hands) -> Lane:
-        names = self.names.played(hands)
+    def resolve(self, hands: Hands) -> Lane:
+        names = self.names.resolve(hands)
         return self if names is self.names else replace(self, names=names)
 
 

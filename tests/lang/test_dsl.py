@@ -33,8 +33,8 @@ from demon_live.dsl import (
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source, diff
 from demon_live.lang.dsl_pattern import Pat
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.signals import SIGNALS
-from demon_live.lang.words import WORDS
 from tests.helpers.lang_strategies import curves
 
 
@@ -124,8 +124,8 @@ def test_python_files() -> None:
 
 
 def test_every_word_is_there_with_its_help() -> None:
-    for word in WORDS.values():
-        if word.of:
+    for word in FUNCTIONS.values():
+        if word.method:
             member = inspect.getattr_static(Pat, word.name)
             function: Callable[..., object] = (
                 member.fget if isinstance(member, property) else member
@@ -134,7 +134,7 @@ def test_every_word_is_there_with_its_help() -> None:
             if not isinstance(member, property):
                 names = list(inspect.signature(member).parameters)[1:]
                 assert len(names) == len(word.params)
-    for name in (*SIGNALS, *(w for w in WORDS if w not in ("range", "abs", "round"))):
+    for name in (*SIGNALS, *(w for w in FUNCTIONS if w not in ("range", "abs", "round"))):
         assert isinstance(getattr(dsl, name), Pat) or name == "mini", name
 
 
