@@ -149,6 +149,8 @@ def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
     if len(low) > 64:
         return []
     known = {w.lower(): w for w in sorted(words, reverse=True)}
-    # Short words are near to everything: ask more of them.
-    cutoff = 0.62 if len(low) > 4 else 0.66
-    return [known[w] for w in difflib.get_close_matches(low, known, n, cutoff)]
+    likely = difflib.get_close_matches(low, known, len(known) or 1, 0.62)
+    # Short words are like everything: ask more of them, unless the length is right.
+    strict = [w for w in known if len(low) <= 4 and len(w) != len(low)]
+    unlikely = set(strict) - set(difflib.get_close_matches(low, strict, len(strict) or 1, 0.7))
+    return [known[w] for w in likely if w not in unlikely][:n]

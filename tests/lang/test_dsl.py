@@ -36,6 +36,7 @@ from demon_live.lang.dsl_pattern import Pat
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.signals import SIGNALS
 from tests.helpers.lang_strategies import curves
+from tests.tools import dsl_stub
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +175,8 @@ def test_the_words_of_the_stage_and_controllers_have_python_twins() -> None:
     assert "fader = 1 over 8" in text
     assert [s for s in ("snapshot calm", "crossfade main two", "learn blend") if s in text]
     assert made.program().decks["main"]["blend"].keys
+
+
+def test_the_stub_is_up_to_date() -> None:
+    """When this fails: python -m tests.tools.dsl_stub"""
+    assert dsl_stub.PATH.read_text("utf-8") == dsl_stub.stub()
