@@ -41,6 +41,10 @@ class Pat(_Pat):
     def rev(self) -> Pat:
         """Each cycle backwards."""
 
+    @property
+    def smooth(self) -> Pat:
+        """Straight lines instead of steps: for a time after each, or over each whole event."""
+
     def squeeze(self, other: Value) -> Pat:
         """Plus, with a cycle of the other squeezed into each event."""
 
@@ -188,10 +192,6 @@ class Pat(_Pat):
 
     def rot(self, n: Value) -> Pat:
         """The values n events to the left, the rhythm as it is."""
-
-    @property
-    def smooth(self) -> Pat:
-        """Straight lines instead of steps: for a time after each, or over each whole event."""
 
     def add(self, other: Value) -> Pat:
         """Plus, with the structure of the left side; the same as +."""
@@ -371,6 +371,7 @@ slow: Pat
 early: Pat
 late: Pat
 rev: Pat
+smooth: Pat
 squeeze: Pat
 segment: Pat
 struct: Pat
@@ -419,7 +420,6 @@ never: Pat
 someCyclesBy: Pat
 someCycles: Pat
 rot: Pat
-smooth: Pat
 add: Pat
 sub: Pat
 mul: Pat

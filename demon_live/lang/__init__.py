@@ -11,12 +11,12 @@ Threads: pure functions and immutable values.
 """
 
 from demon_live.errors import DemonError
+from demon_live.lang.check import NONE
 from demon_live.lang.compile import compile_source
-from demon_live.lang.complete import Completion, complete
-from demon_live.lang.files import NONE
-from demon_live.lang.help import Help, help_for, reference
+from demon_live.lang.help import Completion, Help, complete, help_for, reference
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import mini
+from demon_live.lang.parse import format_source, unparse
 from demon_live.lang.pattern import Event, Pattern
 from demon_live.lang.program import (
     Bind,
@@ -32,7 +32,6 @@ from demon_live.lang.program import (
     diff,
 )
 from demon_live.lang.split import is_complete
-from demon_live.lang.unparse import format_source, unparse
 
 __all__ = [
     "NONE",

@@ -20,10 +20,9 @@ from demon_live.lang.registry import (
     Transform,
     function,
 )
-from demon_live.lang.rhythm import thin, truth
-from demon_live.lang.sequence import cat, pure, silence, stack, timecat
+from demon_live.lang.rhythm import bind, fmap, thin, truth
 from demon_live.lang.signals import chance
-from demon_live.lang.transform import bind, fast, fmap, late, reverse, warp
+from demon_live.lang.transform import cat, fast, late, pure, reverse, silence, stack, timecat, warp
 
 _ZERO, _HALF, _ONE = Fraction(0), Fraction(1, 2), Fraction(1)
 

@@ -19,7 +19,9 @@ from demon_live.lang.check import (
     advise,
     check_args,
     check_kind,
+    check_paths,
     check_quotes,
+    files_of,
     meaning,
     shallow,
     tidal_remark,
@@ -28,7 +30,6 @@ from demon_live.lang.check import (
 )
 from demon_live.lang.controllers import Hands
 from demon_live.lang.expressions import compile_expr
-from demon_live.lang.files import check_paths, files_of
 from demon_live.lang.keywords import KEYWORDS, meant
 from demon_live.lang.lane import ControllerLane, Lane, PatternLane
 from demon_live.lang.mini import Chances
@@ -60,8 +61,8 @@ from demon_live.lang.syntax import (
     StatementNode,
     WhenNode,
     WordNode,
+    unparse_expr,
 )
-from demon_live.lang.unparse import unparse_expr
 
 MAX_TEXT = 64 * 1024
 MAX_STATEMENTS = 1000

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from demon_live.lang.pattern import Curve, Pattern, Times
-from demon_live.lang.sequence import signal
 from demon_live.lang.signals import SIGNALS
+from demon_live.lang.transform import signal
 
 
 class ControllerKind(NamedTuple):

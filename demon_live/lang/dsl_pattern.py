@@ -27,8 +27,8 @@ from demon_live.lang.syntax import (
     Neg,
     Num,
     Text,
+    unparse_expr,
 )
-from demon_live.lang.unparse import unparse_expr
 
 
 def exact(number: float | Fraction) -> Fraction:

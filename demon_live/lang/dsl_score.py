@@ -20,6 +20,7 @@ from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
 from demon_live.lang.dsl_pattern import Pat, Value, exact, to_expr
 from demon_live.lang.keywords import PERFORMANCE
+from demon_live.lang.parse import format_source
 from demon_live.lang.program import Program
 from demon_live.lang.syntax import (
     BindNode,
@@ -31,8 +32,8 @@ from demon_live.lang.syntax import (
     Text,
     WhenNode,
     WordNode,
+    unparse_statement,
 )
-from demon_live.lang.unparse import format_source, unparse_statement
 
 #: Signs that tell mini-notation from plain text.
 _MINI_SIGNS = frozenset("<[{|*'~")

@@ -19,7 +19,7 @@ from demon_live.lang.mini import build, whole_number
 from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.pattern import Pattern, PatternError, as_time
 from demon_live.lang.registry import Function, Param, Transform
-from demon_live.lang.rhythm import combine
+from demon_live.lang.rhythm import bind, combine
 from demon_live.lang.scope import (
     Scope,
     Thunk,
@@ -30,7 +30,6 @@ from demon_live.lang.scope import (
     unknown,
     unknown_call,
 )
-from demon_live.lang.sequence import pure, silence, timecat
 from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.syntax import (
     Bin,
@@ -46,7 +45,7 @@ from demon_live.lang.syntax import (
     Text,
     has_hole,
 )
-from demon_live.lang.transform import bind, late
+from demon_live.lang.transform import late, pure, silence, timecat
 
 #: Values in a list of plain values at most.
 _LIST = 256

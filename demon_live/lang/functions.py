@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from demon_live.lang.combinators import by_cycle
+from demon_live.lang.cycle_table import smooth as smooth  # registers itself
 from demon_live.lang.pattern import Pattern, PatternError
 from demon_live.lang.registry import (
     REGISTRY,
@@ -26,11 +27,9 @@ from demon_live.lang.registry import (
     Values,
     function,
 )
-from demon_live.lang.rhythm import combine, cut, mixed, truth
-from demon_live.lang.sequence import pure, timecat
+from demon_live.lang.rhythm import bind, combine, cut, fmap, mixed, truth
 from demon_live.lang.signals import SIGNALS, chance, numbers_of
-from demon_live.lang.smooth import smooth as smooth  # registers itself
-from demon_live.lang.transform import bind, fmap, slow, warp
+from demon_live.lang.transform import pure, slow, timecat, warp
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 

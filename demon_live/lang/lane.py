@@ -27,7 +27,7 @@ from demon_live.core import Floats, Sound
 from demon_live.lang.controllers import Hands, Key, Track
 from demon_live.lang.cycle_table import NUDGE, WHOLE, CycleTable
 from demon_live.lang.pattern import Curve, Pattern, Times
-from demon_live.lang.sequence import pure
+from demon_live.lang.transform import pure
 
 
 class Lane:

@@ -19,10 +19,9 @@ from typing import Any
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.mini_syntax import MiniNode, parse_mini
 from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, as_time, pieces
-from demon_live.lang.rhythm import euclid, thin
-from demon_live.lang.sequence import cat, pure, silence, stack, timecat
+from demon_live.lang.rhythm import bind, euclid, thin
 from demon_live.lang.signals import chance
-from demon_live.lang.transform import bind, fast
+from demon_live.lang.transform import cat, fast, pure, silence, stack, timecat
 
 _ONE = Fraction(1)
 #: Ranges that may follow each other, as in 0 .. 3 .. 7.

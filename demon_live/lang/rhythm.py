@@ -1,14 +1,17 @@
-"""Structure: who gives the events their extent, and which of them sound.
+"""Transforms of values, and structure: which events there are, and what extent they have.
 
-combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
-cut      whole from the left, parts cut where either changes (arguments of range)
-struct, mask, degrade, euclidean rhythms, squeeze
+    fmap     values of one pattern          bind    a pattern for each value (Tidal's innerJoin)
+    combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
+    cut      whole from the left, parts cut where either changes (arguments of range)
+    struct, mask, thin, Euclidean rhythms, squeeze
+
+Threads: the cache of bind is filled by single assignments of equal values.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -24,12 +27,98 @@ from demon_live.lang.pattern import (
     pieces,
 )
 from demon_live.lang.registry import Count, Gate, Lots, Number, Numbers, Time, function
-from demon_live.lang.sequence import pure, signal, silence, timecat
 from demon_live.lang.signals import chance_at
-from demon_live.lang.transform import fast, fmap, grains
+from demon_live.lang.transform import fast, pure, signal, silence, timecat
 
 Op = Callable[[Any, Any], Any]
-_ONE = Fraction(1)
+_ZERO, _ONE = Fraction(0), Fraction(1)
+
+
+def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Pattern:
+    """`fn` of each value. For signals fn must take arrays too."""
+    if pat.const is not None:
+        return pure(fn(pat.const[0]))
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            Event(wb, we, b, e, v.mapped(fn) if isinstance(v, Curve) else fn(v))
+            for wb, we, b, e, v in pat.raw(begin, end)
+        ]
+
+    curve = pat.curve.mapped(fn) if pat.curve is not None else None
+    return Pattern(raw, period=pat.period, cost=pat.cost, curve=curve, text=text)
+
+
+#: A continuous argument that a function cannot take as a whole is read this often in a cycle.
+_GRAIN = 32
+
+
+def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) -> Pattern:
+    """Tidal's innerJoin: for each value of `outer` the pattern fn(value), in that value's part."""
+    if outer.const is not None:
+        return fn(outer.const[0])
+    made: dict[Any, Pattern] = {}
+    most = float(LIMIT)
+
+    def inner(value: Any) -> Pattern:
+        found = made.get(value)
+        if found is None:
+            found = fn(value)
+            if found.cost > most:
+                raise PatternError(f"more than {LIMIT} events in a cycle")
+            if len(made) < 512:
+                made[value] = found
+        return found
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, cb, ce in pieces(begin, end):
+            before = len(out)
+            for event in outer.raw(cb, ce):
+                for b, e, value in grains(event):
+                    out.extend(inner(value).raw(b, e))
+            if len(out) - before > LIMIT:
+                raise PatternError(f"more than {LIMIT} events in cycle {c}")
+        return out
+
+    period, cost = _bound_facts(outer, inner)
+    # Later values may ask for more than the first did, but not for much more than was allowed for.
+    most = min(most, 4 * cost + 64)
+    return Pattern(raw, period=period, cost=cost, text=text)
+
+
+#: Cycles of an argument that are looked at to know what it will ask for.
+_AHEAD = 16
+
+
+def _bound_facts(outer: Pattern, inner: Callable[[Any], Pattern]) -> tuple[int | None, float]:
+    """Period and cost of a bind, from the values that `outer` takes at first."""
+    known = outer.period is not None and outer.period <= _AHEAD
+    cycles = min(outer.period or _AHEAD, _AHEAD) if outer.cost <= 64 else 1
+    values: set[Any] = set()
+    for event in outer.raw(_ZERO, Fraction(cycles)):
+        known = known and not isinstance(event.value, Curve)
+        values.update(value for _, _, value in grains(event))
+    parts = [inner(v) for v in values]
+    cost = max((p.cost for p in parts), default=0.0) + outer.cost
+    period = lcm(outer.period, *(p.period for p in parts)) if known else None
+    return period, cost
+
+
+def grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """The part of an event with its value; a curve in steps of a fixed grid, whatever was asked."""
+    if not isinstance(event.value, Curve):
+        yield event.begin, event.end, event.value
+        return
+    b = event.begin
+    while b < event.end:
+        n = b.numerator * _GRAIN // b.denominator
+        e = min(event.end, Fraction(n + 1, _GRAIN))
+        yield b, e, event.value.at(Fraction(n, _GRAIN))
+        b = e
+
+
+# --- structure -------------------------------------------------------------------------------
 
 
 def _apply(fn: Op, a: Any, b: Any) -> Any:

@@ -18,8 +18,7 @@ import numpy as np
 
 from demon_live.lang.pattern import Curve, Pattern, PatternError, as_time
 from demon_live.lang.registry import Lots, Number, Values, function
-from demon_live.lang.sequence import pure, signal, timecat
-from demon_live.lang.transform import fast
+from demon_live.lang.transform import fast, pure, signal, timecat
 
 _MASK = (1 << 64) - 1
 _TAU = 2 * math.pi

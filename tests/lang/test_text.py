@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from demon_live.lang import DemonError, compile_source, diff, format_source, is_complete, unparse
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.syntax import StatementNode
-from demon_live.lang.unparse import unparse_statement as unparse_node
+from demon_live.lang.syntax import unparse_statement as unparse_node
 from tests.helpers.lang_strategies import statements
 
 many = settings(max_examples=200, deadline=None)

@@ -1,6 +1,6 @@
 """Writes demon_live/dsl.pyi, the names and methods that dsl.py makes from the tables.
 
-    python -m tests.tools.dsl_stub
+python -m tests.tools.dsl_stub
 """
 
 from __future__ import annotations
