@@ -8,7 +8,7 @@ Every error that can reach a person is a `DemonError`. It prints in one shape ev
         |           ^^^^^^^^^^^^^^^^^^^
       hint: write .range(.2, 1)        still playing: line 7 of 14:03:22
 
-Threads: immutable after construction, except `playing`, which the session fills in.
+Threads: immutable after construction, except `playing`, which the session sets.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def excerpt(text: str, span: Span) -> str:
 
 
 class DemonError(Exception):
-    """What is wrong, where, and what to do about it.
+    """A message with its place and a remedy.
 
     message: one sentence, no full stop. span: where, if it has a place in a text. hint: the remedy.
     source: the whole text that the span points into. name: the file or prompt it came from.
@@ -85,7 +85,7 @@ class DemonError(Exception):
         return (self, *self.others)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process borders; keyword-only arguments need help to survive pickling.
+        # Errors cross process borders; pickle does not know keyword-only arguments.
         return (_rebuild, (type(self), self.message, self.__dict__.copy()))
 
     def _show(self) -> str:
@@ -113,7 +113,7 @@ def _rebuild(kind: type[DemonError], message: str, state: dict[str, object]) -> 
 
 
 class ScoreError(DemonError):
-    """The score says something that cannot be played."""
+    """The score cannot be played."""
 
 
 class ScoreWarning(DemonError):
@@ -145,7 +145,7 @@ class DeviceError(DemonError):
 def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
     """The n known words most like `word` in any case, best first; empty if none is near."""
     low = word.lower()
-    # No word of ours is that long; comparing would take time for nothing.
+    # No known word is that long.
     if len(low) > 64:
         return []
     known = {w.lower(): w for w in sorted(words, reverse=True)}

@@ -25,7 +25,7 @@ from demon_live.lang.program import Bind, Chain, Go, Scene, Setting, Statement
 
 
 def find_scene(name: str, scenes: Mapping[str, Scene], span: Span) -> Scene:
-    """The scene called `name`. Raises ScoreError."""
+    """The scene called `name`. Raises ScoreError, with the nearest name."""
     known = scenes.get(name)
     if known is not None:
         return known
@@ -38,7 +38,7 @@ def find_scene(name: str, scenes: Mapping[str, Scene], span: Span) -> Scene:
 
 
 def expanded(rows: Iterable[Statement], scenes: MutableMapping[str, Scene]) -> list[Statement]:
-    """`go NAME` as the statements of the scene; the scenes of this very text are added."""
+    """Replace each `go NAME` by the statements of the scene; scenes of the text join `scenes`."""
     out: list[Statement] = []
     for row in rows:
         if isinstance(row, Scene):
@@ -54,9 +54,19 @@ def expanded(rows: Iterable[Statement], scenes: MutableMapping[str, Scene]) -> l
 def chain_lanes(
     row: Chain, scenes: Mapping[str, Scene], at: Fraction, old: Callable[[str, str], Lane]
 ) -> list[tuple[str, str, ChainLane]]:
-    """(deck, control, lane) of each control that the scenes of a chain bind, from cycle `at` on.
+    """The lanes of the controls that the scenes of a chain bind.
 
-    old: what a control of a deck does until then. Raises ScoreError.
+    Args:
+        row: the statement.
+        scenes: name -> scene.
+        at: the cycle at which the chain begins.
+        old: (deck, control) -> its lane before that.
+
+    Returns:
+        (deck, control, lane) for each control.
+
+    Raises:
+        ScoreError: an unknown scene, or one with settings.
     """
     total = sum((n for _, n in row.scenes), Fraction(0))
     text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
@@ -83,7 +93,7 @@ def chain_lanes(
 
 
 def _move(bind: Bind) -> Fraction:
-    """Cycles over which a binding moves, 0 if it is there at once."""
+    """Cycles that a binding takes to move, 0 without `over` and `xfade`."""
     when = bind.when if bind.when.kind in ("over", "xfade") else bind.when.then
     return when.cycles if when is not None else Fraction(0)
 
@@ -107,7 +117,7 @@ class ChainLane(CompositeLane):
     moves: tuple[Fraction, ...]
 
     def section(self, cycle: Fraction) -> Lane:
-        """What sounds at a cycle: a section, or the way to it."""
+        """The lane that sounds at a cycle: a section, or the transition into it."""
         since = cycle - self.begin
         if since < self.starts[0]:
             return self.old
@@ -124,14 +134,13 @@ class ChainLane(CompositeLane):
         return Lane.glide(self.old if first else self.sections[i - 1], lane, begun, move)
 
     def _edges(self, begin: Fraction, end: Fraction) -> list[Fraction]:
-        """Where sections begin, within [begin, end)."""
+        """The cycles in [begin, end) at which sections begin and transitions end."""
         first = max(0, (begin - self.begin) // self.total)
         last = (end - self.begin) // self.total
         first = max(0, first - 1)
         rounds = range(int(first), int(last) + 1)
         rows = list(zip(self.starts, self.moves, strict=True))
         edges = {self.begin + r * self.total + s for r in rounds for s, _ in rows}
-        # Where a section has come in, it is read as it stands.
         edges |= {self.begin + r * self.total + s + m for r in rounds for s, m in rows if m}
         return sorted(e for e in edges if begin <= e < end)
 
@@ -143,7 +152,7 @@ class ChainLane(CompositeLane):
         bounds = [begin, *self._edges(begin, end), end]
         out = self.old.sample(times)
         for a, b in pairwise(bounds):
-            # A hair early: rounding may put a frame just before the edge that it belongs to.
+            # Rounding may put a frame just before the edge that it belongs behind.
             here = (times >= float(a) - 1e-9) & (times < float(b) - 1e-9)
             if here.any():
                 out[here] = self.section(a).sample(times[here])

@@ -41,14 +41,14 @@ _MAX_ERRORS = 50
 #: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
 _TRIAL = 2
 _TRIAL_MOST = 16
-#: Of a pattern with more events in a cycle than this, one cycle is played, and so many curves.
+#: Of a pattern with more events in a cycle, one cycle is played, and this many of its curves.
 _DENSE = 256
 #: Where in its span a curve is tried.
 _TRIED = np.linspace(0, 1, 32, endpoint=False)
 
 
 class Diagnostics:
-    """The errors and warnings of one score."""
+    """The errors and warnings of one score, with places in its text."""
 
     def __init__(self, text: str, name: str) -> None:
         self.text, self.name = text, name
@@ -72,7 +72,7 @@ class Diagnostics:
             self.warnings.append(made)
 
     def failure(self) -> ScoreError:
-        """All errors as one, in the order of their places."""
+        """All errors as one, in text order."""
         ordered = sorted(self.errors, key=lambda e: e.span.start if e.span else 0)
         first = ordered[0]
         return ScoreError(
@@ -87,7 +87,7 @@ class Diagnostics:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A binding under check. place: of its expression in the score; start: of its statement."""
+    """A binding under check. place: of its expression in the score. start: of its statement."""
 
     report: Diagnostics
     expr: Expr
@@ -97,8 +97,8 @@ class Site:
 
 
 def try_lane(site: Site, pattern: Pattern) -> None:
-    """Plays the first cycles: too much work, wrong kinds and values out of range show here."""
-    # What repeats sooner needs no second look; what changes slowly and costs little a longer one.
+    """Play the first cycles, to find too much work, wrong kinds and values out of range."""
+    # A short period needs no second cycle; a long one is played whole if it is cheap.
     period = pattern.period or _TRIAL_MOST + 1
     cheap = pattern.cost * period <= _TRIAL_MOST
     cycles = _TRIAL if pattern.cost <= _DENSE else 1
@@ -125,7 +125,7 @@ def try_lane(site: Site, pattern: Pattern) -> None:
         elif spec.choices and event.value not in (*spec.choices, spec.default):
             _bad_choice(site, str(event.value))
             return
-    # Rounding is no excess: exp(log(20)) is a hair under 20.
+    # Allow for rounding: exp(log(20)) is just under 20.
     slack = 1e-9 * max(abs(spec.low), abs(spec.high))
     if low < spec.low - slack or high > spec.high + slack:
         _excess(site, low, high)
@@ -141,13 +141,13 @@ def _extent(event: Event) -> tuple[float, float]:
 
 
 def _wrong_kind(site: Site, event: Event) -> bool:
-    """A kind that only shows when it plays: text among numbers, numbers among texts."""
+    """Report text among numbers, or numbers among texts, that shows only in the values."""
     spec = site.spec
     if spec.numeric != isinstance(event.value, str):
         return False
     what = "numbers" if spec.numeric else "text"
-    given = "a curve" if isinstance(event.value, Curve) else repr(event.value)
-    message = f"{spec.name} takes {what}, and this gives {given}"
+    value = "a curve" if isinstance(event.value, Curve) else repr(event.value)
+    message = f"{spec.name} takes {what}, and this gives {value}"
     site.report.error(message, site.place, f"write {_example(spec)}")
     return True
 
@@ -186,7 +186,7 @@ def _bad_choice(site: Site, value: str) -> None:
 
 
 def advise(site: Site) -> None:
-    """Text in double quotes is mini-notation: several bare words there are seldom meant."""
+    """Warn of several bare words in double quotes: mini-notation where a text was meant."""
     if site.spec.numeric or not isinstance(site.expr, Mini):
         return
     words = site.expr.text.split()
@@ -195,16 +195,16 @@ def advise(site: Site) -> None:
         site.report.warn(message, site.place, f"one text goes in single quotes: '{site.expr.text}'")
 
 
-def meaning(expr: Expr, lets: Mapping[str, Let]) -> str:
-    """The definitions that an expression rests on, as text."""
+def lets_text(expr: Expr, lets: Mapping[str, Let]) -> str:
+    """The definitions that an expression uses, as text."""
     return "".join(
         f"; {let.name}({','.join(let.params)}) = {unparse_expr(let.expr)}"
-        for let in reached(expr, lets)
+        for let in used_lets(expr, lets)
     )
 
 
-def reached(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
-    """The definitions that an expression rests on, each once."""
+def used_lets(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
+    """The definitions that an expression uses, directly or not, each once."""
     found: dict[str, LetNode] = {}
     todo: list[Expr] = [expr]
     while todo:
@@ -216,7 +216,7 @@ def reached(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
 
 
 def _example(spec: Control) -> str:
-    """The shortest right binding of a control."""
+    """The shortest correct binding of a control."""
     if spec.numeric:
         return spec.example
     if spec.shape == "file":
@@ -238,7 +238,7 @@ def check_args(node: WordNode, source: str) -> None:
 
 
 def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]) -> None:
-    """A bare word for a control that takes text: its quotes are missing."""
+    """Check that a text has its quotes. Raises ScoreError."""
     if spec.numeric or not isinstance(expr, Name) or expr.name in FUNCTIONS or expr.name in lets:
         return
     if expr.name not in SIGNALS:
@@ -248,7 +248,7 @@ def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]
 
 
 def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None:
-    """A number where text belongs, or text where a number belongs: ScoreError at its place."""
+    """Check for numbers where text belongs, and text among numbers. Raises ScoreError."""
     if spec.numeric and pattern.text:
         found = places_of(expr, lambda v: isinstance(v, str))
         word, start, end = found[0] if found else ("this", expr.start, expr.end)
@@ -281,7 +281,7 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
 
 
 def names_in(expr: Expr) -> set[str]:
-    """All names that an expression mentions."""
+    """All names in an expression."""
     out: set[str] = set()
     todo: list[Expr] = [expr]
     while todo:
@@ -296,7 +296,7 @@ _REMARK = re.compile(rf"#\s*(?:{'|'.join(CONTROLS)})\s+[\d.\"'(-]")
 
 
 def tidal_remark(source: str) -> tuple[int, int] | None:
-    """Where a comment looks like Tidal's # gain 0.8, which would be passed over in silence."""
+    """The place of a comment that looks like Tidal's # gain 0.8, which has no effect here."""
     if "#" not in source:
         return None
     for start, end in comments(source):
@@ -306,7 +306,7 @@ def tidal_remark(source: str) -> tuple[int, int] | None:
 
 
 def shallow(text: str) -> bool:
-    """False if brackets nest too deep for any parser."""
+    """False if brackets nest too deep for the parser."""
     depth = most = 0
     for c in text:
         if c in "([{<":
@@ -318,7 +318,7 @@ def shallow(text: str) -> bool:
 
 
 def too_deep(text: str) -> ScoreError:
-    """The error for a statement that no parser should see."""
+    """The error for a statement that is not shallow."""
     at = max(text.find("("), 0)
     return ScoreError(
         f"nested deeper than {MAX_NESTING}",
@@ -329,11 +329,11 @@ def too_deep(text: str) -> ScoreError:
 
 # --- sound files -----------------------------------------------------------------------------
 
-#: A text that ends so is the name of a file.
+#: Endings of sound files. A text in a score that has one is the name of a file.
 ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".au")
-#: Files of one pattern; the word for none.
+#: Sound files of one pattern at most; the word for no file.
 MOST, NONE = 16, "none"
-#: Cycles of a pattern that are listened to.
+#: Cycles of a pattern that are searched for file names.
 _CYCLES = 16
 
 _PATH = re.compile(r"[\w.~-]*/[\w.-]*[A-Za-z_][\w./-]*")
@@ -342,19 +342,21 @@ Places = dict[str, Span]
 
 
 def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str, Span], ...]:
-    """(name, place) of each file; the place of one that stands in a `let` is the expression's.
+    """The sound files that a binding may ask for: (name, place), more than MOST are an error.
 
-    More than `MOST` are an error.
+    A text that ends like a sound file is one, wherever in the expression it stands, also where it
+    sounds only by lot or by a knob. So are all values of the first cycles. A file in a `let` has
+    the place of the expression.
     """
     written: Places = {}
     for word, start, end in _texts(site.expr):
         place = Span.of(site.report.text, site.start + start, site.start + end)
         written.setdefault(word, place)
-    for let in sorted(reached(site.expr, lets), key=lambda let: let.name):
+    for let in sorted(used_lets(site.expr, lets), key=lambda let: let.name):
         for word, _, _ in _texts(let.expr):
             written.setdefault(word, site.place)
     found = {w: place for w, place in written.items() if w.lower().endswith(ENDINGS)}
-    for word in _given(lane):
+    for word in _first_values(lane):
         found.setdefault(word, written.get(word, site.place))
     if len(found) > MOST:
         site.report.error(f"more than {MOST} files in one pattern", site.place, "use fewer")
@@ -362,19 +364,22 @@ def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str
 
 
 def check_paths(expr: Expr, source: str) -> None:
-    """Raises ScoreError for a name without its quotes, which would be read as arithmetic, and for
-    `a/b` in mini-notation, which would be read as `a` slowed down."""
-    said = source[expr.start : expr.end]
-    if said.lower().endswith(ENDINGS) and not set("'\"()") & set(said):
+    """Check the quotes of file names.
+
+    Raises ScoreError for a name without quotes, which would be arithmetic, and for `a/b` in
+    mini-notation, which would be `a` slowed down.
+    """
+    text = source[expr.start : expr.end]
+    if text.lower().endswith(ENDINGS) and not set("'\"()") & set(text):
         span = Span.of(source, expr.start, expr.end)
-        raise ScoreError("a file name goes into quotes", span=span, hint=f"write '{said}'")
+        raise ScoreError("a file name goes into quotes", span=span, hint=f"write '{text}'")
     todo: list[Expr] = [expr]
     while todo:
         node = todo.pop()
         todo += children(node)
         if not isinstance(node, Mini):
             continue
-        # What stands in single quotes is a text already.
+        # Single quotes inside are correct: blank them out.
         bare = re.sub(r"'[^']*'", lambda m: " " * len(m.group()), node.text)
         if (found := _PATH.search(bare)) is not None:
             begin = node.start + 1
@@ -385,8 +390,8 @@ def check_paths(expr: Expr, source: str) -> None:
             raise ScoreError(message, span=span, hint=write)
 
 
-def _given(lane: Lane) -> list[str]:
-    """What the first cycles of a lane ask for."""
+def _first_values(lane: Lane) -> list[str]:
+    """The values of the first cycles of a lane."""
     out: dict[str, None] = {}
     for k in range(_CYCLES):
         begin = Fraction(k)
@@ -398,7 +403,7 @@ def _given(lane: Lane) -> list[str]:
 
 
 def _texts(expr: Expr) -> list[tuple[str, int, int]]:
-    """All texts that are written in an expression: (text, start, end)."""
+    """All texts in an expression: (text, start, end)."""
     out: list[tuple[str, int, int]] = []
     todo: list[Expr] = [expr]
     while todo:

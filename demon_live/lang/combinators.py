@@ -36,7 +36,7 @@ def _count(n: int, least: int = 1) -> int:
 def by_cycle(
     choose: Callable[[int], Pattern], among: Sequence[Pattern], period: int | None
 ) -> Pattern:
-    """In each cycle the pattern that `choose` names, at its own time."""
+    """In each cycle the pattern that `choose` returns, at its own time."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
@@ -257,7 +257,7 @@ def _windows(
     return Pattern(raw, period=period, cost=cost, text=pat.text)
 
 
-#: Each repetition is a stretch of its own, looked up anew: five hundred are 4 ms of a bar each.
+#: Repetitions in a cycle at most: each is a query of its own, and 500 take 4 ms a cycle.
 _LINGERS = 512
 
 

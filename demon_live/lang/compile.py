@@ -22,7 +22,7 @@ from demon_live.lang.check import (
     check_paths,
     check_quotes,
     files_of,
-    meaning,
+    lets_text,
     shallow,
     tidal_remark,
     too_deep,
@@ -109,7 +109,7 @@ def visit_bindings(text: str, visit: Visit) -> None:
 
 @dataclass(slots=True)
 class _OpenBlock:
-    """An open `deck NAME {` or `scene NAME {`."""
+    """An open `deck NAME {` or `scene NAME {`. deck: the current deck outside of it."""
 
     kind: str
     name: str
@@ -136,7 +136,7 @@ class _Compiler:
         self.report.error(message, span, hint)
 
     def take(self, chunk: Chunk, error: ScoreError) -> None:
-        """An error with a place in the statement, moved to the score."""
+        """Add an error whose place is in the statement."""
         start, end = (error.span.start, error.span.end) if error.span else (0, len(chunk.text))
         self.error(error.message, self.span(chunk, start, end), error.hint)
 
@@ -188,7 +188,7 @@ class _Compiler:
             raise self.report.failure()
 
     def check_scenes(self) -> None:
-        """A scene that is not in this score may be in another; but a near miss is told."""
+        """Warn of a misspelt scene. Others may be in another score."""
         known = [s.name for s in self.statements if isinstance(s, Scene)]
         for s in self.statements:
             asked = [s.scene] if isinstance(s, Go) else []
@@ -199,7 +199,7 @@ class _Compiler:
                     self.report.warn(f'no scene "{name}" here', s.span, f"did you mean {near}?")
 
     def define(self, nodes: list[tuple[Chunk, StatementNode | None]]) -> None:
-        """Words of the score itself: known in all of it, also above their line."""
+        """Define the `let` words of the score: they hold in all of it, also above their line."""
         for chunk, node in nodes:
             if not isinstance(node, LetNode):
                 continue
@@ -310,7 +310,6 @@ class _Compiler:
         block = self.blocks.pop()
         self.deck = block.deck
         if block.kind == "scene":
-            # The place of a scene is its whole block.
             span = Span.of(self.text, block.place.start, place.end)
             self.statements.append(Scene(block.name, tuple(block.body), span))
 
@@ -386,7 +385,7 @@ class _Compiler:
         return Setting(self.deck, node.word, value, self.when(chunk, node.whens), span)
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
-        """A definition without arguments is compiled once: its errors show at its own place."""
+        """Compile a definition without arguments, so that its errors show at its own place."""
         if not node.params and self.visit is None:
             compile_expr(node.expr, self.scope(chunk, node.name))
 
@@ -395,11 +394,11 @@ class _Compiler:
         return Scope(chunk.text, lets, Chances(self.lots(key)), self.work, {})
 
     def lots(self, key: str) -> int:
-        # Lots depend on deck and control, never on the line: edits elsewhere change nothing.
+        # Draws depend on deck and control, not on the line: edits elsewhere do not change them.
         return self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
 
     def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
-        """The lane of a binding that was checked."""
+        """The lane of a checked binding."""
         expr = node.expr
         assert expr is not None
         text = whole(chunk.text, expr.start, expr.end)
@@ -423,7 +422,7 @@ class _Compiler:
         if spec is None:
             self.unknown_control(node, name)
             return None
-        # The fader belongs to the session, whatever deck speaks of it.
+        # The fader belongs to the session, on whatever deck it is written.
         deck = "" if setting else node.deck or self.deck
         if self.visit is not None:
             self.visit(node, chunk, span, node.deck or self.deck, self.scope(chunk, node.control))
@@ -442,7 +441,7 @@ class _Compiler:
         try_lane(site, pattern)
         advise(site)
         lane = self.lane(chunk, node, spec, pattern)
-        key = unparse_expr(node.expr) + meaning(node.expr, self.lets)
+        key = unparse_expr(node.expr) + lets_text(node.expr, self.lets)
         sound = spec.shape == "file" and not self.report.errors
         files = files_of(site, lane, self.lets) if sound else ()
         return Bind(deck, node.control, lane, when, span, key, files)

@@ -26,11 +26,12 @@ from demon_live.lang.pattern import LIMIT, Curve, Event, Pattern, PatternError, 
 from demon_live.lang.registry import Numbers, Time, function
 from demon_live.lang.transform import signal
 
-#: A frame that rounding put just before an edge belongs behind it: 1e-9 cycles is 2 ns at 120 bpm.
+#: Rounding may put a frame just before the edge that it belongs behind: 1e-9 cycles is 2 ns at
+#: 120 bpm.
 NUDGE = 1e-9
 
 
-#: Periods up to this are laid out whole; longer ones cycle by cycle.
+#: Periods up to this are tabulated whole; longer ones cycle by cycle.
 WHOLE = 16
 
 
@@ -39,7 +40,7 @@ _KEEP = 1024
 
 @dataclass(frozen=True, slots=True)
 class CycleSegment:
-    """[begin, end) in cycles and what holds there: a value, a Curve, or None for a rest."""
+    """[begin, end) in cycles and its value: a number, a text, a Curve, or None for a rest."""
 
     begin: Fraction
     end: Fraction
@@ -48,7 +49,10 @@ class CycleSegment:
 
 @dataclass(frozen=True, slots=True)
 class SampleTable:
-    """Segments as arrays. starts, values: float64 [m], NaN = rest. curves: (index, it, offset)."""
+    """Segments as arrays. starts, values: float64 [m], NaN = rest.
+
+    curves: (index, curve, offset of its time).
+    """
 
     starts: Times
     values: Times
@@ -57,7 +61,7 @@ class SampleTable:
 
 
 class CycleTable:
-    """The values of a pattern in time."""
+    """The values of a pattern in time, cached cycle by cycle."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
@@ -113,7 +117,7 @@ class CycleTable:
 
 
 def _segments(pattern: Pattern, c: int) -> tuple[CycleSegment, ...]:
-    """What holds when in cycle c, without gaps or overlaps."""
+    """The segments of cycle c, without gaps or overlaps."""
     begin, end = cycle_of(c), cycle_of(c + 1)
     events = pattern.raw(begin, end)
     events.sort(key=lambda e: e.begin)
@@ -132,7 +136,7 @@ def _segments(pattern: Pattern, c: int) -> tuple[CycleSegment, ...]:
 
 
 def _swept(events: list[Any], begin: Fraction, end: Fraction) -> list[CycleSegment]:
-    """The same with overlaps: a sweep that holds the youngest event."""
+    """The segments of overlapping events: at each time the one that began last."""
     edges = sorted({begin, end, *(e.begin for e in events), *(e.end for e in events)})
     heap: list[tuple[Fraction, int]] = []
     out: list[CycleSegment] = []
@@ -183,7 +187,7 @@ def _look_up(table: SampleTable, t: Times) -> tuple[Times, bool]:
 
 
 def trial(pattern: Pattern, cycles: int) -> list[Event]:
-    """The events of the first cycles, with curves. Raises PatternError if they cost too much."""
+    """The events of the first cycles, with curves. Raises PatternError if they are too many."""
     events = pattern.raw(cycle_of(0), cycle_of(cycles))
     if len(events) > LIMIT * cycles:
         raise PatternError(f"more than {LIMIT} events in a cycle")
@@ -197,15 +201,20 @@ _TAPS = 16
 #: A curve that was averaged is averaged again at most so often: each time costs _TAPS times more.
 _NESTED = 2
 _asking = threading.local()
-#: Keeps the readings away from bar lines, where a saw would be read on either side.
+#: Keeps the readings away from bar lines, where a saw jumps.
 _OFF_GRID = 0.37
-#: Cycles that are searched for the value that a rest goes on with.
+#: Cycles that are searched for the value before a rest.
 _LOOK_BACK = 16
 
 
 @function('noise = "0 .2 [0 .4]*2".smooth(.1)')
 def smooth(pat: Numbers, cycles: Time | None = None) -> Pattern:
-    """Straight lines instead of steps: for a time after each, or over each whole event."""
+    """Straight lines instead of steps: for a time after each, or over each whole event.
+
+    With `cycles` the value at t is the mean over [t - cycles, t]: a step becomes a straight line of
+    that length which begins at the step. Without, each event moves to the value of the next over
+    its whole length (Tidal's smooth). Rests continue the value before them.
+    """
     if pat.text:
         raise PatternError("words cannot be smoothed")
     if pat.const is not None or cycles == 0:
@@ -247,7 +256,7 @@ def _wrapped(fn: Any, source: Any, t: Any, *more: float) -> Any:
 
 
 def _knots(table: CycleTable, first: int, last: int) -> tuple[Times, Times]:
-    """starts and values, float64 [m], of the steps in cycles [first, last), rests held."""
+    """starts and values, float64 [m], of the steps in cycles [first, last), without rests."""
     if last - first > 4096:
         raise PatternError("smooth is asked for more than 4096 cycles at once")
     starts: list[float] = []
@@ -257,8 +266,8 @@ def _knots(table: CycleTable, first: int, last: int) -> tuple[Times, Times]:
         for s in segments:
             value = s.value.at(s.begin) if isinstance(s.value, Curve) else s.value
             if value is None:
-                # A rest goes on with what was; at a bar line that is looked up, so that the
-                # answer does not depend on where the question began.
+                # A rest continues the value before it. At the first bar line that value is looked
+                # up, so that the result does not depend on `first`.
                 if s.begin + shift != c:
                     continue
                 value = _held(table, c)
@@ -268,7 +277,7 @@ def _knots(table: CycleTable, first: int, last: int) -> tuple[Times, Times]:
 
 
 def _held(table: CycleTable, c: int) -> float:
-    """The last value before cycle c, 0 if there was none for a while."""
+    """The last value before cycle c, 0 if the cycles before it are rests."""
     for back in range(c - 1, c - 1 - _LOOK_BACK, -1):
         for s in reversed(table.cycle(back)[0]):
             if s.value is not None:
@@ -277,8 +286,10 @@ def _held(table: CycleTable, c: int) -> float:
 
 
 class _Areas:
-    """Integrals of a pattern's steps, cycle by cycle: the answer at t depends on t alone, to the
-    last bit, whatever else is asked with it. A replay may ask in other pieces than the stage did.
+    """Integrals of a pattern's steps, cycle by cycle.
+
+    The result at t depends on t alone, to the last bit: a replay may sample in other blocks than
+    the performance did.
     """
 
     def __init__(self, table: CycleTable) -> None:

@@ -120,7 +120,7 @@ def _open_bracket(text: str, at: int) -> Diagnosis | None:
 # --- statements ------------------------------------------------------------------------------
 
 
-#: Words of time, and what follows them.
+#: Words of time, and an example of what follows them.
 _WHENS = {"at": "8", "in": "2", "over": "4", "xfade": "4", "now": ""}
 
 
@@ -220,7 +220,7 @@ def _unfinished(text: str, at: int) -> Diagnosis | None:
 
 
 def _generic(text: str, at: int, expected: Sequence[str]) -> Diagnosis:
-    """What no mistake of the table explains."""
+    """The diagnosis if no mistake of the table fits."""
     found = re.compile(r"[A-Za-z_]\w*|[\d.]+|\S").match(text, min(at, max(len(text) - 1, 0)))
     if at >= len(text) or found is None:
         last = len(text.rstrip())

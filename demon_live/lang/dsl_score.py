@@ -121,7 +121,7 @@ def program(name: str = "<python>") -> Program:
 
 
 class Timed:
-    """A value with its `when`: over(4, x), at(8, over(4, x))."""
+    """A value with its `when`, as in over(4, x) and at(8, over(4, x))."""
 
     def __init__(self, value: Value | None, whens: tuple[WhenNode, ...]) -> None:
         self.value = value
@@ -214,7 +214,7 @@ deck = Deck()
 
 @contextmanager
 def scene(name: str) -> Iterator[None]:
-    """with scene("drop"): the bindings inside are played by go("drop")."""
+    """`with scene("drop"):` collects the bindings that go("drop") plays."""
     current = score()
     before, current._scene = current._scene, name
     try:

@@ -1,6 +1,7 @@
-"""THE table of functions: all of them, and those of values, forms and lists themselves.
+"""THE table of functions, and the functions of values and forms.
 
-FUNCTIONS holds what the decorators of this module and of the imported ones registered.
+Each function registers itself (registry.py), here and in the imported modules: transform, rhythm,
+signals, cycle_table, combinators. FUNCTIONS is all of them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _modulo(a: Any, b: Any) -> Any:
 
 
 def _power(a: Any, b: Any) -> Any:
-    """a to the b, and 0 where that is no number or too large to be one."""
+    """a to the b, and 0 where that is not a number or too large."""
     with np.errstate(all="ignore"):
         out = np.power(np.asarray(a, dtype=np.float64), b)
     out = np.where(np.abs(out) < 1e15, out, 0.0)
@@ -300,7 +301,7 @@ def arrange(*section: Section) -> Pattern:
 
 
 def _sped(pat: Pattern, n: Fraction) -> Pattern:
-    """fast(n) of a section that will be slowed again: its own cost stays what it was."""
+    """fast(n) of a section that will be slowed again, with an unchanged cost."""
     cheap = Pattern(
         pat.raw, period=pat.period, cost=1, curve=pat.curve, const=pat.const, text=pat.text
     )

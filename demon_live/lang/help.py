@@ -23,7 +23,7 @@ from demon_live.lang.split import split
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """One entry. kind: control, stage, function, signal, word, statement, mini."""
+    """An entry. kind: control, prepared, function, signal, word, statement, mini."""
 
     name: str
     kind: str
@@ -76,7 +76,7 @@ def _control(c: Control) -> Help:
         if isinstance(c.default, float)
         else c.default
     )
-    # Names of keys fill a screen: the first few tell what they look like.
+    # All keys would fill a screen: show the first few.
     shown = (
         c.range_text
         if len(c.choices) <= 6
@@ -122,12 +122,12 @@ def _entries() -> Iterator[Help]:
 
 
 def all_names() -> list[str]:
-    """All names that help knows, in the order of the reference."""
+    """All names that have an entry, in the order of the reference."""
     return [h.name for h in _entries()]
 
 
 def help_for(name: str) -> Help | None:
-    """The entry of a name or sign; a near miss finds its neighbour. None if nothing is near."""
+    """The entry of a name or sign, or of the nearest name; None if none is near."""
     entries = {h.name: h for h in reversed(list(_entries()))}
     wanted = name.strip()
     found = entries.get(wanted) or entries.get(
@@ -156,7 +156,7 @@ _TITLES = {
 
 
 def reference() -> str:
-    """A page of everything, as Markdown: made from the tables, never written by hand."""
+    """The reference page, as Markdown: patterns/REFERENCE.md."""
     rows = list(_entries())
     out = ["# Reference", "", "Made by `demon help --all`. Each example is run as a test."]
     for kind, title in _TITLES.items():
@@ -172,7 +172,7 @@ def reference() -> str:
 
 _WORD = re.compile(r"[A-Za-z_][\w]*$")
 _OPEN_TEXT = re.compile(r"""(['"])([^'"\n]*)$""")
-#: What a text itself gives a name to.
+#: Definitions in the text.
 _NAMED = re.compile(r"\s*(let|scene|deck|snapshot)\s+([A-Za-z_]\w*)")
 _STATEMENT_HELP = {word: (signature, line) for word, signature, line, _ in STATEMENTS}
 
@@ -198,9 +198,13 @@ def complete(
     engines: Collection[str] = (),
     snapshots: Collection[str] = (),
 ) -> list[Completion]:
-    """The words that may stand at `cursor`, best first. An error before the cursor gives none.
+    """The words that may stand at a cursor, best first. An error before the cursor gives none.
 
-    decks ... snapshots: names that are known already; those that the text gives are found here.
+    Args:
+        text: of the score.
+        cursor: offset in the text; None is its end.
+        decks, scenes, lets, engines, snapshots: names of the session; those that the text defines
+            are added.
     """
     before = text[: len(text) if cursor is None else cursor]
     chunks = split(before, KEYWORDS)

@@ -1,6 +1,6 @@
 """Words of the language that are neither controls nor functions, each with help and example.
 
-ALIASES are what players of other languages call our words.
+ALIASES are the names of our words in other languages and trades.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from demon_live.errors import nearest
 
 
 class Performance(NamedTuple):
-    """A word that is performed at once. least, most: how many names may follow it."""
+    """A performance word. least, most: how many names may follow it."""
 
     help: str
     example: str
@@ -141,7 +141,7 @@ ALIASES: dict[str, str] = {
 
 
 def meant(word: str, words: Iterable[str]) -> str | None:
-    """The known word that a performer most likely meant: of an alias ours, else the nearest."""
+    """The word that was most likely meant: that of an alias, else the nearest; None if none is."""
     known = set(words)
     alias = ALIASES.get(word.lower())
     if alias in known:

@@ -31,7 +31,7 @@ from demon_live.lang.transform import pure
 
 
 class Lane:
-    """The curve of one control: what the session uses of any lane."""
+    """The curve of one control. The session uses only what this class declares."""
 
     spec: Control
     text: str
@@ -75,11 +75,11 @@ class Lane:
         return frozenset()
 
     def resolve(self, hands: Hands) -> Lane:
-        """The same lane with the values of its controllers; itself if it names none."""
+        """The lane with these moves of its controllers; itself if it names none."""
         return self
 
     def since(self, before: Fraction) -> Lane:
-        """What `prune` gives of this lane."""
+        """See `prune`."""
         return self
 
     def sounding(self, cycle: Fraction) -> Lane:
@@ -136,7 +136,7 @@ def _spec(control: Control | str) -> Control:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PatternLane(Lane):
-    """A pattern, rounded and clipped as its control asks."""
+    """A pattern, rounded and clipped to the range of its control."""
 
     spec: Control
     pattern: Pattern
@@ -148,7 +148,7 @@ class PatternLane(Lane):
 
     @cached_property
     def rest(self) -> float | str:
-        """What a rest means."""
+        """The value of a rest."""
         if self.spec.rest is not None:
             return self.spec.rest
         return (
@@ -219,7 +219,7 @@ class PatternLane(Lane):
         return out
 
     def _edges(self, c: int, before: Any) -> Iterator[tuple[Fraction, bool]]:
-        """Where cycle c may step, and whether it does for certain. before: what held before it."""
+        """(time, certain) for each possible step in cycle c. before: the value that it follows."""
         segments, shift = self.table.cycle(c)
         for s in segments:
             value = s.value
@@ -233,7 +233,7 @@ class PatternLane(Lane):
             before = value
 
     def _steps_at(self, time: Fraction) -> bool:
-        """True if the value just before `time` is another than from `time` on."""
+        """True if the value just before `time` differs from the one from `time` on."""
         return self._differ(self.at(time), self._before(time))
 
     @staticmethod
@@ -243,8 +243,7 @@ class PatternLane(Lane):
         return abs(after - before) > 1e-6 * max(1.0, abs(after), abs(before))
 
     def _before(self, time: Fraction) -> float | str:
-        """The value that `time` ends."""
-        # The segment that ends at `time`, read close to its end.
+        """The value of the segment that ends at `time`, read close to its end."""
         near = time - Fraction(1, 10**9)
         segments, shift = self.table.cycle(near.numerator // near.denominator)
         local = near - shift
@@ -255,10 +254,10 @@ class PatternLane(Lane):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ControllerLane(Lane):
-    """An expression that names controllers, compiled anew for each version of their moves.
+    """An expression that names controllers, compiled again for each version of their moves.
 
-    Until all of its controllers have moved once it keeps the default of its control: a knob does
-    not send its position before it is touched. build: moves of the controllers -> pattern.
+    It has the default of its control until all of its controllers have moved: a knob does not send
+    its position before it is touched. build: moves -> pattern.
     """
 
     spec: Control
@@ -306,20 +305,23 @@ class ControllerLane(Lane):
 
 
 class CompositeLane(Lane):
-    """A lane made of others. A subclass says which, how to be made of others, and when it is over;
-    controllers, sounds and pruning follow from that."""
+    """A lane made of others.
+
+    A subclass gives `parts`, `rebuilt` and, if it ends, `settled`; controllers, sounds and pruning
+    follow from these.
+    """
 
     @property
     def parts(self) -> tuple[Lane, ...]:
-        """The lanes that it is made of."""
+        """The lanes inside."""
         raise NotImplementedError
 
     def rebuilt(self, parts: tuple[Lane, ...]) -> Lane:
-        """The same composite of other parts, in the order of `parts`."""
+        """The same composite with other parts, in the order of `parts`."""
         raise NotImplementedError
 
     def settled(self, before: Fraction) -> Lane | None:
-        """The one part that is left at cycle `before`, None while several matter."""
+        """The part that remains from cycle `before` on, None if several do."""
         return None
 
     @property
@@ -394,7 +396,7 @@ class SwitchLane(TransitionLane):
             out.append(m)
         if end > m:
             out += [j for j in self.new.jumps(max(begin, m), end) if j != m]
-        # Where old jumps at the moment itself, and new agrees with it, the value still steps.
+        # The value also steps where old jumps at the moment itself, to the value of new.
         if begin <= m < end and m not in out and (self.old.jumps(m, m + Fraction(1, 10**9)) or []):
             out.append(m)
         return sorted(out)
@@ -442,7 +444,7 @@ class GlideLane(TransitionLane):
         last = self.begin + self.length
         out = set(self.old.jumps(begin, min(end, last))) if begin < last else set()
         if end > self.begin:
-            # At its very beginning the new lane has no weight yet.
+            # At the beginning the new lane has no weight yet.
             out |= {j for j in self.new.jumps(max(begin, self.begin), end) if j > self.begin}
         return sorted(out)
 

@@ -1,8 +1,6 @@
-"""Colours for scores: a pygments lexer whose words come from the tables of the language.
+"""A pygments lexer for scores, with the words of the tables of the language.
 
-Registered as `demon` (entry point pygments.lexers), so that any editor that uses pygments knows it.
-
-Threads: pygments' own; constants only.
+Registered as `demon` (entry point pygments.lexers) for every program that uses pygments.
 """
 
 from __future__ import annotations

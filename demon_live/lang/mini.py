@@ -1,12 +1,10 @@
-"""Mini-notation made into patterns: a node of mini_syntax -> a Pattern.
+"""Compile mini-notation: a node of mini_syntax to a Pattern.
 
 Where Strudel 1.2 and Tidal 1.10 agree, so do we. Where they differ: euclid turns left modulo n
 (Tidal), 0..3 is a range, .25 a number, empty text silence, x(9,8) eight hits, [a b](3,8) structure.
 
-Each random operator has its own number, in the order of the text, and each copy that `!` makes has
-one too; with the seed and the exact time of the event that is all its chance depends on.
-
-Threads: pure; a Chances object belongs to the compilation of one expression.
+Each random operator has a number, in text order, and so has each copy that `!` makes. Its draws
+depend on this number, the seed and the exact time of the event, and on nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _SALT = 10
 
 
 class Chances:
-    """Numbers for the random operators of one expression: seed, then 0, 1, 2 ... in text order."""
+    """Keys for the random operators of one expression, in text order."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed + _SALT
@@ -57,7 +55,7 @@ def build(node: MiniNode, text: str, chances: Chances) -> Pattern:
     try:
         return _BUILD[node.kind](node, text, chances)
     except PatternError as error:
-        # The innermost node that goes too far names the place.
+        # The place is that of the innermost node with too much work.
         span = Span.of(text, node.start, node.end)
         raise ScoreError(
             str(error), span=span, source=text, hint="use fewer or slower steps"
@@ -77,7 +75,7 @@ def _steps(node: MiniNode, text: str, chances: Chances) -> list[tuple[Fraction, 
     for child in node.children:
         shared = build(child, text, chances)
         for i in range(child.repeat):
-            # Copies of a random step draw their own lots.
+            # Copies of a random step have draws of their own.
             pattern = build(child, text, chances) if i and _random(child) else shared
             steps.append((child.weight, pattern))
         if len(steps) > LIMIT:

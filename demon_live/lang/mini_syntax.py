@@ -1,7 +1,7 @@
 """The syntax of mini-notation: text -> a tree of nodes, or a ScoreError with the caret on the spot.
 
-Written by hand rather than with lark: at one look-ahead character it is five times faster, and it
-knows at each point what a player most likely meant. Read aloud, the grammar is
+Written by hand rather than with lark: with one character of look-ahead it is five times faster, and
+it can say at each point what a player most likely meant. The grammar:
 
     pattern  = sequence ("," sequence)*  |  sequence ("|" sequence)*
     sequence = feet: steps between single dots (a b . c d)
@@ -10,8 +10,6 @@ knows at each point what a player most likely meant. Read aloud, the grammar is
              | "[" pattern "]" | "<" pattern ">" | "{" pattern "}" ("%" term)?
     ops      = "*" term | "/" term | "!" number? | "@" number? | "?" number?
              | "(" k "," n ("," r)? ")" | ".." term
-
-Threads: pure functions; parsed texts are cached.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ Kind = Literal[
     "euclid",
     "range",
 ]
-#: What `- ` in front of a digit, a dot between digits and a `:` between words belong to.
+#: A word or number, with the `-`, `.` and `:` that belong to it.
 _WORD = re.compile(r"-?(?:\.(?=\d))?\w(?:\w|[#:](?=[\w.-])|[#']|-(?=\w)|\.(?=\w))*")
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _BLANK = re.compile(r"\s+")
@@ -51,7 +49,7 @@ _CLOSE = {"[": "]", "<": ">", "{": "}", "(": ")"}
 
 
 class MiniNode(NamedTuple):
-    """One node. children: by kind: the steps, the layers, [term, factor], [term, k, n, r]...
+    """A node. children: by kind: the steps, the layers, [term, factor], [term, k, n, r]...
 
     value: of an atom; the chance of `maybe`. weight: share of the sequence. start, end: offsets.
     """

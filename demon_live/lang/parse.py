@@ -1,7 +1,10 @@
-"""text -> syntax tree, by lark's LALR parser. The only importer of lark.
+"""Parse a statement to a syntax tree, with lark's LALR parser; and format a score.
 
-The grammar is built on first use (25 ms), statements are cached by their text: a reload parses only
-what changed.
+No other module imports lark. The grammar is built on first use (25 ms). Statements are cached by
+their text: a reload parses only those that changed.
+
+The canonical format (`demon check --format`) unparses statements and preserves comments, blank
+lines (one at most), blocks (two blanks deep) and statements that do not parse.
 
 Threads: the parser is built under a lock and is then read only; results are immutable.
 """
@@ -52,12 +55,12 @@ from demon_live.lang.syntax import (
     unparse_statement,
 )
 
-#: Longer ones are refused, so that none takes long to read.
+#: Characters of a statement at most, so that none takes long to parse.
 MAX_STATEMENT = 16 * 1024
 
 
 class _Build(Transformer[Token, Any]):
-    """Rules to nodes, called by the parser as it reduces."""
+    """Rules of the grammar to nodes."""
 
     def start(self, c: builtins.list[Any]) -> StatementNode:
         return c[0]  # type: ignore[no-any-return]
@@ -187,7 +190,7 @@ class _Build(Transformer[Token, Any]):
 
 
 def _exact(token: str) -> Fraction:
-    """The number of a token. Fraction reads text itself, but five times as slowly."""
+    """The number of a token. Fraction(str) takes five times as long."""
     if token.isdigit():
         return Fraction(int(token))
     whole, _, part = token.partition(".")
@@ -232,7 +235,7 @@ def _bare_parser() -> Lark:
 
 
 def _too_deep(text: str, statement: StatementNode) -> ScoreError | None:
-    """An error if expressions nest deeper than may be walked."""
+    """An error if expressions nest deeper than MAX_NESTING."""
     if len(text) <= MAX_NESTING or not isinstance(statement, (BindNode, LetNode)):
         return None
     todo: list[tuple[Expr | None, int]] = [(statement.expr, 1)]
@@ -250,7 +253,7 @@ def _too_deep(text: str, statement: StatementNode) -> ScoreError | None:
 
 @lru_cache(maxsize=2048)
 def parse_statement(text: str) -> StatementNode | ScoreError:
-    """The node of one statement, or what is wrong with it (span into `text`)."""
+    """The node of one statement, or its error (span into `text`)."""
     if len(text) > MAX_STATEMENT:
         span = Span.of(text, MAX_STATEMENT, MAX_STATEMENT + 1)
         message = f"a statement has at most {MAX_STATEMENT // 1024} KiB"

@@ -49,7 +49,7 @@ def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Patte
     return Pattern(raw, period=pat.period, cost=pat.cost, curve=curve, text=text)
 
 
-#: A continuous argument that a function cannot take as a whole is read this often in a cycle.
+#: A curve as the argument of `bind` is read this often in a cycle.
 _GRAIN = 32
 
 
@@ -82,12 +82,12 @@ def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) ->
         return out
 
     period, cost = _bound_facts(outer, inner)
-    # Later values may ask for more than the first did, but not for much more than was allowed for.
+    # Later values may cost more than the first ones, but not much more.
     most = min(most, 4 * cost + 64)
     return Pattern(raw, period=period, cost=cost, text=text)
 
 
-#: Cycles of an argument that are looked at to know what it will ask for.
+#: Cycles of an argument that are queried to estimate period and cost.
 _AHEAD = 16
 
 
@@ -106,7 +106,7 @@ def _bound_facts(outer: Pattern, inner: Callable[[Any], Pattern]) -> tuple[int |
 
 
 def grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
-    """The part of an event with its value; a curve in steps of a fixed grid, whatever was asked."""
+    """The part of an event with its value; a curve in steps of a fixed grid."""
     if not isinstance(event.value, Curve):
         yield event.begin, event.end, event.value
         return
@@ -129,7 +129,7 @@ def _apply(fn: Op, a: Any, b: Any) -> Any:
 
 
 def _plain(left: Pattern, right: Pattern, fn: Op) -> Pattern | None:
-    """The cases where nobody's structure matters: a plain number, or two signals."""
+    """The cases without structure: a plain number, or two signals."""
     if right.const is not None:
         value = right.const[0]
         return fmap(left, lambda a: fn(a, value))
@@ -259,8 +259,8 @@ def struct(pat: Pattern, pulses: Gate) -> Pattern:
             for r in pat.raw(wb, we):
                 b, e = max(lb, r.begin), min(le, r.end)
                 if b < e:
-                    held = r.value.read(r.begin, r.end) if isinstance(r.value, Curve) else r.value
-                    out.append(Event(wb, we, b, e, held))
+                    v = r.value.read(r.begin, r.end) if isinstance(r.value, Curve) else r.value
+                    out.append(Event(wb, we, b, e, v))
         return out
 
     period = lcm(pat.period, pulses.period)
@@ -362,7 +362,7 @@ def bjorklund(k: int, n: int, turn: int = 0) -> tuple[bool, ...]:
 
 
 def _spread(k: int, n: int) -> list[bool]:
-    """Bjorklund's own order: groups of [x] and [~] are paired until one group is left over."""
+    """Bjorklund's order: groups of [x] and [~] are paired until one group is left."""
     a, b = [[True]] * k, [[False]] * (n - k)
     while min(len(a), len(b)) > 1:
         m = min(len(a), len(b))

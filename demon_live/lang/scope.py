@@ -1,7 +1,4 @@
-"""What names mean in an expression, and where its written values stand.
-
-Threads: a Scope belongs to the compilation of one statement.
-"""
+"""Scopes: the meaning of names in an expression, exact numbers, and errors about names."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, played
+from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, track_pattern
 from demon_live.lang.functions import FUNCTIONS, NOTE
 from demon_live.lang.keywords import meant
 from demon_live.lang.mini import Chances
@@ -43,7 +40,7 @@ _MAX_WORK = 2048
 
 @dataclass(frozen=True, slots=True)
 class Thunk:
-    """An argument of a `let`, with the scope that it was written in."""
+    """An argument of a `let`, with its scope."""
 
     expr: Expr
     scope: Scope
@@ -64,7 +61,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What names mean here. source: the text that the places of nodes refer to."""
+    """The meaning of names in an expression.
+
+    source: the text that the places of nodes refer to. lets: name -> (definition, its source).
+    params: arguments of the `let` that is expanded. hole: the pattern that `_` stands for.
+    """
 
     source: str
     lets: Mapping[str, tuple[LetNode, str]]
@@ -73,9 +74,9 @@ class Scope:
     params: Mapping[str, Thunk | Pattern]
     hole: Pattern | None = None
     depth: int = 0
-    #: The place of the call, for errors inside a `let` of another statement.
+    #: The place of the call, for errors in a `let` of another statement.
     outer: Span | None = None
-    #: For the eye (marks.py): what to make of a tree of mini-notation, its text's source and place.
+    #: (tree of mini-notation, source, offset) -> tree, for highlighting.py.
     mark: Callable[[MiniNode, str, int], MiniNode] | None = None
 
     def fail(self, message: str, node: Any, hint: str | None = None) -> ScoreError:
@@ -93,7 +94,7 @@ class Scope:
             raise self.fail(
                 f"nested deeper than {MAX_NESTING}", node, "give a part a name with let"
             )
-        # Spelled out: dataclasses.replace takes three times as long, and this is done at each node.
+        # dataclasses.replace takes three times as long, and this runs at each node.
         return Scope(
             self.source,
             self.lets,
@@ -116,7 +117,6 @@ def fold(node: Expr, scope: Scope) -> Fraction | None:
 
 
 def _folded(node: Expr, scope: Scope) -> Fraction | None:
-    """The exact value of an expression made of numbers alone, else None."""
     match node:
         case Num():
             return node.value
@@ -139,7 +139,7 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
 
 def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
     out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
-    # Numbers are bounded too: 9**9**9 written out with * must not grow without end.
+    # Bounded: 9**9**9 written out with * must not grow without end.
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None
 
 
@@ -148,7 +148,7 @@ def plain(value: Fraction) -> int | float:
 
 
 def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int, int]]:
-    """The written values of an expression for which `wanted` holds: (value, start, end)."""
+    """The literal values of an expression for which `wanted` holds: (value, start, end)."""
     out: list[tuple[str, int, int]] = []
     match node:
         case Mini():
@@ -174,7 +174,7 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
             for arg in node.args:
                 out += places_of(arg, wanted)
         case Method():
-            # pick's own values are numbers; what it picks are its arguments.
+            # The receiver of pick is numbers; its arguments are the values.
             inside: tuple[Expr, ...] = () if node.name == "pick" else (node.of,)
             function = FUNCTIONS.get(node.name)
             if function is not None and function.many:
@@ -189,7 +189,7 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
 
 
 def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Pattern:
-    """cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
+    """The pattern of a controller: cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
     takes = ("number", "channel") if name == "cc" else ("channel",)
     example = "cc(21) or cc(21, 1)" if name == "cc" else f"{name} or {name}(1)"
     if len(args) > len(takes) or (name == "cc" and not args):
@@ -208,11 +208,11 @@ def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Patt
     scope.work.keys.add(key)
     hands = scope.work.hands
     track = None if hands is None else hands.tracks.get(key)
-    return guess(key) if track is None else played(key, track)
+    return guess(key) if track is None else track_pattern(key, track)
 
 
 def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
-    """An error for a name that means nothing, with the nearest that does."""
+    """The error for an unknown name, with the nearest known one."""
     if name in CONTROLS or name in SETTINGS:
         return scope.fail(
             f'"{name}" is a control, not a value',
@@ -231,7 +231,7 @@ def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> Scor
 
 
 def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
-    """An error for a call of something that is no function."""
+    """The error for a call of something that is not a function."""
     span = Name(node.start, node.start + len(name), name)
     if name in CONTROLS or name in SETTINGS:
         inside = slice(node.start + len(name) + 1, node.end - 1)
@@ -242,7 +242,7 @@ def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
 
 
 def misplaced_word(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
-    """An error for text where numbers belong, at the first word of the expression `written`."""
+    """The error for text where numbers belong, at the first word of the expression `written`."""
     found = places_of(written, lambda v: isinstance(v, str)) if written is not None else []
     if not found:
         return scope.fail("this is text, and arithmetic takes numbers", node)
@@ -254,7 +254,7 @@ def misplaced_word(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
     )
 
 
-#: Words of the other languages that have no twin here.
+#: Words of other languages that have no counterpart here -> hint.
 _FOREIGN = {
     "s": "there are no samples; tell the model in words: prompt = '...'",
     "sound": "there are no samples; tell the model in words: prompt = '...'",

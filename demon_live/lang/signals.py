@@ -1,8 +1,8 @@
-"""Signals: continuous patterns, and the one source of chance.
+"""Signals: continuous patterns, and random numbers.
 
-A signal is a numpy expression of an array of cycle times; sampled at the START of a frame. Chance
-is a hash of (key, time): nothing is drawn, so any moment can be asked for at any time, and a replay
-asks the same. Key = seed and the number of the random word in its expression.
+A signal is a numpy expression of an array of cycle times, sampled at the START of a frame. Random
+numbers are a hash of (key, time), so that any time can be sampled at any moment, and a replay gives
+the same. The key is the seed and the number of the random operator in its expression.
 
 Threads: pure functions and constants.
 """
@@ -55,7 +55,7 @@ def _as_words(n: Any) -> Any:
 
 
 def chance_at(key: int, time: Fraction) -> float:
-    """The draw of an event that begins exactly at `time`."""
+    """The random number of an event that begins exactly at `time`."""
     return float(chance(key, time.numerator, time.denominator))
 
 
@@ -63,7 +63,7 @@ def chance_at(key: int, time: Fraction) -> float:
 
 
 def _grid(step: Fraction) -> Callable[[Fraction, Fraction], list[Fraction]]:
-    """The multiples of `step` in [begin, end): where a shape jumps."""
+    """Jumps of a shape at the multiples of `step`."""
 
     def steps(begin: Fraction, end: Fraction) -> list[Fraction]:
         first, last = -(-begin // step), -(-end // step)
@@ -125,7 +125,7 @@ for _name, (_pat, _help) in list(SIGNALS.items()):
 
 
 def rand(key: int) -> Pattern:
-    """White noise in 0..1: another value each 1/1024 cycle."""
+    """White noise in 0..1: a new value each 1/1024 cycle."""
     # The offset keeps round musical times away from the borders of the grains.
     return signal(Curve(lambda t: chance(key, np.floor(t * _GRAIN + 0.437))), None)
 
@@ -137,7 +137,7 @@ def irand(n: Number, key: Lots) -> Pattern:
 
 
 def perlin(key: int) -> Pattern:
-    """Smooth noise in 0..1: another target each cycle."""
+    """Smooth noise in 0..1: a new target each cycle."""
 
     def f(t: Any) -> Any:
         c = np.floor(t)

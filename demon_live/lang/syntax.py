@@ -1,7 +1,7 @@
-"""The syntax tree of a score. Every node knows its place; equality ignores it.
+"""The syntax tree of a score, and back to text. Nodes have places, which equality ignores.
 
 start and end are offsets into the statement's own text, so that an unchanged statement is not
-parsed again when a line above it moves.
+parsed again when a line above it moves. parse(unparse(tree)) == tree for every tree.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def unparse_expr(node: Expr, level: int = 0) -> str:
             right = node.op in ("~>", "<~")
             left_text = unparse_expr(node.left, own + right)
             right_text = unparse_expr(node.right, own + (not right))
-            # A fraction is one number to the eye: off(1/8, rev).
+            # A fraction has no blanks: off(1/8, rev).
             fraction = node.op == "/" and left_text.isdigit() and right_text.isdigit()
             sign = "/" if fraction else f" {node.op} "
             text = f"{left_text}{sign}{right_text}"
@@ -304,11 +304,11 @@ def _setting_value(node: SettingNode) -> str:
     return quoted(node.value) if node.word == "source" else _bare(node.value)
 
 
-#: Bare, these would be read as something else than a name.
+#: Names that need quotes.
 _RESERVED = ("now", "at", "in", "over", "xfade", "none")
 
 
 def _bare(text: str) -> str:
-    """A name without quotes where it can do without."""
+    """A name, in quotes if it needs them."""
     simple = text.replace("_", "a").isalnum() and text.isascii() and text[0].isalpha()
     return text if simple and text not in _RESERVED else quoted(text)

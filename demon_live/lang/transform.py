@@ -29,7 +29,7 @@ from demon_live.lang.pattern import (
 from demon_live.lang.registry import Section, Time, function
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
-#: Times as many pieces as a cycle may have events are cut in one query.
+#: Pieces in one query at most, as a multiple of LIMIT.
 _LONGEST = 16
 
 
@@ -61,7 +61,7 @@ def signal(curve: Curve, period: int | None = 1, cost: float = 1.0, pieces: int 
         )
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        # A query of 256 cycles may be long; one of a signal at a mad speed would never end.
+        # A query of 256 cycles may be long; one of an extremely fast signal would never end.
         affordable(float((end - begin) * pieces) / _LONGEST)
         out, b = [], begin
         while b < end:
@@ -140,7 +140,7 @@ SPLICE = 32
 
 
 def _spliced(steps: list[tuple[Fraction, Pattern]]) -> list[tuple[Fraction, Pattern]]:
-    """The steps, plain groups among them replaced by their own steps: one level to ask less."""
+    """The steps, plain groups among them replaced by their own steps: one level less to query."""
     if all(p.flat is None for _, p in steps):
         return steps
     out: list[tuple[Fraction, Pattern]] = []
