@@ -2,13 +2,11 @@
 
     mini("bd(3,8) <a b>").query(begin, end)   events with exact rational times
     compile_source(text, name)                a Program, or a DemonError with all that is wrong
-    diff(old, new)                            statements that turn one version of a file into another
+    diff(old, new)                            statements that turn one version into the next
 
 A line goes through split (statements), parse (lark), compile, expressions (names and kinds),
 pattern (the algebra) and lane (functions of arrays of time). functions.py is the table of
 functions, keywords.py that of all other words, controls.py that of controls.
-
-Threads: pure functions and immutable values.
 """
 
 from demon_live.errors import DemonError

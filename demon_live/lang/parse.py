@@ -6,7 +6,7 @@ their text: a reload parses only those that changed.
 The canonical format (`demon check --format`) unparses statements and preserves comments, blank
 lines (one at most), blocks (two blanks deep) and statements that do not parse.
 
-Threads: the parser is built under a lock and is then read only; results are immutable.
+Threads: parsers are read only once built; results are immutable.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A signal is a numpy expression of an array of cycle times, sampled at the START of a frame. Random
 numbers are a hash of (key, time), so that any time can be sampled at any moment, and a replay gives
 the same. The key is the seed and the number of the random operator in its expression.
-
-Threads: pure functions and constants.
 """
 
 from __future__ import annotations
