@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from demon_live.controls import CONTROLS, Control
+from demon_live.controls import CONTROLS, SOUND_ENDINGS, Control
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.cycle_table import trial
 from demon_live.lang.functions import FUNCTIONS, NOTE
@@ -329,10 +329,8 @@ def too_deep(text: str) -> ScoreError:
 
 # --- sound files -----------------------------------------------------------------------------
 
-#: Endings of sound files. A text in a score that has one is the name of a file.
-ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".au")
 #: Sound files of one pattern at most; the word for no file.
-MOST, NONE = 16, "none"
+MAX_FILES, NONE = 16, "none"
 #: Cycles of a pattern that are searched for file names.
 _CYCLES = 16
 
@@ -342,7 +340,7 @@ Places = dict[str, Span]
 
 
 def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str, Span], ...]:
-    """The sound files that a binding may ask for: (name, place), more than MOST are an error.
+    """The sound files that a binding may ask for: (name, place), more than MAX_FILES are an error.
 
     A text that ends like a sound file is one, wherever in the expression it stands, also where it
     sounds only by lot or by a knob. So are all values of the first cycles. A file in a `let` has
@@ -355,11 +353,11 @@ def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str
     for let in sorted(used_lets(site.expr, lets), key=lambda let: let.name):
         for word, _, _ in _texts(let.expr):
             written.setdefault(word, site.place)
-    found = {w: place for w, place in written.items() if w.lower().endswith(ENDINGS)}
+    found = {w: place for w, place in written.items() if w.lower().endswith(SOUND_ENDINGS)}
     for word in _first_values(lane):
         found.setdefault(word, written.get(word, site.place))
-    if len(found) > MOST:
-        site.report.error(f"more than {MOST} files in one pattern", site.place, "use fewer")
+    if len(found) > MAX_FILES:
+        site.report.error(f"more than {MAX_FILES} files in one pattern", site.place, "use fewer")
     return tuple(found.items())
 
 
@@ -370,7 +368,7 @@ def check_paths(expr: Expr, source: str) -> None:
     mini-notation, which would be `a` slowed down.
     """
     text = source[expr.start : expr.end]
-    if text.lower().endswith(ENDINGS) and not set("'\"()") & set(text):
+    if text.lower().endswith(SOUND_ENDINGS) and not set("'\"()") & set(text):
         span = Span.of(source, expr.start, expr.end)
         raise ScoreError("a file name goes into quotes", span=span, hint=f"write '{text}'")
     todo: list[Expr] = [expr]
@@ -397,7 +395,7 @@ def _first_values(lane: Lane) -> list[str]:
         begin = Fraction(k)
         for cycle in (begin, *lane.jumps(begin, begin + 1)):
             out[str(lane.at(cycle))] = None
-            if len(out) > MOST + 2:
+            if len(out) > MAX_FILES + 2:
                 break
     return [word for word in out if word not in ("", NONE)]
 

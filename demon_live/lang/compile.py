@@ -67,6 +67,8 @@ from demon_live.lang.syntax import (
 MAX_TEXT = 64 * 1024
 MAX_STATEMENTS = 1000
 MAX_ERRORS = 20
+#: Of a `when`.
+MAX_CYCLES = 100_000
 
 
 def compile_source(
@@ -162,7 +164,8 @@ class _Compiler:
         if self.report.errors:
             raise self.report.failure()
         self.check_scenes()
-        return self.program()
+        warnings = tuple(self.report.warnings)
+        return Program.of(self.name, self.text, tuple(self.statements), warnings, self.deck)
 
     def compile(self, chunks: Sequence[Chunk]) -> None:
         """Compile the statements in their order; errors are gathered."""
@@ -212,32 +215,6 @@ class _Compiler:
                 )
                 continue
             self.lets[node.name] = Let(node.name, node, chunk.text, span)
-
-    def program(self) -> Program:
-        decks: dict[str, dict[str, Lane]] = {"main": {}}
-        setting: dict[str, SettingValue] = {}
-        for s in self.statements:
-            if isinstance(s, Bind) and s.deck:
-                lanes = decks.setdefault(s.deck, {})
-                if s.lane is None:
-                    lanes.pop(s.control, None)
-                else:
-                    lanes[s.control] = s.lane
-            elif isinstance(s, Setting) and (
-                s.deck == self.deck or s.word not in ("loop", "source")
-            ):
-                setting[s.word] = s.value
-        return Program(
-            self.name,
-            self.text,
-            tuple(self.statements),
-            tuple(self.report.warnings),
-            decks,
-            setting,
-            {s.name: s for s in self.statements if isinstance(s, Scene)},
-            tuple(s for s in self.statements if isinstance(s, Chain)),
-            {s.name: s for s in self.statements if isinstance(s, Let)},
-        )
 
     # --- statements ---
     def statement(self, chunk: Chunk, node: StatementNode | None) -> None:
@@ -318,27 +295,18 @@ class _Compiler:
         start: When | None = None
         move: When | None = None
         for n in nodes:
-            if (
-                (n.kind in ("at", "over", "xfade") and n.cycles <= 0)
-                or n.cycles < 0
-                or n.cycles > 100_000
-            ):
-                raise ScoreError(
-                    f"{n.kind} needs a number of cycles above 0",
-                    span=Span.of(chunk.text, n.start, n.end),
-                )
+            place = Span.of(chunk.text, n.start, n.end)
+            positive = n.cycles > 0 or (n.kind in ("now", "in") and n.cycles == 0)
+            if not positive or n.cycles > MAX_CYCLES:
+                raise ScoreError(f"{n.kind} needs a number of cycles above 0", span=place)
             made = When(n.kind, n.cycles)  # type: ignore[arg-type]
             if n.kind in ("over", "xfade"):
                 if move is not None:
-                    raise ScoreError(
-                        "one over or xfade is enough", span=Span.of(chunk.text, n.start, n.end)
-                    )
+                    raise ScoreError("one over or xfade is enough", span=place)
                 move = made
             else:
                 if start is not None:
-                    raise ScoreError(
-                        "one of now, at and in is enough", span=Span.of(chunk.text, n.start, n.end)
-                    )
+                    raise ScoreError("one of now, at and in is enough", span=place)
                 start = made
         if start is None:
             return move or When()

@@ -18,7 +18,7 @@ from demon_live.lang.keywords import KEYWORDS, PERFORMANCE, STATEMENTS
 from demon_live.lang.parse import expected
 from demon_live.lang.registry import Function
 from demon_live.lang.signals import RANDOM, SIGNALS
-from demon_live.lang.split import split
+from demon_live.lang.split import Chunk, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +208,7 @@ def complete(
     """
     before = text[: len(text) if cursor is None else cursor]
     chunks = split(before, KEYWORDS)
-    statement = (
-        chunks[-1].text
-        if chunks and chunks[-1].start + len(chunks[-1].text) >= len(before.rstrip())
-        else ""
-    )
-    if chunks and statement and before[chunks[-1].start + len(chunks[-1].text) :].count("\n"):
-        statement = ""
-    if statement.endswith("{") or (chunks and chunks[-1].kind == "close"):
-        statement = ""
-    if before.endswith((" ", "\t")) and statement:
-        statement += " "
+    statement = _unfinished(before, chunks[-1]) if chunks else ""
     inside = _in_quotes(statement)
     if inside is not None:
         start = len(before) - len(inside)
@@ -240,8 +230,16 @@ def complete(
     return _matching(options, prefix, len(before) - len(prefix))
 
 
+def _unfinished(before: str, last: Chunk) -> str:
+    """The statement that the cursor stands in, empty between statements."""
+    rest = before[last.start + len(last.text) :]
+    if last.kind == "close" or last.text.endswith("{") or rest.strip() or "\n" in rest:
+        return ""
+    return last.text + " " * before.endswith((" ", "\t"))
+
+
 def _in_quotes(statement: str) -> str | None:
-    """What stands between an open quote and the cursor, None outside of quotes."""
+    """The text between an open quote and the cursor, None outside of quotes."""
     found = _OPEN_TEXT.search(statement)
     if found is None:
         return None

@@ -95,7 +95,9 @@ class Lane:
     @staticmethod
     def constant(control: Control | str, value: float | str | None = None) -> Lane:
         """A value that never changes; None is the control's default."""
-        spec = _spec(control)
+        spec = find(control) if isinstance(control, str) else control
+        if spec is None:
+            raise KeyError(f"there is no control {control!r}")
         plain = spec.default if value is None else value
         text = (
             repr(plain) if isinstance(plain, str) else f"{plain:g}" if plain is not None else "none"
@@ -123,15 +125,6 @@ class Lane:
         if new.control != "gain" or length <= 0:
             return Lane.glide(old, new, begin, length)
         return XfadeLane(new.spec, new.text, old, new, Fraction(begin), Fraction(length))
-
-
-def _spec(control: Control | str) -> Control:
-    if isinstance(control, Control):
-        return control
-    found = find(control)
-    if found is None:
-        raise KeyError(f"there is no control {control!r}")
-    return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -118,6 +118,38 @@ class Program:
     chains: tuple[Chain, ...] = ()
     lets: Mapping[str, Let] = field(default_factory=dict)
 
+    @staticmethod
+    def of(
+        name: str,
+        text: str,
+        statements: tuple[Statement, ...],
+        warnings: tuple[ScoreWarning, ...],
+        deck: str,
+    ) -> Program:
+        """The program of these statements. deck: whose `loop` and `source` are its settings."""
+        decks: dict[str, dict[str, Lane]] = {"main": {}}
+        settings: dict[str, SettingValue] = {}
+        for s in statements:
+            if isinstance(s, Bind) and s.deck:
+                lanes = decks.setdefault(s.deck, {})
+                if s.lane is None:
+                    lanes.pop(s.control, None)
+                else:
+                    lanes[s.control] = s.lane
+            elif isinstance(s, Setting) and (s.deck == deck or s.word not in ("loop", "source")):
+                settings[s.word] = s.value
+        return Program(
+            name,
+            text,
+            statements,
+            warnings,
+            decks,
+            settings,
+            {s.name: s for s in statements if isinstance(s, Scene)},
+            tuple(s for s in statements if isinstance(s, Chain)),
+            {s.name: s for s in statements if isinstance(s, Let)},
+        )
+
 
 def _last(program: Program | None) -> dict[tuple[str, ...], Statement]:
     """The last statement of each binding, setting, scene and let."""
