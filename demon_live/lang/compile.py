@@ -28,7 +28,7 @@ from demon_live.lang.check import (
     too_deep,
     try_lane,
 )
-from demon_live.lang.controllers import Hands
+from demon_live.lang.controllers import ControllerHistory
 from demon_live.lang.expressions import compile_expr
 from demon_live.lang.keywords import KEYWORDS, meant
 from demon_live.lang.lane import ControllerLane, Lane, PatternLane
@@ -375,8 +375,8 @@ class _Compiler:
             return PatternLane(spec, pattern, text)
         scope, lots = self.scope(chunk, node.control), self.lots(node.control)
 
-        def build(hands: Hands) -> Pattern:
-            fresh = replace(scope, chances=Chances(lots), work=Work(hands=hands))
+        def build(history: ControllerHistory) -> Pattern:
+            fresh = replace(scope, chances=Chances(lots), work=Work(history=history))
             return compile_expr(expr, fresh)
 
         return ControllerLane(spec, text, keys, build)

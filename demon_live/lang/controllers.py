@@ -142,20 +142,20 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class ControllerHistory:
     """The histories of all controllers. version: grows with each call of `moved`."""
 
     version: int = 0
     tracks: Mapping[Key, Track] = field(default_factory=lambda: MappingProxyType({}))
 
-    def moved(self, moves: Iterable[Move], cycle: float, length: float) -> Hands:
+    def moved(self, moves: Iterable[Move], cycle: float, length: float) -> ControllerHistory:
         """The histories with moves at `cycle`. length: cycles that a curve takes to its value."""
         tracks = dict(self.tracks)
         for key, value in moves:
             slope = 0.0 if CONTROLLERS[key.kind].steps else length
             for one in (key, key._replace(channel=0)):
                 tracks[one] = tracks.get(one, Track()).moved(cycle, value, slope)
-        return Hands(self.version + 1, MappingProxyType(tracks))
+        return ControllerHistory(self.version + 1, MappingProxyType(tracks))
 
     def value(self, key: Key, cycle: float) -> float | None:
         """The value of a controller at a cycle, None if it has not moved yet."""
@@ -163,7 +163,7 @@ class Hands:
         return None if track is None else float(track.read(np.array([cycle]))[0])
 
 
-EMPTY = Hands()
+EMPTY = ControllerHistory()
 
 
 def track_pattern(key: Key, track: Track) -> Pattern:

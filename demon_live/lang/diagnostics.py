@@ -1,4 +1,4 @@
-"""What is wrong with a statement that does not parse, and what to write instead.
+"""Diagnostics: the errors of statements that do not parse, with remedies.
 
 MISTAKES are tried in order on the statement and the place where the parser stopped; the first that
 fits gives the error. A test runs the example of each.
@@ -18,7 +18,7 @@ from demon_live.lang.keywords import ALIASES, KEYWORDS, STATEMENTS, meant
 
 
 class Diagnosis(NamedTuple):
-    """What is wrong with statement[start:end], and the remedy."""
+    """An error at statement[start:end], and its remedy."""
 
     message: str
     start: int

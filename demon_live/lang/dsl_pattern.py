@@ -1,4 +1,4 @@
-"""Expressions of the score language as Python objects: Pat, what demon_live.dsl is made of.
+"""Expressions of the score language as Python objects: the class Pat of demon_live.dsl.
 
 A Pat holds a syntax tree and nothing else: it is unparsed to a line of score, which goes through
 the parser and the checks of every score. Pat has a method or a property for each function of the

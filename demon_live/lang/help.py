@@ -231,7 +231,7 @@ def complete(
 
 
 def _unfinished(before: str, last: Chunk) -> str:
-    """The statement that the cursor stands in, empty between statements."""
+    """The statement at the cursor, empty between statements."""
     rest = before[last.start + len(last.text) :]
     if last.kind == "close" or last.text.endswith("{") or rest.strip() or "\n" in rest:
         return ""

@@ -2,7 +2,7 @@
 
 A score is compiled a second time, with steps of mini-notation that carry their position. Transforms
 of time move such values, arithmetic joins their positions; so `"<a b>*2".every(4, rev)` and
-`"1 2" + "0 .5"` light up what is heard. The compilation that plays is not affected.
+`"1 2" + "0 .5"` highlight what sounds. The compilation that plays is not affected.
 
 Threads: a BindingHighlight fills its cache by single assignments of equal values.
 """
@@ -27,7 +27,7 @@ from demon_live.lang.scope import Scope
 from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import BindNode, Method
 
-#: (text that it stands in, begin, end)
+#: (source text, begin, end)
 _Place = tuple[str, int, int]
 _NONE: tuple[_Place, ...] = ()
 

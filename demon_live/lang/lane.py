@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from demon_live.controls import Control, find
 from demon_live.core import Floats, Sound
-from demon_live.lang.controllers import Hands, Key, Track
+from demon_live.lang.controllers import ControllerHistory, Key, Track
 from demon_live.lang.cycle_table import NUDGE, WHOLE, CycleTable
 from demon_live.lang.pattern import Curve, Pattern, Times
 from demon_live.lang.transform import pure
@@ -74,7 +74,7 @@ class Lane:
         """The sound files that it names."""
         return frozenset()
 
-    def resolve(self, hands: Hands) -> Lane:
+    def resolve(self, history: ControllerHistory) -> Lane:
         """The lane with these moves of its controllers; itself if it names none."""
         return self
 
@@ -256,22 +256,22 @@ class ControllerLane(Lane):
     spec: Control
     text: str
     names: frozenset[Key]
-    build: Callable[[Hands], Pattern]
+    build: Callable[[ControllerHistory], Pattern]
     _built: list[tuple[tuple[Track, ...], Lane]] = field(default_factory=list)
 
     @property
     def keys(self) -> frozenset[Key]:
         return self.names
 
-    def resolve(self, hands: Hands) -> Lane:
-        found = [hands.tracks.get(key) for key in sorted(self.names)]
+    def resolve(self, history: ControllerHistory) -> Lane:
+        found = [history.tracks.get(key) for key in sorted(self.names)]
         tracks = tuple(t for t in found if t is not None)
         if len(tracks) < len(found):
             return self
         # Moves of other controllers change nothing here.
         if self._built and all(a is b for a, b in zip(self._built[0][0], tracks, strict=True)):
             return self._built[0][1]
-        lane = PatternLane(self.spec, self.build(hands), self.text)
+        lane = PatternLane(self.spec, self.build(history), self.text)
         self._built[:] = [(tracks, lane)]
         return lane
 
@@ -329,8 +329,10 @@ class CompositeLane(Lane):
     def sounds(self) -> frozenset[Sound]:
         return frozenset[Sound]().union(*(part.sounds for part in self.parts))
 
-    def resolve(self, hands: Hands) -> Lane:
-        return self._with(tuple(part.resolve(hands) for part in self.parts)) if self.keys else self
+    def resolve(self, history: ControllerHistory) -> Lane:
+        if not self.keys:
+            return self
+        return self._with(tuple(part.resolve(history) for part in self.parts))
 
     def since(self, before: Fraction) -> Lane:
         left = self.settled(before)

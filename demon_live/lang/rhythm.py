@@ -230,7 +230,7 @@ def squeeze(pat: Numbers, other: Numbers) -> Pattern:
 
 
 def truth(value: Any) -> bool:
-    """What counts as yes in a structure: 1, x, t, true. No: 0, f, false, ~."""
+    """The truth of a value in a structure: 1, x, t, true are yes; 0, f, false, ~ are no."""
     if isinstance(value, str):
         return value.lower() not in ("f", "false", "n", "no", "0")
     return bool(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, track_pattern
+from demon_live.lang.controllers import CONTROLLERS, ControllerHistory, Key, guess, track_pattern
 from demon_live.lang.functions import FUNCTIONS, NOTE
 from demon_live.lang.keywords import meant
 from demon_live.lang.mini import Chances
@@ -50,12 +50,12 @@ class Thunk:
 class Work:
     """The budget of one score, and its controllers.
 
-    left: expansions of `let` words. hands: the moves of the controllers, None while the score is
+    left: expansions of `let` words. history: the moves of the controllers, None while the score is
     checked. keys: the controllers that the expression names.
     """
 
     left: int = _MAX_WORK
-    hands: Hands | None = None
+    history: ControllerHistory | None = None
     keys: set[Key] = field(default_factory=set)
 
 
@@ -206,8 +206,8 @@ def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Patt
     number, channel = (*values, 0)[:2] if name == "cc" else (0, *values, 0)[:2]
     key = Key(name, number, channel)
     scope.work.keys.add(key)
-    hands = scope.work.hands
-    track = None if hands is None else hands.tracks.get(key)
+    history = scope.work.history
+    track = None if history is None else history.tracks.get(key)
     return guess(key) if track is None else track_pattern(key, track)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from demon_live.core import RATES, Gate, Loop
 from demon_live.lang.chain import faded
-from demon_live.lang.controllers import EMPTY, Hands
+from demon_live.lang.controllers import EMPTY, ControllerHistory
 from demon_live.session.tempo import TempoMap
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class State:
     sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
     lets: Mapping[str, Let] = field(default_factory=lambda: MappingProxyType({}))
-    hands: Hands = EMPTY
+    hands: ControllerHistory = EMPTY
     link: bool = False
     clock: str = "off"
     nudge: float = 0.0

@@ -13,7 +13,7 @@ from demon_live.control.midi import FakeBackend
 from demon_live.control.midi_input import Coalescer, Controllers, moves_of
 from demon_live.controls import CONTROLS, FADER
 from demon_live.lang import compile_source
-from demon_live.lang.controllers import EMPTY, Hands, Key, Move
+from demon_live.lang.controllers import EMPTY, ControllerHistory, Key, Move
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.session.inputs import GAP, MOVE, binding, read_moves, write_moves
@@ -24,14 +24,16 @@ BAR = 96_000
 KNOB = Key("cc", 21, 1)
 
 
-def turned(*values: tuple[float, float], key: Key = KNOB, length: float = 0.02) -> Hands:
+def turned(
+    *values: tuple[float, float], key: Key = KNOB, length: float = 0.02
+) -> ControllerHistory:
     hands = EMPTY
     for cycle, value in values:
         hands = hands.moved([Move(key, value)], cycle, length)
     return hands
 
 
-def lane(text: str, hands: Hands):  # type: ignore[no-untyped-def]
+def lane(text: str, hands: ControllerHistory):  # type: ignore[no-untyped-def]
     (found,) = compile_source(text).decks["main"].values()
     return found.resolve(hands)
 
