@@ -149,8 +149,9 @@ def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
     if len(low) > 64:
         return []
     known = {w.lower(): w for w in sorted(words, reverse=True)}
-    likely = difflib.get_close_matches(low, known, len(known) or 1, 0.62)
-    # Short words are like everything: ask more of them, unless the length is right.
-    strict = [w for w in known if len(low) <= 4 and len(w) != len(low)]
-    unlikely = set(strict) - set(difflib.get_close_matches(low, strict, len(strict) or 1, 0.7))
-    return [known[w] for w in likely if w not in unlikely][:n]
+    near = difflib.get_close_matches(low, known, len(known) or 1, cutoff=0.62)
+    if len(low) <= 4:
+        # Short words are like everything: ask more of them, unless the length is right.
+        sure = difflib.get_close_matches(low, near, len(near) or 1, cutoff=0.7)
+        near = [w for w in near if w in sure or len(w) == len(low)]
+    return [known[w] for w in near[:n]]
