@@ -60,21 +60,6 @@ class Control:
         return f"{self.low:g}..{self.high:g}{unit}"
 
 
-#: Endings of sound files. A text in a score that has one is the name of a file.
-SOUND_ENDINGS = (
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".caf",
-    ".w64",
-    ".rf64",
-    ".au",
-)
-
 _KEYS = tuple(
     f"{note} {mode}"
     for mode in ("minor", "major")

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from demon_live.controls import CONTROLS, SOUND_ENDINGS, Control
+from demon_live.controls import CONTROLS, Control
+from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.cycle_table import trial
 from demon_live.lang.functions import FUNCTIONS, NOTE

@@ -15,8 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 from demon_live.errors import ScoreError, Span
+from demon_live.lang.combinators import by_cycle
 from demon_live.lang.mini_syntax import MiniNode, parse_mini
-from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, as_time, pieces
+from demon_live.lang.pattern import LIMIT, Pattern, PatternError, as_time
 from demon_live.lang.rhythm import bind, euclid, thin
 from demon_live.lang.signals import chance
 from demon_live.lang.transform import cat, fast, pure, silence, stack, timecat
@@ -99,16 +100,7 @@ def _stack(node: MiniNode, text: str, chances: Chances) -> Pattern:
 def _choice(node: MiniNode, text: str, chances: Chances) -> Pattern:
     parts = [build(c, text, chances) for c in node.children]
     key, n = chances.next(), len(parts)
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out: list[Event] = []
-        for c, b, e in pieces(begin, end):
-            out.extend(parts[int(chance(key, c) * n)].raw(b, e))
-        return out
-
-    return Pattern(
-        raw, period=None, cost=max(p.cost for p in parts), text=any(p.text for p in parts)
-    )
+    return by_cycle(lambda c: parts[int(chance(key, c) * n)], parts, None)
 
 
 def _lengths(node: MiniNode, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
