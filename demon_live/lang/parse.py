@@ -301,6 +301,9 @@ class _FormatRow:
     name: str = ""
 
 
+_SEMICOLON = re.compile(r"[ \t]*;")
+
+
 def format_source(text: str) -> str:
     """A score, canonically. format_source(format_source(x)) == format_source(x).
 
@@ -319,7 +322,9 @@ def format_source(text: str) -> str:
             continue
         found = parse_statement(chunk.text)
         if isinstance(found, ScoreError):
-            rows.append(_FormatRow(depth, chunk.text))
+            # Without its ";" a broken statement might continue on the next line.
+            ended = _SEMICOLON.match(text, at) is not None
+            rows.append(_FormatRow(depth, chunk.text + ";" * ended))
             continue
         remarks = [chunk.text[a:b].rstrip() for a, b in comments(chunk.text)]
         row = _FormatRow(depth, unparse_statement(found), " ".join(remarks))

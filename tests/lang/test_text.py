@@ -117,6 +117,7 @@ def test_statements_round_trip(node: StatementNode) -> None:
         ("deck x {blend=1;noise=0}", "deck x {\n  blend = 1\n  noise = 0\n}\n"),
         ("\n\n# hello\n\n\n\nblend = 1   # why\n# end", "# hello\n\nblend = 1  # why\n# end\n"),
         ("blend = (((", "blend = (((\n"),
+        ("prompt = ;bd", "prompt =;\nbd\n"),
         ("blend = 1 / 3", "blend = 1/3\n"),
         ("prompt = 'it\\'s'", "prompt = 'it\\'s'\n"),
         ("hush()", "hush\n"),
