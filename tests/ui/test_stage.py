@@ -22,7 +22,7 @@ from prompt_toolkit.output import ColorDepth
 from demon_live.core import SlotStatus
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import compile_source
-from demon_live.lang.highlighting import marked_lines
+from demon_live.lang.highlighting import highlights
 from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
 from demon_live.ui import text
 from demon_live.ui.controller import Desk
@@ -72,7 +72,7 @@ STATUS = Status(
 def page(content: str = SCORE, name: str = "set.demon") -> Page:
     made = Page(name, Buffer(multiline=True), known=content)
     made.buffer.document = Document(content, 0)
-    made.lines, made.lines_for = tuple(marked_lines(content)), content
+    made.lines, made.lines_for = tuple(highlights(content)), content
     return made
 
 

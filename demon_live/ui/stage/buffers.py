@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import Completer
 
-from demon_live.lang.highlighting import Line, marked_lines
+from demon_live.lang.highlighting import BindingHighlight, highlights
 from demon_live.ui.stage.score import Page
 
 __all__ = ["Shelf", "marked"]
@@ -88,10 +88,10 @@ def _replace(buffer: Buffer, content: str) -> None:
     buffer.cursor_position = buffer.document.translate_row_col_to_index(row, col)
 
 
-def marked(content: str) -> tuple[Line, ...]:
+def marked(content: str) -> tuple[BindingHighlight, ...]:
     """The steps of a score that can be lit; none where marking fails."""
     try:
-        return tuple(marked_lines(content))
+        return tuple(highlights(content))
     except Exception:  # noqa: BLE001 - a wall: what is only for the eye must not cost the hand
         _log.exception("marking a score failed")
         return ()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from prompt_toolkit.buffer import Buffer
 
 from demon_live.errors import DemonError, Span
-from demon_live.lang.highlighting import Line
+from demon_live.lang.highlighting import BindingHighlight
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.split import split
 from demon_live.session.status import Status
@@ -142,7 +142,7 @@ class Page:
     name: str
     buffer: Buffer
     known: str = ""
-    lines: tuple[Line, ...] = ()
+    lines: tuple[BindingHighlight, ...] = ()
     lines_for: str | None = None
     error: DemonError | None = None
     error_for: str = ""
@@ -159,7 +159,7 @@ class Page:
         return bool(self.name) and self.buffer.text != self.known
 
 
-def sounding(lines: tuple[Line, ...], status: Status | None) -> dict[int, str]:
+def sounding(lines: tuple[BindingHighlight, ...], status: Status | None) -> dict[int, str]:
     """For each of `lines` that plays or waits, by its number: "live" or "coming".
 
     Of several bindings of one control with the same words, all are marked: they say the same.
