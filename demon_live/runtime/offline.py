@@ -24,6 +24,7 @@ from demon_live.runtime.generator import Generator
 from demon_live.runtime.seek import DryRunEngine
 from demon_live.session.assets import Assets
 from demon_live.session.describe import db
+from demon_live.session.inputs import Inputs
 from demon_live.session.session import Session
 from demon_live.session.status import EngineStatus
 from demon_live.session.tempo import Playhead
@@ -119,13 +120,14 @@ class Offline:
         folders: tuple[Path, ...] = (),
         sets: Path | None = None,
         assets: Assets | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self._owned = isinstance(engine, str)
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
         self.output = OfflineOutput(opened, seed=seed, stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
         start = {"seed": seed, **about_engine(opened.manifest)}
-        self.session = Session(self.output, assets=assets, sets=sets, start=start)
+        self.session = Session(self.output, assets=assets, sets=sets, start=start, inputs=inputs)
         self._primed = False
 
     def prime(self) -> None:

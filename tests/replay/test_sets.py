@@ -213,8 +213,8 @@ def test_a_source_that_is_gone_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
 _WRITER = """
 import sys, numpy as np
-from demon_live.audio.sinks import Recorder
-r = Recorder(sys.argv[1], lambda *a: None)
+from demon_live.audio.sinks import SoundWriter
+r = SoundWriter(sys.argv[1], lambda *a: None)
 rng = np.random.default_rng(0)
 for i in range(600):
     r.write((rng.uniform(-.5, .5, (480, 2)) * 8388607).round().astype(np.float32) / 8388608)

@@ -172,7 +172,7 @@ def test_a_scene_with_a_missing_file_is_refused_before_anybody_goes_there(folder
     instrument, _ = playing(folder)
     with pytest.raises(DemonError, match=r"there is no file .*no\.wav"):
         instrument.session.apply("scene drop { timbre = 'no.wav' }")
-    assert "drop" not in instrument.session.scenes
+    assert "drop" not in instrument.session.state.scenes
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def encoding_later(instrument: Offline, engine: Singing, folder: Path) -> Later:
     """Timbres are encoded from now on when what is returned is run."""
     later, player = Later(), instrument.output.generator
     known = player.timbres.ready
-    audio = {s.key: s.audio for s in map(read_sound, sorted(folder.glob("*.wav")))}
+    audio = {f"timbre-{s.key}": s.audio for s in map(read_sound, sorted(folder.glob("*.wav")))}
     player.timbres = Timbres(engine, audio.__getitem__, later)
     player.timbres.ready |= known
     return later
@@ -553,9 +553,9 @@ def test_what_comes_over_osc_reads_no_file_outside_the_working_folder(
     write_tone(secret, 0.2, 1.0)
     session = offline(Singing(), folder).session
     with pytest.raises(DemonError, match="outside the folder"):
-        session.apply(text.format(secret), "<osc>")
+        session.apply(text.format(secret), "<osc>", "osc")
     session.apply(text.format(secret))
-    session.apply("timbre = 'a.wav'", "<osc>")
+    session.apply("timbre = 'a.wav'", "<osc>", "osc")
     assert session.state.decks["main"].bound["timbre"].sounds == {read_sound(folder / "a.wav")}
 
 

@@ -16,7 +16,7 @@ from demon_live.lang import compile_source
 from demon_live.lang.controllers import EMPTY, ControllerHistory, Key, Move
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
-from demon_live.session.inputs import GAP, MOVE, binding, read_moves, write_moves
+from demon_live.session.inputs import GAP, MOVE, Inputs, binding, read_moves, write_moves
 from demon_live.sets.journal import SUFFIX, load
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
@@ -169,12 +169,16 @@ def test_every_numeric_control_can_be_bound_to_a_knob() -> None:
 # --- in a session -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Offline:
-    instrument = offline(MockEngine(by_prompt), tmp_path)
+def started(instrument: Offline) -> Offline:
+    """A deck that plays prompt 'd', level 0.4."""
     instrument.session.apply("tempo 120\nloop 1\nprompt = 'd'")
     run(instrument, BAR // 2)
     return instrument
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Offline:
+    return started(offline(MockEngine(by_prompt), tmp_path))
 
 
 def turn(stage: Offline, value: float, number: int = 21) -> None:
@@ -286,9 +290,10 @@ def test_controllers_hear_a_fake_port_in_a_thread_of_their_own() -> None:
     assert backend.wires == []
 
 
-def test_without_a_device_a_controller_is_a_problem_not_an_error(stage: Offline) -> None:
+def test_without_a_device_a_controller_is_a_problem_not_an_error(tmp_path: Path) -> None:
     backend = FakeBackend(inputs=[])
-    stage.session.open_controllers = lambda: Controllers(stage.session.hear, backend=backend)
+    inputs = Inputs(lambda hear: Controllers(hear, backend=backend))
+    stage = started(offline(MockEngine(by_prompt), tmp_path, inputs=inputs))
     outcome = stage.session.apply("gain = cc(21)")
     assert any("no MIDI device is plugged in" in w for w in outcome.warnings)
     assert level(stage) == 0.4

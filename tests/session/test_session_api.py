@@ -8,6 +8,8 @@ import pytest
 
 from demon_live.errors import DemonError
 from demon_live.runtime.offline import Offline
+from demon_live.session.output import NullOutput
+from demon_live.session.session import Session
 from demon_live.session.session_api import Port
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
@@ -28,14 +30,14 @@ def test_a_session_is_a_port(played: Offline) -> None:
     assert port.words().decks == ("main",)
 
 
-def test_a_saved_score_is_on_disk_and_plays(played: Offline, tmp_path: Path) -> None:
-    written: list[Path] = []
-    played.session.written = written.append
+def test_a_saved_score_is_on_disk_and_plays(tmp_path: Path) -> None:
+    written: list[tuple[Path, str]] = []
+    session = Session(NullOutput(), written=lambda path, text: written.append((path, text)))
     path = tmp_path / "lead.demon"
-    played.session.save(path, "blend = .5\n")
+    session.save(path, "blend = .5\n")
     assert path.read_text() == "blend = .5\n"
-    assert list(played.session.scores().values()) == ["blend = .5\n"]
-    assert written == [path]
+    assert list(session.scores().values()) == ["blend = .5\n"]
+    assert written == [(path, "blend = .5\n")]
 
 
 def test_a_broken_score_is_saved_and_the_one_before_plays_on(

@@ -12,6 +12,7 @@ import soundfile
 from demon_live.errors import DemonError
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
+from demon_live.session.assets import Assets
 from demon_live.sets.journal import SUFFIX, Journal, SetEvent
 from demon_live.sets.set_files import is_own
 from tests.helpers.mock_engine import MockEngine, by_prompt
@@ -102,7 +103,7 @@ def test_a_strangers_set_put_in_the_place_of_ones_own_is_a_strangers(places: Pat
 
 
 def test_the_prompt_may_name_any_path_while_a_strangers_set_plays(places: Path) -> None:
-    with Offline(MockEngine(by_prompt)) as stage:
-        stage.session.within = (places / "here",)
+    assets = Assets(within=(places / "here",))
+    with Offline(MockEngine(by_prompt), assets=assets) as stage:
         stage.session.apply(f'{TEMPO}source "{places}/outside/secret.wav"')
         assert stage.session.state.decks["main"].source
