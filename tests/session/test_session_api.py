@@ -8,7 +8,7 @@ import pytest
 
 from demon_live.errors import DemonError
 from demon_live.runtime.offline import Offline
-from demon_live.session.session_api import Port
+from demon_live.session.session_api import SessionApi
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
 BAR = 96_000
@@ -22,10 +22,10 @@ def played(tmp_path: Path) -> Offline:
     return instrument
 
 
-def test_a_session_is_a_port(played: Offline) -> None:
-    port: Port = played.session
-    assert port.scores() == {}
-    assert port.words().decks == ("main",)
+def test_a_session_fits_the_session_api(played: Offline) -> None:
+    api: SessionApi = played.session
+    assert api.scores() == {}
+    assert api.words().decks == ("main",)
 
 
 def test_a_saved_score_is_on_disk_and_plays(played: Offline, tmp_path: Path) -> None:
