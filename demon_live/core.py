@@ -108,6 +108,12 @@ class SlotValues:
     jump: bool = True
 
 
+#: Files that end so are sound files.
+SOUND_ENDINGS = (
+    ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".rf64", ".au",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Sound:
     """A sound file that a score names: what an engine may be asked to sound like.

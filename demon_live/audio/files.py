@@ -18,25 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.core import RATES, Floats
+from demon_live.core import RATES, SOUND_ENDINGS, Floats
 from demon_live.errors import FileError, nearest
 
 LONGEST = 600  #: seconds of a source at most
 SEAM = 480  #: samples of the cross-fade where a loop closes: 10 ms
 _RATE = RATES.sample_rate
-_SOUNDS = (
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".caf",
-    ".w64",
-    ".rf64",
-    ".au",
-)
 
 
 # --- in --------------------------------------------------------------------------------------
@@ -119,7 +106,7 @@ def _must_be_file(path: Path) -> None:
     try:
         if path.is_dir():
             first = next(
-                (p.name for p in sorted(path.iterdir()) if p.suffix.lower() in _SOUNDS), None
+                (p.name for p in sorted(path.iterdir()) if p.suffix.lower() in SOUND_ENDINGS), None
             )
             raise FileError(
                 f"{path} is a folder",
@@ -148,7 +135,7 @@ def _near(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder {folder} either"
-    sounds = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _SOUNDS)
+    sounds = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SOUND_ENDINGS)
     like = nearest(path.name, sounds, n=3)
     if like:
         return "did you mean " + " or ".join(like) + "?"

@@ -1,4 +1,4 @@
-"""A beat that is shared with others, and Ableton Link: tempo and phase shared with every peer in the
+"""A beat that is shared with others, and Ableton Link: tempo and phase shared with all peers in the
 network. The one importer of aalink.
 
 Link and MIDI clock (midi_clock.py) both give a `BeatReading`: at a moment of time.monotonic() the

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import Site, reached
 from demon_live.lang.lane import Lane
@@ -20,10 +21,8 @@ from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.syntax import Expr, Mini, Text, children
 
-__all__ = ["ENDINGS", "MOST", "NONE", "check_paths", "files_of"]
+__all__ = ["MOST", "NONE", "check_paths", "files_of"]
 
-#: A text that ends so is the name of a file.
-ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".au")
 #: Files of one pattern; the word for none.
 MOST, NONE = 16, "none"
 #: Cycles of a pattern that are listened to.
@@ -46,7 +45,7 @@ def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str
     for let in sorted(reached(site.expr, lets), key=lambda let: let.name):
         for word, _, _ in _texts(let.expr):
             written.setdefault(word, site.place)
-    found = {w: place for w, place in written.items() if w.lower().endswith(ENDINGS)}
+    found = {w: place for w, place in written.items() if w.lower().endswith(SOUND_ENDINGS)}
     for word in _given(lane):
         found.setdefault(word, written.get(word, site.place))
     if len(found) > MOST:
@@ -58,7 +57,7 @@ def check_paths(expr: Expr, source: str) -> None:
     """Raises ScoreError for a name without its quotes, which would be read as arithmetic, and for
     `a/b` in mini-notation, which would be read as `a` slowed down."""
     said = source[expr.start : expr.end]
-    if said.lower().endswith(ENDINGS) and not set("'\"()") & set(said):
+    if said.lower().endswith(SOUND_ENDINGS) and not set("'\"()") & set(said):
         span = Span.of(source, expr.start, expr.end)
         raise ScoreError("a file name goes into quotes", span=span, hint=f"write '{said}'")
     todo: list[Expr] = [expr]

@@ -1,9 +1,7 @@
-"""Curves, meters and widths as text: one to two rows of a terminal, no colour.
+"""Curves, meters and widths as text, without colour.
 
-Every function is pure and returns exactly as many cells as it was asked for, so that a panel
-built from them never wraps. Where the terminal speaks no UTF-8 the same shapes come in ASCII.
-
-Threads: pure functions.
+Every function returns exactly as many cells as it is asked for, so that a panel never wraps. For a
+terminal without UTF-8 the same shapes come in ASCII.
 """
 
 from __future__ import annotations
@@ -14,20 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from prompt_toolkit.utils import get_cwidth
 
-__all__ = [
-    "bars",
-    "cells",
-    "curve",
-    "fit",
-    "fit_to",
-    "meter",
-    "meter_of",
-    "number",
-    "ruler",
-    "steps",
-]
-
 Samples = Sequence[float] | NDArray[np.float32]
+#: A row of the screen: (style, text) pieces.
+Row = Sequence[tuple[str, str]]
 
 #: Fillings of one cell, from empty to full.
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -41,6 +28,11 @@ _FLOOR_DB = -48.0
 def cells(text: str) -> int:
     """How many terminal cells `text` takes (a wide character takes two)."""
     return sum(get_cwidth(c) for c in text)
+
+
+def width(row: Row) -> int:
+    """How many terminal cells a row takes."""
+    return sum(cells(text) for _, text in row)
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
@@ -135,8 +127,8 @@ def steps(done: int, of: int, *, ascii_only: bool = False) -> str:
     return full * done + empty * (of - done)
 
 
-def bars(cycle: float, beats: int) -> str:
-    """Bar and beat: bars are counted as cycles, so that `at 8` is bar 8; beats from 1."""
+def bar_beat(cycle: float, beats: int) -> str:
+    """Bar and beat: bars are cycles, so that `at 8` is bar 8; beats count from 1."""
     bar = int(np.floor(cycle))
     beat = int((cycle - bar) * beats)
     return f"{bar}.{beat + 1}"

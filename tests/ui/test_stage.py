@@ -19,20 +19,20 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import ColorDepth
 
-from demon_live.core import SlotStatus
+from demon_live.core import RATES, SlotStatus
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import compile_source
 from demon_live.lang.highlighting import marked_lines
+from demon_live.session.describe import Grader
 from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
 from demon_live.ui import text
-from demon_live.ui.controller import Desk
-from demon_live.ui.stage import digits
+from demon_live.ui.controller import UiController
 from demon_live.ui.stage.app import StageView
-from demon_live.ui.stage.frame import Picture, frame
-from demon_live.ui.stage.head import Trouble
-from demon_live.ui.stage.layout import plan
-from demon_live.ui.stage.painter import Painter, Row, cells_of
+from demon_live.ui.stage.frame import Picture, arrange, frame
+from demon_live.ui.stage.head import big, dry_grade
+from demon_live.ui.stage.painter import Painter, cells_of
 from demon_live.ui.stage.score import Page, block_at, moved
+from demon_live.ui.text import Row
 from demon_live.ui.theme import depth, stage_style
 from tests.helpers.ui_fakes import FakeSession
 
@@ -70,7 +70,7 @@ STATUS = Status(
 
 
 def page(content: str = SCORE, name: str = "set.demon") -> Page:
-    made = Page(name, Buffer(multiline=True), known=content)
+    made = Page(name, Buffer(multiline=True), saved=content)
     made.buffer.document = Document(content, 0)
     made.lines, made.lines_for = tuple(marked_lines(content)), content
     return made
@@ -102,7 +102,7 @@ def styled(of: Picture, style: str) -> str:
 def test_every_size_is_filled_to_the_row(columns: int) -> None:
     for rows in (2, 3, 5, 8, 12, 17, 18, 24, 36, 44, 60, 100):
         for ask in (1, 4):
-            at = plan(columns, rows, wanted=12, ask=ask)
+            at = arrange(columns, rows, wanted=12, ask=ask)
             body = at.score if at.wide else at.score + at.decks
             assert at.head + at.title + body + at.log + at.prompt + at.hint == rows
             assert min(at.score, at.decks, at.log, at.hint) >= 0
@@ -167,7 +167,7 @@ def test_an_error_stands_beside_its_line() -> None:
 def test_grades_are_words_and_colours() -> None:
     late = replace(STATUS, grade="late", dry=3)
     assert "LATE" in styled(picture(status=late), "class:lamp.late")
-    assert "dry 3" in styled(picture(status=late, dry="late"), "class:lamp.late")
+    assert "dry 3" in styled(picture(status=late), "class:lamp.late")
     behind = replace(STATUS, lead_ms=40.0)
     assert "lead 40 ms" in styled(picture(status=behind), "class:lamp.tight")
     starting = replace(STATUS, telemetry=EngineStatus(alive=False))
@@ -176,7 +176,12 @@ def test_grades_are_words_and_colours() -> None:
 
 
 def test_the_dry_lamp_stays_red_for_a_while_and_amber_for_good() -> None:
-    lamp = Trouble()
+    grader = Grader()
+
+    def lamp(dry: int, second: int) -> str:
+        grade = grader(STATUS.telemetry, dry, second * RATES.sample_rate)
+        return dry_grade(replace(STATUS, grade=grade, dry=dry))
+
     assert [lamp(0, 0), lamp(1, 1), lamp(1, 10), lamp(1, 12), lamp(2, 60)] == [
         "fine",
         "late",
@@ -189,11 +194,11 @@ def test_the_dry_lamp_stays_red_for_a_while_and_amber_for_good() -> None:
 def test_big_digits_can_be_told_apart() -> None:
     for rows in (3, 5):
         for ascii_only in (False, True):
-            drawn = {d: digits.big(d, rows, ascii_only=ascii_only) for d in "0123456789.-"}
+            drawn = {d: big(d, rows, ascii_only=ascii_only) for d in "0123456789.-"}
             assert all(len(d) == rows for d in drawn.values())
             if not (ascii_only and rows == 3):
                 assert len(set(drawn.values())) == len(drawn)
-    assert digits.big("17.3", 1) == ("17.3",)
+    assert big("17.3", 1) == ("17.3",)
 
 
 def test_the_playhead_goes_round() -> None:
@@ -255,7 +260,7 @@ def test_a_block_is_what_stands_between_blank_lines(
     assert block is not None
     assert (block.first, block.last) == lines
     assert block.head == head
-    compile_source(block.said)
+    compile_source(block.source)
 
 
 def test_there_is_no_block_on_a_blank_line() -> None:
@@ -274,8 +279,8 @@ def test_errors_of_a_block_are_told_at_their_place_in_the_score() -> None:
     block = block_at(content, 5)
     assert block is not None
     with pytest.raises(DemonError) as caught:
-        compile_source(block.said)
-    caught.value.source = block.said
+        compile_source(block.source)
+    caught.value.source = block.source
     fault = moved(caught.value, block, content, "set.demon")
     assert fault.span is not None
     assert (fault.span.line, fault.span.col) == (7, 1)
@@ -475,9 +480,9 @@ class Played:
             self.face = await asyncio.wait_for(running, 10)
 
         with create_pipe_input() as self._pipe:
-            desk = Desk(self.session, stop=threading.Event())
+            controller = UiController(self.session, stop=threading.Event())
             self.view = StageView(
-                desk,
+                controller,
                 input=self._pipe,
                 fd=self.out.fd,
                 size=self._size,
@@ -487,7 +492,7 @@ class Played:
             try:
                 asyncio.run(both())
             finally:
-                desk.close()
+                controller.close()
                 self.out.close()
 
 
@@ -644,7 +649,7 @@ def test_a_score_saved_elsewhere_is_taken_over_unless_it_is_being_edited(played:
         await p.sees("morph = .3")
         del p.session.files["drop.demon"]
         await p.until(lambda: "drop.demon" not in p.lines())
-        p.view.shelf.show(0)
+        p.view.buffers.show(0)
         await p.sees("# mine")
         p.keys(LEAVE)
 
