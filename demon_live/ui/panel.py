@@ -141,14 +141,16 @@ def _trimmed(ranked: _Ranked, rows: int) -> list[Row]:
 def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
     """All rows of all decks, each with its rank; curves have `tall` rows."""
     ranked: _Ranked = []
+    # Where there is little room the prompt shows words first, the stage view curves.
+    words, curve = (_NEWS, _CURVE) if grid.framed else (_CURVE, _NEWS)
     for i, deck in enumerate(status.decks):
         ranked.append((_TITLE, _title(grid, status, deck, first=i == 0)))
         at, still = grid.playhead(status, deck), []
         for lane in deck.lanes:
             if lane.samples is None:
-                ranked.append((_NEWS, grid.boxed(_words(grid, lane))))
+                ranked.append((words, grid.boxed(_words(grid, lane))))
             elif _moves(lane):
-                rank = _NEWS if lane.next else _CURVE
+                rank = _NEWS if lane.next else curve
                 ranked += [(rank, grid.boxed(row)) for row in _curve(grid, lane, at, tall)]
             else:
                 still.append(f"{lane.control} {_value(lane)}")

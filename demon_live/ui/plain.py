@@ -58,7 +58,7 @@ def play_plain(
         threading.Thread(target=_read, args=(lines, feed), daemon=True, name="stdin").start()
     colour = show.wants_colour(out)
     end = None if seconds is None else time.monotonic() + seconds
-    seen, pending, is_open = 0, "", True
+    seen, pending = 0, ""
     _write(out, prompt)
     while not (stop is not None and stop.is_set()) and (end is None or time.monotonic() < end):
         seen = _events(session, seen, out, colour)
@@ -69,9 +69,9 @@ def play_plain(
                 _evaluate(session, pending, out, colour)
                 pending = ""
                 _write(out, prompt)
-        elif line is None and is_open:
-            is_open = False
+        elif line is None:
             _evaluate(session, pending, out, colour)
+            pending = ""
             if end is None:
                 break
     _events(session, seen, out, colour)

@@ -64,7 +64,7 @@ def sheet(
     top: int,
     left: int,
     focused: bool,
-    stretches: Iterable[Stretch] = (),
+    stretches: Sequence[Stretch] = (),
     gutter: dict[int, tuple[str, str]] | None = None,
     errors: Sequence[LineError] = (),
     flash: tuple[int, int, str] = (-1, -1, ""),
@@ -73,13 +73,8 @@ def sheet(
     """`rows` rows of the score around its cursor.
 
     Args:
-        document: text and cursor.
-        columns, rows: of the screen.
-        top, left: scrolling before; it moves only as far as the cursor needs.
-        focused: whether the cursor is here.
-        stretches: parts of lines in a style.
-        gutter: line -> (mark, style).
-        errors: shown beside their lines.
+        top, left: the last scrolling; it moves only as far as the cursor needs.
+        stretches, errors: shown on and beside their lines. gutter: line -> (mark, style).
         flash: lines first..last, and their style.
     """
     lines = document.lines
@@ -90,23 +85,19 @@ def sheet(
     top = _scrolled(top, row, rows, len(lines))
     at = _cell(lines[row], col)
     left = _scrolled_aside(left, at, room)
-    marks: dict[int, list[Stretch]] = {}
-    for stretch in stretches:
-        marks.setdefault(stretch.row, []).append(stretch)
-    wrong = {error.row: error for error in reversed(errors)}
 
     def draw(y: int) -> Row:
         if y >= len(lines):
             return [("", "")]
-        error = wrong.get(y)
+        error = next((e for e in errors if e.row == y), None)
         mark, style = (gutter or {}).get(y, (" ", ""))
         if error is not None:
             mark, style = ("x" if ascii_only else "✗"), "class:error"
         number = f"{y + 1:>{digits}} " if digits else ""
         lit = flash[2] if flash[0] <= y <= flash[1] else ""
         under = f"{'class:stage.here' if y == row and focused else ''} {lit}".strip()
-        stretch = tuple(marks.get(y, ()))
-        body = _body(lines[y], stretch, error, under, bool(lit), left, room, ascii_only)
+        marks = tuple(s for s in stretches if s.row == y)
+        body = _body(lines[y], marks, error, under, bool(lit), left, room, ascii_only)
         return [("class:stage.number", number), (style, mark), ("", " "), *body]
 
     drawn = [draw(y) for y in range(top, top + rows)]
