@@ -116,8 +116,8 @@ def _render_many(args: argparse.Namespace) -> int:
     else:
         with Ray(args.ray or None, args.workers) as ray:
             farm.run(every, ray)
-    made = len(every) - len(farm.failed)
-    say([("", f"{made} of {len(every)} in {args.out}, {time.monotonic() - begun:.0f} s\n")])
+    rendered = len(every) - len(farm.failed)
+    say([("", f"{rendered} of {len(every)} in {args.out}, {time.monotonic() - begun:.0f} s\n")])
     return 1 if farm.failed else 0
 
 
@@ -139,7 +139,7 @@ def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> i
 
 
 def _score_or_set(word: str) -> Path:
-    """A path as given; else a set by its name."""
+    """A path, or else a set by its name."""
     from demon_live.paths import sets_dir
     from demon_live.sets.journal import find_set
 

@@ -281,9 +281,9 @@ def _settings() -> Iterable[Check]:
         "TORCH",
         "ACE_FP8",
     ]
-    given = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
-    unknown = [k for k in given if k.removeprefix("DEMON_") not in known]
-    detail = ", ".join(f"{k}={v}" for k, v in given.items()) or "no DEMON_* variables: defaults"
+    variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
+    unknown = [k for k in variables if k.removeprefix("DEMON_") not in known]
+    detail = ", ".join(f"{k}={v}" for k, v in variables.items()) or "no DEMON_* variables: defaults"
     yield _judged("settings", bool(unknown), detail, f"{', '.join(unknown)} means nothing here")
 
 

@@ -40,8 +40,8 @@ def send(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> tuple[str, dict[str, str], tuple[str, int, int] | None]:
     """The verb, its arguments, and the place of the text in a file."""
-    given = (args.text is not None) + (args.file is not None)
-    if given != 1:
+    count = (args.text is not None) + (args.file is not None)
+    if count != 1:
         raise UsageError("send what?", hint="demon send FILE, demon send -, or demon send -e TEXT")
     if args.file not in (None, "-"):
         if args.at or args.whole:

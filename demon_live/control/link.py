@@ -66,8 +66,7 @@ class Leader(Protocol):
         ...
 
     def settle(self, beat: float) -> None:
-        """While nobody else is there: the beat stands at `beat` now, so that a later peer joins
-        us."""
+        """Without peers: set the shared beat to `beat` now, so that a later peer joins us."""
         ...
 
     def close(self) -> None: ...

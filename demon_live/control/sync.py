@@ -78,7 +78,7 @@ def _wrapped(beats: float, bar: int) -> float:
 
 
 class Follower:
-    """Keeps a session with one leader. `phase_ms`: how far ahead of it our bars are heard."""
+    """Keeps a session in time with one leader. phase_ms: how far ahead of it our bars are heard."""
 
     def __init__(self, session: Session, leader: Leader, tell: Callable[[str], None]) -> None:
         self._session, self._leader, self._tell = session, leader, tell

@@ -45,7 +45,7 @@ _quiet = logging.getLogger("demon_live.control.web.handshakes")
 _quiet.setLevel(logging.CRITICAL)
 _quiet.propagate = False
 
-#: Where the page is, unless told otherwise.
+#: The default port.
 PORT = 8808
 MAX_PAGES = 16
 MAX_MESSAGE = 1024
@@ -94,19 +94,19 @@ def parse_web(data: bytes) -> PageRequest:
 
 
 def token() -> str:
-    """The secret of this user's pages; made once, in a file that only the user can read."""
+    """The secret of this user's pages; created once, in a file that only the user can read."""
     path = state_dir() / "web-token"
     with contextlib.suppress(OSError):
         known = path.read_text(encoding="ascii").strip()
         if len(known) >= 32 and not path.stat().st_mode & 0o077:
             return known
         path.unlink()
-    made = secrets.token_urlsafe(24)
+    secret = secrets.token_urlsafe(24)
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(file, "w", encoding="ascii") as out:
-            out.write(made)
-    return made
+            out.write(secret)
+    return secret
 
 
 @dataclass(eq=False)
@@ -207,8 +207,8 @@ class WebServer:
         address = urlsplit(request.path)
         if host not in hosts:
             return self._answer(connection, http.HTTPStatus.FORBIDDEN)
-        given = parse_qs(address.query).get("t", [""])[0]
-        known = hmac.compare_digest(given.encode(), self._secret.encode())
+        key = parse_qs(address.query).get("t", [""])[0]
+        known = hmac.compare_digest(key.encode(), self._secret.encode())
         if address.path == "/ws":
             origin = request.headers.get("Origin", "")
             full = len(self._pages) >= MAX_PAGES

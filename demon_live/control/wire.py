@@ -22,7 +22,7 @@ Values of `session.status` (Status, DeckView, Outcome, ...) and `SlotStatus` cro
 their name and fields. An unknown field is left out, a missing one has its default: two versions
 that speak the same protocol understand each other. Curves are float32, base64, bit for bit.
 
-Imports nothing heavy before the first value crosses: `demon send` starts in no time.
+Heavy modules are imported when the first value crosses: `demon send` starts at once.
 """
 
 from __future__ import annotations

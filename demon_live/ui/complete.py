@@ -52,12 +52,12 @@ class ScoreCompleter(Completer):
         """The words that may stand at the cursor."""
         before = document.text_before_cursor
         line = document.current_line_before_cursor
-        asked = event.completion_requested  # by Tab; else the performer is typing
+        requested = event.completion_requested  # by Tab; else the performer is typing
         if (file := _FILE.match(line)) is not None:
             yield from self._files.get_completions(Document(file[1]), event)
         elif (word := _QUESTION.match(before)) is not None:
             low = word[1].lower()
-            if low or asked:
+            if low or requested:
                 yield from _fitting(low, ((name, "") for name in guide.known()))
         elif (step := _TOUR.match(before)) is not None:
             from demon_live.ui.tour import STEPS
@@ -66,7 +66,7 @@ class ScoreCompleter(Completer):
             yield from _fitting(step[1], [*steps, ("back", "the step before"), ("end", "leave it")])
         elif (tag := _PROMPT.match(line)) is not None:
             # From two letters on: at one, half of the vocabulary would cover the screen.
-            if asked or len(tag[1]) >= 2:
+            if requested or len(tag[1]) >= 2:
                 yield from _fitting(tag[1], ((t, "") for t in _tags()))
         elif (source := _SOURCE.match(line) or _TIMBRE.match(line)) is not None:
             yield from _fitting(source[1], ((f, "") for f in _sounds(self._words().folders)))

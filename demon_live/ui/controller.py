@@ -3,9 +3,9 @@
     UiController   evaluates, polls, answers, and holds the tour
     FrontEnd       base of both views: a prompt with completion and history, and its commands
 
-The controller outlives the views: nothing is lost when the performer goes from one to the other.
+The controller outlives the views: running evaluations go on when the performer changes the view.
 
-Threads: made and used in the event loop. One worker thread evaluates statements in order, another
+Threads: both belong to the event loop. One worker thread evaluates statements in order, another
 polls the session, so that neither a slow evaluation nor a slow poll holds up a keystroke.
 """
 

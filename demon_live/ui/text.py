@@ -1,6 +1,6 @@
 """Curves, meters and widths as text, without colour.
 
-Every function returns exactly as many cells as it is asked for, so that a panel never wraps. For a
+Every function returns exactly as many cells as requested, so that a panel never wraps. For a
 terminal without UTF-8 the same shapes come in ASCII.
 """
 
@@ -42,13 +42,13 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
         return ""
     size = cells(text)
     if size > width:
-        kept, used = [], 0
+        out, used = [], 0
         for c in text:
             used += get_cwidth(c)
             if used > width - 1:
                 break
-            kept.append(c)
-        text = "".join(kept) + "…"
+            out.append(c)
+        text = "".join(out) + "…"
         size = cells(text)
     pad = " " * (width - size)
     return pad + text if right else text + pad
@@ -72,7 +72,7 @@ def number(value: float) -> str:
 
 
 def _spread(samples: Samples, n: int) -> NDArray[np.float32]:
-    """`n` values picked from `samples`, held (not interpolated), so that steps stay steps."""
+    """`n` values picked from `samples`, not interpolated, so that steps stay steps."""
     x = np.asarray(samples, dtype=np.float32)
     if x.size == 0:
         return np.zeros(n, dtype=np.float32)

@@ -221,11 +221,11 @@ _LIGHT_FINE = {
 
 def depth() -> ColorDepth:
     """How many colours the terminal says it has. NO_COLOR wins."""
-    asked = ColorDepth.from_env()
+    chosen = ColorDepth.from_env()
     if os.environ.get("NO_COLOR"):
         return ColorDepth.DEPTH_1_BIT
-    if asked is not None:
-        return asked
+    if chosen is not None:
+        return chosen
     if os.environ.get("COLORTERM", "") in ("truecolor", "24bit"):
         return ColorDepth.DEPTH_24_BIT
     kind = os.environ.get("TERM", "")

@@ -94,14 +94,14 @@ def frame(picture: Picture) -> Frame:
     log = list(picture.log[-at.log :]) if at.log else []
     rows += [*([[("", "")]] * (at.log - len(log))), *log]
     lead = "demon> " if at.columns >= 40 else "> "
-    asked, place = pages.prompt(
+    prompt, place = pages.prompt(
         picture.prompt, at.columns, at.prompt, focused=picture.focus == "prompt", lead=lead
     )
     if place is not None:
         cursor = (len(rows) + place[0], place[1])
-    if picture.offered and not picture.prompt.text and asked:
-        asked[0] = [*asked[0], ("class:hint", picture.offered)]
-    rows += asked
+    if picture.offered and not picture.prompt.text and prompt:
+        prompt[0] = [*prompt[0], ("class:hint", picture.offered)]
+    rows += prompt
     if at.hint:
         rows.append([("class:hint", text.fit(f" {picture.hint}", at.columns))])
     if picture.menu and cursor is not None:

@@ -80,13 +80,13 @@ def head(status: Status, cycle: float, columns: int, rows: int, *, ascii_only: b
 
 def _cut(row: Row, width: int) -> list[tuple[str, str]]:
     """The fragments of `row` that fit whole into `width` cells."""
-    kept: list[tuple[str, str]] = []
+    out: list[tuple[str, str]] = []
     for style, words in row:
         width -= text.cells(words)
         if width < 0:
             break
-        kept.append((style, words))
-    return kept
+        out.append((style, words))
+    return out
 
 
 def _lamp(grade: str, words: str) -> tuple[str, str]:

@@ -83,9 +83,9 @@ def overlay(word: str, columns: int, rows: int) -> list[Row]:
     shown: list[Row] = []
     if word and rows >= 20:
         try:
-            for kind, said in guide.about(word):
+            for kind, words in guide.about(word):
                 style = f"class:{kind}" if kind else ""
-                lines = said.rstrip("\n").split("\n")
+                lines = words.rstrip("\n").split("\n")
                 shown += [[(style, text.fit_to(line, width))] for line in lines]
             shown.append([("", "")])
         except DemonError:

@@ -92,12 +92,12 @@ def _sections(text: str, lines: list[str]) -> list[_Section]:
         match = _OPEN.match(chunk.text)
         if match is None:
             continue
-        made = _Section(match[2], row, len(lines) - 1, match[3] is not None, match[1] == "scene")
-        if made.block:
-            waiting.append(made)
+        section = _Section(match[2], row, len(lines) - 1, match[3] is not None, match[1] == "scene")
+        if section.block:
+            waiting.append(section)
         elif found and not found[-1].block:
             found[-1].last = row
-        found.append(made)
+        found.append(section)
     return found
 
 
