@@ -102,19 +102,6 @@ class LinkPeer:
         link.quantum = quantum
         return link
 
-    @property
-    def peers(self) -> int:
-        """How many others are in the session."""
-        return int(self._link.num_peers)
-
-    @property
-    def quantum(self) -> float:
-        return float(self._link.quantum)
-
-    @quantum.setter
-    def quantum(self, beats: float) -> None:
-        self._link.quantum = beats
-
     def reading(self) -> BeatReading | None:
         """Where the session's beat stands now."""
         best: tuple[float, float, float] | None = None
@@ -126,7 +113,8 @@ class LinkPeer:
             if best is None or after - before < best[0]:
                 best = after - before, (before + after) / 2, beat
         assert best is not None
-        return BeatReading(best[1], best[2], float(self._link.tempo), peers=self.peers)
+        tempo, peers = float(self._link.tempo), int(self._link.num_peers)
+        return BeatReading(best[1], best[2], tempo, peers=peers)
 
     def lead(self, bpm: float) -> None:
         """Set the tempo of all peers."""

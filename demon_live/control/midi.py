@@ -1,8 +1,7 @@
 """MIDI ports: the one importer of mido (and, through it, of python-rtmidi). Optional, and tolerant.
 
-    available()   names of the ports there are, and why there are none
-    MidiIn        every input whose name contains a word, whenever it is plugged in
-    MidiOut       the same for one output
+    MidiIn    every input whose name contains a word, whenever it is plugged in
+    MidiOut   the same for one output
 
 A missing package or device is never an error here: a port waits, and `problem` says what is
 missing and what helps. Ports come and go while the sound plays: a thread looks once a second.
@@ -25,7 +24,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
@@ -91,7 +89,7 @@ class _MidoPort:
         self._port.close()
 
 
-class _MidoBackend:
+class MidoBackend:
     """The machine's own ports. Nothing is imported before the first call."""
 
     def __init__(self) -> None:
@@ -134,12 +132,7 @@ class _MidoBackend:
         return _MidoPort(backend.open_output(name), mido.Message.from_bytes)
 
 
-_SYSTEM = _MidoBackend()
-
-
-def available(backend: Backend | None = None) -> Available:
-    """The ports there are now. Never raises: `problem` says why there are none."""
-    return (backend or _SYSTEM).available()
+_SYSTEM = MidoBackend()
 
 
 # --- ports that come and go -------------------------------------------------------------------
@@ -171,12 +164,6 @@ class _Ports:
         while not self._closing.is_set():
             self.scan()
             self._closing.wait(SCAN_EVERY)
-
-    @property
-    def ports(self) -> tuple[str, ...]:
-        """Names of the devices that are open now."""
-        with self._lock:
-            return tuple(_NUMBERS.sub("", n) for n in self._open_ports)
 
     def scan(self) -> None:
         """Look once: open new devices, forget those that were unplugged. Never raises."""
@@ -221,17 +208,6 @@ class _Ports:
             for port in self._open_ports.values():
                 self._shut(port)
             self._open_ports.clear()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class MidiIn(_Ports):

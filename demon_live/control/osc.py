@@ -285,7 +285,7 @@ class OscServer:
         self._turned = self._knobbed = 0.0
         self._listeners: dict[Any, tuple[float, float, float]] = {}
         self._complained = -COMPLAINT
-        self.received = self.bad = self.dropped = 0
+        self.bad = self.dropped = 0
         self._reported = (0, 0)
         self._why = ""
         try:
@@ -332,7 +332,6 @@ class OscServer:
         return min([CONTROL_GAP / 2 if self._turns else 0.25, *(0.5 / hz for hz in rates)])
 
     def _receive(self, data: bytes, sender: Any) -> None:
-        self.received += 1
         try:
             for message in parse_osc(data):
                 self._obey(message, sender)

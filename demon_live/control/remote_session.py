@@ -114,10 +114,6 @@ class RemoteSession:
 
     # --- beyond a front end -------------------------------------------------------------------
 
-    def hello(self) -> Mapping[str, Any]:
-        """Name, pid, version, engine and protocol of the session."""
-        return dict(self._view("hello"))
-
     def quit(self) -> bool:
         """End the session; True once it has ended, its files closed."""
         with contextlib.suppress(SessionGone):

@@ -193,11 +193,6 @@ class Sync:
         self._out: ClockOut | None = None
         self._reported = ""
 
-    @property
-    def phase_ms(self) -> float | None:
-        """How far ahead of the leader our bars are heard, in ms; None: nobody leads."""
-        return self._follower.phase_ms if self._follower is not None else None
-
     def turn(self, audio: AudioClock | None) -> None:
         """Called at each pump. audio: of the audio process; None: it does not play yet."""
         state = self._session.state

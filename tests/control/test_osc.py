@@ -252,7 +252,6 @@ def test_a_flood_of_statements_is_bounded_and_counted(
     monkeypatch.setattr(server, "_limit", module.RateLimit(0.001, 3))
     for _ in range(10):
         client.send(packet("/demon/eval", "blend = 1"))
-    until(lambda: server.received == 10)
     until(lambda: server.dropped == 7)
     assert len(session.applied) == 3
 

@@ -90,7 +90,6 @@ def test_views_names_and_scores(remote: RemoteSession) -> None:
     assert remote.status().cycle == STATUS.cycle
     assert remote.words().decks == ("main",)
     assert remote.scores() == {"x.demon": "blend = 1"}
-    assert remote.hello()["protocol"] == wire.PROTOCOL
 
 
 def test_events_arrive_once_and_lost_ones_are_counted(
