@@ -356,7 +356,7 @@ class OscServer:
         elif not self._limit.allow():
             self.dropped += 1
         else:
-            outcome = self._session.apply(message.text, "<osc>")
+            outcome = self._session.apply(message.text, "<osc>", "osc")
             reply = "\n".join((*outcome.messages, *outcome.warnings))
             self._answer(sender, "/demon/reply", reply)
 
@@ -386,7 +386,7 @@ class OscServer:
         texts = ["\n".join(t.text for t in turns)] if len(turns) > 1 else []
         for text in (*texts, *(t.text for t in turns)):
             try:
-                self._session.apply(text, "<osc>")
+                self._session.apply(text, "<osc>", "osc")
             except DemonError as error:
                 if text not in texts:
                     self.bad += 1

@@ -26,7 +26,8 @@ class SessionApi(Protocol):
         Args:
             text: the statements.
             name: where errors are said to be; "<...>" is no file.
-            origin: "repl": `text` adds to what plays; "file": it is the whole score file `name`.
+            origin: "repl": `text` adds to what plays; "osc": the same, with file names bounded as
+                in a score; "file": it is the whole score file `name`.
         """
 
     def load(self, path: Path | str) -> Outcome:

@@ -15,7 +15,7 @@ from demon_live.lang import compile_source
 from demon_live.lang.controllers import EMPTY, Hands, Key, Move
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
-from demon_live.session.inputs import GAP, MOVE, binding, read_moves, write_moves
+from demon_live.session.inputs import GAP, MOVE, Inputs, binding, read_moves, write_moves
 from demon_live.sets.journal import SUFFIX, load
 from tests.helpers.fake_midi import FakeBackend
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
@@ -286,7 +286,7 @@ def test_controllers_hear_a_fake_port_in_a_thread_of_their_own() -> None:
 
 def test_without_a_device_a_controller_is_a_problem_not_an_error(stage: Offline) -> None:
     backend = FakeBackend(inputs=[])
-    stage.session.open_controllers = lambda: Controllers(stage.session.hear, backend=backend)
+    stage.session.inputs = Inputs(lambda hear: Controllers(hear, backend=backend))
     outcome = stage.session.apply("gain = cc(21)")
     assert any("no MIDI device is plugged in" in w for w in outcome.warnings)
     assert level(stage) == 0.4

@@ -8,6 +8,8 @@ import pytest
 
 from demon_live.errors import DemonError
 from demon_live.runtime.offline import Offline
+from demon_live.session.output import NullOutput
+from demon_live.session.session import Session
 from demon_live.session.session_api import SessionApi
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
@@ -28,13 +30,13 @@ def test_a_session_fits_the_session_api(played: Offline) -> None:
     assert api.words().decks == ("main",)
 
 
-def test_a_saved_score_is_on_disk_and_plays(played: Offline, tmp_path: Path) -> None:
+def test_a_saved_score_is_on_disk_and_plays(tmp_path: Path) -> None:
     written: list[Path] = []
-    played.session.written = written.append
+    session = Session(NullOutput(), written=lambda path, text: written.append(path))
     path = tmp_path / "lead.demon"
-    played.session.save(path, "blend = .5\n")
+    session.save(path, "blend = .5\n")
     assert path.read_text() == "blend = .5\n"
-    assert list(played.session.scores().values()) == ["blend = .5\n"]
+    assert list(session.scores().values()) == ["blend = .5\n"]
     assert written == [path]
 
 
