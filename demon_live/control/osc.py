@@ -28,7 +28,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -410,19 +409,15 @@ class OscServer:
         if not waiting:
             return
         status = self._session.status()
-        left, right = status.peak_db
-        row: Mapping[str, Any] = {
-            "cycle": float(status.cycle), "bpm": float(status.bpm), "left": float(left),
-            "right": float(right), "lead": float(status.lead_ms), "dry": int(status.dry),
-            "grade": str(status.grade),
-        }  # fmt: skip
+        levels = map(float, status.peak_db)
+        row = (float(status.cycle), float(status.bpm), *levels, float(status.lead_ms))
         for who in waiting:
             hz, until, _ = self._listeners[who]
             if now >= until:
                 del self._listeners[who]
                 continue
             self._listeners[who] = (hz, until, now)
-            self._answer(who, "/demon/telemetry", *row.values())
+            self._answer(who, "/demon/telemetry", *row, int(status.dry), str(status.grade))
 
     def _answer(self, to: Any, address: str, *values: Any) -> None:
         message = self._builder(address=address)

@@ -245,8 +245,8 @@ class WebServer:
         self._pages.add(page)
         self._state.forget()
         page.put("hello", json.dumps({"k": "hello", "version": __version__}))
-        for kind, word in self._state.all().items():
-            page.put(kind, word)
+        for kind, message in self._state.all().items():
+            page.put(kind, message)
         writing = asyncio.create_task(self._write(connection, page))
         try:
             await self._read(connection, page)
@@ -272,8 +272,8 @@ class WebServer:
                 await page.wake.wait()
                 page.wake.clear()
                 waiting, page.waiting = page.waiting, {}
-                for word in waiting.values():
-                    await connection.send(word)
+                for message in waiting.values():
+                    await connection.send(message)
 
     # --- sending -------------------------------------------------------------------------------
 
@@ -295,8 +295,8 @@ class WebServer:
 
     def _send_once(self, turn: int) -> None:
         if turn % (FRAMES // LOOKS) == 1:
-            for kind, word in self._state.look().items():
-                self._show(kind, word)
+            for kind, message in self._state.look().items():
+                self._show(kind, message)
         frame = self._state.frame()
         for page in self._pages:
             # A change of the lit steps is sent once: its frame may not be lost.
@@ -308,9 +308,9 @@ class WebServer:
             if sound is not None:
                 self._show(f"sound{sound[1]}", sound)
 
-    def _show(self, kind: str, word: str | bytes) -> None:
+    def _show(self, kind: str, message: str | bytes) -> None:
         for page in self._pages:
-            page.put(kind, word)
+            page.put(kind, message)
 
     def close(self) -> None:
         """Stop serving. Twice is fine."""

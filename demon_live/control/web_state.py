@@ -33,13 +33,13 @@ from demon_live.session.status import DeckView, LaneView, Status
 if TYPE_CHECKING:
     from demon_live.session.session import Session
 
-#: Files, and letters of one, that a page is shown.
+#: Files that a page shows, and letters of one.
 _MOST_FILES, _MOST_TEXT = 8, 16_000
 #: Columns and bands of a spectrogram; columns of a waveform.
 COLUMNS, BANDS, WAVE = 320, 56, 640
 _WINDOW = 2048
 _LOW, _HIGH = 45.0, 14_000.0
-#: How far below a loop's loudest is black, in dB; a loop that is quieter than this is black.
+#: Black is this far below the loudest of a loop, in dB; a loop below _QUIET is black.
 _RANGE, _QUIET = 58.0, -50.0
 _HANN = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 
@@ -54,7 +54,7 @@ def _round(value: float, digits: int = 3) -> float:
 
 @dataclass
 class PageState:
-    """Looks at the session of this process and makes messages of what has changed."""
+    """Makes messages of the changes in the session of this process."""
 
     session: Session
     _status: Status | None = None
@@ -83,7 +83,7 @@ class PageState:
         return {"scene": self._scene, "score": self._score} if self._scene else {}
 
     def forget(self) -> None:
-        """A page has opened: send sounds and lit steps again."""
+        """Send sounds and lit steps again: a page has opened."""
         self._sounds.clear()
         self._lit = None
 
@@ -163,15 +163,15 @@ class PageState:
         if loop is None:
             return None
         try:
-            ring = LoopBuffer.open(Path(folder) / loop.file)
+            buffer = LoopBuffer.open(Path(folder) / loop.file)
         except (DemonError, OSError):
             return None
         # An eighth of the samples shows whether there is anything new to see.
-        known = (loop.epoch, zlib.crc32(ring.audio[::8].tobytes()))
+        known = (loop.epoch, zlib.crc32(buffer.audio[::8].tobytes()))
         if self._sounds.get(name) == known:
             return None
         self._sounds[name] = known
-        picture = picture_of(ring.audio)
+        picture = picture_of(buffer.audio)
         return sound_message(self._turn, picture.spectrum.tobytes(), picture.wave.tobytes())
 
 

@@ -5,9 +5,10 @@ Coloured lines are cached by their text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from prompt_toolkit.document import Document
 
@@ -65,7 +66,7 @@ def sheet(
     left: int,
     focused: bool,
     stretches: Sequence[Stretch] = (),
-    gutter: dict[int, tuple[str, str]] | None = None,
+    gutter: Mapping[int, tuple[str, str]] = MappingProxyType({}),
     errors: Sequence[LineError] = (),
     flash: tuple[int, int, str] = (-1, -1, ""),
     ascii_only: bool = False,
@@ -80,29 +81,37 @@ def sheet(
     lines = document.lines
     digits = len(str(len(lines))) if columns >= 60 else 0
     margin = digits + (3 if digits else 2)
-    row, col = document.cursor_position_row, document.cursor_position_col
     room = max(1, columns - margin)
-    top = _scrolled(top, row, rows, len(lines))
-    at = _cell(lines[row], col)
-    left = _scrolled_aside(left, at, room)
+    row = document.cursor_position_row
+    at = _cell(document.current_line, document.cursor_position_col)
+    top, left = _scrolled(top, row, rows, len(lines)), _scrolled_aside(left, at, room)
 
     def draw(y: int) -> Row:
-        if y >= len(lines):
-            return [("", "")]
         error = next((e for e in errors if e.row == y), None)
-        mark, style = (gutter or {}).get(y, (" ", ""))
-        if error is not None:
-            mark, style = ("x" if ascii_only else "✗"), "class:error"
-        number = f"{y + 1:>{digits}} " if digits else ""
         lit = flash[2] if flash[0] <= y <= flash[1] else ""
         under = f"{'class:stage.here' if y == row and focused else ''} {lit}".strip()
         marks = tuple(s for s in stretches if s.row == y)
         body = _body(lines[y], marks, error, under, bool(lit), left, room, ascii_only)
-        return [("class:stage.number", number), (style, mark), ("", " "), *body]
+        return [*_margin(y, digits, gutter, error, ascii_only), *body]
 
-    drawn = [draw(y) for y in range(top, top + rows)]
+    drawn = [draw(y) if y < len(lines) else [("", "")] for y in range(top, top + rows)]
     cursor = (row - top, margin + at - left) if focused and top <= row < top + rows else None
     return Sheet(drawn, cursor, top, left)
+
+
+def _margin(
+    y: int,
+    digits: int,
+    gutter: Mapping[int, tuple[str, str]],
+    error: LineError | None,
+    ascii_only: bool,
+) -> Row:
+    """The number of line `y`, if there is room for numbers, and its mark."""
+    mark, style = gutter.get(y, (" ", ""))
+    if error is not None:
+        mark, style = ("x" if ascii_only else "✗"), "class:error"
+    number = f"{y + 1:>{digits}} " if digits else ""
+    return [("class:stage.number", number), (style, mark), ("", " ")]
 
 
 def _scrolled(top: int, row: int, rows: int, of: int) -> int:
