@@ -19,6 +19,7 @@ from demon_live.control.client import Connection, SessionGone, choose, gone
 from demon_live.control.registry import Info, ended, find, socket_path
 from demon_live.control.wire import unpack
 from demon_live.errors import DemonError
+from demon_live.session.session_api import SessionApi
 from demon_live.session.status import Outcome, Status, Words
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ _WORDS_EVERY = 0.5
 _ENDING = 15.0
 
 
-class RemoteSession:
+class RemoteSession(SessionApi):
     """The session called `name`; None: the default one, or the only one. Raises FileError.
 
     recent: how many of the earlier events to show (None: all). ended: called once, in any thread,

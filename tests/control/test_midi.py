@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 
 import pytest
 
@@ -127,9 +128,9 @@ def test_an_output_takes_the_first_that_matches_and_survives_its_loss() -> None:
 
 def test_the_watching_thread_ends_with_the_port() -> None:
     backend = fake("A")
-    with contextlib.closing(MidiIn(backend=backend, on_message=print)) as port:
-        thread = port._thread
-    assert thread is not None
+    before = set(threading.enumerate())
+    with contextlib.closing(MidiIn(backend=backend, on_message=print)):
+        (thread,) = set(threading.enumerate()) - before
     assert not thread.is_alive()
 
 

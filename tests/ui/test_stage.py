@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -335,8 +337,10 @@ def wired() -> Iterator[Callable[[int, int, ColorDepth], tuple[Painter, Screen]]
 
 
 def settle(painter: Painter) -> None:
-    with painter._ready:
-        assert painter._ready.wait_for(lambda: not painter.busy, 10)
+    end = time.monotonic() + 10
+    while painter.busy:
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_after_any_frames_the_screen_holds_the_last(
@@ -397,11 +401,14 @@ def test_colours_are_those_that_the_terminal_has(
     theme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def codes(colours: ColorDepth) -> str:
-        painter = Painter(-1, stage_style(theme, colours), colours, "class:ground")
-        rows = frame(picture()).rows
-        told = "".join(painter._code(style) for row in rows for style, _ in row)
+        screen = Screen(80, 24)
+        painter = Painter(screen.fd, stage_style(theme, colours), colours, "class:ground")
+        painter.paint(frame(picture()).rows, 80, None)
+        settle(painter)
+        screen.feed()
         painter.close()
-        return told
+        screen.close()
+        return "".join(re.findall(r"\x1b\[[\d;]*m", screen.raw.decode()))
 
     none = codes(ColorDepth.DEPTH_1_BIT)
     assert "38;" not in none
