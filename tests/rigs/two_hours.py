@@ -96,7 +96,7 @@ def _act(offline: Offline, act: Act, folder: Path, tally: _Tally) -> None:
 
 def virtual(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The set in virtual time, and its replay."""
-    from demon_live.session.inputs import Coalescer
+    from demon_live.control.midi_input import Coalescer
 
     acts = collections.deque(script(options.minutes, options.evaluations, options.seed))
     tally, coalescer, path = _Tally(), Coalescer(), folder / f"two_hours{SUFFIX}"
