@@ -38,7 +38,7 @@ sys.stdout.write("applied: " + repr(session.applied))
 STAGE_STORM = """
 import sys, threading
 from demon_live.ui.run import front
-from tests.ui.test_stage import SCORE, STATUS
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
 session, stop = FakeSession(shown=STATUS, files={"set.demon": SCORE}), threading.Event()
 def storm():
