@@ -1,4 +1,4 @@
-"""THE table of controls; checking, completion, help, journal, engine and views derive from it.
+"""THE table of controls. Checking, completion, help, journal, engine and views derive from it.
 
 A control is an input of the instrument with a name and a range. Its propagation class says how
 soon a change is heard (DEMON paper, section on propagation, plus two more classes):
@@ -7,17 +7,13 @@ soon a change is heard (DEMON paper, section on propagation, plus two more class
     step   next tick of the ring     read by every solver step of every slot
     slot   next admission            baked into a generation when it is born
     model  one tick after a refit    weights of the network
-    prepared  then switched         loop, tempo, source, engine, depth, steps
-
-Threads: constants only.
+    prepared  first, then switched at a cycle          loop, tempo, source, engine, depth, steps
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-__all__ = ["CONTROLS", "FADER", "SETTINGS", "Control", "PropagationClass", "Shape", "find", "names"]
 
 PropagationClass = Literal["mix", "step", "slot", "model", "prepared"]
 Shape = Literal["curve", "number", "integer", "text", "choice", "file"]
@@ -29,9 +25,9 @@ class Control:
 
     shape: curve = 25 values a second along the loop; number and integer = one value a generation
     (or an automation, for class mix); text and choice = words; file = names of sound files, which
-    are found, checked and read when the binding is evaluated. low and high bound numbers, in
-    `unit`. rest: what a rest (`~`) of a pattern means; None = the default. slew: seconds that a
-    jump takes in the mix strip, so that it does not click.
+    are read when the binding is evaluated. low and high bound numbers, in `unit`. rest: the value
+    of a rest (`~`); None = the default. slew: seconds that a jump takes in the mix strip, so that
+    it does not click.
     """
 
     name: str
@@ -295,7 +291,7 @@ _ROWS = (
         "number",
         "mix",
         20000.0,
-        "Low-pass filter: what is above is taken away.",
+        "Low-pass filter: removes what is above.",
         "lpf = saw.slow(4).rangex(200, 8000)",
         low=20.0,
         high=20000.0,
@@ -307,7 +303,7 @@ _ROWS = (
         "number",
         "mix",
         20.0,
-        "High-pass filter: what is below is taken away.",
+        "High-pass filter: removes what is below.",
         'hpf = "<20 20 20 400>"',
         low=20.0,
         high=20000.0,
@@ -328,7 +324,7 @@ FADER = Control(
     "fader = 1 over 8",
 )
 
-#: Loop words: one to a line, without `=`. Their values are prepared and switched at a cycle.
+#: Settings: one to a line, without `=`. Their values are prepared and switched at a cycle.
 SETTINGS: dict[str, Control] = {
     row.name: row
     for row in (

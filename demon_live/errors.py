@@ -8,7 +8,7 @@ Every error that can reach a person is a `DemonError`. It prints in one shape ev
         |           ^^^^^^^^^^^^^^^^^^^
       hint: write .range(.2, 1)        still playing: line 7 of 14:03:22
 
-Threads: immutable after construction, except `playing`, which the session fills in.
+Threads: immutable after construction, except `playing`, which the session sets.
 """
 
 from __future__ import annotations
@@ -16,18 +16,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-__all__ = [
-    "DemonError",
-    "DeviceError",
-    "EngineError",
-    "FileError",
-    "ScoreError",
-    "ScoreWarning",
-    "Span",
-    "UsageError",
-    "nearest",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,7 @@ def excerpt(text: str, span: Span) -> str:
 
 
 class DemonError(Exception):
-    """What is wrong, where, and what to do about it.
+    """A message with its place and a remedy.
 
     message: one sentence, no full stop. span: where, if it has a place in a text. hint: the remedy.
     source: the whole text that the span points into. name: the file or prompt it came from.
@@ -97,7 +85,7 @@ class DemonError(Exception):
         return (self, *self.others)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process borders; keyword-only arguments need help to survive pickling.
+        # Errors cross process borders; pickle does not know keyword-only arguments.
         return (_rebuild, (type(self), self.message, self.__dict__.copy()))
 
     def _show(self) -> str:
@@ -125,7 +113,7 @@ def _rebuild(kind: type[DemonError], message: str, state: dict[str, object]) -> 
 
 
 class ScoreError(DemonError):
-    """The score says something that cannot be played."""
+    """The score cannot be played."""
 
 
 class ScoreWarning(DemonError):
@@ -155,8 +143,15 @@ class DeviceError(DemonError):
 
 
 def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
-    """The n known words most like `word`, best first; empty if none is near."""
-    # No word of ours is that long; comparing would take time for nothing.
-    if len(word) > 64:
+    """The n known words most like `word` in any case, best first; empty if none is near."""
+    low = word.lower()
+    # No known word is that long.
+    if len(low) > 64:
         return []
-    return difflib.get_close_matches(word.lower(), sorted(words), n=n, cutoff=0.55)
+    known = {w.lower(): w for w in sorted(words, reverse=True)}
+    near = difflib.get_close_matches(low, known, len(known) or 1, cutoff=0.62)
+    if len(low) <= 4:
+        # Short words are like everything: ask more of them, unless the length is right.
+        sure = difflib.get_close_matches(low, near, len(near) or 1, cutoff=0.7)
+        near = [w for w in near if w in sure or len(w) == len(low)]
+    return [known[w] for w in near[:n]]

@@ -27,7 +27,7 @@ from demon_live.audio.pcmring import LoopBuffer
 from demon_live.controls import find
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
-from demon_live.lang.highlighting import Line, marked_lines
+from demon_live.lang.highlighting import BindingHighlight, highlights
 from demon_live.session.status import DeckView, LaneView, Status
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class PageState:
     _scene: str = ""
     _score: str = ""
     _texts: Mapping[str, str] = field(default_factory=dict)
-    _lines: list[tuple[int, Line]] = field(default_factory=list)
+    _lines: list[tuple[int, BindingHighlight]] = field(default_factory=list)
     _lit: list[tuple[int, int, int]] | None = None
     _sounds: dict[str, tuple[int, int]] = field(default_factory=dict)
     _turn: int = 0
@@ -120,7 +120,7 @@ class PageState:
             (file, step.start, step.stop)
             for file, line in self._lines
             if (line.deck, line.control, line.text) in playing
-            for step in line.lit(cycle)
+            for step in line.active(cycle)
         ]
 
     def _playing(self, what: str) -> set[tuple[str, str, str]]:
@@ -222,9 +222,9 @@ def _lane(lane: LaneView) -> dict[str, Any]:
     }
 
 
-def _marked(text: str) -> list[Line]:
+def _marked(text: str) -> list[BindingHighlight]:
     try:
-        return marked_lines(text)
+        return highlights(text)
     except DemonError:
         return []
 

@@ -2,22 +2,20 @@
 
     mini("bd(3,8) <a b>").query(begin, end)   events with exact rational times
     compile_source(text, name)                a Program, or a DemonError with all that is wrong
-    diff(old, new)                            what turns one version of a file into the next
+    diff(old, new)                            statements that turn one version into the next
 
-The way: split (statements) -> parse (lark) -> expressions (names, kinds) -> pattern (the algebra)
--> lane (functions of arrays of time). words.py is the table of functions.
-
-Threads: pure functions and immutable values.
+A line goes through split (statements), parse (lark), compile, expressions (names and kinds),
+pattern (the algebra) and lane (functions of arrays of time). functions.py is the table of
+functions, keywords.py that of all other words, controls.py that of controls.
 """
 
 from demon_live.errors import DemonError
+from demon_live.lang.check import NONE
 from demon_live.lang.compile import compile_source
-from demon_live.lang.complete import Completion, complete
-from demon_live.lang.files import NONE
-from demon_live.lang.format import format_source, unparse
-from demon_live.lang.help import Help, help_for, reference
+from demon_live.lang.help import Completion, Help, complete, help_for, reference
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini import mini
+from demon_live.lang.parse import format_source, unparse
 from demon_live.lang.pattern import Event, Pattern
 from demon_live.lang.program import (
     Bind,

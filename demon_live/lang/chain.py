@@ -1,10 +1,9 @@
-"""Scenes: found, spoken out by `go`, and one after the other in a ring by `chain 'a' 8, 'b' 4`.
+"""Lanes of the session: chains of scenes, and gains under the crossfader.
 
-In a chain a control keeps what the last scene that binds it said. So the lane of a control is a
-ring of sections, a pure function of time like every other lane. What a scene binds `over` some
-cycles moves there over as many, each time its section begins.
-
-Threads: immutable.
+`chain 'a' 8, 'b' 4` plays scenes one after the other, again and again. A control that a scene does
+not bind keeps the value of the last scene that does. So its lane is a ring of sections, a pure
+function of time like every other lane. A binding with `over` moves over as many cycles each time
+its section begins.
 """
 
 from __future__ import annotations
@@ -17,18 +16,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from demon_live.controls import Control
-from demon_live.core import Floats, Sound
+from demon_live.controls import CONTROLS, FADER, Control
+from demon_live.core import Floats
 from demon_live.errors import ScoreError, Span, nearest
-from demon_live.lang import Bind, Chain, Go, Lane, Scene, Setting, Statement
-from demon_live.lang.controllers import Hands, Key
+from demon_live.lang.lane import CompositeLane, Lane
 from demon_live.lang.pattern import Times
-
-__all__ = ["ChainLane", "chain_lanes", "expanded", "find_scene"]
+from demon_live.lang.program import Bind, Chain, Go, Scene, Setting, Statement
 
 
 def find_scene(name: str, scenes: Mapping[str, Scene], span: Span) -> Scene:
-    """The scene called `name`. Raises ScoreError."""
+    """The scene called `name`. Raises ScoreError, with the nearest name."""
     known = scenes.get(name)
     if known is not None:
         return known
@@ -41,7 +38,7 @@ def find_scene(name: str, scenes: Mapping[str, Scene], span: Span) -> Scene:
 
 
 def expanded(rows: Iterable[Statement], scenes: MutableMapping[str, Scene]) -> list[Statement]:
-    """`go NAME` as the statements of the scene; the scenes of this very text are added."""
+    """Replace each `go NAME` by the statements of the scene; scenes of the text join `scenes`."""
     out: list[Statement] = []
     for row in rows:
         if isinstance(row, Scene):
@@ -57,9 +54,19 @@ def expanded(rows: Iterable[Statement], scenes: MutableMapping[str, Scene]) -> l
 def chain_lanes(
     row: Chain, scenes: Mapping[str, Scene], at: Fraction, old: Callable[[str, str], Lane]
 ) -> list[tuple[str, str, ChainLane]]:
-    """(deck, control, lane) of each control that the scenes of a chain bind, from cycle `at` on.
+    """The lanes of the controls that the scenes of a chain bind.
 
-    old: what a control of a deck does until then. Raises ScoreError.
+    Args:
+        row: the statement.
+        scenes: name -> scene.
+        at: the cycle at which the chain begins.
+        old: (deck, control) -> its lane before that.
+
+    Returns:
+        (deck, control, lane) for each control.
+
+    Raises:
+        ScoreError: an unknown scene, or one with settings.
     """
     total = sum((n for _, n in row.scenes), Fraction(0))
     text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
@@ -86,18 +93,18 @@ def chain_lanes(
 
 
 def _move(bind: Bind) -> Fraction:
-    """Cycles over which a binding moves, 0 if it is there at once."""
+    """Cycles that a binding takes to move, 0 without `over` and `xfade`."""
     when = bind.when if bind.when.kind in ("over", "xfade") else bind.when.then
     return when.cycles if when is not None else Fraction(0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ChainLane(Lane):
-    """Sections in a ring of `total` cycles, beginning at cycle `begin`; before it, `old`.
+class ChainLane(CompositeLane):
+    """Sections in a ring of `total` cycles, from cycle `begin` on; before it, `old`.
 
-    starts: ascending, each section's place in the ring, the first may be later than 0: what comes
-    before it in the first round is `old`, in later rounds the last section. moves: cycles that a
-    section takes to come in.
+    starts: the place of each section in the ring, ascending. The first may be later than 0: before
+    it sounds `old` in the first round, the last section in later ones. moves: cycles that the
+    transition into each section takes.
     """
 
     spec: Control
@@ -110,7 +117,7 @@ class ChainLane(Lane):
     moves: tuple[Fraction, ...]
 
     def section(self, cycle: Fraction) -> Lane:
-        """What sounds at a cycle: a section, or the way to it."""
+        """The lane that sounds at a cycle: a section, or the transition into it."""
         since = cycle - self.begin
         if since < self.starts[0]:
             return self.old
@@ -127,14 +134,13 @@ class ChainLane(Lane):
         return Lane.glide(self.old if first else self.sections[i - 1], lane, begun, move)
 
     def _edges(self, begin: Fraction, end: Fraction) -> list[Fraction]:
-        """Where sections begin, within [begin, end)."""
+        """The cycles in [begin, end) at which sections begin and transitions end."""
         first = max(0, (begin - self.begin) // self.total)
         last = (end - self.begin) // self.total
         first = max(0, first - 1)
         rounds = range(int(first), int(last) + 1)
         rows = list(zip(self.starts, self.moves, strict=True))
         edges = {self.begin + r * self.total + s for r in rounds for s, _ in rows}
-        # Where a section has come in, it is read as it stands.
         edges |= {self.begin + r * self.total + s + m for r in rounds for s, m in rows if m}
         return sorted(e for e in edges if begin <= e < end)
 
@@ -146,7 +152,7 @@ class ChainLane(Lane):
         bounds = [begin, *self._edges(begin, end), end]
         out = self.old.sample(times)
         for a, b in pairwise(bounds):
-            # A hair early: rounding may put a frame just before the edge that it belongs to.
+            # Rounding may put a frame just before the edge that it belongs behind.
             here = (times >= float(a) - 1e-9) & (times < float(b) - 1e-9)
             if here.any():
                 out[here] = self.section(a).sample(times[here])
@@ -156,29 +162,23 @@ class ChainLane(Lane):
         return self.section(Fraction(cycle)).at(cycle)
 
     @property
+    def parts(self) -> tuple[Lane, ...]:
+        return self.old, *self.sections
+
+    def rebuilt(self, parts: tuple[Lane, ...]) -> Lane:
+        return replace(self, old=parts[0], sections=parts[1:])
+
+    @property
     def continuous(self) -> bool:
-        return any(s.continuous for s in (self.old, *self.sections)) or any(self.moves)
+        return super().continuous or any(self.moves)
 
-    @property
-    def keys(self) -> frozenset[Key]:
-        return self.old.keys.union(*(s.keys for s in self.sections))
+    def sounding(self, cycle: Fraction) -> Lane:
+        return self.old.sounding(cycle) if cycle - self.begin < self.starts[0] else self
 
-    @property
-    def sounds(self) -> frozenset[Sound]:
-        return self.old.sounds.union(*(s.sounds for s in self.sections))
-
-    def played(self, hands: Hands) -> Lane:
-        if not self.keys:
-            return self
-        sections = tuple(s.played(hands) for s in self.sections)
-        return replace(self, old=self.old.played(hands), sections=sections)
-
-    def heard(self, cycle: Fraction) -> Lane:
-        return self.old.heard(cycle) if cycle - self.begin < self.starts[0] else self
-
-    def pruned(self, before: Fraction) -> Lane:
-        begun = before >= self.begin + self.starts[0] + self.moves[0]
-        return replace(self, old=self.sections[0] if begun else self.old.pruned(before))
+    def since(self, before: Fraction) -> Lane:
+        if before >= self.begin + self.starts[0] + self.moves[0]:
+            return replace(self, old=self.sections[0])
+        return super().since(before)
 
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
         bounds = [Fraction(begin), *self._edges(begin, end), Fraction(end)]
@@ -192,3 +192,57 @@ class ChainLane(Lane):
                 elif a == begin:
                     out.update(j for j in self.section(a).jumps(a, b) if j == a)
         return sorted(out)
+
+
+# --- crossfader ------------------------------------------------------------------------------
+
+
+def _side_gain(side: str, fader: Floats) -> Floats:
+    angle = np.asarray(fader, np.float64) * (np.pi / 2)
+    out = np.cos(angle) if side == "a" else np.sin(angle)
+    # The ends are exact: cos of a quarter turn is 6e-17 in floating point, not nothing.
+    out = np.where(np.abs(out) < 1e-12, 0.0, out)
+    return np.asarray(out, np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FadedLane(CompositeLane):
+    """A deck's gain under the crossfader: times cos or sin of a quarter turn, so that the powers of
+    both sides add up to one wherever the fader stands."""
+
+    spec: Control
+    text: str
+    gain: Lane
+    fader: Lane
+    side: str
+
+    def sample(self, cycles: Times) -> Floats:
+        out = self.gain.sample(cycles) * _side_gain(self.side, self.fader.sample(cycles))
+        return np.asarray(out, np.float32)
+
+    def at(self, cycle: Fraction) -> float | str:
+        fader = np.array([float(self.fader.at(cycle))], np.float32)
+        return float(self.gain.at(cycle)) * float(_side_gain(self.side, fader)[0])
+
+    @property
+    def parts(self) -> tuple[Lane, ...]:
+        return self.gain, self.fader
+
+    def rebuilt(self, parts: tuple[Lane, ...]) -> Lane:
+        return replace(self, gain=parts[0], fader=parts[1])
+
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
+        return sorted({*self.gain.jumps(begin, end), *self.fader.jumps(begin, end)})
+
+
+def faded(
+    deck: str, lanes: Mapping[str, Lane], sides: Mapping[str, str], shared: Mapping[str, Lane]
+) -> Mapping[str, Lane]:
+    """The lanes of a deck, its gain under the crossfader if it is on one of its sides."""
+    side = sides.get(deck)
+    if side is None:
+        return lanes
+    spec = CONTROLS["gain"]
+    gain = lanes.get("gain") or Lane.constant(spec)
+    fader = shared.get("fader") or Lane.constant(FADER)
+    return {**lanes, "gain": FadedLane(spec, gain.text, gain, fader, side)}

@@ -1,7 +1,4 @@
-"""What is checked of a statement before it may play, and how findings are gathered.
-
-Threads: a Report belongs to one compilation.
-"""
+"""Checks of a statement before it may play, and the errors and warnings of a score."""
 
 from __future__ import annotations
 
@@ -10,50 +7,49 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from demon_live.controls import CONTROLS, Control
+from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.cycle_table import trial
-from demon_live.lang.keywords import closest
+from demon_live.lang.functions import FUNCTIONS, NOTE
+from demon_live.lang.keywords import PERFORMANCE, meant
+from demon_live.lang.lane import Lane
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.split import comments
-from demon_live.lang.syntax import Call, Expr, LetNode, Method, Mini, Name, Num, WordNode, children
-from demon_live.lang.unparse import unparse_expr
-from demon_live.lang.words import NOTE, WORDS
-
-__all__ = [
-    "Report",
-    "Site",
-    "advise",
-    "check_args",
-    "check_kind",
-    "check_quotes",
-    "meaning",
-    "reached",
-    "shallow",
-    "tidal_remark",
-    "too_deep",
-    "try_lane",
-]
+from demon_live.lang.syntax import (
+    Call,
+    Expr,
+    LetNode,
+    Method,
+    Mini,
+    Name,
+    Num,
+    Text,
+    WordNode,
+    children,
+    unparse_expr,
+)
 
 _MAX_ERRORS = 50
 #: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
 _TRIAL = 2
 _TRIAL_MOST = 16
-#: Of a pattern with more events in a cycle than this, one cycle is played, and so many curves.
+#: Of a pattern with more events in a cycle, one cycle is played, and this many of its curves.
 _DENSE = 256
 #: Where in its span a curve is tried.
 _TRIED = np.linspace(0, 1, 32, endpoint=False)
 
 
-class Report:
-    """The errors and warnings of one score."""
+class Diagnostics:
+    """The errors and warnings of one score, with places in its text."""
 
     def __init__(self, text: str, name: str) -> None:
         self.text, self.name = text, name
@@ -77,7 +73,7 @@ class Report:
             self.warnings.append(made)
 
     def failure(self) -> ScoreError:
-        """All errors as one, in the order of their places."""
+        """All errors as one, in text order."""
         ordered = sorted(self.errors, key=lambda e: e.span.start if e.span else 0)
         first = ordered[0]
         return ScoreError(
@@ -92,9 +88,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A binding under check. place: of its expression in the score; start: of its statement."""
+    """A binding under check. place: of its expression in the score. start: of its statement."""
 
-    report: Report
+    report: Diagnostics
     expr: Expr
     spec: Control
     place: Span
@@ -102,8 +98,8 @@ class Site:
 
 
 def try_lane(site: Site, pattern: Pattern) -> None:
-    """Plays the first cycles: too much work, wrong kinds and values out of range show here."""
-    # What repeats sooner needs no second look; what changes slowly and costs little a longer one.
+    """Play the first cycles, to find too much work, wrong kinds and values out of range."""
+    # A short period needs no second cycle; a long one is played whole if it is cheap.
     period = pattern.period or _TRIAL_MOST + 1
     cheap = pattern.cost * period <= _TRIAL_MOST
     cycles = _TRIAL if pattern.cost <= _DENSE else 1
@@ -130,7 +126,7 @@ def try_lane(site: Site, pattern: Pattern) -> None:
         elif spec.choices and event.value not in (*spec.choices, spec.default):
             _bad_choice(site, str(event.value))
             return
-    # Rounding is no excess: exp(log(20)) is a hair under 20.
+    # Allow for rounding: exp(log(20)) is just under 20.
     slack = 1e-9 * max(abs(spec.low), abs(spec.high))
     if low < spec.low - slack or high > spec.high + slack:
         _excess(site, low, high)
@@ -146,13 +142,13 @@ def _extent(event: Event) -> tuple[float, float]:
 
 
 def _wrong_kind(site: Site, event: Event) -> bool:
-    """A kind that only shows when it plays: text among numbers, numbers among texts."""
+    """Report text among numbers, or numbers among texts, that shows only in the values."""
     spec = site.spec
     if spec.numeric != isinstance(event.value, str):
         return False
     what = "numbers" if spec.numeric else "text"
-    given = "a curve" if isinstance(event.value, Curve) else repr(event.value)
-    message = f"{spec.name} takes {what}, and this gives {given}"
+    value = "a curve" if isinstance(event.value, Curve) else repr(event.value)
+    message = f"{spec.name} takes {what}, and this gives {value}"
     site.report.error(message, site.place, f"write {_example(spec)}")
     return True
 
@@ -184,14 +180,14 @@ def _bad_choice(site: Site, value: str) -> None:
         _, start, end = found[0]
         span = Span.of(site.report.text, site.start + start, site.start + end)
     whole = site.expr.text if isinstance(site.expr, Mini) else value
-    near = [w for w in (closest(whole, spec.choices), closest(value, spec.choices)) if w]
+    near = [w for w in (meant(whole, spec.choices), meant(value, spec.choices)) if w]
     few = ", ".join(spec.choices[:4]) + (" ..." if len(spec.choices) > 4 else "")
     hint = f"write {spec.name} = {near[0]!r}" if near else f"it is one of {few}"
     site.report.error(f"{spec.name} knows no {value!r}", span, hint)
 
 
 def advise(site: Site) -> None:
-    """Text in double quotes is mini-notation: several bare words there are seldom meant."""
+    """Warn of several bare words in double quotes: mini-notation where a text was meant."""
     if site.spec.numeric or not isinstance(site.expr, Mini):
         return
     words = site.expr.text.split()
@@ -200,16 +196,16 @@ def advise(site: Site) -> None:
         site.report.warn(message, site.place, f"one text goes in single quotes: '{site.expr.text}'")
 
 
-def meaning(expr: Expr, lets: Mapping[str, Let]) -> str:
-    """The definitions that an expression rests on, as text."""
+def lets_text(expr: Expr, lets: Mapping[str, Let]) -> str:
+    """The definitions that an expression uses, as text."""
     return "".join(
         f"; {let.name}({','.join(let.params)}) = {unparse_expr(let.expr)}"
-        for let in reached(expr, lets)
+        for let in used_lets(expr, lets)
     )
 
 
-def reached(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
-    """The definitions that an expression rests on, each once."""
+def used_lets(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
+    """The definitions that an expression uses, directly or not, each once."""
     found: dict[str, LetNode] = {}
     todo: list[Expr] = [expr]
     while todo:
@@ -221,7 +217,7 @@ def reached(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
 
 
 def _example(spec: Control) -> str:
-    """The shortest right binding of a control."""
+    """The shortest correct binding of a control."""
     if spec.numeric:
         return spec.example
     if spec.shape == "file":
@@ -229,47 +225,22 @@ def _example(spec: Control) -> str:
     return f"{spec.name} = '{spec.choices[0] if spec.choices else 'dub techno'}'"
 
 
-#: How many arguments performance words take: (least, most).
-_TAKES = {
-    "mute": (1, 8),
-    "unmute": (1, 8),
-    "solo": (1, 8),
-    "save": (1, 1),
-    "load": (1, 1),
-    "record": (0, 1),
-    "snapshot": (1, 1),
-    "recall": (1, 1),
-    "crossfade": (0, 2),
-    "learn": (0, 1),
-}
-
-
 def check_args(node: WordNode, source: str) -> None:
-    """The number of arguments of a performance word."""
-    least, most = _TAKES.get(node.name, (0, 0))
-    one_side = node.name == "crossfade" and len(node.args) == 1
-    if least <= len(node.args) <= most and not one_side:
-        return
-    examples = {
-        "save": "save friday",
-        "load": "load friday.demon",
-        "record": "record friday",
-        "snapshot": "snapshot calm",
-        "recall": "recall calm",
-        "crossfade": "crossfade drums pads",
-        "learn": "learn blend",
-    }
-    example = examples.get(node.name, f"{node.name} drums" if least else node.name)
-    what = "needs a name" if len(node.args) < least else "takes no more words"
-    if one_side:
+    """Check the number of arguments of a performance word. Raises ScoreError."""
+    word, count = PERFORMANCE[node.name], len(node.args)
+    if node.name == "crossfade" and count == 1:
         what = "needs two decks, or none"
+    elif word.least <= count <= word.most:
+        return
+    else:
+        what = "needs a name" if count < word.least else "takes no more words"
     span = Span.of(source, node.start, node.end)
-    raise ScoreError(f"{node.name} {what}", span=span, hint=f"write {example}")
+    raise ScoreError(f"{node.name} {what}", span=span, hint=f"write {word.example}")
 
 
 def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]) -> None:
-    """A bare word for a control that takes text: its quotes are missing."""
-    if spec.numeric or not isinstance(expr, Name) or expr.name in WORDS or expr.name in lets:
+    """Check that a text has its quotes. Raises ScoreError."""
+    if spec.numeric or not isinstance(expr, Name) or expr.name in FUNCTIONS or expr.name in lets:
         return
     if expr.name not in SIGNALS:
         span = Span.of(source, expr.start, expr.end)
@@ -278,7 +249,7 @@ def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]
 
 
 def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None:
-    """A number where text belongs, or text where a number belongs: ScoreError at its place."""
+    """Check for numbers where text belongs, and text among numbers. Raises ScoreError."""
     if spec.numeric and pattern.text:
         found = places_of(expr, lambda v: isinstance(v, str))
         word, start, end = found[0] if found else ("this", expr.start, expr.end)
@@ -311,7 +282,7 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
 
 
 def names_in(expr: Expr) -> set[str]:
-    """All names that an expression mentions."""
+    """All names in an expression."""
     out: set[str] = set()
     todo: list[Expr] = [expr]
     while todo:
@@ -326,7 +297,7 @@ _REMARK = re.compile(rf"#\s*(?:{'|'.join(CONTROLS)})\s+[\d.\"'(-]")
 
 
 def tidal_remark(source: str) -> tuple[int, int] | None:
-    """Where a comment looks like Tidal's # gain 0.8, which would be passed over in silence."""
+    """The place of a comment that looks like Tidal's # gain 0.8, which has no effect here."""
     if "#" not in source:
         return None
     for start, end in comments(source):
@@ -336,7 +307,7 @@ def tidal_remark(source: str) -> tuple[int, int] | None:
 
 
 def shallow(text: str) -> bool:
-    """False if brackets nest too deep for any parser."""
+    """False if brackets nest too deep for the parser."""
     depth = most = 0
     for c in text:
         if c in "([{<":
@@ -348,10 +319,97 @@ def shallow(text: str) -> bool:
 
 
 def too_deep(text: str) -> ScoreError:
-    """The error for a statement that no parser should see."""
+    """The error for a statement that is not shallow."""
     at = max(text.find("("), 0)
     return ScoreError(
         f"nested deeper than {MAX_NESTING}",
         span=Span.of(text, at, at + 1),
         hint="give a part a name with let",
     )
+
+
+# --- sound files -----------------------------------------------------------------------------
+
+#: Sound files of one pattern at most; the word for no file.
+MAX_FILES, NONE = 16, "none"
+#: Cycles of a pattern that are searched for file names.
+_CYCLES = 16
+
+_PATH = re.compile(r"[\w.~-]*/[\w.-]*[A-Za-z_][\w./-]*")
+
+Places = dict[str, Span]
+
+
+def files_of(site: Site, lane: Lane, lets: Mapping[str, Let]) -> tuple[tuple[str, Span], ...]:
+    """The sound files that a binding may ask for: (name, place), more than MAX_FILES are an error.
+
+    A text that ends like a sound file is one, wherever in the expression it stands, also where it
+    sounds only by lot or by a knob. So are all values of the first cycles. A file in a `let` has
+    the place of the expression.
+    """
+    written: Places = {}
+    for word, start, end in _texts(site.expr):
+        place = Span.of(site.report.text, site.start + start, site.start + end)
+        written.setdefault(word, place)
+    for let in sorted(used_lets(site.expr, lets), key=lambda let: let.name):
+        for word, _, _ in _texts(let.expr):
+            written.setdefault(word, site.place)
+    found = {w: place for w, place in written.items() if w.lower().endswith(SOUND_ENDINGS)}
+    for word in _first_values(lane):
+        found.setdefault(word, written.get(word, site.place))
+    if len(found) > MAX_FILES:
+        site.report.error(f"more than {MAX_FILES} files in one pattern", site.place, "use fewer")
+    return tuple(found.items())
+
+
+def check_paths(expr: Expr, source: str) -> None:
+    """Check the quotes of file names.
+
+    Raises ScoreError for a name without quotes, which would be arithmetic, and for `a/b` in
+    mini-notation, which would be `a` slowed down.
+    """
+    text = source[expr.start : expr.end]
+    if text.lower().endswith(SOUND_ENDINGS) and not set("'\"()") & set(text):
+        span = Span.of(source, expr.start, expr.end)
+        raise ScoreError("a file name goes into quotes", span=span, hint=f"write '{text}'")
+    todo: list[Expr] = [expr]
+    while todo:
+        node = todo.pop()
+        todo += children(node)
+        if not isinstance(node, Mini):
+            continue
+        # Single quotes inside are correct: blank them out.
+        bare = re.sub(r"'[^']*'", lambda m: " " * len(m.group()), node.text)
+        if (found := _PATH.search(bare)) is not None:
+            begin = node.start + 1
+            span = Span.of(source, begin + found.start(), begin + found.end())
+            message = "in double quotes a path needs single quotes of its own"
+            alone = found.group() == node.text.strip()
+            write = f"write '{found.group()}'" if alone else f"write \"... '{found.group()}' ...\""
+            raise ScoreError(message, span=span, hint=write)
+
+
+def _first_values(lane: Lane) -> list[str]:
+    """The values of the first cycles of a lane."""
+    out: dict[str, None] = {}
+    for k in range(_CYCLES):
+        begin = Fraction(k)
+        for cycle in (begin, *lane.jumps(begin, begin + 1)):
+            out[str(lane.at(cycle))] = None
+            if len(out) > MAX_FILES + 2:
+                break
+    return [word for word in out if word not in ("", NONE)]
+
+
+def _texts(expr: Expr) -> list[tuple[str, int, int]]:
+    """All texts in an expression: (text, start, end)."""
+    out: list[tuple[str, int, int]] = []
+    todo: list[Expr] = [expr]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Text):
+            out.append((node.value, node.start, node.end))
+        elif isinstance(node, Mini):
+            out += places_of(node, lambda value: isinstance(value, str))
+        todo += children(node)
+    return sorted(out, key=lambda row: row[1])

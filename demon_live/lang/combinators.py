@@ -1,9 +1,6 @@
-"""Combinators: functions from patterns to patterns, with Tidal's and Strudel's definitions.
+"""Functions of time and of functions, with Tidal's and Strudel's definitions.
 
-Each takes the pattern first, then plain arguments (times are Fractions, counts are ints, functions
-are Pattern -> Pattern). Patterned arguments are the compiler's business: it binds them to these.
-
-Threads: pure functions.
+Each takes the pattern first, then plain arguments. The compiler binds patterned arguments to them.
 """
 
 from __future__ import annotations
@@ -12,48 +9,22 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, cycle_of, lcm, pieces
-from demon_live.lang.rhythm import bjorklund, degrade, struct, truth
-from demon_live.lang.sequence import cat, pure, silence, stack, timecat
+from demon_live.lang.registry import (
+    Count,
+    Gate,
+    Lots,
+    Number,
+    Numbers,
+    Time,
+    Transform,
+    function,
+)
+from demon_live.lang.rhythm import bind, fmap, thin, truth
 from demon_live.lang.signals import chance
-from demon_live.lang.transform import bind, fast, fmap, late, reverse, warp
+from demon_live.lang.transform import cat, fast, late, pure, reverse, silence, stack, timecat, warp
 
-__all__ = [
-    "arrange",
-    "brak",
-    "by_cycle",
-    "chunk",
-    "compress",
-    "echo",
-    "euclid",
-    "every",
-    "fast_gap",
-    "inside",
-    "iter_",
-    "last_of",
-    "linger",
-    "off",
-    "palindrome",
-    "ply",
-    "press",
-    "quantize",
-    "reorder",
-    "repeat_cycles",
-    "ribbon",
-    "rot",
-    "segment",
-    "some_cycles",
-    "sometimes_by",
-    "superimpose",
-    "when",
-    "within",
-    "zoom",
-]
-
-Function = Callable[[Pattern], Pattern]
-_ZERO, _ONE = Fraction(0), Fraction(1)
+_ZERO, _HALF, _ONE = Fraction(0), Fraction(1, 2), Fraction(1)
 
 
 def _count(n: int, least: int = 1) -> int:
@@ -65,7 +36,7 @@ def _count(n: int, least: int = 1) -> int:
 def by_cycle(
     choose: Callable[[int], Pattern], among: Sequence[Pattern], period: int | None
 ) -> Pattern:
-    """In each cycle the pattern that `choose` names, at its own time."""
+    """In each cycle the pattern that `choose` returns, at its own time."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
@@ -81,72 +52,119 @@ def by_cycle(
     )
 
 
-def every(pat: Pattern, n: int, f: Function) -> Pattern:
-    """f on cycles 0, n, 2n ..."""
+@function('blend = "0 .3 1".firstOf(4, rev)', "firstOf", "The same as every.")
+@function('blend = "0 .3 1".every(4, rev)')
+def every(pat: Pattern, n: Count, f: Transform) -> Pattern:
+    """A function on cycles 0, n, 2n ..."""
     changed = f(pat)
     _count(n)
     return by_cycle(lambda c: changed if c % n == 0 else pat, (pat, changed), n)
 
 
-def last_of(pat: Pattern, n: int, f: Function) -> Pattern:
-    """f on cycles n-1, 2n-1 ..."""
+@function('blend = "0 .3 1".lastOf(4, fast(2))')
+def last_of(pat: Pattern, n: Count, f: Transform) -> Pattern:
+    """A function on cycles n-1, 2n-1 ..."""
     changed = f(pat)
     _count(n)
     return by_cycle(lambda c: changed if c % n == n - 1 else pat, (pat, changed), n)
 
 
+@function('blend = "0 .3 1".palindrome')
 def palindrome(pat: Pattern) -> Pattern:
-    """Odd cycles backwards."""
+    """Forwards, then backwards, in turn."""
     return last_of(pat, 2, reverse)
 
 
-def when(pat: Pattern, gate: Pattern, f: Function) -> Pattern:
-    """f where `gate` is true."""
+@function('blend = "0 .3 1".when("<0 1>", rev)')
+def when(pat: Pattern, gate: Gate, f: Transform) -> Pattern:
+    """A function where the gate is 1."""
     changed = f(pat)
     return bind(gate, lambda v: changed if truth(v) else pat)
 
 
-def iter_(pat: Pattern, n: int, back: bool = False) -> Pattern:
+@function('blend = "0 .3 .6 1".iter(4)')
+def iter_(pat: Pattern, n: Count) -> Pattern:
     """Begins 1/n of a cycle further on in each cycle."""
-    sign = 1 if back else -1
-    return cat(*(late(pat, Fraction(sign * i, n)) for i in range(_count(n))))
+    return cat(*(late(pat, Fraction(-i, n)) for i in range(_count(n))))
 
 
-def repeat_cycles(pat: Pattern, n: int) -> Pattern:
+@function('blend = "0 .3 .6 1".iterBack(4)')
+def iter_back(pat: Pattern, n: Count) -> Pattern:
+    """Begins 1/n of a cycle earlier in each cycle."""
+    return cat(*(late(pat, Fraction(i, n)) for i in range(_count(n))))
+
+
+@function('blend = "<0 .3 1>".repeatCycles(2)')
+def repeat_cycles(pat: Pattern, n: Count) -> Pattern:
     """Each cycle n times."""
     return cat(*[pat] * _count(n))
 
 
-def within(pat: Pattern, begin: Fraction, end: Fraction, f: Function) -> Pattern:
-    """f on the part of each cycle from `begin` to `end`."""
+@function('blend = "0 .3 .6 1".within(0, 1/2, fast(2))')
+def within(pat: Pattern, begin: Time, end: Time, f: Transform) -> Pattern:
+    """A function on a part of each cycle."""
     if not 0 <= begin <= end <= 1:
         raise PatternError("the part must lie inside the cycle: from 0 to 1")
     gate = timecat([(begin, pure(0)), (end - begin, pure(1)), (1 - end, pure(0))])
     return when(pat, gate, f)
 
 
-def chunk(pat: Pattern, n: int, f: Function, back: bool = False) -> Pattern:
-    """f on the first n-th of the pattern, in the next cycle on the second n-th, and so on."""
+@function('blend = ".2*8".chunk(4, _ + .3)')
+def chunk(pat: Pattern, n: Count, f: Transform) -> Pattern:
+    """A function on one n-th of the pattern, the next n-th in the next cycle."""
+    return cat(*_chunks(pat, n, f))
+
+
+@function('blend = ".2*8".chunkBack(4, _ + .3)')
+def chunk_back(pat: Pattern, n: Count, f: Transform) -> Pattern:
+    """As chunk, from the last n-th to the first."""
+    return cat(*reversed(_chunks(pat, n, f)))
+
+
+def _chunks(pat: Pattern, n: int, f: Transform) -> list[Pattern]:
     if not 1 <= n <= 256:
         raise PatternError("chunk takes 1 to 256 parts")
-    parts = [within(pat, Fraction(i, n), Fraction(i + 1, n), f) for i in range(n)]
-    return cat(*(parts[::-1] if back else parts))
+    return [within(pat, Fraction(i, n), Fraction(i + 1, n), f) for i in range(n)]
 
 
-def inside(pat: Pattern, n: Fraction, f: Function) -> Pattern:
-    """f on n cycles at a time, as if they were one."""
+@function('blend = "0 .3 .6 1".inside(2, rev)')
+def inside(pat: Pattern, n: Time, f: Transform) -> Pattern:
+    """A function on n cycles at a time, as if they were one."""
     if n <= 0:
         raise PatternError("inside needs a number above 0")
     return fast(f(fast(pat, 1 / n)), n)
 
 
-def superimpose(pat: Pattern, f: Function) -> Pattern:
+@function('blend = "<0 .3 .6 1>".outside(4, rev)')
+def outside(pat: Pattern, n: Time, f: Transform) -> Pattern:
+    """A function on 1/n of a cycle at a time."""
+    if n <= 0:
+        raise PatternError("outside needs a number above 0")
+    return inside(pat, 1 / n, f)
+
+
+@function('noise = "0 .4*7".swing(1/3, 4)')
+def swing(pat: Pattern, amount: Time, n: Time) -> Pattern:
+    """The second half of each n-th of a cycle, late by a part."""
+    return inside(pat, n, lambda p: within(p, _HALF, _ONE, lambda q: late(q, amount / 2)))
+
+
+@function('noise = ".2 .4".superimpose(fast(2))')
+def superimpose(pat: Pattern, f: Transform) -> Pattern:
+    """The pattern, and a function of it on top."""
     return stack(pat, f(pat))
 
 
-def off(pat: Pattern, shift: Fraction, f: Function) -> Pattern:
-    """The pattern, and f of it later by `shift`."""
-    return stack(pat, f(late(pat, shift)))
+@function('noise = ".2 .4".layer(rev, fast(2))')
+def layer(pat: Pattern, *f: Transform) -> Pattern:
+    """Several functions of the pattern at once."""
+    return stack(*(g(pat) for g in f))
+
+
+@function('noise = ".4 ~".off(1/8, _ * .5)')
+def off(pat: Pattern, cycles: Time, f: Transform) -> Pattern:
+    """The pattern, and a function of it later."""
+    return stack(pat, f(late(pat, cycles)))
 
 
 def _each(
@@ -172,7 +190,8 @@ def _each(
     return Pattern(raw, period=pat.period, cost=max(1.0, pat.cost) * cost, text=pat.text)
 
 
-def ply(pat: Pattern, n: Fraction) -> Pattern:
+@function('noise = "0 .4".ply("<1 2 3>")')
+def ply(pat: Pattern, n: Time) -> Pattern:
     """Each event n times in its own time."""
     if n <= 0:
         return silence
@@ -187,22 +206,25 @@ def ply(pat: Pattern, n: Fraction) -> Pattern:
     return _each(pat, split, float(max(n, _ONE)))
 
 
-def press(pat: Pattern, part: Fraction = Fraction(1, 2)) -> Pattern:
-    """Each event begins later, by a part of its own length."""
+@function('gain = "1 .5 1 .5".press')
+def press(pat: Pattern, part: Time = _HALF) -> Pattern:
+    """Each event begins later, by half (or a part) of its length."""
     if not 0 <= part < 1:
         raise PatternError("press goes from 0 to under 1")
     return _each(pat, lambda b, e: [(b + (e - b) * part, e)], 1)
 
 
-def compress(pat: Pattern, begin: Fraction, end: Fraction) -> Pattern:
-    """Each cycle squeezed into its part from `begin` to `end`; silence around it."""
+@function('gain = "1 .5".compress(1/4, 3/4)')
+def compress(pat: Pattern, begin: Time, end: Time) -> Pattern:
+    """Each cycle squeezed into a part of it."""
     if not 0 <= begin < end <= 1:
         return silence
     return timecat([(begin, silence), (end - begin, pat), (1 - end, silence)])
 
 
-def fast_gap(pat: Pattern, n: Fraction) -> Pattern:
-    """Each cycle n times as fast, then silence to its end."""
+@function('gain = "1 .5".fastGap(2)')
+def fast_gap(pat: Pattern, n: Time) -> Pattern:
+    """Each cycle n times as fast, then rest."""
     return silence if n <= 0 else compress(pat, _ZERO, min(_ONE, 1 / n))
 
 
@@ -235,12 +257,16 @@ def _windows(
     return Pattern(raw, period=period, cost=cost, text=pat.text)
 
 
-#: Each repetition is a stretch of its own, looked up anew: five hundred are 4 ms of a bar each.
+#: Repetitions in a cycle at most: each is a query of its own, and 500 take 4 ms a cycle.
 _LINGERS = 512
 
 
-def linger(pat: Pattern, part: Fraction) -> Pattern:
-    """The first `part` of each cycle, over and over; negative: the last part."""
+@function('blend = "0 .3 .6 1".linger(1/2)')
+def linger(pat: Pattern, part: Time) -> Pattern:
+    """The first part of each cycle, over and over.
+
+    A negative part is the last one.
+    """
     if part == 0:
         return silence
     size = abs(part)
@@ -261,8 +287,9 @@ def linger(pat: Pattern, part: Fraction) -> Pattern:
     return _windows(pat, place, max(pat.cost, float(times)), pat.period)
 
 
-def zoom(pat: Pattern, begin: Fraction, end: Fraction) -> Pattern:
-    """The part of each cycle from `begin` to `end`, stretched to the whole cycle."""
+@function('blend = "0 .3 .6 1".zoom(1/4, 3/4)')
+def zoom(pat: Pattern, begin: Time, end: Time) -> Pattern:
+    """A part of each cycle, stretched over the whole."""
     if not begin < end:
         return silence
     m = end - begin
@@ -274,8 +301,9 @@ def zoom(pat: Pattern, begin: Fraction, end: Fraction) -> Pattern:
     return _windows(pat, place, pat.cost, pat.period)
 
 
-def ribbon(pat: Pattern, start: Fraction, length: Fraction) -> Pattern:
-    """The stretch of `length` cycles from `start`, over and over."""
+@function("blend = rand.segment(8).ribbon(3, 1)")
+def ribbon(pat: Pattern, start: Time, length: Time) -> Pattern:
+    """A stretch of the pattern, over and over: a loop of chance too."""
     if length <= 0:
         raise PatternError("ribbon needs a length above 0")
     if length < Fraction(1, 256):
@@ -295,14 +323,25 @@ def ribbon(pat: Pattern, start: Fraction, length: Fraction) -> Pattern:
     return _windows(pat, place, pat.cost * 2, period)
 
 
-def reorder(pat: Pattern, n: int, key: int, *, again: bool) -> Pattern:
-    """Each cycle's n parts in another order, by lot; again: a part may come more than once."""
+@function('blend = "0 .3 .6 1".shuffle(4)')
+def shuffle(pat: Pattern, n: Count, key: Lots) -> Pattern:
+    """The n parts of each cycle in another order, by lot."""
+    return _reorder(pat, n, lambda lots: sorted(range(n), key=lots.__getitem__), key)
+
+
+@function('blend = "0 .3 .6 1".scramble(4)')
+def scramble(pat: Pattern, n: Count, key: Lots) -> Pattern:
+    """n parts of each cycle drawn by lot; one may come twice."""
+    return _reorder(pat, n, lambda lots: [int(x * n) for x in lots], key)
+
+
+def _reorder(pat: Pattern, n: int, choose: Callable[[list[float]], list[int]], key: int) -> Pattern:
+    """Each cycle's n parts in an order that is chosen by n draws."""
     if not 1 <= n <= 256:
         raise PatternError("a cycle is cut into 1 to 256 parts")
 
     def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
-        lots = [chance(key, c, i) for i in range(n)]
-        order = [int(x * n) for x in lots] if again else sorted(range(n), key=lots.__getitem__)
+        order = choose([chance(key, c, i) for i in range(n)])
         base = cycle_of(c)
         return [
             (base + Fraction(k, n), base + Fraction(k + 1, n), _ONE, Fraction(part - k, n))
@@ -312,72 +351,89 @@ def reorder(pat: Pattern, n: int, key: int, *, again: bool) -> Pattern:
     return _windows(pat, place, max(pat.cost, float(n)), None)
 
 
-def echo(pat: Pattern, times: int, shift: Fraction, feedback: float) -> Pattern:
-    """The pattern, and its echoes: each later by `shift` and weaker by `feedback`."""
+@function('noise = ".6 ~".echo(4, 1/8, .7)')
+def echo(pat: Numbers, times: Count, cycles: Time, feedback: Number) -> Pattern:
+    """Echoes: each later, and weaker by a factor."""
     if not 1 <= times <= 64:
         raise PatternError("echo takes 1 to 64 times")
 
     def weaker(i: int) -> Callable[[Any], Any]:
         return lambda v: v * feedback**i
 
-    return stack(*(fmap(late(pat, i * shift), weaker(i)) for i in range(times)))
+    return stack(*(fmap(late(pat, i * cycles), weaker(i)) for i in range(times)))
 
 
+@function('gain = "1 .5".brak')
 def brak(pat: Pattern) -> Pattern:
     """Every other cycle squeezed into its middle half: a breakbeat."""
     squeezed = late(timecat([(_ONE, pat), (_ONE, silence)]), Fraction(1, 4))
     return by_cycle(lambda c: squeezed if c % 2 else pat, (pat, squeezed), 2)
 
 
-def segment(pat: Pattern, n: Fraction) -> Pattern:
-    """n held values a cycle, each read where it begins."""
-    return struct(pat, fast(pure(1), n))
+@function('blend = ".2 .4 .6 .8".sometimesBy(.3, _ + .2)')
+def sometimes_by(pat: Pattern, part: Number, f: Transform, key: Lots) -> Pattern:
+    """A function on this part of the events, by lot."""
+    return stack(thin(pat, part, key), f(thin(pat, part, key, keep=True)))
 
 
-def euclid(pat: Pattern, k: int, n: int, turn: int = 0) -> Pattern:
-    """`pat` on k of n steps, spread evenly."""
-    return struct(
-        pat, timecat([(_ONE, pure(1) if hit else silence) for hit in bjorklund(k, n, turn)])
-    )
+@function('blend = ".2*8".sometimes(_ + .3)')
+def sometimes(pat: Pattern, f: Transform, key: Lots) -> Pattern:
+    """A function on half of the events."""
+    return sometimes_by(pat, 0.5, f, key)
 
 
-def sometimes_by(pat: Pattern, part: float, f: Function, key: int) -> Pattern:
-    """f on this part of the events, by lot."""
-    return stack(degrade(pat, part, key), f(degrade(pat, part, key, keep=True)))
+@function('blend = ".2*8".often(_ + .3)')
+def often(pat: Pattern, f: Transform, key: Lots) -> Pattern:
+    """A function on three quarters of the events."""
+    return sometimes_by(pat, 0.75, f, key)
 
 
-def some_cycles(pat: Pattern, part: float, f: Function, key: int) -> Pattern:
-    """f on this part of the cycles, by lot."""
+@function('blend = ".2*8".rarely(_ + .3)')
+def rarely(pat: Pattern, f: Transform, key: Lots) -> Pattern:
+    """A function on a quarter of the events."""
+    return sometimes_by(pat, 0.25, f, key)
+
+
+@function('blend = ".2*8".almostAlways(_ + .3)')
+def almost_always(pat: Pattern, f: Transform, key: Lots) -> Pattern:
+    """A function on nine tenths of the events."""
+    return sometimes_by(pat, 0.9, f, key)
+
+
+@function('blend = ".2*8".almostNever(_ + .3)')
+def almost_never(pat: Pattern, f: Transform, key: Lots) -> Pattern:
+    """A function on a tenth of the events."""
+    return sometimes_by(pat, 0.1, f, key)
+
+
+@function('blend = "0 1".always(rev)')
+def always(pat: Pattern, f: Transform) -> Pattern:
+    """A function, always."""
+    return f(pat)
+
+
+@function('blend = "0 1".never(rev)')
+def never(pat: Pattern, f: Transform) -> Pattern:
+    """No function at all: to switch one off."""
+    return pat
+
+
+@function('blend = "0 .5 1".someCyclesBy(.3, rev)')
+def some_cycles_by(pat: Pattern, part: Number, f: Transform, key: Lots) -> Pattern:
+    """A function on this part of the cycles, by lot."""
     changed = f(pat)
     return by_cycle(lambda c: changed if chance(key, c) < part else pat, (pat, changed), None)
 
 
-def arrange(*sections: tuple[Fraction, Pattern]) -> Pattern:
-    """Sections in turn: (cycles, pattern) ..."""
-    total = sum((n for n, _ in sections), _ZERO)
-    if any(n <= 0 for n, _ in sections) or not sections:
-        raise PatternError("a section's length must be above 0")
-    # A fast section of a slowed cycle: its cost per cycle is that of its pattern.
-    return _slowed(
-        timecat([(n, _sped(p, n)) for n, p in sections]), total, max(p.cost for _, p in sections)
-    )
+@function('blend = "0 .5 1".someCycles(rev)')
+def some_cycles(pat: Pattern, f: Transform, key: Lots) -> Pattern:
+    """A function on half of the cycles."""
+    return some_cycles_by(pat, 0.5, f, key)
 
 
-def _sped(pat: Pattern, n: Fraction) -> Pattern:
-    """fast(n) of a section that will be slowed again: its own cost stays what it was."""
-    cheap = Pattern(
-        pat.raw, period=pat.period, cost=1, curve=pat.curve, const=pat.const, text=pat.text
-    )
-    return warp(cheap, n, _ZERO)
-
-
-def _slowed(pat: Pattern, n: Fraction, cost: float) -> Pattern:
-    slow = warp(pat, 1 / n, _ZERO)
-    return Pattern(slow.raw, period=slow.period, cost=cost, text=pat.text)
-
-
-def rot(pat: Pattern, n: int) -> Pattern:
-    """The values of each cycle moved n events to the left; the rhythm stays."""
+@function('blend = "0 .3 [.6 1]".rot(1)')
+def rot(pat: Pattern, n: Count) -> Pattern:
+    """The values n events to the left, the rhythm as it is."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
@@ -394,22 +450,3 @@ def rot(pat: Pattern, n: int) -> Pattern:
         return out
 
     return Pattern(raw, period=pat.period, cost=pat.cost, text=pat.text)
-
-
-def quantize(pat: Pattern, grid: float | Sequence[float]) -> Pattern:
-    """The nearest multiple of a step, or the nearest of a list of values."""
-    if isinstance(grid, (int, float, Fraction)):
-        step = float(grid)
-        if step <= 0:
-            raise PatternError("quantize needs a step above 0")
-        return fmap(pat, lambda v: np.floor(v / step + 0.5) * step)
-    values = np.array(sorted(float(v) for v in grid))
-    if not len(values):
-        raise PatternError("quantize needs values")
-    middles = (values[1:] + values[:-1]) / 2
-
-    def nearest(v: Any) -> Any:
-        out = values[np.searchsorted(middles, v, side="right")]
-        return out if np.ndim(v) else float(out)
-
-    return fmap(pat, nearest)

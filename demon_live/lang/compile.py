@@ -1,43 +1,41 @@
-"""A score's text -> a Program, or a DemonError with all that is wrong.
+"""Compile a score to a Program, or raise a DemonError with all its errors.
 
-Parse, check, compile, and sample two cycles of each lane for trial: nothing reaches the session
-that was not played once. One error does not hide the next: statements are compiled one by one.
-
-Threads: pure functions (the parser's cache apart).
+Statements are parsed, checked and compiled one by one, so that one error does not hide the next.
+The first cycles of each lane are sampled: nothing reaches the session that cannot play.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
-    Report,
+    Diagnostics,
     Site,
     advise,
     check_args,
     check_kind,
+    check_paths,
     check_quotes,
-    meaning,
+    files_of,
+    lets_text,
     shallow,
     tidal_remark,
     too_deep,
     try_lane,
 )
-from demon_live.lang.controllers import Hands
+from demon_live.lang.controllers import ControllerHistory
 from demon_live.lang.expressions import compile_expr
-from demon_live.lang.files import check_paths, files_of
-from demon_live.lang.keywords import KEYWORDS, closest
-from demon_live.lang.lane import Lane
+from demon_live.lang.keywords import KEYWORDS, meant
+from demon_live.lang.lane import ControllerLane, Lane, PatternLane
 from demon_live.lang.mini import Chances
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.pattern import Pattern
-from demon_live.lang.played import PlayedLane
 from demon_live.lang.program import (
     Bind,
     Chain,
@@ -63,14 +61,14 @@ from demon_live.lang.syntax import (
     StatementNode,
     WhenNode,
     WordNode,
+    unparse_expr,
 )
-from demon_live.lang.unparse import unparse_expr
-
-__all__ = ["MAX_TEXT", "compile_source"]
 
 MAX_TEXT = 64 * 1024
 MAX_STATEMENTS = 1000
 MAX_ERRORS = 20
+#: Of a `when`.
+MAX_CYCLES = 100_000
 
 
 def compile_source(
@@ -81,19 +79,39 @@ def compile_source(
     deck: str = "main",
     seed: int = 0,
 ) -> Program:
-    """The Program of a score. Raises ScoreError; its `.errors` are all errors, in text order.
+    """Compile a score.
 
-    lets: words defined before (at the prompt). deck: the deck of statements outside of any
-    `deck`. seed: of all lots that the score draws.
+    Args:
+        text: at most MAX_TEXT characters.
+        name: of the file or prompt, for errors.
+        lets: words defined before (at the prompt).
+        deck: the deck of statements outside of any `deck`.
+        seed: of all random draws.
+
+    Raises:
+        ScoreError: its `.errors` are all errors, in text order.
     """
     compiler = _Compiler(text, name, deck, seed)
     compiler.lets.update(lets or {})
     return compiler.run()
 
 
+#: (binding, its statement, its place in the score, deck, scope of its expression)
+Visit = Callable[[BindNode, Chunk, Span, str, Scope], None]
+
+
+def visit_bindings(text: str, visit: Visit) -> None:
+    """Call `visit` for each binding of a score; statements with errors are left out.
+
+    For views of a score that is being edited. A ScoreError from `visit` leaves the binding out too.
+    """
+    compiler = _Compiler(text, "<score>", "main", 0, visit)
+    compiler.compile(split(text, KEYWORDS))
+
+
 @dataclass(slots=True)
-class _Block:
-    """An open `deck NAME {` or `scene NAME {`."""
+class _OpenBlock:
+    """An open `deck NAME {` or `scene NAME {`. deck: the current deck outside of it."""
 
     kind: str
     name: str
@@ -103,12 +121,14 @@ class _Block:
 
 
 class _Compiler:
-    def __init__(self, text: str, name: str, deck: str, seed: int) -> None:
-        self.text, self.name, self.deck, self.seed = text, name, deck, seed
-        self.report = Report(text, name)
+    def __init__(
+        self, text: str, name: str, deck: str, seed: int, visit: Visit | None = None
+    ) -> None:
+        self.text, self.name, self.deck, self.seed, self.visit = text, name, deck, seed, visit
+        self.report = Diagnostics(text, name)
         self.work = Work()
         self.statements: list[Statement] = []
-        self.blocks: list[_Block] = []
+        self.blocks: list[_OpenBlock] = []
         self.lets: dict[str, Let] = {}
 
     def span(self, chunk: Chunk, start: int, end: int) -> Span:
@@ -118,7 +138,7 @@ class _Compiler:
         self.report.error(message, span, hint)
 
     def take(self, chunk: Chunk, error: ScoreError) -> None:
-        """An error with a place in the statement, moved to the score."""
+        """Add an error whose place is in the statement."""
         start, end = (error.span.start, error.span.end) if error.span else (0, len(chunk.text))
         self.error(error.message, self.span(chunk, start, end), error.hint)
 
@@ -131,56 +151,58 @@ class _Compiler:
                 "several files may play together",
             )
             raise self.report.failure()
-        nodes: list[tuple[Chunk, StatementNode | None]] = []
         chunks = split(self.text, KEYWORDS)
         if len(chunks) > MAX_STATEMENTS:
             extra = chunks[MAX_STATEMENTS]
             place = self.span(extra, 0, len(extra.text))
             self.error(f"a score has at most {MAX_STATEMENTS} statements", place)
             raise self.report.failure()
-        for chunk in chunks:
-            node = None
-            self.enough()
-            if chunk.kind == "statement":
-                found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
-                if isinstance(found, ScoreError):
-                    self.take(chunk, found)
-                    continue
-                node = found
-            nodes.append((chunk, node))
-        self.define(nodes)
-        for chunk, node in nodes:
-            self.enough()
-            self.statement(chunk, node)
+        self.compile(chunks)
         for block in self.blocks:
-            self.error(
-                f'missing "}}" of {block.kind} {block.name}',
-                block.place,
-                'close the block with "}"',
-            )
+            message = f'missing "}}" of {block.kind} {block.name}'
+            self.error(message, block.place, 'close the block with "}"')
         if self.report.errors:
             raise self.report.failure()
         self.check_scenes()
-        return self.program()
+        warnings = tuple(self.report.warnings)
+        return Program.of(self.name, self.text, tuple(self.statements), warnings, self.deck)
 
-    def enough(self) -> None:
-        """Nobody reads more errors than that, and each costs a search for what was meant."""
-        if len(self.report.errors) >= MAX_ERRORS:
+    def compile(self, chunks: Sequence[Chunk]) -> None:
+        """Compile the statements in their order; errors are gathered."""
+        nodes: list[tuple[Chunk, StatementNode | None]] = []
+        for chunk in chunks:
+            self.check_count()
+            if chunk.kind == "close":
+                nodes.append((chunk, None))
+                continue
+            found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
+            if isinstance(found, ScoreError):
+                self.take(chunk, found)
+            else:
+                nodes.append((chunk, found))
+        self.define(nodes)
+        for chunk, node in nodes:
+            self.check_count()
+            self.statement(chunk, node)
+
+    def check_count(self) -> None:
+        """Stop at MAX_ERRORS: nobody reads more, and each costs a search for similar words."""
+        if self.visit is None and len(self.report.errors) >= MAX_ERRORS:
             raise self.report.failure()
 
     def check_scenes(self) -> None:
-        """A scene that is not in this score may be in another; but a near miss is told."""
+        """Warn of a misspelt scene. Others may be in another score."""
         known = [s.name for s in self.statements if isinstance(s, Scene)]
         for s in self.statements:
             asked = [s.scene] if isinstance(s, Go) else []
             asked += [name for name, _ in s.scenes] if isinstance(s, Chain) else []
             for name in asked:
-                near = None if name in known else closest(name, known)
+                near = None if name in known else meant(name, known)
                 if near is not None:
                     self.report.warn(f'no scene "{name}" here', s.span, f"did you mean {near}?")
 
     def define(self, nodes: list[tuple[Chunk, StatementNode | None]]) -> None:
-        """Words of the score itself: known in all of it, also above their line."""
+        """Define the `let` words of the score: they hold in all of it, also above their line."""
         for chunk, node in nodes:
             if not isinstance(node, LetNode):
                 continue
@@ -193,32 +215,6 @@ class _Compiler:
                 )
                 continue
             self.lets[node.name] = Let(node.name, node, chunk.text, span)
-
-    def program(self) -> Program:
-        decks: dict[str, dict[str, Lane]] = {"main": {}}
-        setting: dict[str, SettingValue] = {}
-        for s in self.statements:
-            if isinstance(s, Bind) and s.deck:
-                lanes = decks.setdefault(s.deck, {})
-                if s.lane is None:
-                    lanes.pop(s.control, None)
-                else:
-                    lanes[s.control] = s.lane
-            elif isinstance(s, Setting) and (
-                s.deck == self.deck or s.word not in ("loop", "source")
-            ):
-                setting[s.word] = s.value
-        return Program(
-            self.name,
-            self.text,
-            tuple(self.statements),
-            tuple(self.report.warnings),
-            decks,
-            setting,
-            {s.name: s for s in self.statements if isinstance(s, Scene)},
-            tuple(s for s in self.statements if isinstance(s, Chain)),
-            {s.name: s for s in self.statements if isinstance(s, Let)},
-        )
 
     # --- statements ---
     def statement(self, chunk: Chunk, node: StatementNode | None) -> None:
@@ -280,7 +276,7 @@ class _Compiler:
             self.error(f"nested deeper than {MAX_NESTING}", span)
             return
         if node.block:
-            self.blocks.append(_Block(node.kind, node.name, span, self.deck))
+            self.blocks.append(_OpenBlock(node.kind, node.name, span, self.deck))
         if node.kind == "deck":
             self.deck = node.name
 
@@ -291,7 +287,6 @@ class _Compiler:
         block = self.blocks.pop()
         self.deck = block.deck
         if block.kind == "scene":
-            # The place of a scene is its whole block.
             span = Span.of(self.text, block.place.start, place.end)
             self.statements.append(Scene(block.name, tuple(block.body), span))
 
@@ -300,27 +295,18 @@ class _Compiler:
         start: When | None = None
         move: When | None = None
         for n in nodes:
-            if (
-                (n.kind in ("at", "over", "xfade") and n.cycles <= 0)
-                or n.cycles < 0
-                or n.cycles > 100_000
-            ):
-                raise ScoreError(
-                    f"{n.kind} needs a number of cycles above 0",
-                    span=Span.of(chunk.text, n.start, n.end),
-                )
+            place = Span.of(chunk.text, n.start, n.end)
+            positive = n.cycles > 0 or (n.kind in ("now", "in") and n.cycles == 0)
+            if not positive or n.cycles > MAX_CYCLES:
+                raise ScoreError(f"{n.kind} needs a number of cycles above 0", span=place)
             made = When(n.kind, n.cycles)  # type: ignore[arg-type]
             if n.kind in ("over", "xfade"):
                 if move is not None:
-                    raise ScoreError(
-                        "one over or xfade is enough", span=Span.of(chunk.text, n.start, n.end)
-                    )
+                    raise ScoreError("one over or xfade is enough", span=place)
                 move = made
             else:
                 if start is not None:
-                    raise ScoreError(
-                        "one of now, at and in is enough", span=Span.of(chunk.text, n.start, n.end)
-                    )
+                    raise ScoreError("one of now, at and in is enough", span=place)
                 start = made
         if start is None:
             return move or When()
@@ -367,8 +353,8 @@ class _Compiler:
         return Setting(self.deck, node.word, value, self.when(chunk, node.whens), span)
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
-        """A definition without arguments is compiled once: its errors show at its own place."""
-        if not node.params:
+        """Compile a definition without arguments, so that its errors show at its own place."""
+        if not node.params and self.visit is None:
             compile_expr(node.expr, self.scope(chunk, node.name))
 
     def scope(self, chunk: Chunk, key: str) -> Scope:
@@ -376,24 +362,24 @@ class _Compiler:
         return Scope(chunk.text, lets, Chances(self.lots(key)), self.work, {})
 
     def lots(self, key: str) -> int:
-        # Lots depend on deck and control, never on the line: edits elsewhere change nothing.
+        # Draws depend on deck and control, not on the line: edits elsewhere do not change them.
         return self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
 
     def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
-        """The lane of a binding that was checked."""
+        """The lane of a checked binding."""
         expr = node.expr
         assert expr is not None
         text = whole(chunk.text, expr.start, expr.end)
-        asked = frozenset(self.work.asked)
-        if not asked:
-            return Lane.of(spec, pattern, text)
+        keys = frozenset(self.work.keys)
+        if not keys:
+            return PatternLane(spec, pattern, text)
         scope, lots = self.scope(chunk, node.control), self.lots(node.control)
 
-        def build(hands: Hands) -> Pattern:
-            fresh = replace(scope, chances=Chances(lots), work=Work(hands=hands))
+        def build(history: ControllerHistory) -> Pattern:
+            fresh = replace(scope, chances=Chances(lots), work=Work(history=history))
             return compile_expr(expr, fresh)
 
-        return PlayedLane(spec, text, asked, build)
+        return ControllerLane(spec, text, keys, build)
 
     def bind(self, chunk: Chunk, node: BindNode, span: Span) -> Bind | None:
         name = self.span(chunk, node.start, node.name_end)
@@ -404,15 +390,18 @@ class _Compiler:
         if spec is None:
             self.unknown_control(node, name)
             return None
-        # The fader belongs to the session, whatever deck speaks of it.
+        # The fader belongs to the session, on whatever deck it is written.
         deck = "" if setting else node.deck or self.deck
+        if self.visit is not None:
+            self.visit(node, chunk, span, node.deck or self.deck, self.scope(chunk, node.control))
+            return None
         when = self.when(chunk, node.whens)
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
         check_quotes(spec, node.expr, chunk.text, self.lets)
         if spec.shape == "file":
             check_paths(node.expr, chunk.text)
-        self.work.asked.clear()
+        self.work.keys.clear()
         pattern = compile_expr(node.expr, self.scope(chunk, node.control))
         check_kind(spec, node.expr, pattern, chunk.text)
         place = self.span(chunk, node.expr.start, node.expr.end)
@@ -420,7 +409,7 @@ class _Compiler:
         try_lane(site, pattern)
         advise(site)
         lane = self.lane(chunk, node, spec, pattern)
-        key = unparse_expr(node.expr) + meaning(node.expr, self.lets)
+        key = unparse_expr(node.expr) + lets_text(node.expr, self.lets)
         sound = spec.shape == "file" and not self.report.errors
         files = files_of(site, lane, self.lets) if sound else ()
         return Bind(deck, node.control, lane, when, span, key, files)
@@ -436,7 +425,7 @@ class _Compiler:
         if node.control in KEYWORDS:
             self.error(f'"{node.control}" is a word of the language, not a control', span)
             return
-        near = closest(node.control, [*CONTROLS, *SETTINGS])
+        near = meant(node.control, [*CONTROLS, *SETTINGS])
         hint = "a shape of your own is: let name = ...; ? lists the controls"
         if near is not None:
             hint = (

@@ -1,17 +1,17 @@
-"""What the performer's hands did: controllers as functions of time.
+"""Controllers (MIDI and OSC knobs, keys, wheels) as functions of time.
 
-A pattern is a pure function of time and of nothing else. So a controller is one too: its value at
-a cycle is read from the history of its moves, which is frozen and has a version. A lane that names
-controllers is compiled anew for each version that concerns it (lane.PlayedLane); a set keeps the
-moves, so that a replay needs no controller. Since the whole history is kept, the past can be
-played with: cc(21).late(4) is the knob four cycles ago, cc(21).ribbon(8, 2) a loop of its motion.
+A pattern is a pure function of time, and so is a controller: its value at a cycle is read from the
+immutable history of its moves. A lane that names controllers is compiled again for each version of
+that history (lane.ControllerLane). A set records the moves, so a replay needs no controller. Past
+moves can be played with: cc(21).late(4) is the knob four cycles ago, cc(21).ribbon(8, 2) a loop of
+its motion.
 
     cc(n)  cc(n, channel)   a knob or slider, 0..1      note  the last key, 0..127 (c4 is 60)
-    bend                    the wheel, -1..1            gate  how hard a key is held, 0..1, else 0
+    bend                    the wheel, -1..1            gate  velocity of a pressed key, else 0
 
 A move is a straight line to its value: controllers have 128 steps, curves should have none.
 
-Threads: immutable. Histories of one controller share their memory; each sees only its own part.
+Threads: immutable. Histories of one controller share memory; each reads only its own part.
 """
 
 from __future__ import annotations
@@ -25,22 +25,40 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from demon_live.lang.pattern import Curve, Pattern, Times
-from demon_live.lang.sequence import signal
 from demon_live.lang.signals import SIGNALS
+from demon_live.lang.transform import signal
 
-__all__ = ["CONTROLLERS", "EMPTY", "Hands", "Key", "Move", "Track", "guess", "played"]
 
-#: name -> (least, most, steps, one line of help). steps: the value jumps, it is not a curve.
-CONTROLLERS: dict[str, tuple[float, float, bool, str]] = {
-    "cc": (0.0, 1.0, False, "A knob or slider of a MIDI controller, by its number."),
-    "note": (0.0, 127.0, True, "The last key pressed: c4 is 60; p.note reads note names."),
-    "gate": (0.0, 1.0, True, "How hard a key is held, 0 when none is."),
-    "bend": (-1.0, 1.0, False, "The pitch wheel, 0 in the middle."),
+class ControllerKind(NamedTuple):
+    """low, high: the range. steps: the value jumps, it is not a curve."""
+
+    low: float
+    high: float
+    steps: bool
+    help: str
+    example: str
+
+
+CONTROLLERS: dict[str, ControllerKind] = {
+    "cc": ControllerKind(
+        0.0,
+        1.0,
+        False,
+        "A knob or slider of a MIDI controller, by its number.",
+        "blend = cc(21).range(.2, 1)",
+    ),
+    "note": ControllerKind(
+        0.0, 127.0, True, "The last key pressed: c4 is 60; p.note reads note names.", "seed = note"
+    ),
+    "gate": ControllerKind(
+        0.0, 1.0, True, "How hard a key is held, 0 when none is.", "noise = gate * .5"
+    ),
+    "bend": ControllerKind(-1.0, 1.0, False, "The pitch wheel, 0 in the middle.", "pan = bend"),
 }
 
 
 class Key(NamedTuple):
-    """One controller. number: of a cc, else 0. channel: 1 to 16; 0 is any."""
+    """A controller. number: of a cc, else 0. channel: 1 to 16; 0 is any."""
 
     kind: str
     number: int = 0
@@ -53,7 +71,7 @@ class Key(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A controller came to a value. key.channel is the channel it came from, never 0."""
+    """A new value of a controller. key.channel is the channel that it came on, never 0."""
 
     key: Key
     value: float
@@ -90,13 +108,13 @@ class Track:
         self.n = n
 
     def moved(self, cycle: float, value: float, length: float) -> Track:
-        """With one more move, that begins at `cycle` and takes `length` cycles."""
+        """The track with one more move, which begins at `cycle` and takes `length` cycles."""
         store, n = self._store, self.n
         if n:
             cycle = max(cycle, float(store.rows[0, n - 1]))
         start = float(self.read(np.array([cycle]))[0]) if n else value
         if store.used != n or n == store.rows.shape[1]:
-            # Full, or another version went on from here: a copy of its own.
+            # Full, or another version already continues here: copy.
             store = _Store(max(16, 2 * n))
             store.rows[:, :n] = self._store.rows[:, :n]
         store.rows[:, n] = cycle, start, value, length
@@ -113,49 +131,49 @@ class Track:
 
     @property
     def last(self) -> float:
-        """The value that the last move went to."""
+        """The value of the last move."""
         return float(self._store.rows[2, self.n - 1])
 
     def begins(self, first: float, last: float) -> list[float]:
-        """Where moves begin, within [first, last)."""
+        """The cycles in [first, last) at which moves begin."""
         begin = self._store.rows[0, : self.n]
         a, b = np.searchsorted(begin, [first, last])
         return [float(c) for c in begin[a:b]]
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
-    """Every controller that was moved. version: grows with each moment of moves."""
+class ControllerHistory:
+    """The histories of all controllers. version: grows with each call of `moved`."""
 
     version: int = 0
     tracks: Mapping[Key, Track] = field(default_factory=lambda: MappingProxyType({}))
 
-    def moved(self, moves: Iterable[Move], cycle: float, length: float) -> Hands:
-        """With moves at `cycle`. length: cycles that a curve takes to get there."""
+    def moved(self, moves: Iterable[Move], cycle: float, length: float) -> ControllerHistory:
+        """The histories with moves at `cycle`. length: cycles that a curve takes to its value."""
         tracks = dict(self.tracks)
         for key, value in moves:
-            slope = 0.0 if CONTROLLERS[key.kind][2] else length
+            slope = 0.0 if CONTROLLERS[key.kind].steps else length
             for one in (key, key._replace(channel=0)):
                 tracks[one] = tracks.get(one, Track()).moved(cycle, value, slope)
-        return Hands(self.version + 1, MappingProxyType(tracks))
+        return ControllerHistory(self.version + 1, MappingProxyType(tracks))
 
     def value(self, key: Key, cycle: float) -> float | None:
-        """What a controller says at a cycle, None before it ever moved."""
+        """The value of a controller at a cycle, None if it has not moved yet."""
         track = self.tracks.get(key)
         return None if track is None else float(track.read(np.array([cycle]))[0])
 
 
-EMPTY = Hands()
+EMPTY = ControllerHistory()
 
 
-def played(key: Key, track: Track) -> Pattern:
-    """The pattern of a controller with these moves."""
+def track_pattern(key: Key, track: Track) -> Pattern:
+    """The pattern of a controller."""
 
     def read(t: Any) -> Any:
         out = track.read(np.atleast_1d(np.asarray(t, dtype=np.float64)))
         return out if np.ndim(t) else float(out[0])
 
-    if not CONTROLLERS[key.kind][2]:
+    if not CONTROLLERS[key.kind].steps:
         return signal(Curve(read), None)
 
     def steps(begin: Fraction, end: Fraction) -> list[Fraction]:
@@ -165,8 +183,8 @@ def played(key: Key, track: Track) -> Pattern:
 
 
 def guess(key: Key) -> Pattern:
-    """What stands for a controller while a score is checked: its whole range, in each cycle."""
-    low, high, _, _ = CONTROLLERS[key.kind]
+    """The stand-in for a controller while a score is checked: its whole range in each cycle."""
+    low, high = CONTROLLERS[key.kind][:2]
     curve = SIGNALS["saw"][0].curve
     assert curve is not None
     return signal(curve.mapped(lambda v: v * (high - low) + low), None)

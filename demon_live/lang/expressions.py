@@ -1,49 +1,36 @@
-"""Expressions made into patterns: names looked up, arguments counted and converted, kinds checked.
+"""Compile expressions to patterns: look up names, count and convert arguments, check kinds.
 
-Errors are raised as ScoreError with places in the statement's own text; the compiler moves them to
-the score and goes on with the next statement.
-
-Threads: a Scope belongs to the compilation of one statement.
+Errors are ScoreErrors with places in the statement's own text; the compiler moves them to the
+score and goes on with the next statement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from demon_live.controls import CONTROLS
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.arguments import (
-    CONVERT,
-    Varying,
-    bound,
-    counted,
-    has_hole,
-    remedy,
-    unknown_call,
-    word_for_number,
-)
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.mini import build
+from demon_live.lang.functions import FUNCTIONS, OPERATORS
+from demon_live.lang.mini import build, whole_number
 from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.pattern import Pattern, PatternError, as_time
-from demon_live.lang.rhythm import combine
+from demon_live.lang.registry import Function, Param, Transform
+from demon_live.lang.rhythm import bind, combine
 from demon_live.lang.scope import (
-    LOTS,
-    OTHER,
-    SIGNALS,
     Scope,
     Thunk,
     controller,
     fold,
-    known,
-    places_of,
+    misplaced_word,
     plain,
     unknown,
+    unknown_call,
 )
-from demon_live.lang.sequence import pure, timecat
+from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.syntax import (
     Bin,
     Call,
@@ -56,16 +43,12 @@ from demon_live.lang.syntax import (
     Neg,
     Num,
     Text,
+    has_hole,
 )
-from demon_live.lang.transform import bind, late
-from demon_live.lang.words import OPERATORS, WORDS, Param, Word
+from demon_live.lang.transform import late, pure, silence, timecat
 
-__all__ = ["compile_expr"]
-
-# --- numbers ---------------------------------------------------------------------------------
-
-
-# --- expressions -----------------------------------------------------------------------------
+#: Values in a list of plain values at most.
+_LIST = 256
 
 
 def compile_expr(node: Expr, scope: Scope) -> Pattern:
@@ -77,7 +60,8 @@ def compile_expr(node: Expr, scope: Scope) -> Pattern:
     try:
         return _compile(node, scope)
     except PatternError as error:
-        raise scope.fail(str(error), node, remedy(str(error))) from error
+        hint = "use fewer or slower steps" if "more than" in str(error) else None
+        raise scope.fail(str(error), node, hint) from error
 
 
 def _compile(node: Expr, scope: Scope) -> Pattern:
@@ -103,7 +87,7 @@ def _compile(node: Expr, scope: Scope) -> Pattern:
         case Method():
             return _method(node, scope)
         case Neg():
-            return combine(_numeric(node.of, scope), pure(-1), OPERATORS["*"])
+            return combine(_numbers(node.of, scope), pure(-1), OPERATORS["*"])
         case Bin():
             return _binary(node, scope)
         case Num():
@@ -122,19 +106,10 @@ def _mini(node: Mini, scope: Scope) -> Pattern:
         raise ScoreError(error.message, span=scope.outer or place, hint=error.hint) from error
 
 
-def _numeric(node: Expr, scope: Scope) -> Pattern:
-    """An operand of arithmetic: words are an error at their place."""
-    pattern = compile_expr(node, scope)
-    if pattern.text:
-        found = places_of(node, lambda v: isinstance(v, str))
-        raise word_for_number(found[0] if found else None, node, scope)
-    return pattern
-
-
 def _binary(node: Bin, scope: Scope) -> Pattern:
     if node.op in ("~>", "<~"):
         return _shifted(node, scope)
-    left, right = _numeric(node.left, scope), _numeric(node.right, scope)
+    left, right = _numbers(node.left, scope), _numbers(node.right, scope)
     return combine(left, right, OPERATORS[node.op])
 
 
@@ -146,7 +121,7 @@ def _shifted(node: Bin, scope: Scope) -> Pattern:
     if exact is not None:
         return late(pattern, sign * exact)
     return bind(
-        _numeric(node.left, scope), lambda v: late(pattern, sign * as_time(v)), text=pattern.text
+        _numbers(node.left, scope), lambda v: late(pattern, sign * as_time(v)), text=pattern.text
     )
 
 
@@ -166,21 +141,18 @@ def _name(node: Name, scope: Scope) -> Pattern:
         return _let(node, name, (), scope)
     if name in SIGNALS:
         return SIGNALS[name][0]
-    if name in LOTS:
-        return LOTS[name](scope.chances.next())
-    if name in OTHER:
-        return OTHER[name]
+    if name in RANDOM:
+        return RANDOM[name][0](scope.chances.next())
+    if name == "silence":
+        return silence
     if name in CONTROLLERS:
         return controller(name, (), node, scope)
-    word = WORDS.get(name)
-    if word is not None:
-        if word.of:
-            raise scope.fail(
-                f'"{name}" is a function and needs a pattern',
-                node,
-                f"write {word.example.split('= ')[1]}",
-            )
-        return _apply(word, None, (), node, scope)
+    function = FUNCTIONS.get(name)
+    if function is not None:
+        if function.method:
+            message = f'"{name}" is a function and needs a pattern'
+            raise scope.fail(message, node, function.advice)
+        return _apply(function, None, (), node, scope)
     raise unknown(name, node, scope)
 
 
@@ -192,14 +164,11 @@ def _let(
     receiver: Pattern | None = None,
 ) -> Pattern:
     definition, source = scope.lets[name]
-    given, n = len(args) + (receiver is not None), len(definition.params)
-    if given != n:
+    count, n = len(args) + (receiver is not None), len(definition.params)
+    if count != n:
         shown = f"{name}({', '.join(definition.params)})" if definition.params else name
-        raise scope.fail(
-            f"{name} takes {n} argument{'s' * (n != 1)}, not {given}",
-            node,
-            f"it is {shown}",
-        )
+        message = f"{name} takes {n} argument{'s' * (n != 1)}, not {count}"
+        raise scope.fail(message, node, f"it is {shown}")
     scope.work.left -= 1
     if scope.work.left <= 0:
         raise scope.fail("the let words of this line unfold too far", node)
@@ -222,19 +191,19 @@ def _call(node: Call, scope: Scope) -> Pattern:
         return _let(node, name, node.args, scope)
     if name in CONTROLLERS and not (name == "note" and _is_pattern(node.args, scope)):
         return controller(name, node.args, node, scope)
-    word = WORDS.get(name)
-    if word is None:
-        if name in SIGNALS or name in LOTS or name in OTHER:
+    function = FUNCTIONS.get(name)
+    if function is None:
+        if name in SIGNALS or name in RANDOM or name == "silence":
             if node.args:
                 raise scope.fail(f"{name} takes no arguments", node, f"write {name}.slow(4)")
             return _name(Name(node.start, node.end, name), scope)
         raise unknown_call(name, node, scope)
-    if not word.of:
-        return _apply(word, None, node.args, node, scope)
-    if not node.args or len(node.args) <= sum(not p.optional and not p.many for p in word.params):
-        raise scope.fail(f"{name} needs a pattern", node, f"write {word.example.split('= ')[1]}")
+    if not function.method:
+        return _apply(function, None, node.args, node, scope)
+    if not node.args or len(node.args) <= function.least:
+        raise scope.fail(f"{name} needs a pattern", node, function.advice)
     # fast(2, "0 1"): the pattern comes last, as in Strudel.
-    return _apply(word, node.args[-1], node.args[:-1], node, scope)
+    return _apply(function, node.args[-1], node.args[:-1], node, scope)
 
 
 def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
@@ -253,8 +222,8 @@ def _method(node: Method, scope: Scope) -> Pattern:
             scope,
             receiver,
         )
-    word = WORDS.get(node.name)
-    if word is None:
+    function = FUNCTIONS.get(node.name)
+    if function is None:
         if node.name in CONTROLS:
             raise scope.fail(
                 f'"{node.name}" is a control of its own, not a method',
@@ -262,111 +231,133 @@ def _method(node: Method, scope: Scope) -> Pattern:
                 f"write it on its own line: {node.name} = ...",
             )
         raise unknown(node.name, name, scope, method=True)
-    if node.args is None and any(not p.optional and not p.many for p in word.params):
-        raise scope.fail(
-            f"{node.name} needs {counted(word)}", name, f"write {word.example.split('= ')[1]}"
-        )
-    if not word.of:
-        if not (word.params and word.params[0].many):
-            raise scope.fail(
-                f"{node.name} stands alone, not behind a pattern",
-                name,
-                f"write {word.example.split('= ')[1]}",
-            )
-        return _apply(word, None, (node.of, *(node.args or ())), node, scope)
-    return _apply(word, node.of, node.args or (), node, scope)
+    if node.args is None and function.least:
+        raise scope.fail(f"{node.name} needs {function.counted}", name, function.advice)
+    if not function.method:
+        if not function.many:
+            message = f"{node.name} stands alone, not behind a pattern"
+            raise scope.fail(message, name, function.advice)
+        return _apply(function, None, (node.of, *(node.args or ())), node, scope)
+    return _apply(function, node.of, node.args or (), node, scope)
+
+
+# --- arguments -------------------------------------------------------------------------------
 
 
 def _apply(
-    word: Word, of: Expr | Pattern | None, args: Sequence[Expr], node: Any, scope: Scope
+    function: Function, of: Expr | Pattern | None, args: Sequence[Expr], node: Any, scope: Scope
 ) -> Pattern:
-    """The word with its arguments converted; patterned times and numbers are bound."""
+    """Call a function of the table with converted arguments; patterned numbers are bound."""
     receiver: Pattern | None = None
-    if word.of:
+    if function.method:
         assert of is not None
         receiver = of if isinstance(of, Pattern) else compile_expr(of, scope)
-        if word.group == "values" and receiver.text and word.name not in ("note", "invert"):
-            raise _misplaced(None if isinstance(of, Pattern) else of, node, scope)
-    many = bool(word.params) and word.params[-1].many
-    least = sum(not p.optional and not p.many for p in word.params)
-    if len(args) < least or (not many and len(args) > len(word.params)):
-        raise scope.fail(
-            f"{word.name} takes {counted(word)}", node, f"write {word.example.split('= ')[1]}"
-        )
-    values: list[Any] = []
-    for i, arg in enumerate(args):
-        param = word.params[min(i, len(word.params) - 1)]
-        values.append(_argument(param, arg, word, scope))
-    values += [p.default for p in word.params[len(args) :] if not p.many]
-    more = {"key": scope.chances.next()} if word.lots else {}
+        if function.numeric and receiver.text:
+            raise misplaced_word(None if isinstance(of, Pattern) else of, node, scope)
+    if len(args) < function.least or (not function.many and len(args) > len(function.params)):
+        raise scope.fail(f"{function.name} takes {function.counted}", node, function.advice)
+    params = function.params
+    values = [
+        _argument(params[min(i, len(params) - 1)], arg, function, scope)
+        for i, arg in enumerate(args)
+    ]
+    values += [p.default for p in params[len(args) :] if not p.many]
+    more = {"key": scope.chances.next()} if function.random else {}
     front = [receiver] if receiver is not None else []
-    return bound(lambda *vs: word.make(*front, *vs, **more), values, word, receiver)
+    text = receiver is not None and receiver.text
+    return _bound(lambda *vs: function.make(*front, *vs, **more), values, text)
 
 
-def _misplaced(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
-    """An error for words where numbers belong, at the first of them."""
-    found = places_of(written, lambda v: isinstance(v, str)) if written is not None else []
-    return word_for_number(found[0] if found else None, node, scope)
+@dataclass(frozen=True, slots=True)
+class Varying:
+    """An argument whose value is a pattern where a plain number is taken."""
+
+    pattern: Pattern
+    convert: Callable[[Any], Any]
 
 
-def _argument(param: Param, arg: Expr, word: Word, scope: Scope) -> Any:
+def _bound(make: Callable[..., Pattern], values: list[Any], text: bool) -> Pattern:
+    """The function of these values; arguments that vary are bound, the first outermost."""
+    i = next((i for i, value in enumerate(values) if isinstance(value, Varying)), None)
+    if i is None:
+        return make(*values)
+    before, varying, after = values[:i], values[i], values[i + 1 :]
+
+    def at(value: Any) -> Pattern:
+        return _bound(make, [*before, varying.convert(value), *after], text)
+
+    return bind(varying.pattern, at, text=text)
+
+
+def _argument(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
     match param.kind:
-        case "F":
-            return _function(arg, scope, word)
-        case "P" | "G":
-            pattern = compile_expr(arg, scope)
-            if param.kind == "P" and pattern.text and word.group != "several" and not param.many:
-                raise _misplaced(arg, arg, scope)
-            return pattern
-        case "L":
+        case "Transform":
+            return _transform(arg, scope, function)
+        case "Pattern" | "Gate":
+            return compile_expr(arg, scope)
+        case "Numbers":
+            return _numbers(arg, scope)
+        case "Values":
             return _list(arg, scope)
-        case "S":
-            return _section(arg, word, scope)
-    return _scalar(param, arg, word, scope)
+        case "Section":
+            return _section(arg, function, scope)
+    return _scalar(param, arg, function, scope)
 
 
-def _scalar(param: Param, arg: Expr, word: Word, scope: Scope) -> Any:
-    exact = fold(arg, scope)
-    if isinstance(arg, Name) and arg.name in WORDS and WORDS[arg.name].of:
-        raise scope.fail(
-            f"{word.name} needs a number for {param.name}, and {arg.name} is a function",
-            arg,
-            f"write {word.example.split('= ')[1]}",
-        )
-    if exact is not None:
-        if param.kind == "I" and exact.denominator != 1:
-            raise scope.fail(
-                f"{word.name} needs a whole number for {param.name}",
-                arg,
-                f"write {word.example.split('= ')[1]}",
-            )
-        if abs(exact) > 10**9:
-            raise scope.fail(f"{param.name} of {word.name} is too large", arg)
-        return (
-            exact if param.kind == "T" else exact.numerator if param.kind == "I" else float(exact)
-        )
+def _numbers(arg: Expr, scope: Scope) -> Pattern:
+    """A pattern of numbers: words are an error at their place."""
     pattern = compile_expr(arg, scope)
-    convert = CONVERT[param.kind]
     if pattern.text:
-        raise scope.fail(
-            f"{word.name} needs a number for {param.name}",
-            arg,
-            f"write {word.example.split('= ')[1]}",
-        )
+        raise misplaced_word(arg, arg, scope)
+    return pattern
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, str):
+        raise PatternError(f"{value!r} is a word where a number is needed")
+    return float(value)
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "Time": as_time,
+    "Count": whole_number,
+    "Number": _real,
+}
+
+
+def _scalar(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
+    """A number, or a pattern of numbers that is to be bound."""
+    needs = f"{function.name} needs a number for {param.name}"
+    exact = fold(arg, scope)
+    if isinstance(arg, Name) and arg.name in FUNCTIONS and FUNCTIONS[arg.name].method:
+        raise scope.fail(f"{needs}, and {arg.name} is a function", arg, function.advice)
+    if exact is not None:
+        if param.kind == "Count" and exact.denominator != 1:
+            message = f"{function.name} needs a whole number for {param.name}"
+            raise scope.fail(message, arg, function.advice)
+        if abs(exact) > 10**9:
+            raise scope.fail(f"{param.name} of {function.name} is too large", arg)
+        kinds = {"Time": exact, "Count": exact.numerator, "Number": float(exact)}
+        return kinds[param.kind]
+    pattern = compile_expr(arg, scope)
+    convert = _CONVERT[param.kind]
+    if pattern.text:
+        raise scope.fail(needs, arg, function.advice)
     if pattern.const is not None:
         return convert(pattern.const[0])
     return Varying(pattern, convert)
 
 
 def _list(arg: Expr, scope: Scope) -> Any:
+    """A list of plain values, or one value."""
     items = arg.items if isinstance(arg, ListNode) else (arg,)
-    if len(items) > 256:
-        raise scope.fail("a list here holds at most 256 values", arg)
+    if len(items) > _LIST:
+        raise scope.fail(f"a list here holds at most {_LIST} values", arg)
     out: list[Any] = []
     for item in items:
         exact = fold(item, scope)
         if exact is not None:
-            out.append(plain(exact) if exact.denominator != 1 else exact.numerator)
+            out.append(plain(exact))
         elif isinstance(item, Text):
             out.append(item.value)
         else:
@@ -377,13 +368,9 @@ def _list(arg: Expr, scope: Scope) -> Any:
     return out if isinstance(arg, ListNode) else out[0]
 
 
-def _section(arg: Expr, word: Word, scope: Scope) -> tuple[Fraction, Pattern]:
+def _section(arg: Expr, function: Function, scope: Scope) -> tuple[Fraction, Pattern]:
     if not isinstance(arg, ListNode) or len(arg.items) != 2:
-        raise scope.fail(
-            f"{word.name} takes pairs: [cycles, pattern]",
-            arg,
-            f"write {word.example.split('= ')[1]}",
-        )
+        raise scope.fail(f"{function.name} takes pairs: [cycles, pattern]", arg, function.advice)
     length = fold(arg.items[0], scope)
     if length is None or length <= 0:
         raise scope.fail("the length of a section is a number above 0", arg.items[0])
@@ -393,26 +380,25 @@ def _section(arg: Expr, word: Word, scope: Scope) -> tuple[Fraction, Pattern]:
 # --- functions in argument place -------------------------------------------------------------
 
 
-def _function(arg: Expr, scope: Scope, word: Word) -> Callable[[Pattern], Pattern]:
+def _transform(arg: Expr, scope: Scope, function: Function) -> Transform:
     """rev · fast(2) · _ * .5 · a let with one argument missing · a chain of these."""
-    maker = _partial(arg, scope)
-    if maker is None:
-        if isinstance(arg, Name) and not known(arg.name, scope):
+    made = _partial(arg, scope)
+    if made is None:
+        if isinstance(arg, Name) and not scope.knows(arg.name):
             raise unknown(arg.name, arg, scope, method=True)
         raise scope.fail(
-            f"{word.name} takes a function here",
+            f"{function.name} takes a function here",
             arg,
             "a function is a word such as rev, fast(2), or an expression with _: _ * .5",
         )
-    return maker
+    return made
 
 
-def _partial(arg: Expr, scope: Scope) -> Callable[[Pattern], Pattern] | None:
+def _partial(arg: Expr, scope: Scope) -> Transform | None:
     if has_hole(arg):
         return lambda p: compile_expr(arg, replace(scope, hole=p))
-    name = arg.name if isinstance(arg, (Name, Call)) else None
-    if isinstance(arg, (Name, Call)) and name is not None:
-        args = arg.args if isinstance(arg, Call) else ()
+    if isinstance(arg, (Name, Call)):
+        name, args = arg.name, arg.args if isinstance(arg, Call) else ()
         if name in scope.params and isinstance(arg, Name):
             thunk = scope.params[name]
             return _partial(thunk.expr, thunk.scope) if isinstance(thunk, Thunk) else None
@@ -421,13 +407,13 @@ def _partial(arg: Expr, scope: Scope) -> Callable[[Pattern], Pattern] | None:
                 return None
             call = Call(arg.start, arg.end, name, args)
             return lambda p: _let(call, name, args, scope, p)
-        word = WORDS.get(name)
-        if word is not None and word.of:
-            return lambda p: _apply(word, p, args, arg, scope)
+        function = FUNCTIONS.get(name)
+        if function is not None and function.method:
+            return lambda p: _apply(function, p, args, arg, scope)
         return None
     if isinstance(arg, Method):
         # fast(2).rev: one function after the other.
-        first, then = _partial(arg.of, scope), WORDS.get(arg.name)
-        if first is not None and then is not None and then.of:
+        first, then = _partial(arg.of, scope), FUNCTIONS.get(arg.name)
+        if first is not None and then is not None and then.method:
             return lambda p: _apply(then, first(p), arg.args or (), arg, scope)
     return None

@@ -1,26 +1,29 @@
-"""Help on every word, from the tables that define them: `demon help`, `?name`, the reference.
+"""Help on every word, the reference page, and completion, from the tables that define the words.
 
-Threads: pure functions of constants.
+Completion asks lark's interactive parser which terminals may follow; the tables say which words
+these are, each with its range and one line of help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from demon_live.controls import CONTROLS, SETTINGS, Control
+from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import nearest
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.keywords import PERFORMANCE
-from demon_live.lang.signals import SIGNALS
-from demon_live.lang.words import WORDS
-
-__all__ = ["MINI", "STATEMENTS", "Help", "all_names", "help_for", "reference"]
+from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import KEYWORDS, PERFORMANCE, STATEMENTS
+from demon_live.lang.parse import expected
+from demon_live.lang.registry import Function
+from demon_live.lang.signals import RANDOM, SIGNALS
+from demon_live.lang.split import Chunk, split
 
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """One entry. kind: control, stage, function, signal, word, statement, mini."""
+    """An entry. kind: control, prepared, function, signal, word, statement, mini."""
 
     name: str
     kind: str
@@ -64,54 +67,6 @@ MINI: tuple[tuple[str, str, str], ...] = (
     ("' '", "A text with blanks as one step.", "prompt = \"<'acid techno' 'dub'>/4\""),
 )
 
-#: Words that begin a statement or end it: (word, signature, meaning, example).
-STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
-    (
-        "=",
-        "CONTROL = PATTERN [when]",
-        "Binds a control of the current deck.",
-        "blend = sine over 4",
-    ),
-    ("default", "CONTROL = default", "Gives a control back.", "blend = default"),
-    (
-        "deck",
-        "deck NAME { ... }",
-        "The statements inside belong to this deck; without braces, all that follow.",
-        "deck drums { gain = .8 }",
-    ),
-    (
-        "scene",
-        "scene NAME { ... }",
-        "A named group of bindings, for go and chain.",
-        "scene drop { blend = 1; denoise = .9 }",
-    ),
-    ("go", "go SCENE [when]", "Plays a scene.", "go drop at 8"),
-    (
-        "chain",
-        "chain 'SCENE' CYCLES, ...",
-        "Scenes one after the other, each for its cycles.",
-        "chain 'drop' 8, 'calm' 4",
-    ),
-    (
-        "fader",
-        "fader PATTERN [when]",
-        "Moves the crossfader: 0 is the first deck of crossfade, 1 the second.",
-        "fader 1 over 8",
-    ),
-    ("let", "let NAME(args) = PATTERN", "A word of your own.", "let wob(n) = sine.fast(n)"),
-    ("now", "... now   or   ... !", "At once, not at the next cycle.", "blend = .5 now"),
-    ("at", "... at N", "At the next cycle divisible by N.", "seed = 3 at 8"),
-    ("in", "... in N", "After N cycles.", "seed = 3 in 2"),
-    (
-        "over",
-        "... over N",
-        "Moves there in a straight line over N cycles; text changes at the end.",
-        "velocity = 1.2 over 4",
-    ),
-    ("xfade", "... xfade N", "As over; gain moves at equal power.", "gain = .2 xfade 4"),
-    ("_", "_", "The pattern, in the argument of a function.", "noise = sine.off(1/8, _ * .5)"),
-)
-
 
 def _control(c: Control) -> Help:
     default = (
@@ -121,7 +76,7 @@ def _control(c: Control) -> Help:
         if isinstance(c.default, float)
         else c.default
     )
-    # Names of keys fill a screen: the first few tell what they look like.
+    # All keys would fill a screen: show the first few.
     shown = (
         c.range_text
         if len(c.choices) <= 6
@@ -149,57 +104,30 @@ def _entries() -> Iterator[Help]:
         yield Help(
             name, "signal", "", line, ("blend = time / 8 % 1" if name == "time" else example,)
         )
-    for name, line in LOTS.items():
+    for name, (_, line) in RANDOM.items():
         yield Help(name, "signal", "", line, (f"noise = {name}.range(0, .5)",))
-    for name, (low, high, _, line) in CONTROLLERS.items():
+    for name, c in CONTROLLERS.items():
         takes = "number, channel" if name == "cc" else "channel"
-        yield Help(name, "signal", f"{name}({takes}), {low:g}..{high:g}", line, (_PLAYED[name],))
+        signature = f"{name}({takes}), {c.low:g}..{c.high:g}"
+        yield Help(name, "signal", signature, c.help, (c.example,))
     yield Help("silence", "signal", "", "Nothing at all: a rest.", ("gain = cat(1, silence)",))
-    for w in WORDS.values():
-        yield Help(w.name, "function", w.signature, w.help, (w.example,))
-    for name, line in PERFORMANCE.items():
-        yield Help(name, "word", "", line, (_performed(name),))
+    for f in FUNCTIONS.values():
+        yield Help(f.name, "function", f.signature, f.help, (f.example,))
+    for name, word in PERFORMANCE.items():
+        yield Help(name, "word", "", word.help, (word.example,))
     for name, signature, line, example in STATEMENTS:
         yield Help(name, "statement", signature, line, (example,))
     for sign, line, example in MINI:
         yield Help(sign, "mini", f'"{sign.strip()}" in mini-notation', line, (example,))
 
 
-def _performed(name: str) -> str:
-    more = {
-        "mute": " drums",
-        "unmute": " drums",
-        "solo": " drums",
-        "record": " friday",
-        "save": " friday",
-        "load": " friday.demon",
-        "snapshot": " calm",
-        "recall": " calm over 4",
-        "crossfade": " drums pads",
-        "learn": " blend",
-    }
-    return name + more.get(name, "")
-
-
-_PLAYED = {
-    "cc": "blend = cc(21).range(.2, 1)",
-    "note": "seed = note",
-    "gate": "noise = gate * .5",
-    "bend": "pan = bend",
-}
-LOTS = {
-    "rand": "White noise from 0 to 1, by lot, but the same at each hearing.",
-    "perlin": "Smooth noise from 0 to 1: another goal each cycle.",
-}
-
-
 def all_names() -> list[str]:
-    """All names that help knows, in the order of the reference."""
+    """All names that have an entry, in the order of the reference."""
     return [h.name for h in _entries()]
 
 
 def help_for(name: str) -> Help | None:
-    """The entry of a name or sign; a near miss finds its neighbour. None if nothing is near."""
+    """The entry of a name or sign, or of the nearest name; None if none is near."""
     entries = {h.name: h for h in reversed(list(_entries()))}
     wanted = name.strip()
     found = entries.get(wanted) or entries.get(
@@ -228,7 +156,7 @@ _TITLES = {
 
 
 def reference() -> str:
-    """A page of everything, as Markdown: made from the tables, never written by hand."""
+    """The reference page, as Markdown: patterns/REFERENCE.md."""
     rows = list(_entries())
     out = ["# Reference", "", "Made by `demon help --all`. Each example is run as a test."]
     for kind, title in _TITLES.items():
@@ -238,3 +166,200 @@ def reference() -> str:
                 cells = (f"`{h.name.strip()}`", h.signature, h.line, f"`{h.examples[0]}`")
                 out.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     return "\n".join(out) + "\n"
+
+
+# --- completion ------------------------------------------------------------------------------
+
+_WORD = re.compile(r"[A-Za-z_][\w]*$")
+_OPEN_TEXT = re.compile(r"""(['"])([^'"\n]*)$""")
+#: Definitions in the text.
+_NAMED = re.compile(r"\s*(let|scene|deck|snapshot)\s+([A-Za-z_]\w*)")
+_STATEMENT_HELP = {word: (signature, line) for word, signature, line, _ in STATEMENTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """word replaces the text from offset `start` to the cursor. display: its range or signature."""
+
+    word: str
+    kind: str
+    display: str
+    help: str
+    start: int = 0
+
+
+def complete(
+    text: str,
+    cursor: int | None = None,
+    *,
+    decks: Collection[str] = (),
+    scenes: Collection[str] = (),
+    lets: Collection[str] = (),
+    engines: Collection[str] = (),
+    snapshots: Collection[str] = (),
+) -> list[Completion]:
+    """The words that may stand at a cursor, best first. An error before the cursor gives none.
+
+    Args:
+        text: of the score.
+        cursor: offset in the text; None is its end.
+        decks, scenes, lets, engines, snapshots: names of the session; those that the text defines
+            are added.
+    """
+    before = text[: len(text) if cursor is None else cursor]
+    chunks = split(before, KEYWORDS)
+    statement = _unfinished(before, chunks[-1]) if chunks else ""
+    inside = _in_quotes(statement)
+    if inside is not None:
+        start = len(before) - len(inside)
+        return _matching(_choices(statement), inside, start)
+    found = _WORD.search(statement)
+    prefix = found.group() if found else ""
+    lead = statement[: len(statement) - len(prefix)]
+    known = {
+        "deck": list(decks) or ["main"],
+        "scene": list(scenes),
+        "let": list(lets),
+        "engine": list(engines),
+        "snapshot": list(snapshots),
+    }
+    for chunk in chunks[:-1] if statement else chunks:
+        if named := _NAMED.match(chunk.text):
+            known[named.group(1)].append(named.group(2))
+    options = _after(lead, expected(lead), known)
+    return _matching(options, prefix, len(before) - len(prefix))
+
+
+def _unfinished(before: str, last: Chunk) -> str:
+    """The statement at the cursor, empty between statements."""
+    rest = before[last.start + len(last.text) :]
+    if last.kind == "close" or last.text.endswith("{") or rest.strip() or "\n" in rest:
+        return ""
+    return last.text + " " * before.endswith((" ", "\t"))
+
+
+def _in_quotes(statement: str) -> str | None:
+    """The text between an open quote and the cursor, None outside of quotes."""
+    found = _OPEN_TEXT.search(statement)
+    if found is None:
+        return None
+    outside = re.sub(r"\"[^\"]*\"|'[^']*'", "", statement[: found.start()])
+    if found.group(1) == "'" and statement[: found.start()].count('"') % 2:
+        return found.group(2)
+    return found.group(2) if not re.search(r"['\"]", outside) else None
+
+
+def _choices(statement: str) -> Iterator[Completion]:
+    """The choices of the control that a statement binds."""
+    name = re.match(r"\s*(?:\w+\.)?(\w+)\s*=", statement)
+    control = find(name.group(1)) if name else None
+    for choice in control.choices if control else ():
+        yield Completion(choice, "choice", control.name if control else "", "")
+
+
+def _matching(options: Iterable[Completion], prefix: str, start: int) -> list[Completion]:
+    low = prefix.lower()
+    seen: dict[str, Completion] = {}
+    for o in options:
+        if o.word.lower().startswith(low) and o.word not in seen:
+            seen[o.word] = Completion(o.word, o.kind, o.display, o.help, start)
+    return list(seen.values())
+
+
+def _after(lead: str, terminals: set[str], known: dict[str, list[str]]) -> Iterator[Completion]:
+    """All that may follow `lead`, by the terminals that the grammar accepts there."""
+    bare = lead.rstrip()
+    first = bare.split()[0] if bare.split() else ""
+    if not bare:
+        yield from _statements()
+        return
+    if bare.endswith(".") and "NAME" in terminals:
+        yield from (_function(f) for f in FUNCTIONS.values() if f.method)
+        return
+    if first in ("go", "chain") and "NAME" in terminals:
+        yield from (Completion(s, "scene", "scene", "") for s in known["scene"])
+    elif "PATH" in terminals and first == "recall":
+        yield from (Completion(s, "snapshot", "snapshot", "") for s in known["snapshot"])
+    elif "PATH" in terminals and first == "learn":
+        yield from (_control_word(c) for c in (*CONTROLS.values(), FADER) if c.numeric)
+    elif ("PATH" in terminals and first in ("mute", "unmute", "solo", "crossfade")) or (
+        first == "deck" and "NAME" in terminals
+    ):
+        yield from (Completion(d, "deck", "deck", "") for d in known["deck"])
+    elif first in SETTINGS and "NAME" in terminals:
+        yield from _setting_values(SETTINGS[first], known)
+    elif ("NAME" in terminals and first not in ("let", "scene")) or (
+        "NAME" in terminals and "=" in bare
+    ):
+        yield from _values(bare, known)
+    if "DEFAULT" in terminals:
+        yield Completion("default", "word", *_STATEMENT_HELP["default"])
+    if "WHEN" in terminals and "NOW" in terminals:
+        yield from (
+            Completion(w, "when", *_STATEMENT_HELP[w]) for w in ("at", "in", "over", "xfade", "now")
+        )
+
+
+def _statements() -> Iterator[Completion]:
+    for c in CONTROLS.values():
+        yield _control_word(c)
+    for c in SETTINGS.values():
+        yield Completion(c.name, "prepared", c.range_text, c.help)
+    for word in ("deck", "scene", "let", "go", "chain", "fader"):
+        yield Completion(word, "word", *_STATEMENT_HELP[word])
+    for word, row in PERFORMANCE.items():
+        yield Completion(word, "word", "", row.help)
+
+
+def _control_word(c: Control) -> Completion:
+    display = c.range_text if not c.choices else f"{len(c.choices)} choices"
+    return Completion(c.name, "control", display, c.help)
+
+
+def _function(f: Function) -> Completion:
+    return Completion(f.name, "function", f.signature, f.help)
+
+
+def _setting_values(control: Control, known: dict[str, list[str]]) -> Iterator[Completion]:
+    words = control.choices or tuple(
+        known["engine"]
+        if control.name == "engine"
+        else ("none",)
+        if control.name == "source"
+        else ()
+    )
+    for word in words:
+        yield Completion(word, "choice", control.name, "")
+
+
+def _values(bare: str, known: dict[str, list[str]]) -> Iterator[Completion]:
+    """Words that begin an expression; in the argument of a function, functions too."""
+    yield from (Completion(n, "let", "let", "a word of the score") for n in known["let"])
+    yield from (Completion(n, "signal", "signal", line) for n, (_, line) in SIGNALS.items())
+    yield from (Completion(n, "signal", "signal", line) for n, (_, line) in RANDOM.items())
+    yield from (Completion(n, "signal", "controller", c.help) for n, c in CONTROLLERS.items())
+    yield from (_function(f) for f in FUNCTIONS.values() if not f.method)
+    if _takes_function(bare):
+        yield from (_function(f) for f in FUNCTIONS.values() if f.method)
+        yield Completion("_", "word", *_STATEMENT_HELP["_"])
+
+
+def _takes_function(bare: str) -> bool:
+    """Is the cursor in an argument where a function goes: every(4, |"""
+    depth, commas = 0, 0
+    for i in range(len(bare) - 1, -1, -1):
+        c = bare[i]
+        if c in ")]":
+            depth += 1
+        elif c in "([":
+            if depth:
+                depth -= 1
+                continue
+            name = re.search(r"(\w+)$", bare[:i])
+            function = FUNCTIONS.get(name.group(1)) if name and c == "(" else None
+            if function is None or not function.params:
+                return False
+            return function.params[min(commas, len(function.params) - 1)].kind == "Transform"
+        elif c == "," and not depth:
+            commas += 1
+    return False

@@ -1,38 +1,112 @@
-"""Words that begin statements, and what players of other languages call them.
+"""Words of the language that are neither controls nor functions, each with help and example.
 
-Threads: constants and pure functions.
+ALIASES are the names of our words in other languages and trades.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from typing import NamedTuple
 
 from demon_live.controls import SETTINGS
+from demon_live.errors import nearest
 
-__all__ = ["ALIASES", "KEYWORDS", "PERFORMANCE", "closest"]
 
-#: Performance words and one line of help.
-PERFORMANCE: dict[str, str] = {
-    "hush": "Silence on every deck at once (10 ms fade).",
-    "panic": "hush, and the engine starts anew: transitions are forgotten.",
-    "mute": "Silence one deck: mute drums.",
-    "unmute": "Take back a mute.",
-    "solo": "Only this deck sounds.",
-    "unsolo": "All decks sound again.",
-    "undo": "Back to the score before the last change.",
-    "redo": "Forward again after an undo.",
-    "record": "Record the set, its sound and the files that it names: record friday.",
-    "stop": "End the recording.",
-    "save": "Write what is playing now as a score: save NAME.",
-    "load": "Play a score from a file: load FILE.",
-    "snapshot": "Keep all that plays now under a name: snapshot calm.",
-    "recall": "Back to a snapshot, also over cycles: recall calm over 4.",
-    "crossfade": "Put two decks on the sides of the fader; alone, take them off: crossfade a b.",
-    "learn": "Bind the next knob that moves to a control: learn blend.",
+class Performance(NamedTuple):
+    """A performance word. least, most: how many names may follow it."""
+
+    help: str
+    example: str
+    least: int = 0
+    most: int = 0
+
+
+#: name -> Performance
+PERFORMANCE: dict[str, Performance] = {
+    "hush": Performance("Silence on every deck at once (10 ms fade).", "hush"),
+    "panic": Performance("hush, and the engine starts anew: transitions are forgotten.", "panic"),
+    "mute": Performance("Silence one deck: mute drums.", "mute drums", 1, 8),
+    "unmute": Performance("Take back a mute.", "unmute drums", 1, 8),
+    "solo": Performance("Only this deck sounds.", "solo drums", 1, 8),
+    "unsolo": Performance("All decks sound again.", "unsolo"),
+    "undo": Performance("Back to the score before the last change.", "undo"),
+    "redo": Performance("Forward again after an undo.", "redo"),
+    "record": Performance(
+        "Record the set, its sound and the files that it names: record friday.",
+        "record friday",
+        0,
+        1,
+    ),
+    "stop": Performance("End the recording.", "stop"),
+    "save": Performance("Write what is playing now as a score: save NAME.", "save friday", 1, 1),
+    "load": Performance("Play a score from a file: load FILE.", "load friday.demon", 1, 1),
+    "snapshot": Performance(
+        "Keep all that plays now under a name: snapshot calm.", "snapshot calm", 1, 1
+    ),
+    "recall": Performance(
+        "Back to a snapshot, also over cycles: recall calm over 4.", "recall calm over 4", 1, 1
+    ),
+    "crossfade": Performance(
+        "Put two decks on the sides of the fader; alone, take them off: crossfade a b.",
+        "crossfade drums pads",
+        0,
+        2,
+    ),
+    "learn": Performance(
+        "Bind the next knob that moves to a control: learn blend.", "learn blend", 0, 1
+    ),
 }
 #: Words that begin a statement and are no control.
 KEYWORDS = ("deck", "scene", "let", "go", "chain", "fader", *SETTINGS, *PERFORMANCE)
+#: Words that begin a statement or end it: (word, signature, meaning, example).
+STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "=",
+        "CONTROL = PATTERN [when]",
+        "Binds a control of the current deck.",
+        "blend = sine over 4",
+    ),
+    ("default", "CONTROL = default", "Gives a control back.", "blend = default"),
+    (
+        "deck",
+        "deck NAME { ... }",
+        "The statements inside belong to this deck; without braces, all that follow.",
+        "deck drums { gain = .8 }",
+    ),
+    (
+        "scene",
+        "scene NAME { ... }",
+        "A named group of bindings, for go and chain.",
+        "scene drop { blend = 1; denoise = .9 }",
+    ),
+    ("go", "go SCENE [when]", "Plays a scene.", "go drop at 8"),
+    (
+        "chain",
+        "chain 'SCENE' CYCLES, ...",
+        "Scenes one after the other, each for its cycles.",
+        "chain 'drop' 8, 'calm' 4",
+    ),
+    (
+        "fader",
+        "fader PATTERN [when]",
+        "Moves the crossfader: 0 is the first deck of crossfade, 1 the second.",
+        "fader 1 over 8",
+    ),
+    ("let", "let NAME(args) = PATTERN", "A word of your own.", "let wob(n) = sine.fast(n)"),
+    ("now", "... now   or   ... !", "At once, not at the next cycle.", "blend = .5 now"),
+    ("at", "... at N", "At the next cycle divisible by N.", "seed = 3 at 8"),
+    ("in", "... in N", "After N cycles.", "seed = 3 in 2"),
+    (
+        "over",
+        "... over N",
+        "Moves there in a straight line over N cycles; text changes at the end.",
+        "velocity = 1.2 over 4",
+    ),
+    ("xfade", "... xfade N", "As over; gain moves at equal power.", "gain = .2 xfade 4"),
+    ("_", "_", "The pattern, in the argument of a function.", "noise = sine.off(1/8, _ * .5)"),
+)
+
+
 #: Words of other languages and trades -> ours.
 ALIASES: dict[str, str] = {
     "bpm": "tempo",
@@ -66,19 +140,11 @@ ALIASES: dict[str, str] = {
 }
 
 
-def closest(word: str, words: Iterable[str]) -> str | None:
-    """The known word that was surely meant: an alias, or one that differs in a letter or two."""
+def meant(word: str, words: Iterable[str]) -> str | None:
+    """The word that was most likely meant: that of an alias, else the nearest; None if none is."""
     known = set(words)
-    low = word.lower()
-    if ALIASES.get(low) in known:
-        return ALIASES[low]
-    if low in known:
-        return low
-    # No word of ours is that long; comparing would take time for nothing.
-    if len(low) > 64:
-        return None
-    ratios = ((SequenceMatcher(None, low, w.lower()).ratio(), w) for w in sorted(known))
-    ratio, best = max(ratios, default=(0.0, ""))
-    # Short words are near to everything: ask more of them.
-    least = 0.62 if len(low) > 4 else 0.7
-    return best if ratio >= least else None
+    alias = ALIASES.get(word.lower())
+    if alias in known:
+        return alias
+    near = nearest(word, known)
+    return near[0] if near else None

@@ -1,40 +1,37 @@
-"""Lanes: what a deck gives to a control, as a function of an ARRAY of cycle times.
+"""Lanes: the curve of a control, as a function of an ARRAY of cycle times.
 
-A pattern is laid out once a cycle and looked up with searchsorted (layout.py); a pattern without
-structure is one numpy expression. Nothing here loops over frames. A rest gives the control's own
-rest or default. Lanes are joined by switch, glide and xfade; prune takes back what is over.
+A pattern is tabulated once a cycle and looked up with searchsorted (cycle_table.py); a pattern
+without structure is one numpy expression. Nothing here loops over frames. A rest gives the
+control's own rest value or its default.
 
-Threads: lanes are immutable (a layout's cache apart, see there).
+PatternLane and ControllerLane are leaves. A CompositeLane is made of other lanes: SwitchLane,
+GlideLane and XfadeLane here, ChainLane and FadedLane in chain.py.
+
+Threads: lanes are immutable; their caches are filled by single assignments of equal values.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demon_live.controls import Control, find
 from demon_live.core import Floats, Sound
-from demon_live.lang.cycle_table import NUDGE, WHOLE, Layout
+from demon_live.lang.controllers import ControllerHistory, Key, Track
+from demon_live.lang.cycle_table import NUDGE, WHOLE, CycleTable
 from demon_live.lang.pattern import Curve, Pattern, Times
-from demon_live.lang.sequence import pure
-
-if TYPE_CHECKING:
-    from demon_live.lang.controllers import Hands, Key
-
-__all__ = ["GlideLane", "Lane", "PatternLane", "SwitchLane", "XfadeLane", "fade_gains"]
-
-# --- lanes -----------------------------------------------------------------------------------
+from demon_live.lang.transform import pure
 
 
 class Lane:
-    """The curve of one control. See the subclasses; the session uses only what stands here."""
+    """The curve of one control. The session uses only what this class declares."""
 
     spec: Control
     text: str
@@ -67,15 +64,40 @@ class Lane:
         """The exact cycles in [begin, end) at which the value steps, ascending."""
         raise NotImplementedError
 
-    # --- constructors ---
-    @staticmethod
-    def of(control: Control, pattern: Pattern, text: str) -> Lane:
-        return PatternLane(control, pattern, text)
+    @property
+    def keys(self) -> frozenset[Key]:
+        """The controllers that it names."""
+        return frozenset()
 
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        """The sound files that it names."""
+        return frozenset()
+
+    def resolve(self, history: ControllerHistory) -> Lane:
+        """The lane with these moves of its controllers; itself if it names none."""
+        return self
+
+    def since(self, before: Fraction) -> Lane:
+        """See `prune`."""
+        return self
+
+    def sounding(self, cycle: Fraction) -> Lane:
+        """The part of this lane that sounds at `cycle`: of a switch the old or the new."""
+        return self
+
+    @staticmethod
+    def prune(lane: Lane, before: Fraction) -> Lane:
+        """The same lane from cycle `before` on, without the transitions that are over by then."""
+        return lane.since(Fraction(before))
+
+    # --- constructors ---
     @staticmethod
     def constant(control: Control | str, value: float | str | None = None) -> Lane:
         """A value that never changes; None is the control's default."""
-        spec = _spec(control)
+        spec = find(control) if isinstance(control, str) else control
+        if spec is None:
+            raise KeyError(f"there is no control {control!r}")
         plain = spec.default if value is None else value
         text = (
             repr(plain) if isinstance(plain, str) else f"{plain:g}" if plain is not None else "none"
@@ -104,57 +126,22 @@ class Lane:
             return Lane.glide(old, new, begin, length)
         return XfadeLane(new.spec, new.text, old, new, Fraction(begin), Fraction(length))
 
-    @staticmethod
-    def prune(lane: Lane, before: Fraction) -> Lane:
-        """The same lane from `before` on, without the changes that are over by then."""
-        return lane.pruned(Fraction(before))
-
-    def pruned(self, before: Fraction) -> Lane:
-        return self
-
-    @property
-    def keys(self) -> frozenset[Key]:
-        """The controllers that it names."""
-        return frozenset()
-
-    @property
-    def sounds(self) -> frozenset[Sound]:
-        """The sound files that it names."""
-        return frozenset()
-
-    def played(self, hands: Hands) -> Lane:
-        """The same lane with what stands behind its controllers; itself if it names none."""
-        return self
-
-    def heard(self, cycle: Fraction) -> Lane:
-        """The part of this lane that sounds at `cycle`: of a switch the old or the new."""
-        return self
-
-
-def _spec(control: Control | str) -> Control:
-    if isinstance(control, Control):
-        return control
-    found = find(control)
-    if found is None:
-        raise KeyError(f"there is no control {control!r}")
-    return found
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PatternLane(Lane):
-    """A pattern, rounded and clipped as its control asks."""
+    """A pattern, rounded and clipped to the range of its control."""
 
     spec: Control
     pattern: Pattern
     text: str
 
     @cached_property
-    def layout(self) -> Layout:
-        return Layout(self.pattern)
+    def table(self) -> CycleTable:
+        return CycleTable(self.pattern)
 
     @cached_property
     def rest(self) -> float | str:
-        """What a rest means."""
+        """The value of a rest."""
         if self.spec.rest is not None:
             return self.spec.rest
         return (
@@ -168,7 +155,7 @@ class PatternLane(Lane):
         const = self.pattern.const
         if const is not None or not times.size:
             return np.full(times.shape, self._fitted(const[0] if const else None), dtype=np.float32)
-        values, rests = self.layout.sample(times + NUDGE)
+        values, rests = self.table.sample(times + NUDGE)
         if rests:
             np.copyto(values, self.rest, where=np.isnan(values))
         if self.spec.shape == "integer":
@@ -179,7 +166,7 @@ class PatternLane(Lane):
         return out
 
     def at(self, cycle: Fraction) -> float | str:
-        return self._fitted(self.layout.at(Fraction(cycle)))
+        return self._fitted(self.table.at(Fraction(cycle)))
 
     def _fitted(self, value: Any) -> float | str:
         if value is None:
@@ -203,7 +190,7 @@ class PatternLane(Lane):
         return any(
             isinstance(s.value, Curve) and not s.value.flat
             for c in range(cycles)
-            for s in self.layout.cycle(c)[0]
+            for s in self.table.cycle(c)[0]
         )
 
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
@@ -216,17 +203,17 @@ class PatternLane(Lane):
             return [x for x in edges if self._steps_at(x)]
         first, last = begin.numerator // begin.denominator, -(-end.numerator // end.denominator)
         out: list[Fraction] = []
-        before = self.layout.cycle(first - 1)[0][-1].value
+        before = self.table.cycle(first - 1)[0][-1].value
         for c in range(first, last):
             for x, sure in self._edges(c, before):
                 if begin <= x < end and (sure or self._steps_at(x)):
                     out.append(x)
-            before = self.layout.cycle(c)[0][-1].value
+            before = self.table.cycle(c)[0][-1].value
         return out
 
     def _edges(self, c: int, before: Any) -> Iterator[tuple[Fraction, bool]]:
-        """Where cycle c may step, and whether it does for certain. before: what held before it."""
-        segments, shift = self.layout.cycle(c)
+        """(time, certain) for each possible step in cycle c. before: the value that it follows."""
+        segments, shift = self.table.cycle(c)
         for s in segments:
             value = s.value
             if isinstance(value, Curve) or isinstance(before, Curve):
@@ -239,7 +226,7 @@ class PatternLane(Lane):
             before = value
 
     def _steps_at(self, time: Fraction) -> bool:
-        """True if the value just before `time` is another than from `time` on."""
+        """True if the value just before `time` differs from the one from `time` on."""
         return self._differ(self.at(time), self._before(time))
 
     @staticmethod
@@ -249,10 +236,9 @@ class PatternLane(Lane):
         return abs(after - before) > 1e-6 * max(1.0, abs(after), abs(before))
 
     def _before(self, time: Fraction) -> float | str:
-        """The value that `time` ends."""
-        # The segment that ends at `time`, read close to its end.
+        """The value of the segment that ends at `time`, read close to its end."""
         near = time - Fraction(1, 10**9)
-        segments, shift = self.layout.cycle(near.numerator // near.denominator)
+        segments, shift = self.table.cycle(near.numerator // near.denominator)
         local = near - shift
         segment = segments[max(0, bisect_right(segments, local, key=lambda s: s.begin) - 1)]
         value = segment.value
@@ -260,14 +246,130 @@ class PatternLane(Lane):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SwitchLane(Lane):
-    """old before `moment`, new from it on."""
+class ControllerLane(Lane):
+    """An expression that names controllers, compiled again for each version of their moves.
+
+    It has the default of its control until all of its controllers have moved: a knob does not send
+    its position before it is touched. build: moves -> pattern.
+    """
+
+    spec: Control
+    text: str
+    names: frozenset[Key]
+    build: Callable[[ControllerHistory], Pattern]
+    _built: list[tuple[tuple[Track, ...], Lane]] = field(default_factory=list)
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        return self.names
+
+    def resolve(self, history: ControllerHistory) -> Lane:
+        found = [history.tracks.get(key) for key in sorted(self.names)]
+        tracks = tuple(t for t in found if t is not None)
+        if len(tracks) < len(found):
+            return self
+        # Moves of other controllers change nothing here.
+        if self._built and all(a is b for a, b in zip(self._built[0][0], tracks, strict=True)):
+            return self._built[0][1]
+        lane = PatternLane(self.spec, self.build(history), self.text)
+        self._built[:] = [(tracks, lane)]
+        return lane
+
+    @cached_property
+    def _default(self) -> Lane:
+        default = "" if self.spec.default is None else self.spec.default
+        return PatternLane(self.spec, pure(default), self.text)
+
+    def sample(self, cycles: Times) -> Floats:
+        return self._default.sample(cycles)
+
+    def at(self, cycle: Fraction) -> float | str:
+        return self._default.at(cycle)
+
+    @property
+    def continuous(self) -> bool:
+        return False
+
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
+        return []
+
+
+# --- composites ------------------------------------------------------------------------------
+
+
+class CompositeLane(Lane):
+    """A lane made of others.
+
+    A subclass gives `parts`, `rebuilt` and, if it ends, `settled`; controllers, sounds and pruning
+    follow from these.
+    """
+
+    @property
+    def parts(self) -> tuple[Lane, ...]:
+        """The lanes inside."""
+        raise NotImplementedError
+
+    def rebuilt(self, parts: tuple[Lane, ...]) -> Lane:
+        """The same composite with other parts, in the order of `parts`."""
+        raise NotImplementedError
+
+    def settled(self, before: Fraction) -> Lane | None:
+        """The part that remains from cycle `before` on, None if several do."""
+        return None
+
+    @property
+    def continuous(self) -> bool:
+        return any(part.continuous for part in self.parts)
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        return frozenset[Key]().union(*(part.keys for part in self.parts))
+
+    @property
+    def sounds(self) -> frozenset[Sound]:
+        return frozenset[Sound]().union(*(part.sounds for part in self.parts))
+
+    def resolve(self, history: ControllerHistory) -> Lane:
+        if not self.keys:
+            return self
+        return self._with(tuple(part.resolve(history) for part in self.parts))
+
+    def since(self, before: Fraction) -> Lane:
+        left = self.settled(before)
+        if left is not None:
+            return left.since(before)
+        return self._with(tuple(part.since(before) for part in self.parts))
+
+    def _with(self, parts: tuple[Lane, ...]) -> Lane:
+        same = all(a is b for a, b in zip(parts, self.parts, strict=True))
+        return self if same else self.rebuilt(parts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransitionLane(CompositeLane):
+    """From one lane to another."""
 
     spec: Control
     text: str
     old: Lane
     new: Lane
+
+    @property
+    def parts(self) -> tuple[Lane, ...]:
+        return self.old, self.new
+
+    def rebuilt(self, parts: tuple[Lane, ...]) -> Lane:
+        return replace(self, old=parts[0], new=parts[1])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SwitchLane(TransitionLane):
+    """old before `moment`, new from it on."""
+
     moment: Fraction
+
+    def settled(self, before: Fraction) -> Lane | None:
+        return self.new if self.moment <= before else None
 
     def sample(self, cycles: Times) -> Floats:
         times = np.asarray(cycles, dtype=np.float64)
@@ -282,10 +384,6 @@ class SwitchLane(Lane):
     def at(self, cycle: Fraction) -> float | str:
         return (self.new if cycle >= self.moment else self.old).at(cycle)
 
-    @property
-    def continuous(self) -> bool:
-        return self.old.continuous or self.new.continuous
-
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
         m = self.moment
         out = self.old.jumps(begin, min(end, m)) if begin < m else []
@@ -293,44 +391,24 @@ class SwitchLane(Lane):
             out.append(m)
         if end > m:
             out += [j for j in self.new.jumps(max(begin, m), end) if j != m]
-        # Where old jumps at the moment itself, and new agrees with it, the value still steps.
+        # The value also steps where old jumps at the moment itself, to the value of new.
         if begin <= m < end and m not in out and (self.old.jumps(m, m + Fraction(1, 10**9)) or []):
             out.append(m)
         return sorted(out)
 
-    def heard(self, cycle: Fraction) -> Lane:
-        return (self.new if cycle >= self.moment else self.old).heard(cycle)
-
-    @property
-    def keys(self) -> frozenset[Key]:
-        return self.old.keys | self.new.keys
-
-    @property
-    def sounds(self) -> frozenset[Sound]:
-        return self.old.sounds | self.new.sounds
-
-    def played(self, hands: Hands) -> Lane:
-        if not self.keys:
-            return self
-        old, new = self.old.played(hands), self.new.played(hands)
-        return SwitchLane(self.spec, self.text, old, new, self.moment)
-
-    def pruned(self, before: Fraction) -> Lane:
-        if self.moment <= before:
-            return self.new.pruned(before)
-        return SwitchLane(self.spec, self.text, self.old.pruned(before), self.new, self.moment)
+    def sounding(self, cycle: Fraction) -> Lane:
+        return (self.new if cycle >= self.moment else self.old).sounding(cycle)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GlideLane(Lane):
+class GlideLane(TransitionLane):
     """From old to new in a straight line between `begin` and begin + length."""
 
-    spec: Control
-    text: str
-    old: Lane
-    new: Lane
     begin: Fraction
     length: Fraction
+
+    def settled(self, before: Fraction) -> Lane | None:
+        return self.new if self.begin + self.length <= before else None
 
     def _blend(self, old: Any, new: Any, x: Any) -> Any:
         return old * (1 - x) + new * x
@@ -361,33 +439,12 @@ class GlideLane(Lane):
         last = self.begin + self.length
         out = set(self.old.jumps(begin, min(end, last))) if begin < last else set()
         if end > self.begin:
-            # At its very beginning the new lane has no weight yet.
+            # At the beginning the new lane has no weight yet.
             out |= {j for j in self.new.jumps(max(begin, self.begin), end) if j > self.begin}
         return sorted(out)
 
-    def heard(self, cycle: Fraction) -> Lane:
-        return self.old.heard(cycle) if cycle < self.begin else self
-
-    @property
-    def keys(self) -> frozenset[Key]:
-        return self.old.keys | self.new.keys
-
-    @property
-    def sounds(self) -> frozenset[Sound]:
-        return self.old.sounds | self.new.sounds
-
-    def played(self, hands: Hands) -> Lane:
-        if not self.keys:
-            return self
-        old, new = self.old.played(hands), self.new.played(hands)
-        return type(self)(self.spec, self.text, old, new, self.begin, self.length)
-
-    def pruned(self, before: Fraction) -> Lane:
-        if self.begin + self.length <= before:
-            return self.new.pruned(before)
-        return type(self)(
-            self.spec, self.text, self.old.pruned(before), self.new, self.begin, self.length
-        )
+    def sounding(self, cycle: Fraction) -> Lane:
+        return self.old.sounding(cycle) if cycle < self.begin else self
 
 
 def fade_gains(x: Any) -> tuple[Any, Any]:

@@ -1,8 +1,6 @@
-"""Colours for scores: a pygments lexer whose words come from the tables of the language.
+"""A pygments lexer for scores, with the words of the tables of the language.
 
-Registered as `demon` (entry point pygments.lexers), so that any editor that uses pygments knows it.
-
-Threads: pygments' own; constants only.
+Registered as `demon` (entry point pygments.lexers) for every program that uses pygments.
 """
 
 from __future__ import annotations
@@ -22,12 +20,9 @@ from pygments.token import (
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.help import LOTS
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import PERFORMANCE
-from demon_live.lang.signals import SIGNALS
-from demon_live.lang.words import WORDS
-
-__all__ = ["DemonLexer"]
+from demon_live.lang.signals import RANDOM, SIGNALS
 
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
 
@@ -61,10 +56,12 @@ class DemonLexer(RegexLexer):
             (r"lora\.\w+", Name.Variable),
             (words(tuple(CONTROLS), prefix=r"(?<!\.)", suffix=r"\b(?=\s*=(?!=))"), Name.Variable),
             (
-                words((*SIGNALS, *LOTS, *CONTROLLERS, "silence"), prefix=r"(?<!\.)", suffix=r"\b"),
+                words(
+                    (*SIGNALS, *RANDOM, *CONTROLLERS, "silence"), prefix=r"(?<!\.)", suffix=r"\b"
+                ),
                 Name.Constant,
             ),
-            (words(tuple(WORDS), suffix=r"\b"), Name.Function),
+            (words(tuple(FUNCTIONS), suffix=r"\b"), Name.Function),
             (r"(?<!\w)_(?!\w)", Name.Builtin.Pseudo),
             (_NUMBER, Number),
             (r'"', String.Double, "mini"),

@@ -1,12 +1,10 @@
-"""Mini-notation made into patterns: a node of mini_syntax -> a Pattern.
+"""Compile mini-notation: a node of mini_syntax to a Pattern.
 
 Where Strudel 1.2 and Tidal 1.10 agree, so do we. Where they differ: euclid turns left modulo n
 (Tidal), 0..3 is a range, .25 a number, empty text silence, x(9,8) eight hits, [a b](3,8) structure.
 
-Each random operator has its own number, in the order of the text, and each copy that `!` makes has
-one too; with the seed and the exact time of the event that is all its chance depends on.
-
-Threads: pure; a Chances object belongs to the compilation of one expression.
+Each random operator has a number, in text order, and so has each copy that `!` makes. Its draws
+depend on this number, the seed and the exact time of the event, and on nothing else.
 """
 
 from __future__ import annotations
@@ -17,14 +15,12 @@ from functools import lru_cache
 from typing import Any
 
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.mini_syntax import Node, parse_mini
-from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, as_time, pieces
-from demon_live.lang.rhythm import bjorklund, degrade, struct
-from demon_live.lang.sequence import cat, pure, silence, stack, timecat
+from demon_live.lang.combinators import by_cycle
+from demon_live.lang.mini_syntax import MiniNode, parse_mini
+from demon_live.lang.pattern import LIMIT, Pattern, PatternError, as_time
+from demon_live.lang.rhythm import bind, euclid, thin
 from demon_live.lang.signals import chance
-from demon_live.lang.transform import bind, fast
-
-__all__ = ["Chances", "build", "mini"]
+from demon_live.lang.transform import cat, fast, pure, silence, stack, timecat
 
 _ONE = Fraction(1)
 #: Ranges that may follow each other, as in 0 .. 3 .. 7.
@@ -36,7 +32,7 @@ _SALT = 10
 
 
 class Chances:
-    """Numbers for the random operators of one expression: seed, then 0, 1, 2 ... in text order."""
+    """Keys for the random operators of one expression, in text order."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed + _SALT
@@ -55,32 +51,32 @@ def mini(text: str, *, seed: int = 0) -> Pattern:
     return build(parse_mini(text), text, Chances(seed))
 
 
-def build(node: Node, text: str, chances: Chances) -> Pattern:
+def build(node: MiniNode, text: str, chances: Chances) -> Pattern:
     """The pattern of a node. Raises ScoreError (span in `text`) if it would cost too much."""
     try:
         return _BUILD[node.kind](node, text, chances)
     except PatternError as error:
-        # The innermost node that goes too far names the place.
+        # The place is that of the innermost node with too much work.
         span = Span.of(text, node.start, node.end)
         raise ScoreError(
             str(error), span=span, source=text, hint="use fewer or slower steps"
         ) from error
 
 
-def _atom(node: Node, text: str, chances: Chances) -> Pattern:
+def _atom(node: MiniNode, text: str, chances: Chances) -> Pattern:
     return pure(node.value)
 
 
-def _rest(node: Node, text: str, chances: Chances) -> Pattern:
+def _rest(node: MiniNode, text: str, chances: Chances) -> Pattern:
     return silence
 
 
-def _steps(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
+def _steps(node: MiniNode, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
     steps: list[tuple[Fraction, Pattern]] = []
     for child in node.children:
         shared = build(child, text, chances)
         for i in range(child.repeat):
-            # Copies of a random step draw their own lots.
+            # Copies of a random step have draws of their own.
             pattern = build(child, text, chances) if i and _random(child) else shared
             steps.append((child.weight, pattern))
         if len(steps) > LIMIT:
@@ -89,34 +85,25 @@ def _steps(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Patt
 
 
 @lru_cache(maxsize=1024)
-def _random(node: Node) -> bool:
+def _random(node: MiniNode) -> bool:
     return node.kind in ("maybe", "choice") or any(_random(c) for c in node.children)
 
 
-def _sequence(node: Node, text: str, chances: Chances) -> Pattern:
+def _sequence(node: MiniNode, text: str, chances: Chances) -> Pattern:
     return timecat(_steps(node, text, chances))
 
 
-def _stack(node: Node, text: str, chances: Chances) -> Pattern:
+def _stack(node: MiniNode, text: str, chances: Chances) -> Pattern:
     return stack(*(build(c, text, chances) for c in node.children))
 
 
-def _choice(node: Node, text: str, chances: Chances) -> Pattern:
+def _choice(node: MiniNode, text: str, chances: Chances) -> Pattern:
     parts = [build(c, text, chances) for c in node.children]
     key, n = chances.next(), len(parts)
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out: list[Event] = []
-        for c, b, e in pieces(begin, end):
-            out.extend(parts[int(chance(key, c) * n)].raw(b, e))
-        return out
-
-    return Pattern(
-        raw, period=None, cost=max(p.cost for p in parts), text=any(p.text for p in parts)
-    )
+    return by_cycle(lambda c: parts[int(chance(key, c) * n)], parts, None)
 
 
-def _lengths(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
+def _lengths(node: MiniNode, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
     """Each layer of a polymeter: its number of steps, and its sequence in one cycle."""
     out = []
     for layer in node.children:
@@ -127,14 +114,14 @@ def _lengths(node: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pa
     return out
 
 
-def _layer(layer: Node, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
+def _layer(layer: MiniNode, text: str, chances: Chances) -> list[tuple[Fraction, Pattern]]:
     """The steps of a layer with their weights."""
     if layer.kind == "seq":
         return _steps(layer, text, chances)
     return [(_ONE, build(layer, text, chances))]
 
 
-def _slow(node: Node, text: str, chances: Chances) -> Pattern:
+def _slow(node: MiniNode, text: str, chances: Chances) -> Pattern:
     layers = []
     for layer in node.children:
         steps = _layer(layer, text, chances)
@@ -146,12 +133,12 @@ def _slow(node: Node, text: str, chances: Chances) -> Pattern:
     return stack(*layers) if layers else silence
 
 
-def _poly(node: Node, text: str, chances: Chances) -> Pattern:
+def _poly(node: MiniNode, text: str, chances: Chances) -> Pattern:
     if node.value != "%":
         layers = _lengths(node, text, chances)
         base = layers[0][0] if layers else _ONE
         return stack(*(fast(p, base / n) for n, p in layers)) if layers else silence
-    layers = _lengths(Node("poly", node.start, node.end, node.children[:-1]), text, chances)
+    layers = _lengths(MiniNode("poly", node.start, node.end, node.children[:-1]), text, chances)
     if not layers:
         return silence
     rate = build(node.children[-1], text, chances)
@@ -161,8 +148,8 @@ def _poly(node: Node, text: str, chances: Chances) -> Pattern:
     )
 
 
-def _speed(divide: bool) -> Callable[[Node, str, Chances], Pattern]:
-    def made(node: Node, text: str, chances: Chances) -> Pattern:
+def _speed(divide: bool) -> Callable[[MiniNode, str, Chances], Pattern]:
+    def made(node: MiniNode, text: str, chances: Chances) -> Pattern:
         inner = build(node.children[0], text, chances)
         factor = build(node.children[1], text, chances)
 
@@ -177,41 +164,38 @@ def _speed(divide: bool) -> Callable[[Node, str, Chances], Pattern]:
     return made
 
 
-def _maybe(node: Node, text: str, chances: Chances) -> Pattern:
+def _maybe(node: MiniNode, text: str, chances: Chances) -> Pattern:
     inner = build(node.children[0], text, chances)
-    return degrade(inner, float(node.value or 0), chances.next())
+    return thin(inner, float(node.value or 0), chances.next())
 
 
-def _euclid(node: Node, text: str, chances: Chances) -> Pattern:
+def _euclid(node: MiniNode, text: str, chances: Chances) -> Pattern:
     inner = build(node.children[0], text, chances)
     args = [build(c, text, chances) for c in node.children[1:]]
     if len(args) == 2:
         args.append(pure(0))
     if all(a.const is not None for a in args):
-        k, n, r = (_whole(a.const[0]) for a in args)
-        return _hits(inner, k, n, r)
+        k, n, r = (whole_number(a.const[0]) for a in args)
+        return euclid(inner, k, n, r)
     ks, ns, rs = args
 
     def turned(k: Any, n: Any) -> Pattern:
-        return bind(rs, lambda r: _hits(inner, _whole(k), _whole(n), _whole(r)), text=inner.text)
+        return bind(
+            rs,
+            lambda r: euclid(inner, whole_number(k), whole_number(n), whole_number(r)),
+            text=inner.text,
+        )
 
     return bind(ks, lambda k: bind(ns, lambda n: turned(k, n), text=inner.text), text=inner.text)
 
 
-def _whole(value: Any) -> int:
+def whole_number(value: Any) -> int:
     if isinstance(value, str):
         raise PatternError(f"{value!r} is a word where a number is needed")
     return int(round(value))  # noqa: RUF046 - a numpy float rounds to itself
 
 
-def _hits(inner: Pattern, k: int, n: int, r: int) -> Pattern:
-    steps = bjorklund(k, n, r)
-    if inner.const is not None:
-        return timecat([(_ONE, inner if hit else silence) for hit in steps])
-    return struct(inner, timecat([(_ONE, pure(1) if hit else silence) for hit in steps]))
-
-
-def _range(node: Node, text: str, chances: Chances) -> Pattern:
+def _range(node: MiniNode, text: str, chances: Chances) -> Pattern:
     # Each event of a range begins the next: in a chain their number grows by powers.
     chain, inner = 1, node.children[0]
     while inner.kind == "range":
@@ -221,7 +205,7 @@ def _range(node: Node, text: str, chances: Chances) -> Pattern:
     first, last = (build(c, text, chances) for c in node.children)
 
     def run(a: Any, b: Any) -> Pattern:
-        low, high = _whole(a), _whole(b)
+        low, high = whole_number(a), whole_number(b)
         if abs(high - low) >= LIMIT:
             raise PatternError(f"more than {LIMIT} steps")
         step = 1 if high >= low else -1
@@ -230,7 +214,7 @@ def _range(node: Node, text: str, chances: Chances) -> Pattern:
     return bind(first, lambda a: bind(last, lambda b: run(a, b)))
 
 
-_BUILD: dict[str, Callable[[Node, str, Chances], Pattern]] = {
+_BUILD: dict[str, Callable[[MiniNode, str, Chances], Pattern]] = {
     "atom": _atom,
     "rest": _rest,
     "seq": _sequence,

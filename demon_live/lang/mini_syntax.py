@@ -1,7 +1,7 @@
 """The syntax of mini-notation: text -> a tree of nodes, or a ScoreError with the caret on the spot.
 
-Written by hand rather than with lark: at one look-ahead character it is five times faster, and it
-knows at each point what a player most likely meant. Read aloud, the grammar is
+Written by hand rather than with lark: with one character of look-ahead it is five times faster, and
+it can say at each point what a player most likely meant. The grammar:
 
     pattern  = sequence ("," sequence)*  |  sequence ("|" sequence)*
     sequence = feet: steps between single dots (a b . c d)
@@ -10,8 +10,6 @@ knows at each point what a player most likely meant. Read aloud, the grammar is
              | "[" pattern "]" | "<" pattern ">" | "{" pattern "}" ("%" term)?
     ops      = "*" term | "/" term | "!" number? | "@" number? | "?" number?
              | "(" k "," n ("," r)? ")" | ".." term
-
-Threads: pure functions; parsed texts are cached.
 """
 
 from __future__ import annotations
@@ -22,8 +20,6 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from demon_live.errors import ScoreError, Span
-
-__all__ = ["MAX_NESTING", "MAX_STEPS", "Node", "parse_mini"]
 
 MAX_NESTING = 64
 MAX_STEPS = 4096
@@ -44,7 +40,7 @@ Kind = Literal[
     "euclid",
     "range",
 ]
-#: What `- ` in front of a digit, a dot between digits and a `:` between words belong to.
+#: A word or number, with the `-`, `.` and `:` that belong to it.
 _WORD = re.compile(r"-?(?:\.(?=\d))?\w(?:\w|[#:](?=[\w.-])|[#']|-(?=\w)|\.(?=\w))*")
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _BLANK = re.compile(r"\s+")
@@ -52,8 +48,8 @@ _TEXT = re.compile(r"'((?:[^'\\\n]|\\.)*)'")
 _CLOSE = {"[": "]", "<": ">", "{": "}", "(": ")"}
 
 
-class Node(NamedTuple):
-    """One node. children: by kind: the steps, the layers, [term, factor], [term, k, n, r]...
+class MiniNode(NamedTuple):
+    """A node. children: by kind: the steps, the layers, [term, factor], [term, k, n, r]...
 
     value: of an atom; the chance of `maybe`. weight: share of the sequence. start, end: offsets.
     """
@@ -61,16 +57,16 @@ class Node(NamedTuple):
     kind: Kind
     start: int
     end: int
-    children: tuple[Node, ...] = ()
+    children: tuple[MiniNode, ...] = ()
     value: float | int | str | None = None
     weight: Fraction = _ONE
     repeat: int = 1
 
 
 @lru_cache(maxsize=1024)
-def parse_mini(text: str) -> Node:
+def parse_mini(text: str) -> MiniNode:
     """The tree of a mini-notation string. Raises ScoreError; its span points into `text`."""
-    parser = _Parser(text)
+    parser = _MiniParser(text)
     node = parser.whole()
     # Operators nest as well: bd*2?*2 ... must not go deeper than queries can follow.
     todo = [(node, 1)]
@@ -82,7 +78,7 @@ def parse_mini(text: str) -> Node:
     return node
 
 
-class _Parser:
+class _MiniParser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.pos = 0
@@ -105,7 +101,7 @@ class _Parser:
         return self.text[self.pos] if self.pos < len(self.text) else ""
 
     # --- levels ---
-    def whole(self) -> Node:
+    def whole(self) -> MiniNode:
         node = self.pattern("")
         if self.pos < len(self.text):
             c = self.peek()
@@ -154,7 +150,7 @@ class _Parser:
         )
         return self.fail(f'"{c}" means nothing in mini-notation', at, hint=hint)
 
-    def pattern(self, closer: str) -> Node:
+    def pattern(self, closer: str) -> MiniNode:
         start = self.pos
         layers = [self.sequence(closer)]
         mark = ""
@@ -177,12 +173,12 @@ class _Parser:
         if not mark:
             return layers[0]
         kind: Kind = "stack" if mark == "," else "choice"
-        return Node(kind, start, self.pos, tuple(layers))
+        return MiniNode(kind, start, self.pos, tuple(layers))
 
-    def sequence(self, closer: str) -> Node:
+    def sequence(self, closer: str) -> MiniNode:
         self.blank()
         start = self.pos
-        feet: list[list[Node]] = [[]]
+        feet: list[list[MiniNode]] = [[]]
         count = 0
         while True:
             self.blank()
@@ -198,10 +194,10 @@ class _Parser:
             if count > MAX_STEPS:
                 raise self.fail(f"more than {MAX_STEPS} steps", feet[-1][-1].start, self.pos)
         if len(feet) > 1:
-            steps = [Node("seq", f[0].start, f[-1].end, tuple(f)) for f in feet if f]
+            steps = [MiniNode("seq", f[0].start, f[-1].end, tuple(f)) for f in feet if f]
         else:
             steps = feet[0]
-        return Node("seq", start, self.pos, tuple(steps))
+        return MiniNode("seq", start, self.pos, tuple(steps))
 
     def foot(self) -> bool:
         before, after = self.text[self.pos - 1 : self.pos], self.text[self.pos + 1 : self.pos + 2]
@@ -211,7 +207,7 @@ class _Parser:
         return True
 
     # --- steps ---
-    def step(self, steps: list[Node]) -> None:
+    def step(self, steps: list[MiniNode]) -> None:
         c, at = self.peek(), self.pos
         if c == "_" and not re.match(r"\w", self.text[at + 1 : at + 2]):
             self.pos += 1
@@ -229,7 +225,7 @@ class _Parser:
             return
         steps.append(self.ops(self.term()))
 
-    def range(self, steps: list[Node]) -> None:
+    def range(self, steps: list[MiniNode]) -> None:
         at = self.pos
         if not steps:
             raise self.fail('".." has no beginning', at, at + 2, hint="write 0 .. 3")
@@ -239,9 +235,9 @@ class _Parser:
             raise self.fail('".." has no end', at, at + 2, hint="write 0 .. 3")
         first = steps.pop()
         last = self.term()
-        steps.append(self.ops(Node("range", first.start, self.pos, (first, last))))
+        steps.append(self.ops(MiniNode("range", first.start, self.pos, (first, last))))
 
-    def term(self) -> Node:
+    def term(self) -> MiniNode:
         c, at = self.peek(), self.pos
         if c in _CLOSE and c != "(":
             return self.group(c)
@@ -250,17 +246,17 @@ class _Parser:
             if found is None:
                 raise self.unexpected()
             self.pos = found.end()
-            return Node("atom", at, self.pos, value=re.sub(r"\\(.)", r"\1", found.group(1)))
+            return MiniNode("atom", at, self.pos, value=re.sub(r"\\(.)", r"\1", found.group(1)))
         found = _WORD.match(self.text, at)
         if found is not None and found.group() != "_":
             self.pos = found.end()
-            return Node("atom", at, self.pos, value=_value(found.group()))
+            return MiniNode("atom", at, self.pos, value=_value(found.group()))
         if c in "~-":
             self.pos += 1
-            return Node("rest", at, self.pos)
+            return MiniNode("rest", at, self.pos)
         raise self.unexpected()
 
-    def group(self, opener: str) -> Node:
+    def group(self, opener: str) -> MiniNode:
         at = self.pos
         self.depth += 1
         if self.depth > MAX_NESTING:
@@ -274,15 +270,15 @@ class _Parser:
         layers = inner.children if inner.kind == "stack" else (inner,)
         if opener == "<":
             if inner.kind == "choice":
-                layers = (Node("seq", inner.start, inner.end, (inner,)),)
-            return Node("slow", at, self.pos, layers)
+                layers = (MiniNode("seq", inner.start, inner.end, (inner,)),)
+            return MiniNode("slow", at, self.pos, layers)
         if inner.kind == "choice":
             raise self.fail('"|" has no meaning in { }', at, self.pos, hint="use [a | b]")
         if self.peek() != "%":
-            return Node("poly", at, self.pos, layers)
+            return MiniNode("poly", at, self.pos, layers)
         mark = self.pos
         self.pos += 1
-        return Node("poly", at, self.pos, (*layers, self.factor("%", mark)), value="%")
+        return MiniNode("poly", at, self.pos, (*layers, self.factor("%", mark)), value="%")
 
     def close(self, opener: str, at: int) -> None:
         want = _CLOSE[opener]
@@ -299,7 +295,7 @@ class _Parser:
             )
         raise self.unexpected()
 
-    def factor(self, sign: str, at: int) -> Node:
+    def factor(self, sign: str, at: int) -> MiniNode:
         c = self.peek()
         if not c or c.isspace() or c in "]>}),|*/!@?:%":
             examples = {"*": "bd*2", "/": "bd/2", "%": "{a b c}%4"}
@@ -316,7 +312,7 @@ class _Parser:
         self.pos = found.end()
         return float(found.group())
 
-    def ops(self, node: Node) -> Node:
+    def ops(self, node: MiniNode) -> MiniNode:
         for _ in range(MAX_NESTING):
             c, at = self.peek(), self.pos
             if c in ("*", "/") and c:
@@ -344,14 +340,14 @@ class _Parser:
         raise self.fail(f"more than {MAX_NESTING} operators on a step", node.start, self.pos)
 
     def wrap(
-        self, kind: Kind, node: Node, more: tuple[Node, ...], value: float | None = None
-    ) -> Node:
+        self, kind: Kind, node: MiniNode, more: tuple[MiniNode, ...], value: float | None = None
+    ) -> MiniNode:
         """An operator around a node; weight and repetition stay outside."""
         bare = node.repeat == 1 and node.weight == 1
         inner = node if bare else node._replace(weight=_ONE, repeat=1)
-        return Node(kind, node.start, self.pos, (inner, *more), value, node.weight, node.repeat)
+        return MiniNode(kind, node.start, self.pos, (inner, *more), value, node.weight, node.repeat)
 
-    def repeat(self, node: Node) -> Node:
+    def repeat(self, node: MiniNode) -> MiniNode:
         at = self.pos
         self.pos += 1
         n = self.number()
@@ -372,7 +368,7 @@ class _Parser:
             raise self.fail(f"more than {MAX_STEPS} steps", at, self.pos)
         return node._replace(repeat=node.repeat * int(n), end=self.pos)
 
-    def weight(self, node: Node) -> Node:
+    def weight(self, node: MiniNode) -> MiniNode:
         at = self.pos
         self.pos += 1
         n = self.number()
@@ -389,14 +385,14 @@ class _Parser:
             raise self.fail("a weight goes from 0 to 1000000", at, self.pos)
         return node._replace(weight=Fraction(str(n)), end=self.pos)
 
-    def euclid(self, node: Node) -> Node:
+    def euclid(self, node: MiniNode) -> MiniNode:
         at = self.pos
         self.depth += 1
         if self.depth > MAX_NESTING:
             raise self.fail(f"nested deeper than {MAX_NESTING}", at)
         self.pos += 1
         hint = "bd(3,8) spreads 3 over 8 steps; bd(3,8,2) turns them by 2"
-        args: list[Node] = []
+        args: list[MiniNode] = []
         while True:
             part = self.sequence(")")
             if not part.children:

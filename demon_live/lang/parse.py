@@ -1,15 +1,20 @@
-"""text -> syntax tree, by lark's LALR parser. The only importer of lark.
+"""Parse a statement to a syntax tree, with lark's LALR parser; and format a score.
 
-The grammar is built on first use (25 ms), statements are cached by their text: a reload parses only
-what changed.
+No other module imports lark. The grammar is built on first use (25 ms). Statements are cached by
+their text: a reload parses only those that changed.
 
-Threads: the parser is built under a lock and is then read only; results are immutable.
+The canonical format (`demon check --format`) unparses statements and preserves comments, blank
+lines (one at most), blocks (two blanks deep) and statements that do not parse.
+
+Threads: parsers are read only once built; results are immutable.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from importlib import resources
@@ -21,8 +26,10 @@ from lark import Lark, Token, Transformer
 from demon_live.controls import SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.diagnostics import explain
-from demon_live.lang.keywords import PERFORMANCE
+from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
 from demon_live.lang.mini_syntax import MAX_NESTING
+from demon_live.lang.program import Program
+from demon_live.lang.split import comments, split
 from demon_live.lang.syntax import (
     Bin,
     BindNode,
@@ -45,16 +52,15 @@ from demon_live.lang.syntax import (
     WhenNode,
     WordNode,
     children,
+    unparse_statement,
 )
 
-__all__ = ["expected", "parse_statement"]
-
-#: Longer ones are refused, so that none takes long to read.
+#: Characters of a statement at most, so that none takes long to parse.
 MAX_STATEMENT = 16 * 1024
 
 
 class _Build(Transformer[Token, Any]):
-    """Rules to nodes, called by the parser as it reduces."""
+    """Rules of the grammar to nodes."""
 
     def start(self, c: builtins.list[Any]) -> StatementNode:
         return c[0]  # type: ignore[no-any-return]
@@ -184,7 +190,7 @@ class _Build(Transformer[Token, Any]):
 
 
 def _exact(token: str) -> Fraction:
-    """The number of a token. Fraction reads text itself, but five times as slowly."""
+    """The number of a token. Fraction(str) takes five times as long."""
     if token.isdigit():
         return Fraction(int(token))
     whole, _, part = token.partition(".")
@@ -229,7 +235,7 @@ def _bare_parser() -> Lark:
 
 
 def _too_deep(text: str, statement: StatementNode) -> ScoreError | None:
-    """An error if expressions nest deeper than may be walked."""
+    """An error if expressions nest deeper than MAX_NESTING."""
     if len(text) <= MAX_NESTING or not isinstance(statement, (BindNode, LetNode)):
         return None
     todo: list[tuple[Expr | None, int]] = [(statement.expr, 1)]
@@ -247,7 +253,7 @@ def _too_deep(text: str, statement: StatementNode) -> ScoreError | None:
 
 @lru_cache(maxsize=2048)
 def parse_statement(text: str) -> StatementNode | ScoreError:
-    """The node of one statement, or what is wrong with it (span into `text`)."""
+    """The node of one statement, or its error (span into `text`)."""
     if len(text) > MAX_STATEMENT:
         span = Span.of(text, MAX_STATEMENT, MAX_STATEMENT + 1)
         message = f"a statement has at most {MAX_STATEMENT // 1024} KiB"
@@ -273,3 +279,107 @@ def expected(text: str) -> set[str]:
     except lark.exceptions.UnexpectedInput:
         return set()
     return set(interactive.accepts())  # type: ignore[no-untyped-call]
+
+
+# --- canonical text -------------------------------------------------------------------------
+
+
+def unparse(tree: Program | StatementNode | str) -> str:
+    """The canonical text of a program, a statement's node, or a score."""
+    if isinstance(tree, Program):
+        return format_source(tree.text)
+    return format_source(tree) if isinstance(tree, str) else unparse_statement(tree)
+
+
+@dataclass(slots=True)
+class _FormatRow:
+    """A line: its depth, code, the comment behind it; name: of a binding, to line up the "="."""
+
+    depth: int
+    code: str
+    comment: str = ""
+    name: str = ""
+
+
+_SEMICOLON = re.compile(r"[ \t]*;")
+
+
+def format_source(text: str) -> str:
+    """A score, canonically. format_source(format_source(x)) == format_source(x).
+
+    In a run of bindings the "=" stand in a column, and so do the comments of a run of lines.
+    """
+    rows: list[_FormatRow] = []
+    depth, at = 0, 0
+    for chunk in split(text, KEYWORDS):
+        _between(text[at : chunk.start], rows, depth)
+        at = chunk.start + len(chunk.text)
+        if chunk.kind == "close":
+            depth = max(0, depth - 1)
+            while rows and not rows[-1].code and not rows[-1].comment:
+                rows.pop()
+            rows.append(_FormatRow(depth, "}"))
+            continue
+        found = parse_statement(chunk.text)
+        if isinstance(found, ScoreError):
+            # Without its ";" a broken statement might continue on the next line.
+            ended = _SEMICOLON.match(text, at) is not None
+            rows.append(_FormatRow(depth, chunk.text + ";" * ended))
+            continue
+        remarks = [chunk.text[a:b].rstrip() for a, b in comments(chunk.text)]
+        row = _FormatRow(depth, unparse_statement(found), " ".join(remarks))
+        if isinstance(found, BindNode):
+            row.name = row.code[: row.code.index(" = ")]
+        rows.append(row)
+        depth += isinstance(found, OpenNode) and found.block
+    _between(text[at:], rows, depth)
+    while rows and not rows[-1].code and not rows[-1].comment:
+        rows.pop()
+    return "".join(line.rstrip() + "\n" for line in _lines(rows))
+
+
+def _between(gap: str, rows: list[_FormatRow], depth: int) -> None:
+    """Comments and blank lines between statements; the first may stand behind the one before."""
+    lines = [re.sub(r"^[;\s]+", "", line).rstrip() for line in gap.split("\n")]
+    if lines[0] and rows and rows[-1].code and not rows[-1].comment:
+        rows[-1].comment = lines[0]
+    elif lines[0]:
+        rows.append(_FormatRow(depth, "", lines[0]))
+    # The last piece is the beginning of the next statement's own line.
+    for line in lines[1:-1] if not lines[-1] else lines[1:]:
+        blank = not rows or (not rows[-1].code and not rows[-1].comment)
+        if line:
+            rows.append(_FormatRow(depth, "", line))
+        elif not blank and not rows[-1].code.endswith("{"):
+            rows.append(_FormatRow(depth, ""))
+
+
+def _lines(rows: list[_FormatRow]) -> Iterator[str]:
+    """The rows with their columns lined up."""
+    for run in _runs(rows, lambda r: bool(r.name)):
+        width = max(len(r.name) for r in run)
+        for r in run:
+            if len(run) > 1 and r.name:
+                r.code = f"{r.name:<{width}}{r.code[len(r.name) :]}"
+    for run in _runs(rows, lambda r: bool(r.code and r.comment)):
+        width = max(2 * r.depth + len(r.code) for r in run)
+        for r in run:
+            code = "  " * r.depth + r.code
+            if r.code and r.comment:
+                yield f"{code:<{width}}  {r.comment}"
+            else:
+                yield code + r.comment
+
+
+def _runs(
+    rows: list[_FormatRow], belongs: Callable[[_FormatRow], bool]
+) -> Iterator[list[_FormatRow]]:
+    """Rows in their order, as runs: neighbours of one depth that belong together, others alone."""
+    run: list[_FormatRow] = []
+    for r in rows:
+        if run and not (belongs(r) and belongs(run[-1]) and r.depth == run[-1].depth):
+            yield run
+            run = []
+        run.append(r)
+    if run:
+        yield run

@@ -1,18 +1,18 @@
 """The algebra of patterns: pure functions of musical time.
 
-A Pattern answers one question: which events lie in the cycles [begin, end)? Times are exact
-Fractions. An event has a whole (its full extent) and a part (the piece inside the question). The
-whole of a signal is None. The value of an event is a number, a text, or a Curve: a function of an
-array of cycle times, so that one question about a cycle is enough for all of its frames.
+A Pattern answers a query: which events lie in the cycles [begin, end)? Times are exact Fractions.
+An event has a whole (its full extent) and a part (the piece inside the query). The whole of a
+signal is None. The value of an event is a number, a text, or a Curve: a function of an array of
+cycle times, so that one query of a cycle is enough for all of its frames.
 
-Four facts about a pattern are known without asking it, all kept up by the constructors here:
+Every constructor maintains four facts about a pattern, which need no query:
     curve   its closed form over all time, if it has no structure at all (sine.slow(4) * .5)
     period  the number of cycles after which it repeats, None if it never does (rand)
     flat    its steps with their shares of a cycle, if these are plain values and rests
     cost    an upper bound of its events in a cycle; above LIMIT it is refused, not computed
 
 Definitions follow Tidal 1.10 (Sound.Tidal.Pattern) and Strudel 1.2 where the two agree; a signal
-is sampled at the START of the span that asks.
+is sampled at the START of the queried span.
 
 Threads: everything is immutable; caches are filled by single assignments of equal values.
 """
@@ -28,35 +28,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "LIMIT",
-    "Curve",
-    "Event",
-    "Pattern",
-    "PatternError",
-    "Steps",
-    "Times",
-    "affordable",
-    "as_time",
-    "cycle_of",
-    "lcm",
-    "moved",
-    "pieces",
-]
-
 Times = NDArray[np.float64]
 Steps = Callable[[Fraction, Fraction], list[Fraction]]
 Query = Callable[[Fraction, Fraction], "list[Event]"]
 
 LIMIT = 4096
-#: A period longer than this is not worth laying out at once.
+#: Longer periods count as none.
 MAX_PERIOD = 256
 _ONE = Fraction(1)
 _ZERO = Fraction(0)
 
 
 class PatternError(Exception):
-    """A pattern that cannot be played (too much work, a wrong value). Callers add the place."""
+    """A pattern cannot be played (too much work, a wrong value). Callers add the place."""
 
 
 def affordable(cost: float) -> None:
@@ -75,7 +59,7 @@ class Event(NamedTuple):
 
     @property
     def onset(self) -> bool:
-        """True if the event begins here, rather than being the tail of an earlier one."""
+        """True if the event begins here and is not the tail of an earlier one."""
         return self.whole_begin is not None and self.whole_begin == self.begin
 
 
@@ -83,8 +67,8 @@ class Curve:
     """A function of time. f: float64 [n] (or one float) of cycles -> the same shape.
 
     steps: the exact cycles in [begin, end) where the function jumps, None if it never does.
-    flat: True if it is constant between these. back: True if it runs backwards (rev), so that a
-    span is read at its end.
+    flat: True if it is constant between these. back: True if it runs backwards (rev): a span is
+    read at its end.
     """
 
     __slots__ = ("back", "f", "flat", "steps")
@@ -109,7 +93,7 @@ class Curve:
         here = float(self.f(t))
         if self.steps is None:
             return here
-        # Where it runs backwards, the end of a span is where its own time begins.
+        # Its own time begins at the end of the span.
         before = float(self.f(t - 1e-9))
         return before if abs(before - here) > 1e-4 else here
 
@@ -154,7 +138,7 @@ def _both(a: Any, b: Any) -> Any:
 
 
 class Pattern:
-    """See the module. `raw` answers with Curves in place; `query` answers with plain values."""
+    """See the module. `raw` gives events with Curves; `query` gives plain values."""
 
     __slots__ = ("const", "cost", "curve", "flat", "period", "raw", "text")
 
@@ -178,7 +162,7 @@ class Pattern:
         self.flat: tuple[tuple[Fraction, Pattern], ...] | None = None
 
     def query(self, begin: Fraction | int, end: Fraction | int) -> list[Event]:
-        """The events of [begin, end) in text order; signals sampled at each part's begin."""
+        """The events of [begin, end) in text order, signals sampled where each part begins."""
         return [
             e._replace(value=e.value.read(e.begin, e.end)) if isinstance(e.value, Curve) else e
             for e in self.raw(Fraction(begin), Fraction(end))

@@ -1,7 +1,4 @@
-"""What a score compiles to: statements that the session applies, and plain views of them.
-
-Threads: immutable.
-"""
+"""Programs: the compiled statements of a score, and the difference of two programs."""
 
 from __future__ import annotations
 
@@ -14,22 +11,7 @@ from demon_live.errors import ScoreWarning, Span
 from demon_live.lang.lane import Lane
 from demon_live.lang.syntax import LetNode
 
-__all__ = [
-    "Bind",
-    "Chain",
-    "Go",
-    "Let",
-    "Program",
-    "Scene",
-    "Setting",
-    "SettingValue",
-    "Statement",
-    "When",
-    "Word",
-    "diff",
-]
-
-#: A settings's value: a number, a text, or None (`source none`).
+#: The value of a setting: a number, a text, or None (`source none`).
 SettingValue = float | str | None
 
 
@@ -49,22 +31,22 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A control of a deck gets a lane; None gives it back its default."""
+    """Binds a control of a deck to a lane; None resets it to its default."""
 
     deck: str
     control: str
     lane: Lane | None
     when: When
     span: Span
-    #: The meaning of the expression as text: equal keys sound equal.
+    #: The expression as text, with the definitions that it uses: equal keys sound equal.
     key: str = ""
-    #: Of a control of shape file, the names of all that it may ask for, and where each is written.
+    #: The sound files that it may ask for, and where each is written.
     files: tuple[tuple[str, Span], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A settings. `deck` matters for loop and source; the rest are global."""
+    """Sets tempo, loop, source ... `deck` matters for loop and source; the rest are global."""
 
     deck: str
     word: str
@@ -124,7 +106,7 @@ Statement = Bind | Setting | Word | Go | Chain | Let | Scene
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A score that was checked whole. See the module."""
+    """A score without errors. decks: deck -> control -> lane."""
 
     name: str
     text: str
@@ -136,9 +118,41 @@ class Program:
     chains: tuple[Chain, ...] = ()
     lets: Mapping[str, Let] = field(default_factory=dict)
 
+    @staticmethod
+    def of(
+        name: str,
+        text: str,
+        statements: tuple[Statement, ...],
+        warnings: tuple[ScoreWarning, ...],
+        deck: str,
+    ) -> Program:
+        """The program of these statements. deck: whose `loop` and `source` are its settings."""
+        decks: dict[str, dict[str, Lane]] = {"main": {}}
+        settings: dict[str, SettingValue] = {}
+        for s in statements:
+            if isinstance(s, Bind) and s.deck:
+                lanes = decks.setdefault(s.deck, {})
+                if s.lane is None:
+                    lanes.pop(s.control, None)
+                else:
+                    lanes[s.control] = s.lane
+            elif isinstance(s, Setting) and (s.deck == deck or s.word not in ("loop", "source")):
+                settings[s.word] = s.value
+        return Program(
+            name,
+            text,
+            statements,
+            warnings,
+            decks,
+            settings,
+            {s.name: s for s in statements if isinstance(s, Scene)},
+            tuple(s for s in statements if isinstance(s, Chain)),
+            {s.name: s for s in statements if isinstance(s, Let)},
+        )
+
 
 def _last(program: Program | None) -> dict[tuple[str, ...], Statement]:
-    """The last word on each thing that lasts: bindings, settings, scenes, lets."""
+    """The last statement of each binding, setting, scene and let."""
     out: dict[tuple[str, ...], Statement] = {}
     for s in program.statements if program is not None else ():
         if isinstance(s, Bind):
@@ -167,11 +181,11 @@ def _same(a: Statement | None, b: Statement) -> bool:
 
 
 def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
-    """What turns `old` into `new`, as statements: the changed and the added, then the removed.
+    """The statements that turn `old` into `new`: the changed and the added, then the removed.
 
     Bindings are compared by meaning, lets included. A removed binding is a Bind without a lane; a
-    removed settings stays as it is (there is no silence of a tempo). Words such as `hush`, `go`
-    and `chain` count when they were not in the old text.
+    removed setting stays as it is. Performance words, `go` and `chain` count if they are not in
+    the old text.
     """
     before, after = _last(old), _last(new)
     keys = {id(s): key for key, s in after.items()}
@@ -179,7 +193,7 @@ def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
     for s in new.statements if new is not None else ():
         key = keys.get(id(s))
         if (key is not None and not _same(before.get(key), s)) or (
-            isinstance(s, (Word, Go, Chain)) and not _spoken(old, s)
+            isinstance(s, (Word, Go, Chain)) and not _contains(old, s)
         ):
             out.append(s)
     for key, gone in before.items():
@@ -188,8 +202,8 @@ def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
     return tuple(out)
 
 
-def _spoken(program: Program | None, s: Word | Go | Chain) -> bool:
-    """Did `program` already say this?"""
+def _contains(program: Program | None, s: Word | Go | Chain) -> bool:
+    """True if a performance word, `go` or `chain` is in a program."""
     for t in program.statements if program is not None else ():
         if type(t) is not type(s):
             continue

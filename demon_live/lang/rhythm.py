@@ -1,15 +1,17 @@
-"""Structure: who gives the events their extent, and which of them sound.
+"""Transforms of values, and structure: which events there are, and what extent they have.
 
+    fmap     values of one pattern          bind    a pattern for each value (Tidal's innerJoin)
     combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
     cut      whole from the left, parts cut where either changes (arguments of range)
-    struct, mask, degrade, euclidean rhythms, squeeze
+    struct, mask, thin, Euclidean rhythms, squeeze
 
-Threads: pure functions.
+Threads: the cache of bind is filled by single assignments of equal values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -24,13 +26,99 @@ from demon_live.lang.pattern import (
     lcm,
     pieces,
 )
-from demon_live.lang.sequence import signal, silence
+from demon_live.lang.registry import Count, Gate, Lots, Number, Numbers, Time, function
 from demon_live.lang.signals import chance_at
-from demon_live.lang.transform import fmap, grains
-
-__all__ = ["bjorklund", "combine", "cut", "degrade", "mask", "mixed", "squeeze", "struct", "truth"]
+from demon_live.lang.transform import fast, pure, signal, silence, timecat
 
 Op = Callable[[Any, Any], Any]
+_ZERO, _ONE = Fraction(0), Fraction(1)
+
+
+def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Pattern:
+    """`fn` of each value. For signals fn must take arrays too."""
+    if pat.const is not None:
+        return pure(fn(pat.const[0]))
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            Event(wb, we, b, e, v.mapped(fn) if isinstance(v, Curve) else fn(v))
+            for wb, we, b, e, v in pat.raw(begin, end)
+        ]
+
+    curve = pat.curve.mapped(fn) if pat.curve is not None else None
+    return Pattern(raw, period=pat.period, cost=pat.cost, curve=curve, text=text)
+
+
+#: A curve as the argument of `bind` is read this often in a cycle.
+_GRAIN = 32
+
+
+def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) -> Pattern:
+    """Tidal's innerJoin: for each value of `outer` the pattern fn(value), in that value's part."""
+    if outer.const is not None:
+        return fn(outer.const[0])
+    made: dict[Any, Pattern] = {}
+    most = float(LIMIT)
+
+    def inner(value: Any) -> Pattern:
+        found = made.get(value)
+        if found is None:
+            found = fn(value)
+            if found.cost > most:
+                raise PatternError(f"more than {LIMIT} events in a cycle")
+            if len(made) < 512:
+                made[value] = found
+        return found
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        out: list[Event] = []
+        for c, cb, ce in pieces(begin, end):
+            before = len(out)
+            for event in outer.raw(cb, ce):
+                for b, e, value in grains(event):
+                    out.extend(inner(value).raw(b, e))
+            if len(out) - before > LIMIT:
+                raise PatternError(f"more than {LIMIT} events in cycle {c}")
+        return out
+
+    period, cost = _bound_facts(outer, inner)
+    # Later values may cost more than the first ones, but not much more.
+    most = min(most, 4 * cost + 64)
+    return Pattern(raw, period=period, cost=cost, text=text)
+
+
+#: Cycles of an argument that are queried to estimate period and cost.
+_AHEAD = 16
+
+
+def _bound_facts(outer: Pattern, inner: Callable[[Any], Pattern]) -> tuple[int | None, float]:
+    """Period and cost of a bind, from the values that `outer` takes at first."""
+    known = outer.period is not None and outer.period <= _AHEAD
+    cycles = min(outer.period or _AHEAD, _AHEAD) if outer.cost <= 64 else 1
+    values: set[Any] = set()
+    for event in outer.raw(_ZERO, Fraction(cycles)):
+        known = known and not isinstance(event.value, Curve)
+        values.update(value for _, _, value in grains(event))
+    parts = [inner(v) for v in values]
+    cost = max((p.cost for p in parts), default=0.0) + outer.cost
+    period = lcm(outer.period, *(p.period for p in parts)) if known else None
+    return period, cost
+
+
+def grains(event: Event) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """The part of an event with its value; a curve in steps of a fixed grid."""
+    if not isinstance(event.value, Curve):
+        yield event.begin, event.end, event.value
+        return
+    b = event.begin
+    while b < event.end:
+        n = b.numerator * _GRAIN // b.denominator
+        e = min(event.end, Fraction(n + 1, _GRAIN))
+        yield b, e, event.value.at(Fraction(n, _GRAIN))
+        b = e
+
+
+# --- structure -------------------------------------------------------------------------------
 
 
 def _apply(fn: Op, a: Any, b: Any) -> Any:
@@ -41,7 +129,7 @@ def _apply(fn: Op, a: Any, b: Any) -> Any:
 
 
 def _plain(left: Pattern, right: Pattern, fn: Op) -> Pattern | None:
-    """The cases where nobody's structure matters: a plain number, or two signals."""
+    """The cases without structure: a plain number, or two signals."""
     if right.const is not None:
         value = right.const[0]
         return fmap(left, lambda a: fn(a, value))
@@ -118,39 +206,45 @@ def cut(left: Pattern, right: Pattern, fn: Op) -> Pattern:
     return Pattern(raw, period=lcm(left.period, right.period), cost=left.cost + right.cost)
 
 
-def squeeze(left: Pattern, right: Pattern, fn: Op) -> Pattern:
-    """fn(left, right), with a cycle of right squeezed into each event of left."""
+@function('blend = "0 .5".squeeze("0 .1 .2")')
+def squeeze(pat: Numbers, other: Numbers) -> Pattern:
+    """Plus, with a cycle of the other squeezed into each event."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []
-        for wb, we, lb, le, value in left.raw(begin, end):
+        for wb, we, lb, le, value in pat.raw(begin, end):
             if wb is None or we is None:
                 continue
             c = cycle_of(wb.numerator // wb.denominator)
             width = we - wb
-            for r in right.raw(c, c + 1):
+            for r in other.raw(c, c + 1):
                 if r.whole_begin is None or r.whole_end is None:
                     continue
                 nb, ne = wb + (r.whole_begin - c) * width, wb + (r.whole_end - c) * width
                 b, e = max(nb, lb), min(ne, le)
                 if b < e:
-                    out.append(Event(nb, ne, b, e, _apply(fn, value, r.value)))
+                    out.append(Event(nb, ne, b, e, _apply(operator.add, value, r.value)))
         return out
 
-    return Pattern(
-        raw, period=lcm(left.period, right.period), cost=left.cost * max(1.0, right.cost)
-    )
+    return Pattern(raw, period=lcm(pat.period, other.period), cost=pat.cost * max(1.0, other.cost))
 
 
 def truth(value: Any) -> bool:
-    """What counts as yes in a structure: 1, x, t, true. No: 0, f, false, ~."""
+    """The truth of a value in a structure: 1, x, t, true are yes; 0, f, false, ~ are no."""
     if isinstance(value, str):
         return value.lower() not in ("f", "false", "n", "no", "0")
     return bool(value)
 
 
-def struct(pat: Pattern, pulses: Pattern) -> Pattern:
-    """The values of `pat` with the events of `pulses` that are true; a signal opens and shuts."""
+@function("denoise = sine.range(.3, 1).segment(4)")
+def segment(pat: Pattern, n: Time) -> Pattern:
+    """A curve as n held values a cycle."""
+    return struct(pat, fast(pure(1), n))
+
+
+@function('noise = sine.struct("x ~ x x")')
+def struct(pat: Pattern, pulses: Gate) -> Pattern:
+    """The values of the pattern in the rhythm of another."""
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out: list[Event] = []
@@ -165,16 +259,17 @@ def struct(pat: Pattern, pulses: Pattern) -> Pattern:
             for r in pat.raw(wb, we):
                 b, e = max(lb, r.begin), min(le, r.end)
                 if b < e:
-                    held = r.value.read(r.begin, r.end) if isinstance(r.value, Curve) else r.value
-                    out.append(Event(wb, we, b, e, held))
+                    v = r.value.read(r.begin, r.end) if isinstance(r.value, Curve) else r.value
+                    out.append(Event(wb, we, b, e, v))
         return out
 
     period = lcm(pat.period, pulses.period)
     return Pattern(raw, period=period, cost=pat.cost + pulses.cost, text=pat.text)
 
 
-def mask(pat: Pattern, gate: Pattern) -> Pattern:
-    """The parts of `pat` where `gate` is true."""
+@function('noise = saw.mask("<1 [0 1]>")')
+def mask(pat: Pattern, gate: Gate) -> Pattern:
+    """Only where the gate is 1; rests elsewhere."""
     if gate.const is not None:
         return pat if truth(gate.const[0]) else silence
 
@@ -192,28 +287,61 @@ def mask(pat: Pattern, gate: Pattern) -> Pattern:
     return Pattern(raw, period=period, cost=pat.cost + gate.cost, text=pat.text)
 
 
-def degrade(pat: Pattern, chance: float, key: int, keep: bool = False) -> Pattern:
-    """`pat` without the events whose lot is under `chance`; with keep, only those.
+def thin(pat: Pattern, part: float, key: int, keep: bool = False) -> Pattern:
+    """The pattern without this part of its events, by lot; with keep, only those.
 
     A signal has no events: it loses whole cycles.
     """
 
-    def kept(time: Fraction) -> bool:
-        return (chance_at(key, time) < chance) is keep
+    def stays(time: Fraction) -> bool:
+        return (chance_at(key, time) < part) is keep
 
     def raw(begin: Fraction, end: Fraction) -> list[Event]:
         out = []
         for event in pat.raw(begin, end):
             if event.whole_begin is not None:
-                if kept(event.whole_begin):
+                if stays(event.whole_begin):
                     out.append(event)
                 continue
             for c, b, e in pieces(event.begin, event.end):
-                if kept(cycle_of(c)):
+                if stays(cycle_of(c)):
                     out.append(Event(None, None, b, e, event.value))
         return out
 
     return Pattern(raw, period=None, cost=pat.cost, text=pat.text)
+
+
+@function('noise = ".3*8".degradeBy(.4)')
+def degrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
+    """Loses this part of the events, by lot."""
+    return thin(pat, part, key)
+
+
+@function('noise = ".3*8".degrade')
+def degrade(pat: Pattern, key: Lots) -> Pattern:
+    """Loses half of the events, by lot."""
+    return thin(pat, 0.5, key)
+
+
+@function('noise = ".3*8".undegradeBy(.4)')
+def undegrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
+    """Keeps only this part of the events."""
+    return thin(pat, part, key, keep=True)
+
+
+@function("noise = sine.euclid(3, 8)")
+def euclid(pat: Pattern, k: Count, n: Count, turn: Count = 0) -> Pattern:
+    """On k of n steps, spread evenly, turned left."""
+    hits = bjorklund(k, n, turn)
+    if pat.const is not None:
+        return timecat([(_ONE, pat if hit else silence) for hit in hits])
+    return struct(pat, timecat([(_ONE, pure(1) if hit else silence) for hit in hits]))
+
+
+@function("noise = sine.euclidRot(3, 8, 2)")
+def euclid_rot(pat: Pattern, k: Count, n: Count, turn: Count) -> Pattern:
+    """The same as euclid with a turn."""
+    return euclid(pat, k, n, turn)
 
 
 @lru_cache(maxsize=512)
@@ -234,7 +362,7 @@ def bjorklund(k: int, n: int, turn: int = 0) -> tuple[bool, ...]:
 
 
 def _spread(k: int, n: int) -> list[bool]:
-    """Bjorklund's own order: groups of [x] and [~] are paired until one group is left over."""
+    """Bjorklund's order: groups of [x] and [~] are paired until one group is left."""
     a, b = [[True]] * k, [[False]] * (n - k)
     while min(len(a), len(b)) > 1:
         m = min(len(a), len(b))

@@ -1,7 +1,4 @@
-"""What names mean in an expression, and where its written values stand.
-
-Threads: a Scope belongs to the compilation of one statement.
-"""
+"""Scopes: the meaning of names in an expression, exact numbers, and errors about names."""
 
 from __future__ import annotations
 
@@ -12,14 +9,13 @@ from typing import Any
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
-from demon_live.lang import signals
-from demon_live.lang.controllers import CONTROLLERS, Hands, Key, guess, played
-from demon_live.lang.keywords import closest
+from demon_live.lang.controllers import CONTROLLERS, ControllerHistory, Key, guess, track_pattern
+from demon_live.lang.functions import FUNCTIONS, NOTE
+from demon_live.lang.keywords import meant
 from demon_live.lang.mini import Chances
-from demon_live.lang.mini_syntax import MAX_NESTING, parse_mini
-from demon_live.lang.mini_syntax import Node as MiniNode
+from demon_live.lang.mini_syntax import MAX_NESTING, MiniNode, parse_mini
 from demon_live.lang.pattern import Pattern
-from demon_live.lang.sequence import silence
+from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.syntax import (
     Bin,
     Call,
@@ -33,43 +29,18 @@ from demon_live.lang.syntax import (
     Num,
     Text,
 )
-from demon_live.lang.words import WORDS
 
 #: Numbers of a score stay below this.
 _MOST = 10**15
 
-__all__ = [
-    "LOTS",
-    "OTHER",
-    "SIGNALS",
-    "Scope",
-    "Thunk",
-    "Work",
-    "controller",
-    "fold",
-    "known",
-    "places_of",
-    "plain",
-    "unknown",
-]
 
 #: Expansions of `let` words in one score.
 _MAX_WORK = 2048
 
 
-SIGNALS = signals.SIGNALS
-
-
-#: Signals that draw lots.
-LOTS: dict[str, Callable[[int], Pattern]] = {"rand": signals.rand, "perlin": signals.perlin}
-
-
-OTHER = {"silence": silence}
-
-
 @dataclass(frozen=True, slots=True)
 class Thunk:
-    """An argument of a `let`, with the scope that it was written in."""
+    """An argument of a `let`, with its scope."""
 
     expr: Expr
     scope: Scope
@@ -77,19 +48,24 @@ class Thunk:
 
 @dataclass(slots=True)
 class Work:
-    """What one score may still use up, and what stands behind the controllers that it names.
+    """The budget of one score, and its controllers.
 
-    hands: their history; None while it is checked. asked: those that were named.
+    left: expansions of `let` words. history: the moves of the controllers, None while the score is
+    checked. keys: the controllers that the expression names.
     """
 
     left: int = _MAX_WORK
-    hands: Hands | None = None
-    asked: set[Key] = field(default_factory=set)
+    history: ControllerHistory | None = None
+    keys: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What names mean here. source: the text that the places of nodes refer to."""
+    """The meaning of names in an expression.
+
+    source: the text that the places of nodes refer to. lets: name -> (definition, its source).
+    params: arguments of the `let` that is expanded. hole: the pattern that `_` stands for.
+    """
 
     source: str
     lets: Mapping[str, tuple[LetNode, str]]
@@ -98,9 +74,9 @@ class Scope:
     params: Mapping[str, Thunk | Pattern]
     hole: Pattern | None = None
     depth: int = 0
-    #: The place of the call, for errors inside a `let` of another statement.
+    #: The place of the call, for errors in a `let` of another statement.
     outer: Span | None = None
-    #: For the eye (marks.py): what to make of a tree of mini-notation, its text's source and place.
+    #: (tree of mini-notation, source, offset) -> tree, for highlighting.py.
     mark: Callable[[MiniNode, str, int], MiniNode] | None = None
 
     def fail(self, message: str, node: Any, hint: str | None = None) -> ScoreError:
@@ -108,12 +84,17 @@ class Scope:
             return ScoreError(message, span=self.outer, hint=hint)
         return ScoreError(message, span=Span.of(self.source, node.start, node.end), hint=hint)
 
+    def knows(self, name: str) -> bool:
+        """True if a name means anything here."""
+        tables = (self.params, self.lets, SIGNALS, RANDOM, FUNCTIONS, CONTROLLERS)
+        return name == "silence" or any(name in names for names in tables)
+
     def deeper(self, node: Any) -> Scope:
         if self.depth >= MAX_NESTING:
             raise self.fail(
                 f"nested deeper than {MAX_NESTING}", node, "give a part a name with let"
             )
-        # Spelled out: dataclasses.replace takes three times as long, and this is done at each node.
+        # dataclasses.replace takes three times as long, and this runs at each node.
         return Scope(
             self.source,
             self.lets,
@@ -136,7 +117,6 @@ def fold(node: Expr, scope: Scope) -> Fraction | None:
 
 
 def _folded(node: Expr, scope: Scope) -> Fraction | None:
-    """The exact value of an expression made of numbers alone, else None."""
     match node:
         case Num():
             return node.value
@@ -159,7 +139,7 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
 
 def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
     out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
-    # Numbers are bounded too: 9**9**9 written out with * must not grow without end.
+    # Bounded: 9**9**9 written out with * must not grow without end.
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None
 
 
@@ -168,7 +148,7 @@ def plain(value: Fraction) -> int | float:
 
 
 def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int, int]]:
-    """The written values of an expression for which `wanted` holds: (value, start, end)."""
+    """The literal values of an expression for which `wanted` holds: (value, start, end)."""
     out: list[tuple[str, int, int]] = []
     match node:
         case Mini():
@@ -194,10 +174,10 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
             for arg in node.args:
                 out += places_of(arg, wanted)
         case Method():
-            # pick's own values are numbers; what it picks are its arguments.
+            # The receiver of pick is numbers; its arguments are the values.
             inside: tuple[Expr, ...] = () if node.name == "pick" else (node.of,)
-            word = WORDS.get(node.name)
-            if word is not None and word.params and word.params[-1].many:
+            function = FUNCTIONS.get(node.name)
+            if function is not None and function.many:
                 inside += node.args or ()
             for part in inside:
                 out += places_of(part, wanted)
@@ -208,14 +188,8 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
     return sorted(out, key=lambda p: p[1])
 
 
-def known(name: str, scope: Scope) -> bool:
-    """Does a name mean anything here?"""
-    tables = (scope.params, scope.lets, SIGNALS, LOTS, OTHER, WORDS, CONTROLLERS)
-    return any(name in words for words in tables)
-
-
 def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Pattern:
-    """cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
+    """The pattern of a controller: cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
     takes = ("number", "channel") if name == "cc" else ("channel",)
     example = "cc(21) or cc(21, 1)" if name == "cc" else f"{name} or {name}(1)"
     if len(args) > len(takes) or (name == "cc" and not args):
@@ -231,24 +205,24 @@ def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Patt
         values.append(exact.numerator)
     number, channel = (*values, 0)[:2] if name == "cc" else (0, *values, 0)[:2]
     key = Key(name, number, channel)
-    scope.work.asked.add(key)
-    hands = scope.work.hands
-    track = None if hands is None else hands.tracks.get(key)
-    return guess(key) if track is None else played(key, track)
+    scope.work.keys.add(key)
+    history = scope.work.history
+    track = None if history is None else history.tracks.get(key)
+    return guess(key) if track is None else track_pattern(key, track)
 
 
 def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
-    """An error for a name that means nothing, with the nearest that does."""
+    """The error for an unknown name, with the nearest known one."""
     if name in CONTROLS or name in SETTINGS:
         return scope.fail(
             f'"{name}" is a control, not a value',
             node,
             f"a control is only bound: {name} = ...; a shape for two controls is let shape = ...",
         )
-    functions = [w for w in WORDS if WORDS[w].of or not method]
-    more = [*SIGNALS, *LOTS, *CONTROLLERS, *scope.lets, *scope.params]
+    functions = [name for name, f in FUNCTIONS.items() if f.method or not method]
+    more = [*SIGNALS, *RANDOM, *CONTROLLERS, *scope.lets, *scope.params]
     words = functions if method else [*functions, *more]
-    near = None if name in _FOREIGN else closest(name, words)
+    near = None if name in _FOREIGN else meant(name, words)
     hint = f"did you mean {near}?" if near else _FOREIGN.get(name, "? lists all words")
     what = "no function" if method else "nothing"
     return scope.fail(
@@ -256,7 +230,31 @@ def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> Scor
     )
 
 
-#: Words of the other languages that have no twin here.
+def unknown_call(name: str, node: Call, scope: Scope) -> ScoreError:
+    """The error for a call of something that is not a function."""
+    span = Name(node.start, node.start + len(name), name)
+    if name in CONTROLS or name in SETTINGS:
+        inside = slice(node.start + len(name) + 1, node.end - 1)
+        inner = scope.source[inside] if scope.outer is None else "..."
+        message = f'"{name}" is a control, not a function'
+        return scope.fail(message, span, f"bind it: {name} = {inner}")
+    return unknown(name, span, scope)
+
+
+def misplaced_word(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
+    """The error for text where numbers belong, at the first word of the expression `written`."""
+    found = places_of(written, lambda v: isinstance(v, str)) if written is not None else []
+    if not found:
+        return scope.fail("this is text, and arithmetic takes numbers", node)
+    word, start, end = found[0]
+    return ScoreError(
+        f'"{word}" is a word, and arithmetic takes numbers',
+        span=scope.outer or Span.of(scope.source, start, end),
+        hint="note names become numbers with .note" if NOTE.fullmatch(word) else None,
+    )
+
+
+#: Words of other languages that have no counterpart here -> hint.
 _FOREIGN = {
     "s": "there are no samples; tell the model in words: prompt = '...'",
     "sound": "there are no samples; tell the model in words: prompt = '...'",

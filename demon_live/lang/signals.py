@@ -1,36 +1,22 @@
-"""Signals: continuous patterns, and the one source of chance.
+"""Signals: continuous patterns, and random numbers.
 
-A signal is a numpy expression of an array of cycle times; sampled at the START of a frame. Chance
-is a hash of (key, time): nothing is drawn, so any moment can be asked for at any time, and a replay
-asks the same. Key = seed and the number of the random word in its expression.
-
-Threads: pure functions and constants.
+A signal is a numpy expression of an array of cycle times, sampled at the START of a frame. Random
+numbers are a hash of (key, time), so that any time can be sampled at any moment, and a replay gives
+the same. The key is the seed and the number of the random operator in its expression.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from demon_live.lang.pattern import Curve, Pattern, PatternError, as_time
-from demon_live.lang.sequence import pure, signal, timecat
-from demon_live.lang.transform import fast
-
-__all__ = [
-    "SIGNALS",
-    "chance",
-    "chance_at",
-    "irand",
-    "perlin",
-    "rand",
-    "sweep",
-    "time_signal",
-    "var",
-]
+from demon_live.lang.registry import Lots, Number, Values, function
+from demon_live.lang.transform import fast, pure, signal, timecat
 
 _MASK = (1 << 64) - 1
 _TAU = 2 * math.pi
@@ -38,44 +24,44 @@ _TAU = 2 * math.pi
 _GRAIN = 1024
 
 
-def _mix(x: int) -> int:
-    """splitmix64's finish: each input bit moves half of the output bits."""
+def _splitmix64(x: Any) -> Any:
+    """splitmix64 of an int, or of an array of uint64: each input bit moves half of the output."""
     x = (x + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
     return x ^ (x >> 31)
 
 
-def chance(key: int, *place: int) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
-    x = _mix(key & _MASK)
+def chance(key: int, *place: Any) -> Any:
+    """Random numbers in [0, 1) that depend on nothing but the arguments.
+
+    Args:
+        key: seed and number of the random operator.
+        place: whole numbers, or an array of them, that tell the draws apart.
+    """
+    x = _splitmix64(key & _MASK)
     for p in place:
-        x = _mix(x ^ (p & _MASK))
+        x = _splitmix64(x ^ (p & _MASK if isinstance(p, int) else _as_words(p)))
     return (x >> 11) / (1 << 53)
 
 
-def chance_at(key: int, time: Fraction) -> float:
-    """The lot of an event that begins exactly at `time`."""
-    return chance(key, time.numerator, time.denominator)
-
-
-def _hashed(key: int, n: Any) -> Any:
-    """chance(key, n) for an array (or a float) of whole numbers n."""
+def _as_words(n: Any) -> Any:
+    """Floats without a fraction as 64-bit words."""
     if not np.ndim(n):
-        return chance(key, int(n))
-    x = np.asarray(n).astype(np.int64).view(np.uint64) ^ np.uint64(_mix(key & _MASK))
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return (x >> np.uint64(11)).astype(np.float64) / (1 << 53)
+        return int(n) & _MASK
+    return np.asarray(n).astype(np.int64).view(np.uint64)
+
+
+def chance_at(key: int, time: Fraction) -> float:
+    """The random number of an event that begins exactly at `time`."""
+    return float(chance(key, time.numerator, time.denominator))
 
 
 # --- shapes ----------------------------------------------------------------------------------
 
 
 def _grid(step: Fraction) -> Callable[[Fraction, Fraction], list[Fraction]]:
-    """The multiples of `step` in [begin, end): where a shape jumps."""
+    """Jumps of a shape at the multiples of `step`."""
 
     def steps(begin: Fraction, end: Fraction) -> list[Fraction]:
         first, last = -(-begin // step), -(-end // step)
@@ -133,41 +119,58 @@ for _name, (_pat, _help) in list(SIGNALS.items()):
         )
 
 
-def time_signal() -> Pattern:
-    """The cycle count itself."""
-    return SIGNALS["time"][0]
-
-
 # --- chance ----------------------------------------------------------------------------------
 
 
 def rand(key: int) -> Pattern:
-    """White noise in 0..1: another value each 1/1024 cycle."""
+    """White noise in 0..1: a new value each 1/1024 cycle."""
     # The offset keeps round musical times away from the borders of the grains.
-    return signal(Curve(lambda t: _hashed(key, np.floor(t * _GRAIN + 0.437))), None)
+    return signal(Curve(lambda t: chance(key, np.floor(t * _GRAIN + 0.437))), None)
 
 
-def irand(n: float, key: int) -> Pattern:
-    """White noise of whole numbers 0 .. n-1."""
-    return signal(Curve(lambda t: np.floor(_hashed(key, np.floor(t * _GRAIN + 0.437)) * n)), None)
+@function("seed = irand(8).segment(1)")
+def irand(n: Number, key: Lots) -> Pattern:
+    """Whole numbers 0 .. n-1 by lot."""
+    return signal(Curve(lambda t: np.floor(chance(key, np.floor(t * _GRAIN + 0.437)) * n)), None)
 
 
 def perlin(key: int) -> Pattern:
-    """Smooth noise in 0..1: another target each cycle."""
+    """Smooth noise in 0..1: a new target each cycle."""
 
     def f(t: Any) -> Any:
         c = np.floor(t)
         x = t - c
-        a, b = _hashed(key, c), _hashed(key, c + 1)
+        a, b = chance(key, c), chance(key, c + 1)
         return a + (b - a) * (x * x * x * (x * (x * 6 - 15) + 10))
 
     return signal(Curve(f), None)
 
 
+#: name -> (key -> pattern, one line of help)
+RANDOM: dict[str, tuple[Callable[[int], Pattern], str]] = {
+    "rand": (rand, "White noise from 0 to 1, by lot, but the same at each hearing."),
+    "perlin": (perlin, "Smooth noise from 0 to 1: another goal each cycle."),
+}
+
+
 # --- FoxDot's TimeVars -----------------------------------------------------------------------
 
 
-def _spans(values: Sequence[Any], lengths: Sequence[Fraction]) -> list[tuple[Any, Fraction]]:
+def _listed(value: Values) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def numbers_of(values: Values) -> list[float]:
+    """A number or a list of them as floats. Raises PatternError for a word among them."""
+    for v in _listed(values):
+        if isinstance(v, str):
+            raise PatternError(f"{v!r} is a word where a number is needed")
+    return [float(v) for v in _listed(values)]
+
+
+def _spans(values: list[Any], cycles: Values) -> list[tuple[Any, Fraction]]:
+    """Each value with its number of cycles; the shorter list is repeated."""
+    lengths = [as_time(v) for v in _listed(cycles)]
     if not values or not lengths:
         raise PatternError("a list is empty")
     if any(n <= 0 for n in lengths):
@@ -178,18 +181,35 @@ def _spans(values: Sequence[Any], lengths: Sequence[Fraction]) -> list[tuple[Any
     return [(values[i % len(values)], lengths[i % len(lengths)]) for i in range(count)]
 
 
-def var(values: Sequence[Any], lengths: Sequence[Fraction]) -> Pattern:
-    """Each value for its number of cycles, in turn."""
-    spans = _spans(values, lengths)
+@function("blend = linvar([0, 1], 8)")
+def linvar(values: Values, cycles: Values = 4) -> Pattern:
+    """FoxDot: in straight lines through the values, each in so many cycles."""
+    return _sweep(values, cycles, lambda x: x)
+
+
+@function("blend = sinvar([0, 1], 8)")
+def sinvar(values: Values, cycles: Values = 4) -> Pattern:
+    """FoxDot: as linvar, in waves."""
+    return _sweep(values, cycles, lambda x: 0.5 - 0.5 * np.cos(x * np.pi))
+
+
+@function("blend = expvar([0, 1], 8)")
+def expvar(values: Values, cycles: Values = 4) -> Pattern:
+    """FoxDot: as linvar, slow at first."""
+    return _sweep(values, cycles, lambda x: x * x)
+
+
+@function("blend = var([.2, .9], [6, 2])")
+def var(values: Values, cycles: Values = 4) -> Pattern:
+    """FoxDot: each value for so many cycles."""
+    spans = _spans(_listed(values), cycles)
     total = sum((n for _, n in spans), Fraction(0))
     return fast(timecat([(n, pure(v)) for v, n in spans]), 1 / total)
 
 
-def sweep(
-    values: Sequence[float], lengths: Sequence[Fraction], shape: Callable[[Any], Any]
-) -> Pattern:
+def _sweep(values: Values, cycles: Values, shape: Callable[[Any], Any]) -> Pattern:
     """From each value to the next (and from the last to the first), by `shape`: 0..1 -> 0..1."""
-    spans = _spans(values, lengths)
+    spans = _spans(numbers_of(values), cycles)
     edges = np.concatenate([[0.0], np.cumsum([float(n) for _, n in spans])])
     heights = np.array([float(v) for v, _ in spans] + [float(spans[0][0])])
     total = sum((n for _, n in spans), Fraction(0))
@@ -203,8 +223,3 @@ def sweep(
 
     period = total.numerator if total.denominator <= 256 else None
     return signal(Curve(f), period)
-
-
-def as_lengths(value: Any) -> list[Fraction]:
-    """A number or a list of them, as times."""
-    return [as_time(v) for v in (value if isinstance(value, (list, tuple)) else [value])]

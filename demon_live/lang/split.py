@@ -1,10 +1,8 @@
-"""Where statements end: a score is cut into statements, so that one error does not hide the next.
+"""Split a score into statements, so that one error does not hide the next.
 
 A statement ends at the end of its line, at ";", or at a brace of `deck NAME {` or `scene NAME {`.
 It goes on inside brackets, behind an operator or "=", and on lines that begin with `.method`.
 A line that clearly begins a new statement ends an old one even if a bracket was left open there.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
-
-__all__ = ["Chunk", "comments", "is_complete", "split", "uncommented", "whole"]
 
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
@@ -34,13 +30,13 @@ class Chunk:
 
 
 def comments(text: str) -> list[tuple[int, int]]:
-    """Where the comments of a text are: [start, end). A # inside quotes begins none."""
+    """The comments of a text: [start, end). A # inside quotes begins none."""
     return [m.span() for m in _PIECE.finditer(text) if m.group()[0] == "#"]
 
 
 def whole(text: str, start: int, end: int) -> str:
-    """The expression text[start:end] with the parentheses that its nodes do not count: those that
-    open before it, as in `(a + b) * 2`, or close after it."""
+    """The expression text[start:end] with the parentheses around its nodes: those that open before
+    it, as in `(a + b) * 2`, or close after it."""
     opened: list[int] = []
     first = start
     for found in _PIECE.finditer(text, 0, end):
@@ -124,9 +120,9 @@ _SPACE = re.compile(r"\s*")
 
 
 class _Ahead:
-    """What comes next behind a line end, found once for each run of blank lines and comments.
+    """Looks ahead over blank lines and comments, once for each run of them.
 
-    Asked at each line end of a run, a search to its end would take the square of its length.
+    A search at each line end of a run would take the square of its length.
     """
 
     def __init__(self, text: str) -> None:
@@ -139,7 +135,7 @@ class _Ahead:
         return self._spaces[1]
 
     def dotted(self, at: int) -> bool:
-        """Whether `.method` is the first thing from the line at `at` on, comments apart."""
+        """True if `.method` comes first from `at` on, after comments."""
         self._comments = self._reach(_NEXT, self._comments, at)
         return _DOT.match(self._text, self._comments[1]) is not None
 
@@ -151,7 +147,7 @@ class _Ahead:
 
 
 def _continues(text: str, start: int, after: int, ahead: _Ahead) -> bool:
-    """Does the statement that begins at `start` go on behind the line end at `after`?"""
+    """True if the statement that begins at `start` continues after the line end at `after`."""
     line = uncommented(text[max(start, text.rfind("\n", 0, after - 1) + 1) : after - 1])
     if line and _GOES_ON.search(line):
         return True
@@ -163,7 +159,7 @@ def _continues(text: str, start: int, after: int, ahead: _Ahead) -> bool:
 def is_complete(text: str) -> bool:
     """False while more lines must follow at the prompt: open brackets, a trailing operator.
 
-    A blank last line always ends the input, so that nobody is trapped.
+    A blank last line always ends the input.
     """
     if not text.rpartition("\n")[2].strip():
         return True

@@ -34,9 +34,9 @@ def _flat(text: str) -> str:
 
 def sounding(lane: Lane, cycle: Fraction) -> Lane:
     """The part of a lane that is heard at a cycle: of chains the section."""
-    lane = lane.heard(cycle)
+    lane = lane.sounding(cycle)
     while isinstance(lane, ChainLane):
-        lane = lane.section(cycle).heard(cycle)
+        lane = lane.section(cycle).sounding(cycle)
     return lane
 
 

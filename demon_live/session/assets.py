@@ -24,7 +24,7 @@ from demon_live.controls import Control, find
 from demon_live.core import RATES, Floats, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import NONE, Bind, Lane, Scene, Statement
-from demon_live.lang.controllers import Hands, Key
+from demon_live.lang.controllers import ControllerHistory, Key
 from demon_live.lang.pattern import Times
 from demon_live.session.find import Find, find_source
 from demon_live.session.state import State
@@ -220,8 +220,8 @@ class SoundLane(Lane):
     def keys(self) -> frozenset[Key]:
         return self.names.keys
 
-    def played(self, hands: Hands) -> Lane:
-        names = self.names.played(hands)
+    def resolve(self, hands: ControllerHistory) -> Lane:
+        names = self.names.resolve(hands)
         return self if names is self.names else replace(self, names=names)
 
 

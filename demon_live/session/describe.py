@@ -84,7 +84,7 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
     playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
     here = state.tempo.cycle_at(now)
     lanes = tuple(
-        _lane(name, lane.played(state.hands), loop, state.tempo, now, here)
+        _lane(name, lane.resolve(state.hands), loop, state.tempo, now, here)
         for name, lane in deck.lanes.items()
         if name in deck.bound
     )
@@ -105,14 +105,14 @@ def _fader(state: State, here: Fraction) -> float | None:
     lane = state.globals.lanes.get("fader")
     if not state.sides:
         return None
-    return 0.0 if lane is None else float(lane.played(state.hands).at(here))
+    return 0.0 if lane is None else float(lane.resolve(state.hands).at(here))
 
 
 def _lane(
     name: str, lane: Lane, loop: Loop | None, tempo: TempoMap, now: int, here: Fraction
 ) -> LaneView:
     control = find(name)
-    text = lane.heard(here).text
+    text = lane.sounding(here).text
     waits = lane.text if lane.text != text else ""
     if lane.kind == "number" and control is not None and loop is not None:
         return LaneView(

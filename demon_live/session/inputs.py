@@ -11,7 +11,7 @@ from typing import Protocol
 from demon_live.controls import Control, find
 from demon_live.core import RATES
 from demon_live.lang import Lane
-from demon_live.lang.controllers import Hands, Key, Move
+from demon_live.lang.controllers import ControllerHistory, Key, Move
 
 #: Seconds between two moments of moves: 25 a second.
 GAP = RATES.hop / RATES.sample_rate
@@ -55,7 +55,7 @@ class Learner:
         self.deck, self.control = deck, control
         self._extent: dict[Key, tuple[float, float]] = {}
 
-    def hear(self, moves: Iterable[Move], before: Hands) -> str:
+    def hear(self, moves: Iterable[Move], before: ControllerHistory) -> str:
         """The statement that binds the control, or "" while no knob has moved far enough."""
         for key, value in moves:
             if key.kind != "cc":
@@ -117,7 +117,13 @@ class Inputs:
         """Bind the next knob that moves to a control (deck, control); None: no longer."""
         self._learner = None if target is None else Learner(*target)
 
-    def moved(self, moves: Sequence[Move], before: Hands, after: Hands, replay: bool) -> str:
+    def moved(
+        self,
+        moves: Sequence[Move],
+        before: ControllerHistory,
+        after: ControllerHistory,
+        replay: bool,
+    ) -> str:
         """Controllers have moved. Returns the statement that `learn` waited for, or ""."""
         self._still -= after.tracks.keys()
         if self._learner is None or replay:
@@ -127,7 +133,9 @@ class Inputs:
             self._learner = None
         return text
 
-    def unmoved(self, lanes: Iterable[tuple[str, Lane]], hands: Hands) -> tuple[str, ...]:
+    def unmoved(
+        self, lanes: Iterable[tuple[str, Lane]], hands: ControllerHistory
+    ) -> tuple[str, ...]:
         """One line for each lane that waits for a controller, each controller once."""
         rows, out = list(lanes), []
         for name, lane in rows:

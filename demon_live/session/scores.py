@@ -7,7 +7,7 @@ from pathlib import Path
 from demon_live import faults
 from demon_live.errors import FileError
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
-from demon_live.lang.unparse import number
+from demon_live.lang.syntax import number
 from demon_live.paths import shipped
 from demon_live.session.assets import SoundLane, renamed
 from demon_live.session.state import DeckState, State

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from demon_live.core import RATES, Gate, Loop
-from demon_live.lang.controllers import EMPTY, Hands
-from demon_live.lang.fader import faded
+from demon_live.lang.chain import faded
+from demon_live.lang.controllers import EMPTY, ControllerHistory
 from demon_live.session.tempo import TempoMap
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class State:
     sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
     lets: Mapping[str, Let] = field(default_factory=lambda: MappingProxyType({}))
-    hands: Hands = EMPTY
+    hands: ControllerHistory = EMPTY
     link: bool = False
     clock: str = "off"
     nudge: float = 0.0
@@ -174,8 +174,8 @@ class State:
     def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         """What sounds of a deck at cycle `here`: with the hands on its controllers, under the
         fader, without those that have reverted."""
-        lanes = {n: lane.played(self.hands) for n, lane in deck.bound_lanes(here).items()}
-        shared = {n: lane.played(self.hands) for n, lane in self.globals.bound_lanes(here).items()}
+        lanes = {n: lane.resolve(self.hands) for n, lane in deck.bound_lanes(here).items()}
+        shared = {n: lane.resolve(self.hands) for n, lane in self.globals.bound_lanes(here).items()}
         return faded(deck.name, lanes, self.sides, shared)
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from hypothesis import strategies as st
 
 from demon_live.controls import CONTROLS
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.syntax import (
     Bin,
@@ -29,14 +30,13 @@ from demon_live.lang.syntax import (
     WhenNode,
     WordNode,
 )
-from demon_live.lang.words import WORDS
 
 decimals = st.builds(
     lambda n, d: Fraction(n, d), st.integers(0, 9999), st.sampled_from([1, 2, 4, 5, 8, 10, 100])
 )
 names = st.sampled_from([*SIGNALS, "rand", "perlin", "wob", "x1"])
-words = st.sampled_from([w for w in WORDS if WORDS[w].of])
-free = st.sampled_from([w for w in WORDS if not WORDS[w].of])
+words = st.sampled_from([w for w in FUNCTIONS if FUNCTIONS[w].method])
+free = st.sampled_from([w for w in FUNCTIONS if not FUNCTIONS[w].method])
 texts = st.text(
     st.characters(codec="utf-8", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"),
     max_size=8,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from demon_live import dsl
+from demon_live.controls import SETTINGS
 from demon_live.dsl import (
     Score,
     at,
@@ -33,9 +34,11 @@ from demon_live.dsl import (
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source, diff
 from demon_live.lang.dsl_pattern import Pat
+from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
-from demon_live.lang.words import WORDS
 from tests.helpers.lang_strategies import curves
+from tests.tools import dsl_stub
 
 
 @pytest.fixture(autouse=True)
@@ -124,8 +127,8 @@ def test_python_files() -> None:
 
 
 def test_every_word_is_there_with_its_help() -> None:
-    for word in WORDS.values():
-        if word.of:
+    for word in FUNCTIONS.values():
+        if word.method:
             member = inspect.getattr_static(Pat, word.name)
             function: Callable[..., object] = (
                 member.fget if isinstance(member, property) else member
@@ -134,7 +137,7 @@ def test_every_word_is_there_with_its_help() -> None:
             if not isinstance(member, property):
                 names = list(inspect.signature(member).parameters)[1:]
                 assert len(names) == len(word.params)
-    for name in (*SIGNALS, *(w for w in WORDS if w not in ("range", "abs", "round"))):
+    for name in (*SIGNALS, *(w for w in FUNCTIONS if w not in ("range", "abs", "round"))):
         assert isinstance(getattr(dsl, name), Pat) or name == "mini", name
 
 
@@ -174,3 +177,23 @@ def test_the_words_of_the_stage_and_controllers_have_python_twins() -> None:
     assert "fader = 1 over 8" in text
     assert [s for s in ("snapshot calm", "crossfade main two", "learn blend") if s in text]
     assert made.program().decks["main"]["blend"].keys
+
+
+@pytest.mark.parametrize("word", [*SETTINGS, *PERFORMANCE])
+def test_every_setting_and_performance_word_is_there_with_its_help(word: str) -> None:
+    found = getattr(dsl, word)
+    assert word in dsl.__all__
+    assert found.__doc__ == (SETTINGS[word].help if word in SETTINGS else PERFORMANCE[word].help)
+
+
+def test_methods_check_the_number_of_their_arguments() -> None:
+    with pytest.raises(TypeError, match="factor"):
+        sine.fast()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        sine.euclid(1, 2, 3, 4)  # type: ignore[call-arg]
+    assert str(sine.range(high=0.9, low=0.2)) == "sine.range(.2, .9)"
+
+
+def test_the_stub_is_up_to_date() -> None:
+    """When this fails: python -m tests.tools.dsl_stub"""
+    assert dsl_stub.PATH.read_text("utf-8") == dsl_stub.stub()

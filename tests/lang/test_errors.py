@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from demon_live.errors import nearest
 from demon_live.lang import DemonError, compile_source
 from demon_live.lang.diagnostics import MISTAKES
 
@@ -47,7 +48,7 @@ BEGINNERS = [
     ("blend(sine)", '"blend" is a control, not a function', "blend", "bind it: blend = sine"),
     ("prompt = .5", "prompt takes text, and .5 is a number", ".5", "write prompt = 'dub techno'"),
     ('blend = "loud soft"', 'blend takes numbers, and "loud" is text', "loud", "it goes from 0..1"),
-    ("tempo = 128", 'tempo is a stage word and takes no "="', "=", "write tempo 128"),
+    ("tempo = 128", 'tempo is a setting and takes no "="', "=", "write tempo 128"),
     ("prompt = acid techno", "text goes into quotes", "acid techno", "write 'acid techno'"),
     ("prompt = acid", "text goes into quotes", "acid", "write prompt = 'acid'"),
     ("blend = .2 .8", "several values in a row are mini-notation", ".2 .8", '".2 .8"'),
@@ -252,3 +253,13 @@ def test_hostile_scores_are_refused_at_once(name: str) -> None:
         assert error.span.end <= len(HOSTILE[name])
     # 50 ms on an idle core; twice that on a shared one.
     assert best < 0.1
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("SLWO", ["slow"]), ("imq", ["imp"]), ("act", ["cat"]), ("in", []), ("x" * 65, [])],
+)
+def test_a_near_word_is_found_and_short_words_are_not_near_to_everything(
+    word: str, near: list[str]
+) -> None:
+    assert nearest(word, ["slow", "solid", "imp", "cat", "sine", "x" * 64]) == near

@@ -11,10 +11,9 @@ from pygments.token import Error, Keyword, Name
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.lang import compile_source, complete, help_for, reference
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.help import all_names
 from demon_live.lang.lexer import DemonLexer
-from demon_live.lang.vocabulary import TABLE
-from demon_live.lang.words import WORDS
 
 NAMES = list(dict.fromkeys(all_names()))
 
@@ -36,7 +35,7 @@ def test_each_example_plays(name: str) -> None:
                     assert isinstance(lane.at(0), str)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("word", WORDS.values(), ids=lambda w: w.name)
+@pytest.mark.parametrize("word", FUNCTIONS.values(), ids=lambda w: w.name)
 def test_an_example_shows_its_word_at_work(word: object) -> None:
     name, example = word.name, word.example  # type: ignore[attr-defined]
     assert name in example
@@ -67,17 +66,16 @@ def test_help_finds_neighbours_and_signs() -> None:
 
 def test_the_reference_names_everything() -> None:
     page = reference()
-    for name in (*CONTROLS, *SETTINGS, *WORDS, "sine", "rand", "hush", "scene"):
+    for name in (*CONTROLS, *SETTINGS, *FUNCTIONS, "sine", "rand", "hush", "scene"):
         assert f"| `{name}` |" in page
     assert all(row.count(" | ") >= 3 for row in page.splitlines() if row.startswith("| `"))
 
 
 def test_the_table_is_whole() -> None:
-    rows = [line for line in TABLE.splitlines() if line and not line.startswith((" ", "="))]
-    assert len(rows) == len(WORDS)
-    for word in WORDS.values():
+    for word in FUNCTIONS.values():
+        assert word.help.endswith(".")
         parameters = inspect.signature(word.make).parameters.values()
-        takes = len(word.params) + word.of + word.lots
+        takes = len(word.params) + word.method + word.random
         if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
             needed = sum(p.default is p.empty for p in parameters)
             assert needed <= takes <= len(parameters), word.name
@@ -143,8 +141,8 @@ def test_completion_after_an_error_is_quiet(text: str) -> None:
 
 def test_what_is_completed_parses() -> None:
     for c in complete("blend = sine."):
-        word = WORDS[c.word]
-        assert word.of
+        word = FUNCTIONS[c.word]
+        assert word.method
 
 
 # --- colours ---------------------------------------------------------------------------------

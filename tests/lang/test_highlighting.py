@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from demon_live.lang import compile_source
-from demon_live.lang.highlighting import Line, marked_lines
+from demon_live.lang.highlighting import highlights
 
 
 def lit(text: str, cycle: float, control: str | None = None) -> list[str]:
-    lines = [x for x in marked_lines(text) if control in (None, x.control)]
-    return [text[step.start : step.stop] for line in lines for step in line.lit(cycle)]
+    lines = [x for x in highlights(text) if control in (None, x.control)]
+    return [text[step.start : step.stop] for line in lines for step in line.active(cycle)]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_lots_fall_as_they_fall_for_the_ear() -> None:
 
 def test_a_line_knows_its_deck_its_control_and_its_text() -> None:
     score = 'deck drums {\n  gain = "1 .5" over 2\n}\nscene a {\n  blend = 1\n}\n'
-    found = [(x.deck, x.control, x.text, score[x.start : x.stop]) for x in marked_lines(score)]
+    found = [(x.deck, x.control, x.text, score[x.start : x.stop]) for x in highlights(score)]
     assert found == [
         ("drums", "gain", '"1 .5"', 'gain = "1 .5" over 2'),
         ("main", "blend", "1", "blend = 1"),
@@ -67,12 +67,12 @@ def test_a_line_knows_its_deck_its_control_and_its_text() -> None:
 
 def test_what_is_broken_hides_nothing_else() -> None:
     score = 'blend = "1 (\nnoise = "0 1"\nnosuch = 1\nlet x = (\nmorph = $$$\n'
-    assert [x.control for x in marked_lines(score)] == ["noise"]
-    assert marked_lines("") == []
-    assert marked_lines("(" * 5000) == []
+    assert [x.control for x in highlights(score)] == ["noise"]
+    assert highlights("") == []
+    assert highlights("(" * 5000) == []
 
 
 def test_the_onset_of_an_event_is_known_where_it_is_cut_in_two() -> None:
-    line: Line = marked_lines('blend = "1 .5" + "0 .1 .2 .3"')[0]
-    step = next(s for s in line.lit(0.3) if s.start == 9)
+    line = highlights('blend = "1 .5" + "0 .1 .2 .3"')[0]
+    step = next(s for s in line.active(0.3) if s.start == 9)
     assert (step.onset, step.begin, step.end) == (0.0, 0.25, 0.5)

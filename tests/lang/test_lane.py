@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from demon_live.lang import Lane, compile_source
+from demon_live.lang.controllers import EMPTY, Key, Move
 from demon_live.lang.lane import fade_gains
 
 
@@ -188,6 +189,21 @@ def test_prune_drops_what_is_over() -> None:
     assert Lane.prune(gliding, F(2)).at(F(2)) == 0.5
     assert Lane.prune(gliding, F(4)).at(F(4)) == 1
     assert not hasattr(Lane.prune(gliding, F(4)), "old")
+
+
+def test_a_composite_passes_on_what_its_parts_name() -> None:
+    knob, moves = Key("cc", 21), EMPTY.moved([Move(Key("cc", 21, 1), 0.5)], 0.0, 0.0)
+    waiting = lane("blend = cc(21)")
+    for made in (
+        Lane.switch(constant(0), waiting, F(2)),
+        Lane.glide(waiting, constant(0), F(2), F(2)),
+        Lane.switch(Lane.glide(constant(0), waiting, F(0), F(1)), constant(1), F(8)),
+    ):
+        assert made.keys == {knob}
+        assert made.resolve(moves).keys == frozenset()
+    assert values(Lane.switch(constant(0), waiting, F(2)).resolve(moves), 1, 3) == [0, 0.5]
+    plain = Lane.switch(constant(0), constant(1), F(2))
+    assert plain.resolve(moves) is plain
 
 
 def test_sampling_many_cycles_apart() -> None:

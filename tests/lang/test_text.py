@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from demon_live.lang import DemonError, compile_source, diff, format_source, is_complete, unparse
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.syntax import StatementNode
-from demon_live.lang.unparse import unparse as unparse_node
+from demon_live.lang.syntax import unparse_statement as unparse_node
 from tests.helpers.lang_strategies import statements
 
 many = settings(max_examples=200, deadline=None)
@@ -117,6 +117,7 @@ def test_statements_round_trip(node: StatementNode) -> None:
         ("deck x {blend=1;noise=0}", "deck x {\n  blend = 1\n  noise = 0\n}\n"),
         ("\n\n# hello\n\n\n\nblend = 1   # why\n# end", "# hello\n\nblend = 1  # why\n# end\n"),
         ("blend = (((", "blend = (((\n"),
+        ("prompt = ;bd", "prompt =;\nbd\n"),
         ("blend = 1 / 3", "blend = 1/3\n"),
         ("prompt = 'it\\'s'", "prompt = 'it\\'s'\n"),
         ("hush()", "hush\n"),

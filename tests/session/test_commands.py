@@ -9,7 +9,7 @@ import pytest
 
 from demon_live.errors import DemonError
 from demon_live.lang import Bind, compile_source
-from demon_live.lang.highlighting import marked_lines
+from demon_live.lang.highlighting import highlights
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.session.scores import as_score
@@ -304,7 +304,7 @@ def test_an_expression_is_saved_with_all_its_parentheses(stage: Offline, said: s
     assert isinstance(meant, Bind)
     assert bind.key == meant.key
     # A display finds the written line by the text of the lane that plays.
-    (line,) = marked_lines(f"blend = {said}")
+    (line,) = highlights(f"blend = {said}")
     assert line.text == stage.session.state.decks["main"].bound["blend"].text
 
 

@@ -12,7 +12,7 @@ import pytest
 from demon_live.control.midi_input import Coalescer, Controllers, moves_of
 from demon_live.controls import CONTROLS, FADER
 from demon_live.lang import compile_source
-from demon_live.lang.controllers import EMPTY, Hands, Key, Move
+from demon_live.lang.controllers import EMPTY, ControllerHistory, Key, Move
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.session.inputs import GAP, MOVE, Inputs, binding, read_moves, write_moves
@@ -24,16 +24,18 @@ BAR = 96_000
 KNOB = Key("cc", 21, 1)
 
 
-def turned(*values: tuple[float, float], key: Key = KNOB, length: float = 0.02) -> Hands:
+def turned(
+    *values: tuple[float, float], key: Key = KNOB, length: float = 0.02
+) -> ControllerHistory:
     hands = EMPTY
     for cycle, value in values:
         hands = hands.moved([Move(key, value)], cycle, length)
     return hands
 
 
-def lane(text: str, hands: Hands):  # type: ignore[no-untyped-def]
+def lane(text: str, hands: ControllerHistory):  # type: ignore[no-untyped-def]
     (found,) = compile_source(text).decks["main"].values()
-    return found.played(hands)
+    return found.resolve(hands)
 
 
 # --- as patterns ------------------------------------------------------------------------------
@@ -90,9 +92,9 @@ def test_structure_that_follows_a_knob_is_made_anew_with_it() -> None:
     one, two = turned((0, 0.5)), turned((0, 0.5), (1, 1.0))
     found = compile_source(text).decks["main"]["noise"]
     at = np.array([0.9, 1.5])
-    assert found.played(one).sample(at) == pytest.approx([0.5, 0.5])
-    assert found.played(two).sample(at) == pytest.approx([0.5, 1.0])
-    assert found.played(two) is found.played(two.moved([Move(Key("cc", 9, 1), 1.0)], 2, 0.1))
+    assert found.resolve(one).sample(at) == pytest.approx([0.5, 0.5])
+    assert found.resolve(two).sample(at) == pytest.approx([0.5, 1.0])
+    assert found.resolve(two) is found.resolve(two.moved([Move(Key("cc", 9, 1), 1.0)], 2, 0.1))
 
 
 def test_old_versions_of_a_history_stay_as_they_were() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demon_live.errors import FileError
-from demon_live.sets import append_log as ledger
+from demon_live.sets import journal as ledger
 from demon_live.sets.journal import SUFFIX, AppendLog, Journal, SetEvent, load, locked
 from demon_live.sets.session_log import SessionLog, find_interrupted, interrupted
 

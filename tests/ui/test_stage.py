@@ -23,7 +23,7 @@ from prompt_toolkit.output import ColorDepth
 from demon_live.core import RATES
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import compile_source
-from demon_live.lang.highlighting import marked_lines
+from demon_live.lang.highlighting import highlights
 from demon_live.session.describe import Grader
 from demon_live.session.status import EngineStatus, LaneView
 from demon_live.ui import text
@@ -42,7 +42,7 @@ from tests.helpers.ui_fakes import FakeSession
 def page(content: str = SCORE, name: str = "set.demon") -> Page:
     made = Page(name, Buffer(multiline=True), saved=content)
     made.buffer.document = Document(content, 0)
-    made.lines, made.lines_for = tuple(marked_lines(content)), content
+    made.lines, made.lines_for = tuple(highlights(content)), content
     return made
 
 

@@ -171,7 +171,7 @@ def _lit(picture: Picture, i: int, document: Document) -> list[Stretch]:
     assert status is not None
     fresh = _ONSET * status.bpm / 60 / max(status.beats, 1)
     found = []
-    for step in picture.page.lines[i].lit(picture.cycle):
+    for step in picture.page.lines[i].active(picture.cycle):
         row, start = document.translate_index_to_position(step.start)
         style = "class:lit.onset" if picture.cycle - step.onset < fresh else "class:lit"
         found.append(Stretch(row, start, start + step.stop - step.start, style))

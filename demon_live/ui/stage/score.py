@@ -18,7 +18,7 @@ from prompt_toolkit.completion import Completer
 from prompt_toolkit.document import Document
 
 from demon_live.errors import DemonError, Span
-from demon_live.lang.highlighting import Line, marked_lines
+from demon_live.lang.highlighting import BindingHighlight, highlights
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.split import split
 from demon_live.session.status import Status
@@ -152,7 +152,7 @@ class Page:
     name: str
     buffer: Buffer
     saved: str = ""
-    lines: tuple[Line, ...] = ()
+    lines: tuple[BindingHighlight, ...] = ()
     lines_for: str | None = None
     error: DemonError | None = None
     error_for: str = ""
@@ -168,7 +168,7 @@ class Page:
         return bool(self.name) and self.buffer.text != self.saved
 
 
-def sounding(lines: tuple[Line, ...], status: Status | None) -> dict[int, str]:
+def sounding(lines: tuple[BindingHighlight, ...], status: Status | None) -> dict[int, str]:
     """The number of each line that plays or waits -> "live" or "coming".
 
     Bindings of one control with the same text are all marked.
@@ -265,10 +265,10 @@ def _replace(buffer: Buffer, content: str) -> None:
     buffer.cursor_position = buffer.document.translate_row_col_to_index(row, col)
 
 
-def mark_lines(content: str) -> tuple[Line, ...]:
+def mark_lines(content: str) -> tuple[BindingHighlight, ...]:
     """The bindings of a score with the places of their steps; none if marking fails."""
     try:
-        return tuple(marked_lines(content))
+        return tuple(highlights(content))
     except Exception:  # noqa: BLE001 - a wall: highlighting must not cost an edit
         _log.exception("marking a score failed")
         return ()
