@@ -46,7 +46,6 @@ def play_plain(
     """Play until the input ends, `seconds` have passed or `stop` is set.
 
     Args:
-        session: evaluates and answers.
         lines: the input; None: there is none.
         out: replies and events.
         seconds: with them, the end of the input does not end the session.
