@@ -1,5 +1,8 @@
-"""The command line: `main` runs one `demon` command."""
+"""The command line: `main` runs one `demon` command.
 
-from demon_live.cli.commands import main
+arguments  every command and its options, as a table;  commands: what each one runs
+live       live, tour, replay, attach, stop;  send: a text to a session
+check      what is wrong with scores;  doctor: what this machine lacks;  starter: `demon new`
+"""
 
-__all__ = ["main"]
+from demon_live.cli.commands import main as main

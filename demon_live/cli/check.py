@@ -1,7 +1,4 @@
-"""`demon check`: what is wrong with scores, and where.
-
-Threads: main thread only.
-"""
+"""`demon check`: what is wrong with scores, and where."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from demon_live.errors import DemonError, FileError, ScoreWarning, Span, nearest
 from demon_live.lang import Bind, Program, Setting, compile_source, format_source
 from demon_live.paths import shipped
 from demon_live.ui import show
-
-__all__ = ["Say", "check", "files", "near_scores"]
 
 Say = Callable[[show.Pieces, IO[str]], None]
 
@@ -49,8 +44,7 @@ def _summary(program: Program) -> str:
 
 
 def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
-    """Sources and timbres that are not there. No error: a score may be checked where its sounds are
-    not."""
+    """Warn of missing sources and timbres: a score may be checked without its sounds."""
     roots = (path.parent, Path.cwd(), shipped("patterns"))
     for name, span, what in _named_files(program):
         if name and name != "none" and not any((root / name).is_file() for root in roots):
@@ -64,7 +58,7 @@ def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWar
 
 
 def _named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
-    """(name, place, what it is for) of all files that a score names, those of its scenes too."""
+    """(name, place, purpose) of all files that a score and its scenes name."""
     scenes = [row for scene in program.scenes.values() for row in scene.body]
     for row in (*program.statements, *scenes):
         if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
@@ -74,7 +68,7 @@ def _named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
 
 
 def files(words: Sequence[str]) -> list[Path]:
-    """The scores named, and those in the folders named."""
+    """The scores among `words`, and those in the folders among them."""
     found: list[Path] = []
     for word in words:
         path = Path(word)
@@ -103,7 +97,7 @@ def _text(path: Path) -> str:
 
 
 def near_scores(path: Path) -> str | None:
-    """A hint that names the scores like `path`, or else those that lie beside it."""
+    """A hint: the scores with a name like that of `path`, or else those beside it."""
     folder = path.parent
     there = sorted(p.name for p in folder.glob("*.demon")) if folder.is_dir() else []
     if near := nearest(path.name, there, 3):

@@ -1,10 +1,8 @@
-"""The command line: what `demon` does; `ui.arguments` is what can be written after it.
+"""The commands of `demon`; arguments.py has their options.
 
 Each command imports what it needs when it runs: `demon check` and `demon --help` load neither
 torch nor an audio library. Exit codes: 0 ok, 1 a score or file is wrong, 2 usage, 3 engine or
 device failure.
-
-Threads: main thread only.
 """
 
 from __future__ import annotations
@@ -19,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from demon_live.cli import live as play
-from demon_live.cli.arguments import COMMANDS, parser
+from demon_live.cli.arguments import COMMANDS, completion, parser
 from demon_live.cli.live import say
 from demon_live.errors import DemonError, UsageError
 from demon_live.ui import show
-
-__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(show.error(fault), sys.stderr)
         return fault.exit_code
     except BrokenPipeError:
-        # The reader of our output left (`| head`): nothing is wrong, and nothing more can be said.
+        # The reader of our output left (`| head`): no error, and nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -120,8 +116,8 @@ def _render_many(args: argparse.Namespace) -> int:
     else:
         with Ray(args.ray or None, args.workers) as ray:
             farm.run(every, ray)
-    made = len(every) - len(farm.failed)
-    say([("", f"{made} of {len(every)} in {args.out}, {time.monotonic() - begun:.0f} s\n")])
+    rendered = len(every) - len(farm.failed)
+    say([("", f"{rendered} of {len(every)} in {args.out}, {time.monotonic() - begun:.0f} s\n")])
     return 1 if farm.failed else 0
 
 
@@ -143,7 +139,7 @@ def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> i
 
 
 def _score_or_set(word: str) -> Path:
-    """A path as given; else a set by its name."""
+    """A path, or else a set by its name."""
     from demon_live.paths import sets_dir
     from demon_live.sets.journal import find_set
 
@@ -155,7 +151,7 @@ def _score_or_set(word: str) -> Path:
 
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[float], None] | None]:
-    """A line that counts up on a terminal, and nothing elsewhere."""
+    """A line that counts up on a terminal; elsewhere nothing."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -274,9 +270,7 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _completion(args: argparse.Namespace) -> int:
-    from demon_live.cli.completion import script
-
-    sys.stdout.write(script(args.shell, parser()))
+    sys.stdout.write(completion(args.shell))
     return 0
 
 

@@ -1,9 +1,6 @@
 """`demon doctor`: what this machine has, what it lacks, and the remedy.
 
-Each check is a function that returns one or more `Check`s and never raises; the heavy ones import
-what they look at only when they run.
-
-Threads: main thread only.
+Each check is a function that yields `Check`s; it imports what it examines only when it runs.
 """
 
 from __future__ import annotations
@@ -27,8 +24,6 @@ from demon_live._version import __version__
 from demon_live.errors import DemonError
 from demon_live.ui.show import Pieces
 
-__all__ = ["CHECKS", "Check", "examine", "report"]
-
 Verdict = Literal["ok", "warn", "fail"]
 
 
@@ -42,17 +37,20 @@ class Check:
     remedy: str = ""
 
 
+def _judged(name: str, wrong: bool, detail: str, remedy: str, verdict: Verdict = "warn") -> Check:
+    """A finding: ok, or else `verdict` with the remedy."""
+    return Check(name, verdict, detail, remedy) if wrong else Check(name, "ok", detail)
+
+
 def _python() -> Iterable[Check]:
     version = platform.python_version()
-    good = sys.version_info >= (3, 11)
+    old = sys.version_info < (3, 11)
     detail = f"{version}, {platform.system()} {platform.machine()}, demon {__version__}"
-    yield Check(
-        "python", "ok" if good else "fail", detail, "" if good else "Python 3.11 or newer is needed"
-    )
+    yield _judged("python", old, detail, "Python 3.11 or newer is needed", "fail")
 
 
 def _packages() -> Iterable[Check]:
-    needed = (
+    needed = [
         "numpy",
         "scipy",
         "onnxruntime",
@@ -66,7 +64,7 @@ def _packages() -> Iterable[Check]:
         "sounddevice",
         "platformdirs",
         "safetensors",
-    )
+    ]
     found, lacking = [], []
     for name in needed:
         try:
@@ -92,13 +90,8 @@ def _gpu() -> Iterable[Check]:
         return
     free, total = torch.cuda.mem_get_info()
     detail = f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-    tight = free < 8 * 2**30
-    yield Check(
-        "gpu",
-        "warn" if tight else "ok",
-        detail,
-        "close what else uses it: ACE-Step needs about 8 GiB" if tight else "",
-    )
+    remedy = "close what else uses it: ACE-Step needs about 8 GiB"
+    yield _judged("gpu", free < 8 * 2**30, detail, remedy)
 
 
 def _tensorrt() -> Iterable[Check]:
@@ -155,12 +148,8 @@ def _audio() -> Iterable[Check]:
         return
     facts = f"48 kHz, {latency * 1000:.0f} ms, {underruns} underruns in 1 s"
     detail = f"{device.name} ({device.api}), {facts}"
-    yield Check(
-        "audio device",
-        "warn" if underruns else "ok",
-        detail,
-        "close what else plays or computes; wired beats Bluetooth" if underruns else "",
-    )
+    remedy = "close what else plays or computes; wired beats Bluetooth"
+    yield _judged("audio device", underruns > 0, detail, remedy)
 
 
 def _listen(device: int, seconds: float) -> tuple[int, float]:
@@ -186,35 +175,20 @@ def _listen(device: int, seconds: float) -> tuple[int, float]:
 def _cpu() -> Iterable[Check]:
     cores = os.cpu_count() or 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    few = available < 2
-    yield Check(
-        "cores",
-        "warn" if few else "ok",
-        f"{available} of {cores}",
-        "imp wants two cores: lower `depth` or `loop`" if few else "",
-    )
+    remedy = "imp wants two cores: lower `depth` or `loop`"
+    yield _judged("cores", available < 2, f"{available} of {cores}", remedy)
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if governor.is_file():
         mode = governor.read_text().strip()
-        slow = mode == "powersave"
-        yield Check(
-            "cpu governor",
-            "warn" if slow else "ok",
-            mode,
-            "on stage: sudo cpupower frequency-set -g performance" if slow else "",
-        )
+        remedy = "on stage: sudo cpupower frequency-set -g performance"
+        yield _judged("cpu governor", mode == "powersave", mode, remedy)
 
 
 def _power() -> Iterable[Check]:
     for battery in sorted(Path("/sys/class/power_supply").glob("BAT*")):
         state = (battery / "status").read_text().strip()
-        low = state == "Discharging"
-        yield Check(
-            "power",
-            "warn" if low else "ok",
-            f"battery, {state.lower()}",
-            "plug it in: a machine on battery slows down" if low else "",
-        )
+        remedy = "plug it in: a machine on battery slows down"
+        yield _judged("power", state == "Discharging", f"battery, {state.lower()}", remedy)
         return
     yield Check("power", "ok", "mains, or unknown")
 
@@ -222,13 +196,8 @@ def _power() -> Iterable[Check]:
 def _memory() -> Iterable[Check]:
     folder = places.runtime_dir()
     free = shutil.disk_usage(folder).free / 2**20
-    small = free < 128
-    yield Check(
-        "shared memory",
-        "fail" if small else "ok",
-        f"{folder}, {free:.0f} MiB free",
-        "free some, or point DEMON_RUNTIME elsewhere (docker: --shm-size=256m)" if small else "",
-    )
+    remedy = "free some, or point DEMON_RUNTIME elsewhere (docker: --shm-size=256m)"
+    yield _judged("shared memory", free < 128, f"{folder}, {free:.0f} MiB free", remedy, "fail")
 
 
 def _folders() -> Iterable[Check]:
@@ -246,13 +215,8 @@ def _folders() -> Iterable[Check]:
         )
         return
     free = shutil.disk_usage(state).free / 2**30
-    small = free < 2
-    yield Check(
-        "state folder",
-        "warn" if small else "ok",
-        f"{state}, {free:.0f} GiB free",
-        "a recorded hour takes up to 1 GiB" if small else "",
-    )
+    remedy = "a recorded hour takes up to 1 GiB"
+    yield _judged("state folder", free < 2, f"{state}, {free:.0f} GiB free", remedy)
 
 
 def _patterns() -> Iterable[Check]:
@@ -283,13 +247,8 @@ def _watching() -> Iterable[Check]:
         yield Check("file watching", "ok", f"by {platform.system()}'s own means")
         return
     count = int(limit.read_text())
-    few = count < 1024
-    yield Check(
-        "file watching",
-        "warn" if few else "ok",
-        f"{count} watches",
-        "sudo sysctl fs.inotify.max_user_watches=65536" if few else "",
-    )
+    remedy = "sudo sysctl fs.inotify.max_user_watches=65536"
+    yield _judged("file watching", count < 1024, f"{count} watches", remedy)
 
 
 def _terminal() -> Iterable[Check]:
@@ -306,31 +265,26 @@ def _terminal() -> Iterable[Check]:
 
 
 def _settings() -> Iterable[Check]:
-    known = (
-        "DEMON_ENGINE",
-        "DEMON_BACKEND",
-        "DEMON_DEVICE",
-        "DEMON_AUDIO",
-        "DEMON_STATE",
-        "DEMON_CACHE",
-        "DEMON_RUNTIME",
-        "DEMON_KEYS",
-        "DEMON_MIDI",
-        "DEMON_OSC",
-        "DEMON_WEB",
-        "DEMON_THEME",
-        "DEMON_TORCH",
-        "DEMON_ACE_FP8",
-    )
-    given = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
-    unknown = [k for k in given if k not in known]
-    detail = ", ".join(f"{k}={v}" for k, v in given.items()) or "no DEMON_* variables: defaults"
-    yield Check(
-        "settings",
-        "warn" if unknown else "ok",
-        detail,
-        f"{', '.join(unknown)} means nothing here" if unknown else "",
-    )
+    known = [
+        "ENGINE",
+        "BACKEND",
+        "DEVICE",
+        "AUDIO",
+        "STATE",
+        "CACHE",
+        "RUNTIME",
+        "KEYS",
+        "MIDI",
+        "OSC",
+        "WEB",
+        "THEME",
+        "TORCH",
+        "ACE_FP8",
+    ]
+    variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
+    unknown = [k for k in variables if k.removeprefix("DEMON_") not in known]
+    detail = ", ".join(f"{k}={v}" for k, v in variables.items()) or "no DEMON_* variables: defaults"
+    yield _judged("settings", bool(unknown), detail, f"{', '.join(unknown)} means nothing here")
 
 
 def _sessions() -> Iterable[Check]:
@@ -373,7 +327,7 @@ CHECKS: tuple[Callable[[], Iterable[Check]], ...] = (
 
 
 def examine() -> list[Check]:
-    """Run every check. What a check cannot find out is itself a finding."""
+    """Run every check. A check that fails to run is itself a finding."""
     found: list[Check] = []
     for check in CHECKS:
         name = check.__name__.strip("_")
@@ -389,13 +343,8 @@ def examine() -> list[Check]:
 def report(checks: list[Check], as_json: bool) -> Pieces:
     """The findings as lines, or as one JSON object for bug reports."""
     if as_json:
-        return [
-            (
-                "",
-                json.dumps({"demon": __version__, "checks": [asdict(c) for c in checks]}, indent=2)
-                + "\n",
-            )
-        ]
+        found = {"demon": __version__, "checks": [asdict(c) for c in checks]}
+        return [("", f"{json.dumps(found, indent=2)}\n")]
     kinds = {"ok": "reply", "warn": "warning", "fail": "error"}
     pieces: Pieces = []
     # A long name gets a line of its own, so that the rest stays a column.

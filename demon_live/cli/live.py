@@ -1,9 +1,7 @@
-"""Playing, and reaching what plays: `demon live|replay|attach|stop`.
+"""`demon live|tour|replay|attach|stop`: start a session, return to it, end it.
 
-    on a terminal   the session in a process of its own (runtime.session_process), the prompt here
-    otherwise       the session in this process: statements from a pipe, events as lines
-
-Threads: main thread only.
+on a terminal   the session in a process of its own (runtime.session_process), the prompt here
+otherwise       the session in this process: statements from a pipe, events as lines
 """
 
 from __future__ import annotations
@@ -25,10 +23,8 @@ from demon_live.ui import show
 if TYPE_CHECKING:
     from demon_live.control.remote_session import RemoteSession
     from demon_live.runtime.session_process import Start
-    from demon_live.session.session_api import Port
+    from demon_live.session.session_api import SessionApi
     from demon_live.session.status import Status
-
-__all__ = ["attach", "live", "replay", "say", "stop"]
 
 
 def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
@@ -54,7 +50,7 @@ def live(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    """A session that died, from its next bar on."""
+    """Go on with a session that died, from its next bar."""
     from demon_live.sets.session_log import find_interrupted
 
     if args.paths:
@@ -76,7 +72,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def replay(args: argparse.Namespace) -> int:
-    """`demon replay`, but for `--render`."""
+    """`demon replay` without `--render`."""
     from demon_live.paths import sets_dir
     from demon_live.sets.journal import find_set, load
 
@@ -130,7 +126,7 @@ def stop(args: argparse.Namespace) -> int:
 
 
 def _scores(words: Sequence[str]) -> list[Path]:
-    """The scores and folders to play. Raises FileError for what is not there."""
+    """The scores and folders to play. Raises FileError for a missing one."""
     if not words:
         from demon_live.paths import shipped
 
@@ -149,10 +145,13 @@ def _scores(words: Sequence[str]) -> list[Path]:
 def _play(
     args: argparse.Namespace, shown: list[Path], what: dict[str, Any], *, first: str = ""
 ) -> int:
-    """Start the instrument and give it a prompt, or lines where there is no terminal for one.
+    """Start the instrument and give it a prompt, or lines where there is no terminal.
 
-    shown: what the banner says is played. what: arguments of `Live` for this command. first: what
-    the prompt evaluates when it opens.
+    Args:
+        args: the command line.
+        shown: the scores that the banner names.
+        what: arguments of `Live` for this command.
+        first: a statement for the prompt to evaluate when it opens.
     """
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
@@ -220,8 +219,7 @@ def _play_beside(
 
 
 def _import_the_prompt() -> None:
-    """What the prompt needs, while the instrument opens, on what it leaves of the processor: the
-    first sound must not wait for the first key."""
+    """Import the prompt at the lowest priority, while the instrument opens."""
     with contextlib.suppress(OSError, AttributeError):
         # On Linux a thread has a niceness of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
@@ -256,11 +254,23 @@ def _prompt(
     recent: int | None = None,
     first: str = "",
 ) -> int:
-    """A prompt until the performer leaves. To quit ends the session; a lost terminal does not."""
+    """A prompt until the performer leaves. `quit` ends the session; a lost terminal does not."""
     from demon_live.control.remote_session import RemoteSession
-    from demon_live.ui.run import front
 
     session = RemoteSession(name, recent=recent, ended=signals.stop.set)
+    _show(args, session, signals, shown, first)
+    return _leave(session, signals)
+
+
+def _show(
+    args: argparse.Namespace,
+    session: SessionApi,
+    signals: _Signals,
+    shown: list[Path],
+    first: str,
+) -> None:
+    from demon_live.ui.run import front
+
     banner = _banner(session, shown)
     front(
         session,
@@ -270,11 +280,10 @@ def _prompt(
         theme=args.theme,
         first=first,
     )
-    return _leave(session, signals)
 
 
 def _leave(session: RemoteSession, signals: _Signals) -> int:
-    """What leaving the prompt means for the session."""
+    """End the session, or leave it alone, after the prompt."""
     if session.lost is not None:
         session.close()
         raise session.lost
@@ -284,7 +293,7 @@ def _leave(session: RemoteSession, signals: _Signals) -> int:
             flag = f" --name {session.info.name}" if session.info.name != "default" else ""
             say([("hint", f"it plays on: demon attach{flag} · demon stop{flag}\n")])
         return 0
-    with _deaf():
+    with _ignoring_interrupts():
         session.quit()
     return 0
 
@@ -305,26 +314,16 @@ def _play_here(
 
     log_to_file()
     with Live(**start.live) as instrument, doors(instrument, start, signals.stop):
-        banner = _banner(instrument.session, shown)
         if prompt:
-            from demon_live.ui.run import front
-
-            front(
-                instrument.session,
-                banner=banner,
-                stop=signals.stop,
-                stage=args.stage,
-                theme=args.theme,
-                first=first,
-            )
+            _show(args, instrument.session, signals, shown, first)
         else:
-            say(banner)
+            say(_banner(instrument.session, shown))
             _lines(instrument.session, args.seconds, signals.stop)
     return 0
 
 
-def _lines(session: Port, seconds: float | None, stop: threading.Event) -> None:
-    """Play without a prompt: for pipes, services, and terminals that can do no more."""
+def _lines(session: SessionApi, seconds: float | None, stop: threading.Event) -> None:
+    """Play without a prompt: for pipes, services, and simple terminals."""
     from demon_live.ui import plain
 
     by_hand = sys.stdin.isatty()
@@ -340,20 +339,20 @@ def _lines(session: Port, seconds: float | None, stop: threading.Event) -> None:
 
 
 def _has_terminal() -> bool:
-    """Whether a prompt can be drawn: a terminal at both ends that knows how to move its cursor."""
+    """Whether a prompt can be drawn: a terminal for input and output, with a movable cursor."""
     capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     return capable and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _terminal_is_gone() -> bool:
-    """Whether the terminal that was there has hung up."""
+    """Whether the terminal has hung up."""
     try:
         return not os.isatty(sys.stdin.fileno())
     except (OSError, ValueError):
         return True
 
 
-def _banner(session: Port, paths: list[Path]) -> show.Pieces:
+def _banner(session: SessionApi, paths: list[Path]) -> show.Pieces:
     status: Status = session.status()
     names = ", ".join(_short(p) for p in paths)
     return [
@@ -365,14 +364,14 @@ def _banner(session: Port, paths: list[Path]) -> show.Pieces:
 
 
 def _short(path: Path) -> str:
-    """The path from here, where that is shorter."""
+    """The path relative to this folder, if that is shorter."""
     return min(str(path), os.path.relpath(path), key=len)
 
 
 class _Signals:
-    """SIGTERM and SIGHUP ask to leave, so that sets and files are closed on the way out.
+    """SIGTERM and SIGHUP set `stop`, so that sets and files are closed on the way out.
 
-    stop: set when asked to leave. hung_up: it was the terminal that went away.
+    hung_up: the terminal went away.
     """
 
     def __init__(self) -> None:
@@ -384,10 +383,10 @@ class _Signals:
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and threading.current_thread() is threading.main_thread():
-                self._before[number] = signal.signal(number, self._hear)
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
-    def _hear(self, number: int, frame: object) -> None:
+    def _on_signal(self, number: int, frame: object) -> None:
         self.hung_up |= number == getattr(signal, "SIGHUP", None)
         self.stop.set()
 
@@ -397,7 +396,7 @@ class _Signals:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def _ignoring_interrupts() -> Iterator[None]:
     """Ctrl-C does not interrupt the closing of files."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,10 +1,8 @@
 """`demon send`: a text or a score to a session that plays, from any editor.
 
-Light on purpose (no numpy, no prompt, no engine): an editor runs it for every line. What the
-session answers is shown as at its prompt; with `--at FILE:LINE` errors name the place in the file
-that the text was taken from, so that an editor's list of errors leads there.
-
-Threads: main thread only.
+Light on imports (no numpy, no prompt, no engine): an editor runs it for every line. The reply is
+shown as at the prompt; with `--at FILE:LINE` errors name the place in the file that the text comes
+from, so that an editor's list of errors leads there.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from typing import Any
 from demon_live.control.client import connect
 from demon_live.errors import DemonError, FileError, Span, UsageError
 from demon_live.ui import show
-
-__all__ = ["placed", "send"]
 
 #: Longest score, in bytes (the language's bound).
 _LIMIT = 64 * 1024
@@ -37,15 +33,15 @@ def send(args: argparse.Namespace) -> int:
     finally:
         connection.close()
     if not args.quiet:
-        told = show.outcome(_lines(answer, "messages"), _lines(answer, "warnings"))
-        sys.stdout.write(show.ansi(told, show.wants_colour(sys.stdout)))
+        reply = show.outcome(_lines(answer, "messages"), _lines(answer, "warnings"))
+        sys.stdout.write(show.ansi(reply, show.wants_colour(sys.stdout)))
     return 0
 
 
 def _request(args: argparse.Namespace) -> tuple[str, dict[str, str], tuple[str, int, int] | None]:
-    """What is asked of the session, and where its text stands in a file."""
-    given = (args.text is not None) + (args.file is not None)
-    if given != 1:
+    """The verb, its arguments, and the place of the text in a file."""
+    count = (args.text is not None) + (args.file is not None)
+    if count != 1:
         raise UsageError("send what?", hint="demon send FILE, demon send -, or demon send -e TEXT")
     if args.file not in (None, "-"):
         if args.at or args.whole:
@@ -89,7 +85,7 @@ def placed(error: DemonError, file: str, line: int, col: int = 1) -> DemonError:
         one.name = file
         if one.span is None or one.source is None:
             continue
-        # The excerpt counts lines in the source: what stands before the text is left blank.
+        # The excerpt counts lines in the source: blank lines stand for those before the text.
         before = "\n" * (line - 1) + " " * (col - 1)
         span = one.span
         one.source = before + one.source

@@ -1,7 +1,4 @@
-"""`demon new NAME`: a folder with a set to start from.
-
-Threads: main thread only.
-"""
+"""`demon new NAME`: a folder with a set to start from."""
 
 from __future__ import annotations
 
@@ -12,9 +9,7 @@ from demon_live.errors import FileError, UsageError
 from demon_live.paths import shipped
 from demon_live.ui import show
 
-__all__ = ["new"]
-
-#: The shipped loop that a new set begins with, and its tempo. The others it finds by name, too.
+#: The shipped loop that a new set begins with, and its tempo; it finds the others by name.
 LOOP, TEMPO = "techno_128.flac", 128
 
 _SCORE = """\
@@ -62,7 +57,7 @@ _README = """\
 
 
 def new(path: Path) -> show.Pieces:
-    """Make the folder `path` and a set in it. Raises UsageError, FileError; overwrites nothing."""
+    """Make the folder `path` with a set in it; overwrite nothing. Raises UsageError, FileError."""
     if not path.name or path.name.startswith((".", "_", "-")):
         raise UsageError(f"{str(path)!r} is no name for a set", hint="demon new friday")
     if path.exists():

@@ -1,4 +1,4 @@
-"""One connection to a running session. Light: `demon send` is done before a sound is.
+"""One connection to a running session. Light on imports: `demon send` is one for every line.
 
 Threads: a `Connection` may be used from any thread; its lock lets one request through at a time.
 """
@@ -17,8 +17,6 @@ from demon_live.control import wire
 from demon_live.control.registry import DEFAULT, find, sessions, socket_path
 from demon_live.errors import DemonError, FileError
 
-__all__ = ["Connection", "SessionGone", "connect"]
-
 #: Seconds to wait for an answer; loading a long source may take that.
 _PATIENCE = 30.0
 
@@ -30,7 +28,7 @@ class SessionGone(DemonError):
 
 
 class Connection:
-    """Requests and replies, in order. Raises FileError if there is nobody at `path`."""
+    """Requests and replies, in order. Raises FileError if no session listens at `path`."""
 
     def __init__(self, path: Path, timeout: float = _PATIENCE) -> None:
         self._lock = threading.Lock()
@@ -49,7 +47,16 @@ class Connection:
             ) from None
 
     def ask(self, verb: str, **args: Any) -> Any:
-        """The answer to one request. Raises the session's DemonError, or SessionGone."""
+        """Send one request; the result of its reply.
+
+        Args:
+            verb: one of `wire.VERBS`.
+            args: the arguments of the verb.
+
+        Raises:
+            DemonError: the session refused.
+            SessionGone: it does not answer.
+        """
         with self._lock:
             self._number += 1
             number = self._number
@@ -59,8 +66,8 @@ class Connection:
             except OSError as error:
                 self._socket.close()
                 raise gone(str(error.strerror or error)) from None
-        told, result = wire.parse_reply(line)
-        if told != number:
+        answered, result = wire.parse_reply(line)
+        if answered != number:
             self.close()
             raise gone("its answers are out of step")
         return result
@@ -78,14 +85,14 @@ class Connection:
         return line
 
     def close(self) -> None:
-        """Leave. The session plays on."""
+        """Close the connection. The session plays on."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 def gone(why: str) -> SessionGone:
-    """The error of a session that does not answer any more."""
+    """The error for a session that does not answer any more."""
     return SessionGone(
         f"the session does not answer ({why})",
         hint="demon doctor lists the sessions that run; demon live starts a new one",
@@ -98,7 +105,10 @@ def connect(name: str | None = None, timeout: float = _PATIENCE) -> Connection:
 
 
 def choose(name: str | None) -> str:
-    """The name of the running session that is meant. Raises FileError if there is none."""
+    """The name of the running session to use: `name`, or the default one, or the only one.
+
+    Raises FileError if it does not run.
+    """
     if name is not None:
         if find(name) is not None:
             return name

@@ -1,4 +1,9 @@
-"""Ableton Link: tempo and phase shared with every peer in the network. One importer of aalink.
+"""A beat that is shared with others, and Ableton Link: tempo and phase shared with all peers in the
+network. The one importer of aalink.
+
+Link and MIDI clock (midi_clock.py) both give a `BeatReading`: at a moment of time.monotonic() the
+shared beat stood at so many quarter notes and moved at so many a minute. A follower (sync.py) needs
+nothing else.
 
 aalink wants an asyncio loop that runs for its callbacks; it gets one of its own on a thread. Its
 clock is read, never waited for: a reading pairs the session's beat with time.monotonic() taken just
@@ -15,16 +20,60 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from demon_live.control.leader import Reading
 from demon_live.errors import DeviceError
 
-__all__ = ["LinkPeer"]
+
+@dataclass(frozen=True, slots=True)
+class BeatReading:
+    """Where a shared beat stands.
+
+    Attributes:
+        at: the moment, time.monotonic().
+        beat: quarter notes at `at`.
+        bpm: quarter notes a minute.
+        running: the beat moves (a MIDI clock may be stopped).
+        peers: how many others there are.
+    """
+
+    at: float
+    beat: float
+    bpm: float
+    running: bool = True
+    peers: int = 0
+
+    def beat_at(self, moment: float) -> float:
+        """The beat at another moment, the tempo unchanged."""
+        return self.beat + (moment - self.at) * self.bpm / 60.0
+
+
+class Leader(Protocol):
+    """Something whose tempo and phase are followed."""
+
+    @property
+    def problem(self) -> str:
+        """Why it gives no readings, with the remedy; "" when it does."""
+        ...
+
+    def reading(self) -> BeatReading | None:
+        """Where the shared beat stands now; None: nobody leads."""
+        ...
+
+    def lead(self, bpm: float) -> None:
+        """Send a tempo to the others, where that is possible."""
+        ...
+
+    def settle(self, beat: float) -> None:
+        """Without peers: set the shared beat to `beat` now, so that a later peer joins us."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class LinkPeer:
-    """A peer of the Link session. quantum: beats of a bar, on whose phase all agree.
+    """A peer of the Link session. quantum: beats of a bar, on whose phase all peers agree.
 
     Raises DeviceError without the package.
     """
@@ -53,20 +102,7 @@ class LinkPeer:
         link.quantum = quantum
         return link
 
-    @property
-    def peers(self) -> int:
-        """How many others are in the session."""
-        return int(self._link.num_peers)
-
-    @property
-    def quantum(self) -> float:
-        return float(self._link.quantum)
-
-    @quantum.setter
-    def quantum(self, beats: float) -> None:
-        self._link.quantum = beats
-
-    def reading(self) -> Reading | None:
+    def reading(self) -> BeatReading | None:
         """Where the session's beat stands now."""
         best: tuple[float, float, float] | None = None
         # A thread may be put aside between the two clocks: the tightest of three pairs counts.
@@ -77,14 +113,15 @@ class LinkPeer:
             if best is None or after - before < best[0]:
                 best = after - before, (before + after) / 2, beat
         assert best is not None
-        return Reading(best[1], best[2], float(self._link.tempo), peers=self.peers)
+        tempo, peers = float(self._link.tempo), int(self._link.num_peers)
+        return BeatReading(best[1], best[2], tempo, peers=peers)
 
     def lead(self, bpm: float) -> None:
-        """All peers play at this tempo from now on."""
+        """Set the tempo of all peers."""
         self._link.tempo = bpm
 
     def settle(self, beat: float) -> None:
-        """Our beat becomes the session's, if we are alone; else we come in on the next bar."""
+        """Our beat becomes the session's, if we are alone; else we join on the next bar."""
         self._link.request_beat(beat)
 
     def close(self) -> None:

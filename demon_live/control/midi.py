@@ -1,18 +1,15 @@
-"""MIDI ports: the one door to mido (and, through it, to python-rtmidi). Optional, and tolerant.
+"""MIDI ports: the one importer of mido (and, through it, of python-rtmidi). Optional, and tolerant.
 
-    available()   names of the ports there are, and why there are none
-    MidiIn        every input whose name contains a word, whenever it is plugged in
-    MidiOut       the same for one output
-    FakeBackend   ports that exist in memory only, for tests and for trying things out
+    MidiIn    every input whose name contains a word, whenever it is plugged in
+    MidiOut   the same for one output
 
-A package or device that is absent is never an error here: a port waits, `problem` says for what
-and what helps. Ports come and go while the sound plays: once a second a thread looks again.
+A missing package or device is never an error here: a port waits, and `problem` says what is
+missing and what helps. Ports come and go while the sound plays: a thread looks once a second.
 
-Which system mido talks to is mido's own setting: MIDO_BACKEND=mido.backends.rtmidi/UNIX_JACK.
+mido has its own setting for the system to use: MIDO_BACKEND=mido.backends.rtmidi/UNIX_JACK.
 
-Threads: messages arrive in a thread of the MIDI library. It only stamps them, calls `on_message`
-(which must not block) and puts them into a bounded queue; `drain` may be called from any thread. A
-thread of each port looks for devices; with watch=False nobody looks but `scan`.
+Threads: messages arrive in a thread of the MIDI library, which stamps them and calls `on_message`
+(it must not block). A thread of each port looks for devices; with watch=False only `scan` looks.
 """
 
 from __future__ import annotations
@@ -24,42 +21,30 @@ import re
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
-
-__all__ = [
-    "Available",
-    "Backend",
-    "FakeBackend",
-    "MidiIn",
-    "MidiMessage",
-    "MidiOut",
-    "available",
-]
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks for devices that came or went.
 SCAN_EVERY = 1.0
-#: Messages that wait to be drained; the oldest give way. A second of a flooded DIN cable is 1000.
-QUEUE = 4096
 #: Ports that one MidiIn listens to at most.
 MOST = 16
 _NO_PACKAGE = "MIDI needs its packages: pip install 'demon-live[midi]'"
 #: ALSA numbers its clients anew at each plug: "nanoKONTROL2 MIDI 1 24:0".
 _NUMBERS = re.compile(r"\s+\d+:\d+$")
-#: The loop-back port that every ALSA machine has: only heard if it is asked for.
+#: The loop-back port that every ALSA machine has: only opened by name.
 _THROUGH = "midi through"
 
 
 @dataclass(frozen=True, slots=True)
 class MidiMessage:
-    """data: the raw bytes, status first (system exclusive excluded). at: time.monotonic() of the
-    arrival. port: name of the input."""
+    """data: the raw bytes, status first, no system exclusive. at: time.monotonic() of the arrival.
+
+    port: name of the input.
+    """
 
     data: bytes
     at: float
@@ -68,14 +53,14 @@ class MidiMessage:
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """What is plugged in. problem: why nothing can be, with the remedy, or ""."""
+    """The ports that are plugged in. problem: why there are none, with the remedy, or ""."""
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     problem: str = ""
 
 
-class Wire(Protocol):
+class OpenPort(Protocol):
     """An open port."""
 
     def send(self, data: bytes) -> None: ...
@@ -83,17 +68,17 @@ class Wire(Protocol):
 
 
 class Backend(Protocol):
-    """What opens ports: mido, or a fake."""
+    """A library that opens ports: mido, or a fake in tests."""
 
     def available(self) -> Available: ...
-    def open_input(self, name: str, hear: Callable[[bytes], None], virtual: bool) -> Wire: ...
-    def open_output(self, name: str, virtual: bool) -> Wire: ...
+    def open_input(self, name: str, on_data: Callable[[bytes], None]) -> OpenPort: ...
+    def open_output(self, name: str) -> OpenPort: ...
 
 
 # --- mido -------------------------------------------------------------------------------------
 
 
-class _MidoWire:
+class _MidoPort:
     def __init__(self, port: Any, parse: Callable[[bytes], Any]) -> None:
         self._port, self._parse = port, parse
 
@@ -104,13 +89,13 @@ class _MidoWire:
         self._port.close()
 
 
-class _MidoBackend:
+class MidoBackend:
     """The machine's own ports. Nothing is imported before the first call."""
 
     def __init__(self) -> None:
         self._mido: Any = None
 
-    def _open(self) -> Any:
+    def _load(self) -> Any:
         if self._mido is None:
             import mido
 
@@ -125,89 +110,29 @@ class _MidoBackend:
                 problem="this machine has no ALSA sequencer (/dev/snd/seq): sudo modprobe snd-seq"
             )
         try:
-            _, backend = self._open()
+            _, backend = self._load()
             inputs, outputs = backend.get_input_names(), backend.get_output_names()
         except ImportError:
             return Available(problem=_NO_PACKAGE)
-        # Drivers raise what they like; whatever it is, there are no ports.
+        # Drivers raise any kind of error; each means that there are no ports.
         except Exception as error:  # noqa: BLE001
             return Available(problem=f"MIDI is not available: {error}")
         return Available(tuple(dict.fromkeys(inputs)), tuple(dict.fromkeys(outputs)))
 
-    def open_input(self, name: str, hear: Callable[[bytes], None], virtual: bool) -> Wire:
-        mido, backend = self._open()
+    def open_input(self, name: str, on_data: Callable[[bytes], None]) -> OpenPort:
+        mido, backend = self._load()
 
         def callback(message: Any) -> None:
-            hear(bytes(message.bytes()))
+            on_data(bytes(message.bytes()))
 
-        port = backend.open_input(name, virtual=virtual, callback=callback)
-        return _MidoWire(port, mido.Message.from_bytes)
+        return _MidoPort(backend.open_input(name, callback=callback), mido.Message.from_bytes)
 
-    def open_output(self, name: str, virtual: bool) -> Wire:
-        mido, backend = self._open()
-        return _MidoWire(backend.open_output(name, virtual=virtual), mido.Message.from_bytes)
-
-
-_SYSTEM = _MidoBackend()
+    def open_output(self, name: str) -> OpenPort:
+        mido, backend = self._load()
+        return _MidoPort(backend.open_output(name), mido.Message.from_bytes)
 
 
-def available(backend: Backend | None = None) -> Available:
-    """The ports there are now. Never raises: `problem` says why there are none."""
-    return (backend or _SYSTEM).available()
-
-
-# --- in memory --------------------------------------------------------------------------------
-
-
-@dataclass
-class _FakeWire:
-    backend: FakeBackend
-    name: str
-    hear: Callable[[bytes], None] | None = None
-
-    def send(self, data: bytes) -> None:
-        if self.name not in self.backend.outputs:
-            raise OSError("the device is gone")
-        self.backend.sent.append((self.name, data))
-
-    def close(self) -> None:
-        self.backend.wires = [w for w in self.backend.wires if w is not self]
-
-
-@dataclass
-class FakeBackend:
-    """Ports in memory. Plug and unplug by changing the lists; `feed` is what a device sends;
-    `sent` is what was sent to outputs, as (port, bytes)."""
-
-    inputs: list[str] = field(default_factory=lambda: ["fake"])
-    outputs: list[str] = field(default_factory=lambda: ["fake"])
-    problem: str = ""
-    sent: list[tuple[str, bytes]] = field(default_factory=list)
-    wires: list[_FakeWire] = field(default_factory=list)
-
-    def available(self) -> Available:
-        if self.problem:
-            return Available(problem=self.problem)
-        return Available(tuple(self.inputs), tuple(self.outputs))
-
-    def open_input(self, name: str, hear: Callable[[bytes], None], virtual: bool) -> Wire:
-        if not virtual and name not in self.inputs:
-            raise OSError(f"unknown port {name!r}")
-        self.wires.append(_FakeWire(self, name, hear))
-        return self.wires[-1]
-
-    def open_output(self, name: str, virtual: bool) -> Wire:
-        if virtual and name not in self.outputs:
-            self.outputs.append(name)
-        if name not in self.outputs:
-            raise OSError(f"unknown port {name!r}")
-        return _FakeWire(self, name)
-
-    def feed(self, data: bytes, port: str = "fake") -> None:
-        """Bytes from a device: every open input of that name hears them."""
-        for wire in list(self.wires):
-            if wire.name == port and wire.hear is not None:
-                wire.hear(data)
+_SYSTEM = MidoBackend()
 
 
 # --- ports that come and go -------------------------------------------------------------------
@@ -218,23 +143,21 @@ def _matches(word: str, name: str) -> bool:
     return word.lower() in low if word else _THROUGH not in low
 
 
-class _Port:
-    """What inputs and outputs share: a thread that looks for devices."""
+class _Ports:
+    """Open ports whose name contains a word, and the thread that looks for devices."""
+
+    _most = MOST
 
     def __init__(self, name: str, backend: Backend | None, watch: bool) -> None:
         self.name = name
         self._backend = backend or _SYSTEM
-        self._wires: dict[str, Wire] = {}
+        self._open_ports: dict[str, OpenPort] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._virtual: Wire | None = None
         self.problem = ""
         self._thread: threading.Thread | None = None
         if watch:
             self._thread = threading.Thread(target=self._watch, name="midi", daemon=True)
-
-    def _begin(self) -> None:
-        if self._thread is not None:
             self._thread.start()
 
     def _watch(self) -> None:
@@ -242,51 +165,39 @@ class _Port:
             self.scan()
             self._closing.wait(SCAN_EVERY)
 
-    @property
-    def ports(self) -> tuple[str, ...]:
-        """Names of the devices that are open now."""
-        with self._lock:
-            return tuple(_NUMBERS.sub("", n) for n in self._wires)
-
-    @property
-    def connected(self) -> bool:
-        return bool(self._wires) or self._virtual is not None
-
     def scan(self) -> None:
-        """Look once: open what came, forget what went. Never raises."""
+        """Look once: open new devices, forget those that were unplugged. Never raises."""
         there = self._backend.available()
-        names = self._names(there)
+        names = [n for n in self._names(there) if _matches(self.name, n)]
         with self._lock:
-            for gone in self._wires.keys() - set(names):
-                self._shut(self._wires.pop(gone))
+            for gone in self._open_ports.keys() - set(names):
+                self._shut(self._open_ports.pop(gone))
             for name in names:
-                if name not in self._wires and len(self._wires) < self._most:
+                if name not in self._open_ports and len(self._open_ports) < self._most:
                     self._connect(name)
             waiting = f"no MIDI device called {self.name!r}" if self.name else "no MIDI device"
-            if self._wires:
+            if self._open_ports:
                 self.problem = ""
             elif not self.problem or there.problem or not names:
                 self.problem = there.problem or f"{waiting} is plugged in"
 
-    _most = MOST
-
-    def _names(self, there: Available) -> list[str]:
+    def _names(self, there: Available) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def _open(self, name: str) -> Wire:
+    def _open(self, name: str) -> OpenPort:
         raise NotImplementedError
 
     def _connect(self, name: str) -> None:
         try:
-            self._wires[name] = self._open(name)
-        # A device that another program holds, or that is pulled out at this very moment.
+            self._open_ports[name] = self._open(name)
+        # Another program holds the device, or it is pulled out at this very moment.
         except Exception as error:  # noqa: BLE001
             self.problem = f"{name} cannot be opened: {error}"
 
     @staticmethod
-    def _shut(wire: Wire) -> None:
+    def _shut(port: OpenPort) -> None:
         with contextlib.suppress(Exception):
-            wire.close()
+            port.close()
 
     def close(self) -> None:
         """Close every port. Twice is fine."""
@@ -294,142 +205,77 @@ class _Port:
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(2)
         with self._lock:
-            for wire in self._wires.values():
-                self._shut(wire)
-            self._wires.clear()
-            if self._virtual is not None:
-                self._shut(self._virtual)
-                self._virtual = None
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+            for port in self._open_ports.values():
+                self._shut(port)
+            self._open_ports.clear()
 
 
-class MidiIn(_Port):
-    """Listens to every input whose name contains `name` (any case); "" is all of them.
+class MidiIn(_Ports):
+    """Listens to every input whose name contains a word.
 
-    most: devices at once. on_message: called in the MIDI thread with each message; what it raises
-    is logged. virtual: a port of our own that others connect to, called `name`, where the system
-    has such (not on Windows). `dropped` counts messages that nobody drained in time.
+    Args:
+        name: the word, in any case; "" is every input but ALSA's loop-back.
+        on_message: called in the MIDI thread with each message; an error it raises is logged.
+        watch: look for devices in a thread; False: only `scan` looks.
+        backend: opens the ports; None = the machine's own.
     """
 
     def __init__(
         self,
         name: str = "",
         *,
-        most: int = MOST,
-        on_message: Callable[[MidiMessage], None] | None = None,
-        virtual: bool = False,
+        on_message: Callable[[MidiMessage], None],
         watch: bool = True,
         backend: Backend | None = None,
     ) -> None:
-        super().__init__(name, backend, watch and not virtual)
-        self._most = most
         self._on_message = on_message
-        self._queue: deque[MidiMessage] = deque(maxlen=QUEUE)
-        self.received = 0
-        self.dropped = 0
-        if virtual:
-            self._make_virtual()
-        self._begin()
+        super().__init__(name, backend, watch)
 
-    def _make_virtual(self) -> None:
-        there = self._backend.available()
-        if there.problem:
-            self.problem = there.problem
-            return
-        try:
-            hear = self._ear(self.name)
-            self._virtual = self._backend.open_input(self.name, hear, virtual=True)
-        except Exception as error:  # noqa: BLE001
-            self.problem = f"a port of our own cannot be made: {error}"
+    def _names(self, there: Available) -> tuple[str, ...]:
+        return there.inputs
 
-    def _names(self, there: Available) -> list[str]:
-        return [n for n in there.inputs if _matches(self.name, n)]
+    def _open(self, name: str) -> OpenPort:
+        port = _NUMBERS.sub("", name)
 
-    def _open(self, name: str) -> Wire:
-        return self._backend.open_input(name, self._ear(_NUMBERS.sub("", name)), virtual=False)
-
-    def _ear(self, port: str) -> Callable[[bytes], None]:
-        def hear(data: bytes) -> None:
+        def on_data(data: bytes) -> None:
             if not data or data[0] == 0xF0:
                 return
-            message = MidiMessage(data, time.monotonic(), port)
-            self.received += 1
-            if self._on_message is not None:
-                try:
-                    self._on_message(message)
-                # Nothing may travel into the driver's thread.
-                except Exception:
-                    log.warning("a MIDI message", exc_info=True)
-                return
-            if len(self._queue) == QUEUE:
-                self.dropped += 1
-            self._queue.append(message)
+            try:
+                self._on_message(MidiMessage(data, time.monotonic(), port))
+            # No error may reach the driver's thread.
+            except Exception:
+                log.warning("a MIDI message", exc_info=True)
 
-        return hear
-
-    def drain(self) -> list[MidiMessage]:
-        """All messages since the last call, oldest first. Empty with `on_message`."""
-        out = []
-        with contextlib.suppress(IndexError):
-            while True:
-                out.append(self._queue.popleft())
-        return out
+        return self._backend.open_input(name, on_data)
 
 
-class MidiOut(_Port):
+class MidiOut(_Ports):
     """Sends to the first output whose name contains `name`; "" is the first there is.
 
-    virtual: a port of our own, as in MidiIn. Messages without a device are lost, not queued: a
-    clock tick that comes late is worse than none.
+    Messages without a device are lost, not queued: a clock tick that comes late is worse than none.
     """
 
     _most = 1
 
     def __init__(
-        self,
-        name: str = "",
-        *,
-        virtual: bool = False,
-        watch: bool = True,
-        backend: Backend | None = None,
+        self, name: str = "", *, watch: bool = True, backend: Backend | None = None
     ) -> None:
-        super().__init__(name, backend, watch and not virtual)
-        if virtual:
-            there = self._backend.available()
-            self.problem = there.problem
-            try:
-                if not there.problem:
-                    self._virtual = self._backend.open_output(name, virtual=True)
-            except Exception as error:  # noqa: BLE001
-                self.problem = f"a port of our own cannot be made: {error}"
-        self._begin()
+        super().__init__(name, backend, watch)
 
-    def _names(self, there: Available) -> list[str]:
-        return [n for n in there.outputs if _matches(self.name, n)]
+    def _names(self, there: Available) -> tuple[str, ...]:
+        return there.outputs
 
-    def _open(self, name: str) -> Wire:
-        return self._backend.open_output(name, virtual=False)
+    def _open(self, name: str) -> OpenPort:
+        return self._backend.open_output(name)
 
     def send(self, data: bytes) -> bool:
-        """Send raw bytes, status first. False: there is no device, or it is just gone."""
+        """Send raw bytes, status first. False: there is no device, or it has just gone."""
         with self._lock:
-            wires = [self._virtual] if self._virtual is not None else list(self._wires.values())
-            for wire in wires:
+            for name, port in self._open_ports.items():
                 try:
-                    wire.send(data)
+                    port.send(data)
                 except Exception as error:  # noqa: BLE001
                     self.problem = f"sending failed: {error}"
-                    for name in [n for n, w in self._wires.items() if w is wire]:
-                        self._shut(self._wires.pop(name))
+                    self._shut(self._open_ports.pop(name))
                     return False
-            return bool(wires)
+            return bool(self._open_ports)

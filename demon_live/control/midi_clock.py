@@ -1,14 +1,14 @@
 """MIDI clock: 24 pulses a quarter note, in and out, with start, stop, continue and song position.
 
-    MidiLoopback      a second-order phase-locked loop: jittered pulses -> a steady tempo and phase
-    ClockIn   a Leader (leader.py) that listens to a device through midi_ports
-    ClockOut  sends pulses at the moments at which our beats are heard
+    PhaseLock   a second-order phase-locked loop: jittered pulses -> a steady tempo and phase
+    ClockIn     a Leader (link.py) that listens to a device
+    ClockOut    sends pulses at the moments at which our beats are heard
 
 A pulse says that the beat stands at n/24 now; cables, drivers and busy senders put milliseconds of
-jitter on it. The loop predicts each pulse and moves its tempo and phase by a part of the error; the
-part is large at first and falls as 1/n to a narrow band, as a least-squares line would have it.
+jitter on it. The loop predicts each pulse and corrects its tempo and phase by a part of the error;
+the part is large at first and falls as 1/n to a narrow band, like that of a least-squares line.
 
-Threads: MidiLoopback and ClockIn.feed belong to the MIDI thread, `reading` to any (it takes one
+Threads: PhaseLock and ClockIn.feed belong to the MIDI thread, `reading` to any (it takes one
 reference). ClockOut has a thread of its own; `follow` may be called by any.
 """
 
@@ -19,10 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from demon_live.control.leader import Reading
-from demon_live.control.midi import MidiIn, MidiMessage, MidiOut
-
-__all__ = ["PULSES", "ClockIn", "ClockOut", "MidiLoopback"]
+from demon_live.control.link import BeatReading
+from demon_live.control.midi import Backend, MidiIn, MidiMessage, MidiOut
 
 PULSES = 24
 _CLOCK, _START, _CONTINUE, _STOP, _POSITION = 0xF8, 0xFA, 0xFB, 0xFC, 0xF2
@@ -34,7 +32,7 @@ _JUMP = 4.0
 _SILENCE = 0.5
 
 
-class MidiLoopback:
+class PhaseLock:
     """Pulses in, a straight line out: the moment of pulse n is at + (n - count) * period.
 
     The gains are those of a line fitted to the last n pulses (an alpha-beta filter whose gains
@@ -86,14 +84,14 @@ class MidiLoopback:
 
 
 class ClockIn:
-    """Follows a device's MIDI clock. name: a part of its name, "" is any. port: for tests."""
+    """Follows the MIDI clock of a device, of any input that there is. backend: for tests."""
 
-    def __init__(self, name: str = "", port: MidiIn | None = None) -> None:
-        self._loop = MidiLoopback()
+    def __init__(self, *, watch: bool = True, backend: Backend | None = None) -> None:
+        self._loop = PhaseLock()
         self._count = -1  # pulses since the start; -1: start has come, its first pulse has not
         self._running = True
-        self._reading: Reading | None = None
-        self._port = port or MidiIn(name, on_message=self.feed)
+        self._reading: BeatReading | None = None
+        self._port = MidiIn(on_message=self.feed, watch=watch, backend=backend)
 
     @property
     def problem(self) -> str:
@@ -110,44 +108,44 @@ class ClockIn:
                 self._running = True
             case 0xFC:
                 self._running = False
-                self._tell(message.at)
+                self._update(message.at)
             case 0xF2 if len(message.data) >= 3:
                 # In sixteenths: six pulses each; the pulse that follows `continue` is at it.
                 self._count = 6 * (message.data[1] + 128 * message.data[2]) - 1
 
     def _pulse(self, at: float) -> None:
-        # Some senders let pulses run on while stopped: the pace is kept, the place stands.
+        # Some senders let pulses run on while stopped: the tempo follows, the place stands.
         self._loop.pulse(at)
         if self._running:
             self._count += 1
-        self._tell(at)
+        self._update(at)
 
-    def _tell(self, at: float) -> None:
+    def _update(self, at: float) -> None:
         if self._loop.seen < PULSES // 2:
             return
         beat = max(0, self._count) / PULSES
-        self._reading = Reading(self._loop.at, beat, self._loop.bpm, self._running, 1)
+        self._reading = BeatReading(self._loop.at, beat, self._loop.bpm, self._running, 1)
 
-    def reading(self) -> Reading | None:
+    def reading(self) -> BeatReading | None:
         """Where the device's beat stands now; None before half a beat, and half a second after its
         last pulse."""
         last, now = self._reading, time.monotonic()
         if last is None or now - last.at > _SILENCE:
             return None
-        return Reading(now, last.beat_at(now), last.bpm, last.running, 1)
+        return BeatReading(now, last.beat_at(now), last.bpm, last.running, 1)
 
     def lead(self, bpm: float) -> None:
-        """A MIDI clock is not told anything."""
+        """Nothing can be sent to the sender of a MIDI clock."""
 
     def settle(self, beat: float) -> None:
-        """Nor this."""
+        """Nothing can be sent to the sender of a MIDI clock."""
 
     def close(self) -> None:
         self._port.close()
 
 
-class Out(Protocol):
-    """What is used of MidiOut."""
+class PulseOut(Protocol):
+    """The part of MidiOut that a clock needs."""
 
     problem: str
 
@@ -156,9 +154,9 @@ class Out(Protocol):
 
 
 class ClockOut:
-    """Sends our beats as a MIDI clock. A device starts on the first bar after it is there.
+    """Sends our beats as a MIDI clock. A device starts on the first bar after it is plugged in.
 
-    out: for tests. now, wait: the clock and a sleep that `close` ends.
+    out, now, start: for tests: the port, the clock, whether the thread runs.
     """
 
     #: Pulses later than this are not sent one by one, seconds: the device gets its place anew.
@@ -166,17 +164,16 @@ class ClockOut:
 
     def __init__(
         self,
-        name: str = "",
-        out: Out | None = None,
+        out: PulseOut | None = None,
         *,
         beats: int = 4,
         now: Callable[[], float] = time.monotonic,
         start: bool = True,
     ) -> None:
-        self._out: Out = out or MidiOut(name)
+        self._out: PulseOut = out or MidiOut()
         self._beats = beats
         self._now = now
-        self._line: Reading | None = None
+        self._line: BeatReading | None = None
         self._next: int | None = None  # the pulse that is sent next, counted from beat 0
         self._started = False
         self._wake = threading.Event()
@@ -189,7 +186,7 @@ class ClockOut:
     def problem(self) -> str:
         return self._out.problem
 
-    def follow(self, reading: Reading) -> None:
+    def follow(self, reading: BeatReading) -> None:
         """Our beat as it is heard, from now on."""
         self._line = reading
         self._wake.set()
@@ -206,7 +203,7 @@ class ClockOut:
         return self._moment(line, self._next)
 
     @staticmethod
-    def _moment(line: Reading, pulse: int) -> float:
+    def _moment(line: BeatReading, pulse: int) -> float:
         return line.at + (pulse / PULSES - line.beat) * 60.0 / line.bpm
 
     def pulse(self) -> None:

@@ -26,8 +26,8 @@ from demon_live.session.inputs import GAP
 _QUEUE = 4096
 
 
-def moves_of(data: bytes, held: dict[int, list[int]]) -> list[Move]:
-    """What a MIDI message moves. held: channel -> the keys that are down, kept up here."""
+def moves_of(data: bytes, down: dict[int, list[int]]) -> list[Move]:
+    """The moves of a MIDI message. down: channel -> the keys that are down, updated here."""
     if len(data) < 3 or not 0x80 <= data[0] < 0xF0:
         return []
     kind, channel, one, two = data[0] & 0xF0, (data[0] & 0x0F) + 1, data[1], data[2]
@@ -39,28 +39,28 @@ def moves_of(data: bytes, held: dict[int, list[int]]) -> list[Move]:
         return [Move(Key("bend", 0, channel), value / (8191 if value > 0 else 8192))]
     if kind not in (0x80, 0x90):
         return []
-    keys = held.setdefault(channel, [])
+    keys = down.setdefault(channel, [])
     if one in keys:
         keys.remove(one)
     if kind == 0x90 and two:
         keys.append(one)
         return [Move(Key("note", 0, channel), one), Move(Key("gate", 0, channel), two / 127)]
-    # The key that is still down sounds on; `note` keeps the last one.
+    # A key that is still down sounds on; `note` stays the last one.
     return [] if keys else [Move(Key("gate", 0, channel), 0.0)]
 
 
 class Coalescer:
-    """Many messages -> few moments of moves. Time is a parameter, in seconds."""
+    """Many messages -> few moments of moves. `now` is in seconds."""
 
     def __init__(self) -> None:
         self._moves: dict[Key, Move] = {}
         self._later: dict[Key, Move] = {}
-        self._held: dict[int, list[int]] = {}
+        self._down: dict[int, list[int]] = {}
         self._last = -1.0
 
     def add(self, data: bytes) -> None:
-        """Take a MIDI message."""
-        for move in moves_of(data, self._held):
+        """Add a MIDI message."""
+        for move in moves_of(data, self._down):
             waiting = self._moves.get(move.key)
             pressed = waiting is not None and waiting.value > 0
             if move.key.kind == "gate" and not move.value and pressed:
@@ -74,11 +74,11 @@ class Coalescer:
         return bool(self._moves)
 
     def due(self, now: float) -> float:
-        """Seconds until `take` gives something, if anything waits."""
+        """Seconds until `take` is due."""
         return max(0.0, self._last + GAP - now)
 
     def take(self, now: float) -> list[Move]:
-        """The moves of this moment; empty before it is due, or when nothing moved."""
+        """The moves of this moment; none before it is due."""
         if not self._moves or now < self._last + GAP - 1e-9:
             return []
         out = list(self._moves.values())
@@ -90,7 +90,7 @@ class Coalescer:
 class Controllers:
     """MIDI inputs whose name contains `port` ("": all) as moves of a session.
 
-    hear: called with each moment of moves, at most 25 times a second, in this thread.
+    hear: called with each moment of moves, at most 25 times a second, in a thread of its own.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class Controllers:
 
     @property
     def problem(self) -> str:
-        """Why nothing can be heard now, or ""."""
+        """Why no controller can be heard now, or ""."""
         return self.port.problem
 
     def feed(self, message: MidiMessage) -> None:
-        """Take a message, in any thread. Clock and other system messages are passed over."""
+        """Queue a message, in any thread, unless it is a clock or another system message."""
         if message.data[0] < 0xF0:
             self._queue.append(message.data)
             self._wake.set()
@@ -133,11 +133,11 @@ class Controllers:
                 if moves:
                     self._hear(moves)
                 elif coalescer.waiting:
-                    # Nothing is due yet: the next messages may come meanwhile.
+                    # More messages may come until the next moment.
                     self._closing.wait(coalescer.due(time.monotonic()))
 
     def close(self) -> None:
-        """Let go of the devices. Twice is fine."""
+        """Close the devices. Twice is fine."""
         self._closing.set()
         self._wake.set()
         self.port.close()

@@ -8,12 +8,12 @@
     /demon/telemetry HZ          send figures HZ times a second (0: no more) for a minute:
                                  /demon/telemetry cycle bpm left_db right_db lead_ms dry grade
 
-Off unless asked for (`--osc [HOST:]PORT`), on loopback unless another HOST is named: there is no
-password, so whoever reaches the port can play. Words that write or read files are refused; sources
-and timbres are found as those of a score are, in the working folder and the library. What comes is
-a cause like any other and stands in the set. Bounded: size of packets, messages in one, statements
-a second (more are dropped and counted), subscribers. Of a control that moves, the newest value
-counts, ten times a second; knobs (`/demon/cc`) are smooth, 25 times a second.
+Off by default (`--osc [HOST:]PORT`), on loopback unless another HOST is named: there is no
+password, so everybody who reaches the port can play. Words that write or read files are refused;
+sources and timbres are found in the working folder and the library. OSC edits are recorded in the
+set. Bounded: size of packets, messages in one, statements a second (more are dropped and counted),
+subscribers. Of a moving control the newest value counts, ten times a second; knobs (`/demon/cc`)
+are smooth, 25 times a second.
 
 Threads: one, of its own; `parse_osc` is pure.
 """
@@ -28,18 +28,17 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from demon_live.control.server import Pace
+from demon_live.control.server import RateLimit
 from demon_live.control.wire import WireError
 from demon_live.controls import find
 from demon_live.errors import DemonError, DeviceError, UsageError
 from demon_live.lang.controllers import Key, Move
-from demon_live.session.status import Outcome, Status
 
-__all__ = ["OscServer", "Played", "parse_address", "parse_osc"]
+if TYPE_CHECKING:
+    from demon_live.session.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ MAX_LISTENERS = 8
 RATE, BURST = 20.0, 40.0
 #: Seconds between two values of one control, and two moments of knobs.
 CONTROL_GAP, KNOB_GAP = 0.1, 0.04
-#: Different controls and knobs that may wait for their moment.
+#: Different controls and knobs that may wait for the next moment.
 MAX_WAITING = 256
 #: Seconds that a subscription lasts, and between two complaints.
 LEASE, COMPLAINT = 60.0, 5.0
@@ -61,15 +60,6 @@ _NAME = re.compile(r"[A-Za-z_]\w{0,63}")
 #: A text that may stand between quotes.
 _PLAIN = re.compile(r"[^'\"\\{}\[\]<>\n\r\x00-\x1f]{0,200}")
 _FILES = re.compile(r"\b(save|load|record|stop)\b")
-
-
-class Played(Protocol):
-    """What OSC plays: `perform.Session`."""
-
-    def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome: ...
-    def hear(self, moves: Sequence[Move]) -> None: ...
-    def status(self) -> Status: ...
-    def tell(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,7 @@ class Knob:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Figures are asked for, `hz` times a second; 0: no more."""
+    """A subscription to figures, `hz` times a second; 0 ends it."""
 
     hz: float
 
@@ -121,7 +111,7 @@ def _number(value: float) -> str:
 
 
 def parse_osc(data: bytes) -> tuple[Message, ...]:
-    """The messages of one packet. Raises WireError; UsageError if python-osc is not installed."""
+    """Read the messages of one packet. Raises WireError; UsageError without python-osc."""
     if len(data) > MAX_PACKET:
         raise WireError(f"a packet has {len(data)} bytes; the limit is {MAX_PACKET}")
     rows = _unbundled(data)
@@ -131,8 +121,8 @@ def parse_osc(data: bytes) -> tuple[Message, ...]:
 
 
 def _unbundled(data: bytes, depth: int = 0) -> list[bytes]:
-    """The messages of a packet. python-osc's own walk over a bundle never ends where an element
-    has a negative size, so this one is ours."""
+    """The messages of a packet. (python-osc never returns if an element of a bundle has a negative
+    size, so it gets single messages only.)"""
     if not data.startswith(b"#bundle\0"):
         return [data]
     if depth > 4:
@@ -153,7 +143,7 @@ def _read(data: bytes) -> tuple[str, list[Any]]:
     """Address and values of one message."""
     tags = data[(data.find(b"\0") // 4 + 1) * 4 :].partition(b"\0")[0]
     if not data.startswith(b"/demon/") or not set(tags) <= set(b",ifdhsTF"):
-        # Also: python-osc prints what it does not know.
+        # python-osc prints a line for each type that it does not know.
         raise WireError("this is no OSC message to demon", hint="numbers and texts to /demon/...")
     try:
         message = _package("osc_message").OscMessage(data)
@@ -256,7 +246,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -278,21 +268,24 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 class OscServer:
-    """Listens until `close`. address: as in `parse_address`. Raises DeviceError, UsageError."""
+    """Listens until `close`. session: in this process. address: as in `parse_address`.
 
-    def __init__(self, session: Played, address: str) -> None:
+    Raises DeviceError, UsageError.
+    """
+
+    def __init__(self, session: Session, address: str) -> None:
         self._builder = _package("osc_message_builder").OscMessageBuilder
         _package("osc_message")
         host, port = parse_address(address)
         self._session = session
-        self._pace = Pace(RATE, BURST)
+        self._limit = RateLimit(RATE, BURST)
         self._turns: dict[tuple[str, str], Turn] = {}
         self._knobs: dict[tuple[int, int], Knob] = {}
         self._turned = self._knobbed = 0.0
         self._listeners: dict[Any, tuple[float, float, float]] = {}
         self._complained = -COMPLAINT
-        self.received = self.bad = self.dropped = 0
-        self._told = (0, 0)
+        self.bad = self.dropped = 0
+        self._reported = (0, 0)
         self._why = ""
         try:
             self._socket = _bound(host, port)
@@ -319,26 +312,25 @@ class OscServer:
             except TimeoutError:
                 pass
             except OSError:
-                # Closed; or the answer to an earlier packet of ours that nobody took.
+                # Closed; or an earlier packet of ours could not be delivered.
                 if self._closed.wait(0.01):
                     return
             else:
-                self._take(data, sender)
+                self._receive(data, sender)
             try:
                 self._due(time.monotonic())
-            # A wall: a fault here must not end what a performer's controller hangs on.
+            # A wall: a fault here must not cut off the performer's controller.
             except Exception:
                 log.exception("osc")
 
     def _patience(self) -> float:
-        """Seconds until something of our own is due."""
+        """Seconds to wait for a packet before `_due` must run."""
         if self._knobs:
             return KNOB_GAP / 2
         rates = [hz for hz, _, _ in self._listeners.values()]
         return min([CONTROL_GAP / 2 if self._turns else 0.25, *(0.5 / hz for hz in rates)])
 
-    def _take(self, data: bytes, sender: Any) -> None:
-        self.received += 1
+    def _receive(self, data: bytes, sender: Any) -> None:
         try:
             for message in parse_osc(data):
                 self._obey(message, sender)
@@ -360,19 +352,19 @@ class OscServer:
         elif isinstance(message, Knob):
             if len(self._knobs) < MAX_WAITING:
                 self._knobs[message.number, message.channel] = message
-        elif not self._pace.allow():
+        elif not self._limit.allow():
             self.dropped += 1
         else:
             outcome = self._session.apply(message.text, "<osc>", "osc")
-            told = "\n".join((*outcome.messages, *outcome.warnings))
-            self._answer(sender, "/demon/reply", told)
+            reply = "\n".join((*outcome.messages, *outcome.warnings))
+            self._answer(sender, "/demon/reply", reply)
 
     def _due(self, now: float) -> None:
-        """What waits for its moment: controls, knobs, figures, complaints."""
+        """Send whatever is due: controls, knobs, figures, complaints."""
         if self._turns and now - self._turned >= CONTROL_GAP:
             self._turned = now
             turns, self._turns = self._turns, {}
-            self._turn(list(turns.values()))
+            self._apply(list(turns.values()))
         if self._knobs and now - self._knobbed >= KNOB_GAP:
             self._knobbed = now
             knobs, self._knobs = self._knobs, {}
@@ -380,16 +372,16 @@ class OscServer:
                 [Move(Key("cc", k.number, k.channel), k.value) for k in knobs.values()]
             )
         self._figures(now)
-        if (self.bad, self.dropped) != self._told and now - self._complained >= COMPLAINT:
-            self._complained, self._told = now, (self.bad, self.dropped)
+        if (self.bad, self.dropped) != self._reported and now - self._complained >= COMPLAINT:
+            self._complained, self._reported = now, (self.bad, self.dropped)
             counts = [
                 f"{self.bad} packets could not be read (the last: {self._why})" if self.bad else "",
                 f"{self.dropped} statements came too fast" if self.dropped else "",
             ]
             self._session.tell("osc: " + "; ".join(c for c in counts if c))
 
-    def _turn(self, turns: list[Turn]) -> None:
-        """All at once if they are right together; else each for itself, and the wrong are shown."""
+    def _apply(self, turns: list[Turn]) -> None:
+        """Apply all in one text; if that is refused, each alone, and report the wrong ones."""
         texts = ["\n".join(t.text for t in turns)] if len(turns) > 1 else []
         for text in (*texts, *(t.text for t in turns)):
             try:
@@ -417,19 +409,15 @@ class OscServer:
         if not waiting:
             return
         status = self._session.status()
-        left, right = status.peak_db
-        row: Mapping[str, Any] = {
-            "cycle": float(status.cycle), "bpm": float(status.bpm), "left": float(left),
-            "right": float(right), "lead": float(status.lead_ms), "dry": int(status.dry),
-            "grade": str(status.grade),
-        }  # fmt: skip
+        levels = map(float, status.peak_db)
+        row = (float(status.cycle), float(status.bpm), *levels, float(status.lead_ms))
         for who in waiting:
             hz, until, _ = self._listeners[who]
             if now >= until:
                 del self._listeners[who]
                 continue
             self._listeners[who] = (hz, until, now)
-            self._answer(who, "/demon/telemetry", *row.values())
+            self._answer(who, "/demon/telemetry", *row, int(status.dry), str(status.grade))
 
     def _answer(self, to: Any, address: str, *values: Any) -> None:
         message = self._builder(address=address)
@@ -441,7 +429,7 @@ class OscServer:
             self._listeners.pop(to, None)
 
     def close(self) -> None:
-        """Listen no more. Twice is fine."""
+        """Stop listening. Twice is fine."""
         self._closed.set()
         self._thread.join(1)
         self._socket.close()

@@ -3,8 +3,8 @@
     session-NAME.json   who it is; locked by its session for as long as that lives
     session-NAME.sock   its control socket
 
-A lock ends with its process, however that ends: a file that can be locked belongs to nobody, and
-it and its socket are removed by whoever finds them.
+A lock ends with its process, however that ends: a file that can be locked is left over from a dead
+session, and whoever finds it removes it and its socket.
 
 Threads: functions may be called from any thread; a `Claim` belongs to its session.
 """
@@ -30,19 +30,7 @@ try:
 except ImportError:  # no such system call on this system: sessions stay within their terminal
     fcntl = None  # type: ignore[assignment]
 
-__all__ = [
-    "DEFAULT",
-    "Claim",
-    "Info",
-    "available",
-    "check_name",
-    "ended",
-    "find",
-    "sessions",
-    "socket_path",
-]
-
-#: The name of a session that was given none.
+#: The name of a session that was started without one.
 DEFAULT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _FILE = re.compile(r"session-(.+)\.json")
@@ -52,8 +40,15 @@ _TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A running session, as others may know it. since: seconds since the epoch. scores: what was
-    named at its start. web: address of its page, token included; osc: HOST:PORT."""
+    """A running session, for others to read.
+
+    Attributes:
+        since: start, in seconds since the epoch.
+        scores: the scores named at its start.
+        detached: it has no terminal of its own.
+        web: address of its page, token included, or "".
+        osc: HOST:PORT, or "".
+    """
 
     name: str
     pid: int
@@ -78,7 +73,7 @@ def available() -> bool:
 
 
 def check_name(name: str) -> str:
-    """The name, if it is one. Raises UsageError."""
+    """Check the name of a session, and return it. Raises UsageError if malformed."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name[:40]!r} is no name for a session",
@@ -88,7 +83,7 @@ def check_name(name: str) -> str:
 
 
 def folder() -> Path:
-    """The runtime folder, made sure to be ours alone. Raises FileError where it is not."""
+    """The runtime folder, private to this user. Raises FileError if it is not."""
     path = runtime_dir()
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -134,18 +129,18 @@ class Claim:
         claim = Claim(info, file)
         with contextlib.suppress(OSError):
             info.socket.unlink()
-        claim.tell(info)
+        claim.publish(info)
         return claim
 
-    def tell(self, info: Info) -> None:
-        """Write down what others may know now."""
+    def publish(self, info: Info) -> None:
+        """Write the info for others to read."""
         self.info = info
         data = json.dumps(asdict(info)).encode()
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, data, 0)
 
     def release(self) -> None:
-        """Give the name back. Twice is fine."""
+        """Free the name. Twice is fine."""
         if self._file < 0:
             return
         for path in (self.info.socket, _info_path(self.info.name)):
@@ -156,7 +151,7 @@ class Claim:
 
 
 def taken(name: str) -> DemonError:
-    """The error of a name that is held."""
+    """The error for a name that another session has."""
     flag = "" if name == DEFAULT else f" --name {name}"
     return FileError(
         f"a session called {name!r} plays already",
@@ -181,7 +176,7 @@ def _same(file: int, path: Path) -> bool:
 
 
 def find(name: str = DEFAULT) -> Info | None:
-    """The running session of that name, or None. What a dead one left is removed."""
+    """The running session of that name, or None. Removes the files of a dead one."""
     path = _info_path(name)
     try:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
@@ -219,7 +214,7 @@ def sessions() -> tuple[Info, ...]:
 
 
 def _read(name: str, data: bytes) -> Info:
-    """What is written there; a session that has only just begun has written nothing yet."""
+    """Read an info file; a session that has only just started has written nothing yet."""
     try:
         row: dict[str, Any] = json.loads(data)
         row["scores"] = tuple(str(s) for s in row.get("scores", ()))

@@ -1,7 +1,7 @@
-"""A session in another process, as its front end sees it: the same methods, over the socket.
+"""The SessionApi over the control socket: a session in another process.
 
-Two connections: statements may take as long as they need, what a view polls is answered meanwhile.
-The names for completion are fetched along with the status, so that asking for them never waits.
+Two connections: a statement may take its time while a view polls over the other one. The names for
+completion are fetched along with the status, so that `words` never waits.
 
 Threads: every method may be called from any thread.
 """
@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 
 from demon_live.control.client import Connection, SessionGone, choose, gone
 from demon_live.control.registry import Info, ended, find, socket_path
-from demon_live.control.views import unpack
+from demon_live.control.wire import unpack
 from demon_live.errors import DemonError
+from demon_live.session.session_api import SessionApi
 from demon_live.session.status import Outcome, Status, Words
-
-__all__ = ["RemoteSession"]
 
 T = TypeVar("T")
 #: Seconds between two looks at the names for completion.
@@ -30,12 +29,11 @@ _WORDS_EVERY = 0.5
 _ENDING = 15.0
 
 
-class RemoteSession:
+class RemoteSession(SessionApi):
     """The session called `name`; None: the default one, or the only one. Raises FileError.
 
-    recent: how many of the lines that were told before are told again (all, if None).
-    ended: called once, from whatever thread finds out, when the session is gone or `detach` was
-    said.
+    recent: how many of the earlier events to show (None: all). ended: called once, in any thread,
+    when the session is gone or after `detach`.
     """
 
     def __init__(
@@ -53,9 +51,8 @@ class RemoteSession:
             self._commands.close()
             raise
         self.info = find(name) or Info(name, 0)
-        #: Called when the session has gone, or has been left to itself.
-        self.ended = ended
-        #: The prompt left, the session plays on.
+        self._ended = ended
+        #: The performer said `detach`: the session plays on.
         self.detached = False
         #: Why the session is gone, once it is.
         self.lost: SessionGone | None = None
@@ -65,13 +62,13 @@ class RemoteSession:
         self._words_at = 0.0
         self._look_at_words()
 
-    # --- what a front end needs (ui.port.Port) ------------------------------------------------
+    # --- the SessionApi -----------------------------------------------------------------------
 
     def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
-        """Evaluate; `detach` leaves the session to itself. Raises the session's DemonError."""
+        """Evaluate a text; `detach` leaves the session without a prompt."""
         if text.strip() == "detach" and name.startswith("<"):
             self.detached = True
-            self.ended()
+            self._ended()
             return Outcome(("detach · the session plays on · demon attach returns to it",))
         return self._outcome(self._command("apply", text=text, name=name, origin=origin))
 
@@ -80,25 +77,25 @@ class RemoteSession:
         return self._outcome(self._command("load", path=str(Path(path).absolute())))
 
     def save(self, path: Path | str, text: str) -> Outcome:
-        """Write a score file, whatever is wrong with it, and play it."""
-        # A score that plays is known by its name, from whatever folder the session was started.
+        """Write a score file, even if its text is wrong, and play it."""
+        # The name of a score that plays is relative to the folder the session was started in.
         known = str(path) in self.scores()
         where = str(path) if known else str(Path(path).absolute())
         return self._outcome(self._command("save", path=where, text=text))
 
     def remove(self, name: str) -> Outcome:
-        """What the score file `name` said is given back."""
+        """Unload the score file `name`; its controls revert."""
         return self._outcome(self._command("remove", name=name))
 
     def status(self) -> Status:
-        """All that a view shows, now."""
+        """Everything that a view shows, now."""
         self._look_at_words()
         return _of(Status, self._view("status"))
 
     def events(self, since: int) -> tuple[int, tuple[str, ...]]:
         """(number of the newest, lines that came after number `since`).
 
-        What was told while nobody asked is bounded; if some of it is lost, a line says so.
+        The session keeps a bounded number of events; a line says how many were lost.
         """
         row = self._view("events", since=since)
         newest, lines, lost = int(row["newest"]), tuple(map(str, row["lines"])), int(row["lost"])
@@ -117,10 +114,6 @@ class RemoteSession:
         return self._words
 
     # --- beyond a front end -------------------------------------------------------------------
-
-    def hello(self) -> Mapping[str, Any]:
-        """Who is there: name, pid, version, engine, protocol."""
-        return dict(self._view("hello"))
 
     def quit(self) -> bool:
         """End the session; True once it has ended, its files closed."""
@@ -149,7 +142,7 @@ class RemoteSession:
             with self._gone:
                 first, self.lost = self.lost is None, self.lost or error
             if first:
-                self.ended()
+                self._ended()
             raise
 
     def _look_at_words(self) -> None:

@@ -1,9 +1,9 @@
-"""The control socket of a session: who may come, how much they may ask, and the answers.
+"""The control socket of a session: who may connect, the limits, and the replies.
 
-Only processes of the same user are let in (the folder is 0700, the socket 0600, and the kernel
-says who connects). Bounded: clients, length of frames, time to finish a frame, requests a second;
-a client that asks faster waits, one that does not read is dropped. None of it holds up the sound,
-which other processes make, nor another client.
+Only processes of the same user may connect (the folder is 0700, the socket 0600, and the kernel
+says who connects). Bounded: clients, length of requests, time to finish one, requests a second; a
+client that is too fast waits, one that does not read is dropped. None of this holds up another
+client, nor the sound, which other processes make.
 
 Threads: one accepts, one serves each client; the session's own lock puts statements in order.
 """
@@ -19,44 +19,28 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from demon_live.control import wire
 from demon_live.control.client import short_address
-from demon_live.control.views import pack
-from demon_live.control.wire import Frame, WireError
+from demon_live.control.wire import ControlRequest, WireError, pack
 from demon_live.errors import DemonError
 from demon_live.session.scores import score_name
-from demon_live.session.status import Outcome, Status, Words
-
-__all__ = ["ControlServer", "Served"]
+from demon_live.session.session_api import SessionApi
 
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 32
-#: Seconds in which a frame that has begun must end, and in which an answer must be taken.
-FRAME_TIME = 5.0
+#: Seconds in which a request that has begun must end, and in which a reply must be taken.
+REQUEST_TIME = 5.0
 #: Requests a second of one client, and how many it may be ahead.
 RATE, BURST = 400.0, 400.0
 #: The same for statements, of all clients together.
 EVAL_RATE, EVAL_BURST = 100.0, 200.0
 
 
-class Served(Protocol):
-    """What is served: `perform.Session`, or anything with its methods."""
-
-    def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome: ...
-    def load(self, path: Path | str) -> Outcome: ...
-    def save(self, path: Path | str, text: str) -> Outcome: ...
-    def remove(self, name: str) -> Outcome: ...
-    def status(self) -> Status: ...
-    def events(self, since: int) -> tuple[int, tuple[str, ...]]: ...
-    def scores(self) -> Mapping[str, str]: ...
-    def words(self) -> Words: ...
-
-
-class Pace:
-    """A token bucket, for any thread: who comes too soon is held back (`wait`) or sent away
+class RateLimit:
+    """A token bucket, for any thread: a request that comes too soon waits (`wait`) or is refused
     (`allow`)."""
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -65,14 +49,14 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self) -> float:
-        """Seconds until the next request is due; it counts as made."""
+        """Count a request; the seconds until it is due."""
         with self._lock:
             self._fill()
             self._tokens -= 1
             return max(0.0, -self._tokens / self._rate)
 
     def allow(self) -> bool:
-        """Whether a request may be made now; it counts only if it may."""
+        """Whether a request is due now; it counts only if it is."""
         with self._lock:
             self._fill()
             allowed = self._tokens >= 1
@@ -88,23 +72,23 @@ class Pace:
 class ControlServer:
     """Serves `session` at the socket `path` until `close`.
 
-    who: what `hello` answers. quit: called when a client asks for the end.
-    Raises OSError if the socket cannot be made.
+    who: answers `hello`. quit: called when a client asks for the end. Raises OSError if the socket
+    cannot be made.
     """
 
     def __init__(
         self,
-        session: Served,
+        session: SessionApi,
         path: Path,
         *,
         who: Callable[[], Mapping[str, Any]] = dict,
         quit: Callable[[], None] = lambda: None,
     ) -> None:
         self._session, self._path = session, path
-        self._who, self._quit = who, quit
+        self._quit = quit
         self._ending = threading.Event()
         self._closed = threading.Event()
-        self._evaluations = Pace(EVAL_RATE, EVAL_BURST)
+        self._evaluations = RateLimit(EVAL_RATE, EVAL_BURST)
         self._clients: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._verbs: dict[str, Callable[..., Any]] = {
@@ -134,7 +118,7 @@ class ControlServer:
                 if self._closed.wait(0.1):
                     return
                 continue
-            client.settimeout(FRAME_TIME)
+            client.settimeout(REQUEST_TIME)
             refusal = self._refuse(client)
             if refusal is not None:
                 with contextlib.suppress(OSError):
@@ -146,7 +130,7 @@ class ControlServer:
             ).start()
 
     def _refuse(self, client: socket.socket) -> WireError | None:
-        """Why this client is not let in; None: it is, and it is counted."""
+        """Why this client may not connect; None: it may, and it is counted."""
         if not same_user(client):
             return WireError("this session belongs to another user")
         with self._lock:
@@ -159,20 +143,20 @@ class ControlServer:
         return None
 
     def _serve(self, client: socket.socket) -> None:
-        pace, buffer = Pace(RATE, BURST), b""
+        limit, buffer = RateLimit(RATE, BURST), b""
         try:
             while not self._closed.is_set():
                 line, buffer = _read_line(client, buffer)
                 if line is None:
                     return
-                if self._closed.wait(pace.wait()):
+                if self._closed.wait(limit.wait()):
                     return
                 client.sendall(self._answer(line))
                 # Only now: the end closes this connection, too.
                 if self._ending.is_set():
                     self._quit()
         except WireError as error:
-            # The frame has no end: there is no telling where the next one begins.
+            # The request has no end: nothing shows where the next one begins.
             with contextlib.suppress(OSError):
                 client.sendall(wire.reply(0, error=error))
         except OSError:
@@ -187,22 +171,22 @@ class ControlServer:
     def _answer(self, line: bytes) -> bytes:
         number = 0
         try:
-            frame = wire.parse_frame(line)
-            number = frame.id
-            return wire.reply(number, ok=self._do(frame))
+            request = wire.parse_request(line)
+            number = request.id
+            return wire.reply(number, ok=self._do(request))
         except DemonError as error:
             return wire.reply(number, error=error)
-        # A wall: no request, however strange, may end the session's door.
+        # A wall: no request, however strange, may end the server.
         except Exception as error:
             log.exception("a request failed")
             return wire.reply(number, error=error)
 
-    def _do(self, frame: Frame) -> Any:
+    def _do(self, request: ControlRequest) -> Any:
         if self._ending.is_set():
             raise WireError("the session is ending")
-        if frame.do in wire.EVALUATIONS:
+        if request.do in wire.EVALUATIONS:
             self._closed.wait(self._evaluations.wait())
-        return self._verbs[frame.do](**frame.args)
+        return self._verbs[request.do](**request.args)
 
     def _apply(self, text: str, name: str, origin: str) -> Any:
         # A file has one name, whatever path it was sent by.
@@ -211,7 +195,7 @@ class ControlServer:
 
     def _events(self, since: int) -> Mapping[str, Any]:
         newest, lines = self._session.events(since)
-        # Events are numbered without gaps: what is missing was forgotten, and is counted.
+        # Events are numbered without gaps: the missing ones were forgotten, and are counted.
         lost = max(0, newest - since - len(lines)) if since else 0
         return {"newest": newest, "lines": list(lines), "lost": lost}
 
@@ -220,7 +204,7 @@ class ControlServer:
         return True
 
     def close(self) -> None:
-        """Let nobody in any more and see everybody out. Twice is fine."""
+        """Close every connection and the socket. Twice is fine."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -256,7 +240,7 @@ def same_user(client: socket.socket) -> bool:
     """Whether the process at the other end is ours, as far as the kernel can tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        return True  # the socket's mode and its folder's are what protects it there
+        return True  # there, the modes of the socket and its folder protect it
     data = client.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", data)
     return bool(user == os.getuid())
@@ -265,20 +249,20 @@ def same_user(client: socket.socket) -> bool:
 def _read_line(client: socket.socket, buffer: bytes) -> tuple[bytes | None, bytes]:
     """(a line or None at the end, what came after it). Raises WireError, OSError."""
     rows, size = [buffer], len(buffer)
-    end = None if not buffer else time.monotonic() + FRAME_TIME
+    end = None if not buffer else time.monotonic() + REQUEST_TIME
     while b"\n" not in rows[-1]:
         if size > wire.MAX_REQUEST:
             raise WireError(
                 f"a frame is longer than {wire.MAX_REQUEST} bytes", hint="split the score"
             )
-        # Between two frames a client may be silent for as long as it likes.
+        # Between two requests a client may be silent for as long as it likes.
         client.settimeout(None if end is None else max(0.001, end - time.monotonic()))
         data = client.recv(64 * 1024)
         if not data:
             return None, b""
-        end = end or time.monotonic() + FRAME_TIME
+        end = end or time.monotonic() + REQUEST_TIME
         rows.append(data)
         size += len(data)
-    client.settimeout(FRAME_TIME)
+    client.settimeout(REQUEST_TIME)
     line, _, rest = b"".join(rows).partition(b"\n")
     return line, rest

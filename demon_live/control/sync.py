@@ -1,12 +1,12 @@
-"""Time shared with others: our bars fall where Link's, or a MIDI clock's, do, as they are HEARD.
+"""Shared time: our bars are HEARD where those of Link, or of a MIDI clock, fall.
 
     Ear        output samples <-> time.monotonic() at the ear, from the audio process's bus
     Follower   one leader: its tempo becomes ours on a bar, ours becomes its, bars are pinned to it
-    Sync       what the score asks for (`link on`, `clock in`, `clock out`), opened lazily
+    Sync       opens what the score asks for (`link on`, `clock in`, `clock out`)
 
-A leader's tempo is taken once it has stood still for a moment; a bar is pinned by `Session.align`,
-which is journalled, so that a set replays without the others. Drift of the sound card against the
-system's clock shows as a phase that creeps; from TOLERANCE on, the next bar is pinned anew.
+A leader's tempo is taken once it has stood still for a moment. `Session.align` pins a bar and
+journals it, so that a set replays without the others. Drift of the sound card against the system's
+clock shows as a phase that creeps; from TOLERANCE on, the next bar is pinned anew.
 
 Threads: everything belongs to the thread that pumps; a clock that is sent has a thread of its own.
 """
@@ -20,7 +20,7 @@ from fractions import Fraction
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from demon_live.control.leader import Leader, Reading
+from demon_live.control.link import BeatReading, Leader
 from demon_live.core import RATES
 from demon_live.errors import DemonError
 from demon_live.session.edit import NOTICE
@@ -29,8 +29,6 @@ from demon_live.session.tempo import TempoMap
 if TYPE_CHECKING:
     from demon_live.control.midi_clock import ClockOut
     from demon_live.session.session import Session
-
-__all__ = ["TOLERANCE", "Ear", "Follower", "Pace", "Sync"]
 
 #: Seconds of phase from which a bar is pinned anew.
 TOLERANCE = 0.0015
@@ -44,21 +42,21 @@ _SAME = 0.01
 _AHEAD = RATES.sample_rate // 4
 
 
-class Pace(Protocol):
-    """What is needed of the audio process's bus."""
+class AudioClock(Protocol):
+    """When the audio process plays: a part of its bus."""
 
     t0: float
     latency_s: float
 
 
 class Ear:
-    """When an output sample reaches the ear. nudge: ms that the sound is meant to be late by."""
+    """When an output sample reaches the ear. nudge: ms by which the sound is to be late."""
 
-    def __init__(self, pace: Pace, nudge: float = 0.0) -> None:
-        self._origin = pace.t0 + pace.latency_s - nudge / 1000.0
+    def __init__(self, audio: AudioClock, nudge: float = 0.0) -> None:
+        self._origin = audio.t0 + audio.latency_s - nudge / 1000.0
 
     def moment(self, sample: float) -> float:
-        """The time.monotonic() at which a sample should be heard, to be in time with others."""
+        """The time.monotonic() at which a sample should be heard."""
         return self._origin + sample / RATES.sample_rate
 
     def sample(self, moment: float) -> float:
@@ -80,7 +78,7 @@ def _wrapped(beats: float, bar: int) -> float:
 
 
 class Follower:
-    """Keeps a session with one leader. `phase_ms`: how far ahead of it our bars are heard."""
+    """Keeps a session in time with one leader. phase_ms: how far ahead of it our bars are heard."""
 
     def __init__(self, session: Session, leader: Leader, tell: Callable[[str], None]) -> None:
         self._session, self._leader, self._tell = session, leader, tell
@@ -116,7 +114,7 @@ class Follower:
         if decided < self._pinned or here < self._pinned or self._moving(decided):
             self._phases.clear()
             return
-        if self._say(reading, float(segment.bpm), ours):
+        if self._lead(reading, float(segment.bpm), ours):
             return
         steady = len(self._tempos) == _STEADY and max(self._tempos) - min(self._tempos) < _SAME
         if steady and abs(reading.bpm - float(segment.bpm)) >= _SAME:
@@ -125,13 +123,13 @@ class Follower:
             self._pin(reading, ear, tempo, decided, segment.bpm)
 
     def _moving(self, decided: int) -> bool:
-        """A loop or a tempo is on its way already."""
+        """Whether a change of loop or tempo is scheduled already."""
         decks = self._session.state.decks.values()
         ahead = self._session.state.tempo.segments[-1].at > decided
         return ahead or any(d.loop is not None and d.loop.from_sample > decided for d in decks)
 
-    def _say(self, reading: Reading, ours: float, beat: float) -> bool:
-        """Tell the others of a tempo that the score has changed, or of our beat while alone."""
+    def _lead(self, reading: BeatReading, ours: float, beat: float) -> bool:
+        """Send the others a tempo that the score has changed, or our beat while we are alone."""
         if reading.peers == 0 and self._alone:
             if abs(reading.bpm - ours) >= _SAME:
                 self._leader.lead(ours)
@@ -150,9 +148,9 @@ class Follower:
         return False
 
     def _pin(
-        self, reading: Reading, ear: Ear, tempo: TempoMap, decided: int, bpm: Fraction
+        self, reading: BeatReading, ear: Ear, tempo: TempoMap, decided: int, bpm: Fraction
     ) -> None:
-        """Let one of our next bars begin where the leader's does."""
+        """Let one of our next bars begin where a bar of the leader does."""
         segment = tempo.segment_of(decided)
         notice = _AHEAD if bpm == segment.bpm else NOTICE
         cycle = Fraction(tempo.cycle_at(decided + notice).__ceil__())
@@ -178,7 +176,7 @@ class Follower:
 
     @property
     def problem(self) -> str:
-        """Why there is nobody to follow, with the remedy; "" when there is."""
+        """Why there is no leader, with the remedy; "" when there is one."""
         return self._leader.problem
 
     def close(self) -> None:
@@ -186,34 +184,29 @@ class Follower:
 
 
 class Sync:
-    """Opens and closes what the score's settings ask for."""
+    """Opens and closes the leader and the clock that the score's settings ask for."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._word = ""
         self._follower: Follower | None = None
         self._out: ClockOut | None = None
-        self._told = ""
+        self._reported = ""
 
-    @property
-    def phase_ms(self) -> float | None:
-        """How far ahead of the leader our bars are heard; None: nobody leads."""
-        return self._follower.phase_ms if self._follower is not None else None
-
-    def turn(self, pace: Pace | None) -> None:
-        """Called by whoever pumps. pace: of the audio process; None: it does not play yet."""
+    def turn(self, audio: AudioClock | None) -> None:
+        """Called at each pump. audio: of the audio process; None: it does not play yet."""
         state = self._session.state
         word = "link" if state.link else "midi" if state.clock == "in" else ""
         if word != self._word:
             self._change(word)
-        if pace is None or pace.t0 == 0.0:
+        if audio is None or audio.t0 == 0.0:
             return
-        ear = Ear(pace, state.nudge)
+        ear = Ear(audio, state.nudge)
         if self._follower is not None:
             self._follower.turn(ear)
         if text := self.problem():
             self._session.tell(text)
-        self._send(ear if state.clock == "out" else None)
+        self._send_clock(ear if state.clock == "out" else None)
 
     def _change(self, word: str) -> None:
         if self._follower is not None:
@@ -225,7 +218,7 @@ class Sync:
         try:
             self._follower = Follower(self._session, self._open(word), self._session.tell)
         except DemonError as error:
-            # Until the score says it again nobody tries again.
+            # Tried again only when the score asks for it again.
             self._session.tell(str(error))
 
     def _open(self, word: str) -> Leader:
@@ -238,7 +231,7 @@ class Sync:
 
         return ClockIn()
 
-    def _send(self, ear: Ear | None) -> None:
+    def _send_clock(self, ear: Ear | None) -> None:
         if ear is None:
             if self._out is not None:
                 self._out.close()
@@ -252,20 +245,20 @@ class Sync:
         now = time.monotonic()
         here = int(max(0.0, ear.sample(now)))
         segment = tempo.segment_of(here)
-        self._out.follow(Reading(now, beat_at(tempo, ear.sample(now)), float(segment.bpm)))
+        self._out.follow(BeatReading(now, beat_at(tempo, ear.sample(now)), float(segment.bpm)))
 
     def problem(self) -> str:
-        """Why nobody is followed although the score says so; each time once."""
+        """Why nobody is followed although the score asks for it; each reason once."""
         text = self._follower.problem if self._follower is not None else ""
         if self._out is not None and self._out.problem:
             text = self._out.problem
-        if text == self._told:
+        if text == self._reported:
             return ""
-        self._told = text
+        self._reported = text
         return text
 
     def close(self) -> None:
-        """Leave every session. Twice is fine."""
+        """Close leader and clock. Twice is fine."""
         if self._follower is not None:
             self._follower.close()
             self._follower = None

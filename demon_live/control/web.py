@@ -1,14 +1,13 @@
-"""The web view: one page for the projector, and for people who look rather than read.
+"""The web view: a read-only page for the projector, served by the session itself on loopback.
 
-Read-only. Served by the session itself, on loopback, to whoever has the token of the address; the
-page comes with its own style and script, asks nobody else for anything (its Content-Security-
-Policy says so) and gets one websocket: JSON, and binary for pictures of the sound. A page that is
-slow misses words, the newest of each kind counts; it never holds up the session, nor another page.
-Without a page nothing is computed.
+The token in its address is the only key. The page brings its own style and script, loads nothing
+from elsewhere (its Content-Security-Policy says so) and opens one websocket: JSON, and binary for
+pictures of the sound. A slow page misses messages, the newest of each kind counts; it never holds
+up the session or another page. Without a page nothing is computed.
 
-Checked before anything is answered: the Host (a name that was made to point here is no way in),
-the token (in constant time), the Origin of the websocket. Bounded: pages, length of messages,
-messages a second. The token is kept, so that a page finds the next session, too.
+Checked before each answer: the Host (against DNS rebinding), the token (in constant time), the
+Origin of the websocket. Bounded: pages, length of messages, messages a second. The token is stored,
+so that an open page finds the next session, too.
 
 Threads: one, with an event loop of its own; `parse_web` is pure.
 """
@@ -27,25 +26,26 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from demon_live._version import __version__
-from demon_live.control.server import Pace
-from demon_live.control.web_state import Painter, Shown
+from demon_live.control.server import RateLimit
+from demon_live.control.web_state import PageState
 from demon_live.control.wire import WireError
 from demon_live.errors import DeviceError, UsageError
 from demon_live.paths import state_dir
 
-__all__ = ["PORT", "Hello", "WebServer", "parse_web", "token"]
+if TYPE_CHECKING:
+    from demon_live.session.session import Session
 
 log = logging.getLogger(__name__)
-# A stranger's broken handshake is no event for a performer.
+# A broken handshake is no news for a performer.
 _quiet = logging.getLogger("demon_live.control.web.handshakes")
 _quiet.setLevel(logging.CRITICAL)
 _quiet.propagate = False
 
-#: Where the page is, unless told otherwise.
+#: The default port.
 PORT = 8808
 MAX_PAGES = 16
 MAX_MESSAGE = 1024
@@ -71,14 +71,14 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """All that a page may say: how many frames a second it wants."""
+class PageRequest:
+    """The only message of a page: how many frames a second it wants."""
 
     frames: int = FRAMES
 
 
-def parse_web(data: bytes) -> Hello:
-    """What a page says. Raises WireError."""
+def parse_web(data: bytes) -> PageRequest:
+    """Read the message of a page. Raises WireError if malformed."""
     if len(data) > MAX_MESSAGE:
         raise WireError(f"a message has {len(data)} bytes; the limit is {MAX_MESSAGE}")
     try:
@@ -90,49 +90,51 @@ def parse_web(data: bytes) -> Hello:
     frames = row["frames"]
     if type(frames) is not int or not 1 <= frames <= 60:
         raise WireError("frames: 1 to 60 a second")
-    return Hello(frames)
+    return PageRequest(frames)
 
 
 def token() -> str:
-    """The secret of this user's pages; made once, readable by nobody else."""
+    """The secret of this user's pages; created once, in a file that only the user can read."""
     path = state_dir() / "web-token"
     with contextlib.suppress(OSError):
         known = path.read_text(encoding="ascii").strip()
         if len(known) >= 32 and not path.stat().st_mode & 0o077:
             return known
         path.unlink()
-    made = secrets.token_urlsafe(24)
+    secret = secrets.token_urlsafe(24)
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(file, "w", encoding="ascii") as out:
-            out.write(made)
-    return made
+            out.write(secret)
+    return secret
 
 
 @dataclass(eq=False)
 class _Page:
-    """One page. What waits for it: the newest word of each kind, and the newest sounds."""
+    """An open page. waiting: the newest message of each kind, still to be sent."""
 
     waiting: dict[str, str | bytes] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     frames: int = FRAMES
 
-    def put(self, kind: str, word: str | bytes) -> None:
-        self.waiting[kind] = word
+    def put(self, kind: str, message: str | bytes) -> None:
+        self.waiting[kind] = message
         self.wake.set()
 
 
 class WebServer:
-    """Serves the view of `session` until `close`. port: None = the usual one, or any free one.
+    """Serves the view of `session`, which runs in this process, until `close`.
+
+    port: None = the usual one, or any free one.
 
     Raises UsageError if the package websockets is not installed, DeviceError for a taken port.
     """
 
     def __init__(
-        self, session: Shown, port: int | None = None, *, secret: str | None = None
+        self, session: Session, port: int | None = None, *, secret: str | None = None
     ) -> None:
         _package("asyncio.server")
-        self._painter = Painter(session)
+        self._state = PageState(session)
         self._secret = secret or token()
         self._pages: set[_Page] = set()
         self._loop = asyncio.new_event_loop()
@@ -173,9 +175,9 @@ class WebServer:
         async with await self._listen(port) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             self._ready.set()
-            painting = asyncio.create_task(self._paint())
+            sending = asyncio.create_task(self._send())
             await self._stop.wait()
-            painting.cancel()
+            sending.cancel()
 
     async def _listen(self, port: int | None) -> Any:
         serve = _package("asyncio.server").serve
@@ -199,14 +201,14 @@ class WebServer:
     # --- who may see ----------------------------------------------------------------------------
 
     def _admit(self, connection: Any, request: Any) -> Any:
-        """Answers a request for a file; None lets a websocket open."""
+        """Answer a request for a file; None lets a websocket open."""
         hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
         host = request.headers.get("Host", "")
         address = urlsplit(request.path)
         if host not in hosts:
             return self._answer(connection, http.HTTPStatus.FORBIDDEN)
-        given = parse_qs(address.query).get("t", [""])[0]
-        known = hmac.compare_digest(given.encode(), self._secret.encode())
+        key = parse_qs(address.query).get("t", [""])[0]
+        known = hmac.compare_digest(key.encode(), self._secret.encode())
         if address.path == "/ws":
             origin = request.headers.get("Origin", "")
             full = len(self._pages) >= MAX_PAGES
@@ -241,10 +243,10 @@ class WebServer:
     async def _talk(self, connection: Any) -> None:
         page = _Page()
         self._pages.add(page)
-        self._painter.forget()
+        self._state.forget()
         page.put("hello", json.dumps({"k": "hello", "version": __version__}))
-        for kind, word in self._painter.all().items():
-            page.put(kind, word)
+        for kind, message in self._state.all().items():
+            page.put(kind, message)
         writing = asyncio.create_task(self._write(connection, page))
         try:
             await self._read(connection, page)
@@ -257,9 +259,9 @@ class WebServer:
             writing.cancel()
 
     async def _read(self, connection: Any, page: _Page) -> None:
-        pace = Pace(5.0, 10.0)
+        limit = RateLimit(5.0, 10.0)
         async for message in connection:
-            if not pace.allow():
+            if not limit.allow():
                 raise WireError("a page that says too much")
             data = message if isinstance(message, bytes) else message.encode()
             page.frames = parse_web(data).frames
@@ -270,12 +272,12 @@ class WebServer:
                 await page.wake.wait()
                 page.wake.clear()
                 waiting, page.waiting = page.waiting, {}
-                for word in waiting.values():
-                    await connection.send(word)
+                for message in waiting.values():
+                    await connection.send(message)
 
-    # --- painting -------------------------------------------------------------------------------
+    # --- sending -------------------------------------------------------------------------------
 
-    async def _paint(self) -> None:
+    async def _send(self) -> None:
         turn = 0
         due = self._loop.time()
         while True:
@@ -284,34 +286,34 @@ class WebServer:
             if not self._pages:
                 continue
             turn += 1
-            # A wall: a picture that fails must not end the others.
+            # A wall: a message that cannot be made must not end the others.
             try:
-                self._paint_once(turn)
+                self._send_once(turn)
             except Exception:
                 log.exception("the web view")
                 await asyncio.sleep(1.0)
 
-    def _paint_once(self, turn: int) -> None:
+    def _send_once(self, turn: int) -> None:
         if turn % (FRAMES // LOOKS) == 1:
-            for kind, word in self._painter.look().items():
-                self._show(kind, word)
-        frame = self._painter.frame()
+            for kind, message in self._state.look().items():
+                self._show(kind, message)
+        frame = self._state.frame()
         for page in self._pages:
-            # What is lit is told once: a frame that tells it may not be lost.
+            # A change of the lit steps is sent once: its frame may not be lost.
             kind = "lit" if '"L":' in frame else "frame"
             if kind == "lit" or turn % max(1, FRAMES // page.frames) == 0:
                 page.put(kind, frame)
         if turn % (FRAMES // SOUNDS) == 0:
-            sound = self._painter.sound()
+            sound = self._state.sound()
             if sound is not None:
                 self._show(f"sound{sound[1]}", sound)
 
-    def _show(self, kind: str, word: str | bytes) -> None:
+    def _show(self, kind: str, message: str | bytes) -> None:
         for page in self._pages:
-            page.put(kind, word)
+            page.put(kind, message)
 
     def close(self) -> None:
-        """Serve no more. Twice is fine."""
+        """Stop serving. Twice is fine."""
         if self._loop.is_closed():
             return
         with contextlib.suppress(RuntimeError):

@@ -1,13 +1,13 @@
-"""What a page is shown of a session: few words, each only when it has changed.
+"""The messages of the web page, made once for all pages, each only when it has changed.
 
     frame   30 a second: where the music is, levels, slots, which written steps sound
-    scene   decks, lanes and their curves, when they changed
+    scene   decks, lanes and their curves
     score   the texts that play, in coloured pieces, and what is wrong with them
     sound   a loop's spectrum and waveform (binary), a deck at a time
 
-Every word is JSON, but for `sound`. Made once for all pages.
+Every message is JSON, but for `sound`.
 
-Threads: a `Painter` belongs to one thread.
+Threads: a `PageState` belongs to one thread.
 """
 
 from __future__ import annotations
@@ -18,34 +18,30 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demon_live.audio.pcmring import LoopBuffer
-from demon_live.control.spectrum import BANDS, COLUMNS, WAVE, shape_of
 from demon_live.controls import find
+from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
 from demon_live.lang.highlighting import BindingHighlight, highlights
-from demon_live.session.output import Output
-from demon_live.session.state import State
 from demon_live.session.status import DeckView, LaneView, Status
 
-__all__ = ["Painter", "Shown", "sound_message"]
+if TYPE_CHECKING:
+    from demon_live.session.session import Session
 
-#: Files, and letters of one, that a page is shown.
+#: Files that a page shows, and letters of one.
 _MOST_FILES, _MOST_TEXT = 8, 16_000
-
-
-class Shown(Protocol):
-    """What is shown: `perform.Session`."""
-
-    output: Output
-
-    @property
-    def state(self) -> State: ...
-    def status(self) -> Status: ...
-    def scores(self) -> Mapping[str, str]: ...
+#: Columns and bands of a spectrogram; columns of a waveform.
+COLUMNS, BANDS, WAVE = 320, 56, 640
+_WINDOW = 2048
+_LOW, _HIGH = 45.0, 14_000.0
+#: Black is this far below the loudest of a loop, in dB; a loop below _QUIET is black.
+_RANGE, _QUIET = 58.0, -50.0
+_HANN = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 
 
 def _json(row: Mapping[str, Any]) -> str:
@@ -57,10 +53,10 @@ def _round(value: float, digits: int = 3) -> float:
 
 
 @dataclass
-class Painter:
-    """Looks at a session and says what has changed."""
+class PageState:
+    """Makes messages of the changes in the session of this process."""
 
-    session: Shown
+    session: Session
     _status: Status | None = None
     _scene: str = ""
     _score: str = ""
@@ -71,7 +67,7 @@ class Painter:
     _turn: int = 0
 
     def look(self) -> dict[str, str]:
-        """Status and texts anew, about ten times a second; what changed, by its kind."""
+        """Read status and texts, about ten times a second: the changed messages, by kind."""
         status = self._status = self.session.status()
         found = {}
         scene = _json({"k": "scene", **_scene(status)})
@@ -83,18 +79,18 @@ class Painter:
         return found
 
     def all(self) -> dict[str, str]:
-        """Everything for a page that has just come."""
+        """All messages for a page that has just opened."""
         return {"scene": self._scene, "score": self._score} if self._scene else {}
 
     def forget(self) -> None:
-        """A page has come: sounds and lit steps are told again."""
+        """Send sounds and lit steps again: a page has opened."""
         self._sounds.clear()
         self._lit = None
 
     # --- frames -------------------------------------------------------------------------------
 
     def frame(self) -> str:
-        """The moment that is heard now."""
+        """The message of the moment that is heard now."""
         output, state, status = self.session.output, self.session.state, self._status
         now = output.playhead.now()
         ahead = status.ahead_ms / 1000 if status else 0.0
@@ -155,7 +151,7 @@ class Painter:
     # --- sound --------------------------------------------------------------------------------
 
     def sound(self) -> bytes | None:
-        """The loop of the next deck, if it has changed since it was last shown."""
+        """The message of the next deck's loop, if the loop has changed since it was last sent."""
         state, output = self.session.state, self.session.output
         folder = getattr(output, "folder", None)
         names = list(state.decks)
@@ -167,16 +163,16 @@ class Painter:
         if loop is None:
             return None
         try:
-            ring = LoopBuffer.open(Path(folder) / loop.file)
+            buffer = LoopBuffer.open(Path(folder) / loop.file)
         except (DemonError, OSError):
             return None
-        # An eighth of the samples tells whether there is anything new to see.
-        known = (loop.epoch, zlib.crc32(ring.audio[::8].tobytes()))
+        # An eighth of the samples shows whether there is anything new to see.
+        known = (loop.epoch, zlib.crc32(buffer.audio[::8].tobytes()))
         if self._sounds.get(name) == known:
             return None
         self._sounds[name] = known
-        shape = shape_of(ring.audio)
-        return sound_message(self._turn, shape.spectrum.tobytes(), shape.wave.tobytes())
+        picture = picture_of(buffer.audio)
+        return sound_message(self._turn, picture.spectrum.tobytes(), picture.wave.tobytes())
 
 
 def sound_message(deck: int, spectrum: bytes, wave: bytes) -> bytes:
@@ -262,3 +258,50 @@ def _error(name: str, error: DemonError) -> dict[str, Any]:
         "message": error.message,
         "hint": error.hint or "",
     }
+
+
+# --- pictures of the sound ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPicture:
+    """spectrum: uint8 [COLUMNS, BANDS], low bands first; wave: uint8 [WAVE]."""
+
+    spectrum: NDArray[np.uint8]
+    wave: NDArray[np.uint8]
+
+
+def _edges() -> NDArray[np.int64]:
+    hertz = np.geomspace(_LOW, _HIGH, BANDS + 1)
+    bins = np.maximum(1, np.rint(hertz * _WINDOW / RATES.sample_rate)).astype(np.int64)
+    # Low bands are narrower than a bin: each still takes one of its own.
+    for i in range(1, len(bins)):
+        bins[i] = max(bins[i], bins[i - 1] + 1)
+    return bins
+
+
+_EDGES = _edges()
+
+
+def picture_of(audio: Floats) -> LoopPicture:
+    """The spectrum over time of one lap of a loop, and how loud it is.
+
+    About 10 ms of one core for 8 s.
+
+    Args:
+        audio: float32 [n, 2].
+    """
+    mono = np.nan_to_num(audio.mean(axis=1, dtype=np.float32))
+    n = len(mono)
+    starts = np.arange(COLUMNS) * n // COLUMNS - _WINDOW // 2
+    frames = mono[(starts[:, None] + np.arange(_WINDOW)) % n] * _HANN
+    power = np.abs(np.fft.rfft(frames, axis=1))[:, : _EDGES[-1]]
+    bands = np.maximum.reduceat(power, _EDGES[:-1], axis=1) * (4 / _WINDOW)
+    # Music falls by some 4 dB an octave: lifted, so that high bands are seen, too.
+    octaves = np.linspace(0, np.log2(_HIGH / _LOW), BANDS)
+    level = 20 * np.log10(bands + 1e-9) + 3.0 * octaves
+    loudest = max(float(np.percentile(level, 99.7)), _QUIET)
+    spectrum = np.clip(((level - loudest) / _RANGE + 1) * 255, 0, 255).astype(np.uint8)
+    cuts = np.arange(WAVE) * n // WAVE
+    loud = np.maximum.reduceat(np.abs(mono), cuts)
+    return LoopPicture(spectrum, np.clip(loud * 255, 0, 255).astype(np.uint8))

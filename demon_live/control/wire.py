@@ -1,52 +1,45 @@
-"""Frames of the control socket: one JSON object a line, UTF-8, bounded, versioned.
+"""The control socket's protocol: one JSON object a line, UTF-8, bounded, versioned.
 
     request   {"v": 1, "id": 7, "do": "apply", "text": "hush", "name": "<prompt>"}
     reply     {"id": 7, "ok": ...}   or   {"id": 7, "error": {"kind": "ScoreError", ...}}
 
 A client sends a request and reads its reply; the server never speaks first, so a slow client
-holds up nobody and nothing piles up for it. `VERBS` is the whole vocabulary. Whatever is wrong
-with a frame is a `WireError`; the connection stays usable unless the frame had no end.
+holds up no other client and no replies queue up for it. `VERBS` is the whole vocabulary. A request
+that breaks these rules raises WireError; the connection stays usable unless the line had no end.
 
-    hello     who is there: name, pid, engine, versions
-    apply     evaluate `text`; origin "repl" adds to what plays, "file" is all that `name` says
+    hello     name, pid, engine and versions of the session
+    apply     evaluate `text`; origin "repl" adds to what plays, "file" is the whole of file `name`
     load      read the score at `path` and apply it as that file
     save      write `text` to the score file at `path` and play it
-    remove    give back what the file `name` said
+    remove    unload the score file `name`
     status    the newest Status
-    events    lines after number `since`; `lost` of them were forgotten before they were asked for
+    events    lines after number `since`; `lost` of them were forgotten before the request
     scores    the score files that play, name -> text
     words     the names that a score may use now, for completion
     quit      end the session: recordings are closed, the sound fades
 
-Threads: pure functions.
+Values of `session.status` (Status, DeckView, Outcome, ...) and `SlotStatus` cross as an object with
+their name and fields. An unknown field is left out, a missing one has its default: two versions
+that speak the same protocol understand each other. Curves are float32, base64, bit for bit.
+
+Heavy modules are imported when the first value crosses: `demon send` starts at once.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
 from demon_live import errors
 from demon_live.errors import DemonError, Span
-
-__all__ = [
-    "EVALUATIONS",
-    "MAX_REPLY",
-    "MAX_REQUEST",
-    "PROTOCOL",
-    "VERBS",
-    "Frame",
-    "WireError",
-    "decode_error",
-    "encode_error",
-    "parse_frame",
-    "parse_reply",
-    "reply",
-    "request",
-]
 
 PROTOCOL = 1
 #: Longest frames in bytes. A score has 64 KiB; JSON may need six bytes for one of them.
@@ -77,12 +70,12 @@ _ORIGINS = ("repl", "file")
 
 
 class WireError(DemonError):
-    """A frame, packet or web message that cannot be understood."""
+    """A request, packet or web message that cannot be understood."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One understood request. args holds every argument of the verb, defaults filled in."""
+class ControlRequest:
+    """A valid request. args: every argument of the verb, defaults filled in."""
 
     id: int
     do: str
@@ -102,12 +95,8 @@ def reply(number: int, *, ok: Any = None, error: BaseException | None = None) ->
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    return (
-        json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode(
-            "utf-8", "backslashreplace"
-        )
-        + b"\n"
-    )
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _object(data: bytes, limit: int) -> dict[str, Any]:
@@ -129,8 +118,8 @@ def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
 
 
-def parse_frame(data: bytes) -> Frame:
-    """The request in one line of bytes. Raises WireError for everything else."""
+def parse_request(data: bytes) -> ControlRequest:
+    """Read the request in one line of bytes. Raises WireError if malformed."""
     row = _object(data, MAX_REQUEST)
     version = row.get("v")
     if version != PROTOCOL or isinstance(version, bool):
@@ -149,7 +138,7 @@ def parse_frame(data: bytes) -> Frame:
     args = {name: _argument(verb, name, row, spec) for name, spec in VERBS[verb].items()}
     if args.get("origin", "repl") not in _ORIGINS:
         raise WireError(f"origin is one of: {', '.join(_ORIGINS)}")
-    return Frame(number, verb, MappingProxyType(args))
+    return ControlRequest(number, verb, MappingProxyType(args))
 
 
 def _argument(verb: str, name: str, row: Mapping[str, Any], spec: tuple[type, int, Any]) -> Any:
@@ -164,7 +153,7 @@ def _argument(verb: str, name: str, row: Mapping[str, Any], spec: tuple[type, in
 
 
 def parse_reply(data: bytes) -> tuple[int, Any]:
-    """(id, result) of a reply. Raises the error that it carries, or WireError."""
+    """Read a reply: (id, result). Raises the error that it carries, or WireError."""
     row = _object(data, MAX_REPLY)
     if "error" in row:
         raise decode_error(row["error"])
@@ -178,7 +167,7 @@ def parse_reply(data: bytes) -> tuple[int, Any]:
 
 
 def encode_error(error: BaseException) -> dict[str, Any]:
-    """An error as JSON; one that is not a DemonError keeps its type's name and its text."""
+    """An error as JSON; of any other than a DemonError, the name of its type and its text."""
     if not isinstance(error, DemonError):
         return {
             "kind": "EngineError",
@@ -199,7 +188,7 @@ def encode_error(error: BaseException) -> dict[str, Any]:
 
 
 def decode_error(row: Any) -> DemonError:
-    """The error of a reply; what cannot be read becomes a WireError."""
+    """The error in a reply; a WireError if it cannot be read."""
     if not isinstance(row, dict):
         return WireError("the session reports an error that cannot be read")
     word = str(row.get("kind"))
@@ -207,9 +196,8 @@ def decode_error(row: Any) -> DemonError:
     if not (isinstance(kind, type) and issubclass(kind, DemonError)):
         kind = DemonError
     others = row.get("others")
-    texts = {
-        k: v for k in ("hint", "source", "name", "playing") if isinstance(v := row.get(k), str)
-    }
+    keys = ("hint", "source", "name", "playing")
+    texts = {k: v for k in keys if isinstance(v := row.get(k), str)}
     return kind(
         str(row.get("message", "")),
         span=_span(row.get("span")),
@@ -222,3 +210,87 @@ def _span(row: Any) -> Span | None:
     if isinstance(row, list) and len(row) == 4 and all(type(x) is int and x >= 0 for x in row):
         return Span(*row)
     return None
+
+
+# --- values -------------------------------------------------------------------------------------
+
+_DEEPEST = 16
+
+
+@cache
+def _kinds() -> Mapping[str, tuple[type, tuple[str, ...]]]:
+    """The classes that may cross, by name, and their fields; no other can be made by a message."""
+    from demon_live import core
+    from demon_live.session import status
+
+    return {
+        name: (kind, tuple(f.name for f in fields(kind)))
+        for home in (status, core)
+        for name, kind in vars(home).items()
+        if isinstance(kind, type) and is_dataclass(kind)
+    }
+
+
+def pack(value: Any) -> Any:
+    """A value in JSON's types. Raises TypeError for a class that may not cross."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return _number(value)
+    if type(value).__module__ == "numpy":
+        return _array(value)
+    if isinstance(value, DemonError):
+        return {"_": "error", **encode_error(value)}
+    name = type(value).__name__
+    kind, names = _kinds().get(name, (None, ()))
+    if kind is type(value):
+        return {"_": name, **{f: pack(getattr(value, f)) for f in names}}
+    if isinstance(value, Mapping):
+        return {"_": "map", "d": [[str(k), pack(v)] for k, v in value.items()]}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [pack(item) for item in value]
+    if isinstance(value, Fraction):
+        return float(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{name} does not cross the socket")
+
+
+def _array(value: Any) -> Any:
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return _number(value.item())
+    data = np.ascontiguousarray(value, np.float32).tobytes()
+    return {"_": "f32", "d": base64.b64encode(data).decode()}
+
+
+def _number(value: Any) -> Any:
+    # JSON has no infinities; a display has no use for them.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else math.copysign(1e300, value)
+    return value
+
+
+def unpack(row: Any, depth: int = 0) -> Any:
+    """The inverse of `pack`; lists become tuples. Raises WireError."""
+    if depth > _DEEPEST:
+        raise WireError("the session's answer is nested too deeply")
+    if isinstance(row, list):
+        return tuple(unpack(item, depth + 1) for item in row)
+    if not isinstance(row, dict):
+        return row
+    name = row.get("_")
+    try:
+        if name == "f32":
+            import numpy as np
+
+            return np.frombuffer(base64.b64decode(row["d"], validate=True), np.float32)
+        if name == "error":
+            return decode_error(row)
+        if name == "map":
+            return {str(k): unpack(v, depth + 1) for k, v in row["d"]}
+        if isinstance(name, str) and name in _kinds():
+            kind, names = _kinds()[name]
+            return kind(**{f: unpack(row[f], depth + 1) for f in names if f in row})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"the session's answer cannot be read: {error}") from None
+    raise WireError(f"the session's answer holds {str(name)[:40]!r}, which is unknown here")

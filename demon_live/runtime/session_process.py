@@ -230,7 +230,7 @@ def doors(
             info = replace(info, web=web.url)
             live.session.tell(f"web view: {web.url}")
         if claim is not None:
-            claim.tell(info)
+            claim.publish(info)
         yield info
 
 

@@ -1,10 +1,8 @@
-"""What a front end needs of a session, wherever that session runs.
+"""The session as its front ends see it, in whatever process it runs.
 
-The prompt, the stage view and the lines without a terminal know nothing else. `perform.Session`
-fits it as it is; a session in another process is spoken to by an object with the same methods.
-Hush, mute, undo, record and all other performance words are statements: `apply("hush")`. What
-`apply`, `load` and `save` refuse they raise as DemonError, with the place in the text that was
-given; everything plays on as before.
+The prompt, the stage view, the plain lines, the tour and the control server use nothing else.
+`Session` fits the Protocol; `RemoteSession` does so over the control socket. Hush, mute, undo,
+record and all other performance words are statements: `apply("hush")`.
 
 Threads: the methods may be called from any thread, and none of them waits for the engine.
 """
@@ -17,30 +15,35 @@ from typing import Protocol
 
 from demon_live.session.status import Outcome, Status, Words
 
-__all__ = ["Port"]
 
-
-class Port(Protocol):
-    """A session as its front ends see it."""
+class SessionApi(Protocol):
+    """`apply`, `load` and `save` raise DemonError, with the place in the text, for a text that is
+    refused; everything plays on as before."""
 
     def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome:
-        """Evaluate. origin "repl": `text` adds to what plays; "file": it is all that the score
-        file `name` says. name: where errors say they are; "<...>" is no file. Raises DemonError."""
+        """Evaluate a text.
+
+        Args:
+            text: the statements.
+            name: where errors are said to be; "<...>" is no file.
+            origin: "repl": `text` adds to what plays; "osc": the same, with file names bounded as
+                in a score; "file": it is the whole score file `name`.
+        """
 
     def load(self, path: Path | str) -> Outcome:
-        """Read a score file and play it as that file. Raises DemonError."""
+        """Read a score file and play it as that file."""
 
     def save(self, path: Path | str, text: str) -> Outcome:
-        """Write a score file, whatever is wrong with it, and play it as `load` does."""
+        """Write a score file, even if its text is wrong, and play it as `load` does."""
 
     def remove(self, name: str) -> Outcome:
         """Unload the score file `name`; its controls revert."""
 
     def status(self) -> Status:
-        """All that a view shows, now: frozen. Cheap enough for 30 calls a second."""
+        """Everything that a view shows, now: frozen. Cheap enough for 30 calls a second."""
 
     def events(self, since: int) -> tuple[int, tuple[str, ...]]:
-        """(number of the newest event, those that came after number `since`)."""
+        """(number of the newest event, the events after number `since`)."""
 
     def scores(self) -> Mapping[str, str]:
         """The score files that play, name -> text of the version that plays, in load order."""

@@ -1,11 +1,10 @@
-"""Completion, and the line of help on what is being typed.
+"""Completion, and the line of help on the word at the cursor.
 
-The language says what may come next; here its answers become a list with range and help, and what
-only this machine knows is added: the words that the engine's prompts understand, files of sources,
-engines.
+The language lists the words that may come next. This module adds range and help, and the words that
+only this machine knows: those of the engine's prompts, sound files, engines.
 
-Threads: called in the prompt's event loop; each call is a fraction of a millisecond. Lists that
-take reading are read once.
+Threads: called in the event loop of a view; each call takes a fraction of a millisecond. Lists that
+are read from files are read once.
 """
 
 from __future__ import annotations
@@ -20,17 +19,16 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from demon_live.controls import Control, find
+from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import DemonError
 from demon_live.lang import complete
 from demon_live.session.status import Words
 from demon_live.ui import guide
 
-__all__ = ["ScoreCompleter", "hint_at"]
-
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
 _BOUND = re.compile(r"([A-Za-z_][\w.]*)\s*=(?!=)")
 _FILE = re.compile(r"^\s*load\s+['\"]?(.*)$")
-_ASKED = re.compile(r"^\s*(?:\?\s*|help\s+)([\w.]*)$")
+_QUESTION = re.compile(r"^\s*(?:\?\s*|help\s+)([\w.]*)$")
 _TOUR = re.compile(r"^\s*tour\s+(\w*)$")
 #: Inside the quotes of a prompt: the words since the last comma.
 _PROMPT = re.compile(
@@ -40,7 +38,6 @@ _SOURCE = re.compile(r"^\s*source\s+['\"]([^'\"]*)$")
 #: Inside the single quotes of a file that a pattern names.
 _TIMBRE = re.compile(r"^\s*(?:\w+\.)?timbre\s*=(?:.*[(\[<,\s\"|])?\s*'([^']*)$")
 _ENGINE = re.compile(r"^\s*engine\s+['\"]?([\w.-]*)$")
-_SOUND = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
 _MANY = 400
 
 
@@ -52,15 +49,15 @@ class ScoreCompleter(Completer):
         self._files = PathCompleter(file_filter=lambda p: Path(p).is_dir() or p.endswith(".demon"))
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        """What may stand at the cursor. While typing only from the second letter of a word on."""
+        """The words that may stand at the cursor."""
         before = document.text_before_cursor
         line = document.current_line_before_cursor
-        asked = event.completion_requested
+        requested = event.completion_requested  # by Tab; else the performer is typing
         if (file := _FILE.match(line)) is not None:
             yield from self._files.get_completions(Document(file[1]), event)
-        elif (word := _ASKED.match(before)) is not None:
+        elif (word := _QUESTION.match(before)) is not None:
             low = word[1].lower()
-            if low or asked:
+            if low or requested:
                 yield from _fitting(low, ((name, "") for name in guide.known()))
         elif (step := _TOUR.match(before)) is not None:
             from demon_live.ui.tour import STEPS
@@ -68,8 +65,8 @@ class ScoreCompleter(Completer):
             steps = [(str(i), s.title) for i, s in enumerate(STEPS)]
             yield from _fitting(step[1], [*steps, ("back", "the step before"), ("end", "leave it")])
         elif (tag := _PROMPT.match(line)) is not None:
-            # Two letters: at one, half of the vocabulary would drop over the screen.
-            if asked or len(tag[1]) >= 2:
+            # From two letters on: at one, half of the vocabulary would cover the screen.
+            if requested or len(tag[1]) >= 2:
                 yield from _fitting(tag[1], ((t, "") for t in _tags()))
         elif (source := _SOURCE.match(line) or _TIMBRE.match(line)) is not None:
             yield from _fitting(source[1], ((f, "") for f in _sounds(self._words().folders)))
@@ -92,7 +89,7 @@ class ScoreCompleter(Completer):
         )
         for one in found:
             typed = at - one.start
-            # A list that opens at every blank, or for what is already written, is in the way.
+            # A list that opens at every blank, or for a finished word, is in the way.
             shown = event.completion_requested or (
                 typed > 0 and one.word != document.text[at - typed : at]
             )
@@ -113,7 +110,7 @@ def _fitting(typed: str, known: Iterable[tuple[str, str]]) -> Iterator[Completio
 
 @lru_cache(maxsize=1)
 def _tags() -> tuple[str, ...]:
-    """The words that the default engine's prompts understand, the plain ones first."""
+    """The words that the prompts of the default engine understand, the plain ones first."""
     from demon_live.models.conditioning import words
 
     try:
@@ -131,12 +128,12 @@ def _engines() -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=4)
 def _sounds(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Files of sound in the folders of sources, as a score names them; "none" is from noise."""
+    """The sound files in the folders of sources, as a score names them, and "none" for noise."""
     found = ["none"]
     for root in (Path(f) for f in folders):
         inside = [p for p in (root, *_folders(root)) if p.is_dir()]
         for folder in inside:
-            files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SOUND)
+            files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in SOUND_ENDINGS)
             found += [p.relative_to(root).as_posix() for p in files]
             if len(found) > _MANY:
                 break
@@ -151,7 +148,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def hint_at(text: str, at: int) -> str:
-    """One line on the word at offset `at`, or else on the control that is being bound there."""
+    """One line of help on the word at offset `at`, or else on the control that is bound there."""
     if not text:
         return "? help · tour · Tab completes · Alt-. hushes · Alt-s stage · Ctrl-D leaves"
     if "\n" in text and not text.rpartition("\n")[2].strip() and at == len(text):

@@ -1,11 +1,12 @@
-"""What the prompt and the stage view share: evaluating, polling, answering, the tour.
+"""The parts that the prompt and the stage view share.
 
-A face (repl.py, stage/app.py) gives it `say`, where pieces of text go; the desk stays when
-the faces change, so that nothing is lost when the performer goes from one to the other.
+    UiController   evaluates, polls, answers, and holds the tour
+    FrontEnd       base of both views: a prompt with completion and history, and its commands
 
-Threads: made and used in the event loop. Statements are evaluated in order by one worker thread,
-the session is polled by another, so that neither a slow evaluation nor a slow poll holds up a
-keystroke.
+The controller outlives the views: running evaluations go on when the performer changes the view.
+
+Threads: both belong to the event loop. One worker thread evaluates statements in order, another
+polls the session, so that neither a slow evaluation nor a slow poll holds up a keystroke.
 """
 
 from __future__ import annotations
@@ -16,60 +17,76 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
+from prompt_toolkit.application import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+
 from demon_live.errors import DemonError
-from demon_live.session.session_api import Port
+from demon_live.lang import is_complete
+from demon_live.paths import state_dir
+from demon_live.session.session_api import SessionApi
 from demon_live.session.status import Outcome, Status, Words
 from demon_live.ui import guide, show
+from demon_live.ui.complete import ScoreCompleter
 from demon_live.ui.tour import Tour
-
-__all__ = ["FACES", "LEAVE", "Desk"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-#: Words that leave, and those that go to the other face.
+#: Words that leave, and words that go to the other view.
 LEAVE = frozenset({"quit", "exit", "bye"})
-FACES = ("prompt", "stage")
+VIEWS = ("prompt", "stage")
 
 
-class Desk:
-    """See the module. stop: leave when it is set. columns: width of the face."""
+class UiController:
+    """Everything between a view and its session.
 
-    def __init__(self, port: Port, *, stop: threading.Event | None = None) -> None:
-        self.port = port
+    Attributes:
+        session: evaluates and answers.
+        stop: leave when it is set.
+        say: shows pieces; set by the view, as are the next three.
+        leave: ends the view.
+        switch: goes to the view of that name.
+        columns: width of the view.
+        offered: a suggested line: an empty prompt shows it, Enter evaluates it, Tab takes it.
+        status: the last status, None before the first poll; polled_at: its time.monotonic().
+        words: names for completion.
+    """
+
+    def __init__(self, session: SessionApi, *, stop: threading.Event | None = None) -> None:
+        self.session = session
         self.stop = stop or threading.Event()
         self.say: Callable[[show.Pieces], None] = lambda pieces: None
         self.leave: Callable[[], None] = lambda: None
-        self.switch: Callable[[str], None] = lambda face: None
+        self.switch: Callable[[str], None] = lambda view: None
         self.columns: Callable[[], int] = lambda: 80
-        #: A line laid ready: an empty prompt shows it, Enter evaluates it, Tab takes it.
         self.offered = ""
         self.status: Status | None = None
-        #: time.monotonic() of the status.
         self.polled_at = 0.0
         self.words = Words()
         self.tour = Tour()
         self._seen = 0
-        self._asked_to_leave = False
+        self._leaving = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._worker = ThreadPoolExecutor(1, "evaluate")
         self._poller = ThreadPoolExecutor(1, "poll")
 
     def close(self) -> None:
-        """Wait for what is being evaluated; after `jobs_done`."""
+        """Wait for running evaluations; after `jobs_done`."""
         self._worker.shutdown(wait=True)
         self._poller.shutdown(wait=True)
 
     async def jobs_done(self) -> None:
-        """Wait for the statements that were handed over."""
+        """Wait for all statements so far."""
         while self._jobs:
             await asyncio.gather(*self._jobs, return_exceptions=True)
 
     # --- polling --------------------------------------------------------------------------------
 
     async def poll(self) -> bool:
-        """Fetch status and events. If the session fails to answer, the last picture stands."""
+        """Fetch status and events. If the session fails to answer, the last status stays."""
         try:
             self.status, self.words, lines, at = await self.in_poller(self._fetch)
         except Exception:  # noqa: BLE001 - a wall: the prompt outlives any session
@@ -81,15 +98,15 @@ class Desk:
         return True
 
     def _fetch(self) -> tuple[Status, Words, tuple[str, ...], float]:
-        self._seen, lines = self.port.events(self._seen)
+        self._seen, lines = self.session.events(self._seen)
         at = time.monotonic()
-        return self.port.status(), self.port.words(), lines, at
+        return self.session.status(), self.session.words(), lines, at
 
     async def in_poller(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._poller, work)
 
-    def heard(self, now: float) -> float:
-        """The cycle at the ear at time.monotonic() = now, carried on from the last status."""
+    def cycle_at(self, now: float) -> float:
+        """The cycle at the ear at time.monotonic() = now, extrapolated from the last status."""
         status = self.status
         if status is None:
             return 0.0
@@ -99,29 +116,29 @@ class Desk:
     # --- evaluating -----------------------------------------------------------------------------
 
     def evaluate(self, text: str) -> None:
-        """Hand a statement to the session, or answer it here; the reply is said later."""
+        """Send a statement to the session, or answer it here; the reply is shown later."""
         word = text.strip()
         self.offered = ""
-        asked = guide.question(word)
+        topic = guide.question(word)
         if word in LEAVE:
             self.ask_to_leave()
-        elif word in FACES:
+        elif word in VIEWS:
             self._start(self._switch(word))
-        elif asked is not None:
-            self.answer(lambda: guide.about(asked) if asked else guide.overview())
+        elif topic is not None:
+            self.answer(lambda: guide.about(topic) if topic else guide.overview())
         elif word.split(" ")[0] == "tour":
-            self.answer(lambda: self.tour.go(self.port, word[4:].strip(), self.columns()))
+            self.answer(lambda: self.tour.go(self.session, word[4:].strip(), self.columns()))
         else:
             self.answer(lambda: self._apply(text))
 
-    async def _switch(self, face: str) -> None:
-        # After what was evaluated before, as all statements.
-        await asyncio.wrap_future(self._worker.submit(self.tour.heard))
-        self.switch(face)
+    async def _switch(self, view: str) -> None:
+        # After the statements before it, as all statements.
+        await asyncio.wrap_future(self._worker.submit(self.tour.follow_up))
+        self.switch(view)
 
     def answer(self, work: Callable[[], show.Pieces]) -> None:
-        """Do `work` in the worker thread, say its pieces or its error."""
-        # Handed over here and now: the event loop may be about to draw.
+        """Do `work` in the worker thread, show its pieces or its error."""
+        # Submitted here and now: the event loop may be about to draw.
         self._start(self._answer(self._worker.submit(work)))
 
     def attempt(
@@ -130,7 +147,13 @@ class Desk:
         done: Callable[[DemonError | None], None],
         fix: Callable[[DemonError], DemonError] = lambda fault: fault,
     ) -> None:
-        """Evaluate, and tell the face how it went: None, or the error, its places put right."""
+        """Evaluate, and report the result to the view.
+
+        Args:
+            work: evaluates, in the worker thread.
+            done: called with None, or with the error.
+            fix: corrects the places of an error.
+        """
         self._start(self._attempt(self._worker.submit(work), done, fix))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
@@ -142,7 +165,7 @@ class Desk:
         try:
             pieces = await asyncio.wrap_future(work)
         except DemonError as fault:
-            pieces = [*show.error(fault), *self.tour.heard()]
+            pieces = [*show.error(fault), *self.tour.follow_up()]
         except Exception as fault:  # noqa: BLE001 - a wall: no fault may end a set
             _log.exception("a statement failed")
             pieces = show.fault(fault)
@@ -159,7 +182,7 @@ class Desk:
         wrong: DemonError | None = None
         try:
             outcome = await asyncio.wrap_future(work)
-            pieces = self._told(outcome) or [("reply", "       nothing changes\n")]
+            pieces = self._pieces(outcome) or [("reply", "       nothing changes\n")]
         except DemonError as fault:
             wrong = fix(fault)
             pieces = show.error(wrong)
@@ -170,20 +193,20 @@ class Desk:
         done(wrong)
 
     def _apply(self, text: str) -> show.Pieces:
-        outcome = self.port.apply(text)
-        self._asked_to_leave = False
-        return [*self._told(outcome), *self.tour.heard()]
+        outcome = self.session.apply(text)
+        self._leaving = False
+        return [*self._pieces(outcome), *self.tour.follow_up()]
 
-    def _told(self, outcome: Outcome) -> show.Pieces:
+    def _pieces(self, outcome: Outcome) -> show.Pieces:
         return show.outcome(outcome.messages, outcome.warnings, self.columns())
 
-    # --- leaving --------------------------------------------------------------------------------
+    # --- commands of both views -----------------------------------------------------------------
 
     def ask_to_leave(self) -> None:
-        """Leave; while a set is recorded, only when asked twice."""
+        """Leave; while a set is recorded, only at the second call."""
         recording = self.status.recording if self.status else None
-        if recording and not self._asked_to_leave:
-            self._asked_to_leave = True
+        if recording and not self._leaving:
+            self._leaving = True
             line = f"       {recording} is being recorded: once more to close it and leave\n"
             self.say([("warning", line)])
             return
@@ -195,3 +218,93 @@ class Desk:
         if index < len(decks):
             deck = decks[index]
             self.evaluate(f"{'unmute' if deck.muted else 'mute'} {deck.name}")
+
+
+class FrontEnd:
+    """A view with a prompt. history: file of earlier lines; None = the user's."""
+
+    #: Of `VIEWS`.
+    name = ""
+    app: Application[None]
+
+    def __init__(self, controller: UiController, history: Path | None) -> None:
+        self.controller = controller
+        self.completer = ScoreCompleter(lambda: controller.words)
+        self.prompt = Buffer(
+            multiline=True,
+            completer=self.completer,
+            complete_while_typing=True,
+            history=_history(history),
+            name="prompt",
+        )
+        self._next = ""
+
+    async def run(self) -> str:
+        """Show the view until the performer leaves; returns the view to go to, "" to leave."""
+        controller = self.controller
+        controller.say, controller.leave, controller.switch = self.say, self._exit, self._switch
+        controller.columns = lambda: self.app.output.get_size().columns
+        self._next = ""
+        await self._show()
+        return self._next
+
+    async def _show(self) -> None:
+        raise NotImplementedError
+
+    def _switch(self, view: str) -> None:
+        if view != self.name:
+            self._next = view
+            self._exit()
+
+    def _exit(self) -> None:
+        if self.app.is_running and not self.app.is_done:
+            self.app.exit()
+
+    def say(self, pieces: show.Pieces) -> None:
+        """Show pieces after all earlier ones. Call it in the event loop."""
+        raise NotImplementedError
+
+    def accept(self) -> None:
+        """Evaluate the text in the prompt, whether or not it looks complete."""
+        text = self.prompt.text.strip("\n") or self.controller.offered
+        if text.strip():
+            self.prompt.text = text
+            self.prompt.append_to_history()
+            self._echo(text)
+            self.controller.evaluate(text)
+        self.prompt.reset()
+
+    def _echo(self, text: str) -> None:
+        raise NotImplementedError
+
+    def complete_statement(self) -> bool:
+        """Whether Enter should evaluate (and not open a new line)."""
+        text = self.prompt.text
+        return guide.question(text) is not None or is_complete(text)
+
+    def word_at_cursor(self) -> str:
+        """The word under the cursor, or before it, in whatever is being edited."""
+        document = self.app.current_buffer.document
+        return (document.get_word_under_cursor() or document.get_word_before_cursor()).strip()
+
+    def explain(self) -> None:
+        """Show help on the word under the cursor."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Ctrl-C: clear the prompt. The sound goes on."""
+        raise NotImplementedError
+
+    def repaint(self) -> None:
+        """Draw everything anew."""
+        raise NotImplementedError
+
+
+def _history(path: Path | None) -> History:
+    """The file of earlier lines; without a place to write, memory."""
+    try:
+        path = path or state_dir() / "history"
+        path.touch()
+        return FileHistory(path)
+    except OSError:
+        return InMemoryHistory()

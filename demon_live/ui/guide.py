@@ -1,9 +1,5 @@
-"""What the prompt answers itself: `?`, `?name`, `help`.
-
-Every word that can be written, and every word on the screen, can be asked about.
-
-Threads: pure functions.
-"""
+"""The answers to `?`, `?name` and `help`: on every word of the language, and on every word of the
+screen."""
 
 from __future__ import annotations
 
@@ -19,30 +15,19 @@ from demon_live.ui.show import Pieces
 if TYPE_CHECKING:
     from demon_live.lang import Help
 
-__all__ = [
-    "SCREEN",
-    "about",
-    "default_text",
-    "exact",
-    "known",
-    "overview",
-    "question",
-    "range_text",
-]
-
 #: Words on the screen that no score contains.
 SCREEN = {
     "bar": "Bar and beat. A set begins with bar 0; `at 8` waits for a bar that 8 divides.",
     "lead": "How far ahead of the playhead new sound is written.",
-    "dry": "Blocks that the speakers wanted and did not get. If it grows: `demon doctor`.",
+    "dry": "Blocks of sound that were not ready in time. If it grows: `demon doctor`.",
     "tick": "Time of one step of all slots together.",
     "slots": "Generations in flight: solver steps done, and their denoise.",
     "held": "Controls that stand still, and the source of the deck.",
     "fine": "The engine keeps up with the music.",
     "tight": "The engine keeps up with little to spare: lower `loop`, `steps` or `depth`.",
     "late": "Some windows came too late: the last good sound plays on. Lower `loop` or `steps`.",
-    "starting": "The engine is being opened; the source plays meanwhile.",
-    "restarting": "The engine ended and is started again; the last good sound plays on.",
+    "starting": "The engine is opening; the source plays meanwhile.",
+    "restarting": "The engine ended and starts again; the last good sound plays on.",
     "silent": "Nothing above -60 dB reaches the output.",
     "hushed": "Every deck is silenced; evaluate anything and it plays again.",
 }
@@ -68,8 +53,8 @@ _KEYS = (
 )
 _CLASS_HELP = {
     "mix": "heard at the next audio block",
-    "step": "heard one tick after it is written; what a score plans is on its bar",
-    "slot": "set when a generation is born; what a score plans is on its bar",
+    "step": "heard one tick after it is written; a planned change is on its bar",
+    "slot": "set when a generation is born; a planned change is on its bar",
     "model": "heard one tick after the weights are refitted",
     "prepared": "made ready, then switched at a bar",
 }
@@ -108,9 +93,9 @@ def overview() -> Pieces:
 
 
 def about(name: str) -> Pieces:
-    """What `name` is: a control, a stage word, a function, a performance word, one of the panel.
+    """Explain a control, a setting, a function, a performance word or a word of the screen.
 
-    Raises UsageError with the nearest known word.
+    Raises UsageError with the nearest known words.
     """
     control = find(name)
     if control is not None:
@@ -119,10 +104,10 @@ def about(name: str) -> Pieces:
         return [("topic", f"{name}\n"), ("", _wrapped(SCREEN[name]))]
     found = exact(name)
     if found is not None:
-        lead = found.signature if found.signature.startswith(("p.", found.name)) else ""
-        rest = f"  {found.signature}" if found.signature and not lead else ""
+        head = found.signature if found.signature.startswith(("p.", found.name)) else ""
+        rest = f"  {found.signature}" if found.signature and not head else ""
         return [
-            ("topic", lead or found.name),
+            ("topic", head or found.name),
             ("", f"{rest}\n{_wrapped(found.line)}"),
             *[("word", f"{_INDENT}{example}\n") for example in found.examples],
         ]
@@ -155,21 +140,21 @@ def _wrapped(words: str) -> str:
 
 
 def range_text(control: Control) -> str:
-    """The range of a control as it is shown; of many choices, the first few."""
+    """The range of a control, as shown; of many choices, the first few."""
     if len(control.choices) <= 6:
         return control.range_text
     return f"one of {', '.join(control.choices[:3])} ... {control.choices[-1]}"
 
 
 def default_text(control: Control) -> str:
-    """The default of a control as it is shown."""
+    """The default of a control, as shown."""
     if isinstance(control.default, float):
         return f"{control.default:g}"
     return control.default or "none"
 
 
 def exact(name: str) -> Help | None:
-    """What the language says of exactly this word or sign."""
+    """The language's help on exactly this word or sign."""
     from demon_live.lang import help_for
 
     found = help_for(name) if name in known() or not name.isidentifier() else None

@@ -1,6 +1,6 @@
-"""What the keys do.
+"""The keys of the prompt and of the stage view, on top of prompt_toolkit's own editing keys.
 
-Threads: handlers run in the prompt's event loop.
+Threads: handlers run in the event loop.
 """
 
 from __future__ import annotations
@@ -11,82 +11,135 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.application import get_app
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition, has_focus
+from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 
 if TYPE_CHECKING:
+    from demon_live.ui.controller import FrontEnd
     from demon_live.ui.prompt import Repl
+    from demon_live.ui.stage.app import StageView
 
-__all__ = ["bindings", "editing_mode"]
+_PAGE = 10
+_IN_PROMPT, _IN_SCORE = has_focus("prompt"), has_focus("score")
+_EMPTY = Condition(lambda: not get_app().current_buffer.text)
 
 
 def editing_mode() -> EditingMode:
-    """Emacs keys, or vi keys where DEMON_KEYS=vi asks for them."""
+    """Emacs keys, or vi keys if DEMON_KEYS=vi."""
     return EditingMode.VI if os.environ.get("DEMON_KEYS") == "vi" else EditingMode.EMACS
 
 
-def bindings(repl: Repl) -> KeyBindings:
-    """The keys of the prompt, on top of prompt_toolkit's own."""
-    keys = KeyBindings()
-    typing = has_focus("score")
-    empty = Condition(lambda: not get_app().current_buffer.text)
+def prompt_keys(repl: Repl) -> KeyBindings:
+    """The keys of the prompt."""
+    keys = _common_keys(repl, "stage")
+    offered = Condition(lambda: bool(repl.controller.offered))
 
-    @keys.add("enter", filter=typing)
-    def _enter(event: KeyPressEvent) -> None:
-        state = event.current_buffer.complete_state
-        if state is not None and state.current_completion is not None:
-            # The chosen completion already stands in the text: only close the list.
-            event.current_buffer.complete_state = None
-        elif repl.complete_statement():
-            repl.accept()
-        else:
-            event.current_buffer.newline(copy_margin=True)
-
-    @keys.add("escape", "enter", filter=typing)
-    def _evaluate(event: KeyPressEvent) -> None:
-        repl.accept()
-
-    offered = Condition(lambda: bool(repl.desk.offered))
-
-    @keys.add("tab", filter=typing & empty & offered)
+    @keys.add("tab", filter=_IN_PROMPT & _EMPTY & offered)
     def _take(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text(repl.desk.offered)
+        event.current_buffer.insert_text(repl.controller.offered)
 
-    @keys.add("c-o", filter=typing)
-    def _newline(event: KeyPressEvent) -> None:
-        event.current_buffer.newline(copy_margin=True)
-
-    @keys.add("escape", ".")
-    def _hush(event: KeyPressEvent) -> None:
-        repl.evaluate("hush")
-
-    @keys.add("c-c")
-    @keys.add("<sigint>")
-    def _cancel(event: KeyPressEvent) -> None:
-        repl.cancel()
-
-    @keys.add("c-d", filter=typing & empty)
-    def _leave(event: KeyPressEvent) -> None:
-        repl.leave()
-
-    @keys.add("escape", "s")
-    @keys.add("f12")
-    def _stage(event: KeyPressEvent) -> None:
-        repl.evaluate("stage")
-
-    @keys.add("f1")
-    def _explain(event: KeyPressEvent) -> None:
-        repl.explain()
-
-    @keys.add("c-l")
-    def _clear(event: KeyPressEvent) -> None:
-        event.app.renderer.clear()
-
-    for digit in range(1, 10):
-        _mute_key(keys, repl, digit)
     return keys
 
 
-def _mute_key(keys: KeyBindings, repl: Repl, digit: int) -> None:
-    @keys.add("escape", str(digit))
-    def _mute(event: KeyPressEvent) -> None:
-        repl.mute(digit - 1)
+def stage_keys(view: StageView) -> KeyBindings:
+    """The keys of the stage view."""
+    # Ctrl-Enter and Shift-Enter, from terminals that send codes for them, are Alt-Enter.
+    for code in ("\x1b[27;5;13~", "\x1b[13;5u", "\x1b[27;2;13~", "\x1b[13;2u"):
+        ANSI_SEQUENCES[code] = (Keys.Escape, Keys.ControlM)
+    keys = _common_keys(view, "prompt")
+    _evaluating_keys(keys, view)
+    _editing_keys(keys, view)
+    _moving_keys(keys, view)
+    return keys
+
+
+def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
+    """The keys that both views have. other: the view that Alt-s goes to."""
+    keys, controller = KeyBindings(), front.controller
+
+    @keys.add("enter", filter=_IN_PROMPT)
+    def _enter(event: KeyPressEvent) -> None:
+        if _close_menu(event):
+            return
+        if front.complete_statement():
+            front.accept()
+        else:
+            event.current_buffer.newline(copy_margin=True)
+
+    keys.add("escape", "enter", filter=_IN_PROMPT)(lambda event: front.accept())
+    keys.add("c-o", filter=_IN_PROMPT | _IN_SCORE)(
+        lambda event: event.current_buffer.newline(copy_margin=True)
+    )
+    keys.add("c-c")(lambda event: front.cancel())
+    keys.add("<sigint>")(lambda event: front.cancel())
+    keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave())
+    keys.add("c-l")(lambda event: front.repaint())
+    keys.add("f1")(lambda event: front.explain())
+    _statement(keys, front, "hush", "escape", ".")
+    _statement(keys, front, other, "escape", "s")
+    _statement(keys, front, other, "f12")
+    for deck in range(9):
+        _mute(keys, front, deck, "escape", str(deck + 1))
+    return keys
+
+
+def _close_menu(event: KeyPressEvent) -> bool:
+    """Close the list of completions; whether one was selected (it stands in the text already)."""
+    state = event.current_buffer.complete_state
+    event.current_buffer.complete_state = None
+    return state is not None and state.current_completion is not None
+
+
+def _statement(keys: KeyBindings, front: FrontEnd, text: str, *sequence: str) -> None:
+    keys.add(*sequence)(lambda event: front.controller.evaluate(text))
+
+
+def _mute(keys: KeyBindings, front: FrontEnd, deck: int, *sequence: str) -> None:
+    keys.add(*sequence)(lambda event: front.controller.mute(deck))
+
+
+def _evaluating_keys(keys: KeyBindings, view: StageView) -> None:
+    keys.add("escape", "enter", filter=_IN_SCORE)(lambda event: view.play_block())
+    keys.add("c-s")(lambda event: view.play_all())
+    keys.add("c-q")(lambda event: view.controller.ask_to_leave())
+    _statement(keys, view, "undo", "escape", "u")
+    _statement(keys, view, "redo", "escape", "r")
+    for deck in range(8):
+        _mute(keys, view, deck, f"f{deck + 2}")
+
+
+def _editing_keys(keys: KeyBindings, view: StageView) -> None:
+    @keys.add("enter", filter=_IN_SCORE)
+    def _newline(event: KeyPressEvent) -> None:
+        if not _close_menu(event):
+            event.current_buffer.newline(copy_margin=True)
+
+    @keys.add("tab")
+    def _tab(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer is view.prompt and not buffer.text and view.controller.offered:
+            buffer.insert_text(view.controller.offered)
+        elif buffer.complete_state is not None:
+            buffer.complete_next()
+        elif not buffer.document.current_line_before_cursor.strip():
+            buffer.insert_text("  ")
+        else:
+            buffer.start_completion(select_first=False)
+
+    keys.add("c-z")(lambda event: event.current_buffer.undo())
+    keys.add("escape", "z")(lambda event: event.current_buffer.redo())
+
+
+def _moving_keys(keys: KeyBindings, view: StageView) -> None:
+    listing = Condition(lambda: view.app.current_buffer.complete_state is not None)
+    helping = Condition(lambda: view.helping)
+    keys.add("s-tab", filter=~listing)(lambda event: view.other_side())
+    for key in ("escape", "q", "enter"):
+        keys.add(key, filter=helping, eager=True)(lambda event: view.explain())
+    keys.add("escape", "n")(lambda event: view.turn(1))
+    keys.add("c-pagedown")(lambda event: view.turn(1))
+    keys.add("escape", "p")(lambda event: view.turn(-1))
+    keys.add("c-pageup")(lambda event: view.turn(-1))
+    keys.add("pagedown", filter=_IN_SCORE)(lambda event: event.current_buffer.cursor_down(_PAGE))
+    keys.add("pageup", filter=_IN_SCORE)(lambda event: event.current_buffer.cursor_up(_PAGE))

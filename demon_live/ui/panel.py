@@ -7,243 +7,292 @@
     ╰ L █████▍ R █████▏ -8 dB ─── imp · tick 61 ms · lead 180 ms · dry 0 · fine ──────╯
 
 A lane shows the loop as it will next be heard: right of the playhead this lap, left of it the
-next, and so do the bar numbers above it.
-`panel` is a pure function of a status and a size; it never returns more rows than asked, and each
-row has exactly the width asked for.
-
-Threads: pure functions.
+next, and so do the bar numbers above it. The prompt shows the panel in a frame, the stage view its
+lanes alone. Rows that do not fit go in the order of their rank; rows that are left over make curves
+taller. Curves are drawn once for each new sampling, and only cut at the playhead in each frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from demon_live.controls import find
 from demon_live.ui import text
+from demon_live.ui.text import Row
 from demon_live.ui.theme import DECK_STYLES
 
 if TYPE_CHECKING:
     from demon_live.errors import DemonError
     from demon_live.session.status import DeckView, LaneView, Status
 
-__all__ = ["Fragment", "Row", "panel"]
-
-Fragment = tuple[str, str]
-Row = list[Fragment]
-
 _NARROW = 60
+#: Ranks of rows: the higher, the sooner a row is dropped.
+_TITLE, _NEWS, _CURVE, _SLOTS, _STILL = range(5)
+_Ranked = list[tuple[int, Row]]
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
-    """Columns of the panel: border, name, graph, value, border. tall: rows of a curve."""
+class LaneGrid:
+    """The columns of a lane: name, graph, value.
+
+    Attributes:
+        width: cells of a row.
+        name, value: cells of the first and of the last column.
+        cycle: the cycle at the ear.
+        framed: between side borders.
+    """
 
     width: int
     name: int
-    tall: int
+    value: int
+    cycle: float
+    framed: bool
     ascii_only: bool
 
     @property
-    def value(self) -> int:
-        return 21 if self.width >= 76 else 9
+    def inner(self) -> int:
+        """Cells between the borders."""
+        return self.width - 4 if self.framed else self.width
 
     @property
     def graph(self) -> int:
-        return self.width - self.name - self.value - 5
+        return max(4, self.inner - self.name - self.value)
 
     def glyph(self, fancy: str, plain: str) -> str:
         return plain if self.ascii_only else fancy
 
     def boxed(self, row: Row) -> Row:
-        """`row` between the side borders; it must be self.width - 4 cells wide."""
-        side = self.glyph("│", "|")
-        return [("class:frame", f"{side} "), *row, ("class:frame", f" {side}")]
+        """`row`, between its borders if there are any."""
+        if not self.framed:
+            return row
+        side, pad = self.glyph("│", "|"), " " * (self.inner - text.width(row))
+        return [("class:frame", f"{side} "), *row, ("", pad), ("class:frame", f" {side}")]
+
+    def playhead(self, status: Status, deck: DeckView) -> float:
+        """0..1 of the deck's loop at the ear."""
+        return (deck.playhead + (self.cycle - status.cycle) / max(deck.cycles, 1)) % 1.0
 
 
 def panel(status: Status, columns: int, rows: int, *, ascii_only: bool = False) -> list[Row]:
-    """The panel of `status` in at most `rows` rows of `columns` cells.
-
-    Where there is no room for all, the least urgent rows go first: controls that stand still, the
-    slots, then curves from the last on. Errors and what is announced stay.
-    """
+    """The panel of the prompt: at most `rows` rows of exactly `columns` cells."""
     if columns < _NARROW or rows < 3:
         return [_one_line(status, columns)]
+    grid = _grid(status, status.cycle, columns, framed=True, ascii_only=ascii_only)
+    errors = [(_NEWS, _error(grid, *row)) for row in list(status.errors.items())[:3]]
+    if status.decks:
+        ranked = _stretched(grid, status, rows - 1 - len(errors), tallest=3)
+    else:
+        ranked = [(_TITLE, _empty_title(grid, status)), *_decks(grid, status, 1)]
+    return [*_trimmed([*ranked, *errors], rows - 1), _foot(grid, status)]
+
+
+def lanes(
+    status: Status, cycle: float, columns: int, rows: int, *, ascii_only: bool = False
+) -> list[Row]:
+    """The lanes of the stage view at the heard `cycle`: at most `rows` rows."""
+    if rows <= 0:
+        return []
+    grid = _grid(status, cycle, columns, framed=False, ascii_only=ascii_only)
+    ranked = _stretched(grid, status, rows, tallest=8)
+    if len(status.slots) + 1 <= rows - len(ranked):
+        ranked = [row for row in ranked if row[0] != _SLOTS]
+        ranked += [(_SLOTS, [("", "")]), *((_SLOTS, row) for row in _tall_slots(status, grid))]
+    return _trimmed(ranked, rows)
+
+
+def wanted(status: Status | None) -> int:
+    """Rows in which `lanes` shows everything once."""
+    if status is None:
+        return 1
+    rows = sum(len(d.lanes) + 2 for d in status.decks)
+    return max(1, rows) + (1 if status.slots else 0) + 1
+
+
+def _grid(
+    status: Status, cycle: float, columns: int, *, framed: bool, ascii_only: bool
+) -> LaneGrid:
     longest = max((len(lane.control) for deck in status.decks for lane in deck.lanes), default=0)
-    ranked: list[tuple[int, Row]] = []
-    for tall in (3, 2, 1):
-        grid = Grid(columns, max(8, min(longest, 14)), tall, ascii_only)
-        ranked = _body(grid, status)
-        if len(ranked) < rows:
-            break
-    return [*_trim(ranked, rows - 1), _foot(grid, status)]
+    name = 9 if columns < _NARROW else max(8, min(longest, 14)) + 1
+    value = (21 if columns >= 76 else 9) if framed else (7 if columns < _NARROW else 8)
+    return LaneGrid(columns, name, value, cycle, framed, ascii_only)
 
 
-def _body(grid: Grid, status: Status) -> list[tuple[int, Row]]:
-    """All rows but the last, each with its rank: the higher, the sooner it is dropped."""
-    ranked: list[tuple[int, Row]] = []
+def _stretched(grid: LaneGrid, status: Status, rows: int, tallest: int) -> _Ranked:
+    """The rows of all decks, curves as tall as fits."""
+    ranked = _decks(grid, status, 1)
+    curves = sum(_moves(lane) for deck in status.decks for lane in deck.lanes)
+    tall = min(tallest, (rows - len(ranked) + curves) // curves) if curves else 1
+    return _decks(grid, status, tall) if tall > 1 else ranked
+
+
+def _trimmed(ranked: _Ranked, rows: int) -> list[Row]:
+    """The rows that fit, in their order. Dropped first: the last of those ranked highest."""
+    order = sorted(range(len(ranked)), key=lambda i: (ranked[i][0], i))[: max(rows, 1)]
+    return [ranked[i][1] for i in sorted(order)]
+
+
+# --- decks --------------------------------------------------------------------------------------
+
+
+def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
+    """All rows of all decks, each with its rank; curves have `tall` rows."""
+    ranked: _Ranked = []
+    # Where there is little room the prompt shows words first, the stage view curves.
+    words, curve = (_NEWS, _CURVE) if grid.framed else (_CURVE, _NEWS)
     for i, deck in enumerate(status.decks):
-        ranked += [(0, _head(grid, status, deck, first=i == 0)), *_lanes(grid, deck)]
-    if not status.decks:
-        ranked.append((0, _plain_head(grid, status)))
+        ranked.append((_TITLE, _title(grid, status, deck, first=i == 0)))
+        at, still = grid.playhead(status, deck), []
+        for lane in deck.lanes:
+            if lane.samples is None:
+                ranked.append((words, grid.boxed(_words(grid, lane))))
+            elif _moves(lane):
+                rank = _NEWS if lane.next else curve
+                ranked += [(rank, grid.boxed(row)) for row in _curve(grid, lane, at, tall)]
+            else:
+                still.append(f"{lane.control} {_value(lane)}")
+        if deck.source:
+            still.append(f"source {deck.source}")
+        if still:
+            row: Row = [
+                ("class:held", text.fit("held", grid.name)),
+                ("class:held", text.fit(" · ".join(still), grid.inner - grid.name)),
+            ]
+            ranked.append((_STILL, grid.boxed(row)))
     if status.slots:
-        ranked.append((3, _slots(grid, status)))
-    for name, error in list(status.errors.items())[:3]:
-        ranked.append((1, _broken(grid, name, error)))
+        ranked.append((_SLOTS, grid.boxed(_slots(grid, status))))
     return ranked
 
 
-def _trim(ranked: list[tuple[int, Row]], rows: int) -> list[Row]:
-    """The rows that fit, in their order. Dropped first: the last of those ranked highest."""
-    keep = sorted(range(len(ranked)), key=lambda i: (ranked[i][0], i))[: max(rows, 1)]
-    return [ranked[i][1] for i in sorted(keep)]
-
-
-# --- one deck ---------------------------------------------------------------------------------
-
-
-def _head(grid: Grid, status: Status, deck: DeckView, *, first: bool) -> Row:
+def _title(grid: LaneGrid, status: Status, deck: DeckView, *, first: bool) -> Row:
+    """The deck's name, the bars of its loop, the playhead above them, its state."""
     line = grid.glyph("─", "-")
+    at = grid.playhead(status, deck)
+    ruler = text.ruler(_bar_numbers(grid.cycle, deck, at), grid.graph, line)
+    mark = min(int(at * grid.graph), grid.graph - 1)
+    name = text.fit_to(deck.name, grid.name - (1 if grid.framed else 2))
+    room = grid.name - 2 - text.cells(name) + (1 if grid.framed else 0)
+    graph: Row = [
+        ("class:deck.title", f" {name} "),
+        ("class:frame", line * room),
+        ("class:ruler", ruler[:mark]),
+        ("class:head", grid.glyph("▼", "v")),
+        ("class:ruler", ruler[mark + 1 :]),
+    ]
+    words, style = _deck_state(grid, status, deck, first)
+    if not grid.framed:
+        return [*graph, (style, text.fit(f" {words}", grid.value))]
     corner, end = ("╭", "╮") if first else ("├", "┤")
-    label = f" {text.fit(deck.name, min(text.cells(deck.name), grid.name))} "
-    ruler = text.ruler(_bar_numbers(status.cycle, deck), grid.graph, line)
-    at = min(int(deck.playhead * grid.graph), grid.graph - 1)
-    right, style = _head_right(grid, status, deck, first)
-    right = f" {right} "
     return [
         ("class:frame", grid.glyph(corner, "+")),
-        ("class:deck", label),
-        ("class:frame", line * (grid.name + 2 - text.cells(label))),
-        ("class:ruler", ruler[:at]),
-        ("class:head", grid.glyph("▼", "v")),
-        ("class:ruler", ruler[at + 1 :]),
-        ("class:frame", line * (grid.value + 1 - text.cells(right))),
-        (style, right),
+        *graph,
+        ("class:frame", line * (grid.value - 1 - text.cells(words))),
+        (style, f" {words} "),
         ("class:frame", grid.glyph(end, "+")),
     ]
 
 
-def _bar_numbers(cycle: float, deck: DeckView) -> list[int]:
+def _bar_numbers(cycle: float, deck: DeckView, at: float) -> list[int]:
     """For each bar of the loop, its number when it is next heard; a set begins with bar 0."""
-    begun = round(cycle - deck.playhead * deck.cycles)
-    here = deck.playhead * deck.cycles
+    here = at * deck.cycles
+    begun = round(cycle - here)
     return [begun + k + (deck.cycles if k + 1 <= here else 0) for k in range(deck.cycles)]
 
 
-def _head_right(grid: Grid, status: Status, deck: DeckView, first: bool) -> tuple[str, str]:
+def _deck_state(grid: LaneGrid, status: Status, deck: DeckView, first: bool) -> tuple[str, str]:
+    """The words beside the title, and their style."""
     if status.hushed:
         return "hushed", "class:muted"
     if deck.muted:
         return "muted", "class:muted"
     if deck.soloed:
         return "solo", "class:muted"
-    if not first:
+    if not (grid.framed and first):
         return f"loop {deck.cycles}", "class:quiet"
-    bar = f"bar {text.bars(status.cycle, status.beats)}"
+    bar = f"bar {text.bar_beat(status.cycle, status.beats)}"
     full = f"{status.bpm:.4g} bpm · {bar}"
     # Past bar 9999 the tempo gives way, not the frame.
     return full if len(full) < grid.value else bar[-grid.value + 1 :], "class:deck"
 
 
-def _plain_head(grid: Grid, status: Status) -> Row:
+def _empty_title(grid: LaneGrid, status: Status) -> Row:
     line = grid.glyph("─", "-")
-    right = f" {status.bpm:.4g} bpm · bar {text.bars(status.cycle, status.beats)} "
+    right = f" {status.bpm:.4g} bpm · bar {text.bar_beat(status.cycle, status.beats)} "
     left = " nothing plays yet "
-    fill = line * (grid.width - 2 - len(left) - len(right))
     return [
         ("class:frame", grid.glyph("╭", "+")),
         ("class:quiet", left),
-        ("class:frame", fill),
+        ("class:frame", line * (grid.width - 2 - len(left) - len(right))),
         ("class:deck", right),
         ("class:frame", grid.glyph("╮", "+")),
     ]
 
 
-def _lanes(grid: Grid, deck: DeckView) -> list[tuple[int, Row]]:
-    """Rows of a deck's lanes with their ranks: words and announcements 1, curves 2, the rest 4."""
-    ranked: list[tuple[int, Row]] = []
-    held: list[str] = []
-    for lane in deck.lanes:
-        if lane.samples is None:
-            ranked.append((1, grid.boxed(_words(grid, lane))))
-        elif lane.next or not _flat(lane.samples):
-            rank = 1 if lane.next else 2
-            ranked += [(rank, grid.boxed(row)) for row in _curve(grid, lane, deck.playhead)]
-        else:
-            held.append(f"{lane.control} {_value(lane)}")
-    if deck.source:
-        held.append(f"source {deck.source}")
-    if held:
-        row: Row = [
-            ("class:held", text.fit("held", grid.name + 1)),
-            ("class:held", text.fit(" · ".join(held), grid.width - grid.name - 5)),
-        ]
-        ranked.append((4, grid.boxed(row)))
-    return ranked
+# --- lanes --------------------------------------------------------------------------------------
 
 
-def _flat(samples: Sequence[float] | np.ndarray) -> bool:
-    x = np.asarray(samples)
-    return x.size == 0 or bool(np.ptp(x) < 1e-4)
+def _moves(lane: LaneView) -> bool:
+    """Whether a lane has a curve to show."""
+    if lane.samples is None:
+        return False
+    x = np.asarray(lane.samples)
+    return bool(lane.next) or not (x.size == 0 or bool(np.ptp(x) < 1e-4))
 
 
 def _value(lane: LaneView) -> str:
     return text.number(lane.value) if isinstance(lane.value, (int, float)) else str(lane.value)
 
 
-def _curve(grid: Grid, lane: LaneView, playhead: float) -> list[Row]:
-    control = find(lane.control)
-    fine = control is None or control.shape == "curve"
-    plain = grid.ascii_only
-    graph = text.curve(_heights(lane), grid.graph, grid.tall, fine=fine, ascii_only=plain)
-    at = min(int(playhead * grid.graph), grid.graph - 1)
-    value = _value(lane)
-    announced = f" {grid.glyph('→', '->')} {lane.next}" if lane.next else ""
-    room = text.cells(value) if announced else 5
-    rows: list[Row] = []
-    for i, line in enumerate(graph):
-        first = i == 0
-        row: Row = [
-            ("class:name", text.fit(lane.control if first else "", grid.name + 1)),
-            ("class:lane.next", line[:at]),
-            ("class:lane.head", line[at]),
-            ("class:lane", line[at + 1 :]),
-            ("class:deck", f" {text.fit(value if first else '', room)}"),
-            ("class:next", text.fit(announced if first else "", grid.value - 1 - room)),
+def _curve(grid: LaneGrid, lane: LaneView, at: float, tall: int) -> list[Row]:
+    samples = np.asarray(lane.samples, np.float32).tobytes()
+    drawn = _drawn(samples, lane.control, grid.graph, tall, grid.ascii_only)
+    mark = min(int(at * grid.graph), grid.graph - 1)
+    # Name and value stand beside the lowest row, where the eye follows the curve's foot.
+    foot = len(drawn) - 1
+    value = text.fit_to(f" {_value(lane)}", grid.value)
+    coming = f" {grid.glyph('→', '->')} {lane.next}" if lane.next else ""
+    return [
+        [
+            ("class:control", text.fit(lane.control if i == foot else "", grid.name)),
+            ("class:lane.next", line[:mark]),
+            ("class:lane.head", line[mark]),
+            ("class:lane", line[mark + 1 :]),
+            ("class:value", value if i == foot else " " * text.cells(value)),
+            ("class:next", text.fit(coming if i == foot else "", grid.value - text.cells(value))),
         ]
-        rows.append(row)
-    return rows
+        for i, line in enumerate(drawn)
+    ]
 
 
-def _heights(lane: LaneView) -> np.ndarray:
-    """A lane's samples as heights of its picture, 0..1."""
-    control = find(lane.control)
-    x = np.asarray(lane.samples, dtype=np.float64)
-    if control is None or control.unit != "Hz":
-        return x
-    # Pitch is heard in octaves: drawn in Hz, a filter would lie flat at the bottom.
-    hertz = control.low + np.clip(x, 0, 1) * (control.high - control.low)
-    heights: np.ndarray = np.log(hertz / control.low) / np.log(control.high / control.low)
-    return heights
+@lru_cache(maxsize=512)
+def _drawn(samples: bytes, name: str, width: int, tall: int, ascii_only: bool) -> list[str]:
+    control = find(name)
+    x = np.frombuffer(samples, np.float32) if samples else np.zeros(0, np.float32)
+    if control is not None and control.unit == "Hz":
+        # Pitch is heard in octaves: drawn in Hz, a filter would lie flat at the bottom.
+        hertz = control.low + np.clip(x, 0, 1) * (control.high - control.low)
+        x = np.log(hertz / control.low) / np.log(control.high / control.low)
+    fine = control is None or control.shape == "curve"
+    return text.curve(x, width, tall, fine=fine, ascii_only=ascii_only)
 
 
-def _words(grid: Grid, lane: LaneView) -> Row:
-    room = grid.width - grid.name - 5
-    announced = f"{grid.glyph('→', '->')} {lane.next}" if lane.next else ""
-    tail = min(text.cells(announced), room // 2)
+def _words(grid: LaneGrid, lane: LaneView) -> Row:
+    room = grid.inner - grid.name
+    coming = f"{grid.glyph('→', '->')} {lane.next}" if lane.next else ""
+    tail = min(text.cells(coming), room // 2)
     value = f"'{lane.value}'" if lane.value else "none"
     return [
-        ("class:name", text.fit(lane.control, grid.name + 1)),
+        ("class:control", text.fit(lane.control, grid.name)),
         ("class:word", text.fit(value, room - tail - 1) + " "),
-        ("class:next", _announcement(announced, tail)),
+        ("class:next", _announcement(coming, tail)),
     ]
 
 
 def _announcement(words: str, width: int) -> str:
-    """Cut in what is coming, not in when it comes."""
+    """`words` in `width` cells: what comes may be cut, when it comes may not."""
     what, mark, when = words.rpartition(" in ")
     if not mark or text.cells(words) <= width or text.cells(mark + when) > width // 2:
         return text.fit(words, width)
@@ -253,95 +302,122 @@ def _announcement(words: str, width: int) -> str:
 # --- engine and sound ---------------------------------------------------------------------------
 
 
-def _slots(grid: Grid, status: Status) -> Row:
+def _slot_styles(status: Status) -> list[str]:
+    """The style of each slot, by its deck."""
     order = [deck.name for deck in status.decks]
-    room = grid.width - grid.name - 5
-    drawn: list[Fragment] = []
-    for slot in status.slots:
-        style = DECK_STYLES[order.index(slot.deck) % len(DECK_STYLES) if slot.deck in order else 0]
-        bar = text.steps(slot.step, slot.steps, ascii_only=grid.ascii_only)
-        drawn.append((style, f"{bar} {text.number(slot.denoise):<3} "))
-    if sum(text.cells(piece) for _, piece in drawn) > room:
-        drawn = [
-            (style, f"{s.step}/{s.steps}  ")
-            for (style, _), s in zip(drawn, status.slots, strict=True)
-        ]
-    row: Row = [("class:name", text.fit("slots", grid.name + 1))]
-    used = 0
-    for style, piece in drawn:
-        if used + text.cells(piece) > room:
+    at = [order.index(slot.deck) if slot.deck in order else 0 for slot in status.slots]
+    return [DECK_STYLES[i % len(DECK_STYLES)] for i in at]
+
+
+def _slots(grid: LaneGrid, status: Status) -> Row:
+    """Each generation in flight: how many of its steps are done, and its denoise."""
+    room = grid.inner - grid.name
+    drawn = [
+        f"{text.steps(s.step, s.steps, ascii_only=grid.ascii_only)} {text.number(s.denoise):<4}"
+        for s in status.slots
+    ]
+    if sum(map(text.cells, drawn)) > room:
+        drawn = [f"{s.step}/{s.steps} {text.number(s.denoise):<4}" for s in status.slots]
+    row = [("class:control", text.fit("slots", grid.name))]
+    for style, piece in zip(_slot_styles(status), drawn, strict=True):
+        room -= text.cells(piece)
+        if room < 0:
             break
         row.append((style, piece))
-        used += text.cells(piece)
-    return grid.boxed([*row, ("", " " * (room - used))])
+    return row
 
 
-def _broken(grid: Grid, name: str, error: DemonError) -> Row:
+def _tall_slots(status: Status, grid: LaneGrid) -> list[Row]:
+    """A row for each generation in flight."""
+    meter = grid.graph // 2
+    rows: list[Row] = []
+    for i, (slot, style) in enumerate(zip(status.slots, _slot_styles(status), strict=True)):
+        done = text.meter_of(slot.step / max(slot.steps, 1), meter, grid.ascii_only)
+        step = f" step {slot.step}/{slot.steps}"
+        words = f"{step} · denoise {text.number(slot.denoise)} · {slot.deck}"
+        rows.append(
+            [
+                ("class:control", text.fit(f"slot {i + 1}", grid.name)),
+                (style, done),
+                ("class:quiet", text.fit_to(words, grid.width - grid.name - meter)),
+            ]
+        )
+    return rows
+
+
+def _error(grid: LaneGrid, name: str, error: DemonError) -> Row:
     place = f":{error.span.line}:{error.span.col}" if error.span else ""
     file = name.rsplit("/", 1)[-1]
     saved = error.playing if error.playing and " as saved " in error.playing else ""
     playing = f" ({saved} plays on)" if saved else ""
     message = f"{grid.glyph('✗', 'x')} {file}{place}: {error.message}{playing}"
-    return grid.boxed([("class:error", text.fit(message, grid.width - 4))])
+    return grid.boxed([("class:error", text.fit(message, grid.inner))])
 
 
-def _foot(grid: Grid, status: Status) -> Row:
+def _foot(grid: LaneGrid, status: Status) -> Row:
     line = grid.glyph("─", "-")
-    left = _levels(grid, status)
+    meters, loudest = level_meters(status, 6, ascii_only=grid.ascii_only)
+    left = [*meters[0], *meters[1], ("class:quiet", f"{loudest:>6} ")]
     if status.recording:
         name = text.fit(status.recording, min(text.cells(status.recording), 12))
         left.append(("class:recording", f"{grid.glyph('●', '*')} {name} "))
-    right: Row = []
-    grade, word = status.grade, _grade(status)
+    word = grade_word(status)
     facts = [
         status.engine.split(" ")[0],
         f"tick {status.tick_ms:.0f} ms",
         f"lead {status.lead_ms:.0f} ms",
         f"dry {status.dry}",
     ]
-    room = grid.width - 4 - sum(text.cells(t) for _, t in left) - len(word) - 1
+    room = grid.width - 4 - text.width(left) - len(word) - 1
     while facts and len(" · ".join(facts)) + 3 > room:
         facts.pop(0)
-    right.append(("class:quiet", f" {' · '.join(facts)} · " if facts else " "))
-    right.append((f"class:grade.{grade}", word))
-    right.append(("", " "))
-    used = sum(text.cells(t) for _, t in (*left, *right))
+    right = [
+        ("class:quiet", f" {' · '.join(facts)} · " if facts else " "),
+        (f"class:grade.{status.grade}", word),
+        ("", " "),
+    ]
     return [
         ("class:frame", grid.glyph("╰", "+")),
         ("", " "),
         *left,
-        ("class:frame", line * (grid.width - 3 - used)),
+        ("class:frame", line * (grid.width - 3 - text.width([*left, *right]))),
         *right,
         ("class:frame", grid.glyph("╯", "+")),
     ]
 
 
-def _grade(status: Status) -> str:
-    """The grade; while the engine is not there yet, or not there again, that."""
+def grade_word(status: Status) -> str:
+    """The grade in one word; while hushed, or while there is no engine, that."""
+    if status.hushed:
+        return "hushed"
     if status.telemetry.alive:
         return status.grade
     return "restarting" if status.telemetry.ticks else "starting"
 
 
-def _levels(grid: Grid, status: Status) -> Row:
-    row: Row = []
-    for label, db in zip("LR", status.peak_db, strict=True):
-        style = "class:meter.hot" if db > -0.5 else "class:meter"
-        row += [
+def level_meters(
+    status: Status, width: int, *, ascii_only: bool = False
+) -> tuple[list[list[tuple[str, str]]], str]:
+    """Meters of left and right, `width` cells each, and the louder level in words."""
+    meters = [
+        [
             ("class:quiet", f"{label} "),
-            (style, text.meter(db, 6, ascii_only=grid.ascii_only)),
+            (
+                "class:meter.hot" if db > -0.5 else "class:meter",
+                text.meter(db, width, ascii_only=ascii_only),
+            ),
             ("", " "),
         ]
+        for label, db in zip("LR", status.peak_db, strict=True)
+    ]
     loudest = max(status.peak_db)
-    row.append(("class:quiet", f"{loudest:3.0f} dB " if loudest > -60 else "silent "))
-    return row
+    return meters, f"{loudest:.0f} dB" if loudest > -60 else "silent"
 
 
 def _one_line(status: Status, columns: int) -> Row:
-    bar = text.bars(status.cycle, status.beats)
+    bar = text.bar_beat(status.cycle, status.beats)
     facts = f"bar {bar} · {status.bpm:.4g} bpm · lead {status.lead_ms:.0f} ms · dry {status.dry} · "
     if text.cells(facts) + len(status.grade) > columns:
         facts = f"bar {bar} · "
     row: Row = [("class:quiet", facts), (f"class:grade.{status.grade}", status.grade)]
-    used = text.cells(facts) + len(status.grade)
-    return row if used <= columns else [("class:quiet", text.fit(f"bar {bar}", columns))]
+    return row if text.width(row) <= columns else [("class:quiet", text.fit(f"bar {bar}", columns))]

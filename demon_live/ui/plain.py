@@ -1,7 +1,7 @@
 """A session without a terminal: statements come in as lines, replies and events go out as lines.
 
-For pipes, services, tests, and terminals that can do no more. Ends at the end of the input (if
-there is one to read), at SIGTERM, or after a given time.
+For pipes, services, tests, and simple terminals. Ends at the end of the input, if there is one to
+read, at SIGTERM, or after a given time.
 
 Threads: the main thread owns the output; one daemon thread reads the input.
 """
@@ -14,21 +14,19 @@ import queue
 import stat
 import threading
 import time
-from collections.abc import Callable
 from typing import IO
 
 from demon_live.errors import DemonError
-from demon_live.session.session_api import Port
+from demon_live.lang import is_complete
+from demon_live.session.session_api import SessionApi
 from demon_live.ui import guide, show
-
-__all__ = ["play_plain", "readable"]
 
 _log = logging.getLogger(__name__)
 _POLL = 0.1
 
 
 def readable(stream: IO[str]) -> bool:
-    """Whether there is something to read: a terminal, a pipe or a file, but not /dev/null."""
+    """Whether a stream can be read: a terminal, a pipe or a file, but not /dev/null."""
     try:
         mode = os.fstat(stream.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -37,46 +35,42 @@ def readable(stream: IO[str]) -> bool:
 
 
 def play_plain(
-    session: Port,
+    session: SessionApi,
     lines: IO[str] | None,
     out: IO[str],
     *,
     seconds: float | None = None,
     stop: threading.Event | None = None,
-    whole: Callable[[str], bool] | None = None,
     prompt: str = "",
 ) -> None:
-    """Play until the input ends (lines=None: never), `seconds` have passed or `stop` is set.
+    """Play until the input ends, `seconds` have passed or `stop` is set.
 
-    With `seconds`, the end of the input does not end the session. whole: whether a text is a
-    whole statement; by default the language decides. prompt: written when a line is awaited.
+    Args:
+        lines: the input; None: there is none.
+        out: replies and events.
+        seconds: with them, the end of the input does not end the session.
+        stop: end when it is set.
+        prompt: written before each statement.
     """
-    if whole is None:
-        from demon_live.lang import is_complete
-
-        whole = is_complete
     feed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     if lines is not None:
         threading.Thread(target=_read, args=(lines, feed), daemon=True, name="stdin").start()
     colour = show.wants_colour(out)
     end = None if seconds is None else time.monotonic() + seconds
-    seen, pending, open_ = 0, "", True
+    seen, pending = 0, ""
     _write(out, prompt)
     while not (stop is not None and stop.is_set()) and (end is None or time.monotonic() < end):
         seen = _events(session, seen, out, colour)
         line = _next(feed, end)
-        if line == "":
-            continue
-        if line is not None:
+        if line:
             pending += line
-            if whole(pending.removesuffix("\n")):
+            if is_complete(pending.removesuffix("\n")):
                 _evaluate(session, pending, out, colour)
                 pending = ""
                 _write(out, prompt)
-        elif open_:
-            open_ = False
-            if pending.strip():
-                _evaluate(session, pending, out, colour)
+        elif line is None:
+            _evaluate(session, pending, out, colour)
+            pending = ""
             if end is None:
                 break
     _events(session, seen, out, colour)
@@ -91,7 +85,7 @@ def _read(lines: IO[str], feed: queue.SimpleQueue[str | None]) -> None:
 
 
 def _next(feed: queue.SimpleQueue[str | None], end: float | None) -> str | None:
-    """The next line, None at the end of the input, "" if nothing came in time."""
+    """The next line, None at the end of the input, "" if there is none in time."""
     wait = _POLL if end is None else max(0.0, min(_POLL, end - time.monotonic()))
     try:
         return feed.get(timeout=wait)
@@ -99,14 +93,14 @@ def _next(feed: queue.SimpleQueue[str | None], end: float | None) -> str | None:
         return ""
 
 
-def _events(session: Port, seen: int, out: IO[str], colour: bool) -> int:
+def _events(session: SessionApi, seen: int, out: IO[str], colour: bool) -> int:
     seen, lines = session.events(seen)
     for line in lines:
         _write(out, show.ansi(show.event(line), colour))
     return seen
 
 
-def _evaluate(session: Port, text: str, out: IO[str], colour: bool) -> None:
+def _evaluate(session: SessionApi, text: str, out: IO[str], colour: bool) -> None:
     word = guide.question(text)
     try:
         if not text.strip():

@@ -1,85 +1,82 @@
 """The prompt: type, hear, read the answer; the panel below it shows what plays.
 
-One prompt_toolkit application runs as long as the prompt is shown: it is not left between two
-statements, so the panel never blinks away. Everything printed goes through `say`, which lifts
-prompt and panel, writes above them and puts them back with what was being typed.
+One prompt_toolkit application runs as long as the prompt is shown: it does not end between two
+statements, so the panel never blinks. All output goes through `say`, which lifts prompt and panel,
+writes above them and puts them back with the text that is being typed. From top to bottom: input, a
+line of help on the word under the cursor, panel. The list of completions floats over the panel.
 
-Threads: the event loop (main thread) owns buffer and screen; see desk.py for the others.
+Threads: the event loop (main thread) owns buffer and screen; see controller.py for the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
+from prompt_toolkit.layout import Float, FloatContainer, HSplit, Layout, Window
+from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
+from prompt_toolkit.layout.dimension import Dimension
+from prompt_toolkit.layout.menus import CompletionsMenu
+from prompt_toolkit.layout.processors import (
+    AfterInput,
+    ConditionalProcessor,
+    DisplayMultipleCursors,
+    HighlightIncrementalSearchProcessor,
+    HighlightMatchingBracketProcessor,
+)
 from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import Output
-from prompt_toolkit.patch_stdout import patch_stdout
+from prompt_toolkit.widgets import SearchToolbar
 
-from demon_live import paths as places
-from demon_live.lang import is_complete
 from demon_live.lang.lexer import DemonLexer
-from demon_live.session.session_api import Port
-from demon_live.ui import guide, keys, screen, show
-from demon_live.ui import panel as toolbar
-from demon_live.ui.complete import ScoreCompleter
-from demon_live.ui.controller import Desk
+from demon_live.ui import guide, keys, show
+from demon_live.ui.complete import hint_at
+from demon_live.ui.controller import FrontEnd, UiController
+from demon_live.ui.panel import panel
 from demon_live.ui.theme import STYLE
 
-__all__ = ["Repl", "open_history"]
-
-_log = logging.getLogger(__name__)
+_PROMPT, _MORE = "demon> ", "   ... "
 
 
-class Repl:
-    """The prompt of a session. `run` returns when the performer leaves.
+class Repl(FrontEnd):
+    """The prompt of a session.
 
-    input, output: of prompt_toolkit, for tests. hz: how often events are printed and the panel is
-    drawn. history: file of earlier lines; None = the user's. stop: leaves when it is set.
-    desk: shared with the stage view; None = its own.
+    Args:
+        controller: shared with the stage view.
+        banner: shown once, above the first prompt.
+        input, output: of prompt_toolkit, for tests.
+        history: file of earlier lines; None = the user's.
+        hz: how often events are printed and the panel is drawn.
     """
+
+    name = "prompt"
 
     def __init__(
         self,
-        session: Port,
+        controller: UiController,
         *,
         banner: show.Pieces | None = None,
         input: Input | None = None,
         output: Output | None = None,
         history: Path | None = None,
         hz: float = 10.0,
-        stop: threading.Event | None = None,
-        desk: Desk | None = None,
     ) -> None:
-        self.desk = desk or Desk(session, stop=stop)
+        super().__init__(controller, history)
         self._banner = banner or []
         self._hz = hz
         self._lines: StyleAndTextTuples = []
         self._drain: asyncio.Task[None] | None = None
         self._warned_cancel = False
-        self._next = ""
-        self.buffer = Buffer(
-            multiline=True,
-            completer=ScoreCompleter(lambda: self.desk.words),
-            complete_while_typing=True,
-            history=open_history(history),
-            enable_history_search=False,
-            name="score",
-        )
         self.app: Application[None] = Application(
-            layout=screen.layout(
-                self.buffer, PygmentsLexer(DemonLexer), self._panel, lambda: self.desk.offered
-            ),
-            key_bindings=keys.bindings(self),
+            layout=_layout(self.prompt, self._panel, lambda: controller.offered),
+            key_bindings=keys.prompt_keys(self),
             style=STYLE,
             include_default_pygments_style=False,
             input=input,
@@ -89,55 +86,31 @@ class Repl:
             editing_mode=keys.editing_mode(),
         )
 
-    # --- running ----------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Show the prompt until the performer leaves. Errors of statements never end it."""
-        try:
-            with patch_stdout(raw=True):
-                asyncio.run(self._run())
-        except (EOFError, OSError):
-            # The terminal is gone (window closed, line dropped): leave as if asked to.
-            _log.warning("the terminal is gone", exc_info=True)
-        finally:
-            self.desk.close()
-
-    async def _run(self) -> str:
-        """Show the prompt; returns the face that the performer goes to, "" to leave."""
-        desk = self.desk
-        desk.say, desk.leave = self.say, self._exit
-        desk.columns, desk.switch = lambda: self.app.output.get_size().columns, self._switch
-        self._next = ""
+    async def _show(self) -> None:
         self.say(self._banner)
         self._banner = []
-        await desk.poll()
+        await self.controller.poll()
         poll = asyncio.create_task(self._polling())
         try:
             await self.app.run_async()
         finally:
             poll.cancel()
-            await desk.jobs_done()
+            await self.controller.jobs_done()
             if self._drain is not None:
                 await self._drain
-        return self._next
 
     async def _polling(self) -> None:
         while True:
             await asyncio.sleep(1 / self._hz)
-            await self.desk.poll()
-            if self.desk.stop.is_set():
+            await self.controller.poll()
+            if self.controller.stop.is_set():
                 self._exit()
             self.app.invalidate()
-
-    def _switch(self, face: str) -> None:
-        if face == "stage":
-            self._next = face
-            self._exit()
 
     # --- printing ---------------------------------------------------------------------------
 
     def say(self, pieces: show.Pieces) -> None:
-        """Print above the prompt, after all that was said before. Call it in the event loop."""
+        """Print above the prompt, after all earlier pieces. Call it in the event loop."""
         self._lines += [(f"class:{kind}" if kind else "", text) for kind, text in pieces]
         if self._lines and self._drain is None:
             self._drain = asyncio.ensure_future(self._write())
@@ -159,78 +132,81 @@ class Repl:
 
     def _panel(self) -> StyleAndTextTuples:
         size = self.app.output.get_size()
-        if self.desk.status is None:
+        if self.controller.status is None:
             return []
-        room = max(1, min(size.rows // 2, size.rows - 4 - self.buffer.document.line_count))
+        room = max(1, min(size.rows // 2, size.rows - 4 - self.prompt.document.line_count))
         plain = self.app.output.encoding().lower().replace("-", "") not in ("utf8", "utf16")
-        rows = toolbar.panel(self.desk.status, size.columns, room, ascii_only=plain)
+        rows = panel(self.controller.status, size.columns, room, ascii_only=plain)
         joined: StyleAndTextTuples = []
         for i, row in enumerate(rows):
             joined += [("", "\n"), *row] if i else row
         return joined
 
-    # --- evaluating -------------------------------------------------------------------------
-
-    def accept(self) -> None:
-        """Evaluate what is typed, whether or not it looks complete."""
-        text = self.buffer.text.strip("\n") or self.desk.offered
-        if text.strip():
-            self.buffer.text = text
-            self.buffer.append_to_history()
-            self._echo(text)
-            self.evaluate(text)
-        self.buffer.reset()
-
-    def complete_statement(self) -> bool:
-        """Whether Enter should evaluate (and not open a new line)."""
-        text = self.buffer.text
-        return guide.question(text) is not None or is_complete(text)
-
     def _echo(self, text: str) -> None:
-        code = screen.coloured(text.rstrip())
+        code = show.coloured(text.rstrip())
         # The newline that ends the last piece ends the echo; those before it go on with the margin.
-        inner = [(kind, piece.replace("\n", f"\n{screen.MORE}")) for kind, piece in code[:-1]]
-        self.say([("prompt", screen.PROMPT), *inner, *code[-1:]])
+        inner = [(kind, piece.replace("\n", f"\n{_MORE}")) for kind, piece in code[:-1]]
+        self.say([("prompt", _PROMPT), *inner, *code[-1:]])
 
-    def evaluate(self, text: str) -> None:
-        """Hand a statement to the session, or answer it here; the reply is printed later."""
-        self.desk.evaluate(text)
-
-    # --- what the keys do -------------------------------------------------------------------
+    # --- commands of the keys ---------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Ctrl-C: forget what is typed. The sound goes on."""
-        if not self.buffer.text and not self._warned_cancel:
+        """Ctrl-C: clear the prompt. The sound goes on."""
+        if not self.prompt.text and not self._warned_cancel:
             self._warned_cancel = True
             self.say([("hint", "       the sound goes on: Alt-. hushes, Ctrl-D leaves\n")])
-        self.buffer.reset()
-
-    def leave(self) -> None:
-        """Ctrl-D: leave; while a set is recorded, only when asked twice."""
-        self.desk.ask_to_leave()
-
-    def _exit(self) -> None:
-        if self.app.is_running and not self.app.is_done:
-            self.app.exit()
-
-    def mute(self, index: int) -> None:
-        """Mute deck `index`, or unmute it."""
-        self.desk.mute(index)
+        self.prompt.reset()
 
     def explain(self) -> None:
         """Print help on the word under the cursor."""
-        word: Any = (
-            self.buffer.document.get_word_under_cursor()
-            or self.buffer.document.get_word_before_cursor()
-        )
-        self.desk.answer(lambda: guide.about(word) if word.strip() else guide.overview())
+        word = self.word_at_cursor()
+        self.controller.answer(lambda: guide.about(word) if word else guide.overview())
+
+    def repaint(self) -> None:
+        """Draw everything anew."""
+        self.app.renderer.clear()
 
 
-def open_history(path: Path | None) -> History:
-    """The file of earlier lines; without a place to write, memory."""
-    try:
-        path = path or places.state_dir() / "history"
-        path.touch()
-        return FileHistory(path)
-    except OSError:
-        return InMemoryHistory()
+def _layout(
+    buffer: Buffer, below: Callable[[], StyleAndTextTuples], offered: Callable[[], str]
+) -> Layout:
+    """The redrawn part of the screen. below: the panel. offered: a line for an empty input."""
+    search = SearchToolbar()
+    control = BufferControl(
+        buffer,
+        lexer=PygmentsLexer(DemonLexer),
+        search_buffer_control=search.control,
+        include_default_input_processors=False,
+        input_processors=[
+            HighlightIncrementalSearchProcessor(),
+            HighlightMatchingBracketProcessor(chars="[](){}<>"),
+            DisplayMultipleCursors(),
+            ConditionalProcessor(
+                AfterInput(lambda: [("class:hint", offered())]),
+                Condition(lambda: not buffer.text and bool(offered())),
+            ),
+        ],
+    )
+    typed = Window(
+        control,
+        wrap_lines=True,
+        dont_extend_height=True,
+        height=Dimension(min=1),
+        get_line_prefix=_prefix,
+    )
+
+    def help_line() -> StyleAndTextTuples:
+        return [("class:hint", f"       {hint_at(buffer.text, buffer.cursor_position)}")]
+
+    hint = Window(FormattedTextControl(help_line), height=1, dont_extend_height=True)
+    rows = Window(FormattedTextControl(below), dont_extend_height=True, height=Dimension(min=0))
+    menu = Float(CompletionsMenu(max_height=8, scroll_offset=1), xcursor=True, ycursor=True)
+    return Layout(
+        FloatContainer(HSplit([typed, search, hint, rows]), [menu]), focused_element=control
+    )
+
+
+def _prefix(line: int, wrapped: int) -> StyleAndTextTuples:
+    if line == 0 and wrapped == 0:
+        return [("class:prompt", _PROMPT)]
+    return [("class:prompt.more", _MORE)]

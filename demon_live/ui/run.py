@@ -1,28 +1,24 @@
-"""The two faces of a session on a terminal, prompt and stage view, and the way between them.
-
-Threads: main thread only; see desk.py.
-"""
+"""The two views of a session on a terminal, prompt and stage view, and the way between them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from demon_live.session.session_api import Port
+from demon_live.session.session_api import SessionApi
 from demon_live.ui import show
-from demon_live.ui.controller import Desk
+from demon_live.ui.controller import FrontEnd, UiController
 from demon_live.ui.prompt import Repl
-
-__all__ = ["front"]
 
 _log = logging.getLogger(__name__)
 
 
 def front(
-    session: Port,
+    session: SessionApi,
     *,
     banner: show.Pieces | None = None,
     stop: threading.Event | None = None,
@@ -30,37 +26,43 @@ def front(
     theme: str = "dark",
     first: str = "",
 ) -> None:
-    """Show the prompt (or, with `stage`, the stage view) until the performer leaves.
+    """Show the prompt or the stage view until the performer leaves. Errors never end it.
 
-    theme: ground of the stage view, dark or light. first: what is evaluated at once, as if it had
-    been typed. Errors never end it.
+    Args:
+        session: evaluates and answers.
+        banner: shown above the first prompt.
+        stop: leave when it is set.
+        stage: begin with the stage view.
+        theme: ground of the stage view, dark or light.
+        first: a statement to evaluate at once.
     """
-    desk = Desk(session, stop=stop)
+    controller = UiController(session, stop=stop)
     try:
-        asyncio.run(_faces(desk, banner or [], stage, theme, first))
+        asyncio.run(_views(controller, banner or [], stage, theme, first))
     except (EOFError, OSError):
-        # The terminal is gone (window closed, line dropped): leave as if asked to.
+        # The terminal is gone (window closed, line dropped): leave as at `quit`.
         _log.warning("the terminal is gone", exc_info=True)
     finally:
-        desk.close()
+        controller.close()
 
 
-async def _faces(desk: Desk, banner: show.Pieces, stage: bool, theme: str, first: str) -> None:
-    # Each face is made once: what is being typed, its undo and the scores stay when it is left.
-    prompt: Repl | None = None
-    view = None
-    face = "stage" if stage else "prompt"
+async def _views(
+    controller: UiController, banner: show.Pieces, stage: bool, theme: str, first: str
+) -> None:
+    def make(name: str) -> FrontEnd:
+        if name == "prompt":
+            return Repl(controller, banner=banner)
+        from demon_live.ui.stage.app import StageView
+
+        return StageView(controller, theme=theme)
+
+    # Each view is made once: its prompt, undo and scores stay while the other one is shown.
+    views: dict[str, FrontEnd] = {}
+    name = "stage" if stage else "prompt"
     if first:
-        # Once a face is there to say the answer.
-        asyncio.get_running_loop().call_soon(desk.evaluate, first)
-    while face:
-        if face == "prompt":
-            prompt = prompt or Repl(desk.port, desk=desk, banner=banner)
-            with patch_stdout(raw=True):
-                face = await prompt._run()
-        else:
-            if view is None:
-                from demon_live.ui.stage.app import StageView
-
-                view = StageView(desk, theme=theme)
-            face = await view.run()
+        # Once a view is there to show the answer.
+        asyncio.get_running_loop().call_soon(controller.evaluate, first)
+    while name:
+        view = views[name] = views.get(name) or make(name)
+        with patch_stdout(raw=True) if name == "prompt" else contextlib.nullcontext():
+            name = await view.run()

@@ -1,9 +1,7 @@
 """Errors, replies and events as (kind, text) pieces; a front end gives each kind its colour.
 
-Kinds are names of classes in theme.py. This module needs nothing but the standard library, so that
-`demon check` stays quick.
-
-Threads: pure functions.
+Kinds are names of classes in theme.py. This module imports little, so that `demon send` and
+`demon check` start at once.
 """
 
 from __future__ import annotations
@@ -14,8 +12,6 @@ import textwrap
 from typing import IO
 
 from demon_live.errors import DemonError
-
-__all__ = ["Pieces", "ansi", "error", "event", "fault", "outcome", "wants_colour"]
 
 Pieces = list[tuple[str, str]]
 
@@ -68,7 +64,7 @@ def _headline(line: str) -> Pieces:
 
 
 def fault(broken: Exception) -> Pieces:
-    """A fault of ours, as a performer should read it; the log has the traceback."""
+    """A fault of demon itself, for a performer to read; the log has the traceback."""
     return [
         ("error", f"this failed inside demon: {type(broken).__name__}: {broken}\n"),
         ("error.hint", "  everything plays on as before; the log has the details\n"),
@@ -76,16 +72,19 @@ def fault(broken: Exception) -> Pieces:
 
 
 def outcome(messages: tuple[str, ...], warnings: tuple[str, ...] = (), width: int = 0) -> Pieces:
-    """What an accepted statement will do, one line each, set in from the prompt.
+    """The effects of an accepted statement, one line each, indented.
 
-    width: of the terminal; longer lines go on under their own beginning. 0: as long as they are.
+    Args:
+        messages: the effects.
+        warnings: shown below them.
+        width: of the terminal, where longer lines wrap; 0: no wrapping.
     """
-    told = [("reply", line) for line in messages]
-    told += [("warning", line) for warning in warnings for line in warning.split("\n")]
-    return [(kind, f"{row}\n") for kind, line in told for row in _set_in(line, width)]
+    lines = [("reply", line) for line in messages]
+    lines += [("warning", line) for warning in warnings for line in warning.split("\n")]
+    return [(kind, f"{row}\n") for kind, line in lines for row in _indented(line, width)]
 
 
-def _set_in(line: str, width: int) -> list[str]:
+def _indented(line: str, width: int) -> list[str]:
     if len(_MARGIN + line) <= width or width < 40:
         return [_MARGIN + line]
     more = f"{_MARGIN}  "
@@ -93,7 +92,7 @@ def _set_in(line: str, width: int) -> list[str]:
 
 
 def event(lines: str) -> Pieces:
-    """What came by itself: red from a line that speaks of a place in a file on, quiet otherwise."""
+    """An event: an error from the first line that names a place in a file on, quiet before."""
     pieces: Pieces = []
     for line in lines.split("\n"):
         match = re.match(r"^\S+:\d+:\d+: ", line)
@@ -102,6 +101,18 @@ def event(lines: str) -> Pieces:
         else:
             pieces.append(_detail(line) if pieces else ("event", f"{line}\n"))
     return pieces
+
+
+def coloured(score: str) -> Pieces:
+    """A score with its colours; kinds are pygments' classes. Ends with a newline."""
+    from pygments import lex
+
+    from demon_live.lang.lexer import DemonLexer
+
+    return [
+        ("pygments" + "".join(f".{part}" for part in token).lower(), piece)
+        for token, piece in lex(score, DemonLexer())
+    ]
 
 
 def ansi(pieces: Pieces, colour: bool) -> str:
@@ -117,7 +128,7 @@ def ansi(pieces: Pieces, colour: bool) -> str:
 
 
 def wants_colour(stream: IO[str]) -> bool:
-    """Whether to colour what goes to `stream`: a capable terminal, and NO_COLOR is not set."""
+    """Whether to write colours to `stream`: a capable terminal, and NO_COLOR is not set."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
         return False
     return stream.isatty()

@@ -1,9 +1,7 @@
-"""Curves, meters and widths as text: one to two rows of a terminal, no colour.
+"""Curves, meters and widths as text, without colour.
 
-Every function is pure and returns exactly as many cells as it was asked for, so that a panel
-built from them never wraps. Where the terminal speaks no UTF-8 the same shapes come in ASCII.
-
-Threads: pure functions.
+Every function returns exactly as many cells as requested, so that a panel never wraps. For a
+terminal without UTF-8 the same shapes come in ASCII.
 """
 
 from __future__ import annotations
@@ -14,20 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from prompt_toolkit.utils import get_cwidth
 
-__all__ = [
-    "bars",
-    "cells",
-    "curve",
-    "fit",
-    "fit_to",
-    "meter",
-    "meter_of",
-    "number",
-    "ruler",
-    "steps",
-]
-
 Samples = Sequence[float] | NDArray[np.float32]
+#: A row of the screen: (style, text) pieces.
+Row = Sequence[tuple[str, str]]
 
 #: Fillings of one cell, from empty to full.
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -43,6 +30,11 @@ def cells(text: str) -> int:
     return sum(get_cwidth(c) for c in text)
 
 
+def width(row: Row) -> int:
+    """How many terminal cells a row takes."""
+    return sum(cells(text) for _, text in row)
+
+
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """`text` in exactly `width` cells: cut with an ellipsis, or padded (on the left if `right`)."""
     text = "".join(c if c.isprintable() else " " for c in text)
@@ -50,13 +42,13 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
         return ""
     size = cells(text)
     if size > width:
-        kept, used = [], 0
+        out, used = [], 0
         for c in text:
             used += get_cwidth(c)
             if used > width - 1:
                 break
-            kept.append(c)
-        text = "".join(kept) + "…"
+            out.append(c)
+        text = "".join(out) + "…"
         size = cells(text)
     pad = " " * (width - size)
     return pad + text if right else text + pad
@@ -80,7 +72,7 @@ def number(value: float) -> str:
 
 
 def _spread(samples: Samples, n: int) -> NDArray[np.float32]:
-    """`n` values picked from `samples`, held (not interpolated), so that steps stay steps."""
+    """`n` values picked from `samples`, not interpolated, so that steps stay steps."""
     x = np.asarray(samples, dtype=np.float32)
     if x.size == 0:
         return np.zeros(n, dtype=np.float32)
@@ -135,8 +127,8 @@ def steps(done: int, of: int, *, ascii_only: bool = False) -> str:
     return full * done + empty * (of - done)
 
 
-def bars(cycle: float, beats: int) -> str:
-    """Bar and beat: bars are counted as cycles, so that `at 8` is bar 8; beats from 1."""
+def bar_beat(cycle: float, beats: int) -> str:
+    """Bar and beat: bars are cycles, so that `at 8` is bar 8; beats count from 1."""
     bar = int(np.floor(cycle))
     beat = int((cycle - bar) * beats)
     return f"{bar}.{beat + 1}"

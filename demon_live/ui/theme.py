@@ -1,11 +1,9 @@
-"""Colours of prompt, panel, messages and stage. At the prompt the terminal's palette decides.
+"""Colours of prompt, panel, messages and stage view. The prompt uses the terminal's palette.
 
-The stage view has its own ground, since a hall is dark or bright whatever the terminal's habits
-are: light on dark, or dark on light (`--theme light`). Sixteen colours are enough for all of it;
-where there are more, lanes and steps get shades of their own. No colour carries a meaning alone:
-grades are also words, errors also begin with their place, and NO_COLOR leaves bold and reverse.
-
-Threads: constants only.
+The stage view has a ground of its own, since a hall is dark or bright whatever the terminal's
+palette: light on dark, or dark on light (`--theme light`). Sixteen colours are enough; with more,
+lanes and steps get shades of their own. No colour carries a meaning alone: grades are also words,
+errors also begin with their place, and NO_COLOR leaves bold and reverse.
 """
 
 from __future__ import annotations
@@ -16,10 +14,6 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import BaseStyle, Style, merge_styles
 from prompt_toolkit.styles.pygments import style_from_pygments_dict
 from pygments.token import Token
-
-__all__ = ["DECK_STYLES", "STYLE", "THEMES", "depth", "stage_style"]
-
-THEMES = ("dark", "light")
 
 _UI = Style.from_dict(
     {
@@ -39,6 +33,9 @@ _UI = Style.from_dict(
         "ruler": "ansibrightblack",
         "head": "bold ansiyellow",
         "deck": "bold",
+        "deck.title": "",
+        "control": "",
+        "value": "bold",
         "name": "",
         "lane": "ansicyan",
         "lane.next": "ansiblue",
@@ -84,17 +81,16 @@ _CODE = style_from_pygments_dict(
 
 STYLE = merge_styles([_UI, _CODE])
 
-#: Slots of several decks are told apart by these, in the order of the decks.
+#: Styles of the slots by deck, in the order of the decks.
 DECK_STYLES = ("class:slot", "class:lane", "class:word", "class:head")
 
-#: Loop: what is the same on both grounds, in sixteen colours.
+#: The stage view on both grounds.
 _STAGE = {
     "stage.bar": "bold",
     "stage.slim": "bold reverse",
     "stage.beat": "bold",
-    "stage.name": "bold",
-    "stage.value": "bold",
-    "stage.deck": "bold reverse",
+    "control": "bold",
+    "deck.title": "bold reverse",
     "stage.here": "",
     "stage.tab.here": "bold reverse",
     "stage.fault": "underline",
@@ -118,7 +114,7 @@ _DARK = {
     "stage.coming": "bold ansiyellow",
     "stage.tab": "ansiwhite",
     "stage.tab.here": "bold bg:ansiwhite ansiblack noreverse",
-    "stage.deck": "bold bg:ansicyan ansiblack noreverse",
+    "deck.title": "bold bg:ansicyan ansiblack noreverse",
     "stage.fault": "bold underline ansired",
     "stage.flash": "bg:ansigreen ansiblack",
     "stage.flash.failed": "bg:ansired ansiwhite",
@@ -145,7 +141,7 @@ _LIGHT = {
     "stage.beat": "bold ansiblue",
     "stage.tab": "ansiblack",
     "stage.tab.here": "bold bg:ansiblack ansiwhite noreverse",
-    "stage.deck": "bold bg:ansiblue ansiwhite noreverse",
+    "deck.title": "bold bg:ansiblue ansiwhite noreverse",
     "stage.coming": "bold ansimagenta",
     "lit": "bg:ansiblue ansiwhite noreverse",
     "lit.onset": "bold bg:ansimagenta ansiwhite noreverse",
@@ -224,12 +220,12 @@ _LIGHT_FINE = {
 
 
 def depth() -> ColorDepth:
-    """How many colours the terminal has, by what it says of itself. NO_COLOR wins."""
-    asked = ColorDepth.from_env()
+    """How many colours the terminal says it has. NO_COLOR wins."""
+    chosen = ColorDepth.from_env()
     if os.environ.get("NO_COLOR"):
         return ColorDepth.DEPTH_1_BIT
-    if asked is not None:
-        return asked
+    if chosen is not None:
+        return chosen
     if os.environ.get("COLORTERM", "") in ("truecolor", "24bit"):
         return ColorDepth.DEPTH_24_BIT
     kind = os.environ.get("TERM", "")

@@ -1,9 +1,9 @@
-"""The tour: the first ten minutes. Each step plays, says what to hear, and lays a line ready.
+"""The tour: the first ten minutes. Each step plays, explains the sound, and suggests a line.
 
-`tour` goes on, `tour back` goes back, `tour 3` goes there. The line of a step is laid ready in the
-empty prompt: Enter plays it, Tab takes it for editing. Whatever is evaluated then, the tour says
-what to hear and lays `tour` ready; so it can be walked with Enter alone, or left any time. Other
-scores wait meanwhile: `tour end` brings back all that played.
+`tour` goes on, `tour back` goes back, `tour 3` goes there. The empty prompt shows the line of the
+step: Enter plays it, Tab takes it for editing. After the next statement, whatever it is, the tour
+explains what to hear and suggests `tour`: Enter alone walks through it, and it can be left at any
+time. Other scores wait meanwhile: `tour end` brings them back.
 
 Threads: a `Tour` belongs to the thread that evaluates; `take` may be called from another.
 """
@@ -17,10 +17,8 @@ from pathlib import Path
 from demon_live.errors import FileError, UsageError
 from demon_live.paths import shipped
 from demon_live.session.scores import score_name
-from demon_live.session.session_api import Port
+from demon_live.session.session_api import SessionApi
 from demon_live.ui import show
-
-__all__ = ["STEPS", "Step", "Tour"]
 
 #: The snapshot of what played before the tour.
 _BEFORE = "before_tour"
@@ -28,8 +26,8 @@ _BEFORE = "before_tour"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """title, words: what it is about. score: number of the score that it plays, "" = the last one
-    plays on. line: laid ready in the prompt. then: what is to be heard of it."""
+    """title, words: its subject. line: suggested in the prompt. then: what to hear after it. score:
+    number of the score that it plays, "" = the last one plays on."""
 
     title: str
     words: str
@@ -70,14 +68,14 @@ STEPS: tuple[Step, ...] = (
         "A prompt is a pattern too: here four of them take turns, four bars each. The line asks "
         "for one of its own, at the next bar that 8 divides.",
         "prompt = 'electro, cowbell, 808' at 8",
-        "The panel counts the bars until then. Words that this engine does not know are told; "
-        "Tab inside the quotes shows those that it knows.",
+        "The panel counts the bars until then. The reply names words that this engine does "
+        "not know; Tab inside the quotes shows those that it knows.",
         score="03",
     ),
     Step(
         "rhythm",
         'In "double quotes" a bar is divided: [ ] groups, < > takes turns, * repeats, (5,8) '
-        "spreads five over eight, ~ rests. Who knows Tidal or Strudel knows it all.",
+        "spreads five over eight, ~ rests. If you know Tidal or Strudel, you know these.",
         'gain = "1*8"',
         "That was the gate. Try also 1(3,8) or 1 ~ 1 [1 1] between the quotes.",
         score="04",
@@ -137,7 +135,7 @@ class Tour:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._at = -1
-        self._told = True
+        self._explained = True
         self._offer = ""
         self._waiting = False
 
@@ -146,29 +144,29 @@ class Tour:
         """Where the scores of the tour are."""
         return self._folder or shipped("patterns")
 
-    def go(self, port: Port, word: str = "", columns: int = 80) -> show.Pieces:
+    def go(self, session: SessionApi, word: str = "", columns: int = 80) -> show.Pieces:
         """Go to the next step, to `back`, to a number, or `end`, and play it. Raises DemonError."""
         if word == "end":
-            return self._end(port, columns)
+            return self._end(session, columns)
         step = STEPS[self._find(word)]
         pieces: show.Pieces = [("heading", f"tour {self._at} of {len(STEPS) - 1}: {step.title}\n")]
-        if not self._waiting and (others := self._others(port)):
-            self._make_room(port, others)
+        if not self._waiting and (others := self._others(session)):
+            self._make_room(session, others)
             names = ", ".join(Path(name).name for name in others)
             pieces.append(("hint", f"       {names} waits: `tour end` brings back what played\n"))
         if step.score:
-            pieces += self._play(port, step.score, columns)
+            pieces += self._play(session, step.score, columns)
         pieces.append(("", _wrapped(step.words, columns)))
-        self._told = False
+        self._explained = False
         self._offer = step.line
         pieces.append(("hint", "       Enter plays the grey line, Tab takes it for editing\n"))
         return pieces
 
-    def heard(self) -> show.Pieces:
-        """What to say after a statement was evaluated (or refused) during a step."""
-        if self._told:
+    def follow_up(self) -> show.Pieces:
+        """The text after the first statement of a step, accepted or refused."""
+        if self._explained:
             return []
-        self._told = True
+        self._explained = True
         step = STEPS[self._at]
         more = self._at + 1 < len(STEPS)
         back = "tour end" if self._waiting else ""
@@ -178,31 +176,31 @@ class Tour:
         return [*pieces, ("hint", f"       {hint}\n")] if self._offer else pieces
 
     def take(self) -> str:
-        """The line that is to stand in the prompt, once; "" for none."""
+        """The line to suggest in the prompt, once; "" for none."""
         line, self._offer = self._offer, ""
         return line
 
-    def _others(self, port: Port) -> list[str]:
-        """The scores that play and are not the tour's."""
-        return [name for name in port.scores() if name not in self._ours()]
+    def _others(self, session: SessionApi) -> list[str]:
+        """The scores that play and do not belong to the tour."""
+        return [name for name in session.scores() if name not in self._ours()]
 
     def _ours(self) -> set[str]:
         return {score_name(p) for p in self.folder.glob("[0-9]*.demon")}
 
-    def _make_room(self, port: Port, others: list[str]) -> None:
-        """What is heard shall be what the tour says, and nothing of the performer's may be lost."""
-        port.apply(f"snapshot {_BEFORE}")
+    def _make_room(self, session: SessionApi, others: list[str]) -> None:
+        """Unload the performer's scores, after a snapshot of them: only the tour plays."""
+        session.apply(f"snapshot {_BEFORE}")
         self._waiting = True
         for name in others:
-            port.remove(name)
+            session.remove(name)
 
-    def _end(self, port: Port, columns: int) -> show.Pieces:
-        """What played before the tour, as it was."""
-        self._at, self._told, self._offer = -1, True, ""
+    def _end(self, session: SessionApi, columns: int) -> show.Pieces:
+        """Bring back what played before the tour."""
+        self._at, self._explained, self._offer = -1, True, ""
         if not self._waiting:
             return [("hint", "       the tour is over; what plays goes on\n")]
         self._waiting = False
-        outcome = port.apply(f"recall {_BEFORE}")
+        outcome = session.apply(f"recall {_BEFORE}")
         return show.outcome(outcome.messages, outcome.warnings, columns)
 
     def _find(self, word: str) -> int:
@@ -216,7 +214,7 @@ class Tour:
         self._at = at
         return at
 
-    def _play(self, port: Port, number: str, columns: int) -> show.Pieces:
+    def _play(self, session: SessionApi, number: str, columns: int) -> show.Pieces:
         """Play the score of a step instead of the one before."""
         found = sorted(self.folder.glob(f"{number}*.demon"))
         if not found:
@@ -224,15 +222,13 @@ class Tour:
         path = found[0]
         text = path.read_text(encoding="utf-8")
         ours = self._ours() - {score_name(path)}
-        # Every score of the tour is a whole: what the one before said is given back first.
-        for name in port.scores():
+        # The scores of the tour do not add up: the one before is unloaded first.
+        for name in session.scores():
             if name in ours:
-                port.remove(name)
-        outcome = port.load(path)
-        from demon_live.ui.screen import coloured
-
-        told = show.outcome(outcome.messages, outcome.warnings, columns)
-        return [("hint", f"{path.name}\n"), *coloured(text), *told]
+                session.remove(name)
+        outcome = session.load(path)
+        reply = show.outcome(outcome.messages, outcome.warnings, columns)
+        return [("hint", f"{path.name}\n"), *show.coloured(text), *reply]
 
 
 def _wrapped(words: str, columns: int) -> str:

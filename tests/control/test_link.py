@@ -34,7 +34,7 @@ def pair() -> Iterator[tuple[LinkPeer, LinkPeer]]:
     first.settle(8.0)
     second = LinkPeer(97.0)
     try:
-        if not until(lambda: first.peers == 1 and second.peers == 1):
+        if not until(lambda: first.reading().peers == second.reading().peers == 1):
             pytest.skip("no multicast here: two Link peers do not find each other")
         yield first, second
     finally:
@@ -62,7 +62,7 @@ def test_a_peer_that_left_is_gone(pair: tuple[LinkPeer, LinkPeer]) -> None:
     first, second = pair
     second.close()
     second.close()
-    assert until(lambda: first.peers == 0)
+    assert until(lambda: first.reading().peers == 0)
 
 
 class _Live:

@@ -2,92 +2,89 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 
 import pytest
 
-from demon_live.control.midi import QUEUE, FakeBackend, MidiIn, MidiMessage, MidiOut, available
+from demon_live.control.midi import MidiIn, MidiMessage, MidiOut, MidoBackend
+from tests.helpers.fake_midi import FakeBackend
 
 
 def fake(*names: str) -> FakeBackend:
     return FakeBackend(inputs=list(names), outputs=list(names))
 
 
+class Inbox(list[MidiMessage]):
+    """Every message of a port."""
+
+    def port(self, name: str = "", *, backend: FakeBackend) -> MidiIn:
+        return MidiIn(name, backend=backend, watch=False, on_message=self.append)
+
+
 def test_a_port_is_found_by_a_part_of_its_name_in_any_case() -> None:
     backend = fake("Other:Other 20:0", "nanoKONTROL2:nanoKONTROL2 MIDI 1 24:0")
-    port = MidiIn("nanokontrol", backend=backend, watch=False)
+    inbox = Inbox()
+    port = inbox.port("nanokontrol", backend=backend)
     port.scan()
-    assert port.ports == ("nanoKONTROL2:nanoKONTROL2 MIDI 1",)
+    assert [p.name for p in backend.ports] == ["nanoKONTROL2:nanoKONTROL2 MIDI 1 24:0"]
     backend.feed(b"\xb0\x15\x40", "nanoKONTROL2:nanoKONTROL2 MIDI 1 24:0")
     backend.feed(b"\xb0\x15\x41", "Other:Other 20:0")
-    [message] = port.drain()
+    [message] = inbox
     assert message.data == b"\xb0\x15\x40"
     assert message.port == "nanoKONTROL2:nanoKONTROL2 MIDI 1"
-    assert port.drain() == []
 
 
 def test_without_a_name_all_are_heard_but_not_the_loop_back() -> None:
     backend = fake("A", "Midi Through:Midi Through Port-0 14:0", "B")
-    port = MidiIn(backend=backend, watch=False)
+    port = Inbox().port(backend=backend)
     port.scan()
-    assert port.ports == ("A", "B")
-    by_name = MidiIn("through", backend=backend, watch=False)
+    assert [p.name for p in backend.ports] == ["A", "B"]
+    by_name = Inbox().port("through", backend=backend)
     by_name.scan()
-    assert by_name.connected
+    assert backend.ports[-1].name.startswith("Midi Through")
 
 
 def test_devices_come_and_go() -> None:
     backend = fake()
-    port = MidiIn("knobs", backend=backend, watch=False)
+    inbox = Inbox()
+    port = inbox.port("knobs", backend=backend)
     port.scan()
-    assert not port.connected
+    assert backend.ports == []
     assert port.problem == "no MIDI device called 'knobs' is plugged in"
     backend.inputs.append("knobs 24:0")
     port.scan()
-    assert port.connected
+    assert len(backend.ports) == 1
     assert port.problem == ""
     backend.inputs[:] = []
     port.scan()
-    assert not port.connected
-    assert backend.wires == []
+    assert backend.ports == []
     # The system numbers a device anew when it comes back.
     backend.inputs.append("knobs 28:0")
     port.scan()
     backend.feed(b"\xb0\x01\x02", "knobs 28:0")
-    assert [m.data for m in port.drain()] == [b"\xb0\x01\x02"]
+    assert [m.data for m in inbox] == [b"\xb0\x01\x02"]
     port.close()
-    assert backend.wires == []
+    assert backend.ports == []
 
 
 def test_a_device_that_cannot_be_opened_is_told_and_tried_again() -> None:
     class Held(FakeBackend):
         held = True
 
-        def open_input(self, name, hear, virtual):  # type: ignore[no-untyped-def]
+        def open_input(self, name, on_data):  # type: ignore[no-untyped-def]
             if self.held:
                 raise OSError("device is busy")
-            return super().open_input(name, hear, virtual)
+            return super().open_input(name, on_data)
 
     backend = Held()
-    port = MidiIn(backend=backend, watch=False)
+    port = Inbox().port(backend=backend)
     port.scan()
     assert port.problem == "fake cannot be opened: device is busy"
     backend.held = False
     port.scan()
-    assert port.connected
-
-
-def test_a_flood_keeps_the_newest_and_counts_the_rest() -> None:
-    backend = fake("A")
-    port = MidiIn(backend=backend, watch=False)
-    port.scan()
-    for i in range(QUEUE + 10):
-        backend.feed(bytes((0xB0, 1, i % 128)), "A")
-    messages = port.drain()
-    assert len(messages) == QUEUE
-    assert messages[-1].data[2] == (QUEUE + 9) % 128
-    assert port.dropped == 10
-    assert port.received == QUEUE + 10
+    assert port.problem == ""
 
 
 def test_on_message_is_called_at_once_and_may_fail() -> None:
@@ -109,10 +106,10 @@ def test_on_message_is_called_at_once_and_may_fail() -> None:
 
 def test_system_exclusive_is_passed_over() -> None:
     backend = fake("A")
-    port = MidiIn(backend=backend, watch=False)
-    port.scan()
+    inbox = Inbox()
+    inbox.port(backend=backend).scan()
     backend.feed(b"\xf0\x00\xf7", "A")
-    assert port.drain() == []
+    assert inbox == []
 
 
 def test_an_output_takes_the_first_that_matches_and_survives_its_loss() -> None:
@@ -131,24 +128,22 @@ def test_an_output_takes_the_first_that_matches_and_survives_its_loss() -> None:
 
 def test_the_watching_thread_ends_with_the_port() -> None:
     backend = fake("A")
-    with MidiIn(backend=backend) as port:
-        thread = port._thread
-    assert thread is not None
+    before = set(threading.enumerate())
+    with contextlib.closing(MidiIn(backend=backend, on_message=print)):
+        (thread,) = set(threading.enumerate()) - before
     assert not thread.is_alive()
 
 
 def test_a_missing_package_is_a_problem_with_a_remedy_not_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from demon_live.control import midi as midi_ports
-
     monkeypatch.setitem(sys.modules, "mido", None)
     monkeypatch.setenv("MIDO_BACKEND", "mido.backends.rtmidi")
-    monkeypatch.setattr(midi_ports, "_SYSTEM", midi_ports._MidoBackend())
-    found = available()
+    backend = MidoBackend()
+    found = backend.available()
     assert found.inputs == ()
     assert "pip install 'demon-live[midi]'" in found.problem
-    port = MidiIn(watch=False)
+    port = MidiIn(watch=False, on_message=print, backend=backend)
     port.scan()
     assert port.problem == found.problem
 
@@ -159,4 +154,4 @@ def test_a_machine_without_midi_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.delenv("MIDO_BACKEND", raising=False)
     monkeypatch.setattr(Path, "exists", lambda self: False)
-    assert "snd-seq" in available().problem
+    assert "snd-seq" in MidoBackend().available().problem

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demon_live.control.leader import Reading
-from demon_live.control.midi import FakeBackend, MidiIn, MidiMessage
-from demon_live.control.midi_clock import PULSES, ClockIn, ClockOut, MidiLoopback
+from demon_live.control.link import BeatReading
+from demon_live.control.midi import MidiMessage
+from demon_live.control.midi_clock import PULSES, ClockIn, ClockOut, PhaseLock
+from tests.helpers.fake_midi import FakeBackend
 
 
 def pulses(bpm: float, beats: int, jitter: float, seed: int = 1, start: float = 5.0) -> list[float]:
@@ -21,7 +22,7 @@ def pulses(bpm: float, beats: int, jitter: float, seed: int = 1, start: float = 
 def test_three_milliseconds_of_jitter_leave_a_tenth_of_a_beat_a_minute(
     bpm: float, seed: int
 ) -> None:
-    loop = MidiLoopback()
+    loop = PhaseLock()
     for n, at in enumerate(pulses(bpm, 64, 0.003, seed)):
         loop.pulse(at)
         if n >= 16 * PULSES:
@@ -31,14 +32,14 @@ def test_three_milliseconds_of_jitter_leave_a_tenth_of_a_beat_a_minute(
 
 
 def test_pulses_without_jitter_are_followed_exactly() -> None:
-    loop = MidiLoopback()
+    loop = PhaseLock()
     for at in pulses(128.0, 8, 0.0):
         loop.pulse(at)
     assert loop.bpm == pytest.approx(128.0, abs=1e-6)
 
 
 def test_another_tempo_is_taken_within_two_beats() -> None:
-    loop = MidiLoopback()
+    loop = PhaseLock()
     times = pulses(120.0, 32, 0.001)
     after = times[-1] + 60 / (150 * PULSES)
     for at in [*times, *pulses(150.0, 16, 0.001, start=after)[: 3 * PULSES]]:
@@ -52,7 +53,7 @@ def fed(clock: ClockIn, *rows: tuple[bytes, float]) -> None:
 
 
 def listening() -> ClockIn:
-    return ClockIn(port=MidiIn(watch=False, backend=FakeBackend()))
+    return ClockIn(watch=False, backend=FakeBackend())
 
 
 def test_start_is_beat_zero_and_stop_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +113,7 @@ class Wire:
 def driven(bpm: float, seconds: float, beat: float = 0.0) -> tuple[ClockOut, Wire]:
     wire = Wire()
     clock = ClockOut(out=wire, now=lambda: wire.now, start=False)
-    clock.follow(Reading(0.0, beat, bpm))
+    clock.follow(BeatReading(0.0, beat, bpm))
     while wire.now < seconds:
         due = clock.due()
         assert due is not None

@@ -9,10 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
-from demon_live.control.midi import MidiIn, MidiMessage, MidiOut, available
+from demon_live.control.midi import MidiIn, MidiMessage, MidiOut, MidoBackend
 
 pytestmark = [
     pytest.mark.jack,
@@ -38,27 +39,31 @@ def jack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MIDO_BACKEND", "mido.backends.rtmidi/UNIX_JACK")
     command = ["jackd", "-n", name, "-r", "-d", "dummy", "-r", "48000", "-p", "512"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: server.poll() is not None or not available().problem)
+    until(lambda: server.poll() is not None or not MidoBackend().available().problem)
     yield
     server.terminate()
     server.wait(10)
 
 
-def test_messages_travel_through_a_port_of_our_own(jack: None) -> None:
+def test_messages_travel_out_of_one_port_and_into_another(jack: None) -> None:
+    import mido
+
     heard: list[MidiMessage] = []
-    with MidiIn("demon", virtual=True) as port, MidiOut("demon", watch=False) as out:
-        assert port.connected, port.problem
+    sent = [bytes((0xB0, 21, value)) for value in range(0, 128, 8)]
+    with (
+        mido.open_input("demon-sink", virtual=True) as sink,
+        mido.open_output("demon-source", virtual=True) as source,
+        closing(MidiIn("demon-source", watch=False, on_message=heard.append)) as port,
+        closing(MidiOut("demon-sink", watch=False)) as out,
+    ):
+        port.scan()
+        assert not port.problem
         out.scan()
-        assert out.connected, out.problem
-        sent = [bytes((0xB0, 21, value)) for value in range(0, 128, 8)]
+        assert not out.problem
         for data in sent:
             assert out.send(data)
             PAUSE.wait(0.02)
-
-        def arrived() -> bool:
-            heard.extend(port.drain())
-            return len(heard) >= len(sent)
-
-        until(arrived)
+            source.send(sink.receive())
+        until(lambda: len(heard) >= len(sent))
     assert [m.data for m in heard] == sent
     assert all(a.at <= b.at for a, b in itertools.pairwise(heard))

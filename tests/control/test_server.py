@@ -18,7 +18,7 @@ from demon_live.control import wire
 from demon_live.control.client import Connection, SessionGone
 from demon_live.control.registry import Claim, Info, find, sessions, socket_path
 from demon_live.control.remote_session import RemoteSession
-from demon_live.control.server import ControlServer, Pace
+from demon_live.control.server import ControlServer, RateLimit
 from demon_live.errors import FileError, ScoreError
 from demon_live.session.status import Words
 from tests.helpers.ui_fakes import STATUS, FakeSession
@@ -90,7 +90,6 @@ def test_views_names_and_scores(remote: RemoteSession) -> None:
     assert remote.status().cycle == STATUS.cycle
     assert remote.words().decks == ("main",)
     assert remote.scores() == {"x.demon": "blend = 1"}
-    assert remote.hello()["protocol"] == wire.PROTOCOL
 
 
 def test_events_arrive_once_and_lost_ones_are_counted(
@@ -197,7 +196,7 @@ def test_a_frame_without_an_end_is_cut_off(server: ControlServer, name: str) -> 
 def test_a_half_frame_is_not_waited_for_long(
     server: ControlServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FRAME_TIME", 0.05)
+    monkeypatch.setattr(module, "REQUEST_TIME", 0.05)
     with raw(name) as client:
         client.sendall(b'{"v": 1,')
         assert client.recv(1) == b""
@@ -228,7 +227,7 @@ def test_one_client_that_does_not_read_holds_up_no_other(
 
 
 def test_the_pace_lets_a_burst_through_and_then_holds_back() -> None:
-    pace = Pace(rate=10.0, burst=3.0)
+    pace = RateLimit(rate=10.0, burst=3.0)
     waits = [pace.wait() for _ in range(5)]
     assert waits[:3] == [0.0, 0.0, 0.0]
     assert 0.0 < waits[3] < waits[4] <= 0.2

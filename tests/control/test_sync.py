@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demon_live.control.leader import Reading
+from demon_live.control.link import BeatReading
 from demon_live.control.sync import Ear, Follower, beat_at
 from demon_live.replay.render import replay_into
 from demon_live.runtime.offline import Offline
@@ -33,9 +33,9 @@ class Fake:
     told: list[float] = field(default_factory=list)
     settled: list[float] = field(default_factory=list)
 
-    def reading(self) -> Reading:
+    def reading(self) -> BeatReading:
         beat = self.beat + (self.now - self.at) * self.bpm / 60
-        return Reading(self.now, beat, self.bpm, True, self.peers)
+        return BeatReading(self.now, beat, self.bpm, True, self.peers)
 
     def lead(self, bpm: float) -> None:
         self.told.append(bpm)

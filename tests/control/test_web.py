@@ -22,9 +22,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.control import web as module
-from demon_live.control.spectrum import BANDS, COLUMNS, WAVE, shape_of
-from demon_live.control.web import Hello, WebServer, parse_web, token
-from demon_live.control.web_state import Painter
+from demon_live.control.web import PageRequest, WebServer, parse_web, token
+from demon_live.control.web_state import BANDS, COLUMNS, WAVE, PageState, picture_of
 from demon_live.control.wire import WireError
 from demon_live.core import RATES
 from demon_live.errors import DeviceError, ScoreError
@@ -42,7 +41,7 @@ SCORE = "tempo 120\nloop 2\nblend = \".2 .8\"\ndenoise = saw.slow(2)\nprompt = '
 def test_a_tone_is_a_line_at_its_pitch() -> None:
     t = np.arange(4 * RATES.sample_rate) / RATES.sample_rate
     tone = np.sin(2 * np.pi * 1000 * t).astype(np.float32) * 0.5
-    shape = shape_of(np.stack([tone, tone], 1))
+    shape = picture_of(np.stack([tone, tone], 1))
     assert shape.spectrum.shape == (COLUMNS, BANDS)
     loudest = set(shape.spectrum.argmax(axis=1).tolist())
     band = int(np.log(1000 / 45) / np.log(14_000 / 45) * BANDS)
@@ -53,16 +52,16 @@ def test_a_tone_is_a_line_at_its_pitch() -> None:
 
 @pytest.mark.parametrize("samples", [1, 100, 48_001])
 def test_any_loop_has_a_picture_and_silence_is_black(samples: int) -> None:
-    assert shape_of(np.zeros((samples, 2), np.float32)).spectrum.max() == 0
+    assert picture_of(np.zeros((samples, 2), np.float32)).spectrum.max() == 0
     broken = np.full((samples, 2), np.nan, np.float32)
-    assert shape_of(broken).wave.max() == 0
+    assert picture_of(broken).wave.max() == 0
 
 
 # --- what a page may say ------------------------------------------------------------------------
 
 
 def test_a_page_may_say_how_many_frames_it_wants() -> None:
-    assert parse_web(b'{"frames": 10}') == Hello(10)
+    assert parse_web(b'{"frames": 10}') == PageRequest(10)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_a_page_may_say_nothing_else(data: bytes) -> None:
 @given(st.binary(max_size=100) | st.text(max_size=60).map(str.encode))
 def test_any_message_is_a_hello_or_a_wire_error(data: bytes) -> None:
     with contextlib.suppress(WireError):
-        assert isinstance(parse_web(data), Hello)
+        assert isinstance(parse_web(data), PageRequest)
 
 
 # --- serving ------------------------------------------------------------------------------------
@@ -200,13 +199,13 @@ def test_a_page_is_told_decks_scores_frames_lit_steps_and_sound(server: WebServe
 def test_a_broken_score_is_shown_with_its_line(session: Session, tmp_path: Path) -> None:
     with pytest.raises(ScoreError):
         session.apply("blend = 1\nblent = 2\n", str(tmp_path / "x.demon"), "file")
-    shown = json.loads(Painter(session).look()["score"])
+    shown = json.loads(PageState(session).look()["score"])
     assert shown["errors"][0]["line"] == 2
     assert "blend" in shown["errors"][0]["hint"]
 
 
 def test_only_what_changed_is_told_again(session: Session) -> None:
-    painter = Painter(session)
+    painter = PageState(session)
     assert set(painter.look()) == {"scene", "score"}
     assert painter.look() == {}
     assert painter.sound() is not None

@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from demon_live.control import wire
-from demon_live.control.views import pack, unpack
-from demon_live.control.wire import WireError, parse_frame, parse_reply
+from demon_live.control.wire import WireError, pack, parse_reply, parse_request, unpack
 from demon_live.core import SlotStatus
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.session.status import DeckView, EngineStatus, LaneView, Outcome, Status, Words
@@ -24,7 +23,7 @@ def frame(**row: object) -> bytes:
 
 
 def test_a_request_is_understood_with_its_defaults() -> None:
-    found = parse_frame(wire.request(7, "apply", {"text": "hush"}))
+    found = parse_request(wire.request(7, "apply", {"text": "hush"}))
     assert (found.id, found.do) == (7, "apply")
     assert dict(found.args) == {"text": "hush", "name": "<prompt>", "origin": "repl"}
 
@@ -57,7 +56,7 @@ def test_a_request_is_understood_with_its_defaults() -> None:
 )
 def test_what_is_no_request_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
-        parse_frame(data)
+        parse_request(data)
 
 
 _JSON = st.recursive(
@@ -74,7 +73,7 @@ _JSON = st.recursive(
 @example(b'{"v":1,"do":"hello"}')
 def test_any_bytes_are_a_request_or_a_wire_error(data: bytes) -> None:
     try:
-        found = parse_frame(data)
+        found = parse_request(data)
     except WireError:
         return
     assert found.do in wire.VERBS

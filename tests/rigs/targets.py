@@ -282,7 +282,7 @@ def _web(folder: Path) -> Target | None:
     """Web messages, and frames of the control socket: requests and replies."""
     try:
         from demon_live.control.web import parse_web
-        from demon_live.control.wire import VERBS, parse_frame, parse_reply, reply, request
+        from demon_live.control.wire import VERBS, parse_reply, parse_request, reply, request
     except ImportError:
         return None
     given = {"text": "blend = .5", "name": "<prompt>", "origin": "repl", "path": "x.demon",
@@ -295,7 +295,7 @@ def _web(folder: Path) -> Target | None:
     hellos = [b'{"frames": 30}', b'{"frames":1}', b' {"frames" : 60}\n']
     words = ['"id":', '"v":', "null", "1e999", "NaN", "[[[[[[", "{\"", "\\ud800", '"do":"apply"',
              "99999999999999999999", "\x00", "true", '"ok":', '"error":']  # fmt: skip
-    doors = [(parse_frame, frames), (parse_reply, replies), (parse_web, hellos)]
+    doors = [(parse_request, frames), (parse_reply, replies), (parse_web, hellos)]
 
     def make_one(rng: random.Random, mutate: Mutate) -> tuple[int, bytes]:
         which = rng.randrange(len(doors))

@@ -40,18 +40,18 @@ from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from demon_live.ui.controller import Desk
+from demon_live.ui.controller import UiController
 from demon_live.ui.prompt import Repl
 from demon_live.ui.stage.app import StageView
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
-from tests.ui.test_stage import SCORE, STATUS
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIZES = ((80, 24), (200, 60))
 _NOTER = """
 import sys, time
 from demon_live.ui.run import front
-from tests.ui.test_stage import SCORE, STATUS
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
 class Noter(FakeSession):
     def apply(self, text, name="<prompt>", origin="repl"):
@@ -196,23 +196,22 @@ def path(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str,
     frames: list[float] = []
 
     async def play() -> None:
-        desk = Desk(FakeSession(shown=STATUS, files={"set.demon": SCORE}))
+        controller = UiController(FakeSession(shown=STATUS, files={"set.demon": SCORE}))
         with create_pipe_input() as pipe, open(os.devnull, "w") as nowhere:
             history = Path(folder) / "history"
             room = Size(rows=size[1], columns=size[0])
             view: Any
             if face == "stage":
                 fd = nowhere.fileno()
-                view = StageView(desk, input=pipe, fd=fd, size=size, hz=1e-3, history=history)
-                running = asyncio.ensure_future(view.run())
+                view = StageView(controller, input=pipe, fd=fd, size=size, hz=1e-3, history=history)
             else:
                 output = Vt100_Output(nowhere, lambda: room, term="xterm", enable_cpr=False)
-                view = Repl(desk.port, desk=desk, input=pipe, output=output, history=history)
-                running = asyncio.ensure_future(view._run())
+                view = Repl(controller, input=pipe, output=output, history=history)
+            running = asyncio.ensure_future(view.run())
             await asyncio.sleep(0.5)
             for i in range(count):
                 if face == "prompt":
-                    view.buffer.text = f"blend = {i}"
+                    view.prompt.text = f"blend = {i}"
                 await asyncio.sleep(0.02)
                 view.app.key_processor.feed_multiple(
                     [KeyPress(Keys.Escape, "\x1b"), KeyPress(Keys.ControlM, "\r")]
@@ -220,7 +219,7 @@ def path(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str,
                 begun = time.thread_time()
                 view.app.key_processor.process_keys()
                 handed.append((time.thread_time() - begun) * 1000)
-                desk.polled_at += 0.033
+                controller.polled_at += 0.033
                 await asyncio.sleep(0.01)
                 while face == "stage" and view._painter.busy:
                     await asyncio.sleep(0.001)
@@ -232,7 +231,7 @@ def path(face: str, size: tuple[int, int], count: int, folder: str) -> dict[str,
                 frames.append((time.thread_time() - begun) * 1000)
             view._exit()
             await running
-        desk.close()
+        controller.close()
 
     asyncio.run(play())
     return {

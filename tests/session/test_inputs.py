@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demon_live.control.midi import FakeBackend
 from demon_live.control.midi_input import Coalescer, Controllers, moves_of
 from demon_live.controls import CONTROLS, FADER
 from demon_live.lang import compile_source
@@ -18,6 +17,7 @@ from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.session.inputs import GAP, MOVE, Inputs, binding, read_moves, write_moves
 from demon_live.sets.journal import SUFFIX, load
+from tests.helpers.fake_midi import FakeBackend
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
 BAR = 96_000
@@ -287,7 +287,7 @@ def test_controllers_hear_a_fake_port_in_a_thread_of_their_own() -> None:
     controllers.close()
     assert {m.key for m in heard} == {KNOB}
     assert len(heard) < 128
-    assert backend.wires == []
+    assert backend.ports == []
 
 
 def test_without_a_device_a_controller_is_a_problem_not_an_error(tmp_path: Path) -> None:

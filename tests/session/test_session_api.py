@@ -10,7 +10,7 @@ from demon_live.errors import DemonError
 from demon_live.runtime.offline import Offline
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
-from demon_live.session.session_api import Port
+from demon_live.session.session_api import SessionApi
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
 BAR = 96_000
@@ -24,20 +24,20 @@ def played(tmp_path: Path) -> Offline:
     return instrument
 
 
-def test_a_session_is_a_port(played: Offline) -> None:
-    port: Port = played.session
-    assert port.scores() == {}
-    assert port.words().decks == ("main",)
+def test_a_session_fits_the_session_api(played: Offline) -> None:
+    api: SessionApi = played.session
+    assert api.scores() == {}
+    assert api.words().decks == ("main",)
 
 
 def test_a_saved_score_is_on_disk_and_plays(tmp_path: Path) -> None:
-    written: list[tuple[Path, str]] = []
-    session = Session(NullOutput(), written=lambda path, text: written.append((path, text)))
+    written: list[Path] = []
+    session = Session(NullOutput(), written=lambda path, text: written.append(path))
     path = tmp_path / "lead.demon"
     session.save(path, "blend = .5\n")
     assert path.read_text() == "blend = .5\n"
     assert list(session.scores().values()) == ["blend = .5\n"]
-    assert written == [(path, "blend = .5\n")]
+    assert written == [path]
 
 
 def test_a_broken_score_is_saved_and_the_one_before_plays_on(

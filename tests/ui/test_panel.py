@@ -11,7 +11,8 @@ from demon_live.core import SlotStatus
 from demon_live.errors import ScoreError, Span
 from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
 from demon_live.ui import text
-from demon_live.ui.panel import Row, panel
+from demon_live.ui.panel import panel
+from demon_live.ui.text import Row
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float32)
 FLAT = np.full(64, 0.5, np.float32)

@@ -13,6 +13,7 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from demon_live.ui.controller import UiController
 from demon_live.ui.prompt import Repl
 from tests.helpers.ui_fakes import FakeSession
 
@@ -73,7 +74,7 @@ class Harness:
         """Run the prompt with `script` at the keys; the script must make it leave."""
 
         async def both() -> None:
-            running = asyncio.ensure_future(self.repl._run())
+            running = asyncio.ensure_future(self.repl.run())
             await self.sees("demon>")
             await script(self)  # type: ignore[misc]
             await asyncio.wait_for(running, 5)
@@ -81,10 +82,12 @@ class Harness:
         with create_pipe_input() as self._pipe:
             size = Size(rows=ROWS, columns=COLUMNS)
             output = Vt100_Output(self._out, lambda: size, term="xterm", enable_cpr=False)
+            controller = UiController(self.session)  # type: ignore[arg-type]
             self.repl = Repl(
-                self.session, input=self._pipe, output=output, history=self.history, hz=50
-            )  # type: ignore[arg-type]
+                controller, input=self._pipe, output=output, history=self.history, hz=50
+            )
             asyncio.run(both())
+            controller.close()
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ def test_ctrl_c_cancels_what_is_typed_and_nothing_else(stage: Harness) -> None:
         s.keys("blend = 7")
         await s.sees("demon> blend = 7")
         s.keys("\x03")
-        await s.until(lambda: s.repl.buffer.text == "")
+        await s.until(lambda: s.repl.prompt.text == "")
         s.keys("\x03")
         await s.sees("the sound goes on")
         s.keys("\x04")
@@ -159,7 +162,7 @@ def test_alt_dot_hushes_and_keeps_what_is_typed(stage: Harness) -> None:
     async def script(s: Harness) -> None:
         s.keys("blend = .5\x1b.")
         await s.sees("hush · from bar 6")
-        assert s.repl.buffer.text == "blend = .5"
+        assert s.repl.prompt.text == "blend = .5"
         s.keys("\x03\x04")
 
     stage.play(script)
@@ -196,7 +199,7 @@ def test_events_come_above_the_prompt_without_tearing_it(stage: Harness) -> None
             s.session.lines.append(f"patterns/x.demon: saved for the {k}th time")
             s.keys(letter)
             typed += letter
-            await s.until(lambda t=typed: s.repl.buffer.text == t)
+            await s.until(lambda t=typed: s.repl.prompt.text == t)
         await s.sees("saved for the 32th time")
         rows = s.lines()
         prompts = [row for row in rows if "demon>" in row]
@@ -235,7 +238,7 @@ def test_the_tour_is_walked_with_enter_alone(stage: Harness) -> None:
         await s.sees('demon> blend = "1 .2 1 .2"')
         s.keys("\r")
         await s.sees("Four steps a bar")
-        await s.until(lambda: s.repl.desk.offered == "tour")
+        await s.until(lambda: s.repl.controller.offered == "tour")
         s.keys("\r")
         await s.sees("tour 1 of")
         s.keys("tour 99\r")
@@ -269,8 +272,8 @@ def test_every_step_of_the_tour_plays_and_its_line_does_what_it_says() -> None:
                 compile_source(step.line)
         elif step.line != "stage":
             compile_source(step.line)
-        assert tour.heard()
-        assert tour.heard() == []
+        assert tour.follow_up()
+        assert tour.follow_up() == []
     assert len(session.loaded) == sum(bool(s.score) for s in STEPS)
 
 
@@ -305,9 +308,9 @@ def test_what_played_before_the_tour_waits_and_comes_back(tmp_path: Path) -> Non
 def test_tab_takes_the_line_that_is_laid_ready(stage: Harness) -> None:
     async def script(s: Harness) -> None:
         s.keys("tour\r")
-        await s.until(lambda: s.repl.desk.offered != "")
+        await s.until(lambda: s.repl.controller.offered != "")
         s.keys("\t")
-        await s.until(lambda: s.repl.buffer.text == 'blend = "1 .2 1 .2"')
+        await s.until(lambda: s.repl.prompt.text == 'blend = "1 .2 1 .2"')
         s.keys("\x03\x04")
 
     stage.play(script)
@@ -319,9 +322,9 @@ def test_completion_shows_the_range_and_enter_takes_it(stage: Harness) -> None:
         s.keys("deno")
         await s.sees("0..1")
         s.keys("\t")
-        await s.until(lambda: s.repl.buffer.text.startswith("denoise"))
+        await s.until(lambda: s.repl.prompt.text.startswith("denoise"))
         s.keys("\r")
-        await s.until(lambda: s.repl.buffer.complete_state is None)
+        await s.until(lambda: s.repl.prompt.complete_state is None)
         assert s.session.applied == []
         s.keys("\x03\x04")
 
@@ -344,9 +347,9 @@ def test_lines_are_remembered_over_sets(stage: Harness, tmp_path: Path) -> None:
         s.keys("\x04")
 
     async def second(s: Harness) -> None:
-        await s.until(lambda: len(s.repl.buffer._working_lines) > 1)
+        await s.until(lambda: len(s.repl.prompt._working_lines) > 1)
         s.keys("\x1b[A")
-        await s.until(lambda: s.repl.buffer.text == "blend = .25")
+        await s.until(lambda: s.repl.prompt.text == "blend = .25")
         s.keys("\x03\x04")
 
     stage.play(first)

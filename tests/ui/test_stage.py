@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pyte
 import pytest
 from prompt_toolkit.buffer import Buffer
@@ -19,58 +20,27 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import ColorDepth
 
-from demon_live.core import SlotStatus
+from demon_live.core import RATES
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import compile_source
 from demon_live.lang.highlighting import highlights
-from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
+from demon_live.session.describe import Grader
+from demon_live.session.status import EngineStatus, LaneView
 from demon_live.ui import text
-from demon_live.ui.controller import Desk
-from demon_live.ui.stage import digits
+from demon_live.ui.controller import UiController
 from demon_live.ui.stage.app import StageView
-from demon_live.ui.stage.frame import Picture, frame
-from demon_live.ui.stage.head import Trouble
-from demon_live.ui.stage.layout import plan
-from demon_live.ui.stage.painter import Painter, Row, cells_of
+from demon_live.ui.stage.frame import Picture, arrange, frame
+from demon_live.ui.stage.head import big, dry_grade
+from demon_live.ui.stage.painter import Painter, cells_of
 from demon_live.ui.stage.score import Page, block_at, moved
+from demon_live.ui.text import Row
 from demon_live.ui.theme import depth, stage_style
+from tests.helpers.stage_status import RAMP, SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
-
-RAMP = np.linspace(0, 1, 256, dtype=np.float32)
-SCORE = """\
-tempo 128
-blend = "1 .2 [0 .9]"
-
-deck drums {
-  gain = "1(3,8)"
-
-  noise = .3
-}
-"""
-LANES = (
-    LaneView("blend", '"1 .2 [0 .9]"', 0.2, RAMP),
-    LaneView("prompt", "'dub'", "dub", next="'acid' in 2 bars", coming="'acid'"),
-    LaneView("denoise", ".5", 0.5, np.full(256, 0.5, np.float32)),
-)
-STATUS = Status(
-    5.5,
-    1e-6,
-    4,
-    "imp (onnx)",
-    "null",
-    (
-        DeckView("main", 4, 0.375, "loops/x.flac", False, False, LANES),
-        DeckView("drums", 2, 0.75, None, True, False, (LaneView("gain", "1", 1.0, RAMP),)),
-    ),
-    slots=(SlotStatus("main", 6, 8, 0.5), SlotStatus("drums", 2, 8, 0.75)),
-    lead_ms=180.0,
-    peak_db=(-8.0, -9.0),
-    telemetry=EngineStatus(ticks=9, period_ms=60),
-)
 
 
 def page(content: str = SCORE, name: str = "set.demon") -> Page:
-    made = Page(name, Buffer(multiline=True), known=content)
+    made = Page(name, Buffer(multiline=True), saved=content)
     made.buffer.document = Document(content, 0)
     made.lines, made.lines_for = tuple(highlights(content)), content
     return made
@@ -102,7 +72,7 @@ def styled(of: Picture, style: str) -> str:
 def test_every_size_is_filled_to_the_row(columns: int) -> None:
     for rows in (2, 3, 5, 8, 12, 17, 18, 24, 36, 44, 60, 100):
         for ask in (1, 4):
-            at = plan(columns, rows, wanted=12, ask=ask)
+            at = arrange(columns, rows, wanted=12, ask=ask)
             body = at.score if at.wide else at.score + at.decks
             assert at.head + at.title + body + at.log + at.prompt + at.hint == rows
             assert min(at.score, at.decks, at.log, at.hint) >= 0
@@ -167,7 +137,7 @@ def test_an_error_stands_beside_its_line() -> None:
 def test_grades_are_words_and_colours() -> None:
     late = replace(STATUS, grade="late", dry=3)
     assert "LATE" in styled(picture(status=late), "class:lamp.late")
-    assert "dry 3" in styled(picture(status=late, dry="late"), "class:lamp.late")
+    assert "dry 3" in styled(picture(status=late), "class:lamp.late")
     behind = replace(STATUS, lead_ms=40.0)
     assert "lead 40 ms" in styled(picture(status=behind), "class:lamp.tight")
     starting = replace(STATUS, telemetry=EngineStatus(alive=False))
@@ -176,7 +146,12 @@ def test_grades_are_words_and_colours() -> None:
 
 
 def test_the_dry_lamp_stays_red_for_a_while_and_amber_for_good() -> None:
-    lamp = Trouble()
+    grader = Grader()
+
+    def lamp(dry: int, second: int) -> str:
+        grade = grader(STATUS.telemetry, dry, second * RATES.sample_rate)
+        return dry_grade(replace(STATUS, grade=grade, dry=dry))
+
     assert [lamp(0, 0), lamp(1, 1), lamp(1, 10), lamp(1, 12), lamp(2, 60)] == [
         "fine",
         "late",
@@ -189,11 +164,11 @@ def test_the_dry_lamp_stays_red_for_a_while_and_amber_for_good() -> None:
 def test_big_digits_can_be_told_apart() -> None:
     for rows in (3, 5):
         for ascii_only in (False, True):
-            drawn = {d: digits.big(d, rows, ascii_only=ascii_only) for d in "0123456789.-"}
+            drawn = {d: big(d, rows, ascii_only=ascii_only) for d in "0123456789.-"}
             assert all(len(d) == rows for d in drawn.values())
             if not (ascii_only and rows == 3):
                 assert len(set(drawn.values())) == len(drawn)
-    assert digits.big("17.3", 1) == ("17.3",)
+    assert big("17.3", 1) == ("17.3",)
 
 
 def test_the_playhead_goes_round() -> None:
@@ -255,7 +230,7 @@ def test_a_block_is_what_stands_between_blank_lines(
     assert block is not None
     assert (block.first, block.last) == lines
     assert block.head == head
-    compile_source(block.said)
+    compile_source(block.source)
 
 
 def test_there_is_no_block_on_a_blank_line() -> None:
@@ -274,8 +249,8 @@ def test_errors_of_a_block_are_told_at_their_place_in_the_score() -> None:
     block = block_at(content, 5)
     assert block is not None
     with pytest.raises(DemonError) as caught:
-        compile_source(block.said)
-    caught.value.source = block.said
+        compile_source(block.source)
+    caught.value.source = block.source
     fault = moved(caught.value, block, content, "set.demon")
     assert fault.span is not None
     assert (fault.span.line, fault.span.col) == (7, 1)
@@ -330,8 +305,10 @@ def wired() -> Iterator[Callable[[int, int, ColorDepth], tuple[Painter, Screen]]
 
 
 def settle(painter: Painter) -> None:
-    with painter._ready:
-        assert painter._ready.wait_for(lambda: not painter.busy, 10)
+    end = time.monotonic() + 10
+    while painter.busy:
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_after_any_frames_the_screen_holds_the_last(
@@ -392,11 +369,14 @@ def test_colours_are_those_that_the_terminal_has(
     theme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def codes(colours: ColorDepth) -> str:
-        painter = Painter(-1, stage_style(theme, colours), colours, "class:ground")
-        rows = frame(picture()).rows
-        told = "".join(painter._code(style) for row in rows for style, _ in row)
+        screen = Screen(80, 24)
+        painter = Painter(screen.fd, stage_style(theme, colours), colours, "class:ground")
+        painter.paint(frame(picture()).rows, 80, None)
+        settle(painter)
+        screen.feed()
         painter.close()
-        return told
+        screen.close()
+        return "".join(re.findall(r"\x1b\[[\d;]*m", screen.raw.decode()))
 
     none = codes(ColorDepth.DEPTH_1_BIT)
     assert "38;" not in none
@@ -475,9 +455,9 @@ class Played:
             self.face = await asyncio.wait_for(running, 10)
 
         with create_pipe_input() as self._pipe:
-            desk = Desk(self.session, stop=threading.Event())
+            controller = UiController(self.session, stop=threading.Event())
             self.view = StageView(
-                desk,
+                controller,
                 input=self._pipe,
                 fd=self.out.fd,
                 size=self._size,
@@ -487,7 +467,7 @@ class Played:
             try:
                 asyncio.run(both())
             finally:
-                desk.close()
+                controller.close()
                 self.out.close()
 
 
@@ -644,7 +624,7 @@ def test_a_score_saved_elsewhere_is_taken_over_unless_it_is_being_edited(played:
         await p.sees("morph = .3")
         del p.session.files["drop.demon"]
         await p.until(lambda: "drop.demon" not in p.lines())
-        p.view.shelf.show(0)
+        p.view.buffers.show(0)
         await p.sees("# mine")
         p.keys(LEAVE)
 

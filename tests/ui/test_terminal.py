@@ -18,8 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Prints from a thread of its own (as a library would) and tells events, as fast as it can.
 STORM = """
 import sys, threading, time
-from pathlib import Path
-from demon_live.ui.prompt import Repl
+from demon_live.ui.run import front
 from tests.helpers.ui_fakes import FakeSession
 session, stop = FakeSession(), threading.Event()
 def storm():
@@ -29,7 +28,7 @@ def storm():
         print(f"printed {k}")
         k += 1
 threading.Thread(target=storm, daemon=True).start()
-Repl(session, history=Path(sys.argv[1])).run()
+front(session)
 stop.set()
 sys.stdout.write("applied: " + repr(session.applied))
 """
@@ -38,12 +37,9 @@ sys.stdout.write("applied: " + repr(session.applied))
 #: The same on stage, over a status that stands still, and letters sent while it storms.
 STAGE_STORM = """
 import sys, threading
-from pathlib import Path
-from demon_live.ui import prompt as repl
 from demon_live.ui.run import front
-from tests.ui.test_stage import SCORE, STATUS
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
-repl.places.state_dir = lambda: Path(sys.argv[1]).parent
 session, stop = FakeSession(shown=STATUS, files={"set.demon": SCORE}), threading.Event()
 def storm():
     k = 0
@@ -66,11 +62,8 @@ sys.stdout.write("applied: " + repr(session.applied))
 #: What `demon tour` opens.
 TOUR = """
 import sys
-from pathlib import Path
-from demon_live.ui import prompt as repl
 from demon_live.ui.run import front
 from tests.helpers.ui_fakes import FakeSession
-repl.places.state_dir = lambda: Path(sys.argv[1]).parent
 session = FakeSession()
 front(session, first="tour")
 sys.stdout.write("applied: " + repr(session.applied))
@@ -79,14 +72,20 @@ STRAY = ("event ", "printed ")
 
 
 class Terminal:
-    def __init__(self, history: Path, script: str = STORM, **env: str) -> None:
+    def __init__(self, state: Path, script: str = STORM, **env: str) -> None:
         self.screen = pyte.Screen(80, 24)
         self._stream = pyte.Stream(self.screen)
         self.child = pexpect.spawn(
             sys.executable,
-            ["-c", script, str(history)],
+            ["-c", script],
             cwd=str(ROOT),
-            env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
+            env={
+                **os.environ,
+                "DEMON_STATE": str(state),
+                "TERM": "xterm",
+                "PROMPT_TOOLKIT_NO_CPR": "1",
+                **env,
+            },
             encoding="utf-8",
             codec_errors="replace",
             dimensions=(24, 80),
@@ -130,7 +129,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    opened = Terminal(tmp_path / "history")
+    opened = Terminal(tmp_path)
     yield opened
     opened.child.close(force=True)
 
@@ -159,7 +158,7 @@ def test_a_storm_of_messages_does_not_tear_what_is_typed(terminal: Terminal) -> 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Terminal]:
-    opened = Terminal(tmp_path / "history", STAGE_STORM)
+    opened = Terminal(tmp_path, STAGE_STORM)
     yield opened
     opened.child.close(force=True)
 
@@ -194,7 +193,7 @@ def test_on_stage_a_storm_of_messages_and_sizes_loses_nothing_that_is_typed(
 
 
 def test_what_comes_first_is_evaluated_when_the_prompt_opens(tmp_path: Path) -> None:
-    opened = Terminal(tmp_path / "history", TOUR)
+    opened = Terminal(tmp_path, TOUR)
     try:
         opened.sees("Enter plays the grey line", 'demon> blend = "1 .2 1 .2"')
         opened.child.send("\r")

@@ -1,18 +1,16 @@
 """One whole frame of the stage view, as rows of styled text: a pure function of a Picture.
 
-    ▄▄▄ ▄▄▄       ● ○ ○ ○  128 bpm                            L ▇▇▇▇▇▅
-     ▄▀ ▄▄█        FINE   lead 180 ms   dry 0                 R ▇▇▇▇▆
-    ▀  ▄▄▄█ ▄     imp · tick 61 ms · depth 4                     -8 dB
-     00_hello.demon ─────────────────────────────────────────────────
-      1 ▌ prompt  = "<'acid techno' 'dub techno'>/8"
-      2 ✗ denois  = .5  ← there is no control "denois"
-     main ───9───────────6──────▼────7───────────8──────────── loop 4
-    blend     ⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣄⣀⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣄⣀⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣀⣀⣠⣤⣶⣾⣿    .62
-           blend · from bar 6 · class step
-    demon> lpf = 400 over 4
-     F1 help · Alt-Enter plays the block · Alt-. hushes
-
-Threads: called in the event loop; a Picture is made for one frame.
+▄▄▄ ▄▄▄       ● ○ ○ ○  128 bpm                            L ▇▇▇▇▇▅
+ ▄▀ ▄▄█        FINE   lead 180 ms   dry 0                 R ▇▇▇▇▆
+▀  ▄▄▄█ ▄     imp · tick 61 ms · depth 4                     -8 dB
+ 00_hello.demon ─────────────────────────────────────────────────
+  1 ▌ prompt  = "<'acid techno' 'dub techno'>/8"
+  2 ✗ denois  = .5  ← there is no control "denois"
+ main ───9───────────6──────▼────7───────────8──────────── loop 4
+blend     ⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣄⣀⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣄⣀⣀⣠⣤⣶⣾⣿⣿⣷⣶⣤⣀⣀⣠⣤⣶⣾⣿    .62
+       blend · from bar 6 · class step
+demon> lpf = 400 over 4
+ F1 help · Alt-Enter plays the block · Alt-. hushes
 """
 
 from __future__ import annotations
@@ -23,26 +21,31 @@ from dataclasses import dataclass, field
 from prompt_toolkit.document import Document
 
 from demon_live.session.status import Status
-from demon_live.ui import text
-from demon_live.ui.stage import decks as lanes
+from demon_live.ui import panel, text
 from demon_live.ui.stage import pages
 from demon_live.ui.stage.head import head
-from demon_live.ui.stage.layout import Plan, plan
 from demon_live.ui.stage.pages import Stretch
-from demon_live.ui.stage.painter import Row, cells_of
-from demon_live.ui.stage.score import Page, faults, sounding
-
-__all__ = ["Frame", "Picture", "frame"]
+from demon_live.ui.stage.painter import cells_of
+from demon_live.ui.stage.score import Page, line_errors, sounding
+from demon_live.ui.text import Row
 
 #: How long a step that just began is shown brighter, in seconds.
 _ONSET = 0.12
+_WIDE = 120
 
 
 @dataclass(slots=True)
 class Picture:
-    """All that a frame shows. cycle: at the ear. focus: "score" or "prompt". log: newest last.
+    """The content of a frame.
 
-    menu: completions as (word, help), chosen: of them, -1 = none. overlay: help over everything.
+    Attributes:
+        cycle: at the ear.
+        now: seconds, as `Page.flash_until`.
+        tabs: (name, edited) of each open score; tab: the one that is shown.
+        focus: "score" or "prompt".
+        log: rows, newest last.
+        menu: completions as (word, help); chosen: the selected one, -1 = none.
+        overlay: help over everything.
     """
 
     columns: int
@@ -58,7 +61,6 @@ class Picture:
     log: Sequence[Row] = ()
     offered: str = ""
     hint: str = ""
-    dry: str = "fine"
     menu: Sequence[tuple[str, str]] = ()
     chosen: int = -1
     overlay: Sequence[Row] = ()
@@ -74,20 +76,13 @@ class Frame:
 
 
 def frame(picture: Picture) -> Frame:
-    """The frame of a picture; moves the page's scrolling to where its cursor is."""
+    """The frame of a picture; scrolls the page to its cursor."""
     ask = min(picture.prompt.line_count, 6)
-    at = plan(picture.columns, picture.rows, wanted=lanes.wanted(picture.status), ask=ask)
+    at = arrange(picture.columns, picture.rows, wanted=panel.wanted(picture.status), ask=ask)
     rows: list[Row] = []
     if picture.status is not None:
-        top = head(
-            picture.status,
-            picture.cycle,
-            at.columns,
-            at.head,
-            dry=picture.dry,
-            ascii_only=picture.ascii_only,
-        )
-        rows += top
+        ascii_only = picture.ascii_only
+        rows += head(picture.status, picture.cycle, at.columns, at.head, ascii_only=ascii_only)
     rows += [[("", "")]] * (at.head - len(rows))
     if at.title:
         rows.append(_tabs(picture, at))
@@ -96,27 +91,28 @@ def frame(picture: Picture) -> Frame:
     if cursor is not None:
         cursor = (cursor[0] + at.score_top, cursor[1])
     rows += body
-    rows += _log(picture, at)
+    log = list(picture.log[-at.log :]) if at.log else []
+    rows += [*([[("", "")]] * (at.log - len(log))), *log]
     lead = "demon> " if at.columns >= 40 else "> "
-    asked, place = pages.prompt(
+    prompt, place = pages.prompt(
         picture.prompt, at.columns, at.prompt, focused=picture.focus == "prompt", lead=lead
     )
     if place is not None:
         cursor = (len(rows) + place[0], place[1])
-    if picture.offered and not picture.prompt.text and asked:
-        asked[0] = [*asked[0], ("class:hint", picture.offered)]
-    rows += asked
+    if picture.offered and not picture.prompt.text and prompt:
+        prompt[0] = [*prompt[0], ("class:hint", picture.offered)]
+    rows += prompt
     if at.hint:
         rows.append([("class:hint", text.fit(f" {picture.hint}", at.columns))])
     if picture.menu and cursor is not None:
         rows = _menu(picture, rows, cursor)
     if picture.overlay:
-        rows, cursor = _over(picture, rows), None
+        rows, cursor = _with_help(picture, rows), None
     return Frame(rows[: at.rows] + [[("", "")]] * (at.rows - len(rows)), cursor)
 
 
-def _tabs(picture: Picture, at: Plan) -> Row:
-    """The names of the scores; a star where the text is not what the file says."""
+def _tabs(picture: Picture, at: ScreenLayout) -> Row:
+    """The names of the scores; a star if the text differs from the file."""
     line = "-" if picture.ascii_only else "─"
     row: list[tuple[str, str]] = []
     used = 0
@@ -133,7 +129,7 @@ def _tabs(picture: Picture, at: Plan) -> Row:
     return [*row, ("class:frame", line * max(0, at.columns - used))]
 
 
-def _score(picture: Picture, at: Plan) -> tuple[list[Row], tuple[int, int] | None]:
+def _score(picture: Picture, at: ScreenLayout) -> tuple[list[Row], tuple[int, int] | None]:
     page, document = picture.page, picture.page.buffer.document
     current = page.lines_for == document.text
     states = sounding(page.lines, picture.status) if current else {}
@@ -161,7 +157,7 @@ def _score(picture: Picture, at: Plan) -> tuple[list[Row], tuple[int, int] | Non
         focused=picture.focus == "score",
         stretches=stretches,
         gutter=gutter,
-        faults=faults(error),
+        errors=line_errors(error),
         flash=flash,
         ascii_only=picture.ascii_only,
     )
@@ -192,11 +188,11 @@ def _selected(document: Document) -> list[Stretch]:
     return found
 
 
-def _body(picture: Picture, at: Plan, score: list[Row]) -> list[Row]:
+def _body(picture: Picture, at: ScreenLayout, score: list[Row]) -> list[Row]:
     """Score and decks, under each other or side by side."""
     if picture.status is None:
         return [*score, *([[("", "")]] * at.decks)] if not at.wide else score
-    shown = lanes.decks(
+    shown = panel.lanes(
         picture.status, picture.cycle, at.right, at.decks, ascii_only=picture.ascii_only
     )
     shown += [[("", "")]] * (at.decks - len(shown))
@@ -211,15 +207,10 @@ def _body(picture: Picture, at: Plan, score: list[Row]) -> list[Row]:
 
 def _exactly(row: Row, width: int) -> Row:
     """`row` in exactly `width` cells."""
-    used = sum(text.cells(t) for _, t in row)
+    used = text.width(row)
     if used <= width:
         return [*row, ("", " " * (width - used))]
     return [(style, c) for c, style in cells_of(row, width)]
-
-
-def _log(picture: Picture, at: Plan) -> list[Row]:
-    shown = list(picture.log[-at.log :]) if at.log else []
-    return [*([[("", "")]] * (at.log - len(shown))), *shown]
 
 
 def _menu(picture: Picture, rows: list[Row], cursor: tuple[int, int]) -> list[Row]:
@@ -236,32 +227,89 @@ def _menu(picture: Picture, rows: list[Row], cursor: tuple[int, int]) -> list[Ro
     for i, (word, helped) in enumerate(shown):
         style = "class:stage.menu.here" if first + i == picture.chosen else "class:stage.menu"
         label = text.fit(f" {word}", words) + text.fit(helped, width - words)
-        out[top + i] = _laid(out[top + i], picture.columns, left, [(style, label)])
+        out[top + i] = _overlaid(out[top + i], picture.columns, left, [(style, label)])
     return out
 
 
-def _laid(row: Row, columns: int, left: int, piece: Row) -> Row:
+def _overlaid(row: Row, columns: int, left: int, piece: Row) -> Row:
     """`piece` over `row` from cell `left` on."""
-    over = cells_of(piece, sum(text.cells(t) for _, t in piece))
+    over = cells_of(piece, text.width(piece))
     under = cells_of(row, columns)
     under[left : left + len(over)] = over
     return [(style, c) for c, style in under[:columns]]
 
 
-def _over(picture: Picture, rows: list[Row]) -> list[Row]:
+def _with_help(picture: Picture, rows: list[Row]) -> list[Row]:
     """Help in the middle of the screen."""
-    width = min(picture.columns, max(sum(text.cells(t) for _, t in r) for r in picture.overlay) + 4)
+    width = min(picture.columns, max(map(text.width, picture.overlay)) + 4)
     shown = list(picture.overlay)[: max(1, picture.rows - 2)]
     top, left = max(0, (picture.rows - len(shown)) // 2), (picture.columns - width) // 2
     out = list(rows)
     blank: Row = [("class:stage.help", " " * width)]
     for y in (top - 1, top + len(shown)):
         if 0 <= y < len(out):
-            out[y] = _laid(out[y], picture.columns, left, blank)
+            out[y] = _overlaid(out[y], picture.columns, left, blank)
     for i, row in enumerate(shown):
         piece = [
             (f"class:stage.help {style}", c) for c, style in cells_of([("", "  "), *row], width)
         ]
         if top + i < len(out):
-            out[top + i] = _laid(out[top + i], picture.columns, left, piece)
+            out[top + i] = _overlaid(out[top + i], picture.columns, left, piece)
     return out
+
+
+# --- layout -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenLayout:
+    """Heights in rows; 0 = not shown. From top to bottom: head, then title, score and decks (under
+    each other, or side by side if `wide`), log, prompt, hint. left: columns of the score's side."""
+
+    columns: int
+    rows: int
+    head: int
+    title: int
+    score: int
+    decks: int
+    log: int
+    prompt: int
+    hint: int
+    wide: bool
+    left: int
+
+    @property
+    def right(self) -> int:
+        """Columns of the decks' side."""
+        return self.columns - self.left - 1 if self.wide else self.columns
+
+    @property
+    def score_top(self) -> int:
+        """The screen row of the score's first row."""
+        return self.head + self.title
+
+
+def arrange(columns: int, rows: int, *, wanted: int, ask: int = 1) -> ScreenLayout:
+    """The layout of a screen, from 20x5 to any size.
+
+    Args:
+        columns, rows: of the screen.
+        wanted: rows that the decks could use.
+        ask: rows of the prompt.
+    """
+    columns, rows = max(columns, 8), max(rows, 2)
+    wide = columns >= _WIDE and rows >= 16
+    digits = 5 if columns >= _WIDE and rows >= 36 else 3 if columns >= 60 and rows >= 18 else 1
+    head = digits + (1 if digits == 5 else 0)
+    hint = 1 if rows >= 9 else 0
+    log = 5 if rows >= 44 else 3 if rows >= 30 else 2 if rows >= 20 else 1 if rows >= 7 else 0
+    prompt = min(ask, max(1, rows // 4))
+    left = rows - head - hint - log - prompt
+    title = 1 if left >= 4 else 0
+    body = max(0, left - title)
+    if wide:
+        half = columns // 2
+        return ScreenLayout(columns, rows, head, title, body, body, log, prompt, hint, True, half)
+    decks = min(wanted, body - max(2, round(body * 0.5))) if body >= 5 else 0
+    score = body - decks
+    return ScreenLayout(columns, rows, head, title, score, decks, log, prompt, hint, False, columns)

@@ -1,52 +1,41 @@
 """The head of the stage view: where we are in the music, and whether the instrument keeps up.
 
-Bar and beat in digits for the last row of the hall, the beats as lamps, the level of the output,
-the grade. No colour carries a meaning alone: each lamp is also a word.
-
-Threads: pure functions.
+Bar and beat in big digits, the beats as lamps, the level of the output, the grade. No colour
+carries a meaning alone: each lamp is also a word.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 
 from demon_live.session.status import Status
 from demon_live.ui import text
-from demon_live.ui.stage.digits import big, width_of
-from demon_live.ui.stage.painter import Row
-
-__all__ = ["Trouble", "grade_of", "head"]
+from demon_live.ui.panel import grade_word, level_meters
+from demon_live.ui.text import Row
 
 #: A lead under so many steps of the ring is tight.
 _STEPS = 1.5
-
-
-@dataclass(slots=True)
-class Trouble:
-    """Remembers when blocks ran dry: the lamp stays red for a while, then amber for good."""
-
-    dry: int = 0
-    at: float = -1e9
-
-    def __call__(self, dry: int, now: float) -> str:
-        """The grade of the dry lamp at time `now` in seconds: fine, tight or late."""
-        if dry > self.dry:
-            self.at = now
-        self.dry = dry
-        return "fine" if not dry else "late" if now - self.at < 10 else "tight"
-
-
-def grade_of(status: Status) -> str:
-    """The grade in one word; while the engine is not there, that."""
-    if status.hushed:
-        return "hushed"
-    if status.telemetry.alive:
-        return status.grade
-    return "restarting" if status.telemetry.ticks else "starting"
+#: Three by five pixels each, a row of pixels a word.
+_FONT = {
+    "0": "### #.# #.# #.# ###",
+    "1": "##. .#. .#. .#. ###",
+    "2": "### ..# ### #.. ###",
+    "3": "### ..# .## ..# ###",
+    "4": "#.# #.# ### ..# ..#",
+    "5": "### #.. ### ..# ###",
+    "6": "### #.. ### #.# ###",
+    "7": "### ..# ..# .#. .#.",
+    "8": "### #.# ### #.# ###",
+    "9": "### #.# ### ..# ###",
+    ".": ". . . . #",
+    "-": "... ... ### ... ...",
+    " ": ". . . . .",
+}
+_HALVES = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
 
 def lead_grade(status: Status) -> str:
-    """The latency lamp: does new sound come well before it is needed? "" while nothing comes."""
+    """The lamp of the lead, how far ahead new sound is written; "" without an engine."""
     if not status.telemetry.alive:
         return ""
     if status.lead_ms < 0 or status.grade == "late":
@@ -54,23 +43,28 @@ def lead_grade(status: Status) -> str:
     return "tight" if 0 < status.lead_ms < _STEPS * status.telemetry.period_ms else "fine"
 
 
-def head(
-    status: Status, cycle: float, columns: int, rows: int, *, dry: str, ascii_only: bool
-) -> list[Row]:
-    """`rows` rows (1, 3 or 6) at the heard `cycle`. dry: grade of the dry lamp."""
+def dry_grade(status: Status) -> str:
+    """The lamp of dry blocks: red while the session's grade is, then amber for good."""
+    if not status.dry:
+        return "fine"
+    return "late" if status.grade == "late" and status.telemetry.alive else "tight"
+
+
+def head(status: Status, cycle: float, columns: int, rows: int, *, ascii_only: bool) -> list[Row]:
+    """`rows` rows (1, 3 or 6) at the heard `cycle`."""
     if rows == 1:
         return [_slim(status, cycle, columns, ascii_only)]
     digits = 5 if rows > 3 else 3
-    bar = text.bars(cycle, status.beats)
+    bar = text.bar_beat(cycle, status.beats)
     number = big(bar, digits, ascii_only=ascii_only)
-    width = width_of(bar, digits)
-    facts = _facts(status, cycle, digits, dry, ascii_only)
+    width = len(number[0])
+    facts = _facts(status, cycle, digits, ascii_only)
     levels = _levels(status, 24 if columns >= 120 else 12, digits, ascii_only)
-    room = columns - 4 - width - max(text.cells(_plain(r)) for r in levels)
+    room = columns - 4 - width - max(map(text.width, levels))
     drawn: list[Row] = []
     for y in range(digits):
         middle = _cut(facts[y], room - 2)
-        used = text.cells(_plain(middle))
+        used = text.width(middle)
         drawn.append(
             [
                 ("", " "),
@@ -84,19 +78,15 @@ def head(
     return [*drawn, [("", "")]] if rows > digits else drawn
 
 
-def _plain(row: Row) -> str:
-    return "".join(t for _, t in row)
-
-
 def _cut(row: Row, width: int) -> list[tuple[str, str]]:
     """The fragments of `row` that fit whole into `width` cells."""
-    kept: list[tuple[str, str]] = []
+    out: list[tuple[str, str]] = []
     for style, words in row:
         width -= text.cells(words)
         if width < 0:
             break
-        kept.append((style, words))
-    return kept
+        out.append((style, words))
+    return out
 
 
 def _lamp(grade: str, words: str) -> tuple[str, str]:
@@ -116,15 +106,15 @@ def _beats(status: Status, cycle: float, ascii_only: bool) -> list[tuple[str, st
     ]
 
 
-def _facts(status: Status, cycle: float, rows: int, dry: str, ascii_only: bool) -> list[Row]:
+def _facts(status: Status, cycle: float, rows: int, ascii_only: bool) -> list[Row]:
     """The middle: beats and tempo, lamps, engine."""
     dot = "|" if ascii_only else "·"
     lamps: list[tuple[str, str]] = [
-        _lamp(status.grade if status.telemetry.alive else "tight", grade_of(status).upper()),
+        _lamp(status.grade if status.telemetry.alive else "tight", grade_word(status).upper()),
         ("", " "),
         _lamp(lead_grade(status), f"lead {status.lead_ms:.0f} ms"),
         ("", " "),
-        _lamp(dry, f"dry {status.dry}"),
+        _lamp(dry_grade(status), f"dry {status.dry}"),
     ]
     if status.recording:
         mark = "*" if ascii_only else "●"
@@ -146,13 +136,7 @@ def _facts(status: Status, cycle: float, rows: int, dry: str, ascii_only: bool) 
 
 def _levels(status: Status, width: int, rows: int, ascii_only: bool) -> list[Row]:
     """The right: level meters and the level as a number."""
-    meters: list[Row] = []
-    for label, db in zip("LR", status.peak_db, strict=True):
-        style = "class:meter.hot" if db > -0.5 else "class:meter"
-        meter = text.meter(db, width, ascii_only=ascii_only)
-        meters.append([("class:quiet", f"{label} "), (style, meter), ("", " ")])
-    loudest = max(status.peak_db)
-    words = f"{loudest:.0f} dB" if loudest > -60 else "silent"
+    meters, words = level_meters(status, width, ascii_only=ascii_only)
     number: Row = [("class:quiet", text.fit(words, width + 2, right=True)), ("", " ")]
     if rows == 3:
         return [*meters, number]
@@ -163,18 +147,49 @@ def _levels(status: Status, width: int, rows: int, ascii_only: bool) -> list[Row
 
 def _slim(status: Status, cycle: float, columns: int, ascii_only: bool) -> Row:
     """All in one row, for small screens: bar, grade, and what else fits."""
-    bar = f" {text.bars(cycle, status.beats)} "
+    bar = f" {text.bar_beat(cycle, status.beats)} "
     row: list[tuple[str, str]] = [("class:stage.slim", bar), ("", " ")]
     rest = [
-        _lamp(status.grade if status.telemetry.alive else "tight", grade_of(status).upper()),
+        _lamp(status.grade if status.telemetry.alive else "tight", grade_word(status).upper()),
         ("class:lamp.late" if status.dry else "class:quiet", f" dry {status.dry} "),
         ("class:deck", f" {status.bpm:.4g} bpm "),
         ("class:quiet", f" {max(status.peak_db):.0f} dB "),
     ]
-    used = text.cells(_plain(row))
+    used = text.width(row)
     for piece in rest:
         used += text.cells(piece[1])
         if used > columns:
             break
         row.append(piece)
     return row
+
+
+# --- big digits ---------------------------------------------------------------------------------
+
+
+def _pixels(text: str) -> list[list[bool]]:
+    """Five rows of pixels, one empty column after each character."""
+    rows: list[list[bool]] = [[] for _ in range(5)]
+    for c in text:
+        for row, bits in zip(rows, _FONT[c].split(" "), strict=True):
+            row += [b == "#" for b in bits] + [False]
+    return [row[:-1] for row in rows]
+
+
+@lru_cache(maxsize=256)
+def big(text: str, rows: int, *, ascii_only: bool = False) -> tuple[str, ...]:
+    """`text` (digits, "." and "-") in exactly 1, 3 or 5 rows of cells, top row first."""
+    if rows == 1:
+        return (text,)
+    pixels = _pixels(text)
+    if rows == 5:
+        mark = "##" if ascii_only else "██"
+        return tuple("".join(mark if p else "  " for p in row) for row in pixels)
+    if ascii_only:
+        # Three rows of characters: the top, the middle and the foot of each digit.
+        return tuple("".join("#" if p else " " for p in pixels[y]) for y in (0, 2, 4))
+    blank = [False] * len(pixels[0])
+    pairs = zip(pixels[::2], [*pixels[1::2], blank], strict=True)
+    return tuple(
+        "".join(_HALVES[a, b] for a, b in zip(upper, lower, strict=True)) for upper, lower in pairs
+    )

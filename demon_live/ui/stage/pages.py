@@ -1,27 +1,22 @@
-"""The score and the prompt as rows: colours, what sounds, what is wrong, the cursor.
+"""The score and the prompt as rows: colours, steps that sound, errors, the cursor.
 
-Threads: called in the event loop; coloured lines are cached by their text.
+Coloured lines are cached by their text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from prompt_toolkit.document import Document
-from prompt_toolkit.utils import get_cwidth
-from pygments import lex
 
-from demon_live.lang.lexer import DemonLexer
-from demon_live.ui import text
-from demon_live.ui.stage.painter import Row
-from demon_live.ui.stage.score import Fault
-
-__all__ = ["Sheet", "Stretch", "coloured", "prompt", "sheet"]
+from demon_live.ui import show, text
+from demon_live.ui.stage.score import LineError
+from demon_live.ui.text import Row
 
 _TAB = "    "
-_LEXER = DemonLexer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +31,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A drawn score. cursor: (row, column) in it, None if it is not on it. top, left: scrolled."""
+    """A drawn score. cursor: (row, column) in it, or None. top, left: its scrolling."""
 
     rows: list[Row]
     cursor: tuple[int, int] | None
@@ -45,19 +40,21 @@ class Sheet:
 
 
 @lru_cache(maxsize=4096)
-def coloured(line: str) -> tuple[tuple[str, str], ...]:
-    """One line of score, character by character: (what is shown, style)."""
-    out: list[tuple[str, str]] = []
-    for token, piece in lex(line, _LEXER):
-        style = "class:pygments" + "".join(f".{part}" for part in token).lower()
-        out += [(_shown(c), style) for c in piece.rstrip("\n")]
-    return tuple(out)
+def _coloured(line: str) -> tuple[tuple[str, str], ...]:
+    """The characters of a line of score, as shown: (style, text)."""
+    pieces = show.coloured(line)
+    return tuple((f"class:{kind}", _shown(c)) for kind, piece in pieces for c in piece.rstrip("\n"))
 
 
 def _shown(c: str) -> str:
     if c == "\t":
         return _TAB
     return c if c.isprintable() else f"^{chr(ord(c) ^ 64)}" if ord(c) < 32 else "?"
+
+
+def _cell(line: str, column: int) -> int:
+    """The cell at which character `column` of a line begins."""
+    return text.width(_coloured(line)[:column])
 
 
 def sheet(
@@ -68,47 +65,53 @@ def sheet(
     top: int,
     left: int,
     focused: bool,
-    stretches: Iterable[Stretch] = (),
-    gutter: dict[int, tuple[str, str]] | None = None,
-    faults: Sequence[Fault] = (),
+    stretches: Sequence[Stretch] = (),
+    gutter: Mapping[int, tuple[str, str]] = MappingProxyType({}),
+    errors: Sequence[LineError] = (),
     flash: tuple[int, int, str] = (-1, -1, ""),
     ascii_only: bool = False,
 ) -> Sheet:
     """`rows` rows of the score around its cursor.
 
-    top, left: as scrolled before; they move only as far as the cursor needs. gutter: (mark, style)
-    of lines. flash: lines first..last in a style.
+    Args:
+        top, left: the last scrolling; it moves only as far as the cursor needs.
+        stretches, errors: shown on and beside their lines. gutter: line -> (mark, style).
+        flash: lines first..last, and their style.
     """
     lines = document.lines
     digits = len(str(len(lines))) if columns >= 60 else 0
     margin = digits + (3 if digits else 2)
-    row, col = document.cursor_position_row, document.cursor_position_col
     room = max(1, columns - margin)
-    top = _scrolled(top, row, rows, len(lines))
-    at = sum(get_cwidth(c) for shown, _ in coloured(lines[row])[:col] for c in shown)
-    left = _aside(left, at, room)
-    marks: dict[int, list[Stretch]] = {}
-    for stretch in stretches:
-        marks.setdefault(stretch.row, []).append(stretch)
-    wrong = {fault.row: fault for fault in reversed(faults)}
-    drawn: list[Row] = []
-    for y in range(top, top + rows):
-        if y >= len(lines):
-            drawn.append([("", "")])
-            continue
-        fault = wrong.get(y)
-        mark, style = (gutter or {}).get(y, (" ", ""))
-        if fault is not None:
-            mark, style = ("x" if ascii_only else "✗"), "class:error"
-        number = f"{y + 1:>{digits}} " if digits else ""
-        under = flash[2] if flash[0] <= y <= flash[1] else ""
-        here = "class:stage.here" if y == row and focused else ""
-        style_under = f"{here} {under}".strip()
-        lit = tuple(marks.get(y, ()))
-        body = _body(lines[y], lit, fault, style_under, bool(under), left, room, ascii_only)
-        drawn.append([("class:stage.number", number), (style, mark), ("", " "), *body])
+    row = document.cursor_position_row
+    at = _cell(document.current_line, document.cursor_position_col)
+    top, left = _scrolled(top, row, rows, len(lines)), _scrolled_aside(left, at, room)
+
+    def draw(y: int) -> Row:
+        error = next((e for e in errors if e.row == y), None)
+        lit = flash[2] if flash[0] <= y <= flash[1] else ""
+        under = f"{'class:stage.here' if y == row and focused else ''} {lit}".strip()
+        marks = tuple(s for s in stretches if s.row == y)
+        body = _body(lines[y], marks, error, under, bool(lit), left, room, ascii_only)
+        return [*_margin(y, digits, gutter, error, ascii_only), *body]
+
+    drawn = [draw(y) if y < len(lines) else [("", "")] for y in range(top, top + rows)]
     cursor = (row - top, margin + at - left) if focused and top <= row < top + rows else None
     return Sheet(drawn, cursor, top, left)
+
+
+def _margin(
+    y: int,
+    digits: int,
+    gutter: Mapping[int, tuple[str, str]],
+    error: LineError | None,
+    ascii_only: bool,
+) -> Row:
+    """The number of line `y`, if there is room for numbers, and its mark."""
+    mark, style = gutter.get(y, (" ", ""))
+    if error is not None:
+        mark, style = ("x" if ascii_only else "✗"), "class:error"
+    number = f"{y + 1:>{digits}} " if digits else ""
+    return [("class:stage.number", number), (style, mark), ("", " ")]
 
 
 def _scrolled(top: int, row: int, rows: int, of: int) -> int:
@@ -118,7 +121,7 @@ def _scrolled(top: int, row: int, rows: int, of: int) -> int:
     return max(0, min(top, max(0, of - rows)))
 
 
-def _aside(left: int, at: int, room: int) -> int:
+def _scrolled_aside(left: int, at: int, room: int) -> int:
     if at < left:
         return max(0, at - room // 4)
     return at - room + room // 4 if at - left >= room else left
@@ -128,7 +131,7 @@ def _aside(left: int, at: int, room: int) -> int:
 def _body(
     line: str,
     marks: tuple[Stretch, ...],
-    fault: Fault | None,
+    error: LineError | None,
     style: str,
     fill: bool,
     left: int,
@@ -136,26 +139,26 @@ def _body(
     ascii_only: bool,
 ) -> tuple[tuple[str, str], ...]:
     """One line of the score behind its margin."""
-    body = _window(_line(line, marks, fault, style), left, room)
-    if fault is not None:
-        body = _beside(body, fault, room, ascii_only)
+    body = _window(_line(line, marks, error, style), left, room)
+    if error is not None:
+        body = _beside(body, error, room, ascii_only)
     elif fill:
-        body = [*body, (style, " " * (room - sum(text.cells(t) for _, t in body)))]
+        body = [*body, (style, " " * (room - text.width(body)))]
     return tuple(body)
 
 
 def _line(
-    line: str, marks: Iterable[Stretch], fault: Fault | None, under: str
+    line: str, marks: Iterable[Stretch], error: LineError | None, under: str
 ) -> list[tuple[str, str]]:
     """(style, shown) of each character, marks on top."""
-    cells = [(style, shown) for shown, style in coloured(line)]
+    cells = list(_coloured(line))
     if under:
         cells = [(f"{style} {under}", shown) for style, shown in cells]
     for mark in marks:
         for i in range(max(0, mark.start), min(mark.stop, len(cells))):
             cells[i] = (f"{cells[i][0]} {mark.style}", cells[i][1])
-    if fault is not None:
-        for i in range(max(0, fault.start), min(fault.stop, len(cells))):
+    if error is not None:
+        for i in range(max(0, error.start), min(error.stop, len(cells))):
             cells[i] = (f"{cells[i][0]} class:stage.fault", cells[i][1])
     return cells
 
@@ -174,17 +177,17 @@ def _window(cells: list[tuple[str, str]], left: int, room: int) -> list[tuple[st
 
 
 def _beside(
-    body: list[tuple[str, str]], fault: Fault, room: int, ascii_only: bool
+    body: list[tuple[str, str]], error: LineError, room: int, ascii_only: bool
 ) -> list[tuple[str, str]]:
-    """The message at the end of its line as far as there is room, the remedy if all of it fits."""
-    used = sum(text.cells(t) for _, t in body)
+    """Add the message to the end of its line, cut to fit, and the remedy if it fits whole."""
+    used = text.width(body)
     if room - used < 12:
         return body
     arrow = "<-" if ascii_only else "←"
-    told, remedy = f"  {arrow} {fault.message}", f" · {fault.hint}" if fault.hint else ""
-    if used + text.cells(told + remedy) <= room:
-        return [*body, ("class:error", told), ("class:error.hint", remedy)]
-    return [*body, ("class:error", text.fit_to(told, room - used))]
+    message, remedy = f"  {arrow} {error.message}", f" · {error.hint}" if error.hint else ""
+    if used + text.cells(message + remedy) <= room:
+        return [*body, ("class:error", message), ("class:error.hint", remedy)]
+    return [*body, ("class:error", text.fit_to(message, room - used))]
 
 
 def prompt(
@@ -199,7 +202,7 @@ def prompt(
     cursor = None
     for y in range(top, top + rows):
         line = document.lines[y] if y < len(document.lines) else ""
-        at = sum(get_cwidth(c) for shown, _ in coloured(line)[:col] for c in shown)
+        at = _cell(line, col)
         left = max(0, at - room + 1) if y == row else 0
         style = "class:prompt" if focused else "class:quiet"
         start = (style, lead) if y == 0 else ("class:prompt.more", " " * (margin - 2) + ". ")

@@ -1,29 +1,36 @@
-"""Rows of styled text onto a terminal: only the cells that changed are written.
+"""The terminal of the stage view.
 
-`Painter.paint` compares the rows with those of the frame before and hands what differs to a thread
-that writes it. While that thread is still writing (a slow line, a stopped terminal), `busy` is
-True and the next frame is simply not drawn: a keystroke never waits for the screen.
+    Painter     rows of styled text onto the terminal: only the cells that changed are written
+    LogWriter   anything that is printed while the view is shown goes into its log
+    NoOutput    prompt_toolkit's own drawing goes nowhere
 
-Threads: `paint` belongs to the event loop; one daemon thread writes. Its one slot is emptied
-before `paint` fills it again.
+`Painter.paint` compares the rows with those of the frame before; a thread writes the difference.
+While that thread is still writing (a slow line, a stopped terminal), `busy` is True and the view
+skips the next frame: a keystroke never waits for the screen.
+
+Threads: `paint` belongs to the event loop; one daemon thread writes. `LogWriter` may be written to
+from any thread.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import os
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prompt_toolkit.data_structures import Size
-from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output import ColorDepth, DummyOutput
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import BaseStyle
 from prompt_toolkit.utils import get_cwidth
 
-__all__ = ["Cell", "Painter", "Row", "cells_of"]
+from demon_live.ui import show
+from demon_live.ui.text import Row
 
-Row = Sequence[tuple[str, str]]
 #: (text of the cell, style). The second cell of a wide character is empty.
 Cell = tuple[str, str]
 
@@ -34,7 +41,7 @@ _CLOSE = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?25h\x1b[?1049l"
 
 
 def cells_of(row: Row, width: int) -> list[Cell]:
-    """A row as exactly `width` cells; what is too long is cut, what is too short is padded."""
+    """A row as exactly `width` cells, cut or padded."""
     out: list[Cell] = []
     for style, text in row:
         if text.isascii():
@@ -47,7 +54,7 @@ def cells_of(row: Row, width: int) -> list[Cell]:
             elif size == 2:
                 out += [(c, style), ("", style)]
             elif out and out[-1][0]:
-                # A mark that belongs to the character in front of it.
+                # A combining mark belongs to the character in front of it.
                 out[-1] = (out[-1][0] + c, out[-1][1])
     if len(out) > width:
         del out[width:]
@@ -59,7 +66,7 @@ def cells_of(row: Row, width: int) -> list[Cell]:
 
 
 class Painter:
-    """Draws on the terminal behind the file descriptor `fd` (-1: nowhere; see `text`).
+    """Draws on the terminal at the file descriptor `fd`.
 
     style, depth: how style strings become colours. base: style under everything.
     """
@@ -87,22 +94,28 @@ class Painter:
 
     @property
     def busy(self) -> bool:
-        """True while the terminal has not taken the frame before."""
+        """Whether the terminal has not taken the last frame yet."""
         return self._slot is not None
 
     def open(self) -> None:
-        """Take the whole screen."""
+        """Switch to the whole screen."""
         self.forget()
-        self._hand(_OPEN)
+        self._queue(_OPEN)
 
     def forget(self) -> None:
-        """The screen holds something else: the next frame is drawn whole."""
+        """Draw the next frame whole: the screen holds something else."""
         self._rows, self._cells = [], []
 
     def paint(self, rows: Sequence[Row], width: int, cursor: tuple[int, int] | None) -> int:
-        """Bring the screen to `rows`, then show the cursor at (row, column), if any.
+        """Draw `rows`, then show the cursor. Call it only when not `busy`.
 
-        Call it only when not `busy`. Returns the number of cells written.
+        Args:
+            rows: all rows of the screen.
+            width: of the screen, in cells.
+            cursor: (row, column); None hides it.
+
+        Returns:
+            The number of cells written.
         """
         if width != self._width or len(rows) != len(self._rows):
             self.forget()
@@ -124,11 +137,11 @@ class Painter:
         if cursor is not None:
             out.append(f"\x1b[{cursor[0] + 1};{cursor[1] + 1}H\x1b[?25h")
         out.append(_END)
-        self._hand("".join(out))
+        self._queue("".join(out))
         return written
 
     def _row(self, out: list[str], y: int, cells: list[Cell], before: list[Cell] | None) -> int:
-        """Append what brings row y from `before` to `cells`."""
+        """Append the codes that change row y from `before` to `cells`; the number of cells."""
         written, style, at = 0, None, -1
         for x, cell in enumerate(cells):
             if before is not None and before[x] == cell:
@@ -160,7 +173,7 @@ class Painter:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def _hand(self, text: str) -> None:
+    def _queue(self, text: str) -> None:
         with self._ready:
             data = text.encode("utf-8", "replace")
             self._slot = data if self._slot is None else self._slot + data
@@ -185,13 +198,59 @@ class Painter:
             try:
                 data = data[os.write(self._fd, data) :]
             except OSError:
-                # The terminal is gone; the prompt's input side notices and leaves.
+                # The terminal is gone; the input side notices and leaves.
                 return
 
     def close(self) -> None:
-        """Give the screen back."""
-        self._hand(_CLOSE)
+        """Restore the screen."""
+        self._queue(_CLOSE)
         with self._ready:
             self._closing = True
             self._ready.notify_all()
         self._thread.join(1.0)
+
+
+# --- the other ends of a terminal ---------------------------------------------------------------
+
+
+class LogWriter(io.TextIOBase):
+    """A stream whose lines go into the log of the view."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, say: Callable[[show.Pieces], None]) -> None:
+        self._loop, self._say, self._open = loop, say, ""
+
+    def write(self, words: str) -> int:
+        *lines, self._open = (self._open + words).split("\n")
+        for line in lines:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._say, [("event", f"{line}\n")])
+        return len(words)
+
+    def writable(self) -> bool:
+        return True
+
+
+class NoOutput(DummyOutput):
+    """An output without drawing, for prompt_toolkit, which still needs the size."""
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self._size = size
+
+    def get_size(self) -> Size:
+        if self._size is not None:
+            return Size(columns=self._size[0], rows=self._size[1])
+        return Size(*reversed(_terminal_size()))
+
+
+def _terminal_size() -> tuple[int, int]:
+    try:
+        found = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    except (OSError, ValueError):
+        return 80, 24
+    return found.columns or 80, found.lines or 24
+
+
+def ascii_only() -> bool:
+    """Whether the terminal shows only ASCII."""
+    encoding = (getattr(sys.__stdout__, "encoding", "") or "utf-8").lower().replace("-", "")
+    return encoding not in ("utf8", "utf16")
