@@ -80,13 +80,6 @@ def _seeds(word: str) -> tuple[int, ...]:
     return seeds
 
 
-def _amount(word: str) -> float:
-    value = float(word)
-    if not 0 <= value < 1e4:
-        raise ValueError
-    return value
-
-
 def _count(word: str) -> int:
     value = int(word)
     if not 0 < value <= 1_000_000:
@@ -111,7 +104,6 @@ def _speed(word: str) -> float:
 # argparse names the type in its messages.
 _seconds.__name__ = "number of seconds"
 _count.__name__ = "count"
-_amount.__name__ = "number"
 _seeds.__name__ = "list of seeds"
 _speed.__name__ = "speed"
 _cycle.__name__ = "cycle"
@@ -339,7 +331,7 @@ def _add_asking(
         "what",
         nargs="?",
         default="all",
-        choices=("ring", "decode", "lang", "latency", "remote", "all"),
+        choices=("ring", "decode", "lang", "latency", "all"),
     )
     bench.add_argument("--depth", type=_count, metavar="D", help="one depth; else 1, 2, 4, 8")
     bench.add_argument(
@@ -348,26 +340,6 @@ def _add_asking(
     bench.add_argument(
         "--random-weights", action="store_true", help="where the weights are not there"
     )
-    bench.add_argument(
-        "--score", action="store_true", help="latency: scheduled changes, written against heard"
-    )
-    bench.add_argument(
-        "--jack", action="store_true", help="with --score: also in real time at a JACK server"
-    )
-    bench.add_argument(
-        "--gpus", type=_count, default=0, metavar="N", help="ring: N GPUs that play as one ring"
-    )
-    for name, default, says in (
-        ("--delay", 40.0, "ms each way"),
-        ("--jitter", 15.0, "ms each way"),
-        ("--loss", 1.0, "percent of packets each way"),
-        ("--minutes", 1.5, "how long it is played"),
-        ("--cut", 5.0, "seconds without a link, at the end"),
-    ):
-        bench.add_argument(
-            name, type=_amount, default=default, metavar="X", help=f"remote: {says} ({default:g})"
-        )
-    bench.add_argument("--plot", metavar="FILE.svg", help="with --score: the histogram")
     bench.add_argument("--json", action="store_true")
     new = commands.add_parser("new", parents=[common], help="a folder with a set to start from")
     new.add_argument("folder", metavar="NAME")

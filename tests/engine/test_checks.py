@@ -30,7 +30,7 @@ CHECKS = {
     4: (
         "completions D/S a tick, largest gap S/D, none lost in a sweep of 60 ticks",
         "engine/ring::test_cadence engine/ring::test_a_denoise_sweep_loses_nothing "
-        "bench/measure::test_sweep_reproduces_the_paper",
+        "rigs/policies::test_sweep_reproduces_the_paper",
     ),
     5: (
         "first effect of class slot within S + S/D - 1 ticks; migrated, 1 tick",
@@ -44,7 +44,7 @@ CHECKS = {
     7: (
         "convergence is ordered by the steps that remain",
         "engine/ring::test_convergence_is_ordered_by_the_steps_that_remain "
-        "bench/measure::test_convergence_curves_match_the_classes",
+        "rigs/policies::test_convergence_curves_match_the_classes",
     ),
     8: (
         "blend: 1 is the plain SDE, 0 ends on the source, each frame for itself",

@@ -7,7 +7,7 @@ import torch
 from demon_live.engine import Ring, solver
 from demon_live.engine.rng import key, normal, normal_on, signed
 from demon_live.models.lora import Adapter, Factors, LoraBank
-from tests.engine.test_mocks import Linear, T, request
+from tests.helpers.velocity_models import Linear, T, request
 from tests.engine.test_ring import SHARED, variety
 
 pytestmark = [

@@ -12,7 +12,7 @@ import pytest
 from demon_live.engine import Dcw, Ring, ring
 from demon_live.engine.bucket import Bucket
 from demon_live.engine.cuda_graphs import Graphs
-from tests.engine.test_mocks import C, Linear, T, alone, play, request, same, source
+from tests.helpers.velocity_models import C, Linear, T, alone, play, request, same, source
 from tests.engine.test_ring import SHARED, variety
 
 

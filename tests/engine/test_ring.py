@@ -10,7 +10,7 @@ import torch
 from demon_live.engine import Request, Ring, timesteps
 from demon_live.engine.bucket import Bucket
 from demon_live.errors import DemonError, ScoreError
-from tests.engine.test_mocks import (
+from tests.helpers.velocity_models import (
     C,
     Constant,
     Linear,

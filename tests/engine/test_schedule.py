@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from demon_live.engine import timesteps
 from demon_live.errors import ScoreError
-from tests.engine.test_mocks import alone, request, same, source
+from tests.helpers.velocity_models import alone, request, same, source
 
 unit = st.floats(0.0, 1.0)
 

@@ -7,7 +7,7 @@ import torch
 from demon_live.engine import Dcw, Request, Ring, guidance, rng, solver, timesteps
 from demon_live.engine import dcw as wavelet
 from demon_live.engine.workspace import Workspace
-from tests.engine.test_mocks import (
+from tests.helpers.velocity_models import (
     C,
     Constant,
     Linear,

@@ -10,7 +10,7 @@ import pytest
 
 from demon_live.controls import CONTROLS, names
 from demon_live.engine import Ring
-from tests.engine.test_mocks import T, alone, request, same
+from tests.helpers.velocity_models import T, alone, request, same
 from tests.engine.test_weights import adapter, net
 
 HZ, SECONDS, TICKS = 125, 60, 12

@@ -12,7 +12,7 @@ from demon_live.engine import Ring
 from demon_live.errors import DemonError, EngineError, ScoreError
 from demon_live.models.lora import Adapter, Factors, LoraBank, read_adapter
 from demon_live.runtime.placement import HALF
-from tests.engine.test_mocks import C, alone, play, request, same
+from tests.helpers.velocity_models import C, alone, play, request, same
 from tests.helpers.mock_engine import MockEngine, edges, offline, run
 
 BAR = 96_000  # samples at 120 bpm

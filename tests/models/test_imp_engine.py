@@ -17,7 +17,6 @@ import torch
 from demon_live.core import Floats, Request
 from demon_live.engine import Ring
 from demon_live.errors import EngineError, ScoreError
-from demon_live.models import measure
 from demon_live.models.engine import Engine, open_engine
 from demon_live.models.imp import engine as imp_backend
 from demon_live.models.manifest import load_manifest
@@ -326,13 +325,6 @@ def test_wrong_wishes_are_refused_with_a_remedy() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(EngineError, match="no CUDA device"):
             open_engine("imp", device="cuda")
-
-
-def test_measurements_have_the_figures(onnx: Engine) -> None:
-    ring = measure.tick(onnx, depth=2, frames=FRAMES, seconds=0.0)
-    assert (ring["depth"], ring["frames"], ring["calls"]) == (2, FRAMES, 5)
-    window = measure.decode(onnx, window=4, seconds=0.0)
-    assert window["realtime"] == pytest.approx(160.0 / window["median_ms"], rel=0.05)
 
 
 def test_warm_up_leaves_no_trace(onnx: Engine) -> None:

@@ -1,19 +1,23 @@
-"""`demon bench latency --score`: written against heard, for a step of each control.
+"""Written against heard, for a jump of each control.
 
 A score lets one control jump between two values every two bars. How each value sounds by itself is
 known from two runs that hold it; the jump is heard at the sample where the run that jumps is best
 explained as the old sound before it and the new one from it on.
 
 Measured on the virtual clock with the times of an engine's ticks and decodes on this machine
-(replayed.py), at several depths; once as the instrument plays it, and once with anticipation
+(simulated.py), at several depths; once as the instrument plays it, and once with anticipation
 switched off: every control then takes the value of the moment, as a knob does. With `--jack`, the
-engine itself plays through a JACK server without hardware, in real time (sink.py).
+engine itself plays through a JACK server without hardware, in real time (jumps_live.py). `--plot`
+draws the histograms.
 
-Threads: main thread only.
+    python -m tests.rigs.jumps [--engine E] [--depth D] [--jack] [--plot FILE.svg] [--out FILE.json]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.bench.common import Figures, Options, opened
-from demon_live.bench.replayed import Replayed, Telltale, Times, measured
+from demon_live.bench.common import Figures, Options, machine, opened
+from demon_live.bench.latency import Times, measure_times
 from demon_live.controls import CONTROLS
 from demon_live.core import RATES, Floats
 from demon_live.runtime.messages import Block
-
-__all__ = ["DEPTHS", "JUMPS", "Jump", "crossings", "figures"]
+from tests.rigs.simulated import Simulated, Telltale
+from tests.tools.plots import histogram
 
 DEPTHS = (1, 4, 8)
 SOURCE = 'source "loops/dub_120.flac"'
@@ -127,7 +131,7 @@ Alter = Callable[[Block], Block]
 
 
 def _run(jump: Jump, value: str, depth: int, times: Times, seconds: float, alter: Alter) -> Floats:
-    instrument = Replayed(Telltale(depth), times, alter=alter)
+    instrument = Simulated(Telltale(depth), times, alter=alter)
     instrument.session.apply(jump.score(value), "bench.demon", "file")
     return instrument.play(seconds)
 
@@ -201,12 +205,17 @@ def _all(rows: Sequence[dict[str, Any]]) -> list[float]:
     return [v for row in rows for v in row["ms"] if v is not None]
 
 
-def figures(options: Options) -> Figures:
-    """|written - heard| of every control and depth, side by side with a knob's."""
-    frames = round(options.seconds * RATES.frame_hz)
+def figures(options: Options, jack: bool = False, plot: Path | None = None) -> Figures:
+    """|written - heard| of every control and depth, beside a knob's.
+
+    Args:
+        options: engine, backend, loop and, if only one, the depth.
+        jack: also play in real time through a JACK server.
+        plot: where to draw the histograms.
+    """
     depths = (options.depth,) if options.depth else DEPTHS
     with opened(options) as engine:
-        times = {depth: measured(engine, depth, frames + frames % 2) for depth in depths}
+        times = {depth: measure_times(engine, depth, options.frames) for depth in depths}
         name = engine.describe()
     sent, knobs = table(times)
     on, off = np.abs(_all(sent)), np.abs(_all(knobs))
@@ -222,13 +231,33 @@ def figures(options: Options) -> Figures:
         "knob_worst_ms": round(float(off.max()), 1),
         "by_control": _condensed(sent, knobs),
     }
-    if options.jack:
-        from demon_live.bench.sink import figures as at_sink
+    if jack:
+        from tests.rigs.jumps_live import figures as in_real_time
 
-        out.update(at_sink(options))
-    if options.plot:
-        from demon_live.bench.histogram import draw
-
-        Path(options.plot).write_text(draw(sent, knobs, out.get("sink", [])), encoding="utf-8")
-        out["plot"] = options.plot
+        out.update(in_real_time(options))
+    if plot is not None:
+        plot.write_text(histogram(sent, knobs, out.get("sink", [])), encoding="utf-8")
     return out
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.jumps")
+    parser.add_argument("--engine", default="imp")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--depth", type=int, help="one depth; else 1, 4, 8")
+    parser.add_argument("--loop", type=float, default=16.0, help="seconds of the loop")
+    parser.add_argument("--jack", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    options = Options(args.engine, args.backend, args.depth, args.loop)
+    found = {"machine": machine(), **figures(options, args.jack, args.plot)}
+    text = json.dumps(found, indent=2, default=str) + "\n"
+    if args.out is not None:
+        args.out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
