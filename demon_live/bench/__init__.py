@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from demon_live.bench import decode, lang, latency, ring
-from demon_live.bench.common import Figures, Options, machine
+from demon_live.bench.common import Figures, machine
+from demon_live.bench.common import Options as Options
 from demon_live.ui.show import Pieces
 
 PARTS: dict[str, Callable[[Options], Figures]] = {

@@ -33,7 +33,6 @@ def test_recommended_depth(tick, depth):
     assert recommend(table)["depth"] == depth
 
 
-
 def test_ticks_without_a_model_are_timed_in_every_case():
     cases = (Case("plain"), Case("curves", {"blend": 0.6}, curves=True, moving=True, mask=True))
     table = overhead_table((1, 2), frames=16, channels=4, ticks=2, cases=cases)

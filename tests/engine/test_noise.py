@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from demon_live.engine import rng
+from demon_live.engine import noise as rng
 
 
 def test_frames_do_not_depend_on_the_length():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demon_live.engine import Request, Ring, timesteps
-from demon_live.engine.bucket import Bucket
+from demon_live.engine.batch import SlotBatch
 from demon_live.errors import DemonError, ScoreError
 from tests.helpers.velocity_models import (
     C,
@@ -70,7 +70,7 @@ def test_stream_equals_one_at_a_time(depth, shared):
 @pytest.mark.parametrize("morph", [0.0, 0.3, np.linspace(0, 1, T, dtype=np.float32)])
 @pytest.mark.parametrize("others", ["euler", "blend", "both"])
 def test_coefficients_of_a_device_have_the_bits_of_the_hosts(monkeypatch, morph, others):
-    """What a GPU works out from the lanes in the mail, done with the same tensors here."""
+    """A GPU computes them from lanes in the staging buffer; here the same tensors do."""
 
     def stream():
         it = Ring(Linear(), steps=8, depth=4, shift=3.0)
@@ -87,7 +87,9 @@ def test_coefficients_of_a_device_have_the_bits_of_the_hosts(monkeypatch, morph,
     here = stream()
     went = []
     monkeypatch.setattr(
-        Bucket, "_curves_travel", lambda self, lanes: went.append(lanes.curved) or lanes.curved
+        SlotBatch,
+        "_computes_on_device",
+        lambda self, lanes: went.append(lanes.curved) or lanes.curved,
     )
     there = stream()
     assert all(went)

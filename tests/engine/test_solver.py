@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from demon_live.engine import Dcw, Request, Ring, guidance, rng, solver, timesteps
-from demon_live.engine import dcw as wavelet
-from demon_live.engine.workspace import Workspace
+from demon_live.engine import Dcw, Request, Ring, guidance, solver, timesteps
+from demon_live.engine import noise as rng
+from demon_live.engine.staging import Workspace
 from tests.helpers.velocity_models import (
     C,
     Constant,
@@ -25,7 +25,7 @@ RAMP = np.linspace(0, 1, T, dtype=np.float32)
 
 
 def by_hand(req, v_of, blend=None, velocity=1.0, noise=0.0):
-    """A plain loop over the formulas of ENGINE.md 3, in float64."""
+    """The definition in the head of engine/solver.py, in float64."""
     t = timesteps(STEPS, req.denoise, req.shift or 3.0)
     x = t[0] * rng.normal(rng.key(req.seed, rng.BIRTH), T, C) + (1 - t[0]) * req.source
     for k in range(STEPS):
@@ -176,18 +176,6 @@ def test_the_model_sees_the_original_on_its_way_from_noise():
         assert call[0][2].numpy() == pytest.approx(expected, abs=1e-6)
 
 
-def test_mask_strength_grows_with_the_steps():
-    """The mask counts in the second half only; the end is still exact."""
-    seen = Recorder()
-    mask = np.zeros(T, np.float32)
-    got = alone(request(6, mask=mask), seen, mask_strength=lambda k, n: float(2 * k >= n))
-    assert same(got, source(1))
-    free = Recorder()
-    alone(request(6), free)
-    equal = [torch.equal(a[0][2], b[0][2]) for a, b in zip(seen.calls, free.calls, strict=True)]
-    assert equal == [True] * 4 + [False] * 4
-
-
 # -- 12: guidance
 
 
@@ -323,16 +311,16 @@ def test_dcw(frames):
 def test_dcw_transform(frames):
     torch.manual_seed(1)
     x = torch.randn(3, frames, C, dtype=torch.float64)
-    assert torch.allclose(wavelet.merge(*wavelet.split(x), frames), x, atol=1e-14)
+    assert torch.allclose(guidance.haar_merge(*guidance.haar_split(x), frames), x, atol=1e-14)
     t = torch.full((3, 1, 1), 0.4)
-    assert torch.equal(wavelet.correct(x, x, t, Dcw()), x)
+    assert torch.equal(guidance.correct(x, x, t, Dcw()), x)
     y = torch.randn_like(x)
-    low, high = wavelet.split(x)
-    low2, high2 = wavelet.split(y)
-    expected = wavelet.merge(
+    low, high = guidance.haar_split(x)
+    low2, high2 = guidance.haar_split(y)
+    expected = guidance.haar_merge(
         low + 0.4 * 0.05 * (low - low2), high + 0.6 * 0.02 * (high - high2), frames
     )
-    assert torch.allclose(wavelet.correct(x, y, t, Dcw()), expected, atol=1e-8)
+    assert torch.allclose(guidance.correct(x, y, t, Dcw()), expected, atol=1e-8)
 
 
 # -- migration

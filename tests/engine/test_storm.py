@@ -10,8 +10,8 @@ import pytest
 
 from demon_live.controls import CONTROLS, names
 from demon_live.engine import Ring
-from tests.helpers.velocity_models import T, alone, request, same
 from tests.engine.test_weights import adapter, net
+from tests.helpers.velocity_models import T, alone, request, same
 
 HZ, SECONDS, TICKS = 125, 60, 12
 #: Seconds until every cache that has a bound is full, and how much may be held after that: less

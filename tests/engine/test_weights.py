@@ -12,8 +12,8 @@ from demon_live.engine import Ring
 from demon_live.errors import DemonError, EngineError, ScoreError
 from demon_live.models.lora import Adapter, Factors, LoraBank, read_adapter
 from demon_live.runtime.placement import HALF
-from tests.helpers.velocity_models import C, alone, play, request, same
 from tests.helpers.mock_engine import MockEngine, edges, offline, run
+from tests.helpers.velocity_models import C, alone, play, request, same
 
 BAR = 96_000  # samples at 120 bpm
 SIZES = {"net.0": (16, C), "net.2": (C, 16)}

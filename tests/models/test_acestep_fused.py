@@ -177,7 +177,7 @@ def test_graphs_backend_plays_what_eager_plays(tmp_path: Any) -> None:
     import numpy as np
 
     from demon_live.core import Request
-    from demon_live.engine.slots import Row
+    from demon_live.engine import BatchRow
     from demon_live.models.engine import open_engine
 
     toy.save_original(tmp_path / "t")
@@ -196,10 +196,10 @@ def test_graphs_backend_plays_what_eager_plays(tmp_path: Any) -> None:
             request = Request(frames=frames, channels=64, source=source)
             lanes = [{}, {"hint": hint}, {"prompt_mix": hint}, {"prompt_mix": hint, "hint": hint}]
             rows = [
-                Row(request, said[i % 2], 0, 8, 1.0, "main", i, "positive", lane)
+                BatchRow(request, said[i % 2], 0, 8, 1.0, "main", i, "positive", lane)
                 for i, lane in enumerate(lanes)
             ]
-            rows.append(Row(request, None, 0, 8, 1.0, "main", 9, "negative", {}))
+            rows.append(BatchRow(request, None, 0, 8, 1.0, "main", 9, "negative", {}))
             x = torch.randn(5, frames, 64, generator=torch.Generator().manual_seed(frames))
             made.append(engine.velocity(x, torch.linspace(1, 0.3, 5), rows))
         assert made[1].shape == (5, frames, 64)

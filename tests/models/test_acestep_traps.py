@@ -13,8 +13,7 @@ import torch
 
 from demon_live.controls import CONTROLS
 from demon_live.core import Request
-from demon_live.engine.schedule import timesteps
-from demon_live.engine.slots import Row
+from demon_live.engine import BatchRow, timesteps
 from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, forward, layout, load, text
 from demon_live.models.acestep import engine as ace
@@ -55,9 +54,9 @@ def v(engine: Any, rows: list[Any], x: Any, t: float = 0.7) -> torch.Tensor:
     return found
 
 
-def row(condition: Any, frames: int = 150, source: Any = None, **lanes: Any) -> Row:
+def row(condition: Any, frames: int = 150, source: Any = None, **lanes: Any) -> BatchRow:
     request = Request(frames=frames, channels=64, source=source)
-    return Row(request, condition, 0, 8, 1.0, "main", 0, "positive", lanes)
+    return BatchRow(request, condition, 0, 8, 1.0, "main", 0, "positive", lanes)
 
 
 def test_trap_01_xl_puts_a_learned_token_before_the_timbre_and_2b_does_not(engines: Any) -> None:
@@ -355,7 +354,7 @@ def test_trap_18_times_are_rounded_for_the_model_only(engines: Any) -> None:
 
 
 def test_trap_19_the_wavelet_correction_is_off_unless_asked_for() -> None:
-    from demon_live.engine.ring import Ring
+    from demon_live.engine import Ring
 
     assert inspect.signature(Ring.__init__).parameters["dcw"].default is None
 

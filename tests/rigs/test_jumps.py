@@ -33,4 +33,3 @@ def test_a_jump_is_timed_to_the_sample_and_a_missing_one_is_missing():
     assert abs(late - (written + 960)) <= 16
     assert crossings(played, high, low, [written], [False]) == [late]
     assert crossings(low, low, high, [written], [True]) == [None]
-
