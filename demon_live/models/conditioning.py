@@ -1,6 +1,6 @@
 """Free text -> what imp can be told: tags with weights, a key, and the words it does not know.
 
-    read("acid techno, 303:1.5, in A minor", lexicon) -> Reading
+    read("acid techno, 303:1.5, in A minor", lexicon) -> PromptReading
     prepare(...)                                      -> Condition: arrays of two prompts at a tempo
 
 A prompt is cut into words; the longest run of words that the lexicon knows wins ("dub techno"
@@ -9,7 +9,7 @@ takes away. An unknown word that is spelled nearly like a known one is taken for
 said; any other is named with its near ones (nearness: cosine of character n-grams). Tempo words are
 left to `tempo`.
 
-Threads: Lexicon, Reading and Condition are immutable; the functions are pure. numpy only, no torch.
+Needs numpy only, no torch. All classes are immutable.
 """
 
 from __future__ import annotations
@@ -27,19 +27,6 @@ from demon_live.errors import EngineError
 from demon_live.models.imp import labels as imp_labels
 from demon_live.models.imp.labels import Vocabulary
 from demon_live.models.manifest import load_manifest
-
-__all__ = [
-    "Condition",
-    "Lexicon",
-    "Reading",
-    "Unknown",
-    "check_prompt",
-    "lexicon_of",
-    "load_lexicon",
-    "prepare",
-    "read",
-    "words",
-]
 
 #: A misspelt word is taken for a known one from this likeness on; under it, it is only mentioned.
 SURE, MENTION = 0.6, 0.25
@@ -69,7 +56,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PromptReading:
     """What a prompt says. tags: weight of each. key: 'A minor', or '' when none is named.
 
     heard: words as understood, in order. guessed: (word, the known word it was taken for).
@@ -196,12 +183,14 @@ class _Reader:
         self.unknown: list[Unknown] = []
         self.guessed: list[tuple[str, str]] = []
 
-    def reading(self) -> Reading:
+    def reading(self) -> PromptReading:
         i = 0
         while i < len(self.words):
             i += self._tempo(i) or self._key(i) or self._phrase(i) or self._single(i)
         tags = {tag: weight for tag, weight in self.tags.items() if tag not in self.dropped}
-        return Reading(tags, self.key, tuple(self.heard), tuple(self.unknown), tuple(self.guessed))
+        return PromptReading(
+            tags, self.key, tuple(self.heard), tuple(self.unknown), tuple(self.guessed)
+        )
 
     def _tempo(self, i: int) -> int:
         """Words taken by a tempo ('128 bpm', '128bpm'): it is set by `tempo`, not by the prompt."""
@@ -290,7 +279,7 @@ class _Reader:
 
 
 @functools.lru_cache(maxsize=512)
-def read(text: str, lexicon: Lexicon) -> Reading:
+def read(text: str, lexicon: Lexicon) -> PromptReading:
     """What `text` says in the words of `lexicon`. Never raises: the unknown is listed."""
     return _Reader(text, lexicon).reading()
 

@@ -1,13 +1,7 @@
-"""Backends: how an engine runs here. `open_engine` chooses, and says each step down once.
-
-    eager.py    torch, CPU or CUDA: the oracle
-    onnx.py     onnxruntime on the CPU, float32: half of eager's time, rows are bit-independent
-    imp.py      what both share: conditions, stacking of rows, encoding
-    ace.py      the same for ACE-Step; ace_open.py opens it, ace_eager.py is its oracle
-    graphs.py   ACE-Step fused and captured into CUDA graphs
-    measure.py  tick and decode times, as `demon bench` reports them
+"""Engines: how a model runs here. `open_engine` chooses a backend, and notes each step down once.
 
 Importing this module is quick; torch loads when an engine opens.
+
 Threads: `velocity` belongs to the ring's thread, `decode` may run in another one beside it,
 `condition` and `check_prompt` in any.
 """
@@ -15,9 +9,9 @@ Threads: `velocity` belongs to the ring's thread, `decode` may run in another on
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from demon_live.core import Floats, Request
 from demon_live.errors import EngineError, nearest
@@ -26,13 +20,13 @@ from demon_live.models.manifest import Manifest, load_manifest
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Engine", "Row", "default_threads", "open_engine"]
+S = TypeVar("S")
 
 
 class Row(Protocol):
-    """What a backend reads of one row of the ring's batch.
+    """One row of the ring's batch, as an engine reads it.
 
-    condition: of `Engine.condition` or `Engine.unconditioned`, or None to say nothing.
+    condition: of `Engine.condition` or `Engine.unconditioned`; None = unconditioned.
     shared: lanes read at each step, float32 [T] or a number: `hint`, `prompt_mix`; absent means 0.
     """
 
@@ -47,8 +41,11 @@ class Row(Protocol):
 class Engine(Protocol):
     """A model on a device. T frames, C channels; a frame is 40 ms, 1920 samples at 48 kHz.
 
-    margin: context frames on each side that make a decoded window exact. window: frames of a window
-    by default. controls: those that the engine obeys. notes: why something better was not chosen.
+    Attributes:
+        notes: lines for the performer, such as why a better backend was not chosen.
+        margin: context frames on each side that make a decoded window exact.
+        window: frames of a window by default.
+        controls: those that the engine obeys.
     """
 
     name: str
@@ -90,7 +87,7 @@ class Engine(Protocol):
         beats: int,
         frames: int,
     ) -> Any:
-        """What the model is asked for, prepared once: the same arguments give the same object."""
+        """The model's input for texts and a place in time; equal arguments give the same object."""
         ...
 
     def unconditioned(self, condition: Any) -> Any:
@@ -98,7 +95,7 @@ class Engine(Protocol):
         ...
 
     def check_prompt(self, prompt: str) -> list[str]:
-        """What was heard of a prompt, then one line for each word that was not."""
+        """How a prompt is understood, then one line for each word that is not."""
         ...
 
     def warm_up(self, frames: int, depth: int) -> None:
@@ -106,8 +103,29 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give memory and threads back. The engine is of no use afterwards."""
+        """Free memory and threads. The engine cannot be used afterwards."""
         ...
+
+
+class LastStack(Generic[S]):
+    """The stacked inputs of the last tick; between admissions its rows come again unchanged."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._key: list[Any] = []
+        self._stacked: S | None = None
+
+    def get(self, frames: int, key: list[Any], stack: Callable[[], S]) -> S:
+        """`stack()`, or its last result if frames and the objects of the key are the same.
+
+        The key holds the objects themselves: an id could come back for another object.
+        """
+        same = frames == self._frames and len(key) == len(self._key)
+        if not same or any(a is not b for a, b in zip(key, self._key, strict=True)):
+            self._stacked = stack()
+            self._frames, self._key = frames, key
+        assert self._stacked is not None
+        return self._stacked
 
 
 def default_threads() -> int:
@@ -127,9 +145,15 @@ def open_engine(
 ) -> Engine:
     """Open a shipped engine by name, or another by the path of its TOML.
 
-    backend: auto or one that the manifest lists. device: auto, cpu or cuda. threads: of the model
-    on a CPU. random_weights: the true shapes without the weights, to measure speed.
-    Raises EngineError: no such engine or backend, files missing or damaged, no such device.
+    Args:
+        name_or_path: a name such as `imp`, or the path of a manifest.
+        backend: auto, or one that the manifest lists.
+        device: auto, cpu or cuda.
+        threads: of the model on a CPU.
+        random_weights: the true shapes with random weights, to measure speed.
+
+    Raises:
+        EngineError: no such engine or backend, files missing or damaged, no such device.
     """
     manifest = load_manifest(name_or_path)
     if manifest.family not in ("imp", "acestep"):

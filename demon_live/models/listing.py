@@ -1,7 +1,4 @@
-"""What `demon engines list|info|verify|fetch` print, as text.
-
-Threads: pure functions on files; nothing heavy is imported.
-"""
+"""What `demon engines list|info|verify|fetch` print, as text."""
 
 from __future__ import annotations
 
@@ -21,8 +18,6 @@ from demon_live.models.manifest import (
     sealed,
     verify,
 )
-
-__all__ = ["fetch_text", "info_text", "list_text", "require_files", "require_whole", "verify_text"]
 
 _SAID = {"ok": "ok", "missing": "MISSING", "size": "WRONG SIZE", "hash": "WRONG HASH"}
 

@@ -26,8 +26,6 @@ from torch import Tensor
 
 from demon_live.errors import EngineError, nearest
 
-__all__ = ["Adapter", "Factors", "LoraBank", "Refit", "read_adapter"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factors:
@@ -64,7 +62,7 @@ class Refit:
 
 
 @dataclass(slots=True)
-class _Held:
+class _TouchedWeight:
     """A weight that an adapter touches: W (a view of what the network reads) and its W0."""
 
     weight: Tensor
@@ -88,7 +86,7 @@ class LoraBank:
         self._targets = {name: weight.detach() for name, weight in targets.items()}
         self._changed = changed
         self._adapters: dict[str, Adapter] = {}
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _TouchedWeight] = {}
         self._strengths: dict[str, float] = {}
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._lock = threading.RLock()
@@ -115,7 +113,7 @@ class LoraBank:
             for target in adapter.factors:
                 weight = self._targets[target]
                 if target not in self._held:
-                    self._held[target] = _Held(weight, weight.clone())
+                    self._held[target] = _TouchedWeight(weight, weight.clone())
                 self._held[target].adapters.add(adapter.name)
             self._adapters[adapter.name] = adapter
 
@@ -188,7 +186,9 @@ class LoraBank:
         return Refit(wanted, weights, ready)
 
     @torch.no_grad()
-    def _worked_out(self, target: str, held: _Held, strengths: Mapping[str, float]) -> Tensor:
+    def _worked_out(
+        self, target: str, held: _TouchedWeight, strengths: Mapping[str, float]
+    ) -> Tensor:
         """W0 itself, or a new tensor W0 + sum s (alpha / r) B A."""
         active = sorted(held.adapters & strengths.keys())
         if not active:

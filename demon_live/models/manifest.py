@@ -1,14 +1,12 @@
 """engines/*.toml: what an engine is, where its files lie, whether they are whole.
 
     load_manifest("imp") -> Manifest      find_manifests() -> all of them
-    verify(manifest)     -> [Finding]     one for each file, by size and SHA-256; see listing.py
+    verify(manifest)     -> [FileCheck]     one for each file, by size and SHA-256; see listing.py
     seal(path)           -> writes sizes and hashes into the TOML, after training one's own:
                             python -m demon_live.models.manifest engines/imp.toml
 
 A manifest may come from a stranger: it is data, it is checked word by word, and the files it names
 must lie in its own folder (or, when they are fetched, in the cache). Errors point into the TOML.
-
-Threads: pure functions on files; nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -27,21 +25,6 @@ from typing import Any, Literal, NoReturn, TypeVar
 from demon_live import paths as places
 from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError, Span, nearest
-
-__all__ = [
-    "Finding",
-    "Manifest",
-    "Weight",
-    "checked",
-    "digest_of",
-    "find_manifests",
-    "load_manifest",
-    "missing_bytes",
-    "note_checked",
-    "seal",
-    "sealed",
-    "verify",
-]
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
@@ -131,7 +114,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FileCheck:
     """How one file stands: ok, missing, or of another size or hash than the manifest says."""
 
     weight: Weight
@@ -379,7 +362,7 @@ def sealed(path: Path) -> str:
     return beside.read_text("ascii").strip() if beside.is_file() else ""
 
 
-def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
+def verify(manifest: Manifest, *, deep: bool = True) -> list[FileCheck]:
     """One finding for each file; `deep` False looks at sizes only, which is instant."""
     findings = []
     for weight in manifest.weights:
@@ -391,7 +374,7 @@ def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
             state = "size"
         elif deep and (wanted := weight.sha256 or sealed(path)) and digest_of(path) != wanted:
             state = "hash"
-        findings.append(Finding(weight, path, state))
+        findings.append(FileCheck(weight, path, state))
     return findings
 
 

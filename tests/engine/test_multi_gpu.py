@@ -128,7 +128,7 @@ def test_admissions_lie_evenly_between_each_other() -> None:
     done = [len(ring.tick()) for _ in range(64)]
     # One worker of depth 2 completes each 4 ticks; two complete each 2 ticks, never both at once.
     assert done[16:] == [0, 1] * 24 or done[16:] == [1, 0] * 24
-    counts = [len(worker.in_flight) for worker in ring._parts]
+    counts = [len(worker.in_flight) for worker in ring._workers]
     assert max(counts) - min(counts) <= 1
 
 

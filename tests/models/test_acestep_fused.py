@@ -35,11 +35,11 @@ def inputs(config: Any, rows: int = 3, frames: int = 90) -> dict[str, torch.Tens
     }
 
 
-def heard(packed: Any, states: list[torch.Tensor], most: int = 24) -> fused.Heard:
+def cross(packed: Any, states: list[torch.Tensor], most: int = 24) -> fused.KeysValues:
     kept = torch.zeros(packed.config.layers, 2, len(states), most, packed.keep(states[0]).shape[-1])
     for i, one in enumerate(states):
         kept[:, :, i, : len(one)] = packed.keep(one)
-    return fused.Heard(kept, torch.tensor([len(s) for s in states], dtype=torch.int32))
+    return fused.KeysValues(kept, torch.tensor([len(s) for s in states], dtype=torch.int32))
 
 
 def states(config: Any, lengths: tuple[int, ...], seed: int = 3) -> list[torch.Tensor]:
@@ -57,7 +57,7 @@ def test_fused_equals_diffusers_module(parts: tuple[Any, Any]) -> None:
     packed = fused.pack(dit, config, ops)
     given, said = inputs(config), states(config, (17, 17, 17))
     turn = fused.turn_of(config, 45, given["x"])
-    ours = fused.forward(packed, ops, **given, heard=heard(packed, said), turn=turn)
+    ours = fused.forward(packed, ops, **given, cross=cross(packed, said), turn=turn)
     with torch.no_grad():
         theirs = dit(
             given["x"],
@@ -82,9 +82,9 @@ def test_fused_masks_and_mixes_as_the_oracle(parts: tuple[Any, Any]) -> None:
         packed,
         ops,
         **given,
-        heard=heard(packed, one),
+        cross=cross(packed, one),
         turn=turn,
-        mixed=(heard(packed, two), mix),
+        mixed=(cross(packed, two), mix),
     )
     theirs = forward.forward(
         dit,
@@ -112,7 +112,7 @@ def test_lora_targets_are_views_of_what_is_computed(parts: tuple[Any, Any]) -> N
     turn = fused.turn_of(config, 45, given["x"])
 
     def run() -> torch.Tensor:
-        return fused.forward(packed, ops, **given, heard=heard(packed, said), turn=turn)
+        return fused.forward(packed, ops, **given, cross=cross(packed, said), turn=turn)
 
     before = run()
     for name, weight in packed.targets().items():

@@ -145,7 +145,7 @@ def test_trap_08_padding_of_conditions_changes_nothing(engines: Any) -> None:
     assert torch.allclose(both[:1], v(engine, [short], x), atol=1e-4)
     assert torch.allclose(both[1:], v(engine, [long], x), atol=1e-4)
     # The bare module, which attends to the padding, is far off.
-    states, _ = encode.padded([r.condition.told(False)[0].kept for r in (short, long)])
+    states, _ = encode.padded([r.condition.states(False)[0].kept for r in (short, long)])
     context = engine._stacker.of([short, long], 150).context
     batch, t = torch.from_numpy(np.stack([x, x])), torch.full((2,), 0.7)
     bare = engine.modules.dit(batch, t, t, states, context, return_dict=False)[0]

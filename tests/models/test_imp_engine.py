@@ -200,7 +200,7 @@ def test_a_hint_shows_the_source_with_its_strength(onnx: Engine) -> None:
     source = noise(FRAMES, 64)
     lane = np.zeros(FRAMES, np.float32)
     lane[10:20], lane[20:24] = 0.5, 0.05
-    stacker = imp_backend._Stacker(Spy(), 64)  # type: ignore[arg-type]
+    stacker = imp_backend._ImpStacker(Spy(), 64)  # type: ignore[arg-type]
     row = Row(Request(FRAMES, 64, source=source), asked(onnx), {"hint": lane})
     stacker.of([row], FRAMES)
     np.testing.assert_array_equal(seen[0][0, 10:20, :64], source[10:20])

@@ -189,11 +189,11 @@ class Bench:
         return noise(rows, frames, 64), t, noise(rows, frames, 128).to(self.dtype), states
 
     def batch(self, kernels: Any, context: Any, states: Any) -> Any:
-        from demon_live.models.acestep.engine import Batch, Told
+        from demon_live.models.acestep.engine import Batch, ConditionStates
 
         told = []
         for one in states:
-            made = Told()
+            made = ConditionStates()
             made.states, made.kept, made.length = one, kernels.keep(one), len(one)
             told.append(made)
         return Batch(context, told, told, None, time.monotonic_ns())

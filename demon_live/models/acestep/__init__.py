@@ -18,8 +18,6 @@ import importlib.util
 
 from demon_live.errors import EngineError
 
-__all__ = ["require"]
-
 _NEEDED = ("diffusers", "transformers", "tokenizers")
 
 

@@ -1,14 +1,14 @@
-"""What the DiT is told: condition states, and the context latents that it sees beside the noise.
+"""Conditions of the DiT: states of texts and timbre, and context latents beside the noise.
 
-    Speaker.states(text, lyrics, timbre) -> float [L, D], in the order lyrics | timbre | text
-    Speaker.null()                       -> [1, D]: what "nothing said" looks like to the model
+    ConditionEncoder.states(text, lyrics, timbre) -> [L, D], in the order lyrics | timbre | text
+    ConditionEncoder.null()                       -> [1, D]: the learned "no condition"
     hints(modules, source)               -> the source as the model's own plan (cover mode), [T, C]
     encode_audio, timbre_of              -> latents of a loop, of a timbre reference
 
 Texts are encoded one by one, so that no padding reaches a state; rows of different lengths meet in
 the DiT only, behind a mask.
 
-Threads: a Speaker may be used from one thread at a time, beside the ring's.
+Threads: a ConditionEncoder may be used from one thread at a time, beside the ring's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.acestep.text import LYRIC_TOKENS, TEXT_TOKENS
-
-__all__ = ["Speaker", "band", "encode_audio", "hints", "rope", "tiled_silence", "timbre_of"]
 
 #: The encoder's reach in frames: a loop that is continued by this much on both sides encodes as if
 #: it went on for ever (receptive field -6.34..+7.34 frames).
@@ -61,8 +59,8 @@ def tiled_silence(silence: Tensor, frames: int) -> Tensor:
     return silence[0].repeat(repeats, 1)[:frames]
 
 
-class Speaker:
-    """Words and sounds -> condition states, with the modules of one engine."""
+class ConditionEncoder:
+    """Texts and sounds -> condition states, with the modules of one engine."""
 
     def __init__(self, modules: AceModules) -> None:
         self.modules = modules
@@ -85,11 +83,11 @@ class Speaker:
             return self._made_up(text + lyrics)
         token = self._silent_timbre() if timbre is None else self._timbre(timbre)
         ids = self._ids(self._text_words, text)
-        told = m.encoder.text_projector(m.text(input_ids=ids).last_hidden_state)
+        words = m.encoder.text_projector(m.text(input_ids=ids).last_hidden_state)
         sung = m.text.get_input_embeddings()(self._ids(self._lyric_words, lyrics))
         everything = torch.ones(1, sung.shape[1], dtype=torch.bool, device=m.device)
         sung = m.encoder.lyric_encoder(inputs_embeds=sung, attention_mask=everything)
-        return torch.cat([sung[0], token, told[0]])
+        return torch.cat([sung[0], token, words[0]])
 
     def _ids(self, words: object, text: str) -> Tensor:
         return torch.tensor([words.encode(text).ids], device=self.modules.device)  # type: ignore[attr-defined]
@@ -111,7 +109,7 @@ class Speaker:
         return found
 
     def _silent_timbre(self) -> Tensor:
-        """No reference: silence as the VAE hears it. Zeros would be heard as a drone."""
+        """No reference: silence as the VAE encodes it. Zeros would sound like a drone."""
         if self._quiet is None:
             m = self.modules
             self._quiet = self._timbre(tiled_silence(m.silence, m.config.timbre_frames))
@@ -154,7 +152,7 @@ def hints(modules: AceModules, source: Tensor) -> Tensor:
 def encode_audio(modules: AceModules, audio: Floats, *, cyclic: bool = True) -> Floats:
     """float32 [n, 2] -> the VAE's mean latent [F, C], F = n / hop rounded up to even.
 
-    cyclic: the ends hear each other, as they do in a loop. The mean, not a sample: the same source
+    cyclic: with context from across the seam, as in a loop. The mean, not a sample: the same source
     gives the same latent.
     """
     if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):

@@ -1,6 +1,6 @@
-"""ACE-Step on any backend: conditions, contexts, the stacking of rows; the kernels do the rest.
+"""ACE-Step on any backend: conditions, contexts, the stacking of rows; kernels do the rest.
 
-    prompt -> Told (states, kept by the kernels)     encoded in a worker, cached, shared by rows
+    prompt -> ConditionStates                        encoded in a worker, cached, shared by rows
     source, hint lane -> context [T, 2C]             cached while both stay the same objects
     rows -> Batch -> kernels.flow(x, t, batch) -> v  stacked anew only when a row changes
 
@@ -8,7 +8,8 @@ A text takes the encoder some milliseconds, so it never runs in a tick: `conditi
 and a row whose text is not ready plays what its deck said before. A deck's first words are waited
 for. `patient` (on the CPU): all are, so that what is rendered does not depend on the machine.
 
-Threads: see `backends`. Texts are encoded in a thread of the engine's own, on its own CUDA stream.
+Threads: see models/engine.py. Texts are encoded in a thread of the engine's own, on its own CUDA
+stream.
 """
 
 from __future__ import annotations
@@ -34,11 +35,9 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, text
 from demon_live.models.acestep.budget import out_of_memory
 from demon_live.models.acestep.load import AceModules
-from demon_live.models.engine import Row
+from demon_live.models.engine import LastStack, Row
 from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
-
-__all__ = ["AceCondition", "AceEngine", "AceKernels", "Batch", "Told"]
 
 #: The model knows no shorter loops: upstream never asks for fewer frames.
 SHORTEST = 128
@@ -48,15 +47,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What the rows of a tick are told. context: [B, T, 2C] in the model's type. told: kept states.
+    """Inputs of the rows of a tick.
 
-    told2, mix: a second condition and its share [B, T] float32; None when no row mixes.
-    serial: another number for each batch that was stacked.
+    Attributes:
+        context: [B, T, 2C] in the model's type.
+        first: the conditions of the rows.
+        second, mix: further conditions and their share [B, T] float32; mix is None if no row mixes.
+        serial: another number for each batch that was stacked.
     """
 
     context: Tensor
-    told: Sequence[Told]
-    told2: Sequence[Told]
+    first: Sequence[ConditionStates]
+    second: Sequence[ConditionStates]
     mix: Tensor | None
     serial: int
 
@@ -85,7 +87,7 @@ class AceKernels(Protocol):
         ...
 
     def changed(self, names: Sequence[str]) -> None:
-        """These targets were written. What was kept of conditions is out of date."""
+        """These targets were written: the results of `keep` are out of date."""
         ...
 
     def warm_up(self, frames: int, depth: int, window: int) -> None: ...
@@ -93,10 +95,13 @@ class AceKernels(Protocol):
     def close(self) -> None: ...
 
 
-class Told:
-    """One condition's states, coming or there. kept: of the kernels. length: L.
+class ConditionStates:
+    """The states of one condition, from a worker.
 
-    ready: on a GPU, the event after which another stream may read it.
+    Attributes:
+        states: [L, D]; None until they are encoded.
+        kept: the result of the kernels' `keep`; length: L.
+        ready: on a GPU, the event after which another stream may read it.
     """
 
     __slots__ = ("_future", "kept", "length", "ready", "states")
@@ -121,11 +126,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AceCondition:
-    """What a row is asked for. Compared by identity.
-
-    plain, plain2: of `prompt` and `prompt2`, made freely. cover, cover2: the same words with the
-    instruction to follow a plan, for rows that are shown one.
-    """
+    """Texts of a row. Compared by identity."""
 
     prompt: str
     prompt2: str
@@ -133,17 +134,20 @@ class AceCondition:
     words: tuple[str, str]
     tail: tuple[tuple[str, Any], ...]
 
-    def told(self, cover: bool) -> tuple[Told, Told]:
-        """The conditions of `prompt` and `prompt2`; asked for when a row first needs them."""
+    def states(self, cover: bool) -> tuple[ConditionStates, ConditionStates]:
+        """The states of `prompt` and `prompt2`; encoding starts at the first call.
+
+        cover: with the instruction to follow a plan, for rows with `hint`.
+        """
         task: text.Task = "cover" if cover else "text2music"
-        first = self.engine.told(self.prompt, task, self.words, self.tail)
+        first = self.engine.states_of(self.prompt, task, self.words, self.tail)
         if not self.prompt2:
             return first, first
-        return first, self.engine.told(self.prompt2, task, self.words, self.tail)
+        return first, self.engine.states_of(self.prompt2, task, self.words, self.tail)
 
 
 class AceEngine:
-    """ACE-Step 1.5, opened. See `backends.Engine`. patient: wait for texts, as off line."""
+    """ACE-Step 1.5, opened. See models.engine.Engine. patient: wait for texts, as off line."""
 
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name
@@ -158,16 +162,16 @@ class AceEngine:
         self.device = kernels.device
         self.patient = self.device.type == "cpu"
         self.modules, self.kernels = modules, kernels
-        self._speaker = encode.Speaker(modules)
+        self._encoder = encode.ConditionEncoder(modules)
         self._worker = ThreadPoolExecutor(1, "texts")
         self._side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._lock = threading.Lock()
-        self._texts: OrderedDict[Any, Told] = OrderedDict()
+        self._texts: OrderedDict[Any, ConditionStates] = OrderedDict()
         self._timbres: dict[str, Tensor] = {}
-        self._null = Told()
-        self._speak(self._null, self._speaker.null)
+        self._null = ConditionStates()
+        self._encode_states(self._null, self._encoder.null)
         self._plans = _Plans(self)
-        self._stacker = _Stacker(self)
+        self._stacker = _AceStacker(self)
         self._condition = functools.lru_cache(maxsize=256)(self._prepare)
         #: Its LoRAs, which the ring turns up and down (`lora.NAME`).
         self.weights = LoraBank(kernels.targets(), lambda names: self.refitted(list(names)))
@@ -215,47 +219,47 @@ class AceEngine:
         tail = (("bpm", bpm), ("beats", beats), ("key", key), ("seconds", seconds))
         words = (text.lyrics(lyrics, language), timbre)
         condition = AceCondition(prompt, prompt2, self, words, tail)
-        condition.told(False)
+        condition.states(False)
         return condition
 
-    def told(
+    def states_of(
         self,
         prompt: str,
         task: text.Task,
         words: tuple[str, str],
         tail: tuple[tuple[str, Any], ...],
-    ) -> Told:
-        """The states of a text, coming or there; cached."""
+    ) -> ConditionStates:
+        """The states of a text, which a worker encodes; cached."""
         caption = text.caption(prompt, task=task, **dict(tail))
         key = (caption, *words)
         with self._lock:
             if key in self._texts:
                 self._texts.move_to_end(key)
                 return self._texts[key]
-            told = self._texts[key] = Told()
+            entry = self._texts[key] = ConditionStates()
             while len(self._texts) > _TEXTS:
                 self._texts.popitem(last=False)
         lyrics, timbre = words
         latents = self._timbres.get(timbre)
-        told._future = self._worker.submit(
-            self._speak, told, lambda: self._speaker.states(caption, lyrics, latents)
+        entry._future = self._worker.submit(
+            self._encode_states, entry, lambda: self._encoder.states(caption, lyrics, latents)
         )
-        return told
+        return entry
 
     @torch.no_grad()
-    def _speak(self, told: Told, states: Any) -> Tensor:
-        """Work out states and what the kernels keep of them."""
+    def _encode_states(self, entry: ConditionStates, states: Any) -> Tensor:
+        """Encode states, and prepare them with the kernels' `keep`."""
         if self._side is None:
-            told.states = states()
-            told.kept = self.kernels.keep(told.states)
+            entry.states = states()
+            entry.kept = self.kernels.keep(entry.states)
         else:
             with torch.cuda.stream(self._side):
-                told.states = states()
-                told.kept = self.kernels.keep(told.states)
-                told.ready = torch.cuda.Event()
-                told.ready.record(self._side)
-        told.length = len(told.states)
-        return told.states
+                entry.states = states()
+                entry.kept = self.kernels.keep(entry.states)
+                entry.ready = torch.cuda.Event()
+                entry.ready.record(self._side)
+        entry.length = len(entry.states)
+        return entry.states
 
     def unconditioned(self, condition: AceCondition) -> None:
         """Nothing said: a row without a condition plays the model's learned "no condition"."""
@@ -286,7 +290,7 @@ class AceEngine:
     def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         """v [B, T, C] of x [B, T, C] at times t [B]; one row each.
 
-        A loop shorter than the model knows is played several times over, and the middle is kept.
+        A loop shorter than the model knows is repeated, and the middle is returned.
         """
         frames = x.shape[1]
         times = -(-SHORTEST // frames)
@@ -335,14 +339,14 @@ class AceEngine:
         return name
 
     def refitted(self, names: Sequence[str]) -> None:
-        """Targets were written: what was kept of conditions is worked out again."""
+        """Targets were written: prepare all conditions again."""
         self.kernels.changed(names)
         with self._lock:
             everything = [*self._texts.values(), self._null]
-        for told in everything:
-            if told.done and told.states is not None:
-                told.kept = self.kernels.keep(told.states)
-                told.ready = None
+        for entry in everything:
+            if entry.done and entry.states is not None:
+                entry.kept = self.kernels.keep(entry.states)
+                entry.ready = None
         self._stacker.forget()
 
     def warm_up(self, frames: int, depth: int) -> None:
@@ -392,46 +396,40 @@ class _Plans:
         return plan
 
 
-class _Stacker:
-    """rows -> Batch, kept while the rows stay the same objects. The ring's thread only."""
+class _AceStacker:
+    """rows -> Batch, for the ring's thread."""
 
     def __init__(self, engine: AceEngine) -> None:
         self._engine = engine
-        self._key: list[Any] = []
-        self._batch: Batch | None = None
-        self._before: dict[str, tuple[Told, Told]] = {}
+        self._stacked: LastStack[Batch] = LastStack()
+        self._before: dict[str, tuple[ConditionStates, ConditionStates]] = {}
         self._context: dict[tuple[int, int, int], tuple[Any, Any, Tensor]] = {}
         self._serial = 0
 
     def forget(self) -> None:
-        self._key = []
+        self._stacked = LastStack()
 
     def of(self, rows: Sequence[Row], frames: int) -> Batch:
-        told = [self._told(row) for row in rows]
-        key: list[Any] = [frames]
-        for row, (first, second) in zip(rows, told, strict=True):
+        pairs = [self._conditions(row) for row in rows]
+        key: list[Any] = []
+        for row, (first, second) in zip(rows, pairs, strict=True):
             lanes = row.shared
             key += (row.request.source, lanes.get("hint"), lanes.get("prompt_mix"), first, second)
-        same = len(key) == len(self._key) and key[0] == self._key[0]
-        if not same or any(a is not b for a, b in zip(key[1:], self._key[1:], strict=True)):
-            self._batch = self._stack(rows, told, frames)
-            self._key = key
-        assert self._batch is not None
-        return self._batch
+        return self._stacked.get(frames, key, lambda: self._stack(rows, pairs, frames))
 
-    def _told(self, row: Row) -> tuple[Told, Told]:
-        """What a row hears now: its own condition, or its deck's last while that is being read."""
+    def _conditions(self, row: Row) -> tuple[ConditionStates, ConditionStates]:
+        """A row's own conditions, or its deck's last ones while those are being encoded."""
         engine, condition = self._engine, row.condition
         if condition is None:
             return engine._null, engine._null
         covered = row.request.source is not None and _any(row.shared.get("hint"))
-        pair: tuple[Told, Told] = condition.told(covered)
+        pair: tuple[ConditionStates, ConditionStates] = condition.states(covered)
         deck = row.request.deck
         if not (engine.patient or all(t.done for t in pair)) and deck in self._before:
             return self._before[deck]
         try:
-            for told in pair:
-                told.wait()
+            for entry in pair:
+                entry.wait()
         except Exception as error:
             if engine.patient or deck not in self._before:
                 raise EngineError(f"the prompt could not be encoded: {error}") from error
@@ -440,16 +438,21 @@ class _Stacker:
         self._before[deck] = pair
         return pair
 
-    def _stack(self, rows: Sequence[Row], told: Sequence[tuple[Told, Told]], frames: int) -> Batch:
+    def _stack(
+        self,
+        rows: Sequence[Row],
+        pairs: Sequence[tuple[ConditionStates, ConditionStates]],
+        frames: int,
+    ) -> Batch:
         engine = self._engine
-        for pair in told:
+        for pair in pairs:
             for one in pair:
                 if one.ready is not None:
                     torch.cuda.current_stream(engine.device).wait_event(one.ready)
                     one.ready = None
         mixes = [
             _lane(row.shared.get("prompt_mix"), frames) if a is not b else None
-            for row, (a, b) in zip(rows, told, strict=True)
+            for row, (a, b) in zip(rows, pairs, strict=True)
         ]
         mix = None
         if any(lane is not None for lane in mixes):
@@ -460,8 +463,8 @@ class _Stacker:
             self._context.clear()
         return Batch(
             torch.stack([self._context_of(row, frames) for row in rows]),
-            [first for first, _ in told],
-            [second for _, second in told],
+            [first for first, _ in pairs],
+            [second for _, second in pairs],
             mix,
             self._serial,
         )

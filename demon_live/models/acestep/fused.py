@@ -2,14 +2,12 @@
 
     packed = pack(dit)                       weights fused: q|k|v, gate|up, all keys|values at once
     kept = packed.keep(states)               keys and values of a condition, once, for all layers
-    v = forward(packed, ops, x, t, context, heard, ...)
+    v = forward(packed, ops, x, t, context, cross, ...)
 
 What is not computed again: a condition's keys and values (they do not depend on t), the branch of
 t - r (r = t makes it a constant). What runs between two matrix products is one operation of `Ops`:
 residual + gate + norm + modulation, norm + rotation of q and k, SwiGLU. `Plain` writes each in
 torch; backends/triton_ops.py has one kernel for each.
-
-Threads: pure, on weights that only a LoRA's commit changes.
 """
 
 from __future__ import annotations
@@ -26,8 +24,6 @@ from torch import Tensor
 from demon_live.models.acestep.encode import rope
 from demon_live.models.acestep.forward import per_token
 from demon_live.models.acestep.layout import AceConfig
-
-__all__ = ["Heard", "Layer", "Ops", "Packed", "Plain", "forward", "pack", "windowed"]
 
 
 @dataclass(slots=True)
@@ -55,8 +51,8 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Heard:
-    """Conditions of the rows of a batch, as `forward` reads them.
+class KeysValues:
+    """Keys and values of the conditions of a batch, for cross-attention.
 
     kept: [layers, 2, B, L, kv D], padded to L. lengths: int32 [B].
     """
@@ -277,9 +273,9 @@ def forward(
     x: Tensor,
     t: Tensor,
     context: Tensor,
-    heard: Heard,
+    cross: KeysValues,
     turn: tuple[Tensor, Tensor],
-    mixed: tuple[Heard, Tensor] | None = None,
+    mixed: tuple[KeysValues, Tensor] | None = None,
 ) -> Tensor:
     """v [B, T, C] float32 of x [B, T, C] float32 at times t [B], T a multiple of the patch.
 
@@ -301,7 +297,7 @@ def forward(
         out = ops.linear(ops.ready(ops.attend(q, k, v, layer.window)), layer.out)
         y = ops.add_norm(h, out, m[:, i, 2], layer.norm2, None, None)
         q = ops.head_norm(ops.linear(y, layer.query), layer.query_norm)
-        a = ops.cross(q, heard.kept[i], heard.lengths)
+        a = ops.cross(q, cross.kept[i], cross.lengths)
         if mixed is not None and share is not None:
             a = torch.lerp(a, ops.cross(q, mixed[0].kept[i], mixed[0].lengths), share)
         out = ops.linear(ops.ready(a), layer.out2)

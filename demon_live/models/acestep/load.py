@@ -33,8 +33,6 @@ from demon_live.models.acestep.layout import (
     read_json,
 )
 
-__all__ = ["SILENCE", "VAE", "AceModules", "build", "load", "load_part", "oobleck", "vae_of"]
-
 #: Frames of the silence latents that come with a checkpoint: 600 s.
 SILENCE = 15000
 #: Settings of the Oobleck VAE of ACE-Step 1.5: 48 kHz stereo, 1920 samples a frame, 64 channels.

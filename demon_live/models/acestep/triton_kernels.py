@@ -4,23 +4,12 @@ Each reads its inputs once and writes its result once. Sums are in float32, roun
 In fp8 (e4m3) every row has its own scale, amax / 448.
 
 Only where Triton is installed; importing this module without it is an ImportError.
-
-Threads: none of its own.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-__all__ = [
-    "attention_kernel",
-    "heads_kernel",
-    "norm_kernel",
-    "quant_kernel",
-    "snake_kernel",
-    "swiglu_kernel",
-]
 
 
 # Lengths change from loop to loop: a kernel is not compiled anew for each kind of number.

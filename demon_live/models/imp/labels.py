@@ -1,7 +1,7 @@
 """imp's conditioning: labels in, arrays out. Pure numpy: an onnx-only process needs no torch.
 
     tags {name: weight}, key, bpm, bars, frames  ->  cond float32 [D], phase float32 [T, 2]
-    cond: labels [128], then a timbre reference [128] (imp_timbre.py), zeros without one
+    cond: labels [128], then a timbre reference [128] (timbre.py), zeros without one
 
 The vocabulary (tags, keys, synonyms) lives in engines/imp/tags.toml; its order is the layout of
 `cond` and is frozen with the weights. Free text is parsed elsewhere (models/conditioning.py) into

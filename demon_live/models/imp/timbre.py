@@ -23,8 +23,6 @@ from demon_live.core import Floats
 from demon_live.models.imp.labels import TIMBRE
 from demon_live.models.imp.model import SAMPLE_RATE
 
-__all__ = ["levels", "statistics", "timbre_of"]
-
 BANDS, FFT, HOP = 32, 2048, 480
 LOWEST, HIGHEST = 40.0, 16_000.0
 #: Every recording is brought to this level first (-18 dB, that of the renders); powers below the

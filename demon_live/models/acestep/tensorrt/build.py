@@ -20,8 +20,6 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep.tensorrt.library import Library, logger
 from demon_live.models.acestep.tensorrt.parts import Shapes
 
-__all__ = ["build", "parsed"]
-
 Progress = Callable[[float], None]
 
 

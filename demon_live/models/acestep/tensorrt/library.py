@@ -1,9 +1,7 @@
 """Which of the two libraries serves a card, and their differences behind one adapter.
 
-    library_for("8.9") -> Library      or EngineError: why none serves it, and what plays instead
-    Library.load()     -> its module   Library.logger(module) -> (logger, errors it was told)
-
-Threads: pure, but for the import.
+library_for("8.9") -> Library      or EngineError: why none serves it, and what plays instead
+Library.load()     -> its module   Library.logger(module) -> (logger, errors it was told)
 """
 
 from __future__ import annotations
@@ -16,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from demon_live.errors import EngineError, UsageError
-
-__all__ = ["RTX", "Library", "capability_of", "library_for"]
 
 #: Compute capabilities that tensorrt-rtx builds for, and the cards they are.
 RTX: Mapping[str, str] = {

@@ -4,8 +4,6 @@
 
 A plan takes any size between its least and its largest, and is quickest near the middle one. The
 decoder's stay small: longer latents are decoded in tiles, which nine frames of context make exact.
-
-Threads: pure.
 """
 
 from __future__ import annotations
@@ -16,8 +14,6 @@ from typing import Any
 
 from demon_live.errors import EngineError
 from demon_live.models.manifest import Manifest
-
-__all__ = ["Part", "Shapes", "parts", "precision_of"]
 
 #: Least, usual and largest shape of each input.
 Shapes = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]

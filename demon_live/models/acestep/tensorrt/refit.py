@@ -24,9 +24,7 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep.export import MATRICES, initialiser
 from demon_live.models.acestep.fused import Packed
 from demon_live.models.acestep.tensorrt.library import logger
-from demon_live.models.acestep.tensorrt.runtime import Plan
-
-__all__ = ["Exchange", "matrices"]
+from demon_live.models.acestep.tensorrt.runtime import TensorRTPlan
 
 
 @torch.no_grad()
@@ -50,7 +48,7 @@ class Exchange:
     Raises EngineError if the plan cannot exchange the weights of these names.
     """
 
-    def __init__(self, plan: Plan, names: Sequence[str]) -> None:
+    def __init__(self, plan: TensorRTPlan, names: Sequence[str]) -> None:
         trt = plan.library.load()
         log, self.said = logger(trt)
         self.plan, self._trt = plan, trt

@@ -5,8 +5,6 @@
 A job is a line of JSON; progress and the result are lines of JSON on standard output:
 {"share": .3}, then {"done": facts} or {"error": ..., "hint": ...}. A library that crashes, or that
 a failed build leaves broken, takes nothing else with it.
-
-Threads: one.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from demon_live.errors import DemonError, EngineError
-
-__all__ = ["run"]
 
 Progress = Callable[[float], None]
 
