@@ -15,16 +15,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demon_live.children import Child
 from demon_live.core import Request
 from demon_live.engine.multi_gpu import TickOrder, WorkerLost, WorkerReply, WorkerRing
 from demon_live.errors import DemonError, EngineError
@@ -70,16 +67,16 @@ class ConditionArguments:
 class GpuWorker:
     """An engine and a ring on it. Raises EngineError if the engine does not open."""
 
-    def __init__(self, plan: WorkerOptions, engine: Engine | None = None) -> None:
+    def __init__(self, options: WorkerOptions, engine: Engine | None = None) -> None:
         if engine is None:
             from demon_live.models.engine import open_engine
 
             engine = open_engine(
-                plan.engine,
-                backend=plan.backend,
-                device=plan.device,
-                threads=plan.threads,
-                random_weights=plan.random_weights,
+                options.engine,
+                backend=options.backend,
+                device=options.device,
+                threads=options.threads,
+                random_weights=options.random_weights,
             )
         self.engine = engine
         self._ring = WorkerRing(
@@ -152,20 +149,17 @@ class InlineLink:
         self._worker.close()
 
 
-_CHILD = "import sys; sys.path[:] = {path!r}; from {module} import worker_main; worker_main({fd})"
-
-
 def worker_main(fd: int, change: Callable[[Engine], None] = lambda engine: None) -> None:
     """The process of a worker: open the engine, serve the pipe `fd` to its end.
 
     change: applied to the open engine (measurements).
     """
     conn = Connection(fd)
-    plan: WorkerOptions = conn.recv()
-    if plan.visible is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = plan.visible
+    options: WorkerOptions = conn.recv()
+    if options.visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = options.visible
     try:
-        worker = GpuWorker(plan)
+        worker = GpuWorker(options)
         change(worker.engine)
         conn.send(worker.info())
     except DemonError as error:
@@ -173,12 +167,12 @@ def worker_main(fd: int, change: Callable[[Engine], None] = lambda engine: None)
         return
     with contextlib.suppress(EOFError, OSError):
         while True:
-            what = conn.recv()
-            if isinstance(what, tuple):
-                worker.warm_up(*what)
+            message = conn.recv()
+            if isinstance(message, tuple):
+                worker.warm_up(*message)
                 conn.send(None)
             else:
-                conn.send(worker.run(what))
+                conn.send(worker.run(message))
     worker.close()
 
 
@@ -188,31 +182,18 @@ class ProcessLink:
     #: Where the process finds its `worker_main`.
     MODULE = "demon_live.engine.gpu_workers"
 
-    def __init__(self, plan: WorkerOptions, environ: Mapping[str, str] | None = None) -> None:
-        self._conn, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        path = [root, *(p for p in sys.path if p and p != root)]
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _CHILD.format(path=path, module=self.MODULE, fd=theirs.fileno()),
-            ],
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            env={**os.environ, **(environ or {})},
-        )
-        theirs.close()
-        self._conn.send(plan)
+    def __init__(self, options: WorkerOptions, environ: Mapping[str, str] | None = None) -> None:
+        self._child = Child(f"{self.MODULE}:worker_main", environ=environ)
+        self._send(options)
         self._info: WorkerInfo | None = None
 
     @property
     def pid(self) -> int:
         """Process id of the worker."""
-        return self._process.pid
+        return self._child.pid
 
     def info(self) -> WorkerInfo:
-        """What its engine is. Raises EngineError when it does not open."""
+        """Facts of its engine. Raises EngineError if it does not open."""
         if self._info is None:
             reply = self._receive()
             if not isinstance(reply, WorkerInfo):
@@ -225,29 +206,25 @@ class ProcessLink:
         self._send((frames, depth))
         self._receive()
 
-    def _send(self, what: object) -> None:
-        try:
-            self._conn.send(what)
-        except OSError as error:
-            raise WorkerLost(f"its process ended (code {self._process.poll()})") from error
+    def _send(self, message: object) -> None:
+        if not self._child.send(message):
+            raise self._lost()
 
     def _receive(self) -> Any:
         try:
-            return self._conn.recv()
+            return self._child.receive()
         except (EOFError, OSError) as error:
-            raise WorkerLost(f"its process ended (code {self._process.poll()})") from error
+            raise self._lost() from error
+
+    def _lost(self) -> WorkerLost:
+        return WorkerLost(f"its process ended (code {self._child.code})")
 
     def send(self, order: TickOrder) -> None:
         self._send(order)
 
     def receive(self) -> WorkerReply:
-        answer: WorkerReply = self._receive()
-        return answer
+        reply: WorkerReply = self._receive()
+        return reply
 
     def close(self) -> None:
-        self._conn.close()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(1)
+        self._child.quit(2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -234,9 +235,8 @@ def test_a_worker_in_a_process_of_its_own() -> None:
     assert np.isfinite(generation.latent).all()
     pid = links[0].pid
     ring.close()
-    assert pid > 0
-    # It ends by itself; a machine that is very busy may have to end it.
-    assert links[0]._process.returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 _MORE = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", 10))
