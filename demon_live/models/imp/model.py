@@ -28,21 +28,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demon_live.models.imp.labels import (
-    LABELS,
-    PHASE,
-    TIMBRE,
-)
-from demon_live.models.imp.synthesis import (
-    AIR_OUTPUTS,
-    BINS,
-    FFT,
-    HOP,
-    STEP,
-    TONE_BINS,
-    Synthesis,
-    grain_angles,
-)
+from demon_live.models.imp.labels import FRAME_HZ as FRAME_HZ
+from demon_live.models.imp.labels import LABELS, TIMBRE
+from demon_live.models.imp.labels import PHASE as PHASE
+from demon_live.models.imp.labels import loop_frames as loop_frames
+from demon_live.models.imp.synthesis import AIR_OUTPUTS, BINS, STEP, grain_angles
+from demon_live.models.imp.synthesis import FFT as FFT
+from demon_live.models.imp.synthesis import HOP as HOP
+from demon_live.models.imp.synthesis import TONE_BINS as TONE_BINS
+from demon_live.models.imp.synthesis import Synthesis as Synthesis
 
 CHANNELS = 64
 SAMPLE_RATE = 48_000
