@@ -6,7 +6,7 @@ from demon_live.bench.ring import Case, overhead_table, recommend, ring_table
 from tests.helpers.velocity_models import Constant
 
 
-def test_ring_table():
+def test_ticks_are_timed_at_each_depth():
     table = ring_table(Constant(), 4, (1, 2), 16, seconds=0.2, channels=4)
     assert [row["depth"] for row in table] == [1, 2]
     for row in table:
@@ -18,7 +18,7 @@ def test_ring_table():
 @pytest.mark.parametrize(
     ("tick", "depth"), [(lambda d: 10 * d, 1), (lambda d: 4.4 + 9.6 * d, 4), (lambda d: 20, 8)]
 )
-def test_recommended_depth(tick, depth):
+def test_of_the_fastest_depths_the_one_heard_soonest_is_recommended(tick, depth):
     """A tick that is all depth, the paper's, and one that does not feel it."""
     table = [
         {

@@ -7,8 +7,7 @@ import torch
 from demon_live.engine import Ring, solver
 from demon_live.engine.noise import key, normal, normal_on, signed
 from demon_live.models.lora import Adapter, Factors, LoraBank
-from tests.engine.test_ring import SHARED, variety
-from tests.helpers.velocity_models import Linear, T, request
+from tests.helpers.velocity_models import SHARED, Linear, T, request, variety
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,8 +12,18 @@ import pytest
 from demon_live.engine import Dcw, Ring, ring
 from demon_live.engine.batch import SlotBatch
 from demon_live.engine.cuda_graphs import Graphs
-from tests.engine.test_ring import SHARED, variety
-from tests.helpers.velocity_models import C, Linear, T, alone, play, request, same, source
+from tests.helpers.velocity_models import (
+    SHARED,
+    C,
+    Linear,
+    T,
+    alone,
+    play,
+    request,
+    same,
+    source,
+    variety,
+)
 
 
 class Again(Graphs):

@@ -1,4 +1,4 @@
-"""ENGINE.md 8, checks 2 to 7, 15 to 18: admission, cadence, latency, sharing, epochs."""
+"""Checks 2 to 7, 15 to 18: admission, cadence, latency, sharing, epochs."""
 
 import itertools
 from fractions import Fraction
@@ -11,6 +11,7 @@ from demon_live.engine import Request, Ring, timesteps
 from demon_live.engine.batch import SlotBatch
 from demon_live.errors import DemonError, ScoreError
 from tests.helpers.velocity_models import (
+    SHARED,
     C,
     Constant,
     Linear,
@@ -21,37 +22,10 @@ from tests.helpers.velocity_models import (
     request,
     same,
     source,
+    variety,
 )
 
 DEPTHS = [1, 2, 3, 4, 5, 8]
-
-
-def variety(n, deck="main"):
-    """Requests that differ in everything that a slot owns."""
-    curve = np.linspace(0, 1, T, dtype=np.float32)
-    return request(
-        n,
-        denoise=(n * 0.37) % 1.0,
-        shift=1.0 + n % 4,
-        deck=deck,
-        source=source(n) if n % 5 else None,
-        init=curve if n % 3 == 1 else None,
-        mask=curve if n % 4 == 3 else None,
-        target=source(90 + n) if n % 2 else None,
-        conditions=((None, curve, 0.0, 0.6),) if n % 3 == 0 else (),
-        cfg=["off", "full", "self", "initialize"][n % 4],
-    )
-
-
-SHARED = {
-    "blend": np.linspace(0, 1, T, dtype=np.float32),
-    "velocity": 0.9,
-    "morph": 0.3,
-    "guide": 2.0,
-    "momentum": -0.5,
-    "rescale": 0.4,
-    "energy": 1.2,
-}
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -126,7 +100,7 @@ def test_a_denoise_edit_leaves_rows_in_flight_alone():
 
 
 @pytest.mark.parametrize(("steps", "depth"), [(8, d) for d in DEPTHS] + [(5, 3), (16, 6), (4, 8)])
-def test_cadence(steps, depth):
+def test_completions_come_evenly(steps, depth):
     it = Ring(Constant(), steps=steps, depth=depth, shift=3.0, on_admit=lambda deck: request(0))
     it.enlist("main")
     counts = [len(it.tick()) for _ in range(steps * 12)][2 * steps :]

@@ -1,4 +1,4 @@
-"""ENGINE.md 8, checks 8 to 14 and 24: identities of a solver step, exact with mock models."""
+"""Checks 8 to 14 and 24: identities of a solver step, exact with mock models."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_blend_is_switched_in_mid_flight():
 
 
 @pytest.mark.parametrize("denoise", [0.2, 0.71, 1.0])
-def test_constant_velocity(denoise):
+def test_euler_with_a_constant_velocity_is_exact(denoise):
     req = request(8, denoise=denoise)
     start = timesteps(STEPS, denoise, 3.0)[0]
     x = start * rng.normal(rng.key(8, rng.BIRTH), T, C) + (1 - start) * req.source
@@ -111,7 +111,7 @@ def test_noise_0_is_no_noise():
     assert same(alone(request(8), shared={"noise": 0.0}), alone(request(8)))
 
 
-def test_init_curve():
+def test_an_init_curve_mixes_noise_and_source_by_frame():
     req = request(8, init=RAMP)
     noise = rng.normal(rng.key(8, rng.BIRTH), T, C)
     expected = noise * RAMP[:, None] + source(1) * (1 - RAMP[:, None].astype(np.float64)).astype(
@@ -182,7 +182,7 @@ def test_the_model_sees_the_original_on_its_way_from_noise():
 @pytest.mark.parametrize(
     ("cfg", "passes"), [("off", 0), ("full", STEPS), ("initialize", 1), ("self", 0)]
 )
-def test_pass_counts(cfg, passes):
+def test_negative_passes_are_as_many_as_the_mode_says(cfg, passes):
     model = Recorder()
     alone(request(1, cfg=cfg), model, shared={"guide": 2.0})
     kinds = [row.kind for call in model.calls for row, _, _ in call]
@@ -232,7 +232,7 @@ def test_guidance_does_not_depend_on_the_length_of_the_loop():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 24, 25, 26, 60])
-def test_window_sums(frames):
+def test_window_sums_are_cyclic(frames):
     torch.manual_seed(0)
     x = torch.randn(2, frames, 3)
     reach = min(25, frames - 1 + frames % 2) // 2
@@ -297,7 +297,7 @@ def test_gain_acts_on_the_input_not_on_the_base(energy):
 
 
 @pytest.mark.parametrize("frames", [T, T + 1])
-def test_dcw(frames):
+def test_dcw_of_no_strength_changes_no_bit(frames):
     req = request(1, frames=frames)
     plain = alone(req)
     assert same(alone(req, dcw=Dcw(low=0.0, high=0.0)), plain)
@@ -308,7 +308,7 @@ def test_dcw(frames):
 
 
 @pytest.mark.parametrize("frames", [T, T + 1])
-def test_dcw_transform(frames):
+def test_the_haar_transform_reconstructs_and_corrects_each_band(frames):
     torch.manual_seed(1)
     x = torch.randn(3, frames, C, dtype=torch.float64)
     assert torch.allclose(guidance.haar_merge(*guidance.haar_split(x), frames), x, atol=1e-14)
@@ -420,7 +420,7 @@ def test_migrate_to_denoise_0_gives_the_source():
     assert all(same(g.latent, source(1)) for g in out)
 
 
-def test_reproject_coefficients():
+def test_a_move_keeps_the_noise_downward_and_renews_it_upward():
     old = np.array([[0.8], [0.4], [0.5], [0.0], [0.8]])
     new = np.array([[0.4], [0.8], [0.5], [0.3], [0.4]])
     mix = solver.reproject(old, new, np.array([[0.0], [0.0], [0.0], [0.0], [0.5]]))

@@ -246,7 +246,7 @@ def test_cover_equals_diffusers_pipeline(small: Toy) -> None:
     assert np.abs(without - theirs).max() > 0.1
 
 
-def test_rows_of_different_conditions_are_rows_of_one(small: Toy) -> None:
+def test_a_batch_of_different_conditions_equals_its_rows_one_by_one(small: Toy) -> None:
     """Batching pads the shorter condition; behind the mask that changes nothing."""
     engine = small.engine
     rows = [row(engine, condition(engine, p)) for p in ("dub", "a much longer prompt " * 5)]

@@ -50,7 +50,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
 
 @pytest.mark.parametrize("width", [64, 80])
 @pytest.mark.parametrize("how", ["norm", "add", "gate", "mod", "all", "end"])
-def test_norms(width: int, how: str, dtype: torch.dtype) -> None:
+def test_norms_equal_those_of_torch(width: int, how: str, dtype: torch.dtype) -> None:
     ours, plain = made(replace(toy.TOY, hidden=width))
     h, y = random(2, 5, width, dtype=dtype), random(2, 5, width, dtype=dtype, seed=1)
     w = 1 + 0.1 * random(width, dtype=dtype, seed=2)
@@ -71,7 +71,7 @@ def test_norms(width: int, how: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("config", [toy.TOY, toy.TOY_XL], ids=["2b", "xl"])
-def test_heads(config: Any, dtype: torch.dtype) -> None:
+def test_head_norms_and_rotation_equal_those_of_torch(config: Any, dtype: torch.dtype) -> None:
     """As FlashAttention gets them."""
     ours, plain = made(config)
     ours.own_attention = False
