@@ -186,3 +186,15 @@ def _finite(array: Floats) -> bool:
     while len(_finite_arrays) > _REMEMBERED:
         _finite_arrays.pop(next(iter(_finite_arrays)), None)
     return True
+
+
+def source_with_feedback(request: Request, entry: RingDeck) -> Floats | None:
+    """(1 - f) source + f (the n-th last generation, or the oldest of those there are)."""
+    if request.feedback == 0.0 or not entry.history:
+        return request.source
+    earlier = entry.history[min(request.feedback_depth, len(entry.history)) - 1]
+    if earlier.shape != (request.frames, request.channels):
+        return request.source
+    f = np.float32(request.feedback)
+    own = np.zeros_like(earlier) if request.source is None else request.source
+    return np.asarray((1 - f) * own + f * earlier, dtype=np.float32)

@@ -29,7 +29,8 @@ from typing import Any, Protocol
 import torch
 
 from demon_live.core import Floats, Generation, Request, SlotStatus
-from demon_live.engine.ring import Ring, changed_request, source_with_feedback
+from demon_live.engine.admission import source_with_feedback
+from demon_live.engine.ring import Ring, changed_request
 from demon_live.engine.rows import VelocityModel
 from demon_live.engine.shared import Snapshot
 from demon_live.engine.staging import torch_threads

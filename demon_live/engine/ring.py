@@ -20,7 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from demon_live.core import Floats, Generation, Request, SlotStatus
-from demon_live.engine.admission import AdmissionPace, RingDeck, RingDecks, check_request
+from demon_live.engine.admission import (
+    AdmissionPace,
+    RingDeck,
+    RingDecks,
+    check_request,
+    source_with_feedback,
+)
 from demon_live.engine.batch import SlotBatch
 from demon_live.engine.guidance import Dcw
 from demon_live.engine.noise import NoiseCache
@@ -447,15 +453,3 @@ def changed_request(request: Request, denoise: float | None, shift: float | None
         denoise=request.denoise if denoise is None else denoise,
         shift=request.shift if shift is None else shift,
     )
-
-
-def source_with_feedback(request: Request, entry: RingDeck) -> Floats | None:
-    """(1 - f) source + f (the n-th last generation, or the oldest of those there are)."""
-    if request.feedback == 0.0 or not entry.history:
-        return request.source
-    earlier = entry.history[min(request.feedback_depth, len(entry.history)) - 1]
-    if earlier.shape != (request.frames, request.channels):
-        return request.source
-    f = np.float32(request.feedback)
-    own = np.zeros_like(earlier) if request.source is None else request.source
-    return np.asarray((1 - f) * own + f * earlier, dtype=np.float32)

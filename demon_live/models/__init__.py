@@ -1,6 +1,7 @@
 """Engines and their models: one folder a family, with its backends beside it.
 
-    engine.py        what an engine is; `open_engine` chooses a backend
+    protocol.py      what an engine is
+    engine.py        `open_engine` chooses a backend
     manifest.py      engines/*.toml -> Manifest; listing.py: what `demon engines` prints
     fetch.py         downloads of weights
     conditioning.py  free text -> tags, key, unknown words -> Condition; numpy only

@@ -8,7 +8,7 @@ A text takes the encoder some milliseconds, so it never runs in a tick: `conditi
 and a row whose text is not ready plays what its deck said before. A deck's first words are waited
 for. `patient` (on the CPU): all are, so that what is rendered does not depend on the machine.
 
-Threads: see models/engine.py. Texts are encoded in a thread of the engine's own, on its own CUDA
+Threads: see models/protocol.py. Texts are encoded in a thread of the engine's own, on its own CUDA
 stream.
 """
 
@@ -35,9 +35,9 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, text
 from demon_live.models.acestep.budget import out_of_memory
 from demon_live.models.acestep.load import AceModules
-from demon_live.models.engine import LastStack, Row
 from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
+from demon_live.models.protocol import LastStack, Row
 
 #: The model knows no shorter loops: upstream never asks for fewer frames.
 SHORTEST = 128
@@ -147,7 +147,7 @@ class AceCondition:
 
 
 class AceEngine:
-    """ACE-Step 1.5, opened. See models.engine.Engine. patient: wait for texts, as off line."""
+    """ACE-Step 1.5, opened. See models.protocol.Engine. patient: wait for texts, as off line."""
 
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name

@@ -14,9 +14,9 @@ from demon_live.models.acestep.budget import dit_parameters, weights_bytes
 from demon_live.models.acestep.engine import AceEngine, AceKernels
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
 from demon_live.models.acestep.load import AceModules, build, load
-from demon_live.models.engine import Engine
 from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest
+from demon_live.models.protocol import Engine
 
 #: A DiT up to this size is a toy, which a CPU plays as well.
 _TOY = 50_000_000

@@ -3,7 +3,7 @@
     rows -> (hint [B, T, 65], phase [B, T, 2], cond [B, D])    stacked when rows have changed
     x, t, those -> kernels.flow -> v                           each tick
 
-Threads: see models/engine.py. The encoder is loaded at its first use, under a lock.
+Threads: see models/protocol.py. The encoder is loaded at its first use, under a lock.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from demon_live.core import Floats
 from demon_live.errors import DemonError, EngineError, ScoreError
 from demon_live.models import conditioning
 from demon_live.models.conditioning import Condition
-from demon_live.models.engine import Engine, LastStack, Row
 from demon_live.models.imp import labels as imp_labels
 from demon_live.models.imp import timbre as imp_timbre
 from demon_live.models.imp.weights import ImpWeights
 from demon_live.models.manifest import Manifest
+from demon_live.models.protocol import Engine, LastStack, Row
 
 #: The model learned hints of strengths from here to 1, the source beside them as it is; below, the
 #: source fades out, so that a curve reaches "no hint" (all zeros) without a jump.
@@ -116,7 +116,7 @@ class _ImpStacker:
 
 
 class ImpEngine:
-    """imp, opened. See models.engine.Engine."""
+    """imp, opened. See models.protocol.Engine."""
 
     def __init__(self, manifest: Manifest, weights: ImpWeights, kernels: Kernels) -> None:
         self.manifest = manifest
