@@ -346,13 +346,13 @@ def test_a_prompt_that_is_being_read_leaves_the_old_one_playing(
     old = condition(engine, "the old one")
     x, t = torch.from_numpy(noise())[None], torch.tensor([0.8])
     before = engine.velocity(x, t, [row(engine, old)])
-    states = engine._speaker.states
+    states = engine._encoder.states
 
     def slow(*arguments: Any) -> Any:
         gate.wait(30)
         return states(*arguments)
 
-    monkeypatch.setattr(engine._speaker, "states", slow)
+    monkeypatch.setattr(engine._encoder, "states", slow)
     monkeypatch.setattr(engine, "patient", False)
     new = condition(engine, "a new one")
     assert torch.equal(engine.velocity(x, t, [row(engine, new)]), before)

@@ -64,11 +64,11 @@ def test_trap_01_xl_puts_a_learned_token_before_the_timbre_and_2b_does_not(engin
     for name, engine in engines.items():
         m = engine.modules
         theirs = m.encoder.timbre_encoder(latents[None], torch.zeros(1, dtype=torch.long))[0][0]
-        ours = encode.Speaker(m)._timbre(latents)
+        ours = encode.ConditionEncoder(m)._timbre(latents)
         assert torch.allclose(ours, theirs, atol=1e-5) == (name == "2b")
         before = m.encoder.timbre_encoder.special_token.clone()
         m.encoder.timbre_encoder.special_token += 1.0
-        moved = not torch.equal(encode.Speaker(m)._timbre(latents), ours)
+        moved = not torch.equal(encode.ConditionEncoder(m)._timbre(latents), ours)
         m.encoder.timbre_encoder.special_token.copy_(before)
         assert moved == (name == "xl")
 
@@ -107,7 +107,7 @@ def test_trap_05_nothing_is_silence_as_the_vae_hears_it_never_zeros(engines: Any
     assert torch.equal(context[0, :, :64], quiet[0, :150])
     assert engine.encode(np.zeros((20 * 1920, 2), np.float32)).shape == (20, 64)
     assert np.array_equal(engine.encode(np.zeros((20 * 1920, 2), np.float32)), quiet[0, :20])
-    speaker = encode.Speaker(engine.modules)
+    speaker = encode.ConditionEncoder(engine.modules)
     assert torch.equal(speaker._silent_timbre(), speaker._timbre(quiet[0, :750]))
 
 
@@ -365,7 +365,7 @@ def test_trap_20_the_text_says_whole_seconds_and_the_latent_has_its_own_length(
     assert "- duration: 6 seconds\n" in text.caption("x", seconds=6.96)
     engine, told = engines["2b"], []
     monkeypatch.setattr(
-        engine._speaker, "states", lambda caption, *rest: told.append(caption) or torch.zeros(3, 64)
+        engine._encoder, "states", lambda caption, *rest: told.append(caption) or torch.zeros(3, 64)
     )
     said(engine, "something new", frames=174)
     engine._worker.submit(lambda: None).result()
