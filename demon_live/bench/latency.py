@@ -71,7 +71,7 @@ def rows(path: EditPath, obeyed: frozenset[str] | None = None) -> list[dict[str,
     table = [_mix(name, path) for name in controls.names("mix")]
     for row in propagation_table(path.steps, path.depth):
         name = str(row["control"])
-        heard = obeyed is None or row["cls"] == "model" or name in obeyed
+        obeys = obeyed is None or row["cls"] == "model" or name in obeyed
         table.append(
             {
                 "control": "lora.NAME" if name == "lora.x" else name,
@@ -82,7 +82,7 @@ def rows(path: EditPath, obeyed: frozenset[str] | None = None) -> list[dict[str,
                 "onset_ms": row["onset_min"] * path.tick + path.after,
                 "onset_worst_ms": (row["onset_max"] + 1) * path.tick + path.after,
                 "settled_worst_ms": (row["converged_max"] + 1) * path.tick + path.after,
-                "obeyed": "yes" if heard else "not by this engine",
+                "obeyed": "yes" if obeys else "not by this engine",
             }
         )
     return table + [_prepared(name, path) for name in ("tempo", "loop", "source", "depth", "steps")]

@@ -20,7 +20,7 @@ from demon_live.bench.common import Figures, Options, opened
 from demon_live.core import RATES, Request
 from demon_live.engine import Ring, VelocityModel
 
-#: Depths that the ring is timed at, unless one is asked for.
+#: Depths at which the ring is timed, without `--depth`.
 DEPTHS = (1, 2, 4, 8)
 
 Table = list[dict[str, Any]]
@@ -181,21 +181,21 @@ class Case:
     """Controls that are in force while ticks are timed.
 
     shared: values of class step; as curves if `curves`, new ones at each tick if `moving`.
-    request: fields of the requests. held: one seed for all. mask: the requests have a mask.
+    request: fields of the requests. one_seed: one for all. mask: the requests have a mask.
     """
 
     name: str
     shared: Mapping[str, float] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     curves: bool = False
-    held: bool = False
+    one_seed: bool = False
     mask: bool = False
     moving: bool = False
 
 
 #: Guidance counts twice in `full`: its second pass is a row of the batch.
 CASES = (
-    Case("plain, one seed", held=True),
+    Case("plain, one seed", one_seed=True),
     Case("plain"),
     Case("fresh noise", {"noise": 0.3}),
     Case("blend curve", {"blend": 0.6}, curves=True),
@@ -250,7 +250,7 @@ def _ring(case: Case, depth: int, frames: int, channels: int, device: str, captu
         depth=depth,
         device=device,
         capture=capture,
-        on_admit=lambda deck: replace(like, seed=0 if case.held else next(seeds)),
+        on_admit=lambda deck: replace(like, seed=0 if case.one_seed else next(seeds)),
     )
     ring.enlist("main")
     return ring

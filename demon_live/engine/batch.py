@@ -292,9 +292,9 @@ class SlotBatch(SlotState):
         index = staging["guided"]
         if what.store:
             negative = negative.index_select(0, index)
-        held = memory.index_select(0, index)
-        new = guidance.guided(v.index_select(0, index), negative, curves, held, self._work)
-        memory.index_copy_(0, index, held)
+        momentum = memory.index_select(0, index)
+        new = guidance.guided(v.index_select(0, index), negative, curves, momentum, self._work)
+        memory.index_copy_(0, index, momentum)
         return v.index_copy(0, index, new)
 
     # -- predictions and migration -------------------------------------------------------------

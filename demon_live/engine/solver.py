@@ -313,8 +313,8 @@ def combine(
 ) -> Tensor:
     """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
 
-    columns: of `stacked`. terms: v, z, source, target; None for those that the caller knows, from
-    the coefficients on the host, to be zero everywhere: adding zeros would change no bit.
+    columns: of `stacked`. terms: v, z, source, target; None for those whose coefficients
+    are zero everywhere, by the host: adding zeros would change no bit.
     scaled: False if a is 1 everywhere. Products and sums are separate operations: a fused one
     rounds differently from kernel to kernel, and a slot's bits must not depend on the shape of
     its neighbours' lanes.

@@ -1,6 +1,6 @@
 """What a tick takes of host and device: copies without waiting, scratch memory, threads.
 
-    StagingBuffer   all that the host says before a piece of device work, in one copy
+    StagingBuffer   all inputs of a piece of device work, in one copy
     Readback        finished latents on their way to the host
     Workspace       scratch tensors that are allocated once
     torch_threads   how many threads of torch a block may use
@@ -114,7 +114,7 @@ class Readback(Generic[K]):
 
     On a CPU they are there at once. On a GPU the copies run behind the tick's work and are waited
     for at its end. Latents stay in the pinned memory that they came through: a copy of a megabyte
-    costs more than the few that are held at a time.
+    costs more than the few that are in use at a time.
     """
 
     def __init__(self) -> None:

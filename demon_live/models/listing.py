@@ -123,7 +123,7 @@ def verify_text(name: str) -> str:
 
 
 def fetch_text(name: str) -> str:
-    """Fetch what is missing or damaged, the cost and the licence said first. Raises EngineError."""
+    """Fetch missing or damaged files, after printing size and licence. Raises EngineError."""
     manifest = load_manifest(name)
     if not any(weight.repo for weight in manifest.weights):
         return f"{name}: nothing to fetch, its files ship with demon_live ({_state(manifest)})"

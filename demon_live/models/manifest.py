@@ -143,7 +143,7 @@ class _Table:
 
     def __init__(self, values: dict[str, Any], table: str, text: str, path: Path) -> None:
         self.values, self.table, self.text, self.path = values, table, text, path
-        self.asked: set[str] = set()
+        self.known: set[str] = set()
 
     def fail(self, key: str, message: str, hint: str | None = None) -> NoReturn:
         span = None
@@ -157,7 +157,7 @@ class _Table:
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
         """The value of `key`, of type `kind`; `default` None means that it must be there."""
-        self.asked.add(key)
+        self.known.add(key)
         value = self.values.get(key, default)
         where = f"{self.table}.{key}" if self.table else key
         if value is None:
@@ -213,12 +213,12 @@ class _Table:
 
     def done(self) -> None:
         for key in self.values:
-            if key not in self.asked:
-                near = nearest(key, self.asked)
+            if key not in self.known:
+                near = nearest(key, self.known)
                 hint = (
                     f"did you mean {near[0]}?"
                     if near
-                    else f"known: {', '.join(sorted(self.asked))}"
+                    else f"known: {', '.join(sorted(self.known))}"
                 )
                 self.fail(key, f"{key!r} means nothing here", hint)
 
@@ -378,7 +378,7 @@ def verify(manifest: Manifest, *, deep: bool = True) -> list[FileCheck]:
     return findings
 
 
-#: Smaller files are hashed whenever they are asked for.
+#: Smaller files are hashed at each check.
 _LARGE = 50_000_000
 
 

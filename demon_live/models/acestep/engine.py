@@ -4,9 +4,9 @@
     source, hint lane -> context [T, 2C]             cached while both stay the same objects
     rows -> Batch -> kernels.flow(x, t, batch) -> v  stacked anew only when a row changes
 
-A text takes the encoder some milliseconds, so it never runs in a tick: `condition` answers at once,
-and a row whose text is not ready plays what its deck said before. A deck's first words are waited
-for. `patient` (on the CPU): all are, so that what is rendered does not depend on the machine.
+A text takes the encoder some milliseconds, so it never runs in a tick: `condition` returns at once,
+and a row whose text is not ready plays its deck's last one. The first text of a deck is waited for;
+`patient` (on the CPU): every text, so that a render does not depend on the speed of the machine.
 
 Threads: see models/protocol.py. Texts are encoded in a thread of the engine's own, on its own CUDA
 stream.
@@ -71,7 +71,7 @@ class AceKernels(Protocol):
     dtype: torch.dtype
 
     def keep(self, states: Tensor) -> Any:
-        """Condition states [L, D] -> what `flow` wants of them, worked out once."""
+        """Condition states [L, D] -> their form for `flow`, computed once."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
@@ -197,8 +197,7 @@ class AceEngine:
         language: str = "unknown",
         timbre: str = "",
     ) -> AceCondition:
-        """What the model is asked for; the same arguments give the same object. Its text is encoded
-        beside the ring. timbre: a name given to `set_timbre`."""
+        """See Engine.condition; the text is encoded beside the ring. timbre: of `set_timbre`."""
         return self._condition(
             prompt, prompt2, key, float(bpm), beats, frames, lyrics, language, timbre
         )
@@ -262,7 +261,7 @@ class AceEngine:
         return entry.states
 
     def unconditioned(self, condition: AceCondition) -> None:
-        """Nothing said: a row without a condition plays the model's learned "no condition"."""
+        """None: a row without a condition plays the model's learned "no condition"."""
         return None
 
     def set_timbre(self, name: str, audio: Floats) -> None:
@@ -307,7 +306,7 @@ class AceEngine:
 
     def encode(self, audio: Floats) -> Floats:
         """A loop float32 [n, 2] -> latent [F, C], F = n/1920 rounded up to even. Its plan for
-        `hint` is worked out as well, so that no tick has to."""
+        `hint` is computed as well, so that no tick has to."""
         latent = encode.encode_audio(self.modules, audio)
         self._plans.of(latent)
         return latent
@@ -474,9 +473,9 @@ class _AceStacker:
         engine, m = self._engine, self._engine.modules
         source, hint = row.request.source, row.shared.get("hint")
         key = (frames, id(source), id(hint))
-        held = self._context.get(key)
-        if held is not None and held[0] is source and held[1] is hint:
-            return held[2]
+        known = self._context.get(key)
+        if known is not None and known[0] is source and known[1] is hint:
+            return known[2]
         latents = encode.tiled_silence(m.silence, frames)
         lane = _lane(hint, frames)
         if source is not None and lane is not None:

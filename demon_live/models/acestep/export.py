@@ -5,7 +5,7 @@
     initialiser(target)            a LoRA's target -> the initialiser that holds it, and its rows
 
 What TensorRT builds plans from, and what onnxruntime runs on a CPU to show that the graph is the
-model. One graph serves both kinds of tick: where nobody mixes two prompts, the second condition is
+model. One graph serves both kinds of tick: where no row mixes two prompts, the second condition is
 a single token of zeros with a share of 0, which costs next to nothing.
 
 The matrices of the layers keep their names (`layers.3.qkv`) and lie as the graph multiplies by
@@ -315,7 +315,7 @@ _PLACES = {
 def initialiser(target: str) -> str | None:
     """`layers.3.self_attn.q_proj` -> `layers.3.qkv`, the initialiser that holds a LoRA's target.
 
-    None for the keys and values of conditions, which are worked out beside the plan.
+    None for the keys and values of conditions, which are computed beside the plan.
     """
     _, layer, name = target.split(".", 2)
     place = _PLACES.get(name)

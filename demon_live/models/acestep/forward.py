@@ -1,4 +1,4 @@
-"""The DiT's velocity through diffusers' own layers: the oracle that faster forms are held to.
+"""The DiT's velocity through diffusers' own layers: the oracle of faster forms.
 
 Three things are ours: a row's condition may be padded (its padding is masked; the bare module
 attends to it), a row may attend to two conditions, mixed frame by frame, and r = t throughout.

@@ -65,7 +65,7 @@ class Ops(Protocol):
     """What lies between, and in, the matrix products. h, x: [B, S, ...], contiguous."""
 
     def weight(self, w: Tensor) -> Any:
-        """A matrix [out, in] as `linear` wants it; the tensor itself is kept for LoRAs."""
+        """A matrix [out, in] as `linear` takes it; the tensor itself remains for LoRAs."""
         ...
 
     def linear(self, x: Any, w: Any) -> Tensor:
@@ -73,7 +73,7 @@ class Ops(Protocol):
         ...
 
     def ready(self, x: Tensor) -> Any:
-        """x [B, S, K] as `linear` wants it."""
+        """x [B, S, K] as `linear` takes it."""
         ...
 
     def norm(self, h: Tensor, w: Tensor, scale: Tensor | None, shift: Tensor | None) -> Any:
@@ -107,16 +107,16 @@ class Ops(Protocol):
     def rotate(
         self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, turn: tuple[Tensor, Tensor]
     ) -> tuple[Any, Tensor, Tensor]:
-        """qkv -> q as `attend` wants it, k, v [B, S, kv, D]: q and k normed per head and rotated,
+        """qkv -> q as `attend` takes it, k, v [B, S, kv, D]: q and k normed per head and rotated,
         or q what `attend` norms and rotates."""
         ...
 
     def head_norm(self, q: Tensor, w: Tensor) -> Any:
-        """q [B, S, heads D] normed per head, as `cross` wants it, or what `cross` norms."""
+        """q [B, S, heads D] normed per head, as `cross` takes it, or what `cross` norms."""
         ...
 
     def swiglu(self, both: Tensor) -> Any:
-        """silu(gate) up of gate | up, as `linear` wants it."""
+        """silu(gate) up of gate | up, as `linear` takes it."""
         ...
 
     def attend(self, q: Any, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -347,7 +347,7 @@ def windowed(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 
 class Plain:
-    """`Ops` in torch: what the kernels are held to, and what runs where there are none."""
+    """`Ops` in torch: the oracle of the kernels, and the way without them."""
 
     def __init__(self, config: AceConfig) -> None:
         self.config = config

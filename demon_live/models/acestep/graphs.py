@@ -9,7 +9,7 @@ sound because the ring replays them one after another on one stream. Windows are
 of their own, on a stream of higher priority beside the ring's.
 
 Without Triton (Windows, or a bare install) the same graph is captured from torch's own operations,
-which is said in the notes. fp8: DEMON_ACE_FP8=1, or `fp8=True`.
+with a note. fp8: DEMON_ACE_FP8=1, or `fp8=True`.
 
 Threads: `flow` the ring's, `decode` one thread beside it, `keep` the thread that reads texts.
 """
@@ -140,7 +140,7 @@ class Bucket:
 class AceGraphs:
     """Kernels of `models.acestep.engine`: fused, captured. On a CPU (tests) without capture.
 
-    window: latent frames of the window that `decode` is asked for on stage, its context included.
+    window: latent frames of the usual window of `decode`, its context included.
     release: the modules' own weights go as they are fused, and the modules with them.
     """
 

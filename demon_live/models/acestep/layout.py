@@ -5,7 +5,7 @@
                text_encoder/, tokenizer/
 
 In the original layout one state dict holds everything, under upstream's names; `place_of` says
-where a tensor belongs in diffusers' modules. XL is told from 2B by its config: the DiT is wider
+where a tensor belongs in diffusers' modules. XL differs from 2B in its config: the DiT is wider
 than its condition encoder.
 """
 

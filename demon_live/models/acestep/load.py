@@ -366,7 +366,7 @@ def _text(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> t
     settings = Qwen3Config(**values)
     with torch.device("meta"):
         model = Qwen3Model(settings)
-    # Frequencies are worked out, not stored.
+    # Frequencies are computed, not stored.
     model.rotary_emb = type(model.rotary_emb)(settings)
     model = load_part(model, checkpoint.weights("text_encoder"), torch.device("cpu"), dtype)
     path = checkpoint.folders["tokenizer"] / "tokenizer.json"

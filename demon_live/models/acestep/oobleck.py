@@ -29,7 +29,7 @@ Snake = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def snake(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """x + b sin(a x)^2, worked out in float32 (Ziyin et al. 2020, arXiv 2006.08195)."""
+    """x + b sin(a x)^2, computed in float32 (Ziyin et al. 2020, arXiv 2006.08195)."""
     wide = x.float()
     return (wide + b * torch.sin(a * wide).square()).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Opening an ACE-Step engine: files, device, precision, backend; each step down is said once."""
+"""Opening an ACE-Step engine: files, device, precision, backend; each step down is noted once."""
 
 from __future__ import annotations
 

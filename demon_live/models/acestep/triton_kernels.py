@@ -145,7 +145,7 @@ def attention_kernel(
     WINDOW: tl.constexpr, HAS_LENGTHS: tl.constexpr, TURN: tl.constexpr,
     GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head: softmax(q k') v, worked out along the keys as they come
+    """One block of queries of one head: softmax(q k') v, computed along the keys as they come
     (Dao 2023, arXiv 2307.08691). scale: for powers of 2. TURN: of the queries."""
     first, head = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)

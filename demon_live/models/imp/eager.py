@@ -1,4 +1,4 @@
-"""imp in torch, float32, on the CPU or a CUDA device: the oracle that other backends are held to.
+"""imp in torch, float32, on the CPU or a CUDA device: the oracle of other backends.
 
 Threads: torch's own pool; `threads` sets it for the whole process.
 """

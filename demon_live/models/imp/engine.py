@@ -41,7 +41,7 @@ class Kernels(Protocol):
     timbre: bool
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
-        """Bring the stacked inputs [B, T, 65], [B, T, 2], [B, D] to where `flow` wants them."""
+        """The stacked inputs [B, T, 65], [B, T, 2], [B, D] as `flow` takes them."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
@@ -201,10 +201,10 @@ class ImpEngine:
             raise ScoreError(str(error)) from None
 
     def set_timbre(self, name: str, audio: Floats) -> None:
-        """A sound float32 [n, 2] whose timbre conditions may name from now on; up to 30 s
-        of it are heard. Raises EngineError: not such an array, or silent.
+        """Make the timbre of a sound float32 [n, 2] known by a name; up to 30 s of it count.
 
-        ImpWeights that were trained without a reference do not hear it; that is said once.
+        Weights that were trained without a reference ignore it, with a note. Raises EngineError:
+        not such an array, or silent.
         """
         if not self._kernels.timbre:
             self._add_note(f"the weights of {self.name} know no timbre reference: it is left out")

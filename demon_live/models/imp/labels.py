@@ -53,7 +53,7 @@ _MODE_WORDS = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What imp can be told. `tags` and `modes` are in the order of the condition vector."""
+    """imp's labels. `tags` and `modes` are in the order of the condition vector."""
 
     tags: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]

@@ -18,7 +18,7 @@ BROKEN = (OSError, RuntimeError, ValueError, KeyError)
 
 
 class ImpWeights:
-    """imp's modules on the CPU. random: made up, with the true shapes."""
+    """imp's modules on the CPU. random: the true shapes with random values."""
 
     def __init__(self, manifest: Manifest, random: bool) -> None:
         self.manifest, self.random = manifest, random

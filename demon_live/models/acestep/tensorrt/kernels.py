@@ -6,9 +6,9 @@
 No tick waits for the device: the plan runs on a stream of its own, since the library synchronises
 the default one, and the streams wait for each other on the device.
 
-A plan is held to the model before it plays: at the opening both compute the same few frames, and a
-plan that is off by more than `_OFF` is refused. The DiT's own weights wait in host memory until
-then, so that a card never has to hold both.
+A plan is compared with the model before it plays: at the opening both compute the same few frames,
+and a plan that is off by more than `_OFF` is refused. Until then the DiT's own weights wait in host
+memory, so that a card never has to hold both.
 
 Threads: `flow` the ring's, `decode` one thread beside it, `keep` the thread that reads texts.
 """
@@ -102,8 +102,8 @@ class AceTensorRT:
             self._dit, self._decoder = dit, decoder
             self._flow, self._window = dit.context(), decoder.context()
             self._tile = decoder.ports["z"].high[2]
-            _hold(dit.name, self.flow(*probe.asked), wanted_v)
-            _hold(decoder.name, self.decode(z), wanted_audio)
+            _check_equal(dit.name, self.flow(*probe.inputs), wanted_v)
+            _check_equal(decoder.name, self.decode(z), wanted_audio)
             self._prepare_loras(int(stored[0].facts.get("refit", 0)))
         except BaseException:
             self._buckets.clear()
@@ -128,7 +128,7 @@ class AceTensorRT:
         packed = fused.pack(self.modules.dit, self.config, Plain(self.config))
         dtype = self._dit.ports["kept"].dtype
         count = sum(w.numel() for w in packed.base.values()) * dtype.itemsize
-        exchange.held = matrices(packed, dtype, self._place(count))
+        exchange.matrices = matrices(packed, dtype, self._place(count))
         packed.keys_values, packed.layers = self._keeper.keys_values, []
         self._packed, self._exchange, self.modules.dit = packed, exchange, None
 
@@ -317,12 +317,12 @@ class _Probe:
         context = _noise((1, 128, 2 * c.channels), device).to(kernels.dtype)
         batch = Batch(context, [entry], [entry], None, 0)
         x, t = _noise((1, 128, c.channels), device), torch.full((1,), 0.6, device=device)
-        self.asked = (x, t, batch)
+        self.inputs = (x, t, batch)
 
     @torch.no_grad()
     def eager(self) -> Tensor:
-        """What the model makes of them."""
-        x, t, batch = self.asked
+        """The model's result."""
+        x, t, batch = self.inputs
         states, keep = padded([batch.first[0].states])  # type: ignore[list-item]
         return forward(self.kernels.modules.dit, x, t, batch.context, states, keep)
 
@@ -331,7 +331,7 @@ def _noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
 
 
-def _hold(name: str, found: Tensor, wanted: Tensor) -> None:
+def _check_equal(name: str, found: Tensor, wanted: Tensor) -> None:
     """Raises EngineError unless a plan computes what the model does."""
     off = float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
     if not off <= _OFF:

@@ -4,7 +4,7 @@
     context = plan.context()                       one for each stream that runs beside another
     context.run(given, into, stream)               torch tensors by address; nothing is waited for
 
-Memory that a plan works in is torch's, made for the sizes that are asked for, not for the largest
+Memory that a plan works in is torch's, made for the sizes in use, not for the largest
 that the plan takes. Tensors are checked when an address or a size changes, which in a ring is when
 a bucket does: a tick that repeats the last one costs one call into the library.
 
@@ -69,7 +69,7 @@ class TensorRTPlan:
     ) -> None:
         trt = library.load()
         self.library, self.device, self.name, self._trt = library, device, name, trt
-        log, self.said = logger(trt)
+        log, self.errors = logger(trt)
         self._runtime = trt.Runtime(log)
         self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
@@ -82,8 +82,8 @@ class TensorRTPlan:
         self._kernels = kernels
 
     def reason(self) -> str:
-        """The last error that the library told of."""
-        return self.said[-1].splitlines()[0] if self.said else "it gives no reason"
+        """The last error of the library."""
+        return self.errors[-1].splitlines()[0] if self.errors else "it gives no reason"
 
     def _ports(self) -> dict[str, PlanPort]:
         engine, found = self.engine, {}
