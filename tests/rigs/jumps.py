@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,8 @@ import numpy as np
 from demon_live.bench.common import Figures, Options, machine, opened
 from demon_live.bench.latency import Times, measure_times
 from demon_live.controls import CONTROLS
-from demon_live.core import RATES, Floats
-from demon_live.runtime.messages import Block
-from tests.rigs.simulated import Simulated, Telltale
+from demon_live.core import RATES, ControlBlock, EngineState, Floats
+from tests.rigs.simulated import Alter, Simulated, Telltale
 from tests.tools.plots import histogram
 
 DEPTHS = (1, 4, 8)
@@ -117,17 +116,21 @@ def crossings(
 # ------------------------------------------------------------------ runs
 
 
-def knob(message: Block) -> Block:
-    """What an instrument without a score would tell its engine: the values of this moment."""
-    block = message.block
+def knob(state: EngineState) -> EngineState:
+    """The state of an instrument without a score: every control has the value of this moment."""
+    decks = {
+        name: replace(deck, block=None if deck.block is None else _momentary(deck.block))
+        for name, deck in state.decks.items()
+    }
+    return replace(state, decks=decks)
+
+
+def _momentary(block: ControlBlock) -> ControlBlock:
     _, position = block.loop.locate(block.sampled_at)
     # The frame that sounds next is the first whose lane holds this moment's value.
     here = min(position // RATES.hop + 1, block.loop.frames - 1)
     lanes = {name: np.full_like(lane, lane[here]) for name, lane in block.lanes.items()}
-    return replace(message, block=replace(block, lanes=lanes, plan=block.plan[:1]))
-
-
-Alter = Callable[[Block], Block]
+    return replace(block, lanes=lanes, plan=block.plan[:1])
 
 
 def _run(jump: Jump, value: str, depth: int, times: Times, seconds: float, alter: Alter) -> Floats:
@@ -139,7 +142,7 @@ def _run(jump: Jump, value: str, depth: int, times: Times, seconds: float, alter
 def _held(jump: Jump, value: str, times: Times) -> Floats:
     """The settled sound of a value, from the beginning of a lap: float32 [SPACING, 2]."""
     settled = 2 * SPACING / RATES.sample_rate
-    audio = _run(jump, value, 4, times, settled, lambda block: block)
+    audio = _run(jump, value, 4, times, settled, lambda state: state)
     return audio[SPACING : 2 * SPACING]
 
 
@@ -169,7 +172,7 @@ def table(
     for jump in jumps:
         low, high = (_held(jump, value, fastest) for value in (jump.low, jump.high))
         for depth, cost in times.items():
-            sent.append({**_late(jump, depth, cost, low, high, lambda block: block)})
+            sent.append({**_late(jump, depth, cost, low, high, lambda state: state)})
             knobs.append({**_late(jump, depth, cost, low, high, knob)})
     return sent, knobs
 

@@ -20,7 +20,6 @@ from demon_live.bench.common import Figures, Options
 from demon_live.controls import CONTROLS
 from demon_live.core import RATES, Floats
 from demon_live.errors import UsageError
-from demon_live.runtime.messages import Block, ToEngine
 from tests.rigs import jack
 from tests.rigs.jumps import DEPTHS, JUMPS, SOURCE, SPACING, Jump, crossings, knob
 
@@ -79,7 +78,7 @@ def sounds(options: Options, jumps: Sequence[Jump]) -> dict[tuple[str, str], Flo
     """How each value sounds, one lap [SPACING, 2]; ("", "") is the score that lies under all."""
     from demon_live.models.engine import open_engine
     from demon_live.paths import shipped
-    from demon_live.replay.render import Offline
+    from demon_live.runtime.offline import Offline
 
     engine = open_engine(options.engine, backend=options.backend)
     out = {}
@@ -114,14 +113,9 @@ def _take(
         depth=depth,
         watch=False,
     ) as live:
-        host = live.engine
         if not anticipate:
-            send = host.send
-
-            def told(message: ToEngine) -> None:
-                send(knob(message) if isinstance(message, Block) else message)
-
-            host.send = told  # type: ignore[method-assign]
+            publish = live.engine.publish
+            live.engine.publish = lambda state: publish(knob(state))  # type: ignore[method-assign]
         live.wait(30, lambda: live.engine.status.generations > 4)
         # A take begins with whole laps of the score that lies under all.
         bus = live.speaker.bus

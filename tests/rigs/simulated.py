@@ -21,7 +21,7 @@ import sys
 import zlib
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,12 +30,15 @@ from torch import Tensor
 from demon_live.audio.mixer import BLOCK
 from demon_live.bench.common import Options, machine, opened
 from demon_live.bench.latency import Times, measure_times
-from demon_live.core import RATES, Floats
+from demon_live.core import RATES, EngineState, Floats
+from demon_live.models.engine import Engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
-from demon_live.runtime.messages import Block, ToEngine
-from demon_live.runtime.offline import OfflineRig
+from demon_live.runtime.offline import OfflineOutput
+from demon_live.session.assets import Assets
 from demon_live.session.session import Session
+
+Alter = Callable[[EngineState], EngineState]
 
 #: How a word moves the four channels.
 _SPREAD = np.array([1.0, -0.5, 0.8, -1.0], np.float32)
@@ -134,53 +137,45 @@ class _TimedEngine:
         return audio  # type: ignore[no-any-return]
 
 
-class _DelayedRig(OfflineRig):
-    """Messages wait for the next turn, as they do at the engine process."""
+class _DelayedGenerator(Generator):
+    """States wait for the next turn, as on their way to an engine process; the newest counts."""
 
-    def __init__(self, engine: Any, seed: int) -> None:
-        self.inbox: list[ToEngine] = []
-        self.alter: Callable[[Block], Block] = lambda block: block
-        super().__init__(engine, seed=seed, stems=False)
+    alter: Alter
+    waiting: EngineState | None = None
 
-    def send(self, message: ToEngine) -> None:
-        self.inbox.append(self.alter(message) if isinstance(message, Block) else message)
+    def apply(self, state: EngineState) -> None:
+        self.waiting = self.alter(state)
 
     def deliver(self) -> None:
-        """All that waits; of blocks only the newest of each loop."""
-        newest = {(m.block.deck, m.block.loop.epoch): m for m in self.inbox if isinstance(m, Block)}
-        for message in [m for m in self.inbox if not isinstance(m, Block)]:
-            self.player.handle(message)
-        for block in newest.values():
-            self.player.handle(block)
-        self.inbox.clear()
+        """Take the newest state."""
+        if self.waiting is not None:
+            super().apply(self.waiting)
+            self.waiting = None
 
 
 class Simulated:
-    """A session on an engine's times. alter: changes what the engine is told (for comparisons)."""
+    """A session on an engine's times. alter: changes published engine states (for comparisons)."""
 
     def __init__(
-        self,
-        engine: Any,
-        times: Times,
-        *,
-        seed: int = 0,
-        alter: Callable[[Block], Block] = lambda block: block,
+        self, engine: Any, times: Times, *, seed: int = 0, alter: Alter = lambda state: state
     ) -> None:
         self.times = times
         self._engine = _TimedEngine(engine, times, seed)
-        self.rig = _DelayedRig(self._engine, seed)
-        self.rig.alter = alter
-        self.rig.player = Generator(
-            self._engine,
-            self.rig.clock,
-            open_loop=self.rig.buffer,
-            read_source=self.rig.buffer,
+        self.output = OfflineOutput(cast(Engine, self._engine), seed=seed, stems=False)
+        self.generator = _DelayedGenerator(
+            cast(Engine, self._engine),
+            self.output.playhead,
+            open_buffer=self.output.pcm,
+            read_pcm=self.output.pcm,
             tick_samples=round(times.nominal * RATES.sample_rate),
             seed=seed,
-            tell=self.rig.notes.append,
+            tell=self.output.notes.append,
             timer=lambda: self.seconds,
         )
-        self.session = Session(self.rig, folders=(shipped("patterns"),), start={"seed": seed})
+        self.generator.alter = alter
+        self.output.generator = self.generator
+        assets = Assets((shipped("patterns"),))
+        self.session = Session(self.output, assets=assets, start={"seed": seed})
         self.seconds = 0.0
         self._pieces: list[Floats] = []
         self._given = 0
@@ -190,7 +185,7 @@ class Simulated:
         """Virtual time passes: sound goes out, the score is sampled."""
         self.seconds += seconds
         while (self._given + BLOCK) / RATES.sample_rate <= self.seconds:
-            self._pieces.append(self.rig.mixer.render(1))
+            self._pieces.append(self.output.mixer.render(1))
             self._given += BLOCK
         if self.seconds - self._pumped >= _PUMP_EVERY:
             self._pumped = self.seconds
@@ -198,19 +193,19 @@ class Simulated:
 
     def _pump(self) -> None:
         self.session.pump()
-        self.rig.deliver()
+        self.generator.deliver()
 
     def play(self, seconds: float) -> Floats:
         """The sound of the next seconds, float32 [n, 2]; the first call primes the ring."""
         if self._given == 0:
-            self.rig.deliver()
-            self.rig.player.prime(self._pump, 256)
+            self.generator.deliver()
+            self.generator.prime(self._pump, 256)
         self._engine.spend = self._spend
         end = self.seconds + seconds
         while self.seconds < end:
             begun = self.seconds
-            self.rig.deliver()
-            self.rig.player.turn()
+            self.generator.deliver()
+            self.generator.turn()
             took = self.seconds - begun
             self._spend(max(self.times.nominal, took * _HEADROOM) - took)
         self._engine.spend = lambda seconds: None
@@ -266,9 +261,9 @@ def _performance(
     if edit is not None:
         instrument.session.apply(f"{edit} now")
         instrument.session.pump()
-    after = instrument.play(max(4.0, 3 * instrument.rig.player.ring.steps * max(times.ticks)))
+    after = instrument.play(max(4.0, 3 * instrument.generator.ring.steps * max(times.ticks)))
     sound = np.concatenate((before, after))
-    return sound, len(before), instrument.rig.engine_status().on_time_ms
+    return sound, len(before), instrument.output.engine_status().on_time_ms
 
 
 def main() -> None:

@@ -5,18 +5,18 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    "files": 245,
-    "lines": 46_800,
-    "class_names_twice": 15,
+    "files": 246,
+    "lines": 46_500,
+    "class_names_twice": 13,
     "import_circles": 5,
-    "package_circles": 1,
+    "package_circles": 0,
     "long_functions": 4,
-    "long_files": 9,
+    "long_files": 7,
     "readme_bytes": 38_000,
-    "apply_files": 30,
-    "apply_functions": 172,
-    "way_files": 62,
-    "way_functions": 475,
+    "apply_files": 33,
+    "apply_functions": 192,
+    "way_files": 65,
+    "way_functions": 505,
 }
 
 
