@@ -43,15 +43,15 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from demon_live.ui.controller import Desk
 from demon_live.ui.prompt import Repl
 from demon_live.ui.stage.app import StageView
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
-from tests.ui.test_stage import SCORE, STATUS
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIZES = ((80, 24), (200, 60))
 _NOTER = """
 import sys, time
 from demon_live.ui.run import front
-from tests.ui.test_stage import SCORE, STATUS
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
 class Noter(FakeSession):
     def apply(self, text, name="<prompt>", origin="repl"):

@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pyte
 import pytest
 from prompt_toolkit.buffer import Buffer
@@ -19,11 +18,10 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import ColorDepth
 
-from demon_live.core import SlotStatus
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import compile_source
 from demon_live.lang.highlighting import marked_lines
-from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
+from demon_live.session.status import EngineStatus, LaneView
 from demon_live.ui import text
 from demon_live.ui.controller import Desk
 from demon_live.ui.stage import digits
@@ -34,39 +32,8 @@ from demon_live.ui.stage.layout import plan
 from demon_live.ui.stage.painter import Painter, Row, cells_of
 from demon_live.ui.stage.score import Page, block_at, moved
 from demon_live.ui.theme import depth, stage_style
+from tests.helpers.stage_status import RAMP, SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
-
-RAMP = np.linspace(0, 1, 256, dtype=np.float32)
-SCORE = """\
-tempo 128
-blend = "1 .2 [0 .9]"
-
-deck drums {
-  gain = "1(3,8)"
-
-  noise = .3
-}
-"""
-LANES = (
-    LaneView("blend", '"1 .2 [0 .9]"', 0.2, RAMP),
-    LaneView("prompt", "'dub'", "dub", next="'acid' in 2 bars", coming="'acid'"),
-    LaneView("denoise", ".5", 0.5, np.full(256, 0.5, np.float32)),
-)
-STATUS = Status(
-    5.5,
-    1e-6,
-    4,
-    "imp (onnx)",
-    "null",
-    (
-        DeckView("main", 4, 0.375, "loops/x.flac", False, False, LANES),
-        DeckView("drums", 2, 0.75, None, True, False, (LaneView("gain", "1", 1.0, RAMP),)),
-    ),
-    slots=(SlotStatus("main", 6, 8, 0.5), SlotStatus("drums", 2, 8, 0.75)),
-    lead_ms=180.0,
-    peak_db=(-8.0, -9.0),
-    telemetry=EngineStatus(ticks=9, period_ms=60),
-)
 
 
 def page(content: str = SCORE, name: str = "set.demon") -> Page:

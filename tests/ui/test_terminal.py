@@ -41,7 +41,7 @@ import sys, threading
 from pathlib import Path
 from demon_live.ui import prompt as repl
 from demon_live.ui.run import front
-from tests.ui.test_stage import SCORE, STATUS
+from tests.helpers.stage_status import SCORE, STATUS
 from tests.helpers.ui_fakes import FakeSession
 repl.places.state_dir = lambda: Path(sys.argv[1]).parent
 session, stop = FakeSession(shown=STATUS, files={"set.demon": SCORE}), threading.Event()
