@@ -374,8 +374,6 @@ class Ring:
         """End the worker that prepares weights, if there is one."""
         self._weights.close()
 
-    # -- status ---------------------------------------------------------------------
-
     @property
     def version(self) -> int:
         return self._shared.version
@@ -414,18 +412,15 @@ class Ring:
         """The clean prediction of the deck's most advanced slot, so that a change is heard before
         its generation is finished. None when no slot of it has made a step, or it is not finite.
         """
-        found: tuple[SlotBatch, int] | None = None
-        for batch in self._batches.values():
-            for place, slot in enumerate(batch.slots):
-                if (
-                    slot.request.deck == deck
-                    and slot.row >= 0
-                    and (found is None or slot.k > found[0].slots[found[1]].k)
-                ):
-                    found = batch, place
-        if found is None:
+        stepped = [
+            (slot.k, -slot.id, batch, place)
+            for batch in self._batches.values()
+            for place, slot in enumerate(batch.slots)
+            if slot.request.deck == deck and slot.row >= 0
+        ]
+        if not stepped:
             return None
-        batch, place = found
+        _, _, batch, place = max(stepped, key=lambda found: found[:2])
         slot = batch.slots[place]
         with torch.no_grad():
             latent = batch.predictions([place])[0].cpu().numpy()

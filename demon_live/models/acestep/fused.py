@@ -198,6 +198,19 @@ def _joined(*weights: Tensor) -> Tensor:
     return torch.cat([w.detach() for w in weights]).contiguous()
 
 
+def _matrices(layer: Any) -> dict[str, Tensor]:
+    """The matrices of a layer, those that share an input joined."""
+    a, x, mlp = layer.self_attn, layer.cross_attn, layer.mlp
+    return {
+        "qkv": _joined(a.to_q.weight, a.to_k.weight, a.to_v.weight),
+        "out": a.to_out[0].weight.detach(),
+        "query": x.to_q.weight.detach(),
+        "out2": x.to_out[0].weight.detach(),
+        "gate_up": _joined(mlp.gate_proj.weight, mlp.up_proj.weight),
+        "down": mlp.down_proj.weight.detach(),
+    }
+
+
 @torch.no_grad()
 def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Packed:
     """Fuse a DiT's weights. release: take each layer's own weights away once they are copied, so
@@ -205,22 +218,15 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
     layers, tables, kv, key_norms = [], [], [], []
     base: dict[str, Tensor] = {}
     for i, module in enumerate(dit.layers):
-        a, x, mlp = module.self_attn, module.cross_attn, module.mlp
-        made = {
-            "qkv": _joined(a.to_q.weight, a.to_k.weight, a.to_v.weight),
-            "out": a.to_out[0].weight.detach(),
-            "query": x.to_q.weight.detach(),
-            "out2": x.to_out[0].weight.detach(),
-            "gate_up": _joined(mlp.gate_proj.weight, mlp.up_proj.weight),
-            "down": mlp.down_proj.weight.detach(),
-        }
+        x = module.cross_attn
+        made = _matrices(module)
         base |= {f"{i}.{name}": weight for name, weight in made.items()}
         sliding = dit.layer_types[i] == "sliding_attention"
         layers.append(
             Layer(
                 norm1=module.self_attn_norm.weight.detach(),
-                q_norm=a.norm_q.weight.detach(),
-                k_norm=a.norm_k.weight.detach(),
+                q_norm=module.self_attn.norm_q.weight.detach(),
+                k_norm=module.self_attn.norm_k.weight.detach(),
                 norm2=module.cross_attn_norm.weight.detach(),
                 query_norm=x.norm_q.weight.detach(),
                 key_norm=x.norm_k.weight.detach(),
@@ -233,6 +239,7 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
         kv.append(_joined(x.to_k.weight, x.to_v.weight))
         key_norms.append(x.norm_k.weight.detach())
         if release:
+            a, mlp = module.self_attn, module.mlp
             for old in (a.to_q, a.to_k, a.to_v, x.to_k, x.to_v, mlp.gate_proj, mlp.up_proj):
                 old.weight = None
     zero = torch.zeros(1, device=tables[0].device, dtype=tables[0].dtype)
