@@ -27,7 +27,7 @@ from torch import Tensor
 from demon_live.errors import EngineError
 from demon_live.models.acestep import fused
 from demon_live.models.acestep.eager import short
-from demon_live.models.acestep.engine import Batch, ConditionStates
+from demon_live.models.acestep.engine import Batch
 from demon_live.models.acestep.fused import KeysValues, Ops, Plain
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.acestep.oobleck import Decoder, snake
@@ -319,13 +319,3 @@ def _pool_holder(device: torch.device, pool: Any) -> Any:
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         one.add_(1)
     return graph, one
-
-
-def silent(kernels: AceGraphs, tokens: int = 96) -> ConditionStates:
-    """A condition of zeros, for measuring."""
-    entry = ConditionStates()
-    entry.states = torch.zeros(
-        tokens, kernels.config.encoder_hidden, device=kernels.device, dtype=kernels.dtype
-    )
-    entry.kept, entry.length = kernels.keep(entry.states), tokens
-    return entry
