@@ -93,7 +93,7 @@ def parse(text: str) -> list[Fault]:
     return found
 
 
-class Plan:
+class FaultPlan:
     """Faults to come. now: seconds."""
 
     def __init__(self, text: str = "", now: Callable[[], float] = time.monotonic) -> None:
@@ -116,9 +116,9 @@ class Plan:
 
 #: Whether any fault is planned: `if faults.ON and ...` costs nothing on stage.
 ON = bool(os.environ.get("DEMON_FAULTS"))
-_plan = Plan(os.environ.get("DEMON_FAULTS", ""))
+_plan = FaultPlan(os.environ.get("DEMON_FAULTS", ""))
 
 
 def hit(name: str) -> float | None:
-    """See `Plan.hit`, of the plan in the environment."""
+    """See `FaultPlan.hit`, of the plan in the environment."""
     return _plan.hit(name)

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from demon_live.errors import UsageError
-from demon_live.faults import ON, POINTS, Plan, parse
+from demon_live.faults import ON, POINTS, FaultPlan, parse
 
 
 def hits(text: str, name: str, times: list[float]) -> list[float | None]:
     now = [0.0]
-    plan = Plan(text, lambda: now[0])
+    plan = FaultPlan(text, lambda: now[0])
     seen = []
     for now[0] in times:
         seen.append(plan.hit(name))
@@ -30,7 +30,7 @@ def test_when_a_fault_happens() -> None:
 
 
 def test_several_faults_do_not_disturb_each_other() -> None:
-    plan = Plan("latent.nan@1, tick.slow=2.5 ,latent.nan=3@2")
+    plan = FaultPlan("latent.nan@1, tick.slow=2.5 ,latent.nan=3@2")
     assert [plan.hit("latent.nan"), plan.hit("latent.nan"), plan.hit("latent.nan")] == [1, 3, None]
     assert plan.hit("tick.slow") == 2.5
     assert plan.hit("disk.full") is None

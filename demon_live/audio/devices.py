@@ -1,4 +1,4 @@
-"""Output devices through PortAudio. The only file that imports sounddevice.
+"""AudioCallback devices through PortAudio. The only file that imports sounddevice.
 
 sounddevice opens PortAudio when it is imported, and raises OSError on a machine without the
 library; so it is imported inside functions, and the error becomes a DeviceError with the remedy.

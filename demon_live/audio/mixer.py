@@ -19,10 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from demon_live.audio.likeness import likeness
-from demon_live.audio.limiter import LOOK, Limiter
-from demon_live.audio.pcmring import LoopBuffer
-from demon_live.audio.strip import Doubles, Filter, Ramp, Slewed, pan, scale
+from demon_live.audio.channel import LOOK, Doubles, Filter, Limiter, Ramp, Slewed, pan, scale
+from demon_live.audio.pcmring import LoopBuffer, likeness
 from demon_live.controls import CONTROLS, names
 from demon_live.core import Floats, Gate, Loop, MixPoints, MixState
 from demon_live.errors import DemonError

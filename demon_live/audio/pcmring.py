@@ -2,7 +2,8 @@
 
     LoopBuffer  the PCM of one deck's loop: the engine writes ahead of the playhead, the mixer reads
     Bus         numbers of the audio process that everybody may read: playhead, dry count, peaks
-    PcmRing     mixed sound between the feeder thread and the audio callback
+    PcmRing     mixed sound between the mix thread and the audio callback
+    likeness    how alike two stretches of sound are, which a cross-fade has to make up for
 
 Plain files, not multiprocessing.shared_memory: on Python 3.11 a child that attaches to a segment by
 name unlinks it when it exits, and the sound must survive exactly such an exit.
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError
@@ -280,3 +282,13 @@ class PcmRing:
             out[first:n] = self._data[: n - first]
         self.taken += n
         return n
+
+
+def likeness(a: NDArray[np.floating], b: NDArray[np.floating], silent: float) -> float:
+    """The correlation of two float [n, 2], held within 0..1; `silent` where one is silence or not
+    finite. Summed in float64."""
+    power = float(np.sqrt(np.sum(a * a, dtype=np.float64) * np.sum(b * b, dtype=np.float64)))
+    if not 1e-12 < power < np.inf:
+        return silent
+    alike = float(np.sum(a * b, dtype=np.float64)) / power
+    return min(1.0, max(0.0, alike))

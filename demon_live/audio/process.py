@@ -32,8 +32,7 @@ from demon_live.audio.devices import Device, Stream, open_output
 from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, PcmRing
-from demon_live.audio.sinks import NullClock, Output, Sink
-from demon_live.audio.tap import output_for
+from demon_live.audio.sinks import AudioCallback, NullClock, Sink, output_for
 from demon_live.children import command
 from demon_live.core import RATES, Gate, MixState
 from demon_live.errors import DeviceError
@@ -315,7 +314,7 @@ class _Search:
     def __init__(
         self,
         settings: Settings,
-        output: Output,
+        output: AudioCallback,
         lost: Stream | None,
         every: float | None = None,
     ) -> None:

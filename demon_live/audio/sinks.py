@@ -1,17 +1,22 @@
-"""Where mixed sound goes: the audio callback, the clock that stands in for a device, the recorder.
+"""Where mixed sound goes: the audio callback, the clock that stands in for a device, files.
 
-    Output       the callback itself: ring -> device, fade on dry, for devices and null clock alike
-    NullClock    calls Output at the pace of the monotonic clock
-    SoundWriter  writes the mixed stream to FLAC or WAV on its own thread
-    parse_sink   the words of `--audio`
+    AudioCallback  ring -> device, fade on dry, for devices and null clock alike
+    NullClock      calls AudioCallback at the pace of the monotonic clock
+    SoundWriter    writes the mixed stream to FLAC or WAV on its own thread
+    Tap            what the callback gave, sample by sample, in an mmap'ed file (DEMON_TAP=FILE)
+    parse_sink     the words of `--audio`
 
-Threads: Output runs on the audio thread and does nothing but copy; SoundWriter.write is called by
-the mix thread and never waits for the disk.
+A recording at the mixer would be perfect whatever the callback did, and a client of the sound
+server misses blocks when the machine is overloaded: only the tap sees each sample, gaps included.
+
+Threads: AudioCallback runs on the audio thread and does nothing but copy; SoundWriter.write is
+called by the mix thread and never waits for the disk.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import queue
 import threading
@@ -82,7 +87,7 @@ def _unused(target: Path) -> Path:
     return free
 
 
-class Output:
+class AudioCallback:
     """The audio callback. Copies from the ring; knows no lock, grows no memory, raises nothing.
 
     When the ring is dry the last sample fades to zero within 5 ms, and what comes next fades in;
@@ -170,7 +175,7 @@ class Output:
 
 
 class NullClock:
-    """Stands in for a device: asks an Output for 480 frames every 10 ms. Counts lateness."""
+    """Stands in for a device: asks an AudioCallback for 480 frames every 10 ms. Counts lateness."""
 
     FRAMES = 480
     LATE = 0.005
@@ -178,7 +183,7 @@ class NullClock:
 
     def __init__(
         self,
-        output: Output,
+        output: AudioCallback,
         bus: Bus,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -284,3 +289,65 @@ class SoundWriter:
 
         kind = self.path.suffix[1:].upper()
         return soundfile.SoundFile(self._part, "w", _RATE, 2, "PCM_24", format=kind)
+
+
+_MAGIC = 0x6465_6D6F_6E74_6170
+_HEAD = 64
+_SECONDS = 30
+
+
+class Tapped(AudioCallback):
+    """An AudioCallback that also writes into the file at `path`."""
+
+    def __init__(self, ring: PcmRing, bus: Bus, path: Path) -> None:
+        super().__init__(ring, bus)
+        capacity = _SECONDS * RATES.sample_rate
+        path.write_bytes(bytes(_HEAD + capacity * 8))
+        with path.open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0)
+        self._head = np.frombuffer(memory, np.int64, 8)
+        self._sound: Floats = np.frombuffer(memory, np.float32, offset=_HEAD).reshape(-1, 2)
+        self._head[2], self._head[0] = capacity, _MAGIC
+        self._capacity, self._written = capacity, 0
+
+    def __call__(self, out: Floats, frames: int, when: Any, status: Any) -> None:
+        """PortAudio's callback."""
+        super().__call__(out, frames, when, status)
+        at = self._written % self._capacity
+        first = min(frames, self._capacity - at)
+        self._sound[at : at + first] = out[:first]
+        self._sound[: frames - first] = out[first:frames]
+        self._written += frames
+        self._head[1] = self._written
+
+
+class Tap:
+    """The reader. lost: samples that were overwritten before they were read."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._head = np.frombuffer(memory, np.int64, 8)
+        self._sound: Floats = np.frombuffer(memory, np.float32, offset=_HEAD).reshape(-1, 2)
+        if self._head[0] != _MAGIC:
+            raise ValueError(f"{path} is not a tap")
+        self._read = int(self._head[1])
+        self.lost = 0
+
+    def read(self) -> Floats:
+        """float32 [n, 2]: what came since the last call, in order."""
+        written, capacity = int(self._head[1]), int(self._head[2])
+        if written < self._read:  # a new process began anew
+            self._read = 0
+        if written - self._read > capacity // 2:
+            self.lost += written - self._read - capacity // 2
+            self._read = written - capacity // 2
+        at = np.arange(self._read, written) % capacity
+        self._read = written
+        return self._sound[at]
+
+
+def output_for(ring: PcmRing, bus: Bus) -> AudioCallback:
+    """The callback of this process, tapped if DEMON_TAP says so."""
+    path = os.environ.get("DEMON_TAP")
+    return Tapped(ring, bus, Path(path)) if path else AudioCallback(ring, bus)

@@ -49,7 +49,7 @@ class EditPath:
 
 
 def _path(engine: Engine, depth: int, frames: int, times: Times) -> EditPath:
-    from demon_live.runtime.generator import GUARD, LEAD_CEILING, LEAD_FLOOR
+    from demon_live.runtime.pace import GUARD, LEAD_CEILING, LEAD_FLOOR
     from demon_live.runtime.placement import HALF
 
     tick, decode = float(np.median(times.ticks)), float(np.median(times.decodes))

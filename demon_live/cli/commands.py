@@ -74,7 +74,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _set(args: argparse.Namespace) -> int:
-    from demon_live.replay.command import run
+    from demon_live.replay.verify import run
 
     return run(args, lambda text: say([("", text)]))
 

@@ -35,20 +35,25 @@ from demon_live.core import ControlBlock, EngineDeck, EngineState, Floats, Loop,
 from demon_live.errors import DemonError
 from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
 from demon_live.remote.ray import Ray
-from demon_live.remote.transport import Line, dial, unpack
+from demon_live.remote.transport import Transport, dial, unpack
 from demon_live.runtime.engine_main import BusPlayhead
-from demon_live.runtime.options import EngineOptions, Opening, parse_remote
+from demon_live.runtime.options import (
+    EngineOptions,
+    Note,
+    Opening,
+    Ready,
+    Report,
+    Telemetry,
+    parse_remote,
+)
+from demon_live.runtime.pace import GUARD, TurnStats
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, DeckPlacement, plays_on
-from demon_live.runtime.reports import Note, Ready, Report, Telemetry
-from demon_live.runtime.tick_stats import TurnStats
 from demon_live.session.status import EngineStatus
 from demon_live.session.tempo import Playhead
 
 #: Seconds between two beats; a line that is silent for so long is broken.
 BEAT, SILENCE = 0.05, 2.0
-#: Nothing is written nearer than this to the playhead, in samples (5 ms).
-GUARD = 240
 #: Failed calls at the known address before Ray is asked again; seconds between calls.
 _CALLS, _BETWEEN = 8, 0.5
 
@@ -119,7 +124,7 @@ class EngineClient:
         self._lock, self._sending = threading.RLock(), threading.Lock()
         self._placements: dict[tuple[str, int], DeckPlacement] = {}
         self._state, self._sent = EngineState(), EngineState()
-        self._line: Line | None = None
+        self._line: Transport | None = None
         self._packers: dict[str, BlockPacker] = {}
         self._has: set[str] = set()
         self._acks: list[tuple[int, int]] = []
@@ -187,7 +192,7 @@ class EngineClient:
             del self._placements[key]
         return placement
 
-    def _forward(self, line: Line) -> None:
+    def _forward(self, line: Transport) -> None:
         """Send what is new since the last time: PCM, the state without its blocks, blocks."""
         state, before = self._state, self._sent
         self._sent = state
@@ -212,13 +217,13 @@ class EngineClient:
             if block is not None and (known is None or known.block is not block):
                 self._send_block(line, name, block)
 
-    def _send_block(self, line: Line, deck: str, block: ControlBlock) -> None:
+    def _send_block(self, line: Transport, deck: str, block: ControlBlock) -> None:
         packer = self._packers.setdefault(deck, BlockPacker())
         name = deck.encode()
         head = b"K" + bytes([len(name)]) + name
         line.send(lambda: head + packer.pack(block), key=deck)
 
-    def _send_pcm(self, line: Line, name: str) -> None:
+    def _send_pcm(self, line: Transport, name: str) -> None:
         if name not in self._has:
             self._has.add(name)
             scale, data = pack_pcm(self._files.read(name), 24)
@@ -265,7 +270,7 @@ class EngineClient:
             self._tell(Note(text))
 
     def _talk(self, conn: Connection) -> None:
-        line = Line(conn, self._beat, BEAT)
+        line = Transport(conn, self._beat, BEAT)
         self._heard = time.monotonic()
         options = self._options
         hello = {"seed": options.seed, "depth": options.depth, "steps": options.steps}
@@ -290,7 +295,7 @@ class EngineClient:
         finally:
             line.release()
 
-    def _hear(self, line: Line, head: dict[str, Any], body: bytes) -> None:
+    def _hear(self, line: Transport, head: dict[str, Any], body: bytes) -> None:
         match head.get("kind"):
             case "window":
                 self._land(head, body)
@@ -301,7 +306,7 @@ class EngineClient:
             case "ready":
                 self._ready(line, head)
 
-    def _ready(self, line: Line, head: dict[str, Any]) -> None:
+    def _ready(self, line: Transport, head: dict[str, Any]) -> None:
         notes = tuple(str(note) for note in head["notes"])
         text = f"{head['description']} at {self._host}"
         self._tell(Ready(text, () if self.breaks else notes, "far"))

@@ -1,9 +1,11 @@
 """The only door to Ray (extra `ray`): clusters, actors that outlive a call, tasks that come back.
 
-    Ray(address)                a cluster while it is used: `with Ray(None) as ray: ...`
+    Ray(address)   a cluster while it is used: `with Ray(None) as ray: ...`
+    RayLink        a worker of a multi-GPU ring in an actor, on any machine with a free GPU
 
 Ray asks for the same minor version of Python and of Ray at both ends, and for demon-live on every
-machine that is to work. Who reaches its ports may run code: a network of your own, or its tokens.
+machine that is to work. Who reaches its ports may run code: use a network of your own, or its
+tokens.
 
 Threads: a cluster belongs to the thread that opened it; there is one in a process at a time.
 """
@@ -13,10 +15,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from demon_live.engine.gpu_workers import GpuWorker, WorkerInfo, WorkerOptions
+from demon_live.engine.multi_gpu import TickOrder, WorkerLost, WorkerReply
 from demon_live.errors import EngineError
 from demon_live.runtime.options import require_ray
 
@@ -155,3 +160,37 @@ def end_actor() -> None:
     """Inside an actor, from any of its threads: it ends now, and is not begun again."""
     ray = load_ray()
     ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+class RayLink:
+    """A worker of a multi-GPU ring in a Ray actor. gpu: with a GPU of its own."""
+
+    def __init__(self, ray: Ray, options: WorkerOptions, *, gpu: bool = False) -> None:
+        self._ray = ray
+        self._actor = ray.actor(GpuWorker, options, gpu=gpu)
+        self._answers: deque[Any] = deque()
+
+    def _got(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except Gone as error:
+            raise WorkerLost(error.message) from error
+
+    def info(self) -> WorkerInfo:
+        """Facts of its engine. Raises EngineError if it does not open."""
+        info: WorkerInfo = self._got(self._actor.info.remote())
+        return info
+
+    def warm_up(self, frames: int, depth: int) -> None:
+        """See `Engine.warm_up`."""
+        self._got(self._actor.warm_up.remote(frames, depth))
+
+    def send(self, order: TickOrder) -> None:
+        self._answers.append(self._actor.run.remote(order))
+
+    def receive(self) -> WorkerReply:
+        reply: WorkerReply = self._got(self._answers.popleft())
+        return reply
+
+    def close(self) -> None:
+        self._ray.stop(self._actor)

@@ -29,12 +29,10 @@ import numpy as np
 
 from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
 from demon_live.errors import DemonError, EngineError
-from demon_live.remote.clock import Delay, RemotePlayhead
 from demon_live.remote.codec import BlockOpener, close_window, open_pcm
-from demon_live.remote.transport import Line, pack, shake
+from demon_live.remote.transport import Delay, RemotePlayhead, Transport, pack, shake
 from demon_live.runtime.engine_main import opened, turn_for_ever
-from demon_live.runtime.options import EngineOptions, Opening
-from demon_live.runtime.reports import Note, Ready, Telemetry
+from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
@@ -123,7 +121,7 @@ def serve(
             continue
         mine = key()
         # A beat of its own: a turn may take long, and the line is none the worse for it.
-        line = Line(conn, lambda: pack({"kind": "beat"}), BEAT)
+        line = Transport(conn, lambda: pack({"kind": "beat"}), BEAT)
         if mine != before:
             # Another laptop: what the last one asked for is of no use to it.
             pcm, before = {}, mine
@@ -141,7 +139,7 @@ class _Caller:
     def __init__(
         self,
         engine: Engine,
-        line: Line,
+        line: Transport,
         pcm: dict[str, Floats],
         wanted: Callable[[], bool],
     ) -> None:
@@ -258,6 +256,8 @@ class _Caller:
         elif kind == b"Q":
             self._quit = True
             self._inbox.put(None)
+        elif kind == b"H":
+            self._inbox.put(pickle.loads(rest))
         else:
             self._set_state(pickle.loads(rest))
 

@@ -1,19 +1,24 @@
-"""A line to another machine: whole messages, in order, both ways, over TCP.
+"""A connection to another machine: whole messages, in order, both ways, over TCP; and its delay.
 
-    up     commands and control blocks (pickled; the far machine runs what the laptop says, as Ray
-           itself does), beats
-    down   JSON and sound only: what a laptop reads from a far machine can run nothing
+    up     states and control blocks (pickled; the server runs what the laptop says, as Ray itself
+           does), beats
+    down   JSON and sound only: what a laptop reads from another machine can run nothing
 
 Both ends prove that they know a secret that came through Ray (HMAC, `multiprocessing.connection`);
-nothing is encrypted. Ray carries the engine; the stream has a line of its own because Ray moves
-results of calls, each through a proxy and an object store, and tells a broken link after half a
-minute, while this must know within two seconds and drop what is too old to be heard.
+nothing is encrypted. Ray carries the engine; the stream has a connection of its own because Ray
+moves results of calls, each through a proxy and an object store, and reports a broken link after
+half a minute, while this must know within two seconds and drop what is too old to be heard.
 
 The kernel keeps little that is not sent (TCP_NOTSENT_LOWAT), so that what waits, waits here, where
 it can be counted and replaced; BBR is asked for where the kernel has it, since others take each
 lost packet for a full link (at 40 ms and 1 % loss, CUBIC sends 1.5 Mbit/s).
 
-Threads: `send` from any thread; one thread writes, one reads, both end with the line.
+Delay: no clocks are compared. The laptop says with every beat which sample its mixer decides next;
+the fastest of the recent beats is believed (`RemotePlayhead`). For each window the laptop says
+where its mixer was when the window arrived; the difference to the estimate at its sending is added
+to the lead (`Delay`). It holds both ways and every queue between, whatever the clocks' offset is.
+
+Threads: `send` from any thread; one thread writes, one reads, both end with the connection.
 """
 
 from __future__ import annotations
@@ -29,6 +34,10 @@ from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
+
+import numpy as np
+
+from demon_live.core import RATES
 
 #: Bytes that may lie unsent in the kernel; seconds for a handshake.
 _UNSENT, _HANDSHAKE = 16384, 5.0
@@ -103,7 +112,7 @@ def dial(host: str, port: int, key: bytes, seconds: float = 2.0) -> Connection:
     return shake(socket.create_connection((host, port), timeout=seconds), key, first=False)
 
 
-class Line:
+class Transport:
     """A connection with a thread that writes. heard: called for each message, by `read`.
 
     idle: makes a message to send every `every` seconds (a beat), when its turn has come.
@@ -214,3 +223,76 @@ class Line:
         self._writer.join(5)
         with contextlib.suppress(OSError):
             self._conn.close()
+
+
+#: Seconds of beats that the playhead is estimated from: longer, and two clocks drift apart.
+_MEMORY = 5.0
+
+
+class RemotePlayhead:
+    """The playhead of the laptop, estimated. See `clock.Clock`."""
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._beats: deque[tuple[float, float]] = deque()
+        self._ahead: float | None = None
+        self._last = 0
+
+    def beat(self, mixed: int) -> None:
+        """A beat came: the laptop's mixer decides sample `mixed` next."""
+        now = self._seconds()
+        self._beats.append((now, mixed - now * RATES.sample_rate))
+        while self._beats[0][0] < now - _MEMORY:
+            self._beats.popleft()
+        self._ahead = max(ahead for _, ahead in self._beats)
+
+    @property
+    def known(self) -> bool:
+        """Whether a beat has come."""
+        return self._ahead is not None
+
+    def now(self) -> int:
+        if self._ahead is None:
+            return self._last
+        # Never back: what was decided stays decided.
+        self._last = max(self._last, int(self._seconds() * RATES.sample_rate + self._ahead))
+        return self._last
+
+
+class Delay:
+    """What windows take to arrive, samples. The lead covers the slowest of the last `memory` s."""
+
+    #: The most that is added to the lead: later windows are dropped. The longest that is believed.
+    CEILING = 2 * RATES.sample_rate
+
+    def __init__(
+        self,
+        first: int = 9600,
+        memory: float = 30.0,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._first, self._memory, self._seconds = first, memory, seconds
+        self._seen: deque[tuple[float, int]] = deque(maxlen=4096)
+
+    def note(self, samples: int) -> None:
+        """A window was on its way for so many samples."""
+        now = self._seconds()
+        self._seen.append((now, max(0, samples)))
+        while self._seen[0][0] < now - self._memory:
+            self._seen.popleft()
+
+    @property
+    def lead(self) -> int:
+        """Samples to add to the lead: the slowest of late, and a tenth. Before anything is known,
+        a guess."""
+        if not self._seen:
+            return self._first
+        return min(self.CEILING, max(samples for _, samples in self._seen) * 11 // 10)
+
+    def figures(self) -> tuple[float, float]:
+        """(median, 95th percentile less the median) in ms."""
+        if not self._seen:
+            return 0.0, 0.0
+        ms = np.array([samples for _, samples in self._seen]) * 1000 / RATES.sample_rate
+        middle, late = np.percentile(ms, [50, 95])
+        return round(float(middle), 1), round(float(late - middle), 1)

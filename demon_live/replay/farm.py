@@ -164,8 +164,7 @@ def _gathered(path: Path, trust: bool) -> _Finder:
     from demon_live.session.assets import Assets
     from demon_live.session.output import NullOutput
     from demon_live.session.session import Session
-    from demon_live.sets.set_files import folder_of
-    from demon_live.sets.trusted import bounds
+    from demon_live.sets.set_files import bounds, folder_of
 
     finder = _Finder()
     folders, is_set = (Path.cwd(), shipped("patterns")), path.name.endswith(journal.SUFFIX)

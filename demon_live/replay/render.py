@@ -22,14 +22,12 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.models.engine import Engine
 from demon_live.paths import shipped
-from demon_live.runtime.dry_run import Moment, dry_run
 from demon_live.runtime.offline import Offline
-from demon_live.runtime.seek import place_of, pre_roll, seek
+from demon_live.runtime.seek import Moment, dry_run, place_of, pre_roll, seek
 from demon_live.session.assets import Assets
 from demon_live.session.find import Find, find_source
 from demon_live.sets import journal
-from demon_live.sets.set_files import folder_of
-from demon_live.sets.trusted import bounds
+from demon_live.sets.set_files import bounds, folder_of
 
 
 def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], None]:
@@ -103,7 +101,7 @@ def render(
             step()
         else:
             warnings = offline.session.load(path).warnings
-            moments = [Moment(0, journal.Event("apply", 0), offline.session.state)]
+            moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
         begin = place_of(Fraction(start), moments)
         total = _length(moments, recording, start, begin, cycles, seconds)
         if begin:

@@ -15,7 +15,7 @@ from demon_live.lang import Lane, Let, unparse
 from demon_live.lang.chain import ChainLane
 from demon_live.lang.lane import GlideLane
 from demon_live.lang.split import comments
-from demon_live.runtime.dry_run import Moment
+from demon_live.runtime.seek import Moment
 from demon_live.session.scores import SCORE_LIMIT
 from demon_live.session.state import GLOBALS, State
 from demon_live.sets.journal import Recording

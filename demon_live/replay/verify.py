@@ -1,16 +1,17 @@
-"""Whether a set is whole, and whether it would sound here as it did: what would differ.
+"""`demon set show|to-score|verify|mend SET`: is a set whole, and would it sound as it did?
 
 A line of a set carries its checksum; its first line names the engine, its weights by hash and the
-program. Sound that a crash cut off is mended here: a FLAC stream needs no end to be played, only
-most readers like its length to be told.
-
-Threads: pure functions on files.
+program. Sound that a crash cut off is mended here: a FLAC stream needs no end to be played, but
+most readers want its length in the header.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,9 @@ from demon_live._version import __version__
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.models.manifest import load_manifest, verify
-from demon_live.runtime.dry_run import dry_run
-from demon_live.sets.journal import SUFFIX, Recording
+from demon_live.paths import sets_dir
+from demon_live.runtime.seek import dry_run
+from demon_live.sets.journal import SUFFIX, Recording, find_set, load
 from demon_live.sets.set_files import KIND, SetFiles, folder_of
 
 
@@ -175,3 +177,62 @@ def _readable(file: Any) -> Iterator[Any]:
             yield block
     except RuntimeError:
         return
+
+
+Say = Callable[[str], None]
+
+
+def run(args: argparse.Namespace, say: Say) -> int:
+    """Do what the command line asks; the exit code. Raises DemonError."""
+    path = find_set(args.set, [sets_dir()])
+    recording = load(path)
+    if args.action == "show":
+        return _show(args, recording, say)
+    if args.action == "to-score":
+        return _to_score(args, recording, say)
+    if args.action == "verify":
+        findings = examine(recording)
+        say("\n".join(map(str, findings)) + "\n")
+        return 1 if any(f.verdict == "fail" for f in findings) else 0
+
+    sound, seconds = mend(path)
+    say(f"{sound}: {seconds:.1f} s\n")
+    return 0
+
+
+def _show(args: argparse.Namespace, recording: Recording, say: Say) -> int:
+    from demon_live.replay.show import as_svg, as_text
+
+    moments = list(dry_run(recording))
+    if args.svg is None:
+        # In a file or a pipe nothing is cut.
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        say(as_text(recording, moments, columns))
+        return 0
+    _write(Path(args.svg), as_svg(recording, moments))
+    say(f"{args.svg}\n")
+    return 0
+
+
+def _to_score(args: argparse.Namespace, recording: Recording, say: Say) -> int:
+    from demon_live.replay.to_score import to_score
+
+    text = to_score(recording, list(dry_run(recording)), args.start, args.cycles)
+    if args.out is None:
+        say(text)
+        return 0
+    out = Path(args.out)
+    if out.exists():
+        raise FileError(f"{out} exists already", hint="choose another name")
+    _write(out, text)
+    say(f"{out}\n")
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another folder"
+        ) from None

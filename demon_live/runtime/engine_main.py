@@ -25,10 +25,9 @@ from demon_live.core import RATES, EngineState
 from demon_live.errors import DemonError
 from demon_live.runtime.load_shedding import Shedding
 from demon_live.runtime.memory import Trimmer, trim
-from demon_live.runtime.options import Opening
+from demon_live.runtime.options import Note, Opening, Ready, Telemetry
+from demon_live.runtime.pace import TurnTimes
 from demon_live.runtime.pcm_files import PcmFiles
-from demon_live.runtime.reports import Note, Ready, Telemetry
-from demon_live.runtime.tick_stats import TurnTimes
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -36,8 +34,9 @@ from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
+from demon_live.runtime.pace import GUARD, Pace
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
-from demon_live.runtime.scheduler import DeckScheduler, Target
+from demon_live.runtime.scheduler import DeckScheduler, Target, build_request
 from demon_live.runtime.timbres import Timbres
 from demon_live.session.assets import key_of
 from demon_live.session.status import EngineStatus
@@ -45,12 +44,8 @@ from demon_live.session.tempo import Playhead
 
 log = logging.getLogger(__name__)
 
-#: Lead: at least this far ahead of what the mixer has decided, at most that far, in samples.
-LEAD_FLOOR, LEAD_CEILING = 1440, 24000
 #: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
 _LARGEST = 1000.0
-#: Nothing is written nearer than this to the playhead, in samples (5 ms).
-GUARD = 240
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 
 
@@ -122,16 +117,7 @@ class Generator:
         self._tell, self._ship = tell, ship
         self._told: set[str] = set()
         self._coming: list[tuple[Loop, Future[Floats | None]]] = []
-        # Smoothed times in seconds: a tick, the gap from tick to tick, a decode.
-        self._tick_s = self._period_s = tick_samples / RATES.sample_rate
-        self._fixed_period = not background and timer is None
-        self._timer = timer or time.perf_counter
-        # How far ticks stray from their mean, in seconds.
-        self._stray_s = 0.0
-        self._gaps = 1
-        self._decode_s = 0.0
-        self._last_turn: float | None = None
-        self._lead = LEAD_FLOOR
+        self._pace = Pace(tick_samples, learns=background or timer is not None, timer=timer)
         #: Samples that a window is on its way to a loop on another machine; added to the lead.
         self.away = 0
         self._standing = False
@@ -356,21 +342,12 @@ class Generator:
         self._place()
 
     def _tick(self) -> None:
-        started = self._timer()
-        if self._last_turn is not None and not self._fixed_period and not self._standing:
-            off = started - self._last_turn - self._period_s
-            # The first gaps count more: the nominal tick is another machine's.
-            self._gaps += 1
-            self._period_s += max(0.1, 1 / self._gaps) * off
-            self._stray_s += (0.5 if abs(off) > self._stray_s else 0.02) * (
-                abs(off) - self._stray_s
-            )
-        self._last_turn = started
+        started = self._pace.begin_tick(learn=not self._standing)
         for generation in self.ring.tick():
             self._accept(generation)
         if self.ring.trouble is not None:
             self._complain(f"a deck cannot be generated: {self.ring.trouble}")
-        self._tick_s += 0.1 * (self._timer() - started - self._tick_s)
+        self._pace.end_tick(started)
 
     def _accept(self, generation: Generation) -> None:
         deck = self._decks.get(generation.request.deck)
@@ -421,11 +398,13 @@ class Generator:
 
     def _reach(self, now: int) -> tuple[int, int]:
         """When a generation admitted now can be heard, and until when groups must be served now."""
-        interval = round(self._period_s * RATES.sample_rate * self.ring.steps / self.ring.depth)
+        interval = round(
+            self._pace.period_s * RATES.sample_rate * self.ring.steps / self.ring.depth
+        )
         # While the clock stands still a generation is ready at once.
         ready = now if self._standing else now + self.drain
         # What must be on time is begun earlier by what a handful of slow ticks would cost.
-        spare = round(self._stray_s * RATES.sample_rate * self.ring.steps**0.5)
+        spare = round(self._pace.stray_s * RATES.sample_rate * self.ring.steps**0.5)
         return ready, now + self.drain + 2 * interval + spare
 
     def prime(self, pump: Callable[[], None], turns: int) -> bool:
@@ -442,7 +421,7 @@ class Generator:
             if rest < 0:
                 break
         self._standing = False
-        self._last_turn = None
+        self._pace.restart()
         return self.primed
 
     def _behind(self) -> bool:
@@ -457,8 +436,8 @@ class Generator:
     def drain(self) -> int:
         """Samples from an admission until its generation can be heard."""
         return (
-            round(self._period_s * RATES.sample_rate * self.ring.steps)
-            + self._lead
+            round(self._pace.period_s * RATES.sample_rate * self.ring.steps)
+            + self._pace.lead
             + self.away
             + HALF
         )
@@ -472,24 +451,14 @@ class Generator:
             reserve = window * RATES.hop // 2 if self.gap_fill else -(1 << 62)
             # At a jump or the end of a lap a piece is short: go on until the reserve is there.
             for _ in range(4):
-                lead = self._lead + self.away
+                lead = self._pace.lead + self.away
                 piece = deck.placement.next_piece(self.playhead.now(), lead, reserve)
                 if piece is None:
                     break
-                started = self._timer()
-                before = self.playhead.now()
+                started, before = self._pace.now(), self.playhead.now()
                 if deck.placement.write(piece, self.playhead.now, GUARD):
                     self._written_ahead = max(0, piece.start - self.playhead.now())
-                self._learn_lead(self._timer() - started, self.playhead.now() - before)
-
-    def _learn_lead(self, seconds: float, samples: int) -> None:
-        """The lead follows the slowest recent decodes: up at once, down slowly."""
-        self._decode_s += 0.1 * (seconds - self._decode_s)
-        wanted = min(LEAD_CEILING, max(LEAD_FLOOR, samples * 3 // 2 + GUARD + 2 * HALF))
-        if wanted > self._lead:
-            self._lead = wanted
-        else:
-            self._lead -= (self._lead - wanted) // 32
+                self._pace.decoded(started, self.playhead.now() - before)
 
     def _complain(self, text: str) -> None:
         # Once: what fails in a tick fails a dozen times a second.
@@ -504,9 +473,9 @@ class Generator:
         return EngineStatus(
             ticks=self.ring.tick_number,
             generations=self._generations,
-            tick_ms=self._tick_s * 1000,
-            period_ms=self._period_s * 1000,
-            decode_ms=self._decode_s * 1000,
+            tick_ms=self._pace.tick_s * 1000,
+            period_ms=self._pace.period_s * 1000,
+            decode_ms=self._pace.decode_s * 1000,
             lead_ms=self._written_ahead * 1000 / RATES.sample_rate,
             late=sum(d.placement.late for d in self._decks.values()),
             dropped=self.ring.dropped
@@ -530,63 +499,3 @@ class Generator:
 
 def _copy_retimed(audio: Floats, into: Floats) -> None:
     into[:] = retimed(audio, len(into))
-
-
-def build_request(
-    engine: Engine,
-    name: str,
-    loop: Loop,
-    source: Floats | None,
-    block: ControlBlock,
-    target: Target,
-    seed: int,
-    timbre: str = "",
-) -> Request:
-    """A target and the lanes of a block, as the ring takes them. timbre: a name that the engine
-    has been given a sound for."""
-    values = target.values
-
-    def number(control: str) -> float:
-        default = CONTROLS[control].default
-        return float(values.get(control, default if default is not None else 0.0))
-
-    guided = "guide" in block.lanes
-    cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
-    key = str(values.get("key", ""))
-    # Only what the engine knows: the performer was told of the rest when it was bound.
-    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
-    said = {"lyrics": lyrics, "timbre": timbre}
-    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
-
-    def condition(prompt: str, prompt2: str = "") -> object:
-        return engine.condition(
-            prompt,
-            prompt2=prompt2,
-            key=key,
-            bpm=float(loop.bpm),
-            cycles=loop.cycles,
-            beats=loop.beats,
-            frames=loop.frames,
-            **more,
-        )
-
-    wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))
-    return Request(
-        frames=loop.frames,
-        channels=engine.channels,
-        denoise=number("denoise"),
-        seed=int(number("seed")) + seed,
-        source=source,
-        condition=wanted,
-        deck=name,
-        shift=number("shift") if "shift" in values else None,
-        init=block.lanes.get("init"),
-        mask=block.lanes.get("mask"),
-        negative=engine.unconditioned(wanted) if cfg in ("full", "initialize") else None,
-        cfg=cfg,
-        feedback=number("feedback"),
-        feedback_depth=int(number("feedback_depth")),
-        epoch=loop.epoch,
-        hear_from=target.hear_from,
-        values=values,
-    )

@@ -32,10 +32,10 @@ from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import load_manifest
 from demon_live.paths import runtime_dir, sets_dir, shipped
-from demon_live.runtime.dry_run import restore
 from demon_live.runtime.memory import Trimmer
 from demon_live.runtime.options import EngineOptions, parse_remote, require_ray
 from demon_live.runtime.pcm_files import PcmFolder
+from demon_live.runtime.seek import restore
 from demon_live.runtime.supervisor import EngineSupervisor
 from demon_live.session.assets import Assets
 from demon_live.session.describe import db
@@ -47,8 +47,7 @@ from demon_live.session.tempo import Playhead
 from demon_live.sets.journal import Recording
 from demon_live.sets.recorder import about_engine
 from demon_live.sets.session_log import Interrupted, SessionLog, recently
-from demon_live.sets.set_files import folder_of
-from demon_live.sets.trusted import bounds
+from demon_live.sets.set_files import bounds, folder_of
 
 log = logging.getLogger(__name__)
 

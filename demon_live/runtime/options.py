@@ -1,11 +1,17 @@
-"""How an engine is opened, and where: on this machine, or on another one (`ray://HOST/ENGINE`)."""
+"""How an engine is opened, and where; and what its process reports.
+
+An engine is on this machine, or on another one (`ray://HOST/ENGINE`). What it should do is a
+`core.EngineState`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from demon_live.errors import EngineError, UsageError
+from demon_live.runtime.pace import TurnStats
+from demon_live.session.status import EngineStatus
 
 #: How the name of an engine on another machine begins.
 REMOTE = "ray://"
@@ -81,3 +87,30 @@ class Opening:
     folder: str
     options: EngineOptions
     spare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine is open. notes: each step down from the best backend, with why. device: cpu, .."""
+
+    description: str
+    notes: tuple[str, ...] = ()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Numbers of the engine, ten times a second."""
+
+    status: EngineStatus = field(default_factory=EngineStatus)
+    turns: TurnStats = field(default_factory=TurnStats)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line for the performer."""
+
+    text: str
+
+
+Report = Ready | Telemetry | Note

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demon_live.audio.likeness import likeness
+from demon_live.audio.pcmring import likeness
 from demon_live.core import RATES, ControlBlock, Floats, Generation, Loop
 
 #: Half of a splice, in samples (8 ms): 16 ms in all.

@@ -3,7 +3,8 @@
 A generation admitted now is heard one drain later (its steps, its decode, the lead). The score is
 a function of time, so its values for that moment are known: the plan of a ControlBlock lists them.
 Stretches of the plan between two jumps are groups; every group gets a generation of its own before
-it begins, the group that is sounding when the generation is ready gets all others.
+it begins, the group that is sounding when the generation is ready gets all others. `build_request`
+makes the request.
 
 Threads: belongs to the engine loop.
 """
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from demon_live.core import ControlBlock, SlotValues
+from demon_live.controls import CONTROLS
+from demon_live.core import ControlBlock, Floats, Loop, Request, SlotValues
+from demon_live.models.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +110,63 @@ class DeckScheduler:
         # A group is served before it begins; a second after it has begun nobody asks again.
         for begin in [b for b in self._served if b < now - 48000]:
             del self._served[begin]
+
+
+def build_request(
+    engine: Engine,
+    name: str,
+    loop: Loop,
+    source: Floats | None,
+    block: ControlBlock,
+    target: Target,
+    seed: int,
+    timbre: str = "",
+) -> Request:
+    """A target and the lanes of a block, as the ring takes them. timbre: a name that the engine
+    has been given a sound for."""
+    values = target.values
+
+    def number(control: str) -> float:
+        default = CONTROLS[control].default
+        return float(values.get(control, default if default is not None else 0.0))
+
+    guided = "guide" in block.lanes
+    cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
+    key = str(values.get("key", ""))
+    # Only what the engine knows: the performer was told of the rest when it was bound.
+    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
+    said = {"lyrics": lyrics, "timbre": timbre}
+    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
+
+    def condition(prompt: str, prompt2: str = "") -> object:
+        return engine.condition(
+            prompt,
+            prompt2=prompt2,
+            key=key,
+            bpm=float(loop.bpm),
+            cycles=loop.cycles,
+            beats=loop.beats,
+            frames=loop.frames,
+            **more,
+        )
+
+    wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))
+    return Request(
+        frames=loop.frames,
+        channels=engine.channels,
+        denoise=number("denoise"),
+        seed=int(number("seed")) + seed,
+        source=source,
+        condition=wanted,
+        deck=name,
+        shift=number("shift") if "shift" in values else None,
+        init=block.lanes.get("init"),
+        mask=block.lanes.get("mask"),
+        negative=engine.unconditioned(wanted) if cfg in ("full", "initialize") else None,
+        cfg=cfg,
+        feedback=number("feedback"),
+        feedback_depth=int(number("feedback_depth")),
+        epoch=loop.epoch,
+        hear_from=target.hear_from,
+        values=values,
+    )

@@ -1,11 +1,16 @@
-"""Seek: fast-forward with a null model, then real pre-roll.
+"""Dry run and seek: a set without its sound, and the way to a bar in its middle.
 
-Everything but the sound is bookkeeping that does not depend on what is heard: which generation is
-admitted at which tick, its seed, when it is placed. So up to the pre-roll the instrument plays with
-a null model: the same turns, but velocities and decoded windows are zeros, and nothing is mixed.
-The pre-roll is real and as long as sound remembers: the generations in flight, two laps of the
-longest loop, three seconds of filters and limiter; longer where `feedback` passes sound on from
-generation to generation: back to before it began. From there on each bit is that of the whole set.
+Dry run: the state after each cause of a set, within milliseconds. The session is the very one that
+played; only its output is null, and sources are looked for, not read. What is shown, checked and
+turned into scores comes from here.
+
+Seek: fast-forward with a null model, then real pre-roll. Everything but the sound is bookkeeping
+that does not depend on what is heard: which generation is admitted at which tick, its seed, when it
+is placed. So up to the pre-roll the instrument plays with a null model: the same turns, but
+velocities and decoded windows are zeros, and nothing is mixed. The pre-roll is real and as long as
+sound remembers: the generations in flight, two laps of the longest loop, three seconds of filters
+and limiter; with `feedback` back to before it began. From there on each bit is that of the whole
+set.
 """
 
 from __future__ import annotations
@@ -18,11 +23,24 @@ import numpy as np
 
 from demon_live.audio.mixer import BLOCK
 from demon_live.core import RATES, Floats
-from demon_live.runtime.dry_run import Moment
 from demon_live.session.state import State
 
 if TYPE_CHECKING:
     from demon_live.runtime.offline import Offline
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from demon_live.errors import DemonError
+from demon_live.paths import shipped
+from demon_live.session.assets import Assets
+from demon_live.session.find import Find, find_source
+from demon_live.session.output import NullOutput
+from demon_live.session.session import Session
+from demon_live.session.status import Outcome
+from demon_live.sets.journal import Recording, SetEvent
+from demon_live.sets.session_log import Interrupted
+from demon_live.sets.set_files import KIND, folder_of
 
 #: Samples that filters and limiter need to forget.
 _FORGET = 3 * RATES.sample_rate
@@ -94,3 +112,60 @@ def seek(offline: Offline, step: Callable[[], None], begin: int, place: int) -> 
     while mixer.position + turn <= place:
         step()
         offline.turn()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """After one cause. state: what plays from then on. error: why the cause cannot be done here;
+    the state is then that of before."""
+
+    sample: int
+    event: SetEvent
+    state: State
+    outcome: Outcome = field(default_factory=Outcome)
+    error: DemonError | None = None
+
+
+def dry_run(
+    recording: Recording, folders: tuple[Path, ...] = (), find: Find = find_source
+) -> Iterator[Moment]:
+    """The moments of a set, in order.
+
+    Args:
+        recording: the set.
+        folders: where sources are looked for, unless the set has copies of them.
+        find: finds the file of a name.
+    """
+    output = NullOutput(str(recording.start.get("engine", "none")))
+    copies = folder_of(recording.path) if recording.path is not None else None
+    assets = Assets(folders or (Path.cwd(), shipped("patterns")), find=find, copies=copies)
+    session = Session(output, assets=assets, start=dict(recording.start), dry=True)
+    for event in recording.events:
+        if event.kind == KIND:
+            session.repeat(event)
+            continue
+        output.time.advance(max(0, event.sample - output.time.now()))
+        try:
+            outcome = session.repeat(event, now=event.sample)
+        except DemonError as error:
+            yield Moment(event.sample, event, session.state, error=error)
+        else:
+            yield Moment(event.sample, event, session.state, outcome)
+
+
+def restore(session: Session, past: Interrupted) -> int:
+    """Repeat everything that an interrupted session did, in a session that does not play yet.
+
+    Returns:
+        The output sample to play from: the first bar line that surely lies behind all of it.
+    """
+    for event in past.causes:
+        try:
+            session.repeat(event, now=event.sample)
+        except DemonError as error:
+            # A source that is gone costs only what needs it.
+            session.tell(str(error))
+    tempo = session.state.tempo
+    cycle = -(-tempo.cycle_at(past.sample) // 1)
+    session.tell(f"resumed from bar {cycle} · {past.describe()}")
+    return tempo.sample_at(Fraction(cycle))

@@ -20,9 +20,16 @@ from pathlib import Path
 from demon_live.children import Backoff, Child
 from demon_live.core import EngineState
 from demon_live.runtime.memory import available
-from demon_live.runtime.options import REMOTE, EngineOptions, Opening
-from demon_live.runtime.reports import Note, Ready, Report, Telemetry
-from demon_live.runtime.tick_stats import TurnStats
+from demon_live.runtime.options import (
+    REMOTE,
+    EngineOptions,
+    Note,
+    Opening,
+    Ready,
+    Report,
+    Telemetry,
+)
+from demon_live.runtime.pace import TurnStats
 from demon_live.session.status import EngineStatus
 
 #: An engine that could not play is started again only after a pause, twice as long each time.

@@ -28,7 +28,7 @@ from demon_live.lang.controllers import Hands, Key
 from demon_live.lang.pattern import Times
 from demon_live.session.find import Find, find_source
 from demon_live.session.state import State
-from demon_live.sets.journal import Event
+from demon_live.sets.journal import SetEvent
 from demon_live.sets.set_files import File, SetFiles, digest_of
 
 #: Seconds of a timbre at most: models listen to half a minute.
@@ -116,7 +116,7 @@ class Assets:
         """What was looked at since the last `changes` is no part of the set."""
         self._read.clear()
 
-    def changes(self, now: int) -> Iterator[tuple[Event | None, File | None, Path, str]]:
+    def changes(self, now: int) -> Iterator[tuple[SetEvent | None, File | None, Path, str]]:
         """What the set must say of the files that were looked at since the last call.
 
         Yields:

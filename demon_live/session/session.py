@@ -37,7 +37,7 @@ from demon_live.session.state import State
 from demon_live.session.status import Outcome, Status, Words
 from demon_live.session.tempo import TempoMap
 from demon_live.session.undo import Undo
-from demon_live.sets.journal import Event, Journal
+from demon_live.sets.journal import Journal, SetEvent
 from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
 
@@ -156,7 +156,7 @@ class Session:
             check_word(self, word, edit.state)
             self._look_back(word)
         self._note_files(now)
-        self.journal.write(Event("apply", now, text, name, origin))
+        self.journal.write(SetEvent("apply", now, text, name, origin))
         self.commit(edit, _with_program(edit, state, program, name, whole))
         messages = [*([] if whole else named(program)), *edit.messages]
         for word in words:
@@ -272,7 +272,7 @@ class Session:
             edit.build(diff(old, None))
             edit.release(old, None)
             self._note_files(edit.now)
-            self.journal.write(Event("remove", edit.now, name=name))
+            self.journal.write(SetEvent("remove", edit.now, name=name))
             files = {k: v for k, v in self._state.files.items() if k != name}
             self.commit(edit, replace(edit.state, files=files))
             self.undone.note(before, self._state)
@@ -289,11 +289,11 @@ class Session:
             edit = self.edit(self._now(now))
             edit.pin(cycle, sample, bpm)
             self._note_files(edit.now)
-            self.journal.write(Event("align", edit.now, f"{cycle} {sample} {bpm}"))
+            self.journal.write(SetEvent("align", edit.now, f"{cycle} {sample} {bpm}"))
             self.commit(edit, edit.state)
             return Outcome(tuple(edit.messages))
 
-    def repeat(self, event: Event, *, now: int | None = None) -> Outcome:
+    def repeat(self, event: SetEvent, *, now: int | None = None) -> Outcome:
         """Do what a line of a set says was done; marks and the end do nothing."""
         if event.kind == "apply":
             origin = _origin_of(event)
@@ -404,7 +404,7 @@ class Session:
             # What is heard is what the set keeps, to the last bit: it writes six digits.
             text = write_moves(moves)
             moves = read_moves(text)
-            self.journal.write(Event("hands", at, text=text))
+            self.journal.write(SetEvent("hands", at, text=text))
             segment = self._state.tempo.segment_of(at)
             cycle = float(self._state.tempo.cycle_at(at))
             before = self._state.hands
@@ -473,7 +473,7 @@ def _base(name: str, origin: str) -> str:
     return "." if origin == "osc" else ""
 
 
-def _origin_of(event: Event) -> str:
+def _origin_of(event: SetEvent) -> str:
     """The origin of a text in a set. Old sets tell it by the name alone."""
     if not event.name.startswith("<"):
         return "file"

@@ -4,21 +4,33 @@ The first line is the start (engine, seed, geometry), then every accepted text w
 sample at which it was accepted, written BEFORE it takes effect, then an end. Each line carries a
 checksum, so a torn tail (power cut, full disk) is recognised and loses only itself.
 
-Threads: a `Journal` belongs to the session; its lock is the session's.
+    Journal    writes the lines of a session
+    AppendLog  the file: lines are with the operating system when `append` returns, so that kill -9
+               loses none, and on the disk within a second or two (`sync`). When the disk is full
+               the bytes that did not fit wait in memory: the file is always a prefix of what was
+               appended
+    load       reads a set
+
+Threads: a `Journal` belongs to the session; its lock is the session's. `sync` may be called beside
+`append`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
+import os
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from demon_live import faults
 from demon_live.errors import FileError
-from demon_live.sets.append_log import AppendLog
 
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
@@ -28,7 +40,7 @@ _LATEST = 48_000 * 3_155_760_000
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SetEvent:
     """One cause, at an output sample. kind: apply | remove | mark | end. text, name: as applied."""
 
     kind: str
@@ -44,7 +56,7 @@ class Recording:
 
     path: Path | None
     start: Mapping[str, Any]
-    events: tuple[Event, ...] = ()
+    events: tuple[SetEvent, ...] = ()
     torn: int = 0
 
     @property
@@ -134,7 +146,7 @@ class Journal:
     def __post_init__(self) -> None:
         self._past.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
 
-    def write(self, event: Event) -> None:
+    def write(self, event: SetEvent) -> None:
         """Append one cause; it is with the operating system before this returns.
 
         A disk that is full stops nobody: see `ledger`.
@@ -188,7 +200,7 @@ class Journal:
 
 def _read(lines: Iterable[str], path: Path | None) -> Recording:
     start: dict[str, Any] | None = None
-    events: list[Event] = []
+    events: list[SetEvent] = []
     torn = 0
     for line in lines:
         row = _parse(line)
@@ -198,7 +210,7 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
             start = start or row
         else:
             known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
-            events.append(Event(str(row["kind"]), int(row["sample"]), **known))
+            events.append(SetEvent(str(row["kind"]), int(row["sample"]), **known))
     if start is None:
         raise FileError(
             f"{path or 'this'} is not a set: its first line is missing or damaged",
@@ -238,3 +250,116 @@ def find_set(name: str, folders: list[Path]) -> Path:
     known = sorted({p.name.removesuffix(SUFFIX) for f in folders for p in f.glob("*" + SUFFIX)})
     hint = "recorded sets: " + ", ".join(known[:12]) if known else "record one with `record NAME`"
     raise FileError(f"there is no set {name!r}", hint=hint)
+
+
+def _write(fd: int, data: bytes) -> int:
+    if faults.ON and faults.hit("disk.full") is not None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return os.write(fd, data)
+
+
+class AppendLog:
+    """Appends lines to a new file at `path`. Raises FileError if it exists or cannot be made.
+
+    tell: gets one line when the file cannot be written, and one when it can again. alone: lock the
+    file, so that others see that its writer lives (`locked`).
+    """
+
+    def __init__(
+        self, path: Path, tell: Callable[[str], None] = lambda text: None, *, alone: bool = False
+    ) -> None:
+        self.path = path
+        self._tell = tell
+        self._waiting = b""
+        self._failing = False
+        self._dirty = False
+        self._syncing = threading.Lock()
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+        except FileExistsError:
+            raise FileError(
+                f"{path} exists already", hint="choose another name: sets are never overwritten"
+            ) from None
+        except OSError as error:
+            raise FileError(
+                f"{path} cannot be written: {error.strerror}", hint="choose another name or folder"
+            ) from None
+        if alone:
+            _lock(self._fd)
+
+    def append(self, lines: str) -> bool:
+        """Add whole lines. Never raises; False while something waits for room."""
+        self._waiting += lines.encode("utf-8", "surrogatepass")
+        return self._push()
+
+    def _push(self) -> bool:
+        try:
+            while self._waiting:
+                written = _write(self._fd, self._waiting)
+                # From here on the file has these bytes, whatever happens next.
+                self._waiting = self._waiting[written:]
+                self._dirty = True
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                self._tell(
+                    f"{self.path.name} cannot be written ({error.strerror}): it waits in memory; "
+                    f"make room on {self.path.parent}"
+                )
+            return False
+        if self._failing:
+            self._failing = False
+            self._tell(f"{self.path.name} is written again: nothing was lost")
+        return True
+
+    def sync(self) -> None:
+        """Try again what waits, and put on the disk what is written. Never raises."""
+        if self._fd < 0 or not (self._dirty or self._waiting):
+            return
+        with self._syncing:
+            self._dirty = False
+            with contextlib.suppress(OSError):
+                (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(self._fd)
+
+    def retry(self) -> bool:
+        """Write what waits, if there is room now."""
+        return self._push() if self._waiting else True
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that could not be written yet."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Put everything on the disk and close. Twice is fine."""
+        if self._fd < 0:
+            return
+        self._push()
+        self._dirty = True
+        self.sync()
+        with self._syncing:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _lock(fd: int) -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def locked(path: Path) -> bool:
+    """Whether the process that writes `path` with `alone` is alive."""
+    try:
+        import fcntl
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False

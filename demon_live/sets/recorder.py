@@ -15,8 +15,7 @@ from demon_live.errors import FileError, ScoreError
 from demon_live.lang import Word
 from demon_live.models.manifest import Manifest
 from demon_live.sets.journal import SUFFIX, Journal
-from demon_live.sets.set_files import File, copy_into, folder_of
-from demon_live.sets.trusted import remember
+from demon_live.sets.set_files import File, copy_into, folder_of, remember
 
 
 def about_engine(manifest: Manifest) -> dict[str, object]:

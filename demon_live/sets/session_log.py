@@ -22,8 +22,7 @@ from pathlib import Path
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.paths import state_dir
-from demon_live.sets.append_log import AppendLog, locked
-from demon_live.sets.journal import SUFFIX, Event, Journal, Recording, load
+from demon_live.sets.journal import SUFFIX, AppendLog, Journal, Recording, SetEvent, load, locked
 from demon_live.sets.set_files import KIND
 
 #: Seconds between two marks of the position.
@@ -113,7 +112,7 @@ class Interrupted:
         return str(self.recording.start.get("engine", "imp"))
 
     @property
-    def causes(self) -> tuple[Event, ...]:
+    def causes(self) -> tuple[SetEvent, ...]:
         """What was done, in order."""
         return tuple(e for e in self.recording.events if e.kind not in ("mark", "end"))
 

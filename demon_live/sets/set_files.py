@@ -1,26 +1,35 @@
-"""The sound files that a set names, kept beside it: it replays when they have changed or are gone.
+"""The sound files of a set, and which sets are trusted.
 
     NAME.set.jsonl            before a text that reads a file, a line of kind "file": its name as
-                              it is written, the folder that is relative to, SHA-256, the file's own
+                              written, the folder that it is relative to, SHA-256, the file's own
+                              name
     NAME.files/SHA-256/x.wav  the file as it was then
 
-A copy is used only if its content has that SHA-256 and it lies in the folder of the set. Larger
-files than `LARGEST` are neither hashed nor kept.
+A set replays when its files have changed or are gone. A copy is used only if its content has that
+SHA-256 and it lies in the folder of the set. Files larger than `LARGEST` are neither hashed nor
+copied.
+
+A set is a text that anyone can write, and the names of its scores are part of it. So a set that
+this machine did not record reads only the folders it is played from. What was recorded here is
+known by path and inode, in a file of the state folder.
 
 Threads: under the session's lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from demon_live.errors import FileError
-from demon_live.sets.journal import SUFFIX, Event
+from demon_live.paths import shipped, state_dir
+from demon_live.sets.journal import SUFFIX, SetEvent
 
 KIND = "file"
 #: Bytes; ten minutes, the longest source, have 921 MB at 192 kHz in float32.
@@ -77,14 +86,14 @@ class SetFiles:
         self.folder = folder
         self._meant: dict[tuple[str, str], File] = {}
 
-    def event(self, name: str, base: str, file: File, now: int) -> Event | None:
+    def event(self, name: str, base: str, file: File, now: int) -> SetEvent | None:
         """What the set must say of it; None if that is what it said last."""
         if self._meant.get((name, base)) == file:
             return None
         self._meant[name, base] = file
-        return Event(KIND, now, f"{file.digest} {file.name}", name, base)
+        return SetEvent(KIND, now, f"{file.digest} {file.name}", name, base)
 
-    def learn(self, event: Event) -> None:
+    def learn(self, event: SetEvent) -> None:
         """A line of a set. What `event` would not have written is passed over."""
         digest, _, name = event.text.partition(" ")
         if _DIGEST.fullmatch(digest) and name == Path(name).name and name not in ("", ".", ".."):
@@ -105,3 +114,49 @@ class SetFiles:
         except (OSError, ValueError):  # also a name that no file can have
             pass
         return None
+
+
+#: Sets that are remembered: the newest.
+_MOST = 2000
+
+
+def _register() -> Path:
+    return state_dir() / "own-sets.jsonl"
+
+
+def _identity(path: Path) -> str:
+    status = path.stat()
+    return json.dumps([str(path.resolve()), status.st_dev, status.st_ino])
+
+
+def _known() -> list[str]:
+    try:
+        return _register().read_text("utf-8").splitlines()[-_MOST:]
+    except (OSError, ValueError):
+        return []
+
+
+def remember(path: Path) -> None:
+    """The set at `path` was begun here. A register that cannot be written costs `--trust`."""
+    with contextlib.suppress(OSError):
+        lines = [*_known(), _identity(path)][-_MOST:]
+        part = _register().with_suffix(f".{os.getpid()}.part")
+        part.write_text("\n".join(lines) + "\n", "utf-8")
+        part.replace(_register())
+
+
+def is_own(path: Path | None) -> bool:
+    """Whether the set at `path` was recorded here; what has no file is of this session."""
+    if path is None:
+        return True
+    try:
+        return _identity(path) in _known()
+    except OSError:
+        return False
+
+
+def bounds(path: Path | None, trust: bool) -> tuple[Path, ...] | None:
+    """The folders that a replay of the set at `path` may read from; None: anywhere."""
+    if trust or path is None or is_own(path):
+        return None
+    return (Path.cwd(), path.resolve().parent, shipped("patterns"))

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt
 
-from demon_live.audio.limiter import CEILING, LOOK, Limiter
+from demon_live.audio.channel import CEILING, LOOK, Filter, Limiter, Ramp, Slewed, pan
 from demon_live.audio.mixer import BLOCK, FADE, Mixer
-from demon_live.audio.strip import Filter, Ramp, Slewed, pan
 from demon_live.controls import CONTROLS
 from demon_live.core import Floats, Gate, Loop, MixDeck, MixPoints, MixState
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
-from demon_live.audio.sinks import DRY_FADE, NullClock, Output, SoundWriter, parse_sink
+from demon_live.audio.sinks import DRY_FADE, AudioCallback, NullClock, SoundWriter, parse_sink
 from demon_live.core import Floats, Loop, MixDeck, MixPoints, MixState
 from demon_live.errors import FileError, UsageError
 
@@ -166,7 +166,7 @@ def test_pcm_ring_between_two_threads() -> None:
     assert wrong == 0
 
 
-def play(output: Output, frames: int) -> Floats:
+def play(output: AudioCallback, frames: int) -> Floats:
     out = np.full((frames, 2), np.nan, np.float32)
     output(out, frames, None, None)
     return out
@@ -174,7 +174,7 @@ def play(output: Output, frames: int) -> Floats:
 
 def test_output_passes_bits_after_the_first_rise(bus: Bus) -> None:
     ring = PcmRing(48000)
-    output = Output(ring, bus)
+    output = AudioCallback(ring, bus)
     sound = np.random.default_rng(0).standard_normal((9600, 2)).astype(np.float32)
     ring.write(sound)
     out = np.concatenate([play(output, n) for n in (1000, 1, 3599, 5000)])
@@ -187,7 +187,7 @@ def test_output_passes_bits_after_the_first_rise(bus: Bus) -> None:
 @pytest.mark.parametrize("left", [0, 1, 37, 63])
 def test_dry_fades_waits_and_comes_back_without_a_click(bus: Bus, frames: int, left: int) -> None:
     ring = PcmRing(48000)
-    output = Output(ring, bus)
+    output = AudioCallback(ring, bus)
     ring.write(np.full((frames * 20 + left, 2), 0.5, np.float32))
     out = [play(output, frames) for _ in range(30)]
     missing = 10 * frames - left
@@ -205,7 +205,7 @@ def test_dry_fades_waits_and_comes_back_without_a_click(bus: Bus, frames: int, l
 
 def test_crumbs_are_not_played_while_dry(bus: Bus) -> None:
     ring = PcmRing(48000)
-    output = Output(ring, bus)
+    output = AudioCallback(ring, bus)
     ring.write(np.full((480, 2), 0.5, np.float32))
     play(output, 480)
     play(output, 480)
@@ -215,7 +215,7 @@ def test_crumbs_are_not_played_while_dry(bus: Bus) -> None:
 
 
 def test_silence_before_the_first_sound_is_not_dry(bus: Bus) -> None:
-    output = Output(PcmRing(4800), bus)
+    output = AudioCallback(PcmRing(4800), bus)
     assert not play(output, 480).any()
     assert bus.dry == 0
 
@@ -226,7 +226,7 @@ def test_an_exception_becomes_silence_and_a_count(bus: Bus) -> None:
             raise RuntimeError("boom")
 
     ring = Broken(4800)
-    output = Output(ring, bus)
+    output = AudioCallback(ring, bus)
     ring.write(np.ones((4800, 2), np.float32))
     assert not play(output, 480).any()
     assert not play(output, 480).any()
@@ -234,7 +234,7 @@ def test_an_exception_becomes_silence_and_a_count(bus: Bus) -> None:
 
 
 def test_underflows_and_latency_are_taken_from_portaudio(bus: Bus) -> None:
-    output = Output(PcmRing(4800), bus)
+    output = AudioCallback(PcmRing(4800), bus)
     when = SimpleNamespace(currentTime=10.0, outputBufferDacTime=10.025)
     output(np.zeros((480, 2), np.float32), 480, when, SimpleNamespace(output_underflow=True))
     assert bus.underruns == 1
@@ -259,7 +259,7 @@ ALLOWED = {
 
 def test_the_callback_calls_only_what_is_allowed_and_keeps_no_memory(bus: Bus) -> None:
     ring = PcmRing(48000)
-    output = Output(ring, bus)
+    output = AudioCallback(ring, bus)
     ring.write(np.ones((4800, 2), np.float32))
     out = np.zeros((960, 2), np.float32)
     for _ in range(3):
@@ -313,7 +313,7 @@ def test_null_clock_keeps_time_and_counts_lateness(bus: Bus) -> None:
     clock = Clock()
     ring = PcmRing(48000 * 3)
     ring.write(np.ones((48000 * 3, 2), np.float32))
-    null = NullClock(Output(ring, bus), bus, clock.now, clock.sleep)
+    null = NullClock(AudioCallback(ring, bus), bus, clock.now, clock.sleep)
     for _ in range(101):
         null.turn()
     assert clock.time == pytest.approx(1001.0)

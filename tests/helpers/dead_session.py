@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from demon_live.sets.journal import Event, Journal
+from demon_live.sets.journal import Journal, SetEvent
 from demon_live.sets.session_log import SessionLog
 
 
-def died(folder: Path, *causes: Event, position: int = 0) -> Path:
+def died(folder: Path, *causes: SetEvent, position: int = 0) -> Path:
     """The log of a session that was killed."""
     now = [0.0]
     journal = Journal({"engine": "imp", "seed": 3})

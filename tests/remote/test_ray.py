@@ -19,14 +19,12 @@ from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, Request
 from demon_live.engine.gpu_workers import ConditionArguments, WorkerOptions
 from demon_live.engine.multi_gpu import MultiGpuRing
 from demon_live.remote.client import EngineClient
-from demon_live.remote.clock import RemotePlayhead
-from demon_live.remote.gpu_worker import RayLink
-from demon_live.remote.ray import Gone, Ray
+from demon_live.remote.ray import Gone, Ray, RayLink
 from demon_live.remote.server import EngineServer
+from demon_live.remote.transport import RemotePlayhead
 from demon_live.replay.farm import Farm, How, jobs
-from demon_live.runtime.options import EngineOptions, has_ray
+from demon_live.runtime.options import EngineOptions, Ready, has_ray
 from demon_live.runtime.pcm_files import PcmFiles
-from demon_live.runtime.reports import Ready
 
 pytestmark = [
     pytest.mark.skipif(not has_ray(), reason="needs the extra ray"),

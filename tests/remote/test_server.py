@@ -20,7 +20,6 @@ import pytest
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, SlotValues, Timbre
 from demon_live.remote.client import EngineClient
-from demon_live.remote.clock import Delay, RemotePlayhead
 from demon_live.remote.codec import (
     BlockOpener,
     BlockPacker,
@@ -30,11 +29,10 @@ from demon_live.remote.codec import (
     pack_pcm,
 )
 from demon_live.remote.server import serve
-from demon_live.remote.transport import Line, dial, pack, shake, unpack
-from demon_live.runtime.options import EngineOptions
+from demon_live.remote.transport import Delay, RemotePlayhead, Transport, dial, pack, shake, unpack
+from demon_live.runtime.options import EngineOptions, Note, Ready, Telemetry
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
-from demon_live.runtime.reports import Note, Ready, Telemetry
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
@@ -178,7 +176,7 @@ def test_of_fleeting_messages_only_the_newest_wait() -> None:
         held.wait(10)
         return b"first"
 
-    line = Line(ours)
+    line = Transport(ours)
     line.send(first)
     for n in range(9):
         line.send(b"%d" % n, keep=2)

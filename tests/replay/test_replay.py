@@ -11,8 +11,8 @@ import pytest
 from demon_live.errors import DemonError
 from demon_live.lang.controllers import Key, Move
 from demon_live.replay.render import render
-from demon_live.runtime.dry_run import dry_run
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
 from demon_live.sets.journal import SUFFIX
 from demon_live.sets.set_files import folder_of
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, write_tone

@@ -20,7 +20,7 @@ from demon_live.models.manifest import load_manifest
 from demon_live.replay.show import as_svg, as_text
 from demon_live.replay.to_score import sounding, to_score
 from demon_live.replay.verify import examine, mend
-from demon_live.runtime.dry_run import dry_run
+from demon_live.runtime.seek import dry_run
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State

@@ -25,7 +25,7 @@ import psutil
 from demon_live.remote.ray import Ray
 from demon_live.replay.farm import Farm, How, Job, jobs
 from demon_live.replay.render import render
-from demon_live.sets.journal import Event, Journal
+from demon_live.sets.journal import Journal, SetEvent
 
 __all__ = ["main", "write_sets"]
 
@@ -43,8 +43,8 @@ def write_sets(folder: Path, count: int, cycles: int) -> list[Path]:
         rows += [f"prompt = '{_PROMPTS[n % 5]}'", 'denoise = "<.5 .8>"', f"seed = {n}"]
         length = cycles * 92160
         journal = Journal({**_START, "seed": n})
-        journal.write(Event("apply", 0, "\n".join(rows), "a.demon", "file"))
-        journal.write(Event("apply", length // 2, "blend = sine.slow(2) now", "<repl>", "repl"))
+        journal.write(SetEvent("apply", 0, "\n".join(rows), "a.demon", "file"))
+        journal.write(SetEvent("apply", length // 2, "blend = sine.slow(2) now", "<repl>", "repl"))
         path = folder / f"set{n:02d}.set.jsonl"
         journal.open(path)
         journal.close(length)

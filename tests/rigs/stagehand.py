@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from demon_live.audio.tap import Tap
+from demon_live.audio.sinks import Tap
 from tests.rigs import grid, score
 
 __all__ = ["Harness", "Listening", "slope_mb_per_hour"]

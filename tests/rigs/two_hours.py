@@ -34,8 +34,8 @@ sys.path.insert(0, str(_ROOT))
 
 from demon_live.errors import DemonError  # noqa: E402
 from demon_live.replay.render import render  # noqa: E402
-from demon_live.runtime.dry_run import dry_run  # noqa: E402
 from demon_live.runtime.offline import Offline  # noqa: E402
+from demon_live.runtime.seek import dry_run  # noqa: E402
 from demon_live.session.score_files import Reloader  # noqa: E402
 from demon_live.sets.journal import SUFFIX, load  # noqa: E402
 from tests.rigs.follower import Follower, engine  # noqa: E402

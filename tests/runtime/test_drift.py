@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.core import Floats
-from demon_live.runtime.generator import GUARD, LEAD_CEILING, LEAD_FLOOR
+from demon_live.runtime.pace import GUARD, LEAD_CEILING, LEAD_FLOOR
 from demon_live.runtime.placement import HALF, DeckPlacement
 from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap, VirtualPlayhead

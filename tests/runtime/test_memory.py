@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from demon_live.runtime.memory import Trimmer, trim
-from demon_live.runtime.tick_stats import TurnTimes
+from demon_live.runtime.pace import TurnTimes
 
 
 def test_percentiles_are_right_within_the_width_of_a_bucket() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from demon_live.runtime.dry_run import restore
+from demon_live.runtime.seek import restore
 from demon_live.session.assets import Assets
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
-from demon_live.sets.journal import Event
+from demon_live.sets.journal import SetEvent
 from demon_live.sets.session_log import Interrupted, find_interrupted, recently
 from tests.helpers.dead_session import died
 from tests.helpers.mock_engine import write_tone
@@ -92,7 +92,7 @@ def test_everything_is_as_it_was(home: Path) -> None:
 def test_of_many_loops_only_those_that_may_be_heard_are_prepared(home: Path) -> None:
     session = fresh(home)
     causes = [
-        Event("apply", 480_000 * k, f"tempo {100 + k}\nloop 2\nprompt = 'a'", "x.demon", "file")
+        SetEvent("apply", 480_000 * k, f"tempo {100 + k}\nloop 2\nprompt = 'a'", "x.demon", "file")
         for k in range(40)
     ]
     died(home, *causes)

@@ -17,8 +17,7 @@ import pytest
 from demon_live.children import Backoff
 from demon_live.core import EngineDeck, EngineState, Loop, Timbre
 from demon_live.runtime.engine_main import Drops
-from demon_live.runtime.options import EngineOptions, Opening
-from demon_live.runtime.reports import Note, Ready, Telemetry
+from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
 from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor
 from demon_live.session.status import EngineStatus
 

@@ -18,17 +18,17 @@ from demon_live.errors import DemonError
 from demon_live.lang import compile_source
 from demon_live.replay.farm import How, jobs, render_job
 from demon_live.replay.render import render
-from demon_live.runtime.dry_run import restore
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.pcm_files import PcmFiles, PcmFolder
 from demon_live.runtime.placement import HALF
+from demon_live.runtime.seek import restore
 from demon_live.runtime.timbres import Timbres
 from demon_live.session.assets import LONGEST, Assets, key_of, name_of, read_sound, renamed
 from demon_live.session.edit import MOST_FILES
 from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
 from demon_live.session.session import Session
-from demon_live.sets.journal import SUFFIX, Event, Journal
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent
 from demon_live.sets.session_log import find_interrupted
 from tests.helpers.dead_session import died
 from tests.helpers.mock_engine import (
@@ -458,8 +458,8 @@ def test_a_set_with_a_timbre_replays_bit_for_bit(folder: Path) -> None:
 def test_a_session_that_died_goes_on_with_its_timbre(folder: Path) -> None:
     session = Session(NullOutput(), assets=Assets((folder,)))
     causes = [
-        Event("apply", 0, HEAD + "timbre = 'a.wav'", "x.demon", "file"),
-        Event("apply", BAR, "timbre = \"<b.wav c.wav>\"\nlyrics = 'la'", "<prompt>", "repl"),
+        SetEvent("apply", 0, HEAD + "timbre = 'a.wav'", "x.demon", "file"),
+        SetEvent("apply", BAR, "timbre = \"<b.wav c.wav>\"\nlyrics = 'la'", "<prompt>", "repl"),
     ]
     died(folder, *causes)
     restore(session, find_interrupted(folder=folder))
@@ -533,7 +533,7 @@ def test_a_strangers_set_reads_no_timbre_outside_its_folders(folder: Path, name:
     name = str(secret) if name == "/outside" else name
     path = folder / f"gift{SUFFIX}"
     journal = Journal({"engine": "mock", "seed": 0})
-    journal.write(Event("apply", 0, f"{HEAD}timbre = '{name}'", "<prompt>", "repl"))
+    journal.write(SetEvent("apply", 0, f"{HEAD}timbre = '{name}'", "<prompt>", "repl"))
     journal.open(path)
     journal.close(BAR)
     with pytest.raises(DemonError, match="--trust"):

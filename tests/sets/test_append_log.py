@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from demon_live.errors import FileError
-from demon_live.sets import append_log as ledger
-from demon_live.sets.append_log import AppendLog, locked
-from demon_live.sets.journal import SUFFIX, Event, Journal, load
+from demon_live.sets import journal as ledger
+from demon_live.sets.journal import SUFFIX, AppendLog, Journal, SetEvent, load, locked
 from demon_live.sets.session_log import SessionLog, find_interrupted, interrupted
 from tests.helpers.dead_session import died
 
 CAUSES = tuple(
-    Event("apply", 48_000 * k, f"denoise = .{k}\n# „Umlaut“ ü 🎛", "<prompt>", "repl")
+    SetEvent("apply", 48_000 * k, f"denoise = .{k}\n# „Umlaut“ ü 🎛", "<prompt>", "repl")
     for k in range(1, 6)
 )
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from demon_live.errors import FileError
-from demon_live.sets.journal import SUFFIX, Event, Journal, _line, find_set, load
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent, _line, find_set, load
 
 CAUSES = (
-    Event("apply", 0, 'blend = "1 .5"\ndenoise = .4', "patterns/00_hello.demon", "file"),
-    Event("apply", 48_000, "prompt = 'dub, „tape“ hiss'", "<prompt>", "repl"),
-    Event("remove", 96_000, name="patterns/00_hello.demon"),
+    SetEvent("apply", 0, 'blend = "1 .5"\ndenoise = .4', "patterns/00_hello.demon", "file"),
+    SetEvent("apply", 48_000, "prompt = 'dub, „tape“ hiss'", "<prompt>", "repl"),
+    SetEvent("remove", 96_000, name="patterns/00_hello.demon"),
 )
 
 
@@ -30,7 +30,7 @@ def recorded(folder: Path) -> Path:
 
 def test_a_set_reads_back_as_it_was_written_even_what_came_before_record(tmp_path: Path) -> None:
     got = load(recorded(tmp_path))
-    assert got.events == (*CAUSES, Event("end", 144_000))
+    assert got.events == (*CAUSES, SetEvent("end", 144_000))
     assert (got.start["engine"], got.start["seed"], got.torn) == ("imp", 7, 0)
     assert got.length == 144_000
 
@@ -39,7 +39,7 @@ def test_hours_of_saves_are_kept_whole_in_little_memory(tmp_path: Path) -> None:
     journal = Journal({"engine": "imp"})
     text = "\n".join(f"deck d{k} {{ blend = sine.slow({k + 1}) }}" for k in range(40))
     saves = [
-        Event("apply", k, f"{text}\n# {k} \u2028 \x85 \x0b \ud800", "x.demon", "file")
+        SetEvent("apply", k, f"{text}\n# {k} \u2028 \x85 \x0b \ud800", "x.demon", "file")
         for k in range(2000)
     ]
     for event in saves:
@@ -63,7 +63,7 @@ def test_cut_at_every_byte_a_set_loses_at_most_the_torn_line(tmp_path: Path) -> 
         complete = whole[:size].count(b"\n") - 1
         # A line that lacks only its line break is complete.
         assert complete <= len(got.events) <= complete + 1
-        assert list(got.events) == [*CAUSES, Event("end", 144_000)][: len(got.events)]
+        assert list(got.events) == [*CAUSES, SetEvent("end", 144_000)][: len(got.events)]
 
 
 def test_a_line_that_was_changed_is_not_believed(tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_a_line_of_a_stranger_with_a_right_checksum_and_wrong_values_is_left_out
     path.write_text(path.read_text() + _line(row))
     got = load(path)
     assert got.torn == 1
-    assert got.events == (*CAUSES, Event("end", 144_000))
+    assert got.events == (*CAUSES, SetEvent("end", 144_000))
 
 
 def test_half_a_character_is_kept_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / f"x{SUFFIX}"
     journal = Journal({"engine": "imp"})
     journal.open(path)
-    cause = Event("apply", 1, "# \ud800 ü", "<prompt>", "repl")
+    cause = SetEvent("apply", 1, "# \ud800 ü", "<prompt>", "repl")
     journal.write(cause)
     journal.close(2)
     assert load(path).events[0] == cause

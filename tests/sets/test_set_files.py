@@ -15,11 +15,11 @@ from demon_live.replay.farm import How, jobs, render_job
 from demon_live.replay.render import render
 from demon_live.replay.show import as_text
 from demon_live.replay.verify import examine
-from demon_live.runtime.dry_run import dry_run
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
 from demon_live.session.assets import Assets
 from demon_live.sets import set_files as module
-from demon_live.sets.journal import SUFFIX, Event, Journal, load
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent, load
 from demon_live.sets.set_files import File, SetFiles, copy_into, digest_of, folder_of
 from tests.helpers.mock_engine import Singing, offline, write_tone
 
@@ -183,8 +183,8 @@ def gift(here: Path, name: str, line: str) -> Path:
     """A set that was made by hand, with files beside it."""
     path = here / f"gift{SUFFIX}"
     journal = Journal({"engine": "mock", "seed": 0})
-    journal.write(Event("file", 0, line, name, ""))
-    journal.write(Event("apply", 0, f"tempo 120\nloop 1\ntimbre = '{name}'", "<prompt>", "repl"))
+    journal.write(SetEvent("file", 0, line, name, ""))
+    journal.write(SetEvent("apply", 0, f"tempo 120\nloop 1\ntimbre = '{name}'", "<prompt>", "repl"))
     journal.open(path)
     journal.close(BAR)
     return path
@@ -222,7 +222,7 @@ def test_what_is_larger_than_any_source_is_not_hashed(
     kept = SetFiles()
     kept.folder = here / "x.files"
     copy_into(kept.folder, File(digest, "b.wav"), here / "b.wav")
-    kept.learn(Event("file", 0, f"{digest} b.wav", "b.wav", ""))
+    kept.learn(SetEvent("file", 0, f"{digest} b.wav", "b.wav", ""))
     assert kept.find("b.wav", "") is not None
     monkeypatch.setattr(module, "LARGEST", (here / "b.wav").stat().st_size - 1)
     assert kept.find("b.wav", "") is None
@@ -257,7 +257,7 @@ def test_a_copy_that_was_changed_is_not_used(here: Path) -> None:
     kept, file = SetFiles(), File(digest, "b.wav")
     kept.folder = here / "x.files"
     copy_into(kept.folder, file, here / "b.wav")
-    kept.learn(Event("file", 0, f"{digest} b.wav", "b.wav", "songs"))
+    kept.learn(SetEvent("file", 0, f"{digest} b.wav", "b.wav", "songs"))
     assert kept.find("b.wav", "songs") == kept.folder / digest / "b.wav"
     assert kept.find("b.wav", "") is None
     write_tone(kept.folder / digest / "b.wav", 0.9, 1.0)

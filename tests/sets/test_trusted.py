@@ -12,8 +12,8 @@ import soundfile
 from demon_live.errors import DemonError
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
-from demon_live.sets.journal import SUFFIX, Event, Journal
-from demon_live.sets.trusted import is_own
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent
+from demon_live.sets.set_files import is_own
 from tests.helpers.mock_engine import MockEngine, by_prompt
 
 TEMPO = "tempo 120\nloop 1\n"
@@ -35,7 +35,7 @@ def stranger(folder: Path, text: str, name: str = "<prompt>", origin: str = "rep
     """A set that was not recorded here."""
     path = folder / f"gift{SUFFIX}"
     journal = Journal({"engine": "mock", "seed": 0})
-    journal.write(Event("apply", 0, TEMPO + text, name, origin))
+    journal.write(SetEvent("apply", 0, TEMPO + text, name, origin))
     journal.open(path)
     journal.close(48_000)
     return path
