@@ -108,7 +108,7 @@ class LastStack(Generic[S]):
     def __init__(self) -> None:
         self._frames = 0
         self._key: list[Any] = []
-        self._stacked: S | None = None
+        self._stacked: list[S] = []
 
     def get(self, frames: int, key: list[Any], stack: Callable[[], S]) -> S:
         """`stack()`, or its last result if frames and the objects of the key are the same.
@@ -117,7 +117,6 @@ class LastStack(Generic[S]):
         """
         same = frames == self._frames and len(key) == len(self._key)
         if not same or any(a is not b for a, b in zip(key, self._key, strict=True)):
-            self._stacked = stack()
+            self._stacked = [stack()]
             self._frames, self._key = frames, key
-        assert self._stacked is not None
-        return self._stacked
+        return self._stacked[0]

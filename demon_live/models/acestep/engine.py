@@ -8,8 +8,7 @@ A text takes the encoder some milliseconds, so it never runs in a tick: `conditi
 and a row whose text is not ready plays its deck's last one. The first text of a deck is waited for;
 `patient` (on the CPU): every text, so that a render does not depend on the speed of the machine.
 
-Threads: see models/protocol.py. Texts are encoded in a thread of the engine's own, on its own CUDA
-stream.
+Threads: see models/protocol.py. Texts are encoded in a thread and CUDA stream of the engine's own.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from demon_live.models.protocol import LastStack, Row
 
 #: The model knows no shorter loops: upstream never asks for fewer frames.
 SHORTEST = 128
-_TEXTS, _SOURCES = 24, 8
+_TEXTS = 24
 _log = logging.getLogger(__name__)
 
 
@@ -152,11 +151,8 @@ class AceEngine:
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name
         self.notes: list[str] = []
-        self.channels, self.margin, self.window = (
-            manifest.channels,
-            manifest.margin,
-            manifest.window,
-        )
+        self.channels, self.margin = manifest.channels, manifest.margin
+        self.window = manifest.window
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.controls = manifest.controls
         self.device = kernels.device
@@ -170,7 +166,7 @@ class AceEngine:
         self._timbres: dict[str, Tensor] = {}
         self._null = ConditionStates()
         self._encode_states(self._null, self._encoder.null)
-        self._plans = _Plans(self)
+        self._plans = encode.SourcePlans(modules)
         self._stacker = _AceStacker(self)
         self._condition = functools.lru_cache(maxsize=256)(self._prepare)
         #: Its LoRAs, which the ring turns up and down (`lora.NAME`).
@@ -360,41 +356,6 @@ class AceEngine:
         self._texts.clear()
 
 
-# ------------------------------------------------------------------------------------------ sources
-
-
-class _Plans:
-    """Source latents -> plans (cover hints) on the device; found again by identity, then by value.
-
-    Threads: `of` may be called by the ring and by the thread that encodes sources.
-    """
-
-    def __init__(self, engine: AceEngine) -> None:
-        self._engine = engine
-        self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
-        self._last: dict[int, tuple[Floats, Tensor]] = {}
-
-    def of(self, source: Floats) -> Tensor:
-        """float32 [T, C] on the device."""
-        found = self._last.get(id(source))
-        if found is not None and found[0] is source:
-            return found[1]
-        value = np.ascontiguousarray(source, dtype=np.float32).tobytes()
-        with self._lock:
-            plan = self._known.get(value)
-            if plan is None:
-                m = self._engine.modules
-                plan = encode.hints(m, torch.from_numpy(np.array(source)).to(m.device))
-                self._known[value] = plan
-                while len(self._known) > _SOURCES:
-                    self._known.popitem(last=False)
-            if len(self._last) >= _SOURCES:
-                self._last.clear()
-            self._last[id(source)] = (source, plan)
-        return plan
-
-
 class _AceStacker:
     """rows -> Batch, for the ring's thread."""
 
@@ -421,7 +382,7 @@ class _AceStacker:
         engine, condition = self._engine, row.condition
         if condition is None:
             return engine._null, engine._null
-        covered = row.request.source is not None and _any(row.shared.get("hint"))
+        covered = row.request.source is not None and encode.has_effect(row.shared.get("hint"))
         pair: tuple[ConditionStates, ConditionStates] = condition.states(covered)
         deck = row.request.deck
         if not (engine.patient or all(t.done for t in pair)) and deck in self._before:
@@ -450,13 +411,13 @@ class _AceStacker:
                     torch.cuda.current_stream(engine.device).wait_event(one.ready)
                     one.ready = None
         mixes = [
-            _lane(row.shared.get("prompt_mix"), frames) if a is not b else None
+            encode.lane_of(row.shared.get("prompt_mix"), frames) if a is not b else None
             for row, (a, b) in zip(rows, pairs, strict=True)
         ]
         mix = None
         if any(lane is not None for lane in mixes):
             curves = np.stack([np.zeros(frames, np.float32) if m is None else m for m in mixes])
-            mix = _upload(curves, engine.device)
+            mix = encode.upload(curves, engine.device)
         self._serial += 1
         if len(self._context) > 64:
             self._context.clear()
@@ -477,30 +438,12 @@ class _AceStacker:
         if known is not None and known[0] is source and known[1] is hint:
             return known[2]
         latents = encode.tiled_silence(m.silence, frames)
-        lane = _lane(hint, frames)
+        lane = encode.lane_of(hint, frames)
         if source is not None and lane is not None:
             plan = engine._plans.of(source)
             plan = plan.repeat(-(-frames // len(plan)), 1)[:frames]
-            latents = latents + _upload(lane, engine.device)[:, None] * (plan - latents)
+            latents = latents + encode.upload(lane, engine.device)[:, None] * (plan - latents)
         ones = torch.ones(frames, engine.channels, device=engine.device)
         context = torch.cat([latents, ones], dim=-1).to(engine.kernels.dtype)
         self._context[key] = (source, hint, context)
         return context
-
-
-def _any(lane: Any) -> bool:
-    return lane is not None and bool(np.any(lane))
-
-
-def _lane(value: Any, frames: int) -> Floats | None:
-    """A lane as float32 [frames], repeated if it is of a shorter loop; None where it is 0."""
-    if not _any(value):
-        return None
-    lane = np.asarray(value, dtype=np.float32).reshape(-1)
-    return np.ascontiguousarray(np.resize(lane, frames))
-
-
-def _upload(values: Floats, device: torch.device) -> Tensor:
-    """To the device without waiting for it."""
-    host = torch.from_numpy(values)
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
