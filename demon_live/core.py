@@ -100,7 +100,7 @@ class SlotValues:
     """Values of class slot (name -> number or text) that hold from output sample `from_sample` on.
 
     jump: True where the score jumps here (the splice belongs on this very sample); False where a
-    continuous pattern was merely sampled anew.
+    continuous pattern was only sampled again.
     """
 
     from_sample: int
@@ -113,7 +113,7 @@ class Sound:
     """A sound file that a score names: what an engine may be asked to sound like.
 
     key: decided by the samples alone, so that another content is another sound, whatever its name.
-    audio: float32 [n, 2] at 48 kHz; empty where nothing will sound. name: of the file, to be told.
+    audio: float32 [n, 2] at 48 kHz; empty in a dry run. name: of the file, for messages.
     """
 
     key: str

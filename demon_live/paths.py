@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parent
 def shipped(folder: str) -> Path:
     """The shipped folder called `folder`. Raises FileError if the installation lacks it."""
     for base in (_PACKAGE.parent, _PACKAGE / "share"):
-        # A checkout is known by its pyproject: site-packages may hold somebody else's `engines`.
+        # A checkout is known by its pyproject: site-packages may hold another project's `engines`.
         if base.name == "share" or (base / "pyproject.toml").is_file():
             path = base / folder
             if path.is_dir():

@@ -120,7 +120,7 @@ class Slewed:
 
 
 class _Plan:
-    """A filter at one cutoff, unrolled over a grain: a matrix on (input, state), giving both anew.
+    """A filter at one cutoff, unrolled over a grain: a matrix on (input, state).
 
     With the filter as s' = A s + B x, y = C s + D x, and n = GRAIN:
         whole[:n, :n]  lower triangular, the impulse response      whole[:n, n:]  C A^j, row j

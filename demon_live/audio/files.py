@@ -1,7 +1,7 @@
 """Sound files in and out, and how a file becomes a loop.
 
 load_source  any file that libsndfile reads -> float32 [n, 2] at 48 kHz
-fit_loop     that, stretched to the stage's tempo (pitch kept) and cut to its length, circular
+fit_loop     that, stretched to the tempo (pitch kept) and cut to its length, circular
 write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, reproducible
 """
 

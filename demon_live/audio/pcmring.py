@@ -71,7 +71,7 @@ def _map(path: Path, size: int | None) -> mmap.mmap:
 class LoopBuffer:
     """The PCM of one deck's stage. audio: float32 [samples, 2], mapped; index = loop position.
 
-    Readers may see a window half written: windows are placed ahead of the playhead, so nobody
+    Readers may see a window half written: windows are placed ahead of the playhead, so no one
     listens there. If the writer dies, the last good loop stays.
     """
 

@@ -214,7 +214,7 @@ class _Process:
             return self._without(error)
 
     def _without(self, error: DeviceError) -> str:
-        """What is said when the null clock has to do."""
+        """The message when the null clock replaces a device."""
         if self.settings.seek:
             self._search = _Search(self.settings, self.output, None)
         elif "not installed" not in error.message:
@@ -386,7 +386,7 @@ def _urgent() -> None:
 
 
 def main() -> None:
-    """Entry point of the child: reads Settings from stdin, plays until told to stop or orphaned."""
+    """Entry point of the child: reads Settings from stdin, plays until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     states = sys.stdin.buffer
     settings: Settings = pickle.load(states)

@@ -337,7 +337,7 @@ class Tap:
     def read(self) -> Floats:
         """float32 [n, 2]: what came since the last call, in order."""
         written, capacity = int(self._head[1]), int(self._head[2])
-        if written < self._read:  # a new process began anew
+        if written < self._read:  # a new process has started from zero
             self._read = 0
         if written - self._read > capacity // 2:
             self.lost += written - self._read - capacity // 2

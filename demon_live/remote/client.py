@@ -58,7 +58,7 @@ BEAT, SILENCE = 0.05, 2.0
 _CALLS, _BETWEEN = 8, 0.5
 
 Reach = Callable[[bytes], Sequence[tuple[str, int]]]
-"""key -> addresses at which the engine listens for whoever knows the key."""
+"""key -> addresses at which the engine listens for a client that knows the key."""
 
 
 def remote_main(fd: int) -> None:

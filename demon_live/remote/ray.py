@@ -31,7 +31,7 @@ _NAMESPACE = "demon-live"
 def load_ray() -> Any:
     """The module `ray`. Raises EngineError."""
     require_ray()
-    # Read when Ray loads: nothing is told to its makers, and no line is printed about it.
+    # Read when Ray loads: no usage statistics are sent, and no line is printed about it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

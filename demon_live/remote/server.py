@@ -3,7 +3,7 @@
 One laptop at a time. Its playhead is estimated from its beats (`away`), the time that windows are
 on their way is added to the generator's lead, and with it to the anticipation: what is scheduled is
 generated and sent that much earlier. When the line breaks the engine stays open and waits for the
-next call; nobody calls for ten minutes, and it ends.
+next call; after ten minutes without one it ends.
 
 Threads: `open` and `listen` are called by Ray; one thread accepts and plays; a line has its writer
 and a reader.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from demon_live.runtime.generator import Generator
     from demon_live.runtime.placement import Window
 
-#: Seconds: an engine that nobody calls for so long ends; a line without beats is broken.
+#: Seconds: without a call for so long the engine ends; without beats a connection is broken.
 IDLE, SILENCE = 600.0, 2.0
 #: Seconds between two beats to the laptop.
 BEAT = 0.2
@@ -68,7 +68,7 @@ class EngineServer:
         return self._engine.describe()
 
     def listen(self, key: bytes) -> tuple[str, int]:
-        """Wait for whoever knows the key; who plays now is sent away. (host, port)."""
+        """Wait for a client that knows the key; one that plays now is sent away. (host, port)."""
         self._key = key
         assert self._engine is not None
         if self._server is None:
@@ -106,7 +106,7 @@ def _in_front() -> list[str]:
 def serve(
     engine: Engine, server: socket.socket, key: Callable[[], bytes], idle: float = IDLE
 ) -> None:
-    """Play for one caller after the other, until one says Quit, or nobody calls for `idle` s."""
+    """Serve clients one at a time until Quit or `idle` seconds without one."""
     pcm: dict[str, Floats] = {}
     before = b""
     server.settimeout(0.5)

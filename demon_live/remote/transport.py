@@ -200,7 +200,7 @@ class Transport:
         return data
 
     def close(self) -> None:
-        """End the line at once; whoever reads or writes is woken."""
+        """End the connection at once; threads that read or write wake up."""
         with self._ready:
             if self._closed:
                 return
@@ -218,7 +218,7 @@ class Transport:
         self.close()
 
     def release(self) -> None:
-        """After `close`, when nobody reads any more: give the descriptor back."""
+        """After `close`, when no thread reads any more: close the descriptor."""
         self.close()
         self._writer.join(5)
         with contextlib.suppress(OSError):

@@ -56,7 +56,7 @@ def _moved(run: Sequence[Moment]) -> str:
 
 
 def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -> str:
-    """One line for each cause: time, bar, what was said; changes of tempo and decks beside it.
+    """One line for each cause: time, bar, text; changes of tempo and decks beside it.
 
     columns: what is longer is cut there; 0 cuts nothing.
     """

@@ -1,8 +1,8 @@
 """One turn of the instrument: admit, tick, accept, decode, place. Live and offline run this code.
 
 The loop of the engine process calls `turn` for ever; a render calls it once for each nominal tick
-of the virtual clock. Errors of the model stop at the wall in `turn`: counted, told once, and the
-loops play on as they are.
+of the virtual playhead. Errors of the model stop at the wall in `turn`: counted, reported once, and
+the loops play on as they are.
 
 Threads: everything here belongs to one thread, except `_Preparation.run`, which only computes.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -36,8 +36,8 @@ from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
 from demon_live.runtime.pace import GUARD, Pace
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
+from demon_live.runtime.preparation import Sources, Timbres
 from demon_live.runtime.scheduler import DeckScheduler, Target, build_request
-from demon_live.runtime.timbres import Timbres
 from demon_live.session.assets import key_of
 from demon_live.session.status import EngineStatus
 from demon_live.session.tempo import Playhead
@@ -108,7 +108,7 @@ class Generator:
         self._noted = len(engine.notes)
         self.timbres = Timbres(engine, read_pcm, self._pool)
         self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
-        self._open, self._read = open_buffer, read_pcm
+        self._open = open_buffer
         # What should be done, and the decks that are ready for it.
         self._state = EngineState()
         self._decks: dict[str, _Deck] = {}
@@ -116,7 +116,7 @@ class Generator:
         self._seed = seed
         self._tell, self._ship = tell, ship
         self._told: set[str] = set()
-        self._coming: list[tuple[Loop, Future[Floats | None]]] = []
+        self._sources = Sources(engine, read_pcm, self._pool)
         self._pace = Pace(tick_samples, learns=background or timer is not None, timer=timer)
         #: Samples that a window is on its way to a loop on another machine; added to the lead.
         self.away = 0
@@ -126,7 +126,7 @@ class Generator:
         self._generations = 0
         self._written_ahead = 0
         self._exploded = 0
-        #: What is given up under load (runtime.load_shedding), and the last error of a tick.
+        #: Set by load shedding; and the last error of a tick.
         self.window_part, self.gap_fill = 1.0, True
         #: Asked before a loop is written again from a newer generation.
         self.may_refresh: Callable[[], bool] = lambda: True
@@ -217,10 +217,10 @@ class Generator:
 
     def _prepare(self, loop: Loop) -> None:
         self._carry(loop)
+        self._sources.encode(loop)
         if self._pool is None:
-            self._enter(loop, self._encode(loop))
+            self._collect_sources()
         else:
-            self._coming.append((loop, self._pool.submit(self._encode, loop)))
             self._warm_up(loop.frames)
 
     def _warm_up(self, frames: int) -> None:
@@ -248,15 +248,6 @@ class Generator:
         else:
             self._pool.submit(_copy_retimed, playing, buffer)
 
-    def _encode(self, loop: Loop) -> Floats | None:
-        """The latent [T, C] of the loop's source; runs beside the ring when live."""
-        if loop.source_file is None:
-            return None
-        pcm = self._read(loop.source_file)
-        whole = np.arange(loop.frames * RATES.hop) % len(pcm)
-        latent = self.engine.encode(np.ascontiguousarray(pcm[whole]))
-        return np.ascontiguousarray(latent[: loop.frames])
-
     def _enter(self, loop: Loop, source: Floats | None) -> None:
         wanted = self._state.decks.get(loop.deck)
         if wanted is None or wanted.loop.epoch != loop.epoch:
@@ -279,15 +270,10 @@ class Generator:
         self.ring.prepare(loop.deck, loop.epoch, loop.frames)
         self.ring.new_epoch(loop.deck, loop.epoch)
 
-    def _collect_prepared(self) -> None:
-        for entry in [e for e in self._coming if e[1].done()]:
-            self._coming.remove(entry)
-            loop, future = entry
-            try:
-                source = future.result()
-            except (DemonError, OSError, RuntimeError) as error:
-                self._complain(f"{loop.deck}: the source could not be encoded: {error}")
-                source = None
+    def _collect_sources(self) -> None:
+        for loop, source, problem in self._sources.collect():
+            if problem:
+                self._complain(f"{loop.deck}: the source could not be encoded: {problem}")
             self._enter(loop, source)
 
     def _collect_timbres(self) -> None:
@@ -303,7 +289,7 @@ class Generator:
             deck.scheduler.again()
 
     def _timbre(self, deck: _Deck, target: Target) -> str:
-        """The name of the timbre that is asked for; until it is encoded, of the one before."""
+        """The key of the timbre that the target names; until it is encoded, of the one before."""
         key = key_of(str(target.values.get("timbre", "")))
         if not key or key in self.timbres.ready:
             deck.timbre = key
@@ -329,8 +315,8 @@ class Generator:
         return all(not d.placement.empty for d in self._decks.values() if d.block is not None)
 
     def turn(self) -> None:
-        """Admit, tick, place: once. Never raises; what went wrong is counted and told once."""
-        self._collect_prepared()
+        """Admit, tick, place: once. Never raises; errors are counted and reported once."""
+        self._collect_sources()
         self._collect_timbres()
         if self.tick_due:
             try:

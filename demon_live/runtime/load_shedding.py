@@ -13,7 +13,7 @@ turns is the answer to an edit, and shedding buys that back.
 
 A step down is taken when the turns of the last seconds were late, a step up when they would still
 be in time with what the step costs. A step up that fails at once is tried again only after twice
-the time. Nothing here reads a clock: `Shedder.turn` is told the time.
+the time. Nothing here reads a clock: `Shedder.turn` takes the time.
 
 Threads: belongs to the engine's loop.
 """
@@ -105,7 +105,7 @@ class Shedder:
         return ", ".join(what for what, _ in self._steps[1 : self.level + 1])
 
     def set_depth(self, depth: int) -> None:
-        """The score asks for another depth: the ladder begins anew from there."""
+        """The score sets another depth: the ladder starts again from there."""
         if depth != self._depth:
             self._depth, self._steps = depth, ladder(depth, self._precisions)
             self.level = min(self.level, len(self._steps) - 1)

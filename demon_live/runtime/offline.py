@@ -1,4 +1,4 @@
-"""The instrument on a clock that only moves when it is told to: mixer and player in this thread.
+"""The instrument with a playhead that moves only when it is advanced, all in one thread.
 
 One turn is: pump (sample the score), turn (admit, tick, place), mix one nominal tick of audio. The
 nominal tick comes from the engine's manifest, so nothing depends on the machine's speed.
@@ -132,8 +132,8 @@ class Offline:
         """Generate, with the clock standing still, until every deck has something to play."""
         if self.output.generator.prime(self.session.pump, _PRIME_TURNS):
             return
-        told = f": {self.output.notes[-1]}" if self.output.notes else ""
-        raise EngineError(f"the engine gives no sound{told}", hint="run: demon doctor")
+        reason = f": {self.output.notes[-1]}" if self.output.notes else ""
+        raise EngineError(f"the engine gives no sound{reason}", hint="run: demon doctor")
 
     def _play(self) -> None:
         if not self._primed:

@@ -107,7 +107,7 @@ class DeckScheduler:
         return None
 
     def _forget(self, now: int) -> None:
-        # A group is served before it begins; a second after it has begun nobody asks again.
+        # A group is served before it begins; a second after it has begun it is not needed.
         for begin in [b for b in self._served if b < now - 48000]:
             del self._served[begin]
 
@@ -133,7 +133,7 @@ def build_request(
     guided = "guide" in block.lanes
     cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
     key = str(values.get("key", ""))
-    # Only what the engine knows: the performer was told of the rest when it was bound.
+    # Only what the engine knows: a warning named the rest when it was bound.
     lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
     said = {"lyrics": lyrics, "timbre": timbre}
     more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}

@@ -133,7 +133,7 @@ def spawn(start: Start) -> Running:
 
 
 def _session(start: Start, pipe: int) -> int:
-    """Play until asked to end; what keeps it from playing is told through the pipe."""
+    """Play until asked to end; an error that keeps it from playing goes through the pipe."""
     os.setsid()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGHUP):

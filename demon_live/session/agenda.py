@@ -1,4 +1,4 @@
-"""Calls that wait for a cycle, and lines for the performer that nobody asked for.
+"""Calls that wait for a cycle, and messages for the performer that answer no statement.
 
 Threads: under the session's lock.
 """

@@ -2,7 +2,7 @@
 
 A lane of names becomes a `SoundLane`: what it gives is a name and the key of the sound that the
 file held when the binding was evaluated. So the same name with another content is another value,
-the engine is told each sound once, and what waits in a scene or an undo still has its sound.
+the engine gets each sound once, and what waits in a scene or an undo still has its sound.
 
 Threads: pure functions; lanes are immutable.
 """

@@ -229,7 +229,7 @@ def _snapshot(session: Session, word: Word, now: int) -> list[str]:
     name = word.args[0]
     again = name in session.snapshots
     session.snapshots = {**session.snapshots, name: session.state}
-    return [f"snapshot {name} · {'taken anew' if again else 'taken'} · recall {name}"]
+    return [f"snapshot {name} · {'taken again' if again else 'taken'} · recall {name}"]
 
 
 def _recall(session: Session, word: Word, now: int) -> list[str]:

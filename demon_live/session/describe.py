@@ -147,7 +147,7 @@ def _coming(lane: Lane, here: Fraction) -> str:
 
 
 def named(program: Program) -> list[str]:
-    """What the prompt is told of words and scenes that a text gives a name to."""
+    """One line for each word and scene that a text defines."""
     out = []
     for row in program.statements:
         if isinstance(row, Scene):

@@ -373,7 +373,7 @@ class Edit:
         cycles = [here]
         for k in range(_PROMPT_CYCLES):
             cycles += lane.jumps(here + k, here + k + 1)
-            # A thousand prompts in a cycle are no words that somebody wants to be told about.
+            # Warnings about a thousand prompts in a cycle help no one.
             if len(cycles) >= _PROMPTS:
                 break
         self.prompts += sorted({str(lane.at(c)) for c in cycles[:_PROMPTS]})
@@ -434,8 +434,7 @@ class Edit:
         self.messages.append(f"{what} · {from_to} · class {control.cls}")
 
     def release(self, old: Program | None, new: Program | None) -> None:
-        """What a file no longer says, beyond single bindings: its chains, and decks that nobody
-        else plays."""
+        """Take back what a file no longer says beyond single bindings: chains, and its decks."""
         spoken = {c.scenes for c in new.chains} if new else set()
         over = [c for c in old.chains if c.scenes not in spoken] if old else []
         bodies = [self.scenes[name].body for chain in over for name, _ in chain.scenes]
@@ -480,7 +479,7 @@ class Edit:
 
 
 def _decks_of(program: Program | None) -> set[str]:
-    """The decks that a text speaks of."""
+    """The decks that a text names."""
     rows = program.statements if program else ()
     bound = {row.deck for row in rows if isinstance(row, Bind)}
     staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in ("loop", "source")}

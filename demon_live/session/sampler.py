@@ -26,14 +26,14 @@ from demon_live.session.tempo import TempoMap
 
 log = logging.getLogger(__name__)
 
-#: How far ahead the mix strip is told, in samples: longer than any stall that sound must survive.
+#: How far ahead mix automation reaches, in samples: longer than any stall that sound must survive.
 MIX_AHEAD = 2 * RATES.sample_rate
 #: The least that is planned ahead for controls of class slot, in samples: longer than a generation
 #: takes on an overloaded machine, or its jumps would be seen too late to be on time.
 PLAN_AHEAD = 12 * RATES.sample_rate
 #: Step of a moving mix automation (100 Hz), in samples.
 _MIX_STEP = 480
-#: A moving pattern of class slot is read anew this often, in cycles.
+#: A moving pattern of class slot is read again this often, in cycles.
 _SLOT_STEP = Fraction(1, 4)
 
 

@@ -34,7 +34,7 @@ class Port(Protocol):
         """Write a score file, whatever is wrong with it, and play it as `load` does."""
 
     def remove(self, name: str) -> Outcome:
-        """What the score file `name` said is given back."""
+        """Unload the score file `name`; its controls revert."""
 
     def status(self) -> Status:
         """All that a view shows, now: frozen. Cheap enough for 30 calls a second."""

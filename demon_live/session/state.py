@@ -89,7 +89,7 @@ class State:
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
-    out at an output sample. panics: how often `panic` was said.
+    out at an output sample. panics: how often there was a `panic`.
     """
 
     tempo: TempoMap
@@ -173,7 +173,7 @@ class State:
 
     def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         """What sounds of a deck at cycle `here`: with the hands on its controllers, under the
-        fader, without what was given back."""
+        fader, without those that have reverted."""
         lanes = {n: lane.played(self.hands) for n, lane in deck.bound_lanes(here).items()}
         shared = {n: lane.played(self.hands) for n, lane in self.globals.bound_lanes(here).items()}
         return faded(deck.name, lanes, self.sides, shared)

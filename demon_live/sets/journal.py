@@ -149,7 +149,7 @@ class Journal:
     def write(self, event: SetEvent) -> None:
         """Append one cause; it is with the operating system before this returns.
 
-        A disk that is full stops nobody: see `ledger`.
+        A full disk stops nothing: see `AppendLog`.
         """
         row = {"kind": event.kind, "sample": event.sample}
         row |= {k: v for k in ("text", "name", "origin") if (v := getattr(event, k))}

@@ -1,6 +1,6 @@
-"""The timbres that an engine has been given: encoded beside the ticks, each once.
+"""What is prepared beside the ticks: the sources of loops and the timbres, encoded by the engine.
 
-Threads: belongs to the engine loop; a sound is read and encoded in the thread that prepares stages.
+Threads: belongs to the engine loop; encoding runs in the thread of a pool, where there is one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from demon_live.core import Floats
+import numpy as np
+
+from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError
 
 
 class Timbres:
     """See the module. read: path -> PCM. pool: where to encode; None: at once, in `take`.
 
-    An engine that knows no timbres (no `set_timbre`, or not among its controls) is told nothing.
+    Does nothing for an engine without timbres (no `set_timbre`, or not among its controls).
     """
 
     def __init__(self, engine: Any, read: Callable[[str], Floats], pool: Executor | None) -> None:
@@ -30,7 +32,7 @@ class Timbres:
     def take(self, name: str, audio: str, label: str = "", first: bool = False) -> None:
         """A sound at path `audio` is called `name` from when it is encoded on.
 
-        label: how it is called where it is told of. first: before anything that comes later, a
+        label: display name. first: before anything that comes later, a
         stage too.
         """
         self._unwanted.discard(name)
@@ -60,7 +62,7 @@ class Timbres:
     def _encode(self, name: str, audio: str, future: Future[None]) -> None:
         try:
             self._engine.set_timbre(name, self._read(audio))
-        # As in a tick, a model may fail in any way: told, and the old timbre plays on.
+        # As in a tick, a model may fail in any way: a message, and the old timbre plays on.
         except Exception as error:  # noqa: BLE001
             future.set_exception(error)
         else:
@@ -82,3 +84,51 @@ class Timbres:
             self._unwanted.discard(name)
         self._next()
         return bool(self.ready & done.keys()), troubles
+
+
+class Sources:
+    """The sources of loops, encoded.
+
+    Args:
+        engine: the open model.
+        read: file name -> PCM, float32 [n, 2].
+        pool: where to encode; None: at once, so that renders do not depend on the machine's speed.
+    """
+
+    def __init__(self, engine: Any, read: Callable[[str], Floats], pool: Executor | None) -> None:
+        self._engine, self._read, self._pool = engine, read, pool
+        self._coming: list[tuple[Loop, Future[Floats | None]]] = []
+
+    def encode(self, loop: Loop) -> None:
+        """Begin with the source of a loop."""
+        if self._pool is not None:
+            self._coming.append((loop, self._pool.submit(self._latent, loop)))
+            return
+        future = Future[Floats | None]()
+        try:
+            future.set_result(self._latent(loop))
+        except (DemonError, OSError, RuntimeError) as error:
+            future.set_exception(error)
+        self._coming.append((loop, future))
+
+    def _latent(self, loop: Loop) -> Floats | None:
+        """float32 [T, C], or None for a loop from noise."""
+        if loop.source_file is None:
+            return None
+        pcm = self._read(loop.source_file)
+        whole = np.arange(loop.frames * RATES.hop) % len(pcm)
+        latent = self._engine.encode(np.ascontiguousarray(pcm[whole]))
+        return np.ascontiguousarray(latent[: loop.frames])
+
+    def collect(self) -> list[tuple[Loop, Floats | None, str]]:
+        """(loop, latent of its source or None, why it could not be encoded or "") of those done."""
+        done = [row for row in self._coming if row[1].done()]
+        out: list[tuple[Loop, Floats | None, str]] = []
+        for row in done:
+            self._coming.remove(row)
+            loop, future = row
+            try:
+                out.append((loop, future.result(), ""))
+            except (DemonError, OSError, RuntimeError) as error:
+                out.append((loop, None, str(error)))
+        return out
