@@ -21,8 +21,8 @@ from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.pcm_files import PcmFiles, PcmFolder
 from demon_live.runtime.placement import HALF
-from demon_live.runtime.seek import restore
 from demon_live.runtime.preparation import Timbres
+from demon_live.runtime.seek import restore
 from demon_live.session.assets import LONGEST, Assets, key_of, name_of, read_sound, renamed
 from demon_live.session.edit import MOST_FILES
 from demon_live.session.output import NullOutput

@@ -5,17 +5,17 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    "files": 246,
+    "files": 236,
     "lines": 46_500,
-    "class_names_twice": 13,
+    "class_names_twice": 9,
     "import_circles": 5,
     "package_circles": 0,
-    "long_functions": 4,
-    "long_files": 7,
-    "readme_bytes": 38_000,
+    "long_functions": 3,
+    "long_files": 5,
+    "readme_bytes": 10_000,
     "apply_files": 33,
-    "apply_functions": 192,
-    "way_files": 65,
+    "apply_functions": 190,
+    "way_files": 64,
     "way_functions": 505,
 }
 
