@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demon_live.paths import shipped
-from tests.cli.test_send import Recorder, session
+from tests.helpers.served import Recorder, session
 
 __all__ = ["session"]
 

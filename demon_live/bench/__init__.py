@@ -1,15 +1,14 @@
-"""`demon bench`: the measurements of the parts, run on this machine.
+"""`demon bench`: measurements of the parts, taken on this machine.
 
-    ring.py     ticks of the ring, by part             decode.py   windows against real time
-    latency.py  every control, from edit to ear        lang.py     lanes, parse, mini-notation
-    common.py   options, the engine, the machine      choir.py   N rings as one (ring --gpus N)
-    remote.py   an engine behind a bad network, with netlink.py
-    score.py    written against heard (latency --score), with replayed.py, sink.py, histogram.py
+    ring.py      ticks of the ring by depth, and everything in a tick but the model
+    decode.py    decoder windows against real time
+    latency.py   every control, from an edit to the ear; propagation.py counts the ticks
+    lang.py      sampling of lanes, parsing, mini-notation
+    common.py    options, the engine, the machine
 
-Each has `figures(options)`: a flat mapping name -> number (its unit in the name) or table;
-`--json` prints it with the machine and the date. A new part is a module and a line in PARTS.
-
-Threads: main thread only.
+Each has `figures(options)`: a mapping from a name with its unit to a number or a table. `--json`
+prints it with the machine and the date. A new part is a module and a line in PARTS. What takes
+minutes, root or other programs is a rig: `python -m tests.rigs.NAME`.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from demon_live.bench import decode, lang, latency, ring
-from demon_live.bench.common import Figures, Options, machine
+from demon_live.bench.common import Figures, machine
+from demon_live.bench.common import Options as Options
 from demon_live.ui.show import Pieces
-
-__all__ = ["PARTS", "Options", "measure", "report"]
 
 PARTS: dict[str, Callable[[Options], Figures]] = {
     "ring": ring.figures,
@@ -34,18 +32,6 @@ PARTS: dict[str, Callable[[Options], Figures]] = {
 
 def measure(what: str, options: Options) -> dict[str, Figures]:
     """The figures of one part, or of all."""
-    if options.score:
-        from demon_live.bench import score
-
-        return {"score": score.figures(options)}
-    if what == "remote":
-        from demon_live.bench import remote
-
-        return {"remote": remote.figures(options)}
-    if what == "ring" and options.gpus:
-        from demon_live.bench import choir
-
-        return {"choir": choir.figures(options, options.gpus, seconds=20.0)}
     wanted = PARTS if what == "all" else (what,)
     return {part: PARTS[part](options) for part in wanted}
 

@@ -1,7 +1,4 @@
-"""Times of the language half: lanes, parse and check, mini-notation.
-
-Threads: main thread only.
-"""
+"""Times of the language: sampling of lanes, parse and check, mini-notation."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from demon_live.bench.common import Figures, Options
-
-__all__ = ["MINI", "SCORE", "figures"]
 
 #: Thirty lines, the size of a score that is played from (TARGETS.md).
 SCORE = """\
@@ -65,7 +60,7 @@ _LANES = (
 )
 
 
-def _best(work: Callable[[], object]) -> tuple[float, float]:
+def _time(work: Callable[[], object]) -> tuple[float, float]:
     """(median, best) time of `work` in ms, called for TRIAL_S, after one warm call."""
     work()
     times: list[float] = []
@@ -78,7 +73,7 @@ def _best(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def figures(options: Options) -> Figures:
-    """Times of the language half, in ms."""
+    """Times of the language, in ms."""
     from demon_live.lang import compile_source, mini
 
     controls = ("blend", "velocity", "noise", "morph", "guide", "rescale", "energy", "hint")
@@ -96,12 +91,12 @@ def figures(options: Options) -> Figures:
     # Another text each time: a cache of parsed texts would flatter the figure.
     turn = iter(range(10**9))
     results = {
-        "lanes_16x1500_ms": _best(sample),
-        "parse_check_30_lines_ms": _best(
+        "lanes_16x1500_ms": _time(sample),
+        "parse_check_30_lines_ms": _time(
             lambda: compile_source(f"{SCORE}# {next(turn)}\n", name="bench.demon")
         ),
-        "mini_parse_ms": _best(lambda: mini(MINI)),
-        "mini_query_one_cycle_ms": _best(lambda: _query(parsed, next(turn))),
+        "mini_parse_ms": _time(lambda: mini(MINI)),
+        "mini_query_one_cycle_ms": _time(lambda: _query(parsed, next(turn))),
     }
     out: dict[str, Any] = {"lanes": len(lanes)}
     for name, (median, best) in results.items():

@@ -1,14 +1,12 @@
 """`demon bench latency`: every control, from an edit to the ear.
 
-Ticks are facts of the ring (engine.propagation: what comes out of it, with a model that obeys all
-controls). Milliseconds are those ticks at the time that a tick of this engine took in this run,
-and what follows it: the decode of a window, the lead over the playhead, the block of the mixer.
+Ticks are counted on a ring (bench/propagation.py). Milliseconds are that many ticks at the time a
+tick of this engine takes here, and what follows: the decode of a window, the lead over the
+playhead, a block of the mixer.
 
     edit .. tick begins .. n ticks .. decode .. lead .. block .. ear
 
-best: the edit comes just before the tick that a slot is due at; worst: just after one.
-
-Threads: main thread only.
+Best: the edit comes just before the tick at which a slot is due; worst: just after one.
 """
 
 from __future__ import annotations
@@ -23,40 +21,18 @@ import numpy as np
 from demon_live import controls
 from demon_live.audio.mixer import BLOCK
 from demon_live.bench.common import Figures, Options, opened
-from demon_live.bench.ring_tables import propagation_table
-from demon_live.core import RATES, Floats
+from demon_live.bench.propagation import propagation_table
+from demon_live.core import RATES, Request
+from demon_live.engine import Ring
+from demon_live.engine.decode import WindowDecoder
 
 if TYPE_CHECKING:
-    from demon_live.bench.replayed import Times
     from demon_live.models.engine import Engine
-
-__all__ = ["Path", "edits", "figures", "rows"]
-
-#: What plays while edits are timed: one of each class. Generations are all alike, so that whatever
-#: differs is the edit's doing.
-PLAYED = """\
-tempo 128
-loop 2
-source "loops/techno_128.flac"
-prompt = 'acid techno, 303'
-seed = 1
-blend = .9
-denoise = .7
-gain = 1
-"""
-#: Jumps that are known ahead.
-SCHEDULED = PLAYED + "prompt = \"<'acid techno, 303' 'dub techno'>\"\n"
-EDITS = {
-    "mix": "gain = .5",
-    "step": "blend = .2",
-    "slot_migrated": "denoise = .4",
-    "slot": "seed = 2",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """What an edit passes through, in ms. prepare: a source encoded, for a new stage."""
+class EditPath:
+    """What an edit passes through, in ms. prepare: the encoding of a source, for a new loop."""
 
     tick: float
     decode: float
@@ -72,12 +48,12 @@ class Path:
         return self.decode + self.lead + self.block
 
 
-def _path(engine: Engine, depth: int, frames: int, times: Times) -> Path:
+def _path(engine: Engine, depth: int, frames: int, times: Times) -> EditPath:
     from demon_live.runtime.pace import GUARD, LEAD_CEILING, LEAD_FLOOR
     from demon_live.runtime.placement import HALF
 
     tick, decode = float(np.median(times.ticks)), float(np.median(times.decodes))
-    # The player's own rule: half as much again as the slowest of the recent decodes.
+    # The generator's own rule: half as much again as the slowest of the recent decodes.
     slow = max(times.decodes) * RATES.sample_rate * 1.5 + GUARD + 2 * HALF
     lead = min(LEAD_CEILING, max(LEAD_FLOOR, slow))
     pcm = np.zeros((frames * RATES.hop, 2), np.float32)
@@ -85,15 +61,17 @@ def _path(engine: Engine, depth: int, frames: int, times: Times) -> Path:
     engine.encode(pcm)
     encode = time.perf_counter() - began
     ms = 1000 / RATES.sample_rate
-    return Path(tick * 1e3, decode * 1e3, lead * ms, BLOCK * ms, encode * 1e3, engine.steps, depth)
+    return EditPath(
+        tick * 1e3, decode * 1e3, lead * ms, BLOCK * ms, encode * 1e3, engine.steps, depth
+    )
 
 
-def rows(path: Path, obeyed: frozenset[str] | None = None) -> list[dict[str, Any]]:
-    """One row for each control and way to change it. obeyed: of the engine; others are marked."""
+def rows(path: EditPath, obeyed: frozenset[str] | None = None) -> list[dict[str, Any]]:
+    """One row for each control and way to change it. obeyed: the controls that the engine obeys."""
     table = [_mix(name, path) for name in controls.names("mix")]
     for row in propagation_table(path.steps, path.depth):
         name = str(row["control"])
-        heard = obeyed is None or row["cls"] == "model" or name in obeyed
+        obeys = obeyed is None or row["cls"] == "model" or name in obeyed
         table.append(
             {
                 "control": "lora.NAME" if name == "lora.x" else name,
@@ -104,17 +82,17 @@ def rows(path: Path, obeyed: frozenset[str] | None = None) -> list[dict[str, Any
                 "onset_ms": row["onset_min"] * path.tick + path.after,
                 "onset_worst_ms": (row["onset_max"] + 1) * path.tick + path.after,
                 "settled_worst_ms": (row["converged_max"] + 1) * path.tick + path.after,
-                "obeyed": "yes" if heard else "not by this engine",
+                "obeyed": "yes" if obeys else "not by this engine",
             }
         )
-    return table + [_stage(name, path) for name in ("tempo", "loop", "source", "depth", "steps")]
+    return table + [_prepared(name, path) for name in ("tempo", "loop", "source", "depth", "steps")]
 
 
 def _span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _mix(name: str, path: Path) -> dict[str, Any]:
+def _mix(name: str, path: EditPath) -> dict[str, Any]:
     slew = controls.CONTROLS[name].slew * 1e3
     return {
         "control": name,
@@ -129,8 +107,8 @@ def _mix(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _stage(name: str, path: Path) -> dict[str, Any]:
-    """What must be ready before the cycle that it waits for anyway."""
+def _prepared(name: str, path: EditPath) -> dict[str, Any]:
+    """Settings are prepared first and then wait for their cycle; the wait is not counted."""
     loops = name in ("tempo", "loop", "source")
     ticks = path.steps if loops else path.steps + -(-path.steps // path.depth)
     ready = (path.prepare if loops else 0.0) + ticks * path.tick + path.after
@@ -161,53 +139,72 @@ def _times(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("onset_ms", "onset_worst_ms", "settled_worst_ms")}
 
 
-def figures(options: Options) -> Figures:
-    """The table of controls, and edits heard in sound on the virtual clock. Only ticks, windows and
-    one encode are the engine's; everything else is computed with models that cost nothing."""
-    from demon_live.bench.replayed import measured
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of single calls. nominal: of a tick by the manifest; the generator stretches turns to
+    it."""
 
-    frames = round(options.seconds * RATES.frame_hz)
-    frames += frames % 2
+    ticks: tuple[float, ...]
+    decodes: tuple[float, ...]
+    nominal: float
+
+    def summary(self) -> dict[str, float]:
+        """Median and 95th percentile, in ms."""
+        return {
+            f"{what}_{name}_ms": round(float(np.percentile(rows, q)) * 1000, 1)
+            for what, rows in (("tick", self.ticks), ("decode", self.decodes))
+            for name, q in (("median", 50), ("p95", 95))
+        }
+
+
+def measure_times(
+    engine: Engine, depth: int, frames: int, ticks: int = 40, decodes: int = 20
+) -> Times:
+    """Time ticks of a full ring at `depth`, and windows decoded between them."""
+    condition = engine.condition("techno", bpm=120.0, cycles=1, beats=4, frames=frames)
+
+    def admit(deck: str) -> Request:
+        return Request(frames, engine.channels, condition=condition, deck=deck)
+
+    ring = Ring(
+        engine,
+        steps=engine.steps,
+        depth=depth,
+        shift=engine.shift,
+        device=engine.device,
+        on_admit=admit,
+    )
+    ring.enlist("main")
+    window = WindowDecoder(engine.decode, engine.margin).window
+    latent = np.zeros((frames, engine.channels), np.float32)
+    for _ in range(engine.steps + 2):
+        ring.tick()
+    tick_s: list[float] = []
+    decode_s: list[float] = []
+    for turn in range(ticks):
+        begin = time.perf_counter()
+        ring.tick()
+        tick_s.append(time.perf_counter() - begin)
+        if turn % max(1, ticks // decodes) == 0:
+            begin = time.perf_counter()
+            window(latent, turn, engine.window)
+            decode_s.append(time.perf_counter() - begin)
+    # The first window of a shape is slow.
+    return Times(tuple(tick_s), tuple(decode_s[1:]), engine.manifest.tick_ms / 1000)
+
+
+def figures(options: Options) -> Figures:
+    """The table of controls, with the times of an engine's ticks and windows and of one encode."""
+    frames = options.frames
     with opened(options) as engine:
         depth = options.depth or engine.depth
-        times = measured(engine, depth, frames, ticks=24, decodes=8)
+        times = measure_times(engine, depth, frames, ticks=24, decodes=8)
         path = _path(engine, depth, frames, times)
         table = rows(path, engine.controls)
-        heard: dict[str, Any] = {"engine": engine.describe(), "loop_s": frames / RATES.frame_hz}
-    heard.update({f"{name}_ms": getattr(path, name) for name in _PARTS})
-    heard.update({"depth": path.depth, "steps": path.steps, **times.summary()})
-    return {**heard, **edits(depth, times), "controls": table, "classes": by_class(table)}
+        out: dict[str, Any] = {"engine": engine.describe(), "loop_s": frames / RATES.frame_hz}
+    out |= {f"{name}_ms": getattr(path, name) for name in _PARTS}
+    out |= {"depth": path.depth, "steps": path.steps, **times.summary()}
+    return {**out, "controls": table, "classes": by_class(table)}
 
 
 _PARTS = ("tick", "decode", "lead", "block", "prepare")
-
-
-def edits(depth: int, times: Times) -> dict[str, Any]:
-    """The same performance with and without an edit, on an engine's times: the first sample that
-    differs, in ms after the edit."""
-    plain, _, _ = _performance(depth, times)
-    heard: dict[str, Any] = {"scheduled_late_ms": _performance(depth, times, score=SCHEDULED)[2]}
-    for cls, edit in EDITS.items():
-        edited, at, _ = _performance(depth, times, edit)
-        length = min(len(edited), len(plain))
-        differ = np.flatnonzero(np.abs(edited[:length] - plain[:length]).max(axis=1) > 1e-3)
-        ms = float(differ[0] - at) * 1000 / RATES.sample_rate if len(differ) else None
-        heard[f"{cls}_edit_first_heard_virtual_ms"] = ms
-    return heard
-
-
-def _performance(
-    depth: int, times: Times, edit: str | None = None, score: str = PLAYED
-) -> tuple[Floats, int, float]:
-    """(sound until any edit is heard, sample of the edit, how late scheduled jumps were in ms)."""
-    from demon_live.bench.replayed import Replayed, Telltale
-
-    instrument = Replayed(Telltale(depth), times)
-    instrument.session.apply(score, "bench.demon", "file")
-    before = instrument.play(2.0)
-    if edit is not None:
-        instrument.session.apply(f"{edit} now")
-        instrument.session.pump()
-    after = instrument.play(max(4.0, 3 * instrument.rig.player.ring.steps * max(times.ticks)))
-    sound = np.concatenate((before, after))
-    return sound, len(before), instrument.rig.engine_status().on_time_ms

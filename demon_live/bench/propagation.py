@@ -1,12 +1,9 @@
-"""Onset and convergence of every control, measured on a ring with a model that obeys them all.
+"""Onset and convergence of every control in ticks, measured on a ring whose model obeys them all.
 
-Three rings get the same requests: one never sees the change, one sees it at some tick, one has had
-it from the start. The change is heard (onset) with the first completion that differs from the
-first ring's, and has converged with the first that equals the third ring's, as do all after it.
-What is measured is therefore what comes out, not what the stamps say; the tests hold the two
-against each other.
-
-Threads: pure functions.
+Three rings get the same requests: the first never sees the edit, the second sees it at some tick,
+the third has it from the start. The onset is the first completion of the second ring that differs
+from the first ring's; it has converged with the first completion that equals the third ring's, as
+do all after it. This measures what comes out, not what the stamps say; a test compares the two.
 """
 
 from __future__ import annotations
@@ -21,14 +18,11 @@ from torch import Tensor
 
 from demon_live import controls
 from demon_live.core import Floats, Request
-from demon_live.engine.ring import Ring
-from demon_live.engine.slots import Row
-
-__all__ = ["Obedient", "convergence_table", "propagation_table"]
+from demon_live.engine import Ring
 
 _FRAMES, _CHANNELS = 32, 4
 
-#: Edits of requests, by control. Words reach the model as its condition.
+#: Edits of requests, by control. Texts reach the model as its condition, here a number.
 _SLOT_EDITS: Mapping[str, Mapping[str, Any]] = {
     "denoise": {"denoise": 0.4},
     "seed": {"seed": 7},
@@ -45,7 +39,7 @@ _SLOT_EDITS: Mapping[str, Mapping[str, Any]] = {
     "cfg": {"cfg": "self"},
 }
 
-#: Edits of shared values, and what has to be in force for them to be heard at all.
+#: Edits of shared values.
 _STEP_EDITS: Mapping[str, float] = {
     "blend": 0.5,
     "velocity": 0.8,
@@ -58,12 +52,13 @@ _STEP_EDITS: Mapping[str, float] = {
     "hint": 0.7,
     "prompt_mix": 0.6,
 }
+#: Controls that do nothing without guidance.
 _NEEDS_GUIDE = ("rescale", "momentum", "cfg")
 _MIGRATES = ("denoise", "shift")
 
 
-class _Adapters:
-    """Weights of one number: the strength of the adapter `x`."""
+class _OneAdapter:
+    """Weights that are one number: the strength of the adapter `x`."""
 
     names = ("x",)
 
@@ -80,28 +75,28 @@ class _Adapters:
         self.strengths = dict(refit)
 
 
-class Obedient:
-    """A velocity that depends on all that a row can carry, each row for itself, and on weights."""
+class ObedientModel:
+    """A velocity that depends on all of its row and on the weights; rows are independent."""
 
     def __init__(self) -> None:
-        self.weights = _Adapters()
+        self.weights = _OneAdapter()
 
-    def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
-        told = [
+    def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Any]) -> Tensor:
+        words = [
             float(row.condition or 0.0)
             + float(np.mean(row.shared.get("hint", 0.0)))
             + 2.0 * float(np.mean(row.shared.get("prompt_mix", 0.0)))
             + 3.0 * self.weights.strengths.get("x", 0.0)
             for row in rows
         ]
-        v = 0.3 * x + 0.1 * t[:, None, None] + 0.05 * torch.tensor(told)[:, None, None]
+        v = 0.3 * x + 0.1 * t[:, None, None] + 0.05 * torch.tensor(words)[:, None, None]
         negative = torch.tensor([row.kind == "negative" for row in rows])[:, None, None]
         return torch.where(negative, torch.roll(v, 1, dims=1), v)
 
 
 @dataclass(frozen=True, slots=True)
-class _Edit:
-    """A change of a control. migrate: slots in flight are moved as well."""
+class ControlEdit:
+    """An edit of one control. migrate: slots in flight move to the new schedule as well."""
 
     control: str
     share: Mapping[str, float] = field(default_factory=dict)
@@ -124,18 +119,20 @@ def _request(name: str) -> Request:
     )
 
 
-def _run(edit: _Edit, at: int | None, steps: int, depth: int, ticks: int) -> list[list[Floats]]:
-    """What came out of each tick. at: the tick before which the edit is made; None = never."""
+def play(
+    edit: ControlEdit, at: int | None, steps: int, depth: int, ticks: int
+) -> list[list[Floats]]:
+    """The latents that each tick completes. at: the tick before which the edit is made, or None."""
     request, changed, born = _request(edit.control), False, 0
 
     def admit(deck: str) -> Request:
         nonlocal born
         born += 1
-        # Which of the earlier generations feeds back is heard only if they differ.
+        # Which earlier generation feeds back shows only if they differ.
         seed = born if edit.control == "feedback_depth" else request.seed
         return replace(request, **{"seed": seed, **(edit.request if changed else {})})
 
-    ring = Ring(Obedient(), steps=steps, depth=depth, on_admit=admit)
+    ring = Ring(ObedientModel(), steps=steps, depth=depth, on_admit=admit)
     ring.enlist("main")
     if edit.control in _NEEDS_GUIDE:
         ring.share("guide", 3.0)
@@ -171,27 +168,28 @@ def _measured(
     return onset - at + 1, settled - at + 1, between
 
 
-def _edits() -> list[_Edit]:
-    shared = [_Edit(name, share={name: value}) for name, value in _STEP_EDITS.items()]
-    slots = [_Edit(name, request=values) for name, values in _SLOT_EDITS.items()]
-    moves = [_Edit(name, request=_SLOT_EDITS[name], migrate=True) for name in _MIGRATES]
-    return [*shared, *slots, *moves, _Edit("lora.x", share={"lora.x": 0.5})]
+def edits() -> list[ControlEdit]:
+    shared = [ControlEdit(name, share={name: value}) for name, value in _STEP_EDITS.items()]
+    slots = [ControlEdit(name, request=values) for name, values in _SLOT_EDITS.items()]
+    moves = [ControlEdit(name, request=_SLOT_EDITS[name], migrate=True) for name in _MIGRATES]
+    return [*shared, *slots, *moves, ControlEdit("lora.x", share={"lora.x": 0.5})]
 
 
 def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
     """Onset and convergence of each control of class step, slot and model, in ticks, over all
-    phases of the edit against the stagger. lora.x stands for all adapters; what working out their
-    weights takes comes on top.
+    phases of the edit against the stagger. lora.x stands for all adapters; preparing their weights
+    takes extra time.
 
-    Rows: control, cls, policy (shared, admitted, migrated), onset_min, onset_max, converged_min,
-    converged_max, between (most completions that are neither old nor new).
+    Returns:
+        Rows control, cls, policy (shared, admitted, migrated), onset_min, onset_max,
+        converged_min, converged_max, between (most completions that are neither old nor new).
     """
     phases = range(2 * steps, 2 * steps + -(-steps // depth))
     ticks = phases.stop + 4 * steps
     table = []
-    for edit in _edits():
-        never, always = (_run(edit, at, steps, depth, ticks) for at in (None, 0))
-        found = [_measured(at, never, _run(edit, at, steps, depth, ticks), always) for at in phases]
+    for edit in edits():
+        never, always = (play(edit, at, steps, depth, ticks) for at in (None, 0))
+        found = [_measured(at, never, play(edit, at, steps, depth, ticks), always) for at in phases]
         onset, settled, between = zip(*found, strict=True)
         policy = "migrated" if edit.migrate else "shared" if edit.share else "admitted"
         table.append(
@@ -207,36 +205,3 @@ def propagation_table(steps: int = 8, depth: int = 4) -> list[dict[str, Any]]:
             }
         )
     return table
-
-
-def convergence_table(steps: int = 8, depth: int = 8) -> list[dict[str, Any]]:
-    """How the completions after an edit approach the new state, for plots: one row for blend,
-    morph, velocity, denoise admitted and denoise migrated.
-
-    Rows: control, policy, ticks (of the completions, counted from the edit) and remaining: the
-    distance to the new state as a part of that from old to new; 1 = old, 0 = new.
-    """
-    at, ticks = 2 * steps, 5 * steps
-    table = []
-    for edit in _edits():
-        if edit.control not in ("blend", "morph", "velocity", "denoise"):
-            continue
-        never, then, always = (_run(edit, when, steps, depth, ticks) for when in (None, at, 0))
-        rows = [
-            (n - at + 1, _distance(then[n], always[n]), _distance(never[n], always[n]))
-            for n in range(at, ticks)
-            if then[n]
-        ]
-        table.append(
-            {
-                "control": edit.control,
-                "policy": "migrated" if edit.migrate else "shared" if edit.share else "admitted",
-                "ticks": [tick for tick, _, _ in rows],
-                "remaining": [left / whole for _, left, whole in rows],
-            }
-        )
-    return table
-
-
-def _distance(a: Sequence[Floats], b: Sequence[Floats]) -> float:
-    return float(np.sqrt(np.mean((a[-1] - b[-1]) ** 2)))

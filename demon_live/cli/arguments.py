@@ -43,7 +43,6 @@ def _number(name: str, kind: Callable[[str], Any], valid: Callable[[Any], bool])
 
 _SECONDS = _number("number of seconds", float, lambda x: 0 < x < 1e6)
 _COUNT = _number("count", int, lambda n: 0 < n <= 1_000_000)
-_AMOUNT = _number("number", float, lambda x: 0 <= x < 1e4)
 _SPEED = _number("speed", float, lambda x: 0 < x <= 100)
 _CYCLE = _number("cycle", float, lambda x: 0 <= x < 1e6)
 
@@ -224,29 +223,11 @@ _BENCH = (
         "what",
         nargs="?",
         default="all",
-        choices=("ring", "decode", "lang", "latency", "remote", "all"),
+        choices=("ring", "decode", "lang", "latency", "all"),
     ),
     _option("--depth", type=_COUNT, metavar="D", help="one depth; else 1, 2, 4, 8"),
     _option("--seconds", type=_SECONDS, default=16.0, metavar="S", help="length of the loop"),
     _flag("--random-weights", help="where the weights are not there"),
-    _flag("--score", help="latency: scheduled changes, written against heard"),
-    _flag("--jack", help="with --score: also in real time at a JACK server"),
-    _option(
-        "--gpus", type=_COUNT, default=0, metavar="N", help="ring: N GPUs that play as one ring"
-    ),
-    *(
-        _option(
-            name, type=_AMOUNT, default=default, metavar="X", help=f"remote: {says} ({default:g})"
-        )
-        for name, default, says in (
-            ("--delay", 40.0, "ms each way"),
-            ("--jitter", 15.0, "ms each way"),
-            ("--loss", 1.0, "percent of packets each way"),
-            ("--minutes", 1.5, "how long it is played"),
-            ("--cut", 5.0, "seconds without a link, at the end"),
-        )
-    ),
-    _option("--plot", metavar="FILE.svg", help="with --score: the histogram"),
     _JSON,
 )
 #: Command -> its help, its options.

@@ -243,20 +243,7 @@ def _bench(args: argparse.Namespace) -> int:
     from demon_live import bench
 
     options = bench.Options(
-        args.engine,
-        args.backend,
-        args.depth,
-        args.seconds,
-        args.random_weights,
-        args.score,
-        args.jack,
-        args.plot,
-        args.gpus,
-        args.delay,
-        args.jitter,
-        args.loss,
-        args.minutes,
-        args.cut,
+        args.engine, args.backend, args.depth, args.seconds, args.random_weights
     )
     say(bench.report(bench.measure(args.what, options), args.json))
     return 0

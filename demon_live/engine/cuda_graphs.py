@@ -1,7 +1,7 @@
 """Device work as CUDA graphs: launched as one, once it has been seen twice.
 
-Work that is captured reads and writes fixed memory only; what differs from tick to tick comes by
-`border.Mail`. The first run of a key is eager (it warms up what cannot be captured), the second
+Captured work reads and writes fixed memory only; what differs from tick to tick comes through a
+`StagingBuffer`. The first run of a key is eager (it warms up what cannot be captured), the second
 is captured, all others are replays: the same kernels on the same memory, hence the same bits.
 
 Threads: belongs to the engine thread. Capturing in it leaves other threads' work alone.
@@ -16,18 +16,16 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["Graphs"]
-
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-#: Graphs that are kept; the least used goes first.
-_KEPT = 48
+#: Graphs that are kept; the one unused for longest goes first.
+_MOST = 48
 
 
 class Graphs:
-    """Captured pieces of work by key. Without CUDA, or when told so, everything runs eagerly.
+    """Captured pieces of work by key. Without CUDA, or if not enabled, everything runs eagerly.
 
     captured, replayed: counts, for tests and figures.
     """
@@ -47,32 +45,32 @@ class Graphs:
         self._seen.clear()
 
     def run(self, key: Hashable, work: Callable[[], R]) -> R:
-        """What `work()` returns: tensors that hold until the key is run again."""
+        """The result of `work()`: tensors that are valid until the key is run again."""
         if not self.enabled:
             return work()
-        held = self._graphs.get(key)
-        if held is None:
+        known = self._graphs.get(key)
+        if known is None:
             if key not in self._seen:
                 self._note(key)
                 return work()
-            held = self._capture(key, work)
-            if held is None:
+            known = self._capture(key, work)
+            if known is None:
                 return work()
         self._graphs.move_to_end(key)
-        held[0].replay()
+        known[0].replay()
         self.replayed += 1
-        result: R = held[1]
+        result: R = known[1]
         return result
 
     def _note(self, key: Hashable) -> None:
         self._seen[key] = None
-        if len(self._seen) > 4 * _KEPT:
+        if len(self._seen) > 4 * _MOST:
             self._seen.popitem(last=False)
 
     def _capture(
         self, key: Hashable, work: Callable[[], Any]
     ) -> tuple[torch.cuda.CUDAGraph, Any] | None:
-        """A graph of the work, which has not run yet; None when it cannot be captured."""
+        """A graph of the work, which is not run; None if it cannot be captured."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
@@ -93,6 +91,6 @@ class Graphs:
         here.wait_stream(self._stream)
         self.captured += 1
         self._graphs[key] = graph, result
-        if len(self._graphs) > _KEPT:
+        if len(self._graphs) > _MOST:
             self._graphs.popitem(last=False)
         return self._graphs[key]

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 
-__all__ = ["Decode", "WindowDecoder"]
-
 #: latent float32 [B, F, C] -> audio float32 [B, F * hop, 2]
 Decode = Callable[[Floats], Floats]
 
@@ -27,7 +25,7 @@ class WindowDecoder:
     """Decodes stretches of latents with enough context to be exact.
 
     margin: frames of context on each side that make a stretch exact. window: interior frames of
-    every call of the decoder, so that it only ever sees the shape [1, window + 2 margin, C] (one
+    every call of the decoder, so that it only ever gets the shape [1, window + 2 margin, C] (one
     compiled graph); a longer stretch takes several calls. None: one call of whatever size.
     """
 
@@ -40,10 +38,15 @@ class WindowDecoder:
         self._decode = decode
 
     def window(self, latent: Floats, start: int, frames: int, cyclic: bool = True) -> Floats:
-        """Audio float32 [frames * hop, 2] of the latent's frames start..start+frames.
+        """Decode the frames start..start+frames of a latent.
 
-        latent: [T, C]. cyclic: frames are counted modulo T, and context wraps round the seam.
-        Otherwise the stretch must lie in 0..T, and the ends are what the decoder makes of ends.
+        Args:
+            latent: float32 [T, C].
+            cyclic: count frames modulo T, with context from across the seam. Otherwise the stretch
+                must lie in 0..T, and its ends are those of the whole decode.
+
+        Returns:
+            float32 [frames * hop, 2].
         """
         total = len(latent)
         if frames < 0 or (not cyclic and not 0 <= start <= start + frames <= total):

@@ -1,12 +1,13 @@
-"""The voices of a choir where they live: an engine each, in a process or a Ray actor of its own.
+"""Workers of a multi-GPU ring: an engine each, in a process or a Ray actor of its own.
 
-    Singer       opens an engine and obeys orders          (at the voice's end)
-    ProcessLink  a Singer in a fresh process of this machine, over a pipe
-    HereLink     a Singer in this thread: tests, and a choir of one
-    Words        conditions as the desk has them: what was asked for, made real by each voice
+    GpuWorker           opens an engine and carries out orders
+    ProcessLink         a GpuWorker in a fresh process of this machine, over a pipe
+    InlineLink          a GpuWorker in this thread: tests, and a ring of one worker
+    ConditionArguments  a condition as it is sent; each worker makes its own of it
 
+remote/gpu_worker.py has the link to a Ray actor.
 
-Threads: a link belongs to the thread of its choir.
+Threads: a link belongs to the thread of its ring.
 """
 
 from __future__ import annotations
@@ -14,30 +15,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demon_live.children import Child
 from demon_live.core import Request
-from demon_live.engine.multi_gpu import Answer, Lost, Order, Voice
+from demon_live.engine.multi_gpu import TickOrder, WorkerLost, WorkerReply, WorkerRing
 from demon_live.errors import DemonError, EngineError
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
 
-__all__ = ["About", "HereLink", "Plan", "ProcessLink", "Singer", "Words", "voice_main"]
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How a voice opens its engine. visible: the GPU it sees, as CUDA_VISIBLE_DEVICES; None: as
-    the process finds them."""
+class WorkerOptions:
+    """How a worker opens its engine. visible: its GPU, as CUDA_VISIBLE_DEVICES; None: unchanged."""
 
     engine: str = "imp"
     backend: str = "auto"
@@ -48,8 +43,8 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What a voice says of its engine."""
+class WorkerInfo:
+    """A worker's engine: what the ring must know of it."""
 
     text: str
     notes: tuple[str, ...]
@@ -61,7 +56,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class ConditionArguments:
     """Arguments of `Engine.condition`. silent: made `unconditioned`."""
 
     prompt: str
@@ -69,30 +64,30 @@ class Words:
     silent: bool = False
 
 
-class Singer:
-    """A voice: its engine, and the ring on it. Raises EngineError when the engine does not open."""
+class GpuWorker:
+    """An engine and a ring on it. Raises EngineError if the engine does not open."""
 
-    def __init__(self, plan: Plan, engine: Engine | None = None) -> None:
+    def __init__(self, options: WorkerOptions, engine: Engine | None = None) -> None:
         if engine is None:
             from demon_live.models.engine import open_engine
 
             engine = open_engine(
-                plan.engine,
-                backend=plan.backend,
-                device=plan.device,
-                threads=plan.threads,
-                random_weights=plan.random_weights,
+                options.engine,
+                backend=options.backend,
+                device=options.device,
+                threads=options.threads,
+                random_weights=options.random_weights,
             )
         self.engine = engine
-        self._voice = Voice(
-            engine, shift=engine.shift, device=engine.device, resolve=self._resolved
+        self._ring = WorkerRing(
+            engine, shift=engine.shift, device=engine.device, resolve=self._resolve
         )
-        self._real = functools.lru_cache(maxsize=256)(self._made)
+        self._conditions = functools.lru_cache(maxsize=256)(self._condition)
 
-    def about(self) -> About:
-        """What the desk must know."""
+    def info(self) -> WorkerInfo:
+        """Facts of the engine."""
         engine = self.engine
-        return About(
+        return WorkerInfo(
             engine.describe(),
             tuple(engine.notes),
             tuple(getattr(getattr(engine, "weights", None), "names", ())),
@@ -106,18 +101,22 @@ class Singer:
         """See `Engine.warm_up`."""
         self.engine.warm_up(frames, depth)
 
-    def obey(self, order: Order) -> Answer:
-        """See `Voice.obey`."""
-        return self._voice.obey(order)
+    def run(self, order: TickOrder) -> WorkerReply:
+        """See `WorkerRing.run`."""
+        return self._ring.run(order)
 
-    def _made(self, words: Words) -> Any:
+    def _condition(self, words: ConditionArguments) -> Any:
         if words.silent:
-            return self.engine.unconditioned(self._real(replace(words, silent=False)))
+            return self.engine.unconditioned(self._conditions(replace(words, silent=False)))
         return self.engine.condition(words.prompt, **dict(words.more))
 
-    def _resolved(self, request: Request) -> Request:
+    def _resolve(self, request: Request) -> Request:
         def real(condition: Any) -> Any:
-            return self._real(condition) if isinstance(condition, Words) else condition
+            return (
+                self._conditions(condition)
+                if isinstance(condition, ConditionArguments)
+                else condition
+            )
 
         rest = tuple((real(c), *more) for c, *more in request.conditions)
         return replace(
@@ -128,122 +127,104 @@ class Singer:
         )
 
     def close(self) -> None:
-        """Give the engine back."""
-        self._voice.close()
+        """Close ring and engine."""
+        self._ring.close()
         self.engine.close()
 
 
-class HereLink:
-    """A voice in this thread: it makes its tick when it is asked for the answer."""
+class InlineLink:
+    """A worker in this thread: it makes its tick in `receive`."""
 
-    def __init__(self, singer: Singer) -> None:
-        self._singer = singer
-        self._orders: deque[Order] = deque()
+    def __init__(self, worker: GpuWorker) -> None:
+        self._worker = worker
+        self._orders: deque[TickOrder] = deque()
 
-    def send(self, order: Order) -> None:
+    def send(self, order: TickOrder) -> None:
         self._orders.append(order)
 
-    def receive(self) -> Answer:
-        return self._singer.obey(self._orders.popleft())
+    def receive(self) -> WorkerReply:
+        return self._worker.run(self._orders.popleft())
 
     def close(self) -> None:
-        self._singer.close()
+        self._worker.close()
 
 
-_CHILD = "import sys; sys.path[:] = {path!r}; from {module} import voice_main; voice_main({fd})"
+def worker_main(fd: int, change: Callable[[Engine], None] = lambda engine: None) -> None:
+    """The process of a worker: open the engine, serve the pipe `fd` to its end.
 
-
-def voice_main(fd: int, change: Callable[[Engine], None] = lambda engine: None) -> None:
-    """The process of a voice, from opening the engine to the end of the pipe `fd`. change: done to
-    the engine when it is open (measurements)."""
+    change: applied to the open engine (measurements).
+    """
     conn = Connection(fd)
-    plan: Plan = conn.recv()
-    if plan.visible is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = plan.visible
+    options: WorkerOptions = conn.recv()
+    if options.visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = options.visible
     try:
-        singer = Singer(plan)
-        change(singer.engine)
-        conn.send(singer.about())
+        worker = GpuWorker(options)
+        change(worker.engine)
+        conn.send(worker.info())
     except DemonError as error:
         conn.send(error.message)
         return
     with contextlib.suppress(EOFError, OSError):
         while True:
-            what = conn.recv()
-            if isinstance(what, tuple):
-                singer.warm_up(*what)
+            message = conn.recv()
+            if isinstance(message, tuple):
+                worker.warm_up(*message)
                 conn.send(None)
             else:
-                conn.send(singer.obey(what))
-    singer.close()
+                conn.send(worker.run(message))
+    worker.close()
 
 
 class ProcessLink:
-    """A voice in a process of its own on this machine. `about` waits until it is open."""
+    """A worker in a process of its own on this machine. `info` waits until it is open."""
 
-    #: Where the process finds its `voice_main`.
+    #: Where the process finds its `worker_main`.
     MODULE = "demon_live.engine.gpu_workers"
 
-    def __init__(self, plan: Plan, environ: Mapping[str, str] | None = None) -> None:
-        self._conn, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        path = [root, *(p for p in sys.path if p and p != root)]
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _CHILD.format(path=path, module=self.MODULE, fd=theirs.fileno()),
-            ],
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            env={**os.environ, **(environ or {})},
-        )
-        theirs.close()
-        self._conn.send(plan)
-        self._about: About | None = None
+    def __init__(self, options: WorkerOptions, environ: Mapping[str, str] | None = None) -> None:
+        self._child = Child(f"{self.MODULE}:worker_main", environ=environ)
+        self._send(options)
+        self._info: WorkerInfo | None = None
 
     @property
     def pid(self) -> int:
-        """Process id of the voice."""
-        return self._process.pid
+        """Process id of the worker."""
+        return self._child.pid
 
-    def about(self) -> About:
-        """What its engine is. Raises EngineError when it does not open."""
-        if self._about is None:
-            said = self._receive()
-            if not isinstance(said, About):
-                raise EngineError(f"a voice of the choir does not open: {said}")
-            self._about = said
-        return self._about
+    def info(self) -> WorkerInfo:
+        """Facts of its engine. Raises EngineError if it does not open."""
+        if self._info is None:
+            reply = self._receive()
+            if not isinstance(reply, WorkerInfo):
+                raise EngineError(f"a GPU worker does not open: {reply}")
+            self._info = reply
+        return self._info
 
     def warm_up(self, frames: int, depth: int) -> None:
         """See `Engine.warm_up`."""
         self._send((frames, depth))
         self._receive()
 
-    def _send(self, what: object) -> None:
-        try:
-            self._conn.send(what)
-        except OSError as error:
-            raise Lost(f"its process ended (code {self._process.poll()})") from error
+    def _send(self, message: object) -> None:
+        if not self._child.send(message):
+            raise self._lost()
 
     def _receive(self) -> Any:
         try:
-            return self._conn.recv()
+            return self._child.receive()
         except (EOFError, OSError) as error:
-            raise Lost(f"its process ended (code {self._process.poll()})") from error
+            raise self._lost() from error
 
-    def send(self, order: Order) -> None:
+    def _lost(self) -> WorkerLost:
+        return WorkerLost(f"its process ended (code {self._child.code})")
+
+    def send(self, order: TickOrder) -> None:
         self._send(order)
 
-    def receive(self) -> Answer:
-        answer: Answer = self._receive()
-        return answer
+    def receive(self) -> WorkerReply:
+        reply: WorkerReply = self._receive()
+        return reply
 
     def close(self) -> None:
-        self._conn.close()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(1)
+        self._child.quit(2.0)

@@ -1,23 +1,25 @@
-"""Guidance: adaptive projected guidance (APG, arXiv 2410.02416) and its rescale.
+"""Guidance: APG (arXiv 2410.02416) with rescale, and wavelet correction (DCW, arXiv 2604.16044).
 
-Norms and projections are taken per channel over a window of time around each frame, cyclic like
-the loop. ACE-Step and DEMON take them over the whole song, so that strength there depends on the
-song's length and one loud bar turns guidance down everywhere; here a bar answers for itself. The
+APG: norms and projections are taken per channel over a window of time around each frame, cyclic
+like the loop. ACE-Step and DEMON take them over the whole song, so that strength there depends on
+the song's length and one loud bar turns guidance down everywhere; here each bar has its own. The
 limit 2.5 is theirs, for a window of one second.
+
+DCW: after a step, the low and high band along time (one level of a Haar transform, zero padding) of
+the new state are pushed away from those of the model's own prediction. Off by default.
 
 Threads: belongs to the engine thread, for the sake of its scratch tensors.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-from demon_live.engine.workspace import Workspace
-
-__all__ = ["LIMIT", "WINDOW", "apg", "guided", "rescale", "window_sum"]
+from demon_live.engine.staging import Workspace
 
 #: Frames in a window (1 s), and the largest norm over it of a guidance update.
 WINDOW: Final = 25
@@ -111,3 +113,57 @@ def guided(
     guide, amount, momentum = curves
     out = apg(positive, negative, guide, work, momentum, memory)
     return out if amount is None else rescale(out, work.like("power", out), amount, work)
+
+
+# -- wavelet correction
+
+_HALF = 0.5**0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Dcw:
+    """Which bands are corrected, and how strongly: low at t = 1, falling to 0; high the reverse."""
+
+    mode: Literal["low", "high", "double"] = "double"
+    low: float = 0.05
+    high: float = 0.02
+
+    @property
+    def active(self) -> bool:
+        low, high = _strengths(self)
+        return low != 0.0 or high != 0.0
+
+
+def _strengths(settings: Dcw) -> tuple[float, float]:
+    return (
+        settings.low if settings.mode != "high" else 0.0,
+        settings.high if settings.mode != "low" else 0.0,
+    )
+
+
+def haar_split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Haar bands (low, high) along time, [n, ceil(T / 2), C] each; odd T gets a zero frame."""
+    if x.shape[1] % 2:
+        x = torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
+    even, odd = x[:, 0::2], x[:, 1::2]
+    return (even + odd) * _HALF, (even - odd) * _HALF
+
+
+def haar_merge(low: Tensor, high: Tensor, frames: int) -> Tensor:
+    """The inverse of `haar_split`, cut to `frames`."""
+    pairs = torch.stack([(low + high) * _HALF, (low - high) * _HALF], dim=2)
+    return pairs.flatten(1, 2)[:, :frames]
+
+
+def correct(x: Tensor, prediction: Tensor, t: Tensor, settings: Dcw) -> Tensor:
+    """x + the inverse transform of (t l (xL - yL), (1 - t) h (xH - yH)), y the prediction.
+
+    x, prediction: [n, T, C]; t: [n, 1, 1]. The transform is linear, so only the difference goes
+    through it: no difference, or zero strengths, leave the bits of x.
+    """
+    if not settings.active:
+        return x
+    low_strength, high_strength = _strengths(settings)
+    low, high = haar_split(x - prediction)
+    change = haar_merge(t * low_strength * low, (1.0 - t) * high_strength * high, x.shape[1])
+    return x + change

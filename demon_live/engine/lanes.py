@@ -1,27 +1,22 @@
-"""Lanes of a bucket: the shared values and the requests' own curves, stacked per slot.
+"""Lanes of a batch: the shared values and the requests' own curves, stacked per slot.
 
-Stacks are made anew only when the snapshot or the slots have changed; what depends on the step
-(levels, the morph's gate) is a few small arrays a tick. All of it is on the host, in float64.
+Stacks are made anew only when the snapshot or the slots have changed; levels and the gate of morph,
+which depend on the step, are a few small arrays a tick. All arrays are on the host, in float64.
 
 Threads: belongs to the engine thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demon_live.core import Floats
+from demon_live.engine.rows import Slot
 from demon_live.engine.shared import Snapshot, Value, default
-from demon_live.engine.slots import Slot
 from demon_live.engine.solver import Curve, Lanes
-
-__all__ = ["LaneTable", "MaskStrength", "stack"]
-
-#: (step k, steps S) -> how much of the masks counts, 0..1.
-MaskStrength = Callable[[int, int], float]
 
 
 def stack(values: Sequence[Value], frames: int) -> Curve:
@@ -35,16 +30,10 @@ def stack(values: Sequence[Value], frames: int) -> Curve:
 
 
 class LaneTable:
-    """Remembers the stacks of the last snapshot and set of slots."""
+    """The stacks of the last snapshot and set of slots of T = frames."""
 
-    def __init__(
-        self,
-        frames: int,
-        channels: int,
-        mask_strength: MaskStrength | None = None,
-    ) -> None:
-        self.frames, self.channels = frames, channels
-        self._mask_strength = mask_strength
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
         self._seen: tuple[int, tuple[int, ...]] | None = None
         self._curves: dict[str, Curve] = {}
         self._blended: NDArray[np.bool_] = np.zeros((0, 1), dtype=np.bool_)
@@ -101,22 +90,26 @@ class LaneTable:
         return array[:, None] if len(array) == self.frames else array[None, :]
 
     def step(self, slots: Sequence[Slot], snapshot: Snapshot) -> Lanes:
-        """What the solver reads for the next step of these slots."""
+        """The solver's lanes for the next step of these slots."""
         self._refresh(slots, snapshot)
         t = np.array([[slot.times[slot.k]] for slot in slots])
         u = np.array([[slot.times[slot.k + 1]] for slot in slots])
         late = np.array([[float(slot.k >= slot.steps // 2)] for slot in slots])
-        c, mask = self._curves, self._curves["mask"]
-        if self._mask_strength is not None:
-            strength = [[self._mask_strength(slot.k, slot.steps)] for slot in slots]
-            mask = 1.0 - (1.0 - mask) * np.array(strength, dtype=np.float64)
+        c = self._curves
         return Lanes(
-            t, u, c["velocity"], c["noise"], c["morph"] * late, mask, c["blend"], self._blended
+            t,
+            u,
+            c["velocity"],
+            c["noise"],
+            c["morph"] * late,
+            c["mask"],
+            c["blend"],
+            self._blended,
         )
 
     def gain(self, slots: Sequence[Slot], snapshot: Snapshot) -> Floats | None:
-        """The channel gain of the model's input, float32 [n or 1, 1 or T, 1 or C], or
-        None."""
+        """The channel gain of the model's input, float32 [n or 1, 1 or T, 1 or C]; None
+        where it is 1."""
         self._refresh(slots, snapshot)
         return self._gain
 

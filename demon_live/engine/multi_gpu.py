@@ -1,19 +1,20 @@
-"""A choir: N rings, one for each GPU, that play as one ring of N times the depth.
+"""N rings, one for each GPU, that play as one ring of N times the depth.
 
-    Choir   the desk: requests, shared values, the admission clock, stamps. No tensors.
-    Voice   a ring that admits what it is told, when it is told; in a process or an actor of its own
-    Order   what a voice is told for one tick; Answer: what it gives back
+    MultiGpuRing   requests, shared values, the pace of admissions, stamps; no tensors
+    WorkerRing     a ring that carries out orders, in a process or a Ray actor of its own
+    TickOrder      one tick of a worker; WorkerReply: its result
 
-The k-th admission goes to the voice with the fewest generations in flight, in turn: so admissions,
-and with them completions, lie evenly between each other in phase. All voices make a tick at the
-same time, with the same snapshot of the shared values, and noise depends on nothing but a request's
-seed and its step. So what comes out is what a single ring of N times the depth gives: the same
-latents (bit for bit where the model computes rows independently), seeds, versions and ticks.
+An admission goes to the worker with the fewest generations in flight, in turn, so that admissions
+and completions lie evenly between each other. All workers make a tick at the same time, with the
+same snapshot of the shared values, and noise depends only on a request's seed and its step. So the
+result is that of a single ring of N times the depth: the same latents (bit for bit where the model
+computes rows independently), seeds, versions and ticks.
 
-ahead: orders that may be on their way before answers are waited for. 0 is exact in everything. With
-1 no voice waits for the desk; latents come out a tick later, and `feedback` sees them a tick later.
+ahead: orders that may be under way before replies are waited for. 0 is exact in everything. With 1
+no worker waits for the next order; latents come a tick later, and `feedback` sees them a tick
+later.
 
-Threads: a Choir and a Voice belong to one thread each, of two processes as a rule.
+Threads: a MultiGpuRing and a WorkerRing belong to one thread each, as a rule of two processes.
 """
 
 from __future__ import annotations
@@ -25,28 +26,30 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from demon_live.core import Floats, Generation, Request, SlotStatus
-from demon_live.engine.ring import Ring, _changed, _with_feedback
+from demon_live.engine.admission import source_with_feedback
+from demon_live.engine.ring import Ring, changed_request
+from demon_live.engine.rows import VelocityModel
 from demon_live.engine.shared import Snapshot
-from demon_live.engine.slots import VelocityModel
-from demon_live.engine.threads import threads
+from demon_live.engine.staging import torch_threads
 from demon_live.errors import EngineError
 
-__all__ = ["Answer", "Choir", "Finished", "Link", "Lost", "Order", "Voice"]
 
-
-class Lost(EngineError):
-    """A voice is gone; what it had in flight is gone with it."""
+class WorkerLost(EngineError):
+    """A worker is gone, and with it its generations in flight."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One tick of a voice. changes, before the admissions: ("drop", serials) or ("migrate", deck,
-    denoise, shift). admit: (serial, request). snapshot: (version, common bank, banks of decks);
-    None: as before. strengths: of adapters from this tick on; None: as before.
+class TickOrder:
+    """One tick of a worker.
+
+    Attributes:
+        changes: ("drop", serials) or ("migrate", deck, denoise, shift), before the admissions.
+        admit: (serial, request).
+        snapshot: (version, common bank, banks of decks); None: as before.
+        strengths: of adapters from this tick on; None: as before.
     """
 
     tick: int
@@ -59,8 +62,8 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finished:
-    """A generation as a voice knows it. latent: None where it was not finite."""
+class WorkerResult:
+    """A generation that a worker has finished. latent: None if it was not finite."""
 
     serial: int
     latent: Floats | None
@@ -70,23 +73,23 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """What came of an order. trouble: why the model made no step, or ""."""
+class WorkerReply:
+    """The result of an order. trouble: why the model made no step, or ""."""
 
-    finished: tuple[Finished, ...] = ()
+    finished: tuple[WorkerResult, ...] = ()
     trouble: str = ""
 
 
-class Link(Protocol):
-    """The way to a voice: orders and answers, in order, one for one. Both raise Lost."""
+class WorkerLink(Protocol):
+    """A channel to a worker: one reply for each order, in order. Both raise WorkerLost."""
 
-    def send(self, order: Order) -> None: ...
-    def receive(self) -> Answer: ...
+    def send(self, order: TickOrder) -> None: ...
+    def receive(self) -> WorkerReply: ...
     def close(self) -> None: ...
 
 
-class Voice(Ring):
-    """A ring under orders. resolve: what a request's conditions are to this voice's own model."""
+class WorkerRing(Ring):
+    """A ring that carries out orders. resolve: puts its model's own conditions into a request."""
 
     def __init__(
         self,
@@ -101,29 +104,33 @@ class Voice(Ring):
         self._resolve = resolve
         self._state = Snapshot(0, MappingProxyType({}), MappingProxyType({}))
 
-    def obey(self, order: Order) -> Answer:
+    def run(self, order: TickOrder) -> WorkerReply:
         """Make a tick. An error of the model leaves every slot that did not step where it was."""
         self.tick_number, self.depth, self.steps = order.tick, order.depth, order.steps
         if order.snapshot is not None:
             version, everywhere, decks = order.snapshot
             self._state = Snapshot(version, MappingProxyType(everywhere), MappingProxyType(decks))
         trouble = ""
-        with torch.no_grad(), threads(1) as for_model:
+        with torch.no_grad(), torch_threads(1) as for_model:
             self._change(order)
             for serial, request in order.admit:
                 self._serial = serial
                 self._start(self._resolve(request))
             # As in the engine's own tick, a model may fail in any way.
             try:
-                for bucket in self._buckets.values():
-                    if bucket.slots:
-                        bucket.advance(self.model, self._state, for_model)
-                        self._retire(bucket)
+                for batch in self._batches.values():
+                    if batch.slots:
+                        batch.advance(self.model, self._state, for_model)
+                        self._retire(batch)
             except Exception as error:  # noqa: BLE001
                 trouble = f"{type(error).__name__}: {error}"
-        return Answer(tuple(self._finished()), trouble)
+        results = tuple(
+            WorkerResult(slot.id, latent, tuple(slot.versions), slot.born, tick)
+            for slot, tick, latent in self._finished()
+        )
+        return WorkerReply(results, trouble)
 
-    def _change(self, order: Order) -> None:
+    def _change(self, order: TickOrder) -> None:
         for kind, *what in order.changes:
             if kind == "drop":
                 dead = set(what[0])
@@ -135,19 +142,10 @@ class Voice(Ring):
         if order.strengths is not None and bank is not None:
             bank.commit(bank.prepare(dict(order.strengths)))
 
-    def _finished(self) -> list[Finished]:
-        out = []
-        for slot, tick, latent in self._handover.receive(self.tick_number):
-            fine = bool(np.isfinite(np.vdot(latent, latent)))
-            out.append(
-                Finished(slot.id, latent if fine else None, tuple(slot.versions), slot.born, tick)
-            )
-        return out
-
 
 @dataclass(slots=True)
-class _Flying:
-    """A generation in flight, as the desk knows it. ends: the tick that makes its last step."""
+class _InFlight:
+    """A generation in flight. ends: the tick that makes its last step."""
 
     request: Request
     born: int
@@ -156,18 +154,18 @@ class _Flying:
 
 
 @dataclass(slots=True, eq=False)
-class _Part:
-    """A voice as the desk knows it. told: the version of the snapshot that it has."""
+class _Worker:
+    """A worker, and the orders for its next tick. version: of the snapshot that it has."""
 
-    link: Link
-    flying: dict[int, _Flying] = field(default_factory=dict)
+    link: WorkerLink
+    in_flight: dict[int, _InFlight] = field(default_factory=dict)
     changes: list[tuple[Any, ...]] = field(default_factory=list)
     admit: list[tuple[int, Request]] = field(default_factory=list)
-    told: int = -1
+    version: int = -1
 
 
-class _Adapters:
-    """The names of the voices' adapters, for `Weights` to check and count by."""
+class _AdapterNames:
+    """The adapters of the workers by name, as the `Bank` of AdapterStrengths. fresh: to be sent."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names, self.strengths = tuple(names), dict[str, float]()
@@ -183,26 +181,31 @@ class _Adapters:
         self.strengths = self.fresh = dict(refit)
 
 
-class _Absent:
-    """The desk has no model: only its voices do."""
+class _NoModel:
+    """Stands for the model: only the workers have one."""
 
     def __init__(self, adapters: Sequence[str]) -> None:
-        self.weights = _Adapters(adapters)
+        self.weights = _AdapterNames(adapters)
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, rows: Sequence[Any]) -> torch.Tensor:
-        raise EngineError("the desk of a choir computes nothing")
+        raise EngineError("a multi-GPU ring has no model of its own")
 
 
-class Choir(Ring):
-    """See the module. depth: of all voices together; on_admit, shift: as of a Ring.
+class MultiGpuRing(Ring):
+    """See the module.
 
-    adapters: names of the voices' LoRAs. wire: a request as the voices are told it (a condition
-    that is no plain data must become some). tell: a line for the performer.
+    Args:
+        links: one to each worker.
+        steps, shift, on_admit: as of a Ring; depth: of all workers together.
+        adapters: names of the workers' LoRAs.
+        ahead: see the module.
+        encode: a request as it is sent; its condition must be plain data.
+        tell: takes a line for the performer.
     """
 
     def __init__(
         self,
-        links: Sequence[Link],
+        links: Sequence[WorkerLink],
         *,
         steps: int = 8,
         depth: int = 8,
@@ -210,70 +213,70 @@ class Choir(Ring):
         on_admit: Callable[[str], Request | None] | None = None,
         adapters: Sequence[str] = (),
         ahead: int = 0,
-        wire: Callable[[Request], Request] = lambda request: request,
+        encode: Callable[[Request], Request] = lambda request: request,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         if not links:
-            raise EngineError("a choir needs at least one voice")
-        self._absent = _Absent(adapters)
-        super().__init__(self._absent, steps=steps, depth=depth, shift=shift, on_admit=on_admit)
-        self._parts = [_Part(link) for link in links]
-        self._ahead, self._wire, self._tell = ahead, wire, tell
+            raise EngineError("a multi-GPU ring needs at least one worker")
+        self._names = _NoModel(adapters)
+        super().__init__(self._names, steps=steps, depth=depth, shift=shift, on_admit=on_admit)
+        self._workers = [_Worker(link) for link in links]
+        self._ahead, self._encode, self._tell = ahead, encode, tell
         self._sent: deque[int] = deque()
         self._turn = 0
 
     @property
-    def voices(self) -> int:
-        """How many sing."""
-        return len(self._parts)
+    def workers(self) -> int:
+        """How many workers are left."""
+        return len(self._workers)
 
-    # -- what goes in --------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
     def _start(self, request: Request) -> None:
-        """To the voice with the fewest in flight; of those, the one whose turn it is."""
-        count = len(self._parts)
+        """Send it to the worker with the fewest in flight; of those, the one whose turn it is."""
+        count = len(self._workers)
         order = [(self._turn + i) % count for i in range(count)]
-        at = min(order, key=lambda i: self._busy(self._parts[i]))
+        at = min(order, key=lambda i: self._busy(self._workers[i]))
         self._turn = (at + 1) % count
-        part, serial = self._parts[at], self._serial
-        source = _with_feedback(request, self._desks.enlist(request.deck))
-        told = self._wire(replace(request, source=source, feedback=0.0))
-        part.admit.append((serial, told))
+        worker, serial = self._workers[at], self._serial
+        source = source_with_feedback(request, self._decks.enlist(request.deck))
+        sent = self._encode(replace(request, source=source, feedback=0.0))
+        worker.admit.append((serial, sent))
         ends = self.tick_number + self.steps - 1
-        part.flying[serial] = _Flying(request, self.tick_number, self.steps, ends)
+        worker.in_flight[serial] = _InFlight(request, self.tick_number, self.steps, ends)
         self._serial += 1
 
-    def _busy(self, part: _Part) -> int:
-        return sum(one.ends >= self.tick_number for one in part.flying.values())
+    def _busy(self, worker: _Worker) -> int:
+        return sum(one.ends >= self.tick_number for one in worker.in_flight.values())
 
     @property
     def in_flight(self) -> int:
-        """Slots that the next tick finds taken."""
-        return sum(self._busy(part) for part in self._parts)
+        """Slots that are taken at the next tick."""
+        return sum(self._busy(worker) for worker in self._workers)
 
     def _free(self, dead: Callable[[Any], bool]) -> None:
-        for part in self._parts:
-            gone = [serial for serial, one in part.flying.items() if dead(one)]
+        for worker in self._workers:
+            gone = [serial for serial, one in worker.in_flight.items() if dead(one)]
             for serial in gone:
-                del part.flying[serial]
+                del worker.in_flight[serial]
             if gone:
-                part.changes.append(("drop", tuple(gone)))
+                worker.changes.append(("drop", tuple(gone)))
 
     def migrate(
         self, deck: str, *, denoise: float | None = None, shift: float | None = None
     ) -> int:
         """See `Ring.migrate`."""
         moved = 0
-        for part in self._parts:
+        for worker in self._workers:
             mine = [
                 one
-                for one in part.flying.values()
+                for one in worker.in_flight.values()
                 if one.request.deck == deck and one.ends >= self.tick_number
             ]
             for one in mine:
-                one.request = _changed(one.request, denoise, shift)
+                one.request = changed_request(one.request, denoise, shift)
             if mine:
-                part.changes.append(("migrate", deck, denoise, shift))
+                worker.changes.append(("migrate", deck, denoise, shift))
             moved += len(mine)
         if moved:
             self._shared.bump()
@@ -282,21 +285,23 @@ class Choir(Ring):
     # -- a tick --------------------------------------------------------------------------------
 
     def tick(self) -> list[Generation]:
-        """One tick of every voice at the same time; all finished generations, newest last.
+        """One tick of all workers at the same time; all finished generations, newest last.
 
-        Raises EngineError when a model failed (its slots stay where they were), or when no voice
-        is left. A voice that is lost costs what it had in flight; the others sing on.
+        The generations in flight of a worker that is lost are lost; the other workers go on.
+
+        Raises:
+            EngineError: a model failed (its slots stay where they were), or no worker is left.
         """
         self._admit()
         self._weigh()
-        strengths, self._absent.weights.fresh = self._absent.weights.fresh, None
+        strengths, self._names.weights.fresh = self._names.weights.fresh, None
         snapshot = self._shared.snapshot()
-        for part in list(self._parts):
-            order = self._order(part, snapshot, strengths)
+        for worker in list(self._workers):
+            order = self._order(worker, snapshot, strengths)
             try:
-                part.link.send(order)
-            except Lost as error:
-                self._lose(part, error)
+                worker.link.send(order)
+            except WorkerLost as error:
+                self._lose(worker, error)
         self._sent.append(self.tick_number)
         self.tick_number += 1
         out: list[Generation] = []
@@ -306,86 +311,88 @@ class Choir(Ring):
         return out
 
     def _order(
-        self, part: _Part, snapshot: Snapshot, strengths: Mapping[str, float] | None
-    ) -> Order:
+        self, worker: _Worker, snapshot: Snapshot, strengths: Mapping[str, float] | None
+    ) -> TickOrder:
         news = None
-        if part.told != snapshot.version:
-            part.told = snapshot.version
+        if worker.version != snapshot.version:
+            worker.version = snapshot.version
             decks = {deck: dict(bank) for deck, bank in snapshot.decks.items()}
             news = (snapshot.version, dict(snapshot.everywhere), decks)
-        order = Order(
+        order = TickOrder(
             self.tick_number,
-            -(-self.depth // len(self._parts)),
+            -(-self.depth // len(self._workers)),
             self.steps,
-            tuple(part.changes),
-            tuple(part.admit),
+            tuple(worker.changes),
+            tuple(worker.admit),
             news,
             strengths,
         )
-        part.changes, part.admit = [], []
+        worker.changes, worker.admit = [], []
         return order
 
     def _collect(self) -> list[Generation]:
-        """The answers of all voices to the oldest order."""
+        """The generations of all workers for the oldest order."""
         found: list[tuple[int, Generation]] = []
         trouble = ""
-        for part in list(self._parts):
+        for worker in list(self._workers):
             try:
-                answer = part.link.receive()
-            except Lost as error:
-                self._lose(part, error)
+                reply = worker.link.receive()
+            except WorkerLost as error:
+                self._lose(worker, error)
                 continue
-            for one in answer.finished:
-                self._take(part, one, found)
-            if answer.trouble:
-                trouble = answer.trouble
-                for flying in part.flying.values():
+            for one in reply.finished:
+                self._take(worker, one, found)
+            if reply.trouble:
+                trouble = reply.trouble
+                for flying in worker.in_flight.values():
                     flying.ends += 1
-        if not self._parts:
-            raise EngineError("no voice of the choir is left")
+        if not self._workers:
+            raise EngineError("no worker of the multi-GPU ring is left")
         if trouble:
             raise EngineError(trouble)
         found.sort(key=lambda pair: pair[0])
         for _, generation in found:
-            # In the order of their births, whichever voice was heard first: feedback counts them.
-            desk = self._desks.get(generation.request.deck)
-            if desk is not None:
-                desk.history.appendleft(generation.latent)
+            # In the order of their births, whichever reply came first: feedback counts them.
+            entry = self._decks.get(generation.request.deck)
+            if entry is not None:
+                entry.history.appendleft(generation.latent)
         return [generation for _, generation in found]
 
-    def _take(self, part: _Part, one: Finished, found: list[tuple[int, Generation]]) -> None:
-        flying = part.flying.pop(one.serial, None)
+    def _take(
+        self, worker: _Worker, one: WorkerResult, found: list[tuple[int, Generation]]
+    ) -> None:
+        flying = worker.in_flight.pop(one.serial, None)
         if flying is None:
-            return  # of an epoch that has ended since
+            return  # its epoch has ended
         if one.latent is None:
             self.dropped += 1
             return
         generation = Generation(one.latent, flying.request, one.versions, one.born, one.retired)
         found.append((one.serial, generation))
 
-    def _lose(self, part: _Part, error: Lost) -> None:
-        self._parts.remove(part)
-        with contextlib.suppress(Lost, OSError):
-            part.link.close()
-        self._tell(f"a voice of the choir is gone ({error.message}); {len(self._parts)} sing on")
-        if not self._parts:
-            raise EngineError("no voice of the choir is left") from error
+    def _lose(self, worker: _Worker, error: WorkerLost) -> None:
+        self._workers.remove(worker)
+        with contextlib.suppress(WorkerLost, OSError):
+            worker.link.close()
+        self._tell(f"a GPU worker is lost ({error.message}); {len(self._workers)} play on")
+        if not self._workers:
+            raise EngineError("no worker of the multi-GPU ring is left") from error
 
     def flush(self) -> list[Generation]:
-        """See `Ring.flush`; waits for every answer."""
-        asked, self.on_admit = self.on_admit, None
+        """See `Ring.flush`; waits for every reply."""
+        on_admit, self.on_admit = self.on_admit, None
         done: list[Generation] = []
         try:
-            while any(part.flying for part in self._parts) or self._desks.waiting():
+            while any(worker.in_flight for worker in self._workers) or self._decks.waiting():
                 done += self.tick()
         finally:
-            self.on_admit = asked
+            self.on_admit = on_admit
         return done
 
     def slots(self) -> tuple[SlotStatus, ...]:
         """What is in flight, oldest first."""
         flying = sorted(
-            ((serial, one) for part in self._parts for serial, one in part.flying.items()),
+            ((serial, one) for worker in self._workers for serial, one in worker.in_flight.items()),
             key=lambda pair: pair[0],
         )
         return tuple(
@@ -399,13 +406,13 @@ class Choir(Ring):
         )
 
     def preview(self, deck: str) -> Generation | None:
-        """The voices keep their predictions to themselves: None."""
+        """None: predictions stay with the workers."""
         return None
 
     def close(self) -> None:
-        """End every voice."""
+        """End all workers."""
         super().close()
-        for part in self._parts:
-            with contextlib.suppress(Lost, OSError):
-                part.link.close()
-        self._parts = []
+        for worker in self._workers:
+            with contextlib.suppress(WorkerLost, OSError):
+                worker.link.close()
+        self._workers = []

@@ -20,40 +20,45 @@ import torch
 from numpy.typing import NDArray
 
 from demon_live.core import Floats, Generation, Request, SlotStatus
-from demon_live.engine import rng
-from demon_live.engine.admission import Clock, Desk, Desks
-from demon_live.engine.bucket import Bucket
-from demon_live.engine.check import check_request
-from demon_live.engine.dcw import Dcw
-from demon_live.engine.lanes import MaskStrength
-from demon_live.engine.readback import Handover
-from demon_live.engine.schedule import timesteps
+from demon_live.engine.admission import (
+    AdmissionPace,
+    RingDeck,
+    RingDecks,
+    check_request,
+    source_with_feedback,
+)
+from demon_live.engine.batch import SlotBatch
+from demon_live.engine.guidance import Dcw
+from demon_live.engine.noise import NoiseCache
+from demon_live.engine.rows import Slot, VelocityModel
 from demon_live.engine.shared import SharedState
-from demon_live.engine.slots import Slot, VelocityModel
-from demon_live.engine.threads import threads
-from demon_live.engine.weights import PREFIX, Weights
+from demon_live.engine.solver import timesteps
+from demon_live.engine.staging import Readback, torch_threads
+from demon_live.engine.weights import PREFIX, AdapterStrengths
 from demon_live.errors import DemonError, UsageError
-
-__all__ = ["Ring"]
 
 
 class Ring:
     """D slots of S steps over a model.
 
-    model: anything with `velocity(x [B, T, C], t [B], rows) -> [B, T, C]`. shift: of requests that
-    name none. on_admit: asked for a deck's request at the very tick that admits it, when its
-    mailbox is empty; None = nothing to play. dcw: wavelet correction, off by default. parity: the
-    staircase of start levels of the DEMON engine, for comparison. overlap: on a GPU, hand latents
-    out with the next tick, so that the device never waits for the host. mask_strength: how much
-    of a request's mask counts at step k of S, 0..1; all of it when not given. background: prepare
-    changes of weights beside the ticks (live), or in the tick itself (renders). capture: on a GPU,
-    launch a tick's device work as CUDA graphs.
+    Args:
+        model: anything with `velocity(x [B, T, C], t [B], rows) -> [B, T, C]`; a model with
+            adapters has them as `weights` (engine.weights.Bank).
+        steps, depth: S and D.
+        shift: of requests that name none.
+        on_admit: called for a deck's request at the tick that admits it, when its mailbox is
+            empty; None = nothing to play.
+        dcw: wavelet correction; off by default.
+        noise_bytes: bound of the noise that a CPU keeps.
+        background: prepare changes of weights beside the ticks (live), not in the tick (renders).
+        capture: on a GPU, launch a tick's device work as CUDA graphs.
 
-    A model with adapters has them as `weights` (engine.weights.Bank).
-
-    Counters: tick_number (ticks done), dropped (generations that were not finite), stale (requests
-    of dead epochs), refused (requests of on_admit that cannot be played; trouble is the last one's
-    error), version (of the shared state), weighed_at (the version that the weights came with).
+    Attributes:
+        tick_number: ticks done.
+        dropped: generations that were not finite.
+        stale: requests of dead epochs.
+        refused: requests of on_admit that cannot be played; trouble: the last one's error.
+        version: of the shared state; weighed_at: the version of the last change of weights.
     """
 
     def __init__(
@@ -66,9 +71,6 @@ class Ring:
         device: str | torch.device = "cpu",
         on_admit: Callable[[str], Request | None] | None = None,
         dcw: Dcw | None = None,
-        parity: bool = False,
-        overlap: bool = False,
-        mask_strength: MaskStrength | None = None,
         noise_bytes: int = 96 << 20,
         background: bool = False,
         capture: bool = True,
@@ -80,74 +82,84 @@ class Ring:
         self.trouble: DemonError | None = None
         self.weighed_at = 1 << 62
         self._device = torch.device(device)
-        self._parity = parity
-        self._dcw, self._mask_strength, self._capture = dcw, mask_strength, capture
-        self._noise = rng.NoiseCache(self._device, noise_bytes)
+        self._dcw, self._capture = dcw, capture
+        self._noise = NoiseCache(self._device, noise_bytes)
         self._shared = SharedState()
-        self._weights = Weights(getattr(model, "weights", None), background)
-        self._clock = Clock(steps, depth)
-        self._desks = Desks()
-        self._buckets: dict[tuple[int, int], Bucket] = {}
-        self._handover = Handover(self._device, overlap)
+        self._weights = AdapterStrengths(getattr(model, "weights", None), background)
+        self._pace = AdmissionPace(steps, depth)
+        self._decks = RingDecks()
+        self._batches: dict[tuple[int, int], SlotBatch] = {}
+        # Each latent with its slot and the tick of its last step.
+        self._readback: Readback[tuple[Slot, int]] = Readback()
         self._serial = 0
 
-    # -- what goes in --------------------------------------------------------------------------
+    # -- requests and values -------------------------------------------------------------------
 
     def submit(self, request: Request) -> Request | None:
-        """Put a request into its deck's mailbox; the latest wins. Returns the one it replaced.
+        """Put a request into its deck's mailbox; the latest wins.
 
-        A request of a dead epoch is counted in `stale` and forgotten. One of an epoch to come may
-        fly beside the present one, which ends with `new_epoch`. Raises ScoreError for a request
-        that cannot be played.
+        A request of a dead epoch is counted in `stale` and dropped. One of an epoch to come may be
+        in flight beside the present one, which ends with `new_epoch`.
+
+        Returns:
+            The request that it replaced.
+
+        Raises:
+            ScoreError: the request cannot be played.
         """
-        desk = self._desks.enlist(request.deck)
-        if request.epoch < desk.epoch:
+        entry = self._decks.enlist(request.deck)
+        if request.epoch < entry.epoch:
             self.stale += 1
             return None
-        self._check(desk, request)
-        desk.mailbox, old = request, desk.mailbox
+        self._check(entry, request)
+        entry.mailbox, old = request, entry.mailbox
         return old
 
-    def _check(self, desk: Desk, request: Request) -> None:
+    def _check(self, entry: RingDeck, request: Request) -> None:
         check_request(request, self.steps, self.shift)
-        if desk.renewed:
+        if entry.renewed:
             # Curves of the epoch that ended serve on if the length is the same.
             self._shared.keep_lengths(request.deck, {request.frames})
-            desk.renewed = False
+            entry.renewed = False
         self._shared.fits(request.deck, request.frames, request.channels)
-        desk.frames[request.epoch] = request.frames
-        desk.channels = request.channels
+        entry.frames[request.epoch] = request.frames
+        entry.channels = request.channels
 
     def share(self, name: str, value: object, deck: str | None = None) -> None:
-        """Set a control of class step from the next tick on: a number, float32 [T], or None; or a
-        `lora.NAME` of class model, a number, from the tick after its weights are worked out.
+        """Set a shared value from the next tick on.
 
-        A deck's own value wins over the common one; None removes the value. `energy` also takes
-        one value per channel, [C] (or [1, C], to be certain where T = C). A curve serves loops of
-        its own length. Raises ScoreError for a wrong name, length or a value that is not finite.
+        With `blend` the solver is the paper's re-noising with the source blended in
+        (`solver.blended`), from the next step on, also for slots in flight; without it, Euler's.
+        Without a source, it blends towards zeros.
 
-        blend: absent, the solver is Euler's; present, it is the paper's re-noising with the source
-        blended in (`solver.blended`), from the next step on, also for slots in flight. Without a
-        source, it blends towards zeros.
+        Args:
+            name: a control of class step, or `lora.NAME`, which takes effect at the tick after its
+                weights are prepared.
+            value: a number, a curve float32 [T] for loops of that length, or None, which removes
+                the value. `energy` also takes one value per channel, [C] (or [1, C], to be certain
+                where T = C).
+            deck: whose value; it wins over the common one (None).
+
+        Raises:
+            ScoreError: a wrong name or length, or a value that is not finite.
         """
         if name.startswith(PREFIX):
             self._weights.want(name, value, deck)
             return
-        self._shared.write(name, value, deck, self._desks.lengths(deck), self._desks.channels(deck))
+        self._shared.write(name, value, deck, self._decks.lengths(deck), self._decks.channels(deck))
 
     def prepare(self, deck: str, epoch: int, frames: int) -> None:
         """Announce the T of an epoch to come, so that its curves can be shared ahead of it."""
-        self._desks.enlist(deck).frames[epoch] = frames
+        self._decks.enlist(deck).frames[epoch] = frames
 
     def enlist(self, deck: str, weight: float = 1.0) -> None:
         """Make a deck known (for `on_admit`) and set its share of admissions; 0 = none."""
-        self._desks.enlist(deck).weight = max(0.0, weight)
+        self._decks.enlist(deck).weight = max(0.0, weight)
 
     def dismiss(self, deck: str) -> None:
         """Forget a deck: its slots are freed, its mailbox and its shared values are gone."""
         self._free(lambda slot: slot.request.deck == deck)
-        self._handover.forget(deck, None)
-        self._desks.dismiss(deck)
+        self._decks.dismiss(deck)
         self._shared.forget(deck)
         self._weights.forget(deck)
 
@@ -156,27 +168,27 @@ class Ring:
 
         Feedback's history goes with them, and so do the deck's curves of lengths that are gone.
         """
-        desk = self._desks.enlist(deck)
-        if epoch <= desk.epoch:
+        entry = self._decks.enlist(deck)
+        if epoch <= entry.epoch:
             return
-        desk.epoch = epoch
-        desk.history.clear()
-        desk.frames = {e: frames for e, frames in desk.frames.items() if e >= epoch}
-        desk.renewed = not desk.frames
-        if desk.mailbox is not None and desk.mailbox.epoch < epoch:
-            desk.mailbox = None
-        if desk.frames:
-            self._shared.keep_lengths(deck, set(desk.frames.values()))
+        entry.epoch = epoch
+        entry.history.clear()
+        entry.frames = {e: frames for e, frames in entry.frames.items() if e >= epoch}
+        entry.renewed = not entry.frames
+        if entry.mailbox is not None and entry.mailbox.epoch < epoch:
+            entry.mailbox = None
+        if entry.frames:
+            self._shared.keep_lengths(deck, set(entry.frames.values()))
         self._free(lambda slot: slot.request.deck == deck and slot.request.epoch < epoch)
-        self._handover.forget(deck, epoch)
         if self.in_flight < self.depth:
-            # Nothing of the deck is in flight: it is not to wait for its turn as well.
-            self._desks.first(desk)
-            self._clock.hasten(self.tick_number)
+            # Nothing of the deck is in flight: let it not wait for its turn as well.
+            self._decks.put_first(entry)
+            self._pace.hasten(self.tick_number)
 
     def _free(self, dead: Callable[[Slot], bool]) -> None:
-        for bucket in self._buckets.values():
-            bucket.drop([slot for slot in bucket.slots if dead(slot)])
+        for batch in self._batches.values():
+            batch.drop([slot for slot in batch.slots if dead(slot)])
+        self._readback.drop(lambda key: dead(key[0]))
 
     def resize(self, depth: int | None = None, steps: int | None = None) -> None:
         """Another depth, or number of steps. Slots above the depth finish first; nothing is lost,
@@ -189,7 +201,7 @@ class Ring:
             timesteps(steps, 1.0, self.shift)
             self.steps = steps
         self.depth = self.depth if depth is None else _depth(depth)
-        self._clock.retune(self.steps, self.depth)
+        self._pace.retune(self.steps, self.depth)
 
     def migrate(
         self, deck: str, *, denoise: float | None = None, shift: float | None = None
@@ -201,12 +213,12 @@ class Ring:
         """
         moved = 0
         with torch.no_grad():
-            for bucket in self._buckets.values():
-                places = [i for i, s in enumerate(bucket.slots) if s.request.deck == deck]
+            for batch in self._batches.values():
+                places = [i for i, s in enumerate(batch.slots) if s.request.deck == deck]
                 if not places:
                     continue
-                slots = [bucket.slots[i] for i in places]
-                requests = [_changed(slot.request, denoise, shift) for slot in slots]
+                slots = [batch.slots[i] for i in places]
+                requests = [changed_request(slot.request, denoise, shift) for slot in slots]
                 times = [
                     self._times(request, slot.has_source, slot.steps)
                     for request, slot in zip(requests, slots, strict=True)
@@ -215,7 +227,7 @@ class Ring:
                     _fall(slot.request.denoise, request.denoise) if slot.has_source else 0.0
                     for request, slot in zip(requests, slots, strict=True)
                 ]
-                bucket.migrate(places, times, pulls)
+                batch.migrate(places, times, pulls)
                 for slot, request in zip(slots, requests, strict=True):
                     slot.request = request
                 moved += len(places)
@@ -230,31 +242,31 @@ class Ring:
 
         An error of the model leaves every slot that did not step where it was.
         """
-        with torch.no_grad(), threads(1) as for_model:
+        with torch.no_grad(), torch_threads(1) as for_model:
             self._admit()
             self._weigh()
             snapshot = self._shared.snapshot()
-            for bucket in self._buckets.values():
-                if bucket.slots:
-                    bucket.advance(self.model, snapshot, for_model)
-                    self._retire(bucket)
+            for batch in self._batches.values():
+                if batch.slots:
+                    batch.advance(self.model, snapshot, for_model)
+                    self._retire(batch)
             done = self._hand_out()
         self.tick_number += 1
         return done
 
     def flush(self) -> list[Generation]:
-        """Tick until nothing is in flight and no mailbox holds a request; all that came out."""
-        asked, self.on_admit = self.on_admit, None
+        """Tick until nothing is in flight and the mailboxes are empty; returns all generations."""
+        on_admit, self.on_admit = self.on_admit, None
         done: list[Generation] = []
         try:
-            while self.in_flight or self._desks.waiting() or not self._handover.empty:
+            while self.in_flight or self._decks.waiting():
                 done += self.tick()
         finally:
-            self.on_admit = asked
+            self.on_admit = on_admit
         return done
 
     def _weigh(self) -> None:
-        """Other weights from this tick on, for all slots alike: a version like any other."""
+        """Use other weights from this tick on, for all slots alike; they count as a version."""
         if self._weights.before_tick():
             self._shared.bump()
             self.weighed_at = self.version
@@ -262,43 +274,43 @@ class Ring:
             self.trouble, self._weights.trouble = self._weights.trouble, None
 
     def _admit(self) -> None:
-        while self._clock.open(self.tick_number) and self.in_flight < self.depth:
+        while self._pace.is_due(self.tick_number) and self.in_flight < self.depth:
             request = self._next_request()
             if request is None:
                 return
             self._start(request)
-            self._clock.admitted(self.tick_number)
+            self._pace.admit(self.tick_number)
 
     def _next_request(self) -> Request | None:
         """The request of the deck whose turn it is, among those that have one."""
-        for desk in self._desks.in_turn():
-            request = desk.mailbox or self._asked(desk)
-            desk.mailbox = None
+        for entry in self._decks.in_turn():
+            request = entry.mailbox or self._pull(entry)
+            entry.mailbox = None
             if request is None:
                 continue
-            if request.epoch < desk.epoch:
+            if request.epoch < entry.epoch:
                 self.stale += 1
                 continue
-            self._desks.served(desk)
+            self._decks.count_turn(entry)
             return request
         return None
 
-    def _asked(self, desk: Desk) -> Request | None:
-        """What `on_admit` gives. One deck's bad request must not hold up the others' ticks."""
+    def _pull(self, entry: RingDeck) -> Request | None:
+        """A request from `on_admit`. One deck's bad request must not hold up the others' ticks."""
         if self.on_admit is None:
             return None
         try:
-            request = self.on_admit(desk.deck)
+            request = self.on_admit(entry.deck)
             if request is not None:
-                self._check(desk, request)
+                self._check(entry, request)
         except DemonError as error:
             self.refused, self.trouble = self.refused + 1, error
             return None
         return request
 
     def _start(self, request: Request) -> None:
-        desk = self._desks.enlist(request.deck)
-        source = _with_feedback(request, desk)
+        entry = self._decks.enlist(request.deck)
+        source = source_with_feedback(request, entry)
         has_source = source is not None
         slot = Slot(
             self._serial,
@@ -310,54 +322,57 @@ class Ring:
         )
         self._serial += 1
         shape = (request.frames, request.channels)
-        if shape not in self._buckets:
-            # A shape that nothing uses any more gives its memory back.
-            self._buckets = {k: b for k, b in self._buckets.items() if b.slots}
-            device, noise = self._device, self._noise
-            self._buckets[shape] = Bucket(
-                *shape, device, noise, self._dcw, self._mask_strength, self._capture
+        if shape not in self._batches:
+            # Shapes without slots free their memory.
+            self._batches = {k: b for k, b in self._batches.items() if b.slots}
+            self._batches[shape] = SlotBatch(
+                *shape, self._device, self._noise, self._dcw, self._capture
             )
-        self._buckets[shape].reserve(self.depth)
-        self._buckets[shape].admit(slot)
+        self._batches[shape].reserve(self.depth)
+        self._batches[shape].admit(slot)
 
     def _times(self, request: Request, has_source: bool, steps: int) -> NDArray[np.float64]:
         """A request's schedule. Without a source there is nothing to keep: denoise counts as 1."""
         denoise = request.denoise if has_source else 1.0
-        return timesteps(
-            steps, denoise, self.shift if request.shift is None else request.shift, self._parity
-        )
+        return timesteps(steps, denoise, self.shift if request.shift is None else request.shift)
 
-    def _retire(self, bucket: Bucket) -> None:
-        done = [slot for slot in bucket.slots if slot.done]
+    def _retire(self, batch: SlotBatch) -> None:
+        done = [slot for slot in batch.slots if slot.done]
         for slot in done:
-            self._handover.send(slot, self.tick_number, bucket.latent(slot))
-        bucket.drop(done)
+            self._readback.send((slot, self.tick_number), batch.latent(slot))
+        batch.drop(done)
 
     def _hand_out(self) -> list[Generation]:
-        """The finished generations, in the order of their births; the damaged ones are counted."""
+        """The finished generations, in the order of their births; others are counted as dropped."""
         out = []
-        for slot, tick, latent in self._handover.receive(self.tick_number):
-            # One pass: a sum of squares is finite if all that is in it is.
-            if not np.isfinite(np.vdot(latent, latent)):
+        for slot, tick, latent in self._finished():
+            if latent is None:
                 self.dropped += 1
                 continue
-            desk = self._desks.get(slot.request.deck)
-            if desk is not None:
-                desk.history.appendleft(latent)
+            entry = self._decks.get(slot.request.deck)
+            if entry is not None:
+                entry.history.appendleft(latent)
             out.append(Generation(latent, slot.request, tuple(slot.versions), slot.born, tick))
         return out
+
+    def _finished(self) -> list[tuple[Slot, int, Floats | None]]:
+        """(slot, tick of its last step, latent), by birth; None for a latent that is not finite."""
+        received = sorted(self._readback.receive(), key=lambda entry: entry[0][0].id)
+        # One pass: a sum of squares is finite if all its terms are.
+        return [
+            (slot, tick, latent if np.isfinite(np.vdot(latent, latent)) else None)
+            for (slot, tick), latent in received
+        ]
 
     @property
     def graphs(self) -> tuple[int, int]:
         """CUDA graphs that were captured, and launches of them."""
-        all_of_them = [bucket.graphs for bucket in self._buckets.values()]
+        all_of_them = [batch.graphs for batch in self._batches.values()]
         return sum(g.captured for g in all_of_them), sum(g.replayed for g in all_of_them)
 
     def close(self) -> None:
         """End the worker that prepares weights, if there is one."""
         self._weights.close()
-
-    # -- what can be asked ---------------------------------------------------------------------
 
     @property
     def version(self) -> int:
@@ -371,7 +386,7 @@ class Ring:
     @property
     def in_flight(self) -> int:
         """Slots in the ring, those above a smaller new depth included."""
-        return sum(len(bucket.slots) for bucket in self._buckets.values())
+        return sum(len(batch.slots) for batch in self._batches.values())
 
     @property
     def free(self) -> bool:
@@ -379,16 +394,16 @@ class Ring:
         return self._room() > 0
 
     def _room(self) -> int:
-        return min(self._clock.count(self.tick_number), self.depth - self.in_flight)
+        return min(self._pace.count(self.tick_number), self.depth - self.in_flight)
 
     def wants(self) -> list[str]:
         """The decks whose requests the next tick would admit: build theirs now, submit, tick."""
-        return [desk.deck for desk in self._desks.in_turn()][: max(0, self._room())]
+        return [entry.deck for entry in self._decks.in_turn()][: max(0, self._room())]
 
     def slots(self) -> tuple[SlotStatus, ...]:
         """What is in flight, oldest first."""
         slots = sorted(
-            (slot for bucket in self._buckets.values() for slot in bucket.slots),
+            (slot for batch in self._batches.values() for slot in batch.slots),
             key=lambda slot: slot.id,
         )
         return tuple(SlotStatus(s.request.deck, s.k, s.steps, s.request.denoise) for s in slots)
@@ -397,21 +412,18 @@ class Ring:
         """The clean prediction of the deck's most advanced slot, so that a change is heard before
         its generation is finished. None when no slot of it has made a step, or it is not finite.
         """
-        found: tuple[Bucket, int] | None = None
-        for bucket in self._buckets.values():
-            for place, slot in enumerate(bucket.slots):
-                if (
-                    slot.request.deck == deck
-                    and slot.row >= 0
-                    and (found is None or slot.k > found[0].slots[found[1]].k)
-                ):
-                    found = bucket, place
-        if found is None:
+        stepped = [
+            (slot.k, -slot.id, batch, place)
+            for batch in self._batches.values()
+            for place, slot in enumerate(batch.slots)
+            if slot.request.deck == deck and slot.row >= 0
+        ]
+        if not stepped:
             return None
-        bucket, place = found
-        slot = bucket.slots[place]
+        _, _, batch, place = max(stepped, key=lambda found: found[:2])
+        slot = batch.slots[place]
         with torch.no_grad():
-            latent = bucket.predictions([place])[0].cpu().numpy()
+            latent = batch.predictions([place])[0].cpu().numpy()
         if not np.isfinite(latent).all():
             return None
         return Generation(
@@ -430,21 +442,9 @@ def _fall(old: float, new: float) -> float:
     return max(0.0, 1.0 - new / old) if old > 0.0 else 0.0
 
 
-def _changed(request: Request, denoise: float | None, shift: float | None) -> Request:
+def changed_request(request: Request, denoise: float | None, shift: float | None) -> Request:
     return replace(
         request,
         denoise=request.denoise if denoise is None else denoise,
         shift=request.shift if shift is None else shift,
     )
-
-
-def _with_feedback(request: Request, desk: Desk) -> Floats | None:
-    """(1 - f) source + f (the n-th last generation, or the oldest of those there are)."""
-    if request.feedback == 0.0 or not desk.history:
-        return request.source
-    earlier = desk.history[min(request.feedback_depth, len(desk.history)) - 1]
-    if earlier.shape != (request.frames, request.channels):
-        return request.source
-    f = np.float32(request.feedback)
-    own = np.zeros_like(earlier) if request.source is None else request.source
-    return np.asarray((1 - f) * own + f * earlier, dtype=np.float32)

@@ -1,7 +1,7 @@
 """The shared state of the ring: values that every solver step of every slot reads.
 
 A value belongs to all decks or to one deck, whose own value wins. A curve belongs to the loops of
-its length, so that the curves of a stage that is being prepared can stand beside those of the one
+its length, so that the curves of a loop that is being prepared can stand beside those of the one
 that plays. Writing checks name, length and finiteness at the call, so that a tick cannot fail on
 it. A tick reads one immutable snapshot; its version number grows with every write and is stamped
 on every step that saw it.
@@ -20,8 +20,6 @@ import numpy as np
 from demon_live import controls
 from demon_live.core import Floats
 from demon_live.errors import ScoreError, nearest
-
-__all__ = ["MODEL_LANES", "STEP_LANES", "SharedState", "Snapshot", "Value", "default"]
 
 Value = float | Floats
 
@@ -50,12 +48,14 @@ class Snapshot:
     version: int
     everywhere: _Bank
     decks: Mapping[str, _Bank]
-    # What decks see, worked out when first asked for.
-    _seen: dict[tuple[str, int], Mapping[str, Value]] = field(default_factory=dict, repr=False)
-    _told: dict[tuple[str, int], Mapping[str, Value]] = field(default_factory=dict, repr=False)
+    # Values by deck and length, computed at their first use.
+    _lanes: dict[tuple[str, int], Mapping[str, Value]] = field(default_factory=dict, repr=False)
+    _model_lanes: dict[tuple[str, int], Mapping[str, Value]] = field(
+        default_factory=dict, repr=False
+    )
 
     def get(self, deck: str, name: str, frames: int) -> Value | None:
-        """The value that a deck's slots of T = frames see, None when nobody gave one."""
+        """The value for a deck's slots of T = frames; None if there is none."""
         for bank in (self.decks.get(deck), self.everywhere):
             value = None if bank is None else bank.get(name)
             if isinstance(value, float):
@@ -66,26 +66,26 @@ class Snapshot:
         return None
 
     def lanes(self, deck: str, frames: int) -> Mapping[str, Value]:
-        """Every lane that has a value, as a deck's slots of T = frames see it."""
-        seen = self._seen.get((deck, frames))
-        if seen is None:
+        """Every lane that has a value for a deck's slots of T = frames."""
+        lanes = self._lanes.get((deck, frames))
+        if lanes is None:
             found = ((name, self.get(deck, name, frames)) for name in STEP_LANES)
-            seen = {name: value for name, value in found if value is not None}
-            self._seen[deck, frames] = seen
-        return seen
+            lanes = {name: value for name, value in found if value is not None}
+            self._lanes[deck, frames] = lanes
+        return lanes
 
     def model_lanes(self, deck: str, frames: int) -> Mapping[str, Value]:
-        """What the model may read from a row: every lane that is not the solver's, with a value."""
-        told = self._told.get((deck, frames))
-        if told is None:
+        """The lanes of a row that the model reads."""
+        found = self._model_lanes.get((deck, frames))
+        if found is None:
             lanes = self.lanes(deck, frames)
-            told = MappingProxyType({n: lanes[n] for n in MODEL_LANES if n in lanes})
-            self._told[deck, frames] = told
-        return told
+            found = MappingProxyType({n: lanes[n] for n in MODEL_LANES if n in lanes})
+            self._model_lanes[deck, frames] = found
+        return found
 
 
 class SharedState:
-    """Writer's side of the snapshots. Banks are replaced, never changed: snapshots hold them."""
+    """The writer of the snapshots. Banks are replaced, never changed: snapshots refer to them."""
 
     def __init__(self) -> None:
         self._everywhere: dict[str, float | _Curves] = {}
@@ -98,7 +98,7 @@ class SharedState:
         return self._version
 
     def bump(self) -> None:
-        """A new version without a new value: something else of the same rank changed."""
+        """Count a version without a new value: weights or schedules changed."""
         self._version += 1
 
     def write(
@@ -123,8 +123,9 @@ class SharedState:
                 bank[name] = checked
             else:
                 length = _length(name, checked, lengths, channels)
-                held = bank.get(name)
-                others = held if isinstance(held, Mapping) and _ANY not in (length, *held) else {}
+                present = bank.get(name)
+                by_length = present if isinstance(present, Mapping) else {}
+                others = {} if _ANY in (length, *by_length) else by_length
                 bank[name] = {**others, length: checked}
         self._put(deck, bank)
 

@@ -1,26 +1,39 @@
-"""One solver step of all slots, as coefficient curves.
+"""Schedules, and one solver step of all slots as coefficient curves.
 
-Every step of ENGINE.md 3 is linear in the tensors of a slot once the model has spoken, so a step is
+Flow matching: x_t = t * noise + (1 - t) * x0, v = noise - x0. A generation goes down a schedule of
+S + 1 noise levels (`timesteps`). By definition, and with all other controls neutral, it is
+
+    t = timesteps(S, denoise, shift)
+    x = t[0] * noise + (1 - t[0]) * source
+    for k in range(S):
+        z = normal(key(seed, STEP, k), T, C)
+        v = velocity * model(x, t[k])
+        x0 = x - t[k] * v
+        if blend is None:
+            x = x + (t[k + 1] - t[k]) * v + t[k + 1] * noise_curve * z
+        else:
+            x = t[k + 1] * z + (1 - t[k + 1]) * (blend * x0 + (1 - blend) * source)
+
+Every step is linear in the tensors of a slot once the model has answered, so a step is
 
     x' = a x + b v + c z + d source + e target
 
 with five coefficient curves per slot, [n, 1] or [n, T], computed here in float64 from the slot's
 two levels and its lanes. Tensors see only that one expression: no branch depends on data, all
 slots share one call, slots with and without a blend curve mix freely, and an absent control has
-coefficients that leave the bits of the others alone (times 1, plus 0). The identities that the
-tests assert are exact: b = 0 where a frame is pinned, and d or e = 1 at the end.
+coefficients that leave the bits of the others alone (times 1, plus 0). Identities are exact: b = 0
+where a frame is pinned, and d or e = 1 at the end.
 
 Lanes and mixes are arrays of the host or float64 tensors of a device: the same operations, rounded
-alike, so the same bits. Curves are worked out on a GPU where the slots live there: arrays of slots
-by frames would be slower to make and to send than all the rest of a tick.
+alike, so the same bits. A GPU computes the curves itself: arrays of slots by frames would take
+longer to make and to send than all the rest of a tick.
 
 Notation: t = t_k, u = t_{k+1}, s velocity scale, m mask (1 = new), w morph in effect, c blend.
-
-Threads: pure functions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,26 +44,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.engine.staging import upload
+from demon_live.errors import ScoreError
 
-__all__ = [
-    "Curve",
-    "Kind",
-    "Lanes",
-    "Mix",
-    "apply",
-    "birth",
-    "blended",
-    "clean",
-    "columns_of",
-    "combine",
-    "euler",
-    "mask_in",
-    "prediction",
-    "reproject",
-    "stacked",
-    "step",
-    "zeros",
-]
+#: A denoise at or under this returns the source.
+_SOURCE_BELOW = 1e-6
+
+
+def _start_level(steps: int, denoise: float, parity: bool = False) -> float:
+    """The level before the shift at which a schedule starts: `denoise` itself.
+
+    parity: S / floor(S / denoise), the staircase of the DEMON engine (9 values on [.5, 1] for
+    S = 8), for comparison with it.
+    """
+    if denoise <= _SOURCE_BELOW:
+        return 0.0
+    if not parity or denoise >= 1.0:
+        return float(denoise)
+    return steps / math.floor(steps / denoise)
+
+
+def timesteps(
+    steps: int, denoise: float = 1.0, shift: float = 3.0, parity: bool = False
+) -> NDArray[np.float64]:
+    """The S + 1 noise levels of a generation, float64 [steps + 1], falling, the last one 0.
+
+    t_k = t_start (1 - k / S), then t <- s t / (1 + (s - 1) t)   (ACE-Step 1.5; s = 3 for turbo)
+
+    denoise <= 1e-6 gives S + 1 zeros, which leave the source as it is. Raises ScoreError when
+    steps < 1, denoise is outside [0, 1] or shift <= 0.
+    """
+    if steps < 1:
+        raise ScoreError(f"a schedule needs at least 1 step, not {steps}", hint="steps 8")
+    if not 0.0 <= denoise <= 1.0:
+        raise ScoreError(f"denoise goes from 0 to 1, this is {denoise:g}", hint="denoise = .7")
+    if not (math.isfinite(shift) and shift > 0.0):
+        raise ScoreError(f"shift must be over 0, this is {shift:g}", hint="shift = 3")
+    level = _start_level(steps, denoise, parity) * (1.0 - np.arange(steps + 1) / steps)
+    return np.asarray(shift * level / (1.0 + (shift - 1.0) * level), dtype=np.float64)
+
+
+# -- a step
+
 
 #: float64, an array or a tensor. (Any: the two share operators, not a type.)
 Curve = Any
@@ -194,6 +228,13 @@ def step(lanes: Lanes, kind: Kind | None = None) -> Mix:
     return blended(lanes, x0).where(lanes.blended, euler(lanes, x0))
 
 
+def morph_to_source(mix: Mix, own: NDArray[np.bool_] | Tensor | None) -> Mix:
+    """Morph goes to the source in slots without a target. own: which slots have one ([n, 1]); None:
+    no slot has."""
+    merged = Mix(mix.x, mix.v, mix.z, mix.source + mix.target, zeros(mix.target))
+    return merged if own is None else mix.where(own, merged)
+
+
 def prediction(lanes: Lanes) -> Mix:
     """The clean prediction that `step` heads for: per row pulled to the source or not."""
     x0 = clean(lanes)
@@ -272,8 +313,8 @@ def combine(
 ) -> Tensor:
     """a x + b v + c z + d source + e target into `out` (not x). Tensors float32 [n, T, C].
 
-    columns: of `stacked`. terms: v, z, source, target; None for those that the caller knows, from
-    the coefficients on the host, to be zero everywhere: adding zeros would change no bit.
+    columns: of `stacked`. terms: v, z, source, target; None for those whose coefficients
+    are zero everywhere, by the host: adding zeros would change no bit.
     scaled: False if a is 1 everywhere. Products and sums are separate operations: a fused one
     rounds differently from kernel to kernel, and a slot's bits must not depend on the shape of
     its neighbours' lanes.

@@ -1,10 +1,13 @@
-"""Models: what an engine is made of, apart from how it is run (that is `backends`).
+"""Engines and their models: one folder a family, with its backends beside it.
 
-    manifest.py      engines/*.toml -> Manifest; what is present, what `demon engines` prints
-    conditioning.py  free text -> tags, key, unknown words -> Condition arrays; numpy only
-    imp_labels.py    imp's labels -> condition vector and musical phase; numpy only
-    imp.py           imp's torch modules
-    imp_timbre.py    a recording -> the tail of the condition vector that says how it sounds
+    protocol.py      what an engine is
+    engine.py        `open_engine` chooses a backend
+    manifest.py      engines/*.toml -> Manifest; listing.py: what `demon engines` prints
+    fetch.py         downloads of weights
+    conditioning.py  free text -> tags, key, unknown words -> Condition; numpy only
+    lora.py          adapters of a network, and their strengths
+    imp/             our own model: torch modules, labels, timbre; backends onnx and eager
+    acestep/         ACE-Step 1.5: its modules, texts; backends graphs, tensorrt and eager
 
-Only the last two load torch, so `demon engines` and `demon check` start at once.
+torch loads when an engine opens, so `demon engines` and `demon check` start at once.
 """

@@ -1,15 +1,15 @@
-"""Free text -> what imp can be told: tags with weights, a key, and the words it does not know.
+"""Free text -> tags with weights, a key, and unknown words: what imp understands of a prompt.
 
-    read("acid techno, 303:1.5, in A minor", lexicon) -> Reading
+    read("acid techno, 303:1.5, in A minor", lexicon) -> PromptReading
     prepare(...)                                      -> Condition: arrays of two prompts at a tempo
 
 A prompt is cut into words; the longest run of words that the lexicon knows wins ("dub techno"
 before "techno"). Case, hyphens, plurals and apostrophes do not matter. `word:1.5` weighs, `no word`
-takes away. An unknown word that is spelled nearly like a known one is taken for it, and that is
-said; any other is named with its near ones (nearness: cosine of character n-grams). Tempo words are
+takes away. An unknown word that is spelled nearly like a known one is taken for it, with a
+note; any other is named with its near ones (nearness: cosine of character n-grams). Tempo words are
 left to `tempo`.
 
-Threads: Lexicon, Reading and Condition are immutable; the functions are pure. numpy only, no torch.
+Needs numpy only, no torch. All classes are immutable.
 """
 
 from __future__ import annotations
@@ -27,19 +27,6 @@ from demon_live.errors import EngineError
 from demon_live.models.imp import labels as imp_labels
 from demon_live.models.imp.labels import Vocabulary
 from demon_live.models.manifest import load_manifest
-
-__all__ = [
-    "Condition",
-    "Lexicon",
-    "Reading",
-    "Unknown",
-    "check_prompt",
-    "lexicon_of",
-    "load_lexicon",
-    "prepare",
-    "read",
-    "words",
-]
 
 #: A misspelt word is taken for a known one from this likeness on; under it, it is only mentioned.
 SURE, MENTION = 0.6, 0.25
@@ -69,15 +56,15 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PromptReading:
     """What a prompt says. tags: weight of each. key: 'A minor', or '' when none is named.
 
-    heard: words as understood, in order. guessed: (word, the known word it was taken for).
+    known: words as understood, in order. guessed: (word, the known word it was taken for).
     """
 
     tags: Mapping[str, float] = field(default_factory=dict)
     key: str = ""
-    heard: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
     unknown: tuple[Unknown, ...] = ()
     guessed: tuple[tuple[str, str], ...] = ()
 
@@ -192,16 +179,18 @@ class _Reader:
         self.tags: dict[str, float] = {}
         self.dropped: set[str] = set()
         self.key = ""
-        self.heard: list[str] = []
+        self.known: list[str] = []
         self.unknown: list[Unknown] = []
         self.guessed: list[tuple[str, str]] = []
 
-    def reading(self) -> Reading:
+    def reading(self) -> PromptReading:
         i = 0
         while i < len(self.words):
             i += self._tempo(i) or self._key(i) or self._phrase(i) or self._single(i)
         tags = {tag: weight for tag, weight in self.tags.items() if tag not in self.dropped}
-        return Reading(tags, self.key, tuple(self.heard), tuple(self.unknown), tuple(self.guessed))
+        return PromptReading(
+            tags, self.key, tuple(self.known), tuple(self.unknown), tuple(self.guessed)
+        )
 
     def _tempo(self, i: int) -> int:
         """Words taken by a tempo ('128 bpm', '128bpm'): it is set by `tempo`, not by the prompt."""
@@ -235,7 +224,7 @@ class _Reader:
     def _take_key(self, text: str, length: int) -> int:
         imp_labels.parse_key(text, self.lexicon.vocabulary.modes)
         self.key = text[0].upper() + text[1:]
-        self.heard.append(self.key)
+        self.known.append(self.key)
         return length
 
     def _phrase(self, i: int) -> int:
@@ -257,11 +246,11 @@ class _Reader:
         synonyms = self.lexicon.vocabulary.synonyms[known]
         if negated:
             self.dropped.update(synonyms)
-            self.heard.append(f"no {known}")
+            self.known.append(f"no {known}")
             return
         for tag, share in synonyms.items():
             self.tags[tag] = max(self.tags.get(tag, 0.0), weight * share)
-        self.heard.append(known if weight == 1.0 else f"{known}:{weight:g}")
+        self.known.append(known if weight == 1.0 else f"{known}:{weight:g}")
 
     def _single(self, i: int) -> int:
         """A word that is no part of a known phrase: idle, misspelt or unknown."""
@@ -290,13 +279,13 @@ class _Reader:
 
 
 @functools.lru_cache(maxsize=512)
-def read(text: str, lexicon: Lexicon) -> Reading:
+def read(text: str, lexicon: Lexicon) -> PromptReading:
     """What `text` says in the words of `lexicon`. Never raises: the unknown is listed."""
     return _Reader(text, lexicon).reading()
 
 
 def check_prompt(text: str, lexicon: Lexicon | None) -> list[str]:
-    """First what was heard, then one line for each word that was guessed or not understood.
+    """How a prompt is understood, then one line for each word that was guessed or is unknown.
 
     The first line is the good news, all others are warnings. Empty for an empty prompt, and
     without a lexicon: then every word counts.
@@ -304,7 +293,7 @@ def check_prompt(text: str, lexicon: Lexicon | None) -> list[str]:
     if not text.strip() or lexicon is None:
         return []
     reading = read(text, lexicon)
-    lines = ["heard: " + (", ".join(reading.heard) or "nothing")]
+    lines = ["heard: " + (", ".join(reading.known) or "nothing")]
     lines += [f"{word!r} was taken for {known!r}" for word, known in reading.guessed]
     for unknown in reading.unknown:
         near = f" (near: {', '.join(unknown.near)})" if unknown.near else ""
@@ -317,7 +306,7 @@ def check_prompt(text: str, lexicon: Lexicon | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """What a row of the batch is asked for. Compared by identity; the arrays are read-only.
+    """The model's input for two prompts at a place in time. Compared by identity; read-only.
 
     cond, cond2: float32 [D] for `prompt` and `prompt2`. phase: float32 [T, 2], in bars and loops.
     """
@@ -329,7 +318,7 @@ class Condition:
     phase: Floats
 
     def silent(self) -> Condition:
-        """The same place in time, nothing said: for the negative pass of guidance."""
+        """The same place in time without words: for the negative pass of guidance."""
         null = _frozen(imp_labels.null_condition())
         return Condition("", "", null, null, self.phase)
 
@@ -345,10 +334,10 @@ def _vector(
     reading = read(text, lexicon)
     wanted = key or reading.key or None
     vocabulary = lexicon.vocabulary
-    said = imp_labels.condition(vocabulary, reading.tags, key=wanted, bpm=bpm, bars=float(cycles))
+    vector = imp_labels.condition(vocabulary, reading.tags, key=wanted, bpm=bpm, bars=float(cycles))
     if timbre is not None:
-        said[imp_labels.LABELS :] = timbre
-    return _frozen(said)
+        vector[imp_labels.LABELS :] = timbre
+    return _frozen(vector)
 
 
 def prepare(

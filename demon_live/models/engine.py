@@ -1,113 +1,17 @@
-"""Backends: how an engine runs here. `open_engine` chooses, and says each step down once.
-
-    eager.py    torch, CPU or CUDA: the oracle
-    onnx.py     onnxruntime on the CPU, float32: half of eager's time, rows are bit-independent
-    imp.py      what both share: conditions, stacking of rows, encoding
-    ace.py      the same for ACE-Step; ace_open.py opens it, ace_eager.py is its oracle
-    graphs.py   ACE-Step fused and captured into CUDA graphs
-    measure.py  tick and decode times, as `demon bench` reports them
+"""`open_engine` chooses a backend of an engine, and notes each step down once.
 
 Importing this module is quick; torch loads when an engine opens.
-Threads: `velocity` belongs to the ring's thread, `decode` may run in another one beside it,
-`condition` and `check_prompt` in any.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
-from demon_live.core import Floats, Request
 from demon_live.errors import EngineError, nearest
-from demon_live.models.manifest import Manifest, load_manifest
-
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Engine", "Row", "default_threads", "open_engine"]
-
-
-class Row(Protocol):
-    """What a backend reads of one row of the ring's batch.
-
-    condition: of `Engine.condition` or `Engine.unconditioned`, or None to say nothing.
-    shared: lanes read at each step, float32 [T] or a number: `hint`, `prompt_mix`; absent means 0.
-    """
-
-    @property
-    def request(self) -> Request: ...
-    @property
-    def condition(self) -> Any: ...
-    @property
-    def shared(self) -> Mapping[str, Any]: ...
-
-
-class Engine(Protocol):
-    """A model on a device. T frames, C channels; a frame is 40 ms, 1920 samples at 48 kHz.
-
-    margin: context frames on each side that make a decoded window exact. window: frames of a window
-    by default. controls: those that the engine obeys. notes: why something better was not chosen.
-    """
-
-    name: str
-    manifest: Manifest
-    notes: list[str]
-    channels: int
-    steps: int
-    shift: float
-    depth: int
-    margin: int
-    window: int
-    controls: frozenset[str]
-    device: torch.device
-
-    def describe(self) -> str:
-        """One line: `imp (cpu, onnxruntime fp32, 2 threads)`."""
-        ...
-
-    def velocity(self, x: torch.Tensor, t: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
-        """v [B, T, C] of x [B, T, C] at times t [B]; one row each. float32, on `device`."""
-        ...
-
-    def encode(self, audio: Floats) -> Floats:
-        """A loop float32 [n, 2] -> latent [F, C]: F = n/1920 up to even, context wraps round."""
-        ...
-
-    def decode(self, latent: Floats) -> Floats:
-        """latent [B, F, C] -> audio [B, F*1920, 2]; exact `margin` frames away from either end."""
-        ...
-
-    def condition(
-        self,
-        prompt: str,
-        *,
-        prompt2: str = "",
-        key: str = "",
-        bpm: float,
-        cycles: int,
-        beats: int,
-        frames: int,
-    ) -> Any:
-        """What the model is asked for, prepared once: the same arguments give the same object."""
-        ...
-
-    def unconditioned(self, condition: Any) -> Any:
-        """The same place in time without words: for the negative pass of guidance."""
-        ...
-
-    def check_prompt(self, prompt: str) -> list[str]:
-        """What was heard of a prompt, then one line for each word that was not."""
-        ...
-
-    def warm_up(self, frames: int, depth: int) -> None:
-        """Run each shape once, so that the first tick is not the slow one."""
-        ...
-
-    def close(self) -> None:
-        """Give memory and threads back. The engine is of no use afterwards."""
-        ...
+from demon_live.models.manifest import load_manifest
+from demon_live.models.protocol import Engine as Engine
+from demon_live.models.protocol import Row as Row
 
 
 def default_threads() -> int:
@@ -127,9 +31,15 @@ def open_engine(
 ) -> Engine:
     """Open a shipped engine by name, or another by the path of its TOML.
 
-    backend: auto or one that the manifest lists. device: auto, cpu or cuda. threads: of the model
-    on a CPU. random_weights: the true shapes without the weights, to measure speed.
-    Raises EngineError: no such engine or backend, files missing or damaged, no such device.
+    Args:
+        name_or_path: a name such as `imp`, or the path of a manifest.
+        backend: auto, or one that the manifest lists.
+        device: auto, cpu or cuda.
+        threads: of the model on a CPU.
+        random_weights: the true shapes with random weights, to measure speed.
+
+    Raises:
+        EngineError: no such engine or backend, files missing or damaged, no such device.
     """
     manifest = load_manifest(name_or_path)
     if manifest.family not in ("imp", "acestep"):

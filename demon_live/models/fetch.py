@@ -1,13 +1,11 @@
 """Fetching an engine's files: what it costs first, then one file after the other, each checked.
 
-    plan(manifest) -> Plan                   what is missing or damaged, bytes, free disk space
+    plan(manifest) -> FetchPlan                   what is missing or damaged, bytes, free disk space
     fetch(manifest, plan, tell)              download; an interrupted one goes on where it stopped
 
 The work is huggingface_hub's (resuming, mirrors by HF_ENDPOINT, tokens, progress bars). Ours is
 that nothing is used which does not have the size and SHA-256 that the manifest, or for a file
 without one there the hub at the first download, says it has.
-
-Threads: one at a time.
 """
 
 from __future__ import annotations
@@ -21,19 +19,17 @@ from pathlib import Path
 
 from demon_live import paths as places
 from demon_live.errors import EngineError
-from demon_live.models.manifest import Finding, Manifest, digest_of, note_checked, sealed, verify
-
-__all__ = ["Plan", "fetch", "offline", "plan"]
+from demon_live.models.manifest import FileCheck, Manifest, digest_of, note_checked, sealed, verify
 
 _SLACK = 200_000_000
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FetchPlan:
     """What a fetch would do. wanted: files that are missing or damaged. free: bytes on the disk."""
 
-    wanted: tuple[Finding, ...]
+    wanted: tuple[FileCheck, ...]
     bytes: int
     free: int
 
@@ -43,14 +39,14 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
 
 
-def plan(manifest: Manifest) -> Plan:
+def plan(manifest: Manifest) -> FetchPlan:
     """What is to be fetched. Files that are there are read and checked, which takes a while."""
     wanted = tuple(f for f in verify(manifest) if f.state != "ok" and f.weight.repo)
     free = shutil.disk_usage(places.cache_dir()).free
-    return Plan(wanted, sum(f.weight.bytes for f in wanted), free)
+    return FetchPlan(wanted, sum(f.weight.bytes for f in wanted), free)
 
 
-def fetch(manifest: Manifest, wanted: Plan, tell: Callable[[str], None]) -> None:
+def fetch(manifest: Manifest, wanted: FetchPlan, tell: Callable[[str], None]) -> None:
     """Download what is wanted. Raises EngineError: offline, no space, not there, not as listed."""
     if not wanted.wanted:
         return
@@ -75,7 +71,7 @@ def fetch(manifest: Manifest, wanted: Plan, tell: Callable[[str], None]) -> None
         _one(manifest, finding)
 
 
-def _one(manifest: Manifest, finding: Finding) -> None:
+def _one(manifest: Manifest, finding: FileCheck) -> None:
     from huggingface_hub import hf_hub_download
 
     weight, path = finding.weight, finding.path
@@ -98,7 +94,7 @@ def _one(manifest: Manifest, finding: Finding) -> None:
     _check(finding, expected)
 
 
-def _stated(manifest: Manifest, finding: Finding) -> str:
+def _stated(manifest: Manifest, finding: FileCheck) -> str:
     """The SHA-256 that the hub states of a file; empty for a small one, which it hashes by git."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -125,7 +121,7 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _check(finding: Finding, expected: str) -> None:
+def _check(finding: FileCheck, expected: str) -> None:
     """Keep the file if it is what was expected; else remove it and raise EngineError."""
     path, weight = finding.path, finding.weight
     size, digest = path.stat().st_size, digest_of(path)

@@ -1,7 +1,4 @@
-"""What `demon engines list|info|verify|fetch` print, as text.
-
-Threads: pure functions on files; nothing heavy is imported.
-"""
+"""What `demon engines list|info|verify|fetch` print, as text."""
 
 from __future__ import annotations
 
@@ -21,8 +18,6 @@ from demon_live.models.manifest import (
     sealed,
     verify,
 )
-
-__all__ = ["fetch_text", "info_text", "list_text", "require_files", "require_whole", "verify_text"]
 
 _SAID = {"ok": "ok", "missing": "MISSING", "size": "WRONG SIZE", "hash": "WRONG HASH"}
 
@@ -128,7 +123,7 @@ def verify_text(name: str) -> str:
 
 
 def fetch_text(name: str) -> str:
-    """Fetch what is missing or damaged, the cost and the licence said first. Raises EngineError."""
+    """Fetch missing or damaged files, after printing size and licence. Raises EngineError."""
     manifest = load_manifest(name)
     if not any(weight.repo for weight in manifest.weights):
         return f"{name}: nothing to fetch, its files ship with demon_live ({_state(manifest)})"

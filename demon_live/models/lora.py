@@ -2,14 +2,14 @@
 
     W = W0 + sum over adapters of  s (alpha / r) B A          (Hu et al. 2021, arXiv 2106.09685)
 
-The weights that a network computes with keep their addresses: a refit works its result out beside
-them, on the weights' own device, and `commit` copies it in between two ticks. So a captured graph
-sees it, and a tick waits for one copy at most, never for the arithmetic. W0 is kept: strength 0
-and removal give back its very bits, whatever came before. Sums are in float32, in the order of the
+The weights that a network computes with keep their addresses: a refit computes new values beside
+them, on the weights' own device, and `commit` copies them in between two ticks. So a captured graph
+reads them, and a tick waits for one copy at most, never for the arithmetic. W0 is stored: strength
+0 and removal restore its bits, whatever came before. Sums are in float32, in the order of the
 adapters' names, rounded once: the order in which strengths are set changes no bit.
 
 Threads: `prepare` may run in one thread beside the ring's, and its result is committed before the
-next one is asked for (engine.weights sees to both); everything else belongs to the ring's thread.
+next call (engine.weights does both); everything else belongs to the ring's thread.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ import torch
 from torch import Tensor
 
 from demon_live.errors import EngineError, nearest
-
-__all__ = ["Adapter", "Factors", "LoraBank", "Refit", "read_adapter"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +62,7 @@ class Refit:
 
 
 @dataclass(slots=True)
-class _Held:
+class _TouchedWeight:
     """A weight that an adapter touches: W (a view of what the network reads) and its W0."""
 
     weight: Tensor
@@ -88,7 +86,7 @@ class LoraBank:
         self._targets = {name: weight.detach() for name, weight in targets.items()}
         self._changed = changed
         self._adapters: dict[str, Adapter] = {}
-        self._held: dict[str, _Held] = {}
+        self._touched: dict[str, _TouchedWeight] = {}
         self._strengths: dict[str, float] = {}
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._lock = threading.RLock()
@@ -114,9 +112,9 @@ class LoraBank:
         with self._lock:
             for target in adapter.factors:
                 weight = self._targets[target]
-                if target not in self._held:
-                    self._held[target] = _Held(weight, weight.clone())
-                self._held[target].adapters.add(adapter.name)
+                if target not in self._touched:
+                    self._touched[target] = _TouchedWeight(weight, weight.clone())
+                self._touched[target].adapters.add(adapter.name)
             self._adapters[adapter.name] = adapter
 
     def _check(self, name: str, target: str, factors: Factors) -> None:
@@ -145,9 +143,9 @@ class LoraBank:
         with self._lock:
             self.commit(self.prepare({**self._strengths, name: 0.0}))
             for target in self._adapters.pop(name).factors:
-                self._held[target].adapters.discard(name)
-                if not self._held[target].adapters:
-                    del self._held[target]
+                self._touched[target].adapters.discard(name)
+                if not self._touched[target].adapters:
+                    del self._touched[target]
 
     def prepare(self, strengths: Mapping[str, float]) -> Refit:
         """Work out the weights of these strengths; adapters that are not named count as 0.
@@ -176,28 +174,32 @@ class LoraBank:
             for name in self._adapters
             if wanted.get(name, 0.0) != self._strengths.get(name, 0.0)
         }
-        touched = {name: held for name, held in self._held.items() if held.adapters & moved}
+        touched = {name: one for name, one in self._touched.items() if one.adapters & moved}
         device = next(iter(touched.values())).weight.device if touched else torch.device("cpu")
         if device.type != "cuda":
-            return Refit(wanted, {n: self._worked_out(n, h, wanted) for n, h in touched.items()})
+            return Refit(
+                wanted, {n: self._changed_weight(n, h, wanted) for n, h in touched.items()}
+            )
         stream = self._streams.setdefault(device, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            weights = {n: self._worked_out(n, h, wanted) for n, h in touched.items()}
+            weights = {n: self._changed_weight(n, h, wanted) for n, h in touched.items()}
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(stream)
         return Refit(wanted, weights, ready)
 
     @torch.no_grad()
-    def _worked_out(self, target: str, held: _Held, strengths: Mapping[str, float]) -> Tensor:
+    def _changed_weight(
+        self, target: str, touched: _TouchedWeight, strengths: Mapping[str, float]
+    ) -> Tensor:
         """W0 itself, or a new tensor W0 + sum s (alpha / r) B A."""
-        active = sorted(held.adapters & strengths.keys())
+        active = sorted(touched.adapters & strengths.keys())
         if not active:
-            return held.base
-        total = held.base.to(torch.float32, copy=True)
+            return touched.base
+        total = touched.base.to(torch.float32, copy=True)
         for name in active:
-            change = self._adapters[name].factors[target].delta(held.base)
+            change = self._adapters[name].factors[target].delta(touched.base)
             total.add_(change, alpha=strengths[name])
-        return total.to(held.base.dtype)
+        return total.to(touched.base.dtype)
 
     @torch.no_grad()
     def commit(self, refit: Refit) -> None:

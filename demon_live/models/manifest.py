@@ -1,14 +1,12 @@
 """engines/*.toml: what an engine is, where its files lie, whether they are whole.
 
     load_manifest("imp") -> Manifest      find_manifests() -> all of them
-    verify(manifest)     -> [Finding]     one for each file, by size and SHA-256; see listing.py
+    verify(manifest)     -> [FileCheck]     one for each file, by size and SHA-256; see listing.py
     seal(path)           -> writes sizes and hashes into the TOML, after training one's own:
                             python -m demon_live.models.manifest engines/imp.toml
 
 A manifest may come from a stranger: it is data, it is checked word by word, and the files it names
 must lie in its own folder (or, when they are fetched, in the cache). Errors point into the TOML.
-
-Threads: pure functions on files; nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -27,21 +25,6 @@ from typing import Any, Literal, NoReturn, TypeVar
 from demon_live import paths as places
 from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError, Span, nearest
-
-__all__ = [
-    "Finding",
-    "Manifest",
-    "Weight",
-    "checked",
-    "digest_of",
-    "find_manifests",
-    "load_manifest",
-    "missing_bytes",
-    "note_checked",
-    "seal",
-    "sealed",
-    "verify",
-]
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
@@ -131,7 +114,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FileCheck:
     """How one file stands: ok, missing, or of another size or hash than the manifest says."""
 
     weight: Weight
@@ -160,7 +143,7 @@ class _Table:
 
     def __init__(self, values: dict[str, Any], table: str, text: str, path: Path) -> None:
         self.values, self.table, self.text, self.path = values, table, text, path
-        self.asked: set[str] = set()
+        self.known: set[str] = set()
 
     def fail(self, key: str, message: str, hint: str | None = None) -> NoReturn:
         span = None
@@ -174,7 +157,7 @@ class _Table:
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
         """The value of `key`, of type `kind`; `default` None means that it must be there."""
-        self.asked.add(key)
+        self.known.add(key)
         value = self.values.get(key, default)
         where = f"{self.table}.{key}" if self.table else key
         if value is None:
@@ -230,12 +213,12 @@ class _Table:
 
     def done(self) -> None:
         for key in self.values:
-            if key not in self.asked:
-                near = nearest(key, self.asked)
+            if key not in self.known:
+                near = nearest(key, self.known)
                 hint = (
                     f"did you mean {near[0]}?"
                     if near
-                    else f"known: {', '.join(sorted(self.asked))}"
+                    else f"known: {', '.join(sorted(self.known))}"
                 )
                 self.fail(key, f"{key!r} means nothing here", hint)
 
@@ -379,7 +362,7 @@ def sealed(path: Path) -> str:
     return beside.read_text("ascii").strip() if beside.is_file() else ""
 
 
-def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
+def verify(manifest: Manifest, *, deep: bool = True) -> list[FileCheck]:
     """One finding for each file; `deep` False looks at sizes only, which is instant."""
     findings = []
     for weight in manifest.weights:
@@ -391,11 +374,11 @@ def verify(manifest: Manifest, *, deep: bool = True) -> list[Finding]:
             state = "size"
         elif deep and (wanted := weight.sha256 or sealed(path)) and digest_of(path) != wanted:
             state = "hash"
-        findings.append(Finding(weight, path, state))
+        findings.append(FileCheck(weight, path, state))
     return findings
 
 
-#: Smaller files are hashed whenever they are asked for.
+#: Smaller files are hashed at each check.
 _LARGE = 50_000_000
 
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from demon_live.engine.gpu_workers import About, Plan, Singer
-from demon_live.engine.multi_gpu import Answer, Lost, Order
+from demon_live.engine.gpu_workers import GpuWorker, WorkerInfo, WorkerOptions
+from demon_live.engine.multi_gpu import TickOrder, WorkerLost, WorkerReply
 from demon_live.errors import EngineError
 from demon_live.runtime.options import require_ray
 
@@ -163,34 +163,34 @@ def end_actor() -> None:
 
 
 class RayLink:
-    """A voice in an actor of a Ray that is open. gpu: it gets one of its own."""
+    """A worker of a multi-GPU ring in a Ray actor. gpu: with a GPU of its own."""
 
-    def __init__(self, ray: Ray, plan: Plan, *, gpu: bool = False) -> None:
+    def __init__(self, ray: Ray, options: WorkerOptions, *, gpu: bool = False) -> None:
         self._ray = ray
-        self._actor = ray.actor(Singer, plan, gpu=gpu)
+        self._actor = ray.actor(GpuWorker, options, gpu=gpu)
         self._answers: deque[Any] = deque()
 
     def _got(self, reference: Any) -> Any:
         try:
             return self._ray.get(reference)
         except Gone as error:
-            raise Lost(error.message) from error
+            raise WorkerLost(error.message) from error
 
-    def about(self) -> About:
-        """What its engine is. Raises EngineError when it does not open."""
-        about: About = self._got(self._actor.about.remote())
-        return about
+    def info(self) -> WorkerInfo:
+        """Facts of its engine. Raises EngineError if it does not open."""
+        info: WorkerInfo = self._got(self._actor.info.remote())
+        return info
 
     def warm_up(self, frames: int, depth: int) -> None:
         """See `Engine.warm_up`."""
         self._got(self._actor.warm_up.remote(frames, depth))
 
-    def send(self, order: Order) -> None:
-        self._answers.append(self._actor.obey.remote(order))
+    def send(self, order: TickOrder) -> None:
+        self._answers.append(self._actor.run.remote(order))
 
-    def receive(self) -> Answer:
-        answer: Answer = self._got(self._answers.popleft())
-        return answer
+    def receive(self) -> WorkerReply:
+        reply: WorkerReply = self._got(self._answers.popleft())
+        return reply
 
     def close(self) -> None:
         self._ray.stop(self._actor)

@@ -184,7 +184,7 @@ class Adversary:
         heard = self.nets([torch.cat(pair) for pair in zip(real, made, strict=True)])
         halves = [logits.chunk(2) for _, logits in heard]
         loss = judgement([a for a, _ in halves], [b for _, b in halves])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         return loss.detach()
 

@@ -263,7 +263,7 @@ def build(
     )
     for (_, path), made in zip(targets, latents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Bank(torch.cat(made), *columns, torch.cat(heard)).save(path)
+        Bank(torch.cat(made), *columns, torch.cat(heard)).save(path)  # type: ignore[call-arg]
         say(f"bank {path}: {done} pairs, {sum(count_) / 90000:.2f} h,", took(begin))
 
 

@@ -58,7 +58,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 def detail(x: Tensor, y: Tensor) -> dict[str, float]:
     """A loop and its reconstruction [2, n] -> the figures above for each band, `name low-high`."""
-    row = {}
+    row: dict[str, float] = {}
     for low, high in BANDS:
         a, b = band_levels(x, low, high), band_levels(y, low, high)
         heard = a > a.max() - 40

@@ -97,8 +97,8 @@ class Imp:
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             module.load_state_dict(own)
         self.flow.load_state_dict(weights)
-        for module in (self.encoder, self.decoder, self.flow):
-            module.to(device).eval().requires_grad_(False)
+        for part in (self.encoder, self.decoder, self.flow):
+            part.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def sample(

@@ -103,7 +103,7 @@ def graphs(folder: Path) -> dict[str, tuple[Any, dict[str, Any], list[str], str,
                 self.add_module(name, child)
             self.decoder = [decoder]
 
-        def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(self, latent: torch.Tensor) -> imp.Spectra:
             return self.decoder[0].trunk(latent)
 
     flow = imp.load_flow(folder / "flow.safetensors")

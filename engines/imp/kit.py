@@ -470,7 +470,7 @@ class Kit:
         kicks = {n.beat % 1 for n in s.notes if n.role == "kick"}
         tags |= {"four-on-the-floor"} if kicks and max(kicks) < 0.01 else set()
         tags |= {"swing"} if s.swing > 0.12 else set()
-        rates = (
+        rates: tuple[tuple[bool, str], ...] = (
             (self.tone < -0.5, "dark"),
             (self.tone > 0.5, "bright"),
             (self.space > 0.7, "reverb"),

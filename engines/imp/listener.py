@@ -47,6 +47,11 @@ def pitch_bank() -> Tensor:
 class Listener(nn.Module):
     """audio [B, 2, 384000] -> logits of tags [B, 96] and of keys [B, 12], embedding [B, 128]."""
 
+    mel: Tensor
+    pitch: Tensor
+    short: Tensor
+    long: Tensor
+
     def __init__(self, width: int = 160) -> None:
         super().__init__()
         self.register_buffer("mel", mel_bank(), persistent=False)

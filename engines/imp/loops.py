@@ -35,7 +35,8 @@ def main() -> None:
     """Write them as 16-bit FLAC."""
     import soundfile
 
-    from engines.imp.render import SR, Renderer
+    from engines.imp.render import Renderer
+    from engines.imp.voices import SR
 
     folder = Path(sys.argv[1])
     renderer = Renderer()

@@ -88,5 +88,5 @@ class Loss:
         for n in SIZES:
             mel = self.mel if n == 2048 else None
             parts = (spectra(v, n, self.windows[n]) for v in views)
-            total = total + self.part(*parts, mel, self.held[n])
+            total = total + self.part(*parts, mel, self.held[n])  # type: ignore[arg-type, call-arg]
         return total, wave

@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     tensors = checkpoint(options.folder)
-    np.savez_compressed(options.out, **{k: v.astype(np.float16) for k, v in tensors.items()})
+    np.savez_compressed(options.out, **{k: v.astype(np.float16) for k, v in tensors.items()})  # type: ignore[arg-type]
     say(f"{len(tensors)} tensors, {options.out.stat().st_size} bytes")
 
 

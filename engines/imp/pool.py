@@ -39,7 +39,7 @@ def render_pool(path: Path, hours: float, limit: float, device: str, first: int)
             rows.append((total, loop.shape[1], label(song, vocabulary), song.seed))
             total += loop.shape[1]
     columns = zip(("start", "samples", "cond", "seed"), zip(*rows, strict=True), strict=True)
-    np.savez(path.with_suffix(".npz"), **{name: np.array(v) for name, v in columns})
+    np.savez(path.with_suffix(".npz"), **{name: np.array(v) for name, v in columns})  # type: ignore[arg-type]
     with path.with_suffix(".part").open("wb") as file:
         np.save(file, np.concatenate(parts, axis=1))
     path.with_suffix(".part").rename(path.with_suffix(".npy"))
@@ -60,7 +60,7 @@ def start_pool(options: argparse.Namespace) -> list[multiprocessing.process.Base
             context = multiprocessing.get_context("spawn")
             workers.append(context.Process(target=render_pool, args=job))
             workers[-1].start()
-    return workers
+    return workers  # type: ignore[return-value]
 
 
 def load_pool(options: argparse.Namespace) -> Tensor:
@@ -138,7 +138,7 @@ def recoloured(x: Tensor) -> Tensor:
         * torch.cos(octave * w + 6.3 * torch.rand(batch, 1, 1, device=device))
         for w in (0.35, 0.9, 1.8)
     )
-    gain = 10 ** (torch.where(chance(batch, 0.4, device), curve, torch.zeros_like(curve)) / 20)
+    gain = 10 ** (torch.where(chance(batch, 0.4, device), curve, torch.zeros_like(curve)) / 20)  # type: ignore[arg-type]
     cut = 2000 * 2 ** (3 * torch.rand(batch, 1, 1, device=device))
     low = torch.where(chance(batch, 0.15, device), 1 / (1 + (f / cut) ** 6), torch.ones_like(gain))
     edge = 60 * 2 ** (3 * torch.rand(batch, 1, 1, device=device))

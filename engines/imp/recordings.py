@@ -68,7 +68,7 @@ def main() -> None:
             x = x * np.linspace(1, 0, len(x), dtype=np.float32)[:, None].clip(0, 0.1) * 10
         y = (x.clip(-1, 1) * 32767).astype(np.int16)
         found[name] = y[:, 0] if np.array_equal(y[:, 0], y[:, 1]) else y.T
-    np.savez_compressed(options.out, **found)
+    np.savez_compressed(options.out, **found)  # type: ignore[arg-type]
     seconds = sum(y.shape[-1] for y in found.values()) / imp.SAMPLE_RATE
     say(f"{len(found)} recordings, {seconds:.0f} s, {options.out.stat().st_size} bytes")
 

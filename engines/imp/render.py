@@ -251,7 +251,7 @@ class Mixer:
         wet = sum(gain**k * self.turned(x if k % 2 else x.flip(1), k * delay) for k in range(1, 6))
         f = self.frequencies()
         dark = 1 / (1 + (f / self.knob("echo_dark")) ** 2) / (1 + (180 / f) ** 2)
-        return self.filtered(wet, response=dark)
+        return self.filtered(wet, response=dark)  # type: ignore[arg-type]
 
     def room(self, x: Tensor) -> Tensor:
         """Exponential noise in two bands, the high one dying sooner; level by `room`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engines.imp.genres import GENRES, PROGRESSIONS, SCALES
 
@@ -238,7 +238,8 @@ class Score:
 
     def plan_chops(self, wild: float) -> list[tuple[float, float, int, float]]:
         """Slices of one bar: (step it is played at, steps long, step it is cut from, semitones)."""
-        r, plan, at = self.random, [], 0
+        plan: list[tuple[float, float, int, float]] = []
+        r, at = self.random, 0
         while at < 16:
             size = r.choice((2, 4, 4, 8)) if wild else 16
             size = min(size, 16 - at)
@@ -305,7 +306,7 @@ class Score:
 
     def write_long_bass(self) -> None:
         r = self.random
-        shapes = (
+        shapes: tuple[tuple[tuple[float, float], ...], ...] = (
             ((0, 1.75), (2.5, 1.25)),
             ((0, 1.4), (1.5, 1.4), (3, 0.9)),
             ((0, 3.6),),
@@ -499,7 +500,7 @@ def compose(
 
 def other_kit(song: Song, kit_seed: int, kit_genre: str | None = None) -> Song:
     """The same score on another kit."""
-    fixed = {"bars": song.bars, "bpm": song.bpm, "key": song.key}
+    fixed: dict[str, Any] = {"bars": song.bars, "bpm": song.bpm, "key": song.key}
     return compose(song.seed, song.genre, kit_seed=kit_seed, kit_genre=kit_genre, **fixed)
 
 

@@ -62,7 +62,7 @@ class Codec:
         blocks = [m for c in trained for m in c.modules() if isinstance(m, imp.ConvNeXt)]
         matrices = [w for m in blocks for w in (m.up.weight, m.down.weight)]
         ids = {id(w) for w in matrices}
-        return matrices, [p for p in every if id(p) not in ids]
+        return matrices, [p for p in every if id(p) not in ids]  # type: ignore[return-value]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is saved, by its name in codec.safetensors."""

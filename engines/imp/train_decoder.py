@@ -54,7 +54,7 @@ class Finish(Run):
         with torch.autocast(self.options.device, torch.bfloat16, enabled=self.cuda):
             made = self.codec.reconstruct(x)
         tone, *draws = (v.detach().requires_grad_() for v in made)
-        total, wave = self.loss((tone, *draws), x)
+        total, wave = self.loss((tone, *draws), x)  # type: ignore[arg-type]
         by_tone, *held = torch.autograd.grad(total, [tone, *draws])
         gradients = self.adversary.weighed(held, self.adversary.pulls(x, draws))
         torch.autograd.backward(made, [by_tone, *gradients])

@@ -23,6 +23,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -163,7 +164,7 @@ class Training:
         self.forward = torch.compile(self.flow, dynamic=False) if self.cuda else self.flow
         every = list(self.flow.parameters())
         blocks = [m for m in self.flow.blocks.modules() if isinstance(m, torch.nn.Linear)]
-        matrices = [m.weight for m in blocks]
+        matrices: list[torch.nn.Parameter] = [m.weight for m in blocks]  # type: ignore[misc]
         ids = {id(w) for w in matrices}
         self.optimiser = Optimiser(matrices, [p for p in every if id(p) not in ids], (0.9, 0.98))
         self.average = Average(every, 0.001)
@@ -272,7 +273,7 @@ class Training:
             losses = [round(unseen(self.flow, b), 4) for b in (self.held, self.known)]
             if self.flow.timbre is not None:
                 losses.append(round(unseen(self.flow, self.held, told=True), 4))
-        state = {"tensors": self.average.tensors, "shadow": self.average.shadow}
+        state: dict[str, Any] = {"tensors": self.average.tensors, "shadow": self.average.shadow}
         state |= {"optimiser": self.optimiser.state(), "count": count, "spent": spent}
         torch.save(state, out / "flow.part")
         (out / "flow.part").rename(out / "flow.pt")
@@ -341,7 +342,8 @@ def unseen(flow: imp.ImpFlow, bank: Bank, told: bool = False) -> float:
 
 def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.BaseProcess]:
     """Start the workers that build the bank; files that exist already are kept."""
-    context, workers = multiprocessing.get_context("spawn"), []
+    context = multiprocessing.get_context("spawn")
+    workers: list[multiprocessing.process.BaseProcess] = []
     scratch = Path(options.scratch)
     codecs = [(options.codec, scratch)]
     if options.also:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Optimiser:
             capturable=self.cuda,
             foreach=True,
         )
-        self.stacks: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        self.stacks: dict[tuple[int, ...], list[Tensor]] = {}
         for p in matrices:
             self.stacks.setdefault(tuple(p.shape), []).append(p)
         self.momentum = {
@@ -114,8 +114,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Average:
     """Exponential moving average of tensors."""
 
-    def __init__(self, tensors: list[Tensor], rate: float) -> None:
-        self.tensors, self.rate = tensors, rate
+    def __init__(self, tensors: Sequence[Tensor], rate: float) -> None:
+        self.tensors, self.rate = list(tensors), rate
         self.shadow = [t.detach().clone() for t in tensors]
 
     @torch.no_grad()

@@ -269,7 +269,7 @@ def reese(n: Notes) -> Tensor:
         for d, p in ((0.0, 0.0), (1.0, 0.3), (-1.0, 0.7))
     )
     moving = cut * (1 + 0.5 * torch.sin(TAU * rate * n.coarse + n.f))
-    y = sweep_filter(x * 0.5, moving, torch.ones_like(n.f))
+    y = sweep_filter(x * 0.5, moving, torch.ones_like(n.f))  # type: ignore[arg-type]
     return driven(
         y * n.attack(0.006) * n.release(0.03) + 0.3 * sine(0.5 * n.f * n.t * 2) * n.release(0.03),
         drive,
@@ -333,7 +333,9 @@ def saws(n: Notes) -> Tensor:
     )
     drift = 1 + 0.15 * torch.sin(TAU * 0.17 * n.coarse + 0.01 * n.f)
     y = sweep_filter(
-        x, cut * drift * 2 ** (octaves * torch.exp(-n.coarse / fall)), torch.full_like(n.f, 1.1)
+        x,  # type: ignore[arg-type]
+        cut * drift * 2 ** (octaves * torch.exp(-n.coarse / fall)),
+        torch.full_like(n.f, 1.1),
     )
     return y * n.attack(rise) * n.release(tail)
 
@@ -347,7 +349,9 @@ def super_saw(n: Notes) -> Tensor:
         * 0.25
     )
     y = sweep_filter(
-        x, cut * 2 ** (octaves * torch.exp(-n.coarse / fall)), torch.full_like(n.f, 0.9)
+        x,  # type: ignore[arg-type]
+        cut * 2 ** (octaves * torch.exp(-n.coarse / fall)),
+        torch.full_like(n.f, 0.9),
     )
     return y * n.attack(rise) * n.release(tail)
 

@@ -10,7 +10,6 @@ import gc
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import pytest
 from demon_live.audio.pcmring import Bus, LoopBuffer
 from demon_live.audio.speaker import Speaker
 from demon_live.core import Loop, MixDeck, MixPoints, MixState
+from tests.rigs.jack import realtime
 
 pytestmark = [
     pytest.mark.jack,
@@ -34,17 +34,6 @@ SECONDS = float(os.environ.get("DEMON_JACK_SECONDS", "20"))
 FRAMES = int(os.environ.get("DEMON_JACK_FRAMES", "512"))
 LAP = 8 * 48000
 PAUSE = threading.Event()
-
-
-def realtime() -> bool:
-    """Whether a server may schedule in real time here, as it does on a musician's machine."""
-    code = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))"
-    return (
-        subprocess.run(
-            [sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False
-        ).returncode
-        == 0
-    )
 
 
 REALTIME = ["-R", "-P", "10"] if realtime() else ["-r"]

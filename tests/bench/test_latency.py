@@ -1,14 +1,11 @@
 """The table of `demon bench latency`: every control, its class, ticks and milliseconds."""
 
-import numpy as np
 import pytest
 
-from demon_live.bench.latency import Path, by_class, edits, rows
-from demon_live.bench.replayed import Times
-from demon_live.bench.score import SPACING, crossings
+from demon_live.bench.latency import EditPath, by_class, rows
 from demon_live.controls import CONTROLS, SETTINGS, names
 
-PATH = Path(tick=100.0, decode=20.0, lead=30.0, block=10.0, prepare=500.0, steps=8, depth=4)
+PATH = EditPath(tick=100.0, decode=20.0, lead=30.0, block=10.0, prepare=500.0, steps=8, depth=4)
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +42,3 @@ def test_classes_are_told_by_their_slowest(table):
     assert worst["mix", "at once"] == 20.0
     assert worst["step", "shared"] == 460.0  # the noise curve is heard a tick later
     assert worst["slot", "migrated"] == 360.0
-
-
-def test_edits_are_heard_in_the_order_of_their_classes():
-    """Ticks of 100 ms at depth 4: a slot is baked for 8 of them, a step acts on the next."""
-    heard = edits(4, Times(ticks=(0.1,), decodes=(0.02,), nominal=0.08))
-    mix, step, moved, slot = (
-        heard[f"{name}_edit_first_heard_virtual_ms"]
-        for name in ("mix", "step", "slot_migrated", "slot")
-    )
-    assert 0 <= mix < 25
-    assert 100 < step < 400
-    assert 100 < moved < 400
-    assert 800 < slot < 1400
-    assert heard["scheduled_late_ms"] == 0.0
-
-
-def test_a_jump_is_timed_to_the_sample_and_a_missing_one_is_missing():
-    """Old sound, a cross-fade of 16 ms around 20 ms after the written moment, new sound."""
-    rng = np.random.default_rng(3)
-    n, written = 2 * SPACING, SPACING
-    low, high = (rng.normal(size=(n, 2)).astype(np.float32) for _ in range(2))
-    fade = np.clip((np.arange(n) - (written + 960 - 384)) / 768, 0, 1)[:, None]
-    played = ((1 - fade) * low + fade * high).astype(np.float32)
-    (late,) = crossings(played, low, high, [written], [True])
-    assert late is not None
-    assert abs(late - (written + 960)) <= 16
-    assert crossings(played, high, low, [written], [False]) == [late]
-    assert crossings(low, low, high, [written], [True]) == [None]

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from demon_live.cli import main
 from demon_live.cli.send import placed
-from demon_live.control.registry import Claim, Info, socket_path
-from demon_live.control.server import ControlServer
 from demon_live.errors import ScoreError, Span
-from tests.control.test_server import Session
+from tests.helpers.served import Recorder, session
 
-
-class Recorder(Session):
-    """Remembers how it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, str, str]] = []
-
-    def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> object:
-        self.asked.append((text, name, origin))
-        return super().apply(text, name, origin)
-
-
-@pytest.fixture
-def session() -> Iterator[Recorder]:
-    fake = Recorder()
-    claim = Claim.take(Info("default", os.getpid()))
-    server = ControlServer(fake, socket_path("default"))
-    yield fake
-    server.close()
-    claim.release()
+__all__ = ["session"]
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:

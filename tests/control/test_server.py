@@ -20,21 +20,8 @@ from demon_live.control.registry import Claim, Info, find, sessions, socket_path
 from demon_live.control.remote_session import RemoteSession
 from demon_live.control.server import ControlServer, RateLimit
 from demon_live.errors import FileError, ScoreError
-from demon_live.session.status import Words
-from tests.helpers.ui_fakes import STATUS, FakeSession
-
-
-class Session(FakeSession):
-    """A fake with everything that is served."""
-
-    def save(self, path: Path | str, text: str) -> object:
-        return self.apply(text)
-
-    def scores(self) -> dict[str, str]:
-        return {"x.demon": "blend = 1"}
-
-    def words(self) -> Words:
-        return Words(decks=("main",), scenes=("drop",))
+from tests.helpers.served import Session
+from tests.helpers.ui_fakes import STATUS
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 CHECKS = {
     1: (
         "schedule: ends, formula, monotone, continuous in denoise; denoise 0 gives the source",
-        "engine/schedule::test_ends_formula_and_falling engine/schedule::test_turbo_table "
+        "engine/schedule::test_ends_formula_and_falling "
+        "engine/schedule::test_levels_of_ace_step_turbo "
         "engine/schedule::test_continuous_in_denoise "
         "engine/schedule::test_denoise_0_returns_the_source",
     ),
@@ -29,8 +30,8 @@ CHECKS = {
     ),
     4: (
         "completions D/S a tick, largest gap S/D, none lost in a sweep of 60 ticks",
-        "engine/ring::test_cadence engine/ring::test_a_denoise_sweep_loses_nothing "
-        "bench/measure::test_sweep_reproduces_the_paper",
+        "engine/ring::test_completions_come_evenly engine/ring::test_a_denoise_sweep_loses_nothing "
+        "rigs/policies::test_sweep_reproduces_the_paper",
     ),
     5: (
         "first effect of class slot within S + S/D - 1 ticks; migrated, 1 tick",
@@ -44,7 +45,7 @@ CHECKS = {
     7: (
         "convergence is ordered by the steps that remain",
         "engine/ring::test_convergence_is_ordered_by_the_steps_that_remain "
-        "bench/measure::test_convergence_curves_match_the_classes",
+        "rigs/policies::test_convergence_curves_match_the_classes",
     ),
     8: (
         "blend: 1 is the plain SDE, 0 ends on the source, each frame for itself",
@@ -54,7 +55,8 @@ CHECKS = {
     ),
     9: (
         "Euler with a constant velocity; velocity 0",
-        "engine/solver::test_constant_velocity engine/solver::test_velocity_0_stands_still",
+        "engine/solver::test_euler_with_a_constant_velocity_is_exact "
+        "engine/solver::test_velocity_0_stands_still",
     ),
     10: (
         "morph 1 gives the target, 0 changes no bit",
@@ -66,7 +68,8 @@ CHECKS = {
     ),
     12: (
         "passes: full S, initialize 1, self 0; guide 1 changes no bit",
-        "engine/solver::test_pass_counts engine/solver::test_guide_1_changes_no_bit",
+        "engine/solver::test_negative_passes_are_as_many_as_the_mode_says "
+        "engine/solver::test_guide_1_changes_no_bit",
     ),
     13: (
         "channel gain acts on the input, not on the base",
@@ -74,7 +77,8 @@ CHECKS = {
     ),
     14: (
         "DCW of zeros changes no bit, perfect reconstruction, odd T keeps its length",
-        "engine/solver::test_dcw engine/solver::test_dcw_transform",
+        "engine/solver::test_dcw_of_no_strength_changes_no_bit "
+        "engine/solver::test_the_haar_transform_reconstructs_and_corrects_each_band",
     ),
     15: (
         "resize: nothing lost, nothing twice, order kept",

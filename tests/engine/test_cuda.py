@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from demon_live.engine import Ring, solver
-from demon_live.engine.rng import key, normal, normal_on, signed
+from demon_live.engine.noise import key, normal, normal_on, signed
 from demon_live.models.lora import Adapter, Factors, LoraBank
-from tests.engine.test_mocks import Linear, T, request
-from tests.engine.test_ring import SHARED, variety
+from tests.helpers.velocity_models import SHARED, Linear, T, request, variety
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,8 +15,8 @@ pytestmark = [
 ]
 
 
-def run(device, overlap=False):
-    it = Ring(Linear(), steps=8, depth=4, device=device, overlap=overlap)
+def run(device):
+    it = Ring(Linear(), steps=8, depth=4, device=device)
     for name, value in SHARED.items():
         it.share(name, value)
     out = []
@@ -29,9 +28,8 @@ def run(device, overlap=False):
     return out + it.flush()
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_as_on_the_cpu(overlap):
-    for a, b in zip(run("cuda", overlap), run("cpu"), strict=True):
+def test_as_on_the_cpu():
+    for a, b in zip(run("cuda"), run("cpu"), strict=True):
         assert a.versions == b.versions
         assert (a.born, a.retired) == (b.born, b.retired)
         assert np.abs(a.latent - b.latent).max() < 1e-5
@@ -45,8 +43,8 @@ def test_the_same_noise():
 
 # torch calls the mode a prototype, once; were that raised, the mode would stay for later tests.
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_no_tick_waits_for_the_device():
-    it = Ring(Linear(), steps=8, depth=4, device="cuda", overlap=True)
+def test_no_tick_waits_for_the_device_but_for_finished_latents():
+    it = Ring(Linear(), steps=8, depth=4, device="cuda")
     it.enlist("main")
     it.on_admit = lambda deck: request(it.tick_number, cfg="full")
     for name, value in SHARED.items():

@@ -1,19 +1,29 @@
-"""The device work of a tick reads its fixed memory and the mail, nothing else.
+"""The device work of a tick reads its fixed memory and the staging buffer, nothing else.
 
 A CUDA graph repeats the kernels of the tick that it was captured in. Here, without a GPU, a
 stand-in repeats the Python of that tick, with all that it had closed over then: if anything that
-changes from tick to tick did not come by mail, the latents would differ. tests/test_engine_cuda.py
-asserts the same with real graphs.
+changes from tick to tick did not come through the staging buffer, the latents would differ.
+tests/engine/test_cuda.py asserts the same with real graphs.
 """
 
 import numpy as np
 import pytest
 
 from demon_live.engine import Dcw, Ring, ring
-from demon_live.engine.bucket import Bucket
+from demon_live.engine.batch import SlotBatch
 from demon_live.engine.cuda_graphs import Graphs
-from tests.engine.test_mocks import C, Linear, T, alone, play, request, same, source
-from tests.engine.test_ring import SHARED, variety
+from tests.helpers.velocity_models import (
+    SHARED,
+    C,
+    Linear,
+    T,
+    alone,
+    play,
+    request,
+    same,
+    source,
+    variety,
+)
 
 
 class Again(Graphs):
@@ -32,12 +42,12 @@ class Again(Graphs):
         return self.works[key]()
 
 
-class Device(Bucket):
-    """Keeps house as on a GPU."""
+class Device(SlotBatch):
+    """Keeps its state as on a GPU."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.graphs, self._hosted = Again(self.device), False
+        self.graphs, self._on_host = Again(self.device), False
 
 
 def stream(it, edits):
@@ -71,7 +81,7 @@ def moving(n):
 @pytest.mark.parametrize("dcw", [None, Dcw()])
 def test_repeating_the_work_of_an_earlier_tick_changes_no_bit(monkeypatch, edits, dcw):
     eager = stream(Ring(Linear(), steps=8, depth=4, shift=3.0, dcw=dcw), edits)
-    monkeypatch.setattr(ring, "Bucket", Device)
+    monkeypatch.setattr(ring, "SlotBatch", Device)
     it = Ring(Linear(), steps=8, depth=4, shift=3.0, dcw=dcw)
     again = stream(it, edits)
     captured, replayed = it.graphs
@@ -82,7 +92,7 @@ def test_repeating_the_work_of_an_earlier_tick_changes_no_bit(monkeypatch, edits
 
 
 def test_a_steady_stage_needs_a_handful_of_graphs(monkeypatch):
-    monkeypatch.setattr(ring, "Bucket", Device)
+    monkeypatch.setattr(ring, "SlotBatch", Device)
     it = Ring(Linear(), steps=8, depth=4, shift=3.0)
     for n in range(200):
         it.share("velocity", 1.0 + n / 1000)
@@ -94,7 +104,7 @@ def test_a_steady_stage_needs_a_handful_of_graphs(monkeypatch):
 
 
 def test_one_shape_of_the_loop_each(monkeypatch):
-    monkeypatch.setattr(ring, "Bucket", Device)
+    monkeypatch.setattr(ring, "SlotBatch", Device)
     it = Ring(Linear(), steps=8, depth=4, shift=3.0)
     out = play(
         it,

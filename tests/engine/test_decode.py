@@ -1,4 +1,4 @@
-"""ENGINE.md 8, check 19: a window equals the whole decode inside the margin."""
+"""Check 19: a window equals the whole decode inside the margin."""
 
 import numpy as np
 import pytest

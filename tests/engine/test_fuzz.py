@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demon_live.engine import Ring
-from tests.engine.test_mocks import Linear, T, alone, request, same
+from tests.helpers.velocity_models import Linear, T, alone, request, same
 
 CALLS = st.one_of(
     st.tuples(st.just("submit"), st.sampled_from("ab"), st.integers(0, 3)),

@@ -1,7 +1,8 @@
-"""A choir of N voices plays as one ring of N times the depth: the same latents and stamps."""
+"""N workers play as one ring of N times the depth: the same latents and stamps."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -12,8 +13,14 @@ import torch
 
 from demon_live.core import Generation, Request
 from demon_live.engine import Ring
-from demon_live.engine.gpu_workers import HereLink, Plan, ProcessLink, Singer, Words
-from demon_live.engine.multi_gpu import Answer, Choir, Lost, Order
+from demon_live.engine.gpu_workers import (
+    ConditionArguments,
+    GpuWorker,
+    InlineLink,
+    ProcessLink,
+    WorkerOptions,
+)
+from demon_live.engine.multi_gpu import MultiGpuRing, TickOrder, WorkerLost, WorkerReply
 from demon_live.errors import EngineError
 from tests.helpers.mock_engine import MockEngine
 
@@ -38,13 +45,13 @@ def _engine() -> Any:
     return engine
 
 
-def choir(voices: int, ahead: int = 0, **more: Any) -> Choir:
-    links = [HereLink(Singer(Plan(), _engine())) for _ in range(voices)]
-    return Choir(links, ahead=ahead, **more)
+def ring_of(workers: int, ahead: int = 0, **more: Any) -> MultiGpuRing:
+    links = [InlineLink(GpuWorker(WorkerOptions(), _engine())) for _ in range(workers)]
+    return MultiGpuRing(links, ahead=ahead, **more)
 
 
-def told(ring: Ring) -> list[Generation]:
-    """A piece of music: everything that can be told to a ring, over 60 ticks."""
+def performance(ring: Ring) -> list[Generation]:
+    """Everything that can happen to a ring, over 60 ticks."""
     seeds = count()
     source = np.linspace(-1, 1, T * C, dtype=np.float32).reshape(T, C)
 
@@ -96,10 +103,10 @@ def same(ours: Sequence[Generation], theirs: Sequence[Generation]) -> None:
         assert a.latent.tobytes() == b.latent.tobytes()
 
 
-@pytest.mark.parametrize("voices", [1, 2, 3])
-def test_a_choir_gives_what_one_ring_of_the_whole_depth_gives(voices: int) -> None:
-    one = told(Ring(Model(), steps=8, depth=6))
-    same(told(choir(voices, steps=8, depth=6)), one)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_give_what_one_ring_of_the_whole_depth_gives(workers: int) -> None:
+    one = performance(Ring(Model(), steps=8, depth=6))
+    same(performance(ring_of(workers, steps=8, depth=6)), one)
 
 
 def test_with_orders_on_their_way_the_same_comes_a_tick_later() -> None:
@@ -110,29 +117,29 @@ def test_with_orders_on_their_way_the_same_comes_a_tick_later() -> None:
         return [(tick, g) for tick in range(60) for g in ring.tick()]
 
     one = plain(Ring(Model(), steps=8, depth=4))
-    ours = plain(choir(2, ahead=1, steps=8, depth=4))
+    ours = plain(ring_of(2, ahead=1, steps=8, depth=4))
     assert [tick - 1 for tick, _ in ours] == [tick for tick, _ in one][: len(ours)]
     same([g for _, g in ours], [g for _, g in one][: len(ours)])
 
 
 def test_admissions_lie_evenly_between_each_other() -> None:
-    ring = choir(2, steps=8, depth=4)
+    ring = ring_of(2, steps=8, depth=4)
     ring.on_admit = lambda deck: Request(T, C, deck=deck)
     ring.enlist("main")
     done = [len(ring.tick()) for _ in range(64)]
-    # One voice of depth 2 completes each 4 ticks; two complete each 2 ticks, never both at once.
+    # One worker of depth 2 completes each 4 ticks; two complete each 2 ticks, never both at once.
     assert done[16:] == [0, 1] * 24 or done[16:] == [1, 0] * 24
-    counts = [len(part.flying) for part in ring._parts]
+    counts = [len(worker.in_flight) for worker in ring._workers]
     assert max(counts) - min(counts) <= 1
 
 
-def test_imp_in_two_voices_is_bit_for_bit_imp_in_one_ring() -> None:
+def test_imp_in_two_workers_is_bit_for_bit_imp_in_one_ring() -> None:
     from demon_live.models.engine import open_engine
 
     engine = open_engine("imp", threads=1)
     frames = 50
     more = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", frames))
-    words = Words("acid techno", more)
+    words = ConditionArguments("acid techno", more)
     source = np.zeros((frames, engine.channels), np.float32)
 
     def played(ring: Ring, condition: Any) -> list[Generation]:
@@ -144,8 +151,8 @@ def test_imp_in_two_voices_is_bit_for_bit_imp_in_one_ring() -> None:
         return [g for _ in range(14) for g in ring.tick()]
 
     one = played(Ring(engine, steps=4, depth=4), engine.condition("acid techno", **dict(more)))
-    links = [HereLink(Singer(Plan(), engine)) for _ in range(2)]
-    two = played(Choir(links, steps=4, depth=4), words)
+    links = [InlineLink(GpuWorker(WorkerOptions(), engine)) for _ in range(2)]
+    two = played(MultiGpuRing(links, steps=4, depth=4), words)
     assert len(one) == len(two) == 11
     for a, b in zip(one, two, strict=True):
         assert (a.request.seed, a.born, a.retired) == (b.request.seed, b.born, b.retired)
@@ -153,50 +160,52 @@ def test_imp_in_two_voices_is_bit_for_bit_imp_in_one_ring() -> None:
     engine.close()
 
 
-class Frail:
-    """A voice that is lost at its n-th order."""
+class FrailLink:
+    """A worker that is lost at its n-th order."""
 
-    def __init__(self, link: HereLink, orders: int) -> None:
+    def __init__(self, link: InlineLink, orders: int) -> None:
         self._link, self._left = link, orders
 
-    def send(self, order: Order) -> None:
+    def send(self, order: TickOrder) -> None:
         self._left -= 1
         if self._left < 0:
-            raise Lost("the machine is gone")
+            raise WorkerLost("the machine is gone")
         self._link.send(order)
 
-    def receive(self) -> Answer:
+    def receive(self) -> WorkerReply:
         return self._link.receive()
 
     def close(self) -> None:
         """Nothing is left to close."""
 
 
-def test_when_a_voice_is_lost_the_others_sing_on() -> None:
-    links: list[Any] = [HereLink(Singer(Plan(), _engine())) for _ in range(2)]
-    said: list[str] = []
-    ring = Choir([links[0], Frail(links[1], 20)], steps=8, depth=4, tell=said.append)
+def test_when_a_worker_is_lost_the_others_play_on() -> None:
+    links: list[Any] = [InlineLink(GpuWorker(WorkerOptions(), _engine())) for _ in range(2)]
+    lines: list[str] = []
+    ring = MultiGpuRing([links[0], FrailLink(links[1], 20)], steps=8, depth=4, tell=lines.append)
     ring.on_admit = lambda deck: Request(T, C, deck=deck)
     ring.enlist("main")
     done = [len(ring.tick()) for _ in range(80)]
-    assert ring.voices == 1
-    assert "1 sing on" in said[0]
+    assert ring.workers == 1
+    assert "1 play on" in lines[0]
     # The whole depth lies on the one that is left: the same completions as before.
     assert sum(done[40:]) == 20
 
 
-def test_without_any_voice_left_the_ring_says_so() -> None:
-    ring = Choir([Frail(HereLink(Singer(Plan(), _engine())), 2)], steps=8, depth=4)
+def test_without_any_worker_left_the_ring_says_so() -> None:
+    ring = MultiGpuRing(
+        [FrailLink(InlineLink(GpuWorker(WorkerOptions(), _engine())), 2)], steps=8, depth=4
+    )
     ring.tick()
     ring.tick()
-    with pytest.raises(EngineError, match="no voice"):
+    with pytest.raises(EngineError, match="no worker"):
         ring.tick()
 
 
 def test_a_model_that_fails_leaves_the_slots_where_they_were() -> None:
     engine = _engine()
     good, seeds = engine.velocity, count()
-    ring = Choir([HereLink(Singer(Plan(), engine))], steps=4, depth=1)
+    ring = MultiGpuRing([InlineLink(GpuWorker(WorkerOptions(), engine))], steps=4, depth=1)
     ring.on_admit = lambda deck: Request(T, C, seed=next(seeds), deck=deck)
     ring.enlist("main")
     ring.tick()
@@ -214,21 +223,20 @@ def test_a_model_that_fails_leaves_the_slots_where_they_were() -> None:
     assert [g.latent.tobytes() for g in done] == [one.flush()[0].latent.tobytes()]
 
 
-def test_a_voice_in_a_process_of_its_own() -> None:
-    links = [ProcessLink(Plan("imp", threads=1, random_weights=True))]
-    about = links[0].about()
-    assert about.text.startswith("imp (cpu")
-    assert about.channels == 64
-    ring = Choir(links, steps=2, depth=1)
-    ring.submit(Request(10, about.channels, seed=3, condition=Words("acid", _MORE)))
+def test_a_worker_in_a_process_of_its_own() -> None:
+    links = [ProcessLink(WorkerOptions("imp", threads=1, random_weights=True))]
+    info = links[0].info()
+    assert info.text.startswith("imp (cpu")
+    assert info.channels == 64
+    ring = MultiGpuRing(links, steps=2, depth=1)
+    ring.submit(Request(10, info.channels, seed=3, condition=ConditionArguments("acid", _MORE)))
     [generation] = ring.flush()
     assert generation.request.seed == 3
     assert np.isfinite(generation.latent).all()
     pid = links[0].pid
     ring.close()
-    assert pid > 0
-    # It ends by itself; a machine that is very busy may have to end it.
-    assert links[0]._process.returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 _MORE = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", 10))

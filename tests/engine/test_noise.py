@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from demon_live.engine import rng
+from demon_live.engine import noise as rng
 
 
 def test_frames_do_not_depend_on_the_length():
@@ -17,7 +17,7 @@ def test_torch_and_numpy_give_the_same_bits():
     assert np.array_equal(device, np.stack([rng.normal(k, 33, 5) for k in keys]))
 
 
-def test_gaussian():
+def test_noise_is_gaussian_white_and_uncorrelated():
     z = rng.normal(rng.key(1, rng.BIRTH), 4000, 64).astype(np.float64)
     n = z.size
     assert abs(z.mean()) < 4 / n**0.5

@@ -1,4 +1,4 @@
-"""ENGINE.md 8, checks 2 to 7, 15 to 18: admission, cadence, latency, sharing, epochs."""
+"""Checks 2 to 7, 15 to 18: admission, cadence, latency, sharing, epochs."""
 
 import itertools
 from fractions import Fraction
@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from demon_live.engine import Request, Ring, timesteps
-from demon_live.engine.bucket import Bucket
+from demon_live.engine.batch import SlotBatch
 from demon_live.errors import DemonError, ScoreError
-from tests.engine.test_mocks import (
+from tests.helpers.velocity_models import (
+    SHARED,
     C,
     Constant,
     Linear,
@@ -21,37 +22,10 @@ from tests.engine.test_mocks import (
     request,
     same,
     source,
+    variety,
 )
 
 DEPTHS = [1, 2, 3, 4, 5, 8]
-
-
-def variety(n, deck="main"):
-    """Requests that differ in everything that a slot owns."""
-    curve = np.linspace(0, 1, T, dtype=np.float32)
-    return request(
-        n,
-        denoise=(n * 0.37) % 1.0,
-        shift=1.0 + n % 4,
-        deck=deck,
-        source=source(n) if n % 5 else None,
-        init=curve if n % 3 == 1 else None,
-        mask=curve if n % 4 == 3 else None,
-        target=source(90 + n) if n % 2 else None,
-        conditions=((None, curve, 0.0, 0.6),) if n % 3 == 0 else (),
-        cfg=["off", "full", "self", "initialize"][n % 4],
-    )
-
-
-SHARED = {
-    "blend": np.linspace(0, 1, T, dtype=np.float32),
-    "velocity": 0.9,
-    "morph": 0.3,
-    "guide": 2.0,
-    "momentum": -0.5,
-    "rescale": 0.4,
-    "energy": 1.2,
-}
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -70,7 +44,7 @@ def test_stream_equals_one_at_a_time(depth, shared):
 @pytest.mark.parametrize("morph", [0.0, 0.3, np.linspace(0, 1, T, dtype=np.float32)])
 @pytest.mark.parametrize("others", ["euler", "blend", "both"])
 def test_coefficients_of_a_device_have_the_bits_of_the_hosts(monkeypatch, morph, others):
-    """What a GPU works out from the lanes in the mail, done with the same tensors here."""
+    """A GPU computes them from lanes in the staging buffer; here the same tensors do."""
 
     def stream():
         it = Ring(Linear(), steps=8, depth=4, shift=3.0)
@@ -87,7 +61,9 @@ def test_coefficients_of_a_device_have_the_bits_of_the_hosts(monkeypatch, morph,
     here = stream()
     went = []
     monkeypatch.setattr(
-        Bucket, "_curves_travel", lambda self, lanes: went.append(lanes.curved) or lanes.curved
+        SlotBatch,
+        "_computes_on_device",
+        lambda self, lanes: went.append(lanes.curved) or lanes.curved,
     )
     there = stream()
     assert all(went)
@@ -124,7 +100,7 @@ def test_a_denoise_edit_leaves_rows_in_flight_alone():
 
 
 @pytest.mark.parametrize(("steps", "depth"), [(8, d) for d in DEPTHS] + [(5, 3), (16, 6), (4, 8)])
-def test_cadence(steps, depth):
+def test_completions_come_evenly(steps, depth):
     it = Ring(Constant(), steps=steps, depth=depth, shift=3.0, on_admit=lambda deck: request(0))
     it.enlist("main")
     counts = [len(it.tick()) for _ in range(steps * 12)][2 * steps :]

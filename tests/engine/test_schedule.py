@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from demon_live.engine import timesteps
 from demon_live.errors import ScoreError
-from tests.engine.test_mocks import alone, request, same, source
+from tests.helpers.velocity_models import alone, request, same, source
 
 unit = st.floats(0.0, 1.0)
 
@@ -23,7 +23,7 @@ def test_ends_formula_and_falling(steps, denoise, shift):
     assert np.all(np.diff(levels) < 0) or start == 0.0
 
 
-def test_turbo_table():
+def test_levels_of_ace_step_turbo():
     """The hard-coded table of ACE-Step 1.5 turbo, shift 3."""
     expected = [1, 0.9545455, 0.9, 0.8333333, 0.75, 0.6428571, 0.5, 0.3, 0]
     assert timesteps(8, 1.0, 3.0) == pytest.approx(expected, abs=1e-7)
@@ -50,6 +50,6 @@ def test_denoise_0_returns_the_source(denoise):
 @pytest.mark.parametrize(
     "wrong", [(0, 1.0, 3.0), (8, 1.1, 3.0), (8, -0.1, 3.0), (8, float("nan"), 3.0), (8, 1.0, 0.0)]
 )
-def test_refuses(wrong):
+def test_schedules_out_of_range_are_refused(wrong):
     with pytest.raises(ScoreError):
         timesteps(*wrong)

@@ -1,13 +1,13 @@
-"""ENGINE.md 8, checks 8 to 14 and 24: identities of a solver step, exact with mock models."""
+"""Checks 8 to 14 and 24: identities of a solver step, exact with mock models."""
 
 import numpy as np
 import pytest
 import torch
 
-from demon_live.engine import Dcw, Request, Ring, guidance, rng, solver, timesteps
-from demon_live.engine import dcw as wavelet
-from demon_live.engine.workspace import Workspace
-from tests.engine.test_mocks import (
+from demon_live.engine import Dcw, Request, Ring, guidance, solver, timesteps
+from demon_live.engine import noise as rng
+from demon_live.engine.staging import Workspace
+from tests.helpers.velocity_models import (
     C,
     Constant,
     Linear,
@@ -25,7 +25,7 @@ RAMP = np.linspace(0, 1, T, dtype=np.float32)
 
 
 def by_hand(req, v_of, blend=None, velocity=1.0, noise=0.0):
-    """A plain loop over the formulas of ENGINE.md 3, in float64."""
+    """The definition in the head of engine/solver.py, in float64."""
     t = timesteps(STEPS, req.denoise, req.shift or 3.0)
     x = t[0] * rng.normal(rng.key(req.seed, rng.BIRTH), T, C) + (1 - t[0]) * req.source
     for k in range(STEPS):
@@ -92,7 +92,7 @@ def test_blend_is_switched_in_mid_flight():
 
 
 @pytest.mark.parametrize("denoise", [0.2, 0.71, 1.0])
-def test_constant_velocity(denoise):
+def test_euler_with_a_constant_velocity_is_exact(denoise):
     req = request(8, denoise=denoise)
     start = timesteps(STEPS, denoise, 3.0)[0]
     x = start * rng.normal(rng.key(8, rng.BIRTH), T, C) + (1 - start) * req.source
@@ -111,7 +111,7 @@ def test_noise_0_is_no_noise():
     assert same(alone(request(8), shared={"noise": 0.0}), alone(request(8)))
 
 
-def test_init_curve():
+def test_an_init_curve_mixes_noise_and_source_by_frame():
     req = request(8, init=RAMP)
     noise = rng.normal(rng.key(8, rng.BIRTH), T, C)
     expected = noise * RAMP[:, None] + source(1) * (1 - RAMP[:, None].astype(np.float64)).astype(
@@ -176,25 +176,13 @@ def test_the_model_sees_the_original_on_its_way_from_noise():
         assert call[0][2].numpy() == pytest.approx(expected, abs=1e-6)
 
 
-def test_mask_strength_grows_with_the_steps():
-    """The mask counts in the second half only; the end is still exact."""
-    seen = Recorder()
-    mask = np.zeros(T, np.float32)
-    got = alone(request(6, mask=mask), seen, mask_strength=lambda k, n: float(2 * k >= n))
-    assert same(got, source(1))
-    free = Recorder()
-    alone(request(6), free)
-    equal = [torch.equal(a[0][2], b[0][2]) for a, b in zip(seen.calls, free.calls, strict=True)]
-    assert equal == [True] * 4 + [False] * 4
-
-
 # -- 12: guidance
 
 
 @pytest.mark.parametrize(
     ("cfg", "passes"), [("off", 0), ("full", STEPS), ("initialize", 1), ("self", 0)]
 )
-def test_pass_counts(cfg, passes):
+def test_negative_passes_are_as_many_as_the_mode_says(cfg, passes):
     model = Recorder()
     alone(request(1, cfg=cfg), model, shared={"guide": 2.0})
     kinds = [row.kind for call in model.calls for row, _, _ in call]
@@ -244,7 +232,7 @@ def test_guidance_does_not_depend_on_the_length_of_the_loop():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 24, 25, 26, 60])
-def test_window_sums(frames):
+def test_window_sums_are_cyclic(frames):
     torch.manual_seed(0)
     x = torch.randn(2, frames, 3)
     reach = min(25, frames - 1 + frames % 2) // 2
@@ -309,7 +297,7 @@ def test_gain_acts_on_the_input_not_on_the_base(energy):
 
 
 @pytest.mark.parametrize("frames", [T, T + 1])
-def test_dcw(frames):
+def test_dcw_of_no_strength_changes_no_bit(frames):
     req = request(1, frames=frames)
     plain = alone(req)
     assert same(alone(req, dcw=Dcw(low=0.0, high=0.0)), plain)
@@ -320,19 +308,19 @@ def test_dcw(frames):
 
 
 @pytest.mark.parametrize("frames", [T, T + 1])
-def test_dcw_transform(frames):
+def test_the_haar_transform_reconstructs_and_corrects_each_band(frames):
     torch.manual_seed(1)
     x = torch.randn(3, frames, C, dtype=torch.float64)
-    assert torch.allclose(wavelet.merge(*wavelet.split(x), frames), x, atol=1e-14)
+    assert torch.allclose(guidance.haar_merge(*guidance.haar_split(x), frames), x, atol=1e-14)
     t = torch.full((3, 1, 1), 0.4)
-    assert torch.equal(wavelet.correct(x, x, t, Dcw()), x)
+    assert torch.equal(guidance.correct(x, x, t, Dcw()), x)
     y = torch.randn_like(x)
-    low, high = wavelet.split(x)
-    low2, high2 = wavelet.split(y)
-    expected = wavelet.merge(
+    low, high = guidance.haar_split(x)
+    low2, high2 = guidance.haar_split(y)
+    expected = guidance.haar_merge(
         low + 0.4 * 0.05 * (low - low2), high + 0.6 * 0.02 * (high - high2), frames
     )
-    assert torch.allclose(wavelet.correct(x, y, t, Dcw()), expected, atol=1e-8)
+    assert torch.allclose(guidance.correct(x, y, t, Dcw()), expected, atol=1e-8)
 
 
 # -- migration
@@ -432,7 +420,7 @@ def test_migrate_to_denoise_0_gives_the_source():
     assert all(same(g.latent, source(1)) for g in out)
 
 
-def test_reproject_coefficients():
+def test_a_move_keeps_the_noise_downward_and_renews_it_upward():
     old = np.array([[0.8], [0.4], [0.5], [0.0], [0.8]])
     new = np.array([[0.4], [0.8], [0.5], [0.3], [0.4]])
     mix = solver.reproject(old, new, np.array([[0.0], [0.0], [0.0], [0.0], [0.5]]))

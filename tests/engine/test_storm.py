@@ -1,4 +1,4 @@
-"""ENGINE.md 8, check 22: 125 Hz of every control for 60 s, 12 ticks a second, virtual time."""
+"""Check 22: 125 Hz of every control for 60 s, 12 ticks a second, virtual time."""
 
 import contextlib
 import gc
@@ -10,8 +10,8 @@ import pytest
 
 from demon_live.controls import CONTROLS, names
 from demon_live.engine import Ring
-from tests.engine.test_mocks import T, alone, request, same
-from tests.engine.test_weights import adapter, net
+from tests.helpers.lora_net import adapter, net
+from tests.helpers.velocity_models import T, alone, request, same
 
 HZ, SECONDS, TICKS = 125, 60, 12
 #: Seconds until every cache that has a bound is full, and how much may be held after that: less

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from demon_live.core import Request
-from demon_live.engine.ring import Ring
-from demon_live.engine.slots import Row
+from demon_live.engine import BatchRow, Ring
 from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, layout, load, text
 from demon_live.models.acestep.engine import AceEngine
@@ -71,9 +70,9 @@ def condition(engine: AceEngine, prompt: str = "acid techno", **more: Any) -> An
 
 def row(
     engine: AceEngine, said: Any, source: Any = None, frames: int = FRAMES, **lanes: Any
-) -> Row:
+) -> BatchRow:
     request = Request(frames=frames, channels=64, source=source, condition=said)
-    return Row(request, said, 0, 8, 1.0, "main", 0, "positive", lanes)
+    return BatchRow(request, said, 0, 8, 1.0, "main", 0, "positive", lanes)
 
 
 def schedule(steps: int = 8, shift: float = 3.0) -> list[float]:
@@ -81,7 +80,7 @@ def schedule(steps: int = 8, shift: float = 3.0) -> list[float]:
     return [shift * v / (1 + (shift - 1) * v) for v in u]
 
 
-def sample(engine: AceEngine, rows: list[Row], start: np.ndarray) -> np.ndarray:
+def sample(engine: AceEngine, rows: list[BatchRow], start: np.ndarray) -> np.ndarray:
     """Euler through the turbo schedule, as the pipeline does it; every row from the same noise."""
     x = torch.from_numpy(np.stack([start] * len(rows)))
     times = schedule()
@@ -247,7 +246,7 @@ def test_cover_equals_diffusers_pipeline(small: Toy) -> None:
     assert np.abs(without - theirs).max() > 0.1
 
 
-def test_rows_of_different_conditions_are_rows_of_one(small: Toy) -> None:
+def test_a_batch_of_different_conditions_equals_its_rows_one_by_one(small: Toy) -> None:
     """Batching pads the shorter condition; behind the mask that changes nothing."""
     engine = small.engine
     rows = [row(engine, condition(engine, p)) for p in ("dub", "a much longer prompt " * 5)]
@@ -347,13 +346,13 @@ def test_a_prompt_that_is_being_read_leaves_the_old_one_playing(
     old = condition(engine, "the old one")
     x, t = torch.from_numpy(noise())[None], torch.tensor([0.8])
     before = engine.velocity(x, t, [row(engine, old)])
-    states = engine._speaker.states
+    states = engine._encoder.states
 
     def slow(*arguments: Any) -> Any:
         gate.wait(30)
         return states(*arguments)
 
-    monkeypatch.setattr(engine._speaker, "states", slow)
+    monkeypatch.setattr(engine._encoder, "states", slow)
     monkeypatch.setattr(engine, "patient", False)
     new = condition(engine, "a new one")
     assert torch.equal(engine.velocity(x, t, [row(engine, new)]), before)

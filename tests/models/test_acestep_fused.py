@@ -35,11 +35,11 @@ def inputs(config: Any, rows: int = 3, frames: int = 90) -> dict[str, torch.Tens
     }
 
 
-def heard(packed: Any, states: list[torch.Tensor], most: int = 24) -> fused.Heard:
+def cross(packed: Any, states: list[torch.Tensor], most: int = 24) -> fused.KeysValues:
     kept = torch.zeros(packed.config.layers, 2, len(states), most, packed.keep(states[0]).shape[-1])
     for i, one in enumerate(states):
         kept[:, :, i, : len(one)] = packed.keep(one)
-    return fused.Heard(kept, torch.tensor([len(s) for s in states], dtype=torch.int32))
+    return fused.KeysValues(kept, torch.tensor([len(s) for s in states], dtype=torch.int32))
 
 
 def states(config: Any, lengths: tuple[int, ...], seed: int = 3) -> list[torch.Tensor]:
@@ -57,7 +57,7 @@ def test_fused_equals_diffusers_module(parts: tuple[Any, Any]) -> None:
     packed = fused.pack(dit, config, ops)
     given, said = inputs(config), states(config, (17, 17, 17))
     turn = fused.turn_of(config, 45, given["x"])
-    ours = fused.forward(packed, ops, **given, heard=heard(packed, said), turn=turn)
+    ours = fused.forward(packed, ops, **given, cross=cross(packed, said), turn=turn)
     with torch.no_grad():
         theirs = dit(
             given["x"],
@@ -82,9 +82,9 @@ def test_fused_masks_and_mixes_as_the_oracle(parts: tuple[Any, Any]) -> None:
         packed,
         ops,
         **given,
-        heard=heard(packed, one),
+        cross=cross(packed, one),
         turn=turn,
-        mixed=(heard(packed, two), mix),
+        mixed=(cross(packed, two), mix),
     )
     theirs = forward.forward(
         dit,
@@ -112,7 +112,7 @@ def test_lora_targets_are_views_of_what_is_computed(parts: tuple[Any, Any]) -> N
     turn = fused.turn_of(config, 45, given["x"])
 
     def run() -> torch.Tensor:
-        return fused.forward(packed, ops, **given, heard=heard(packed, said), turn=turn)
+        return fused.forward(packed, ops, **given, cross=cross(packed, said), turn=turn)
 
     before = run()
     for name, weight in packed.targets().items():
@@ -177,7 +177,7 @@ def test_graphs_backend_plays_what_eager_plays(tmp_path: Any) -> None:
     import numpy as np
 
     from demon_live.core import Request
-    from demon_live.engine.slots import Row
+    from demon_live.engine import BatchRow
     from demon_live.models.engine import open_engine
 
     toy.save_original(tmp_path / "t")
@@ -196,10 +196,10 @@ def test_graphs_backend_plays_what_eager_plays(tmp_path: Any) -> None:
             request = Request(frames=frames, channels=64, source=source)
             lanes = [{}, {"hint": hint}, {"prompt_mix": hint}, {"prompt_mix": hint, "hint": hint}]
             rows = [
-                Row(request, said[i % 2], 0, 8, 1.0, "main", i, "positive", lane)
+                BatchRow(request, said[i % 2], 0, 8, 1.0, "main", i, "positive", lane)
                 for i, lane in enumerate(lanes)
             ]
-            rows.append(Row(request, None, 0, 8, 1.0, "main", 9, "negative", {}))
+            rows.append(BatchRow(request, None, 0, 8, 1.0, "main", 9, "negative", {}))
             x = torch.randn(5, frames, 64, generator=torch.Generator().manual_seed(frames))
             made.append(engine.velocity(x, torch.linspace(1, 0.3, 5), rows))
         assert made[1].shape == (5, frames, 64)

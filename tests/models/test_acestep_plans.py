@@ -65,10 +65,10 @@ def asked(rows: int, frames: int, told: int, told2: int) -> dict[str, torch.Tens
 def eager(packed: Any, given: dict[str, torch.Tensor]) -> torch.Tensor:
     """What the fused model makes of them; without the second condition where nobody mixes."""
     ops, mix = fused.Plain(SMALL), given["mix"]
-    mixed = (fused.Heard(given["kept2"], given["lengths2"]), mix) if mix.any() else None
+    mixed = (fused.KeysValues(given["kept2"], given["lengths2"]), mix) if mix.any() else None
     turn = fused.turn_of(SMALL, given["x"].shape[1] // 2, given["x"])
-    heard = fused.Heard(given["kept"], given["lengths"])
-    return fused.forward(packed, ops, given["x"], given["t"], given["context"], heard, turn, mixed)
+    cross = fused.KeysValues(given["kept"], given["lengths"])
+    return fused.forward(packed, ops, given["x"], given["t"], given["context"], cross, turn, mixed)
 
 
 def as_graph(given: dict[str, torch.Tensor], precision: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from demon_live.models.acestep import open as ace_open
 from demon_live.models.acestep.eager import AceEager
 from demon_live.models.acestep.tensorrt import command, kernels, library, parts, store, worker
 from demon_live.models.acestep.tensorrt.library import Library
-from demon_live.models.acestep.tensorrt.runtime import Plan
+from demon_live.models.acestep.tensorrt.runtime import TensorRTPlan
 from demon_live.models.engine import open_engine
 from demon_live.models.lora import Adapter, Factors
 from demon_live.models.manifest import Manifest, load_manifest
@@ -85,8 +85,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEMON_PLANS_GB", raising=False)
 
 
-def told(kernel: Any, length: int, seed: int) -> ace.Told:
-    g, one = torch.Generator().manual_seed(seed), ace.Told()
+def told(kernel: Any, length: int, seed: int) -> ace.ConditionStates:
+    g, one = torch.Generator().manual_seed(seed), ace.ConditionStates()
     one.states = torch.randn(length, 64, generator=g)
     one.kept, one.length = kernel.keep(one.states), length
     return one
@@ -205,7 +205,7 @@ def test_sizes_beyond_the_plan_are_told_with_its_limits(made: Made, tmp_path: Pa
 def test_tensors_are_bound_by_name_type_and_place(made: Made, tmp_path: Path) -> None:
     made.put(tmp_path)
     data = made.wanted()[1].plan.read_bytes()
-    plan = Plan(FAKE, data, CPU, "decoder")
+    plan = TensorRTPlan(FAKE, data, CPU, "decoder")
     assert {n: (p.dtype, p.shape, p.given) for n, p in plan.ports.items()} == {
         "z": (torch.float32, (-1, 64, -1), True),
         "audio": (torch.float32, (-1, 2, -1), False),
@@ -231,7 +231,7 @@ def test_tensors_are_bound_by_name_type_and_place(made: Made, tmp_path: Path) ->
 
 def test_what_the_library_refuses_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="does not load the plan x: magicTag mismatch") as error:
-        Plan(FAKE, b"no plan", CPU, "x")
+        TensorRTPlan(FAKE, b"no plan", CPU, "x")
     assert "build it again" in str(error.value.hint)
     assert "more of it" not in str(error.value)
     with pytest.raises(EngineError, match="installed, but does not load"):

@@ -13,8 +13,7 @@ import torch
 
 from demon_live.controls import CONTROLS
 from demon_live.core import Request
-from demon_live.engine.schedule import timesteps
-from demon_live.engine.slots import Row
+from demon_live.engine import BatchRow, timesteps
 from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, forward, layout, load, text
 from demon_live.models.acestep import engine as ace
@@ -55,9 +54,9 @@ def v(engine: Any, rows: list[Any], x: Any, t: float = 0.7) -> torch.Tensor:
     return found
 
 
-def row(condition: Any, frames: int = 150, source: Any = None, **lanes: Any) -> Row:
+def row(condition: Any, frames: int = 150, source: Any = None, **lanes: Any) -> BatchRow:
     request = Request(frames=frames, channels=64, source=source)
-    return Row(request, condition, 0, 8, 1.0, "main", 0, "positive", lanes)
+    return BatchRow(request, condition, 0, 8, 1.0, "main", 0, "positive", lanes)
 
 
 def test_trap_01_xl_puts_a_learned_token_before_the_timbre_and_2b_does_not(engines: Any) -> None:
@@ -65,11 +64,11 @@ def test_trap_01_xl_puts_a_learned_token_before_the_timbre_and_2b_does_not(engin
     for name, engine in engines.items():
         m = engine.modules
         theirs = m.encoder.timbre_encoder(latents[None], torch.zeros(1, dtype=torch.long))[0][0]
-        ours = encode.Speaker(m)._timbre(latents)
+        ours = encode.ConditionEncoder(m)._timbre(latents)
         assert torch.allclose(ours, theirs, atol=1e-5) == (name == "2b")
         before = m.encoder.timbre_encoder.special_token.clone()
         m.encoder.timbre_encoder.special_token += 1.0
-        moved = not torch.equal(encode.Speaker(m)._timbre(latents), ours)
+        moved = not torch.equal(encode.ConditionEncoder(m)._timbre(latents), ours)
         m.encoder.timbre_encoder.special_token.copy_(before)
         assert moved == (name == "xl")
 
@@ -108,7 +107,7 @@ def test_trap_05_nothing_is_silence_as_the_vae_hears_it_never_zeros(engines: Any
     assert torch.equal(context[0, :, :64], quiet[0, :150])
     assert engine.encode(np.zeros((20 * 1920, 2), np.float32)).shape == (20, 64)
     assert np.array_equal(engine.encode(np.zeros((20 * 1920, 2), np.float32)), quiet[0, :20])
-    speaker = encode.Speaker(engine.modules)
+    speaker = encode.ConditionEncoder(engine.modules)
     assert torch.equal(speaker._silent_timbre(), speaker._timbre(quiet[0, :750]))
 
 
@@ -146,7 +145,7 @@ def test_trap_08_padding_of_conditions_changes_nothing(engines: Any) -> None:
     assert torch.allclose(both[:1], v(engine, [short], x), atol=1e-4)
     assert torch.allclose(both[1:], v(engine, [long], x), atol=1e-4)
     # The bare module, which attends to the padding, is far off.
-    states, _ = encode.padded([r.condition.told(False)[0].kept for r in (short, long)])
+    states, _ = encode.padded([r.condition.states(False)[0].kept for r in (short, long)])
     context = engine._stacker.of([short, long], 150).context
     batch, t = torch.from_numpy(np.stack([x, x])), torch.full((2,), 0.7)
     bare = engine.modules.dit(batch, t, t, states, context, return_dict=False)[0]
@@ -355,7 +354,7 @@ def test_trap_18_times_are_rounded_for_the_model_only(engines: Any) -> None:
 
 
 def test_trap_19_the_wavelet_correction_is_off_unless_asked_for() -> None:
-    from demon_live.engine.ring import Ring
+    from demon_live.engine import Ring
 
     assert inspect.signature(Ring.__init__).parameters["dcw"].default is None
 
@@ -366,7 +365,7 @@ def test_trap_20_the_text_says_whole_seconds_and_the_latent_has_its_own_length(
     assert "- duration: 6 seconds\n" in text.caption("x", seconds=6.96)
     engine, told = engines["2b"], []
     monkeypatch.setattr(
-        engine._speaker, "states", lambda caption, *rest: told.append(caption) or torch.zeros(3, 64)
+        engine._encoder, "states", lambda caption, *rest: told.append(caption) or torch.zeros(3, 64)
     )
     said(engine, "something new", frames=174)
     engine._worker.submit(lambda: None).result()

@@ -50,7 +50,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
 
 @pytest.mark.parametrize("width", [64, 80])
 @pytest.mark.parametrize("how", ["norm", "add", "gate", "mod", "all", "end"])
-def test_norms(width: int, how: str, dtype: torch.dtype) -> None:
+def test_norms_equal_those_of_torch(width: int, how: str, dtype: torch.dtype) -> None:
     ours, plain = made(replace(toy.TOY, hidden=width))
     h, y = random(2, 5, width, dtype=dtype), random(2, 5, width, dtype=dtype, seed=1)
     w = 1 + 0.1 * random(width, dtype=dtype, seed=2)
@@ -71,7 +71,7 @@ def test_norms(width: int, how: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("config", [toy.TOY, toy.TOY_XL], ids=["2b", "xl"])
-def test_heads(config: Any, dtype: torch.dtype) -> None:
+def test_head_norms_and_rotation_equal_those_of_torch(config: Any, dtype: torch.dtype) -> None:
     """As FlashAttention gets them."""
     ours, plain = made(config)
     ours.own_attention = False
@@ -164,12 +164,12 @@ def test_the_whole_model(config: Any, own: bool) -> None:
     t = torch.linspace(1.0, 0.2, 3, device=ON)
     kept = packed.keep(random(17, config.encoder_hidden, seed=2))[:, :, None]
     lengths = torch.tensor([17, 5, 11], dtype=torch.int32, device=ON)
-    heard = fused.Heard(kept.expand(-1, -1, 3, -1, -1).contiguous(), lengths)
-    other = fused.Heard(heard.kept.flip(2).contiguous(), lengths.flip(0).contiguous())
+    cross = fused.KeysValues(kept.expand(-1, -1, 3, -1, -1).contiguous(), lengths)
+    other = fused.KeysValues(cross.kept.flip(2).contiguous(), lengths.flip(0).contiguous())
     mixed = (other, torch.linspace(0, 1, 90, device=ON).repeat(3, 1))
     turn = fused.turn_of(config, 45, x)
     one, two = (
-        fused.forward(packed, ops, x, t, context, heard, turn, mixed) for ops in (ours, plain)
+        fused.forward(packed, ops, x, t, context, cross, turn, mixed) for ops in (ours, plain)
     )
     near(one, two, 10 * PRODUCT if ON == "cpu" else 3 * PRODUCT)
 

@@ -48,7 +48,7 @@ def test_the_longest_phrase_wins(lexicon: Lexicon) -> None:
     assert set(read("dub, techno", lexicon).tags) == {"dub", "techno"}
 
 
-def test_weights(lexicon: Lexicon) -> None:
+def test_words_have_weights(lexicon: Lexicon) -> None:
     assert read("acid:1.5, techno:.4", lexicon).tags == {"acid": 1.5, "techno": 0.4}
     # A word with its own weight begins no longer phrase.
     assert read("acid:1.5 techno:.4", lexicon).tags == {"acid": 1.5, "techno": 0.4}
@@ -122,7 +122,7 @@ def test_every_word_of_the_lexicon_means_what_it_says(lexicon: Lexicon) -> None:
         assert read(word, lexicon).tags == dict(tags), word
 
 
-def test_condition_arrays(lexicon: Lexicon) -> None:
+def test_a_condition_has_the_place_in_time_of_each_frame(lexicon: Lexicon) -> None:
     c = prepare("techno", "dub", "A minor", 120.0, 4, 4, 200, lexicon)
     vocabulary = lexicon.vocabulary
     assert c.phase.shape == (200, 2)

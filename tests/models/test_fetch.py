@@ -199,7 +199,7 @@ def test_offline_and_missing_files_are_told(
 def test_no_room_is_told_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
     manifest = load_manifest(manifest_at(tmp_path))
     wanted = fetch.plan(manifest)
-    full = fetch.Plan(wanted.wanted, 5_000_000_000, 1_000_000_000)
+    full = fetch.FetchPlan(wanted.wanted, 5_000_000_000, 1_000_000_000)
     with pytest.raises(EngineError, match=r"needs 5\.0 GB"):
         fetch.fetch(manifest, full, lambda text: None)
     assert hub.asked == []

@@ -17,7 +17,6 @@ import torch
 from demon_live.core import Floats, Request
 from demon_live.engine import Ring
 from demon_live.errors import EngineError, ScoreError
-from demon_live.models import measure
 from demon_live.models.engine import Engine, open_engine
 from demon_live.models.imp import engine as imp_backend
 from demon_live.models.manifest import load_manifest
@@ -201,7 +200,7 @@ def test_a_hint_shows_the_source_with_its_strength(onnx: Engine) -> None:
     source = noise(FRAMES, 64)
     lane = np.zeros(FRAMES, np.float32)
     lane[10:20], lane[20:24] = 0.5, 0.05
-    stacker = imp_backend._Stacker(Spy(), 64)  # type: ignore[arg-type]
+    stacker = imp_backend._ImpStacker(Spy(), 64)  # type: ignore[arg-type]
     row = Row(Request(FRAMES, 64, source=source), asked(onnx), {"hint": lane})
     stacker.of([row], FRAMES)
     np.testing.assert_array_equal(seen[0][0, 10:20, :64], source[10:20])
@@ -326,13 +325,6 @@ def test_wrong_wishes_are_refused_with_a_remedy() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(EngineError, match="no CUDA device"):
             open_engine("imp", device="cuda")
-
-
-def test_measurements_have_the_figures(onnx: Engine) -> None:
-    ring = measure.tick(onnx, depth=2, frames=FRAMES, seconds=0.0)
-    assert (ring["depth"], ring["frames"], ring["calls"]) == (2, FRAMES, 5)
-    window = measure.decode(onnx, window=4, seconds=0.0)
-    assert window["realtime"] == pytest.approx(160.0 / window["median_ms"], rel=0.05)
 
 
 def test_warm_up_leaves_no_trace(onnx: Engine) -> None:

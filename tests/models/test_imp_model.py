@@ -154,11 +154,11 @@ def test_condition_is_linear_in_tags() -> None:
         ("CM", 0, "major"),
     ],
 )
-def test_keys(text: str, pitch: int, mode: str) -> None:
+def test_keys_are_parsed(text: str, pitch: int, mode: str) -> None:
     assert parse_key(text, VOCABULARY.modes) == (pitch, VOCABULARY.modes.index(mode))
 
 
-def test_no_key() -> None:
+def test_what_is_not_a_key_is_refused() -> None:
     with pytest.raises(ValueError, match="not a key"):
         parse_key("H minor", VOCABULARY.modes)
     with pytest.raises(ValueError, match="mode"):

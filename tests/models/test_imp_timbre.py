@@ -21,9 +21,10 @@ from demon_live.errors import EngineError
 from demon_live.models import conditioning
 from demon_live.models.engine import Engine, open_engine
 from demon_live.models.imp import model as imp
-from demon_live.models.imp.engine import ImpEngine, Weights
+from demon_live.models.imp.engine import ImpEngine
 from demon_live.models.imp.labels import COND, LABELS, TIMBRE, condition, load_vocabulary
 from demon_live.models.imp.timbre import HOP, levels, statistics, timbre_of
+from demon_live.models.imp.weights import ImpWeights
 from demon_live.models.manifest import load_manifest
 from engines.imp import bank as banks
 from engines.imp.score import compose
@@ -393,7 +394,7 @@ def test_a_manifest_that_says_too_much_is_corrected_and_that_is_said(knows: bool
     shipped = load_manifest("imp")
     manifest = replace(shipped, controls=shipped.controls | {"timbre"})
     kernels: Any = argparse.Namespace(device=torch.device("cpu"), timbre=knows)
-    engine = ImpEngine(manifest, Weights(manifest, True), kernels)
+    engine = ImpEngine(manifest, ImpWeights(manifest, True), kernels)
     assert ("timbre" in engine.controls) == knows
     assert engine.notes == ([] if knows else ["the weights of imp know no timbre reference"])
 

@@ -16,8 +16,8 @@ import pytest
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, Request, SlotValues
-from demon_live.engine.gpu_workers import Plan, Words
-from demon_live.engine.multi_gpu import Choir
+from demon_live.engine.gpu_workers import ConditionArguments, WorkerOptions
+from demon_live.engine.multi_gpu import MultiGpuRing
 from demon_live.remote.client import EngineClient
 from demon_live.remote.ray import Gone, Ray, RayLink
 from demon_live.remote.server import EngineServer
@@ -72,20 +72,22 @@ def test_a_farm_gives_the_bytes_of_one_process(
     assert sounds[0] != sounds[1]
 
 
-def test_voices_in_actors_sing_as_one_ring(ray: Ray) -> None:
-    plan = Plan("imp", threads=1, random_weights=True)
+def test_workers_in_actors_play_as_one_ring(ray: Ray) -> None:
+    plan = WorkerOptions("imp", threads=1, random_weights=True)
     links = [RayLink(ray, plan) for _ in range(2)]
-    channels = links[0].about().channels
+    channels = links[0].info().channels
 
-    def latents(choir: Choir) -> list[bytes]:
+    def latents(ring: MultiGpuRing) -> list[bytes]:
         out = []
         for seed in range(4):
-            choir.submit(Request(50, channels, seed=seed, condition=Words("acid", MORE)))
-            out += [g.latent.tobytes() for g in choir.tick()]
-        return out + [g.latent.tobytes() for g in choir.flush()]
+            ring.submit(
+                Request(50, channels, seed=seed, condition=ConditionArguments("acid", MORE))
+            )
+            out += [g.latent.tobytes() for g in ring.tick()]
+        return out + [g.latent.tobytes() for g in ring.flush()]
 
-    two = latents(Choir(links, steps=2, depth=2))
-    one = latents(Choir(links[:1], steps=2, depth=2))
+    two = latents(MultiGpuRing(links, steps=2, depth=2))
+    one = latents(MultiGpuRing(links[:1], steps=2, depth=2))
     assert two == one
     assert len(two) == 4
     for link in links:

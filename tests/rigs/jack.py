@@ -2,8 +2,6 @@
 
 The server keeps real time in blocks; the capture is a client of its own, written in C, that sees
 each sample the instrument hands over: a block that came too late is a hole in the recording.
-
-Threads: none; child processes.
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
-
-__all__ = ["Server", "available", "realtime"]
 
 _PAUSE = threading.Event()
 
@@ -40,7 +36,7 @@ def realtime() -> bool:
 class Server:
     """`with Server(folder) as server`: 48 kHz, `frames` a block, under a name of its own.
 
-    The environment variables that clients need are in `env`.
+    variables: the environment variables that clients need; env: those beside this process's own.
     """
 
     def __init__(self, folder: Path, frames: int = 512) -> None:
@@ -48,12 +44,12 @@ class Server:
         self.frames = frames
         self.folder = folder
         self.realtime = realtime()
-        self.env = {
-            **os.environ,
+        self.variables = {
             "JACK_NO_AUDIO_RESERVATION": "1",
             "JACK_DEFAULT_SERVER": self.name,
             "JACK_NO_START_SERVER": "1",
         }
+        self.env = {**os.environ, **self.variables}
         self._log = folder / "jackd.log"
         self._server: subprocess.Popen[bytes] | None = None
         self._captures: list[subprocess.Popen[bytes]] = []

@@ -15,7 +15,7 @@ from demon_live.runtime.pace import GUARD, LEAD_CEILING, LEAD_FLOOR
 from demon_live.runtime.placement import HALF, DeckPlacement
 from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap, VirtualPlayhead
-from tests.runtime.test_placement import WINDOW, generation, heard, hold, loop, placement
+from tests.helpers.loops import WINDOW, generation, heard, hold, loop, placement
 
 HOURS = 3 * 3600 * 48_000
 

@@ -14,8 +14,8 @@ from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.sets.journal import SetEvent
 from demon_live.sets.session_log import Interrupted, find_interrupted, recently
+from tests.helpers.dead_session import died
 from tests.helpers.mock_engine import write_tone
-from tests.sets.test_append_log import died
 
 #: (seconds after the last, text, name)
 TAKE = (

@@ -30,6 +30,7 @@ from demon_live.session.scores import as_score
 from demon_live.session.session import Session
 from demon_live.sets.journal import SUFFIX, Journal, SetEvent
 from demon_live.sets.session_log import find_interrupted
+from tests.helpers.dead_session import died
 from tests.helpers.mock_engine import (
     MockEngine,
     Singing,
@@ -39,7 +40,6 @@ from tests.helpers.mock_engine import (
     run,
     write_tone,
 )
-from tests.sets.test_append_log import died
 
 BAR = 96_000
 HEAD = "tempo 120\nloop 2\n"

@@ -12,6 +12,7 @@ from demon_live.errors import FileError
 from demon_live.sets import journal as ledger
 from demon_live.sets.journal import SUFFIX, AppendLog, Journal, SetEvent, load, locked
 from demon_live.sets.session_log import SessionLog, find_interrupted, interrupted
+from tests.helpers.dead_session import died
 
 CAUSES = tuple(
     SetEvent("apply", 48_000 * k, f"denoise = .{k}\n# „Umlaut“ ü 🎛", "<prompt>", "repl")
@@ -125,25 +126,6 @@ def test_who_writes_is_known_while_it_lives(tmp_path: Path) -> None:
     book.close()
     assert not locked(tmp_path / "x")
     assert not locked(tmp_path / "absent")
-
-
-def died(folder: Path, *causes: SetEvent, position: int = 0) -> Path:
-    """The log of a session that was killed."""
-    now = [0.0]
-    journal = Journal({"engine": "imp", "seed": 3})
-    log = SessionLog(journal, lambda text: None, folder, lambda: now[0])
-    for cause in causes:
-        now[0] += 10
-        log.turn(cause.sample)
-        journal.write(cause)
-    if position:
-        now[0] += 10
-        log.turn(position)
-    path = log.path
-    # What the end of a process does to its files.
-    os.close(log._ledger._fd)
-    log._ledger._fd = -1
-    return path
 
 
 def test_a_session_that_died_is_found_with_its_place_and_its_causes(tmp_path: Path) -> None:

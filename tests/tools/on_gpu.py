@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from demon_live.bench.overhead import overhead_table
+from demon_live.bench.ring import overhead_table
 from demon_live.models.lora import Adapter, Factors, LoraBank
 
 

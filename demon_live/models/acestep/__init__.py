@@ -5,7 +5,11 @@
     text.py      prompt, lyrics, key, tempo -> the exact text that the model was trained on
     encode.py    that text, a timbre reference, a source -> condition states, context latents
     forward.py   the DiT through diffusers' own blocks, padded conditions masked: the oracle
-    fused.py     the same in our own arrangement: fewer, larger matrix products
+    fused.py     the same in our own arrangement: fewer, larger matrix products; triton_ops.py
+    oobleck.py   windows of the VAE's decoder
+    engine.py    conditions, stacking of rows; on the backends eager.py, graphs.py, tensorrt/
+    open.py      opening: device, precision, backend; budget.py: memory
+    export.py    ONNX graphs for plans
 
 This package is the only one that imports diffusers, transformers and tokenizers (extra `ace`), and
 it does so when an engine opens. Facts and formulas: the modelling code of ACE-Step 1.5 (MIT) and
@@ -17,8 +21,6 @@ from __future__ import annotations
 import importlib.util
 
 from demon_live.errors import EngineError
-
-__all__ = ["require"]
 
 _NEEDED = ("diffusers", "transformers", "tokenizers")
 

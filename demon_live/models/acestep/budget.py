@@ -4,8 +4,6 @@
 
 Estimates: exact for weights, and for a row the largest activations alive at once (the SwiGLU's,
 beside the residual stream), with room for what libraries keep.
-
-Threads: pure functions, but for asking the device what is free.
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ import torch
 from demon_live.errors import EngineError
 from demon_live.models.acestep.layout import AceConfig
 from demon_live.models.acestep.load import AceModules
-
-__all__ = ["dit_parameters", "out_of_memory", "row_bytes", "weights_bytes"]
 
 #: Parameters of the parts beside the DiT: condition encoder, both tokenizers, VAE, text encoder.
 _BESIDE = 608_369_664 + 105_032_198 + 105_011_776 + 168_695_426 + 595_776_512

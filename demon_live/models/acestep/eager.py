@@ -15,8 +15,6 @@ from demon_live.models.acestep.engine import Batch
 from demon_live.models.acestep.forward import forward
 from demon_live.models.acestep.load import AceModules
 
-__all__ = ["AceEager", "short"]
-
 _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v"}
 
@@ -43,10 +41,10 @@ class AceEager:
 
     def flow(self, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
         """v [B, T, C] float32."""
-        states, keep = padded([told.kept for told in batch.told])
+        states, keep = padded([entry.kept for entry in batch.first])
         mixed = None
         if batch.mix is not None:
-            mixed = (*padded([told.kept for told in batch.told2]), batch.mix)
+            mixed = (*padded([entry.kept for entry in batch.second]), batch.mix)
         return forward(self.modules.dit, x, t, batch.context, states, keep, mixed)
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -72,15 +70,15 @@ class AceEager:
 
     def warm_up(self, frames: int, depth: int, window: int) -> None:
         """One tick of the full depth and one window."""
-        from demon_live.models.acestep.engine import Told
+        from demon_live.models.acestep.engine import ConditionStates
 
         c = self.modules.config
-        told = Told()
-        told.kept = torch.zeros(64, c.encoder_hidden, device=self.device, dtype=self.dtype)
+        entry = ConditionStates()
+        entry.kept = torch.zeros(64, c.encoder_hidden, device=self.device, dtype=self.dtype)
         context = torch.zeros(depth, frames, 2 * c.channels, device=self.device, dtype=self.dtype)
         x = torch.zeros(depth, frames, c.channels, device=self.device)
         t = torch.full((depth,), 0.5, device=self.device)
-        self.flow(x, t, Batch(context, [told] * depth, [told] * depth, None, 0))
+        self.flow(x, t, Batch(context, [entry] * depth, [entry] * depth, None, 0))
         self.decode(torch.zeros(1, window, c.channels, device=self.device))
 
     def close(self) -> None:

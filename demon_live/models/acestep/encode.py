@@ -1,19 +1,22 @@
-"""What the DiT is told: condition states, and the context latents that it sees beside the noise.
+"""Conditions of the DiT: states of texts and timbre, and context latents beside the noise.
 
-    Speaker.states(text, lyrics, timbre) -> float [L, D], in the order lyrics | timbre | text
-    Speaker.null()                       -> [1, D]: what "nothing said" looks like to the model
+    ConditionEncoder.states(text, lyrics, timbre) -> [L, D], in the order lyrics | timbre | text
+    ConditionEncoder.null()                       -> [1, D]: the learned "no condition"
     hints(modules, source)               -> the source as the model's own plan (cover mode), [T, C]
     encode_audio, timbre_of              -> latents of a loop, of a timbre reference
 
 Texts are encoded one by one, so that no padding reaches a state; rows of different lengths meet in
 the DiT only, behind a mask.
 
-Threads: a Speaker may be used from one thread at a time, beside the ring's.
+Threads: a ConditionEncoder may be used from one thread at a time, beside the ring's.
 """
 
 from __future__ import annotations
 
+import threading
 import zlib
+from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,14 +28,14 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.acestep.text import LYRIC_TOKENS, TEXT_TOKENS
 
-__all__ = ["Speaker", "band", "encode_audio", "hints", "rope", "tiled_silence", "timbre_of"]
-
 #: The encoder's reach in frames: a loop that is continued by this much on both sides encodes as if
 #: it went on for ever (receptive field -6.34..+7.34 frames).
 _CONTEXT = 8
 #: Seconds of each of the three stretches of a timbre reference.
 _STRETCH = 10
 _RANDOM_TOKENS = 96
+#: Sources whose plans are cached.
+_SOURCES = 8
 
 
 def rope(length: int, dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,8 +64,8 @@ def tiled_silence(silence: Tensor, frames: int) -> Tensor:
     return silence[0].repeat(repeats, 1)[:frames]
 
 
-class Speaker:
-    """Words and sounds -> condition states, with the modules of one engine."""
+class ConditionEncoder:
+    """Texts and sounds -> condition states, with the modules of one engine."""
 
     def __init__(self, modules: AceModules) -> None:
         self.modules = modules
@@ -85,11 +88,11 @@ class Speaker:
             return self._made_up(text + lyrics)
         token = self._silent_timbre() if timbre is None else self._timbre(timbre)
         ids = self._ids(self._text_words, text)
-        told = m.encoder.text_projector(m.text(input_ids=ids).last_hidden_state)
+        words = m.encoder.text_projector(m.text(input_ids=ids).last_hidden_state)
         sung = m.text.get_input_embeddings()(self._ids(self._lyric_words, lyrics))
         everything = torch.ones(1, sung.shape[1], dtype=torch.bool, device=m.device)
         sung = m.encoder.lyric_encoder(inputs_embeds=sung, attention_mask=everything)
-        return torch.cat([sung[0], token, told[0]])
+        return torch.cat([sung[0], token, words[0]])
 
     def _ids(self, words: object, text: str) -> Tensor:
         return torch.tensor([words.encode(text).ids], device=self.modules.device)  # type: ignore[attr-defined]
@@ -111,7 +114,7 @@ class Speaker:
         return found
 
     def _silent_timbre(self) -> Tensor:
-        """No reference: silence as the VAE hears it. Zeros would be heard as a drone."""
+        """No reference: silence as the VAE encodes it. Zeros would sound like a drone."""
         if self._quiet is None:
             m = self.modules
             self._quiet = self._timbre(tiled_silence(m.silence, m.config.timbre_frames))
@@ -154,7 +157,7 @@ def hints(modules: AceModules, source: Tensor) -> Tensor:
 def encode_audio(modules: AceModules, audio: Floats, *, cyclic: bool = True) -> Floats:
     """float32 [n, 2] -> the VAE's mean latent [F, C], F = n / hop rounded up to even.
 
-    cyclic: the ends hear each other, as they do in a loop. The mean, not a sample: the same source
+    cyclic: with context from across the seam, as in a loop. The mean, not a sample: the same source
     gives the same latent.
     """
     if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
@@ -205,3 +208,54 @@ def padded(states: list[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
         rows.append(F.pad(row, (0, 0, 0, most - len(row))))
         keep[i, : len(row)] = True
     return torch.stack(rows), keep
+
+
+class SourcePlans:
+    """Source latents -> plans (cover hints) on the device; found again by identity, then by value.
+
+    Threads: `of` may be called by the ring and by the thread that encodes sources.
+    """
+
+    def __init__(self, modules: AceModules) -> None:
+        self._modules = modules
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._last: dict[int, tuple[Floats, Tensor]] = {}
+
+    def of(self, source: Floats) -> Tensor:
+        """float32 [T, C] on the device."""
+        found = self._last.get(id(source))
+        if found is not None and found[0] is source:
+            return found[1]
+        value = np.ascontiguousarray(source, dtype=np.float32).tobytes()
+        with self._lock:
+            plan = self._known.get(value)
+            if plan is None:
+                m = self._modules
+                plan = hints(m, torch.from_numpy(np.array(source)).to(m.device))
+                self._known[value] = plan
+                while len(self._known) > _SOURCES:
+                    self._known.popitem(last=False)
+            if len(self._last) >= _SOURCES:
+                self._last.clear()
+            self._last[id(source)] = (source, plan)
+        return plan
+
+
+def has_effect(lane: Any) -> bool:
+    """Whether a lane is anything but zeros."""
+    return lane is not None and bool(np.any(lane))
+
+
+def lane_of(value: Any, frames: int) -> Floats | None:
+    """A lane as float32 [frames], repeated if it is of a shorter loop; None where it is 0."""
+    if not has_effect(value):
+        return None
+    lane = np.asarray(value, dtype=np.float32).reshape(-1)
+    return np.ascontiguousarray(np.resize(lane, frames))
+
+
+def upload(values: Floats, device: torch.device) -> Tensor:
+    """To the device without waiting for it."""
+    host = torch.from_numpy(values)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

@@ -1,14 +1,14 @@
-"""ACE-Step on any backend: conditions, contexts, the stacking of rows; the kernels do the rest.
+"""ACE-Step on any backend: conditions, contexts, the stacking of rows; kernels do the rest.
 
-    prompt -> Told (states, kept by the kernels)     encoded in a worker, cached, shared by rows
+    prompt -> ConditionStates                        encoded in a worker, cached, shared by rows
     source, hint lane -> context [T, 2C]             cached while both stay the same objects
     rows -> Batch -> kernels.flow(x, t, batch) -> v  stacked anew only when a row changes
 
-A text takes the encoder some milliseconds, so it never runs in a tick: `condition` answers at once,
-and a row whose text is not ready plays what its deck said before. A deck's first words are waited
-for. `patient` (on the CPU): all are, so that what is rendered does not depend on the machine.
+A text takes the encoder some milliseconds, so it never runs in a tick: `condition` returns at once,
+and a row whose text is not ready plays its deck's last one. The first text of a deck is waited for;
+`patient` (on the CPU): every text, so that a render does not depend on the speed of the machine.
 
-Threads: see `backends`. Texts are encoded in a thread of the engine's own, on its own CUDA stream.
+Threads: see models/protocol.py. Texts are encoded in a thread and CUDA stream of the engine's own.
 """
 
 from __future__ import annotations
@@ -34,29 +34,30 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep import encode, text
 from demon_live.models.acestep.budget import out_of_memory
 from demon_live.models.acestep.load import AceModules
-from demon_live.models.engine import Row
 from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
-
-__all__ = ["AceCondition", "AceEngine", "AceKernels", "Batch", "Told"]
+from demon_live.models.protocol import LastStack, Row
 
 #: The model knows no shorter loops: upstream never asks for fewer frames.
 SHORTEST = 128
-_TEXTS, _SOURCES = 24, 8
+_TEXTS = 24
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What the rows of a tick are told. context: [B, T, 2C] in the model's type. told: kept states.
+    """Inputs of the rows of a tick.
 
-    told2, mix: a second condition and its share [B, T] float32; None when no row mixes.
-    serial: another number for each batch that was stacked.
+    Attributes:
+        context: [B, T, 2C] in the model's type.
+        first: the conditions of the rows.
+        second, mix: further conditions and their share [B, T] float32; mix is None if no row mixes.
+        serial: another number for each batch that was stacked.
     """
 
     context: Tensor
-    told: Sequence[Told]
-    told2: Sequence[Told]
+    first: Sequence[ConditionStates]
+    second: Sequence[ConditionStates]
     mix: Tensor | None
     serial: int
 
@@ -69,7 +70,7 @@ class AceKernels(Protocol):
     dtype: torch.dtype
 
     def keep(self, states: Tensor) -> Any:
-        """Condition states [L, D] -> what `flow` wants of them, worked out once."""
+        """Condition states [L, D] -> their form for `flow`, computed once."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
@@ -85,7 +86,7 @@ class AceKernels(Protocol):
         ...
 
     def changed(self, names: Sequence[str]) -> None:
-        """These targets were written. What was kept of conditions is out of date."""
+        """These targets were written: the results of `keep` are out of date."""
         ...
 
     def warm_up(self, frames: int, depth: int, window: int) -> None: ...
@@ -93,10 +94,13 @@ class AceKernels(Protocol):
     def close(self) -> None: ...
 
 
-class Told:
-    """One condition's states, coming or there. kept: of the kernels. length: L.
+class ConditionStates:
+    """The states of one condition, from a worker.
 
-    ready: on a GPU, the event after which another stream may read it.
+    Attributes:
+        states: [L, D]; None until they are encoded.
+        kept: the result of the kernels' `keep`; length: L.
+        ready: on a GPU, the event after which another stream may read it.
     """
 
     __slots__ = ("_future", "kept", "length", "ready", "states")
@@ -121,11 +125,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AceCondition:
-    """What a row is asked for. Compared by identity.
-
-    plain, plain2: of `prompt` and `prompt2`, made freely. cover, cover2: the same words with the
-    instruction to follow a plan, for rows that are shown one.
-    """
+    """Texts of a row. Compared by identity."""
 
     prompt: str
     prompt2: str
@@ -133,41 +133,41 @@ class AceCondition:
     words: tuple[str, str]
     tail: tuple[tuple[str, Any], ...]
 
-    def told(self, cover: bool) -> tuple[Told, Told]:
-        """The conditions of `prompt` and `prompt2`; asked for when a row first needs them."""
+    def states(self, cover: bool) -> tuple[ConditionStates, ConditionStates]:
+        """The states of `prompt` and `prompt2`; encoding starts at the first call.
+
+        cover: with the instruction to follow a plan, for rows with `hint`.
+        """
         task: text.Task = "cover" if cover else "text2music"
-        first = self.engine.told(self.prompt, task, self.words, self.tail)
+        first = self.engine.states_of(self.prompt, task, self.words, self.tail)
         if not self.prompt2:
             return first, first
-        return first, self.engine.told(self.prompt2, task, self.words, self.tail)
+        return first, self.engine.states_of(self.prompt2, task, self.words, self.tail)
 
 
 class AceEngine:
-    """ACE-Step 1.5, opened. See `backends.Engine`. patient: wait for texts, as off line."""
+    """ACE-Step 1.5, opened. See models.protocol.Engine. patient: wait for texts, as off line."""
 
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name
         self.notes: list[str] = []
-        self.channels, self.margin, self.window = (
-            manifest.channels,
-            manifest.margin,
-            manifest.window,
-        )
+        self.channels, self.margin = manifest.channels, manifest.margin
+        self.window = manifest.window
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.controls = manifest.controls
         self.device = kernels.device
         self.patient = self.device.type == "cpu"
         self.modules, self.kernels = modules, kernels
-        self._speaker = encode.Speaker(modules)
+        self._encoder = encode.ConditionEncoder(modules)
         self._worker = ThreadPoolExecutor(1, "texts")
         self._side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._lock = threading.Lock()
-        self._texts: OrderedDict[Any, Told] = OrderedDict()
+        self._texts: OrderedDict[Any, ConditionStates] = OrderedDict()
         self._timbres: dict[str, Tensor] = {}
-        self._null = Told()
-        self._speak(self._null, self._speaker.null)
-        self._plans = _Plans(self)
-        self._stacker = _Stacker(self)
+        self._null = ConditionStates()
+        self._encode_states(self._null, self._encoder.null)
+        self._plans = encode.SourcePlans(modules)
+        self._stacker = _AceStacker(self)
         self._condition = functools.lru_cache(maxsize=256)(self._prepare)
         #: Its LoRAs, which the ring turns up and down (`lora.NAME`).
         self.weights = LoraBank(kernels.targets(), lambda names: self.refitted(list(names)))
@@ -193,8 +193,7 @@ class AceEngine:
         language: str = "unknown",
         timbre: str = "",
     ) -> AceCondition:
-        """What the model is asked for; the same arguments give the same object. Its text is encoded
-        beside the ring. timbre: a name given to `set_timbre`."""
+        """See Engine.condition; the text is encoded beside the ring. timbre: of `set_timbre`."""
         return self._condition(
             prompt, prompt2, key, float(bpm), beats, frames, lyrics, language, timbre
         )
@@ -215,50 +214,50 @@ class AceEngine:
         tail = (("bpm", bpm), ("beats", beats), ("key", key), ("seconds", seconds))
         words = (text.lyrics(lyrics, language), timbre)
         condition = AceCondition(prompt, prompt2, self, words, tail)
-        condition.told(False)
+        condition.states(False)
         return condition
 
-    def told(
+    def states_of(
         self,
         prompt: str,
         task: text.Task,
         words: tuple[str, str],
         tail: tuple[tuple[str, Any], ...],
-    ) -> Told:
-        """The states of a text, coming or there; cached."""
+    ) -> ConditionStates:
+        """The states of a text, which a worker encodes; cached."""
         caption = text.caption(prompt, task=task, **dict(tail))
         key = (caption, *words)
         with self._lock:
             if key in self._texts:
                 self._texts.move_to_end(key)
                 return self._texts[key]
-            told = self._texts[key] = Told()
+            entry = self._texts[key] = ConditionStates()
             while len(self._texts) > _TEXTS:
                 self._texts.popitem(last=False)
         lyrics, timbre = words
         latents = self._timbres.get(timbre)
-        told._future = self._worker.submit(
-            self._speak, told, lambda: self._speaker.states(caption, lyrics, latents)
+        entry._future = self._worker.submit(
+            self._encode_states, entry, lambda: self._encoder.states(caption, lyrics, latents)
         )
-        return told
+        return entry
 
     @torch.no_grad()
-    def _speak(self, told: Told, states: Any) -> Tensor:
-        """Work out states and what the kernels keep of them."""
+    def _encode_states(self, entry: ConditionStates, states: Any) -> Tensor:
+        """Encode states, and prepare them with the kernels' `keep`."""
         if self._side is None:
-            told.states = states()
-            told.kept = self.kernels.keep(told.states)
+            entry.states = states()
+            entry.kept = self.kernels.keep(entry.states)
         else:
             with torch.cuda.stream(self._side):
-                told.states = states()
-                told.kept = self.kernels.keep(told.states)
-                told.ready = torch.cuda.Event()
-                told.ready.record(self._side)
-        told.length = len(told.states)
-        return told.states
+                entry.states = states()
+                entry.kept = self.kernels.keep(entry.states)
+                entry.ready = torch.cuda.Event()
+                entry.ready.record(self._side)
+        entry.length = len(entry.states)
+        return entry.states
 
     def unconditioned(self, condition: AceCondition) -> None:
-        """Nothing said: a row without a condition plays the model's learned "no condition"."""
+        """None: a row without a condition plays the model's learned "no condition"."""
         return None
 
     def set_timbre(self, name: str, audio: Floats) -> None:
@@ -286,7 +285,7 @@ class AceEngine:
     def velocity(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         """v [B, T, C] of x [B, T, C] at times t [B]; one row each.
 
-        A loop shorter than the model knows is played several times over, and the middle is kept.
+        A loop shorter than the model knows is repeated, and the middle is returned.
         """
         frames = x.shape[1]
         times = -(-SHORTEST // frames)
@@ -303,7 +302,7 @@ class AceEngine:
 
     def encode(self, audio: Floats) -> Floats:
         """A loop float32 [n, 2] -> latent [F, C], F = n/1920 rounded up to even. Its plan for
-        `hint` is worked out as well, so that no tick has to."""
+        `hint` is computed as well, so that no tick has to."""
         latent = encode.encode_audio(self.modules, audio)
         self._plans.of(latent)
         return latent
@@ -335,14 +334,14 @@ class AceEngine:
         return name
 
     def refitted(self, names: Sequence[str]) -> None:
-        """Targets were written: what was kept of conditions is worked out again."""
+        """Targets were written: prepare all conditions again."""
         self.kernels.changed(names)
         with self._lock:
             everything = [*self._texts.values(), self._null]
-        for told in everything:
-            if told.done and told.states is not None:
-                told.kept = self.kernels.keep(told.states)
-                told.ready = None
+        for entry in everything:
+            if entry.done and entry.states is not None:
+                entry.kept = self.kernels.keep(entry.states)
+                entry.ready = None
         self._stacker.forget()
 
     def warm_up(self, frames: int, depth: int) -> None:
@@ -357,81 +356,40 @@ class AceEngine:
         self._texts.clear()
 
 
-# ------------------------------------------------------------------------------------------ sources
-
-
-class _Plans:
-    """Source latents -> plans (cover hints) on the device; found again by identity, then by value.
-
-    Threads: `of` may be called by the ring and by the thread that encodes sources.
-    """
+class _AceStacker:
+    """rows -> Batch, for the ring's thread."""
 
     def __init__(self, engine: AceEngine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
-        self._last: dict[int, tuple[Floats, Tensor]] = {}
-
-    def of(self, source: Floats) -> Tensor:
-        """float32 [T, C] on the device."""
-        found = self._last.get(id(source))
-        if found is not None and found[0] is source:
-            return found[1]
-        value = np.ascontiguousarray(source, dtype=np.float32).tobytes()
-        with self._lock:
-            plan = self._known.get(value)
-            if plan is None:
-                m = self._engine.modules
-                plan = encode.hints(m, torch.from_numpy(np.array(source)).to(m.device))
-                self._known[value] = plan
-                while len(self._known) > _SOURCES:
-                    self._known.popitem(last=False)
-            if len(self._last) >= _SOURCES:
-                self._last.clear()
-            self._last[id(source)] = (source, plan)
-        return plan
-
-
-class _Stacker:
-    """rows -> Batch, kept while the rows stay the same objects. The ring's thread only."""
-
-    def __init__(self, engine: AceEngine) -> None:
-        self._engine = engine
-        self._key: list[Any] = []
-        self._batch: Batch | None = None
-        self._before: dict[str, tuple[Told, Told]] = {}
+        self._stacked: LastStack[Batch] = LastStack()
+        self._before: dict[str, tuple[ConditionStates, ConditionStates]] = {}
         self._context: dict[tuple[int, int, int], tuple[Any, Any, Tensor]] = {}
         self._serial = 0
 
     def forget(self) -> None:
-        self._key = []
+        self._stacked = LastStack()
 
     def of(self, rows: Sequence[Row], frames: int) -> Batch:
-        told = [self._told(row) for row in rows]
-        key: list[Any] = [frames]
-        for row, (first, second) in zip(rows, told, strict=True):
+        pairs = [self._conditions(row) for row in rows]
+        key: list[Any] = []
+        for row, (first, second) in zip(rows, pairs, strict=True):
             lanes = row.shared
             key += (row.request.source, lanes.get("hint"), lanes.get("prompt_mix"), first, second)
-        same = len(key) == len(self._key) and key[0] == self._key[0]
-        if not same or any(a is not b for a, b in zip(key[1:], self._key[1:], strict=True)):
-            self._batch = self._stack(rows, told, frames)
-            self._key = key
-        assert self._batch is not None
-        return self._batch
+        return self._stacked.get(frames, key, lambda: self._stack(rows, pairs, frames))
 
-    def _told(self, row: Row) -> tuple[Told, Told]:
-        """What a row hears now: its own condition, or its deck's last while that is being read."""
+    def _conditions(self, row: Row) -> tuple[ConditionStates, ConditionStates]:
+        """A row's own conditions, or its deck's last ones while those are being encoded."""
         engine, condition = self._engine, row.condition
         if condition is None:
             return engine._null, engine._null
-        covered = row.request.source is not None and _any(row.shared.get("hint"))
-        pair: tuple[Told, Told] = condition.told(covered)
+        covered = row.request.source is not None and encode.has_effect(row.shared.get("hint"))
+        pair: tuple[ConditionStates, ConditionStates] = condition.states(covered)
         deck = row.request.deck
         if not (engine.patient or all(t.done for t in pair)) and deck in self._before:
             return self._before[deck]
         try:
-            for told in pair:
-                told.wait()
+            for entry in pair:
+                entry.wait()
         except Exception as error:
             if engine.patient or deck not in self._before:
                 raise EngineError(f"the prompt could not be encoded: {error}") from error
@@ -440,28 +398,33 @@ class _Stacker:
         self._before[deck] = pair
         return pair
 
-    def _stack(self, rows: Sequence[Row], told: Sequence[tuple[Told, Told]], frames: int) -> Batch:
+    def _stack(
+        self,
+        rows: Sequence[Row],
+        pairs: Sequence[tuple[ConditionStates, ConditionStates]],
+        frames: int,
+    ) -> Batch:
         engine = self._engine
-        for pair in told:
+        for pair in pairs:
             for one in pair:
                 if one.ready is not None:
                     torch.cuda.current_stream(engine.device).wait_event(one.ready)
                     one.ready = None
         mixes = [
-            _lane(row.shared.get("prompt_mix"), frames) if a is not b else None
-            for row, (a, b) in zip(rows, told, strict=True)
+            encode.lane_of(row.shared.get("prompt_mix"), frames) if a is not b else None
+            for row, (a, b) in zip(rows, pairs, strict=True)
         ]
         mix = None
         if any(lane is not None for lane in mixes):
             curves = np.stack([np.zeros(frames, np.float32) if m is None else m for m in mixes])
-            mix = _upload(curves, engine.device)
+            mix = encode.upload(curves, engine.device)
         self._serial += 1
         if len(self._context) > 64:
             self._context.clear()
         return Batch(
             torch.stack([self._context_of(row, frames) for row in rows]),
-            [first for first, _ in told],
-            [second for _, second in told],
+            [first for first, _ in pairs],
+            [second for _, second in pairs],
             mix,
             self._serial,
         )
@@ -471,34 +434,16 @@ class _Stacker:
         engine, m = self._engine, self._engine.modules
         source, hint = row.request.source, row.shared.get("hint")
         key = (frames, id(source), id(hint))
-        held = self._context.get(key)
-        if held is not None and held[0] is source and held[1] is hint:
-            return held[2]
+        known = self._context.get(key)
+        if known is not None and known[0] is source and known[1] is hint:
+            return known[2]
         latents = encode.tiled_silence(m.silence, frames)
-        lane = _lane(hint, frames)
+        lane = encode.lane_of(hint, frames)
         if source is not None and lane is not None:
             plan = engine._plans.of(source)
             plan = plan.repeat(-(-frames // len(plan)), 1)[:frames]
-            latents = latents + _upload(lane, engine.device)[:, None] * (plan - latents)
+            latents = latents + encode.upload(lane, engine.device)[:, None] * (plan - latents)
         ones = torch.ones(frames, engine.channels, device=engine.device)
         context = torch.cat([latents, ones], dim=-1).to(engine.kernels.dtype)
         self._context[key] = (source, hint, context)
         return context
-
-
-def _any(lane: Any) -> bool:
-    return lane is not None and bool(np.any(lane))
-
-
-def _lane(value: Any, frames: int) -> Floats | None:
-    """A lane as float32 [frames], repeated if it is of a shorter loop; None where it is 0."""
-    if not _any(value):
-        return None
-    lane = np.asarray(value, dtype=np.float32).reshape(-1)
-    return np.ascontiguousarray(np.resize(lane, frames))
-
-
-def _upload(values: Floats, device: torch.device) -> Tensor:
-    """To the device without waiting for it."""
-    host = torch.from_numpy(values)
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

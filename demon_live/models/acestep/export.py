@@ -5,7 +5,7 @@
     initialiser(target)            a LoRA's target -> the initialiser that holds it, and its rows
 
 What TensorRT builds plans from, and what onnxruntime runs on a CPU to show that the graph is the
-model. One graph serves both kinds of tick: where nobody mixes two prompts, the second condition is
+model. One graph serves both kinds of tick: where no row mixes two prompts, the second condition is
 a single token of zeros with a share of 0, which costs next to nothing.
 
 The matrices of the layers keep their names (`layers.3.qkv`) and lie as the graph multiplies by
@@ -28,19 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from demon_live.models.acestep.encode import rope
-from demon_live.models.acestep.fused import Heard, Packed, Plain, forward
+from demon_live.models.acestep.fused import KeysValues, Packed, Plain, forward
 from demon_live.models.acestep.layout import AceConfig
-
-__all__ = [
-    "DECODER_NAMES",
-    "DIT_NAMES",
-    "MATRICES",
-    "RECIPE",
-    "export_decoder",
-    "export_dit",
-    "initialiser",
-    "initialisers",
-]
 
 DIT_NAMES = ("x", "t", "context", "kept", "lengths", "kept2", "lengths2", "mix")
 DECODER_NAMES = ("z",)
@@ -96,7 +85,7 @@ class _Dense(Plain):
         return out.transpose(1, 2).flatten(2)
 
 
-class _Held(nn.Module):
+class _FieldParameters(nn.Module):
     """The tensors of a dataclass as parameters of their own names, so that the graph keeps them."""
 
     def __init__(self, made: Any, matrix: torch.dtype, other: torch.dtype) -> None:
@@ -110,13 +99,13 @@ class _Held(nn.Module):
             elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
                 self.kinds[field.name] = "pair"
                 for i, one in enumerate(value):
-                    self._hold(f"{field.name}_{i}", one.to(other))
+                    self._register(f"{field.name}_{i}", one.to(other))
             elif isinstance(value, Tensor):
                 self.kinds[field.name] = "tensor"
                 turned = value.to(matrix).t() if field.name in MATRICES else value.to(other)
-                self._hold(field.name, turned)
+                self._register(field.name, turned)
 
-    def _hold(self, name: str, value: Tensor) -> None:
+    def _register(self, name: str, value: Tensor) -> None:
         self.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
     def again(self, **more: Any) -> Any:
@@ -135,8 +124,10 @@ class _Dit(nn.Module):
     def __init__(self, packed: Packed, matrix: torch.dtype, other: torch.dtype) -> None:
         super().__init__()
         rest = replace(packed, embed=(), keys_values=None, key_norms=None, base={})  # type: ignore[arg-type]
-        self.rest = _Held(rest, matrix, other)
-        self.layers = nn.ModuleList(_Held(layer, matrix, other) for layer in packed.layers)
+        self.rest = _FieldParameters(rest, matrix, other)
+        self.layers = nn.ModuleList(
+            _FieldParameters(layer, matrix, other) for layer in packed.layers
+        )
         self.config, self.matrix, self.trunk = packed.config, matrix, other
 
     def forward(
@@ -156,9 +147,9 @@ class _Dit(nn.Module):
         tokens = x.shape[1] // c.patch
         ops.see(tokens, x)
         turn = rope(tokens, c.head_dim, c.rope_theta, x)
-        both = (Heard(kept2, lengths2), mix)
+        both = (KeysValues(kept2, lengths2), mix)
         context = context.to(packed.first[0].dtype)
-        return forward(packed, ops, x, t, context, Heard(kept, lengths), turn, both)
+        return forward(packed, ops, x, t, context, KeysValues(kept, lengths), turn, both)
 
 
 class _Decoder(nn.Module):
@@ -324,7 +315,7 @@ _PLACES = {
 def initialiser(target: str) -> str | None:
     """`layers.3.self_attn.q_proj` -> `layers.3.qkv`, the initialiser that holds a LoRA's target.
 
-    None for the keys and values of conditions, which are worked out beside the plan.
+    None for the keys and values of conditions, which are computed beside the plan.
     """
     _, layer, name = target.split(".", 2)
     place = _PLACES.get(name)

@@ -1,11 +1,9 @@
-"""The DiT's velocity through diffusers' own layers: the oracle that faster forms are held to.
+"""The DiT's velocity through diffusers' own layers: the oracle of faster forms.
 
 Three things are ours: a row's condition may be padded (its padding is masked; the bare module
-attends to it), a row may hear two conditions mixed frame by frame, and r = t throughout.
+attends to it), a row may attend to two conditions, mixed frame by frame, and r = t throughout.
 
     v = forward(dit, x, t, context, states, keep, mixed=(states2, keep2, mix))
-
-Threads: pure, on read-only modules.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demon_live.models.acestep.encode import band, rope
-
-__all__ = ["forward", "key_mask", "per_token"]
 
 
 def key_mask(keep: Tensor, like: Tensor) -> Tensor | None:
@@ -64,14 +60,14 @@ def forward(
     h = dit.proj_in_conv(h.transpose(1, 2)).transpose(1, 2)
     turn = rope(h.shape[1], dit.head_dim, dit.rope_theta, h)
     window = band(h.shape[1], dit.config.sliding_window, h)
-    told = [(dit.condition_embedder(states.to(like.dtype)), key_mask(keep, h))]
+    conditions = [(dit.condition_embedder(states.to(like.dtype)), key_mask(keep, h))]
     share = None
     if mixed is not None:
-        told.append((dit.condition_embedder(mixed[0].to(like.dtype)), key_mask(mixed[1], h)))
+        conditions.append((dit.condition_embedder(mixed[0].to(like.dtype)), key_mask(mixed[1], h)))
         share = per_token(mixed[2], patch).to(h.dtype)
     for kind, layer in zip(dit.layer_types, dit.layers, strict=True):
         mask = window if kind == "sliding_attention" else None
-        h = _layer(layer, h, modulation, turn, mask, told, share)
+        h = _layer(layer, h, modulation, turn, mask, conditions, share)
     shift, scale = (dit.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
     h = (dit.norm_out(h) * (1 + scale) + shift).type_as(h)
     v: Tensor = dit.proj_out_conv(h.transpose(1, 2)).transpose(1, 2)[:, :frames]
@@ -84,7 +80,7 @@ def _layer(
     modulation: Tensor,
     turn: tuple[Tensor, Tensor],
     mask: Tensor | None,
-    told: list[tuple[Tensor, Tensor | None]],
+    conditions: list[tuple[Tensor, Tensor | None]],
     share: Tensor | None,
 ) -> Tensor:
     """One layer: modulated self-attention, cross-attention to each condition, modulated MLP."""
@@ -93,11 +89,11 @@ def _layer(
     attended = layer.self_attn(hidden_states=x, image_rotary_emb=turn, attention_mask=mask)
     h = (h + attended * gate).type_as(h)
     x = layer.cross_attn_norm(h).type_as(h)
-    heard = [
+    crossed = [
         layer.cross_attn(hidden_states=x, encoder_hidden_states=states, attention_mask=pad)
-        for states, pad in told
+        for states, pad in conditions
     ]
-    h = h + (heard[0] if share is None else heard[0] + share * (heard[1] - heard[0]))
+    h = h + (crossed[0] if share is None else crossed[0] + share * (crossed[1] - crossed[0]))
     x = (layer.mlp_norm(h) * (1 + scale2) + shift2).type_as(h)
     result: Tensor = (h + layer.mlp(x) * gate2).type_as(h)
     return result

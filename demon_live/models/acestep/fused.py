@@ -2,14 +2,12 @@
 
     packed = pack(dit)                       weights fused: q|k|v, gate|up, all keys|values at once
     kept = packed.keep(states)               keys and values of a condition, once, for all layers
-    v = forward(packed, ops, x, t, context, heard, ...)
+    v = forward(packed, ops, x, t, context, cross, ...)
 
 What is not computed again: a condition's keys and values (they do not depend on t), the branch of
 t - r (r = t makes it a constant). What runs between two matrix products is one operation of `Ops`:
 residual + gate + norm + modulation, norm + rotation of q and k, SwiGLU. `Plain` writes each in
 torch; backends/triton_ops.py has one kernel for each.
-
-Threads: pure, on weights that only a LoRA's commit changes.
 """
 
 from __future__ import annotations
@@ -26,8 +24,6 @@ from torch import Tensor
 from demon_live.models.acestep.encode import rope
 from demon_live.models.acestep.forward import per_token
 from demon_live.models.acestep.layout import AceConfig
-
-__all__ = ["Heard", "Layer", "Ops", "Packed", "Plain", "forward", "pack", "windowed"]
 
 
 @dataclass(slots=True)
@@ -55,8 +51,8 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Heard:
-    """Conditions of the rows of a batch, as `forward` reads them.
+class KeysValues:
+    """Keys and values of the conditions of a batch, for cross-attention.
 
     kept: [layers, 2, B, L, kv D], padded to L. lengths: int32 [B].
     """
@@ -69,7 +65,7 @@ class Ops(Protocol):
     """What lies between, and in, the matrix products. h, x: [B, S, ...], contiguous."""
 
     def weight(self, w: Tensor) -> Any:
-        """A matrix [out, in] as `linear` wants it; the tensor itself is kept for LoRAs."""
+        """A matrix [out, in] as `linear` takes it; the tensor itself remains for LoRAs."""
         ...
 
     def linear(self, x: Any, w: Any) -> Tensor:
@@ -77,7 +73,7 @@ class Ops(Protocol):
         ...
 
     def ready(self, x: Tensor) -> Any:
-        """x [B, S, K] as `linear` wants it."""
+        """x [B, S, K] as `linear` takes it."""
         ...
 
     def norm(self, h: Tensor, w: Tensor, scale: Tensor | None, shift: Tensor | None) -> Any:
@@ -111,16 +107,16 @@ class Ops(Protocol):
     def rotate(
         self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, turn: tuple[Tensor, Tensor]
     ) -> tuple[Any, Tensor, Tensor]:
-        """qkv -> q as `attend` wants it, k, v [B, S, kv, D]: q and k normed per head and rotated,
+        """qkv -> q as `attend` takes it, k, v [B, S, kv, D]: q and k normed per head and rotated,
         or q what `attend` norms and rotates."""
         ...
 
     def head_norm(self, q: Tensor, w: Tensor) -> Any:
-        """q [B, S, heads D] normed per head, as `cross` wants it, or what `cross` norms."""
+        """q [B, S, heads D] normed per head, as `cross` takes it, or what `cross` norms."""
         ...
 
     def swiglu(self, both: Tensor) -> Any:
-        """silu(gate) up of gate | up, as `linear` wants it."""
+        """silu(gate) up of gate | up, as `linear` takes it."""
         ...
 
     def attend(self, q: Any, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -202,6 +198,19 @@ def _joined(*weights: Tensor) -> Tensor:
     return torch.cat([w.detach() for w in weights]).contiguous()
 
 
+def _matrices(layer: Any) -> dict[str, Tensor]:
+    """The matrices of a layer, those that share an input joined."""
+    a, x, mlp = layer.self_attn, layer.cross_attn, layer.mlp
+    return {
+        "qkv": _joined(a.to_q.weight, a.to_k.weight, a.to_v.weight),
+        "out": a.to_out[0].weight.detach(),
+        "query": x.to_q.weight.detach(),
+        "out2": x.to_out[0].weight.detach(),
+        "gate_up": _joined(mlp.gate_proj.weight, mlp.up_proj.weight),
+        "down": mlp.down_proj.weight.detach(),
+    }
+
+
 @torch.no_grad()
 def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Packed:
     """Fuse a DiT's weights. release: take each layer's own weights away once they are copied, so
@@ -209,22 +218,15 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
     layers, tables, kv, key_norms = [], [], [], []
     base: dict[str, Tensor] = {}
     for i, module in enumerate(dit.layers):
-        a, x, mlp = module.self_attn, module.cross_attn, module.mlp
-        made = {
-            "qkv": _joined(a.to_q.weight, a.to_k.weight, a.to_v.weight),
-            "out": a.to_out[0].weight.detach(),
-            "query": x.to_q.weight.detach(),
-            "out2": x.to_out[0].weight.detach(),
-            "gate_up": _joined(mlp.gate_proj.weight, mlp.up_proj.weight),
-            "down": mlp.down_proj.weight.detach(),
-        }
+        x = module.cross_attn
+        made = _matrices(module)
         base |= {f"{i}.{name}": weight for name, weight in made.items()}
         sliding = dit.layer_types[i] == "sliding_attention"
         layers.append(
             Layer(
                 norm1=module.self_attn_norm.weight.detach(),
-                q_norm=a.norm_q.weight.detach(),
-                k_norm=a.norm_k.weight.detach(),
+                q_norm=module.self_attn.norm_q.weight.detach(),
+                k_norm=module.self_attn.norm_k.weight.detach(),
                 norm2=module.cross_attn_norm.weight.detach(),
                 query_norm=x.norm_q.weight.detach(),
                 key_norm=x.norm_k.weight.detach(),
@@ -237,6 +239,7 @@ def pack(dit: Any, config: AceConfig, ops: Ops, *, release: bool = False) -> Pac
         kv.append(_joined(x.to_k.weight, x.to_v.weight))
         key_norms.append(x.norm_k.weight.detach())
         if release:
+            a, mlp = module.self_attn, module.mlp
             for old in (a.to_q, a.to_k, a.to_v, x.to_k, x.to_v, mlp.gate_proj, mlp.up_proj):
                 old.weight = None
     zero = torch.zeros(1, device=tables[0].device, dtype=tables[0].dtype)
@@ -277,9 +280,9 @@ def forward(
     x: Tensor,
     t: Tensor,
     context: Tensor,
-    heard: Heard,
+    cross: KeysValues,
     turn: tuple[Tensor, Tensor],
-    mixed: tuple[Heard, Tensor] | None = None,
+    mixed: tuple[KeysValues, Tensor] | None = None,
 ) -> Tensor:
     """v [B, T, C] float32 of x [B, T, C] float32 at times t [B], T a multiple of the patch.
 
@@ -301,7 +304,7 @@ def forward(
         out = ops.linear(ops.ready(ops.attend(q, k, v, layer.window)), layer.out)
         y = ops.add_norm(h, out, m[:, i, 2], layer.norm2, None, None)
         q = ops.head_norm(ops.linear(y, layer.query), layer.query_norm)
-        a = ops.cross(q, heard.kept[i], heard.lengths)
+        a = ops.cross(q, cross.kept[i], cross.lengths)
         if mixed is not None and share is not None:
             a = torch.lerp(a, ops.cross(q, mixed[0].kept[i], mixed[0].lengths), share)
         out = ops.linear(ops.ready(a), layer.out2)
@@ -351,7 +354,7 @@ def windowed(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 
 class Plain:
-    """`Ops` in torch: what the kernels are held to, and what runs where there are none."""
+    """`Ops` in torch: the oracle of the kernels, and the way without them."""
 
     def __init__(self, config: AceConfig) -> None:
         self.config = config

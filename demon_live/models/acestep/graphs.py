@@ -1,7 +1,7 @@
 """ACE-Step fused and captured into CUDA graphs: no host work and no allocation in a tick.
 
     (rows, frames, tokens, mixing) -> a bucket: static inputs, one captured graph, static output
-    a tick: copy x and t in, replay, copy v out; what rows are told is copied only when it changes
+    a tick: copy x and t in, replay, copy v out; conditions are copied only when they change
 
 Buckets are captured at their first use: kernels are compiled once per process (in `warm_up`, off
 stage), so capturing takes a fraction of a second. The graphs share one pool of memory, which is
@@ -9,7 +9,7 @@ sound because the ring replays them one after another on one stream. Windows are
 of their own, on a stream of higher priority beside the ring's.
 
 Without Triton (Windows, or a bare install) the same graph is captured from torch's own operations,
-which is said in the notes. fp8: DEMON_ACE_FP8=1, or `fp8=True`.
+with a note. fp8: DEMON_ACE_FP8=1, or `fp8=True`.
 
 Threads: `flow` the ring's, `decode` one thread beside it, `keep` the thread that reads texts.
 """
@@ -27,12 +27,10 @@ from torch import Tensor
 from demon_live.errors import EngineError
 from demon_live.models.acestep import fused
 from demon_live.models.acestep.eager import short
-from demon_live.models.acestep.engine import Batch, Told
-from demon_live.models.acestep.fused import Heard, Ops, Plain
+from demon_live.models.acestep.engine import Batch
+from demon_live.models.acestep.fused import KeysValues, Ops, Plain
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.acestep.oobleck import Decoder, snake
-
-__all__ = ["AceGraphs", "Bucket", "operations"]
 
 _BUCKETS = 12
 #: Condition tokens are rounded up to one of these: a new prompt seldom needs a new graph.
@@ -61,7 +59,7 @@ def operations(modules: AceModules, fp8: bool) -> tuple[Ops, Any, str]:
 
 
 class Bucket:
-    """Static tensors of one shape and the graph over them. told: what lies in the static inputs."""
+    """Static tensors of one shape and the graph over them. sources: of the inputs' values."""
 
     def __init__(self, owner: AceGraphs, rows: int, frames: int, tokens: int, mixing: bool) -> None:
         c, device, dtype = owner.config, owner.device, owner.dtype
@@ -70,8 +68,8 @@ class Bucket:
         self.t = torch.full((rows,), 0.5, device=device)
         self.context = torch.zeros(rows, frames, 2 * c.channels, device=device, dtype=dtype)
         shape = (c.layers, 2, rows, tokens, c.kv_heads * c.head_dim)
-        self.heard = [
-            Heard(
+        self.cross = [
+            KeysValues(
                 torch.zeros(shape, device=device, dtype=dtype),
                 torch.ones(rows, dtype=torch.int32, device=device),
             )
@@ -80,14 +78,14 @@ class Bucket:
         self.mix = torch.zeros(rows, frames, device=device) if mixing else None
         like = torch.empty(0, device=device, dtype=dtype)
         self.turn = fused.turn_of(c, frames // c.patch, like)
-        self.told: list[list[Any]] = [[None] * rows for _ in self.heard]
+        self.sources: list[list[Any]] = [[None] * rows for _ in self.cross]
         self.serial = -1
         self.v: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def run(self) -> Tensor:
         """The forward over the static inputs, as it is captured."""
-        mixed = (self.heard[1], self.mix) if self.mix is not None else None
+        mixed = (self.cross[1], self.mix) if self.mix is not None else None
         owner = self.owner
         return fused.forward(
             owner.packed,
@@ -95,7 +93,7 @@ class Bucket:
             self.x,
             self.t,
             self.context,
-            self.heard[0],
+            self.cross[0],
             self.turn,
             mixed,
         )
@@ -117,12 +115,12 @@ class Bucket:
         if batch.serial == self.serial:
             return
         self.context.copy_(batch.context)
-        sides = (batch.told, batch.told2)
-        for heard, before, told in zip(self.heard, self.told, sides, strict=False):
-            for row, one in enumerate(told):
+        sides = (batch.first, batch.second)
+        for cross, before, conditions in zip(self.cross, self.sources, sides, strict=False):
+            for row, one in enumerate(conditions):
                 if before[row] is not one.kept:
-                    heard.kept[:, :, row, : one.length].copy_(one.kept)
-                    heard.lengths[row].fill_(one.length)
+                    cross.kept[:, :, row, : one.length].copy_(one.kept)
+                    cross.lengths[row].fill_(one.length)
                     before[row] = one.kept
         if self.mix is not None and batch.mix is not None:
             self.mix.copy_(batch.mix)
@@ -142,7 +140,7 @@ class Bucket:
 class AceGraphs:
     """Kernels of `models.acestep.engine`: fused, captured. On a CPU (tests) without capture.
 
-    window: latent frames of the window that `decode` is asked for on stage, its context included.
+    window: latent frames of the usual window of `decode`, its context included.
     release: the modules' own weights go as they are fused, and the modules with them.
     """
 
@@ -191,8 +189,8 @@ class AceGraphs:
             mix = batch.mix
             if mix is not None:
                 mix = torch.cat([mix, mix[:, -1:].expand(-1, short_by)], dim=1)
-            batch = Batch(context, batch.told, batch.told2, mix, batch.serial)
-        longest = max(told.length for told in (*batch.told, *batch.told2))
+            batch = Batch(context, batch.first, batch.second, mix, batch.serial)
+        longest = max(entry.length for entry in (*batch.first, *batch.second))
         tokens = next((n for n in _TOKENS if n >= longest), longest)
         bucket = self.bucket(len(x), x.shape[1], tokens, batch.mix is not None)
         bucket.tell(batch)
@@ -321,13 +319,3 @@ def _pool_holder(device: torch.device, pool: Any) -> Any:
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         one.add_(1)
     return graph, one
-
-
-def silent(kernels: AceGraphs, tokens: int = 96) -> Told:
-    """A condition of zeros, for measuring."""
-    told = Told()
-    told.states = torch.zeros(
-        tokens, kernels.config.encoder_hidden, device=kernels.device, dtype=kernels.dtype
-    )
-    told.kept, told.length = kernels.keep(told.states), tokens
-    return told

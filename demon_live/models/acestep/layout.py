@@ -5,10 +5,8 @@
                text_encoder/, tokenizer/
 
 In the original layout one state dict holds everything, under upstream's names; `place_of` says
-where a tensor belongs in diffusers' modules. XL is told from 2B by its config: the DiT is wider
+where a tensor belongs in diffusers' modules. XL differs from 2B in its config: the DiT is wider
 than its condition encoder.
-
-Threads: pure functions on small files; nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -21,8 +19,6 @@ from typing import Any, Literal
 
 from demon_live.errors import EngineError
 from demon_live.models.manifest import Manifest
-
-__all__ = ["PARTS", "AceConfig", "Checkpoint", "find_checkpoint", "place_of", "read_json"]
 
 #: The modules of a checkpoint that are diffusers'; text encoder and VAE have files of their own.
 PARTS = ("transformer", "condition_encoder", "audio_tokenizer", "audio_token_detokenizer")

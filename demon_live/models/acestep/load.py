@@ -33,8 +33,6 @@ from demon_live.models.acestep.layout import (
     read_json,
 )
 
-__all__ = ["SILENCE", "VAE", "AceModules", "build", "load", "load_part", "oobleck", "vae_of"]
-
 #: Frames of the silence latents that come with a checkpoint: 600 s.
 SILENCE = 15000
 #: Settings of the Oobleck VAE of ACE-Step 1.5: 48 kHz stereo, 1920 samples a frame, 64 channels.
@@ -368,7 +366,7 @@ def _text(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> t
     settings = Qwen3Config(**values)
     with torch.device("meta"):
         model = Qwen3Model(settings)
-    # Frequencies are worked out, not stored.
+    # Frequencies are computed, not stored.
     model.rotary_emb = type(model.rotary_emb)(settings)
     model = load_part(model, checkpoint.weights("text_encoder"), torch.device("cpu"), dtype)
     path = checkpoint.folders["tokenizer"] / "tokenizer.json"

@@ -24,14 +24,12 @@ from torch import Tensor
 
 from demon_live.errors import EngineError
 
-__all__ = ["Decoder", "snake"]
-
 #: snake(x [.., C], a [C], b [C]) -> x + b sin(a x)^2
 Snake = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def snake(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """x + b sin(a x)^2, worked out in float32 (Ziyin et al. 2020, arXiv 2006.08195)."""
+    """x + b sin(a x)^2, computed in float32 (Ziyin et al. 2020, arXiv 2006.08195)."""
     wide = x.float()
     return (wide + b * torch.sin(a * wide).square()).to(x.dtype)
 
@@ -50,7 +48,7 @@ class _Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _DecoderBlock:
     """Snake, upsampling by `stride` [Cin, 2s * Cout], three residual units."""
 
     snake: tuple[Tensor, Tensor]
@@ -86,7 +84,7 @@ def _unit(module: Any) -> _Unit:
     )
 
 
-def _block(module: Any) -> _Block:
+def _block(module: Any) -> _DecoderBlock:
     up = module.conv_t1
     stride, kernel = up.stride[0], up.kernel_size[0]
     if kernel != 2 * stride:
@@ -94,7 +92,9 @@ def _block(module: Any) -> _Block:
     # [in, out, 2s] -> [in, 2s * out]: one row of the product holds the 2s samples it adds to.
     weight = up.weight.detach().permute(0, 2, 1).flatten(1).contiguous()
     units = tuple(_unit(getattr(module, f"res_unit{i}")) for i in (1, 2, 3))
-    return _Block(_rates(module.snake1), weight, up.bias.detach(), stride, up.padding[0], units)
+    return _DecoderBlock(
+        _rates(module.snake1), weight, up.bias.detach(), stride, up.padding[0], units
+    )
 
 
 class Decoder:
@@ -170,7 +170,9 @@ class Decoder:
         lost = (x.shape[1] - y.shape[1]) // 2
         return x[:, lost : x.shape[1] - lost] + y
 
-    def _upsampled(self, x: Tensor, b: _Block, start: int, padded: bool) -> tuple[Tensor, int]:
+    def _upsampled(
+        self, x: Tensor, b: _DecoderBlock, start: int, padded: bool
+    ) -> tuple[Tensor, int]:
         """Row i of the product adds to samples i s .. (i + 2) s of the output, less the padding."""
         batch, count = x.shape[:2]
         halves = (x @ b.up).view(batch, count, 2, b.stride, -1)

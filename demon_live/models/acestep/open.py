@@ -1,7 +1,4 @@
-"""Opening an ACE-Step engine: files, device, precision, backend; each step down is said once.
-
-Threads: one thread, once.
-"""
+"""Opening an ACE-Step engine: files, device, precision, backend; each step down is noted once."""
 
 from __future__ import annotations
 
@@ -17,11 +14,9 @@ from demon_live.models.acestep.budget import dit_parameters, weights_bytes
 from demon_live.models.acestep.engine import AceEngine, AceKernels
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
 from demon_live.models.acestep.load import AceModules, build, load
-from demon_live.models.engine import Engine
 from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest
-
-__all__ = ["config_of", "open_ace"]
+from demon_live.models.protocol import Engine
 
 #: A DiT up to this size is a toy, which a CPU plays as well.
 _TOY = 50_000_000
@@ -130,7 +125,7 @@ def _kernels(choice: str, modules: AceModules, threads: int, manifest: Manifest)
 
 def _add_loras(engine: AceEngine) -> None:
     """All LoRAs in the user's folder: PEFT directories and .safetensors files. One that does not
-    fit is told of, and costs nothing else."""
+    fit is named in the notes and left out."""
     folder = places.state_dir() / "loras"
     if not folder.is_dir():
         return
@@ -184,7 +179,7 @@ def modules_for_export(manifest: Manifest, random: bool, dit: bool) -> AceModule
 def open_ace(
     manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
 ) -> Engine:
-    """See `backends.open_engine`."""
+    """See models.engine.open_engine."""
     require()
     notes: list[str] = []
     modules = _modules(manifest, device, random_weights, notes)

@@ -3,14 +3,11 @@
     caption(...) -> what the text encoder reads     lyrics(...) -> what the lyric encoder reads
 
 Source: ACE-Step 1.5's prompt templates and metadata string; diffusers' pipeline writes the same.
-Threads: pure functions.
 """
 
 from __future__ import annotations
 
 from typing import Literal
-
-__all__ = ["INSTRUCTIONS", "Task", "caption", "lyrics", "metas"]
 
 Task = Literal["text2music", "cover", "repaint"]
 
@@ -20,7 +17,7 @@ INSTRUCTIONS: dict[Task, str] = {
     "repaint": "Repaint the mask area based on the given conditions:",
 }
 TEXT_TOKENS, LYRIC_TOKENS = 256, 2048
-#: Tempi and metres that the model knows; others are left open rather than told wrongly.
+#: Tempi and metres that the model knows; others are left out.
 _BPM = range(30, 301)
 _METRES = (2, 3, 4, 6)
 
@@ -48,9 +45,9 @@ def caption(
     task: Task = "text2music",
 ) -> str:
     """The text branch: instruction, caption, metas."""
-    told = metas(bpm, beats, key, seconds)
+    metadata = metas(bpm, beats, key, seconds)
     head = f"# Instruction\n{INSTRUCTIONS[task]}\n\n# Caption\n{prompt}\n\n"
-    return f"{head}# Metas\n{told}<|endoftext|>\n"
+    return f"{head}# Metas\n{metadata}<|endoftext|>\n"
 
 
 def lyrics(words: str, language: str = "unknown") -> str:

@@ -4,23 +4,12 @@ Each reads its inputs once and writes its result once. Sums are in float32, roun
 In fp8 (e4m3) every row has its own scale, amax / 448.
 
 Only where Triton is installed; importing this module without it is an ImportError.
-
-Threads: none of its own.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-__all__ = [
-    "attention_kernel",
-    "heads_kernel",
-    "norm_kernel",
-    "quant_kernel",
-    "snake_kernel",
-    "swiglu_kernel",
-]
 
 
 # Lengths change from loop to loop: a kernel is not compiled anew for each kind of number.
@@ -156,7 +145,7 @@ def attention_kernel(
     WINDOW: tl.constexpr, HAS_LENGTHS: tl.constexpr, TURN: tl.constexpr,
     GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head: softmax(q k') v, worked out along the keys as they come
+    """One block of queries of one head: softmax(q k') v, computed along the keys as they come
     (Dao 2023, arXiv 2307.08691). scale: for powers of 2. TURN: of the queries."""
     first, head = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)

@@ -34,8 +34,6 @@ from demon_live.models.acestep import triton_kernels as kernels
 from demon_live.models.acestep.fused import Plain, turn_of
 from demon_live.models.acestep.layout import AceConfig
 
-__all__ = ["Fp8Ops", "TritonOps", "fused_snake"]
-
 _FP8_MOST = 448.0
 
 #: (queries, keys, warps, stages) of a block: whole, windowed, to a condition. None of five others

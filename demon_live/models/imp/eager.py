@@ -1,4 +1,4 @@
-"""imp in torch, float32, on the CPU or a CUDA device: the oracle that other backends are held to.
+"""imp in torch, float32, on the CPU or a CUDA device: the oracle of other backends.
 
 Threads: torch's own pool; `threads` sets it for the whole process.
 """
@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from demon_live.core import Floats
-from demon_live.models.imp.engine import Weights
-
-__all__ = ["EagerKernels"]
+from demon_live.models.imp.weights import ImpWeights
 
 Prepared = tuple[Tensor, Tensor, Tensor]
 
 
 class EagerKernels:
-    """Kernels of `models.imp.engine` on torch modules."""
+    """models.imp.engine.Kernels on torch modules."""
 
-    def __init__(self, weights: Weights, device: torch.device, threads: int) -> None:
+    def __init__(self, weights: ImpWeights, device: torch.device, threads: int) -> None:
         self.device = device
         self.label = "torch fp32"
         if device.type == "cpu":

@@ -1,21 +1,16 @@
-"""imp on any backend: conditions, the stacking of rows, encoding; the kernels do the rest.
+"""imp on any backend: conditions, the stacking of rows, encoding; kernels do the rest.
 
-    rows -> (hint [B, T, 65], phase [B, T, 2], cond [B, D])    stacked once per distinct set of rows
+    rows -> (hint [B, T, 65], phase [B, T, 2], cond [B, D])    stacked when rows have changed
     x, t, those -> kernels.flow -> v                           each tick
 
-Between admissions the rows of a tick are those of the tick before, so what is stacked is kept, and
-recognised by identity: nothing is compared or copied on a tick that changes nothing.
-
-Threads: see `backends`. The encoder is loaded at its first use, under a lock.
+Threads: see models/protocol.py. The encoder is loaded at its first use, under a lock.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,31 +21,27 @@ from demon_live.core import Floats
 from demon_live.errors import DemonError, EngineError, ScoreError
 from demon_live.models import conditioning
 from demon_live.models.conditioning import Condition
-from demon_live.models.engine import Engine, Row
 from demon_live.models.imp import labels as imp_labels
-from demon_live.models.imp import model as imp
 from demon_live.models.imp import timbre as imp_timbre
+from demon_live.models.imp.weights import ImpWeights
 from demon_live.models.manifest import Manifest
-
-__all__ = ["ImpEngine", "Kernels", "Weights", "open_imp"]
+from demon_live.models.protocol import Engine, LastStack, Row
 
 #: The model learned hints of strengths from here to 1, the source beside them as it is; below, the
 #: source fades out, so that a curve reaches "no hint" (all zeros) without a jump.
 SHOWN = np.float32(0.2)
 _log = logging.getLogger(__name__)
-#: A damaged, truncated or foreign weights file shows itself in one of these.
-BROKEN = (OSError, RuntimeError, ValueError, KeyError)
 
 
 class Kernels(Protocol):
-    """What a backend computes. label: for `describe`. timbre: its weights read a reference."""
+    """The computations of a backend. label: for `describe`. timbre: its weights use a reference."""
 
     label: str
     device: torch.device
     timbre: bool
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
-        """Bring the stacked inputs [B, T, 65], [B, T, 2], [B, D] to where `flow` wants them."""
+        """The stacked inputs [B, T, 65], [B, T, 2], [B, D] as `flow` takes them."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
@@ -64,59 +55,6 @@ class Kernels(Protocol):
     def close(self) -> None: ...
 
 
-class Weights:
-    """imp's modules on the CPU, loaded or made up, each when it is first asked for."""
-
-    def __init__(self, manifest: Manifest, random: bool) -> None:
-        self.manifest, self.random = manifest, random
-        self._lock = threading.Lock()
-
-    def _load(self, name: str) -> Any:
-        path = self.manifest.file(name)
-        try:
-            return imp.load_codec(path) if name == "codec.safetensors" else imp.load_flow(path)
-        except (*BROKEN, Exception) as error:  # noqa: BLE001 (safetensors' own error is a bare Exception)
-            raise damaged(path, error) from None
-
-    def _made_up(self, kind: type[torch.nn.Module]) -> Any:
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(0)
-            return kind().eval().requires_grad_(False)
-
-    @functools.cached_property
-    def _codec(self) -> tuple[imp.ImpEncoder, imp.ImpDecoder]:
-        if self.random:
-            return self._made_up(imp.ImpEncoder), self._made_up(imp.ImpDecoder)
-        codec: tuple[imp.ImpEncoder, imp.ImpDecoder] = self._load("codec.safetensors")
-        return codec
-
-    @functools.cached_property
-    def flow(self) -> imp.ImpFlow:
-        flow: imp.ImpFlow = (
-            self._made_up(imp.ImpFlow) if self.random else self._load("flow.safetensors")
-        )
-        return flow
-
-    @property
-    def encoder(self) -> imp.ImpEncoder:
-        with self._lock:
-            return self._codec[0]
-
-    @property
-    def decoder(self) -> imp.ImpDecoder:
-        with self._lock:
-            return self._codec[1]
-
-
-def damaged(path: Path, error: Exception) -> EngineError:
-    """The error for a file that is there but cannot be used."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return EngineError(
-        f"{path} cannot be used: {reason}",
-        hint="compare the files with: demon engines verify imp, or install demon-live again",
-    )
-
-
 def _lane(value: Any, frames: int) -> Floats | None:
     """A lane as float32 [T], None where it is 0 throughout."""
     if value is None:
@@ -126,46 +64,42 @@ def _lane(value: Any, frames: int) -> Floats | None:
 
 
 def _default_phase(frames: int) -> Floats:
-    """Place in time for rows that say nothing: one loop of whole bars, near 120 bpm."""
+    """Place in time for rows without a condition: one loop of whole bars, near 120 bpm."""
     bars = max(1.0, round(frames / imp_labels.FRAME_HZ / 2.0))
     bpm = bars * 4 * 60.0 * imp_labels.FRAME_HZ / frames
     return imp_labels.loop_phase(bars, bpm, frames)
 
 
-class _Stacker:
-    """rows -> stacked arrays, kept while the rows stay the same objects."""
+class _ImpStacker:
+    """rows -> stacked arrays."""
 
     def __init__(self, kernels: Kernels, channels: int) -> None:
         self.kernels, self.channels = kernels, channels
-        self.key: list[Any] = []
-        self.prepared: Any = None
+        self._stacked: LastStack[Any] = LastStack()
 
     def of(self, rows: Sequence[Row], frames: int) -> Any:
-        key: list[Any] = [frames]
+        key: list[Any] = []
         for row in rows:
             shared = row.shared
             key += (row.condition, row.request, shared.get("hint"), shared.get("prompt_mix"))
-        # The key holds the objects themselves: an id could come back for another object.
-        same = len(key) == len(self.key) and all(
-            a is b for a, b in zip(key[1:], self.key[1:], strict=True)
+        return self._stacked.get(
+            frames, key, lambda: self.kernels.prepare(*self._stack(rows, frames))
         )
-        if not same or key[0] != self.key[0]:
-            self.prepared = self.kernels.prepare(*self._stack(rows, frames))
-            self.key = key
-        return self.prepared
 
     def _stack(self, rows: Sequence[Row], frames: int) -> tuple[Floats, Floats, Floats]:
         hint = np.zeros((len(rows), frames, self.channels + 1), np.float32)
         phase = np.empty((len(rows), frames, imp_labels.PHASE), np.float32)
         cond = np.empty((len(rows), imp_labels.COND), np.float32)
-        spoken = {id(r.request): r.condition for r in rows if isinstance(r.condition, Condition)}
+        conditions = {
+            id(r.request): r.condition for r in rows if isinstance(r.condition, Condition)
+        }
         for i, row in enumerate(rows):
             lane, source = _lane(row.shared.get("hint"), frames), row.request.source
             if lane is not None and source is not None:
                 hint[i, :, :-1] = source * np.minimum(lane / SHOWN, 1.0)[:, None]
                 hint[i, :, -1] = lane
-            # A row without words still sounds at a place in time: that of its own request.
-            beside = spoken.get(id(row.request))
+            # A row without words still has a place in time: that of its own request.
+            beside = conditions.get(id(row.request))
             silent = row.condition is None
             condition = beside.silent() if silent and beside is not None else row.condition
             if condition is None:
@@ -182,9 +116,9 @@ class _Stacker:
 
 
 class ImpEngine:
-    """imp, opened. See `backends.Engine`."""
+    """imp, opened. See models.protocol.Engine."""
 
-    def __init__(self, manifest: Manifest, weights: Weights, kernels: Kernels) -> None:
+    def __init__(self, manifest: Manifest, weights: ImpWeights, kernels: Kernels) -> None:
         self.manifest = manifest
         self.name = manifest.name
         self.notes: list[str] = []
@@ -198,7 +132,7 @@ class ImpEngine:
         self.device = kernels.device
         self.lexicon = conditioning.load_lexicon(manifest.file("tags.toml"))
         self._weights, self._kernels = weights, kernels
-        self._stacker = _Stacker(kernels, self.channels)
+        self._stacker = _ImpStacker(kernels, self.channels)
         self._condition = functools.lru_cache(maxsize=256)(self._prepare)
         self._timbres: dict[str, bytes] = {}
 
@@ -238,15 +172,14 @@ class ImpEngine:
         lyrics: str = "",
         timbre: str = "",
     ) -> Condition:
-        """What the model is asked for; the same arguments give the same object.
+        """See Engine.condition. Raises ScoreError for an unknown key.
 
-        timbre: a name given to `set_timbre`; one that is not known (yet) says nothing. lyrics are
-        not sung. Raises ScoreError for a key that is none.
+        timbre: a name of `set_timbre`; an unknown one is left out. Lyrics are not sung.
         """
         if lyrics:
-            self._say("imp does not sing: lyrics are left out")
-        told = self._timbres.get(timbre, b"")
-        return self._condition(prompt, prompt2, key, float(bpm), cycles, beats, frames, told)
+            self._add_note("imp does not sing: lyrics are left out")
+        reference = self._timbres.get(timbre, b"")
+        return self._condition(prompt, prompt2, key, float(bpm), cycles, beats, frames, reference)
 
     def _prepare(
         self,
@@ -257,9 +190,9 @@ class ImpEngine:
         cycles: int,
         beats: int,
         frames: int,
-        told: bytes,
+        reference: bytes,
     ) -> Condition:
-        timbre = np.frombuffer(told, np.float32) if told else None
+        timbre = np.frombuffer(reference, np.float32) if reference else None
         try:
             return conditioning.prepare(
                 prompt, prompt2, key, bpm, cycles, beats, frames, self.lexicon, timbre
@@ -268,21 +201,21 @@ class ImpEngine:
             raise ScoreError(str(error)) from None
 
     def set_timbre(self, name: str, audio: Floats) -> None:
-        """A sound float32 [n, 2] whose timbre conditions may name from now on; up to 30 s
-        of it are heard. Raises EngineError: not such an array, or silent.
+        """Make the timbre of a sound float32 [n, 2] known by a name; up to 30 s of it count.
 
-        Weights that were trained without a reference do not hear it; that is said once.
+        Weights that were trained without a reference ignore it, with a note. Raises EngineError:
+        not such an array, or silent.
         """
         if not self._kernels.timbre:
-            self._say(f"the weights of {self.name} know no timbre reference: it is left out")
+            self._add_note(f"the weights of {self.name} know no timbre reference: it is left out")
             return
         try:
             self._timbres[name] = imp_timbre.timbre_of(audio).tobytes()
         except ValueError as error:
             raise EngineError(str(error), hint="give a recording that can be heard") from None
 
-    def _say(self, note: str) -> None:
-        """Something it cannot do, once."""
+    def _add_note(self, note: str) -> None:
+        """Note once what it cannot do."""
         if note not in self.notes:
             self.notes.append(note)
             _log.warning("%s", note)
@@ -292,7 +225,7 @@ class ImpEngine:
         return condition.silent()
 
     def check_prompt(self, prompt: str) -> list[str]:
-        """What was heard of a prompt, then one line for each word that was not."""
+        """How a prompt is understood, then one line for each word that is not."""
         return conditioning.check_prompt(prompt, self.lexicon)
 
     @torch.no_grad()
@@ -310,7 +243,7 @@ class ImpEngine:
         self.decode(np.zeros((1, self.window + 2 * self.margin, self.channels), np.float32))
 
     def close(self) -> None:
-        """Give memory and threads back."""
+        """Free memory and threads."""
         self._kernels.close()
         self._condition.cache_clear()
 
@@ -332,7 +265,7 @@ def _device(wanted: str, notes: list[str]) -> torch.device:
     return torch.device("cuda" if wanted == "cuda" else "cpu")
 
 
-def _kernels(backend: str, weights: Weights, device: torch.device, threads: int) -> Kernels:
+def _kernels(backend: str, weights: ImpWeights, device: torch.device, threads: int) -> Kernels:
     if backend == "onnx" and device.type == "cpu":
         from demon_live.models.imp.onnx import OnnxKernels
 
@@ -350,10 +283,10 @@ def _kernels(backend: str, weights: Weights, device: torch.device, threads: int)
 def open_imp(
     manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
 ) -> Engine:
-    """See `backends.open_engine`."""
+    """See models.engine.open_engine."""
     notes: list[str] = []
     target = _device(device, notes)
-    weights = Weights(manifest, random_weights)
+    weights = ImpWeights(manifest, random_weights)
     wanted = list(manifest.backends) if backend == "auto" else [backend]
     for choice in wanted:
         try:

@@ -1,7 +1,7 @@
 """imp's conditioning: labels in, arrays out. Pure numpy: an onnx-only process needs no torch.
 
     tags {name: weight}, key, bpm, bars, frames  ->  cond float32 [D], phase float32 [T, 2]
-    cond: labels [128], then a timbre reference [128] (imp_timbre.py), zeros without one
+    cond: labels [128], then a timbre reference [128] (timbre.py), zeros without one
 
 The vocabulary (tags, keys, synonyms) lives in engines/imp/tags.toml; its order is the layout of
 `cond` and is frozen with the weights. Free text is parsed elsewhere (models/conditioning.py) into
@@ -53,7 +53,7 @@ _MODE_WORDS = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What imp can be told. `tags` and `modes` are in the order of the condition vector."""
+    """imp's labels. `tags` and `modes` are in the order of the condition vector."""
 
     tags: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]

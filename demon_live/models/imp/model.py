@@ -11,8 +11,8 @@ later" are the same place, at any tempo and length, and attention reaches across
 any other bar line. The codec's halves see a few frames of context only; `encode_loop` and
 `decode_loop` take it from the other end of the loop.
 
-Rows of a batch never mix. Thread contract: modules hold no state but weights; forward passes are
-re-entrant. Training code is in engines/imp/, the labels in imp_labels.py.
+Rows of a batch never mix. Modules hold no state but weights; forward passes are
+re-entrant. Training code is in engines/imp/, the labels in labels.py.
 """
 
 from __future__ import annotations
@@ -28,46 +28,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demon_live.models.imp.labels import (
-    FRAME_HZ,
-    LABELS,
-    PHASE,
-    TIMBRE,
-    condition,
-    loop_frames,
-    loop_phase,
-    null_condition,
-)
-from demon_live.models.imp.synthesis import (
-    AIR_OUTPUTS,
-    BINS,
-    FFT,
-    HOP,
-    STEP,
-    TONE_BINS,
-    Synthesis,
-    grain_angles,
-    overlap_add,
-)
-
-__all__ = [
-    "CHANNELS",
-    "FRAME_HZ",
-    "HOP",
-    "MARGIN",
-    "SAMPLE_RATE",
-    "ImpDecoder",
-    "ImpEncoder",
-    "ImpFlow",
-    "Synthesis",
-    "condition",
-    "load_codec",
-    "load_flow",
-    "loop_frames",
-    "loop_phase",
-    "null_condition",
-    "overlap_add",
-]
+from demon_live.models.imp.labels import FRAME_HZ as FRAME_HZ
+from demon_live.models.imp.labels import LABELS, TIMBRE
+from demon_live.models.imp.labels import PHASE as PHASE
+from demon_live.models.imp.labels import loop_frames as loop_frames
+from demon_live.models.imp.synthesis import AIR_OUTPUTS, BINS, STEP, grain_angles
+from demon_live.models.imp.synthesis import FFT as FFT
+from demon_live.models.imp.synthesis import HOP as HOP
+from demon_live.models.imp.synthesis import TONE_BINS as TONE_BINS
+from demon_live.models.imp.synthesis import Synthesis as Synthesis
 
 CHANNELS = 64
 SAMPLE_RATE = 48_000
@@ -274,7 +243,7 @@ def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
     return x * (torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * gain)
 
 
-class Block(nn.Module):
+class FlowBlock(nn.Module):
     """Transformer block: modulated LayerNorm, circular rotary attention, SwiGLU."""
 
     def __init__(self) -> None:
@@ -347,7 +316,7 @@ class ImpFlow(nn.Module):
         self.time = nn.Sequential(nn.Linear(256, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.cond = nn.Sequential(nn.Linear(LABELS, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.modulate = nn.Linear(WIDTH, 6 * WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(FlowBlock() for _ in range(DEPTH))
         self.final = nn.Linear(WIDTH, 2 * WIDTH)
         self.out = nn.Linear(WIDTH, PATCH * CHANNELS)
         for layer in (self.modulate, self.final, self.out):

@@ -24,17 +24,15 @@ from torch import Tensor
 
 from demon_live.core import Floats
 from demon_live.errors import EngineError
-from demon_live.models.imp import model as imp
-from demon_live.models.imp.engine import BROKEN, Weights, damaged
 from demon_live.models.imp.labels import LABELS
-
-__all__ = ["OnnxKernels"]
+from demon_live.models.imp.synthesis import Synthesis
+from demon_live.models.imp.weights import BROKEN, ImpWeights, damaged
 
 
 class OnnxKernels:
-    """Kernels of `models.imp.engine` on two onnxruntime sessions. Raises EngineError."""
+    """models.imp.engine.Kernels on two onnxruntime sessions. Raises EngineError."""
 
-    def __init__(self, weights: Weights, threads: int, *, spin: bool = False) -> None:
+    def __init__(self, weights: ImpWeights, threads: int, *, spin: bool = False) -> None:
         self.device = torch.device("cpu")
         self.label = f"onnxruntime fp32, {threads} thread{'s' if threads > 1 else ''}"
         # torch's pool would spin beside ours; what is left for torch (the solver) is small.
@@ -45,10 +43,10 @@ class OnnxKernels:
         (cond,) = (i for i in self._flow.get_inputs() if i.name == "cond")
         self._width = int(cond.shape[1])
         self.timbre = self._width > LABELS
-        self._synthesis = imp.Synthesis()
+        self._synthesis = Synthesis()
         self._decoder = self._session(weights, "decoder.onnx", "codec.safetensors", "decoder.")
 
-    def _session(self, weights: Weights, graph: str, file: str, prefix: str) -> Any:
+    def _session(self, weights: ImpWeights, graph: str, file: str, prefix: str) -> Any:
         try:
             import onnxruntime as ort
             from onnxruntime.capi.onnxruntime_pybind11_state import (
@@ -104,7 +102,7 @@ class OnnxKernels:
         del self._flow, self._decoder
 
 
-def _tensors(weights: Weights, graph: Path, file: str, prefix: str) -> dict[str, Any]:
+def _tensors(weights: ImpWeights, graph: Path, file: str, prefix: str) -> dict[str, Any]:
     """Name in the graph -> float16 array, for one half of the weights."""
     if weights.random:
         module = weights.flow if prefix == "flow." else weights.decoder

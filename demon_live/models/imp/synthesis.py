@@ -22,20 +22,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "AIR_OUTPUTS",
-    "BINS",
-    "FFT",
-    "GRAINS",
-    "HOP",
-    "STEP",
-    "TONE_BINS",
-    "Synthesis",
-    "grain_angles",
-    "overlap_add",
-    "stereo",
-]
-
 SAMPLE_RATE = 48_000
 HOP = 1_920
 """Samples a latent frame."""

@@ -1,8 +1,8 @@
-"""imp's timbre reference: what a recording sounds like, as the last 128 numbers of the condition.
+"""imp's timbre reference: the sound of a recording as the last 128 numbers of the condition.
 
     audio [2, n] -> level of 32 bands of mid and side, 100 times a second          `levels`
     those        -> of each band: mean, deviation, width, attacks; standardised    `statistics`
-    recording    -> the same of what can be heard in it                            `timbre_of`
+    recording    -> the same of its part that is not silent                        `timbre_of`
 
 Loudness and order in time are forgotten, and with them most of what is played. The bands are too
 wide to tell a key: a tritone up moves the numbers by a fifth of what another kit does (30 renders;
@@ -23,8 +23,6 @@ from demon_live.core import Floats
 from demon_live.models.imp.labels import TIMBRE
 from demon_live.models.imp.model import SAMPLE_RATE
 
-__all__ = ["levels", "statistics", "timbre_of"]
-
 BANDS, FFT, HOP = 32, 2048, 480
 LOWEST, HIGHEST = 40.0, 16_000.0
 #: Every recording is brought to this level first (-18 dB, that of the renders); powers below the
@@ -41,7 +39,7 @@ CENTRES = (
 SCALES = (0.9, 0.4, 0.9, 0.04)
 #: Foreign recordings reach no further out than this.
 FURTHEST = 4.0
-#: A reference longer than three of these is heard at its front, middle and back, seconds.
+#: Seconds; of a reference longer than three of these, front, middle and back count.
 STRETCH = 10.0
 #: Quieter than this at either end is no part of the sound (full scale 1).
 SILENT = 1e-3
@@ -82,7 +80,7 @@ def levels(audio: Tensor) -> Tensor:
 
 
 def statistics(power: Tensor, heard: Tensor | None = None) -> Tensor:
-    """What `levels` gave -> [128]; `heard` [T] bool: which frames count (default: all)."""
+    """The result of `levels` -> [128]; `heard` [T] bool: which frames count (default: all)."""
     weight = power.new_ones(power.shape[-1]) if heard is None else heard.to(power.dtype)
     weight = weight / weight.sum().clamp(min=1.0)
     level = 0.5 * torch.log(power[0] + FLOOR)
@@ -95,8 +93,8 @@ def statistics(power: Tensor, heard: Tensor | None = None) -> Tensor:
 
 
 def heard_part(audio: Floats) -> Floats:
-    """A recording [n, 2] without silent ends; three stretches of it if it is long. ValueError:
-    there is nothing to hear."""
+    """A recording [n, 2] without silent ends; three stretches of it if it is long. Raises
+    ValueError: silent."""
     if audio.ndim != 2 or audio.shape[1] != 2:
         raise ValueError(f"a timbre reference must be float32 [n, 2], this is {list(audio.shape)}")
     loud = np.flatnonzero(np.abs(audio).max(axis=1, initial=0.0) > SILENT)
@@ -114,7 +112,7 @@ def heard_part(audio: Floats) -> Floats:
 
 @torch.no_grad()
 def timbre_of(audio: Floats) -> Floats:
-    """A recording float32 [n, 2] at 48 kHz -> float32 [128]. ValueError: nothing to hear in it."""
+    """A recording float32 [n, 2] at 48 kHz -> float32 [128]. Raises ValueError: silent."""
     part = np.ascontiguousarray(heard_part(audio).T, dtype=np.float32)
     vector: Floats = statistics(levels(torch.from_numpy(part))).numpy()
     assert len(vector) == TIMBRE

@@ -16,9 +16,3 @@ H100 is 9.0), which `graphs` serves. `tensorrt` serves the others, and builds on
 
 Importing this package loads neither library, nor torch.
 """
-
-from __future__ import annotations
-
-from demon_live.models.acestep.tensorrt.library import RTX, Library, library_for
-
-__all__ = ["RTX", "Library", "library_for"]

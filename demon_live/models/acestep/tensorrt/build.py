@@ -20,14 +20,12 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep.tensorrt.library import Library, logger
 from demon_live.models.acestep.tensorrt.parts import Shapes
 
-__all__ = ["build", "parsed"]
-
 Progress = Callable[[float], None]
 
 
 def parsed(trt: Any, library: Library, onnx: Path) -> tuple[Any, Any, Any, list[str]]:
-    """(builder, network, parser, errors told) of an ONNX file. Raises EngineError."""
-    log, said = logger(trt)
+    """(builder, network, parser, errors) of an ONNX file. Raises EngineError."""
+    log, errors = logger(trt)
     builder = trt.Builder(log)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
@@ -35,7 +33,7 @@ def parsed(trt: Any, library: Library, onnx: Path) -> tuple[Any, Any, Any, list[
     if not reader.parse_from_file(str(onnx)):
         reasons = "; ".join(str(reader.get_error(i).desc()) for i in range(reader.num_errors))
         raise EngineError(f"{library.name} does not read {onnx.name}: {reasons[:300]}")
-    return builder, network, reader, said
+    return builder, network, reader, errors
 
 
 def _target(trt: Any, config: Any, library: Library, capability: str | None) -> None:
@@ -103,7 +101,7 @@ def build(
     that can be exchanged later (for LoRAs). Raises EngineError with the library's own reason.
     """
     trt = library.load()
-    builder, network, _reader, said = parsed(trt, library, onnx)
+    builder, network, _reader, errors = parsed(trt, library, onnx)
     config = builder.create_builder_config()
     _target(trt, config, library, capability)
     if refit:
@@ -118,7 +116,7 @@ def build(
     began = time.monotonic()
     made = builder.build_serialized_network(network, config)
     if made is None:
-        reason = said[-1] if said else "it gives no reason"
+        reason = errors[-1] if errors else "it gives no reason"
         raise EngineError(
             f"{library} builds no plan of {onnx.name}: {reason}",
             hint="the backend graphs plays without a plan",

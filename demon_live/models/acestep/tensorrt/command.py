@@ -26,8 +26,6 @@ from demon_live.models.acestep.tensorrt.parts import Part, parts
 from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest, load_manifest
 
-__all__ = ["build_text", "rows"]
-
 Tell = Callable[[str], None]
 
 

@@ -1,14 +1,14 @@
 """ACE-Step's kernels (`models.acestep.engine`) on plans: the ring plays from TensorRT.
 
     (rows, frames, tokens, tokens2) -> static inputs; a tick copies x and t in and enqueues the plan
-    what rows are told is copied only when it changes; windows are decoded on a stream of their own
+    conditions are copied only when they change; windows are decoded on a stream of their own
 
 No tick waits for the device: the plan runs on a stream of its own, since the library synchronises
 the default one, and the streams wait for each other on the device.
 
-A plan is held to the model before it plays: at the opening both compute the same few frames, and a
-plan that is off by more than `_OFF` is refused. The DiT's own weights wait in host memory until
-then, so that a card never has to hold both.
+A plan is compared with the model before it plays: at the opening both compute the same few frames,
+and a plan that is off by more than `_OFF` is refused. Until then the DiT's own weights wait in host
+memory, so that a card never has to hold both.
 
 Threads: `flow` the ring's, `decode` one thread beside it, `keep` the thread that reads texts.
 """
@@ -27,7 +27,7 @@ from torch import Tensor
 from demon_live.errors import EngineError
 from demon_live.models.acestep import fused
 from demon_live.models.acestep.encode import padded
-from demon_live.models.acestep.engine import Batch, Told
+from demon_live.models.acestep.engine import Batch, ConditionStates
 from demon_live.models.acestep.export import DECODER_NAMES, DIT_NAMES, initialisers
 from demon_live.models.acestep.forward import forward
 from demon_live.models.acestep.fused import Packed, Plain
@@ -36,10 +36,8 @@ from demon_live.models.acestep.tensorrt import store
 from demon_live.models.acestep.tensorrt.library import Library, capability_of, library_for
 from demon_live.models.acestep.tensorrt.parts import parts
 from demon_live.models.acestep.tensorrt.refit import Exchange, matrices
-from demon_live.models.acestep.tensorrt.runtime import Context, Plan
+from demon_live.models.acestep.tensorrt.runtime import Context, TensorRTPlan
 from demon_live.models.manifest import Manifest
-
-__all__ = ["AceTensorRT"]
 
 _BUCKETS = 12
 #: Condition tokens are rounded up to one of these, so that sizes seldom change.
@@ -104,8 +102,8 @@ class AceTensorRT:
             self._dit, self._decoder = dit, decoder
             self._flow, self._window = dit.context(), decoder.context()
             self._tile = decoder.ports["z"].high[2]
-            _hold(dit.name, self.flow(*probe.asked), wanted_v)
-            _hold(decoder.name, self.decode(z), wanted_audio)
+            _check_equal(dit.name, self.flow(*probe.inputs), wanted_v)
+            _check_equal(decoder.name, self.decode(z), wanted_audio)
             self._prepare_loras(int(stored[0].facts.get("refit", 0)))
         except BaseException:
             self._buckets.clear()
@@ -113,10 +111,10 @@ class AceTensorRT:
             raise
         self._buckets.clear()
 
-    def _load(self, library: Library, stored: store.Stored) -> Plan:
+    def _load(self, library: Library, stored: store.Stored) -> TensorRTPlan:
         kernels = stored.path.with_suffix(".kernels")
         name = f"{stored.facts.get('part')} ({stored.path.name})"
-        return Plan(library, stored.path.read_bytes(), self.device, name, kernels)
+        return TensorRTPlan(library, stored.path.read_bytes(), self.device, name, kernels)
 
     def _prepare_loras(self, exchangeable: int) -> None:
         if not exchangeable:
@@ -130,7 +128,7 @@ class AceTensorRT:
         packed = fused.pack(self.modules.dit, self.config, Plain(self.config))
         dtype = self._dit.ports["kept"].dtype
         count = sum(w.numel() for w in packed.base.values()) * dtype.itemsize
-        exchange.held = matrices(packed, dtype, self._place(count))
+        exchange.matrices = matrices(packed, dtype, self._place(count))
         packed.keys_values, packed.layers = self._keeper.keys_values, []
         self._packed, self._exchange, self.modules.dit = packed, exchange, None
 
@@ -164,8 +162,8 @@ class AceTensorRT:
         return v
 
     def _bucket(self, batch: Batch, rows: int, frames: int) -> _Bucket:
-        longest = max(told.length for told in batch.told)
-        second = max(told.length for told in batch.told2) if batch.mix is not None else 1
+        longest = max(entry.length for entry in batch.first)
+        second = max(entry.length for entry in batch.second) if batch.mix is not None else 1
         key = (rows, frames, self._rounded(longest), self._rounded(second) if second > 1 else 1)
         found = self._buckets.get(key)
         if found is None:
@@ -227,12 +225,12 @@ class AceTensorRT:
 
     def warm_up(self, frames: int, depth: int, window: int) -> None:
         """Batches of 1 to `depth` rows, and one window; the kernels made for them are kept."""
-        told, c = silent(self), self.config
+        entry, c = silent(self), self.config
         for rows in range(1, depth + 1):
             x = torch.zeros(rows, frames, c.channels, device=self.device)
             context = torch.zeros(rows, frames, 2 * c.channels, device=self.device)
             t = torch.full((rows,), 0.5, device=self.device)
-            self.flow(x, t, Batch(context, [told] * rows, [told] * rows, None, -rows))
+            self.flow(x, t, Batch(context, [entry] * rows, [entry] * rows, None, -rows))
         self.decode(torch.zeros(1, window, c.channels, device=self.device))
         for plan in (self._dit, self._decoder):
             plan.remember()
@@ -245,10 +243,10 @@ class AceTensorRT:
 
 
 class _Bucket:
-    """Static inputs of one size. told: what lies in them."""
+    """Static inputs of one size. sources: what lies in them."""
 
     def __init__(
-        self, plan: Plan, config: Any, rows: int, frames: int, tokens: int, tokens2: int
+        self, plan: TensorRTPlan, config: Any, rows: int, frames: int, tokens: int, tokens2: int
     ) -> None:
         c, wide = config, config.kv_heads * config.head_dim
         shapes = {
@@ -268,7 +266,7 @@ class _Bucket:
         for name in ("lengths", "lengths2"):
             self.given[name].fill_(1)
         self.v = torch.zeros(rows, frames, c.channels, device=plan.device)
-        self.told: list[list[Any]] = [[None] * rows, [None] * rows]
+        self.sources: list[list[Any]] = [[None] * rows, [None] * rows]
         self.serial: int | None = None
 
     def run(
@@ -288,17 +286,19 @@ class _Bucket:
             return
         g, mix = self.given, batch.mix
         g["context"][:, :frames].copy_(batch.context)
-        self._say("kept", "lengths", batch.told, self.told[0])
+        self._copy_conditions("kept", "lengths", batch.first, self.sources[0])
         if mix is not None:
-            self._say("kept2", "lengths2", batch.told2, self.told[1])
+            self._copy_conditions("kept2", "lengths2", batch.second, self.sources[1])
             g["mix"][:, :frames].copy_(mix)
             g["mix"][:, frames:].copy_(mix[:, -1:].expand(-1, g["mix"].shape[1] - frames))
         else:
             g["mix"].zero_()
         self.serial = batch.serial
 
-    def _say(self, kept: str, lengths: str, told: Sequence[Told], before: list[Any]) -> None:
-        for row, one in enumerate(told):
+    def _copy_conditions(
+        self, kept: str, lengths: str, conditions: Sequence[ConditionStates], before: list[Any]
+    ) -> None:
+        for row, one in enumerate(conditions):
             if before[row] is not one.kept:
                 self.given[kept][:, :, row, : one.length].copy_(one.kept)
                 self.given[lengths][row].fill_(one.length)
@@ -311,19 +311,19 @@ class _Probe:
     def __init__(self, kernels: AceTensorRT) -> None:
         c, device = kernels.config, kernels.device
         self.kernels = kernels
-        told = Told()
-        told.states = _noise((24, c.encoder_hidden), device).to(kernels.dtype)
-        told.kept, told.length = kernels.keep(told.states), 24
+        entry = ConditionStates()
+        entry.states = _noise((24, c.encoder_hidden), device).to(kernels.dtype)
+        entry.kept, entry.length = kernels.keep(entry.states), 24
         context = _noise((1, 128, 2 * c.channels), device).to(kernels.dtype)
-        batch = Batch(context, [told], [told], None, 0)
+        batch = Batch(context, [entry], [entry], None, 0)
         x, t = _noise((1, 128, c.channels), device), torch.full((1,), 0.6, device=device)
-        self.asked = (x, t, batch)
+        self.inputs = (x, t, batch)
 
     @torch.no_grad()
     def eager(self) -> Tensor:
-        """What the model makes of them."""
-        x, t, batch = self.asked
-        states, keep = padded([batch.told[0].states])  # type: ignore[list-item]
+        """The model's result."""
+        x, t, batch = self.inputs
+        states, keep = padded([batch.first[0].states])  # type: ignore[list-item]
         return forward(self.kernels.modules.dit, x, t, batch.context, states, keep)
 
 
@@ -331,7 +331,7 @@ def _noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
 
 
-def _hold(name: str, found: Tensor, wanted: Tensor) -> None:
+def _check_equal(name: str, found: Tensor, wanted: Tensor) -> None:
     """Raises EngineError unless a plan computes what the model does."""
     off = float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
     if not off <= _OFF:
@@ -357,9 +357,9 @@ def _keeper(modules: AceModules) -> Any:
     )
 
 
-def silent(kernels: AceTensorRT, tokens: int = 96) -> Told:
+def silent(kernels: AceTensorRT, tokens: int = 96) -> ConditionStates:
     """A condition of zeros, for warming up."""
-    told, wide = Told(), kernels.config.encoder_hidden
-    told.states = torch.zeros(tokens, wide, device=kernels.device, dtype=kernels.dtype)
-    told.kept, told.length = kernels.keep(told.states), tokens
-    return told
+    entry, wide = ConditionStates(), kernels.config.encoder_hidden
+    entry.states = torch.zeros(tokens, wide, device=kernels.device, dtype=kernels.dtype)
+    entry.kept, entry.length = kernels.keep(entry.states), tokens
+    return entry

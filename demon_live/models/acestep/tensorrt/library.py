@@ -1,9 +1,7 @@
 """Which of the two libraries serves a card, and their differences behind one adapter.
 
-    library_for("8.9") -> Library      or EngineError: why none serves it, and what plays instead
-    Library.load()     -> its module   Library.logger(module) -> (logger, errors it was told)
-
-Threads: pure, but for the import.
+library_for("8.9") -> Library      or EngineError: why none serves it, and what plays instead
+Library.load()     -> its module   Library.logger(module) -> (logger, its errors)
 """
 
 from __future__ import annotations
@@ -16,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from demon_live.errors import EngineError, UsageError
-
-__all__ = ["RTX", "Library", "capability_of", "library_for"]
 
 #: Compute capabilities that tensorrt-rtx builds for, and the cards they are.
 RTX: Mapping[str, str] = {
@@ -58,8 +54,8 @@ class Library:
 
 
 def logger(trt: Any) -> tuple[Any, list[str]]:
-    """(a logger for `trt`, the errors that it is told): the rest is not for a performer."""
-    said: list[str] = []
+    """(a logger for `trt`, its errors): other messages are not for a performer."""
+    errors: list[str] = []
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -67,12 +63,12 @@ def logger(trt: Any) -> tuple[Any, list[str]]:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                said.append(message)
+                errors.append(message)
 
     # For the whole life of the process: the library keeps a reference and does not count it.
     made = Logger()
     _KEPT.append(made)
-    return made, said
+    return made, errors
 
 
 def _library(name: str, module: str) -> Library:

@@ -4,8 +4,6 @@
 
 A plan takes any size between its least and its largest, and is quickest near the middle one. The
 decoder's stay small: longer latents are decoded in tiles, which nine frames of context make exact.
-
-Threads: pure.
 """
 
 from __future__ import annotations
@@ -16,8 +14,6 @@ from typing import Any
 
 from demon_live.errors import EngineError
 from demon_live.models.manifest import Manifest
-
-__all__ = ["Part", "Shapes", "parts", "precision_of"]
 
 #: Least, usual and largest shape of each input.
 Shapes = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]
@@ -66,17 +62,17 @@ def _dit(manifest: Manifest, config: Any) -> Shapes:
         raise EngineError(
             f"{manifest.path}: [plan] needs rows, frames and tokens, each [min, opt, max]"
         )
-    rows, frames, told = (list(k or ()) for k in kinds)
+    rows, frames, tokens = (list(k or ()) for k in kinds)
     wide = config.kv_heads * config.head_dim
     # The second condition of rows that mix; a single token where none does.
-    told2 = [1, 1, told[2]]
+    tokens2 = [1, 1, tokens[2]]
     return {
         "x": _shape(rows, frames, config.channels),
         "t": _shape(rows),
         "context": _shape(rows, frames, 2 * config.channels),
-        "kept": _shape(config.layers, 2, rows, told, wide),
+        "kept": _shape(config.layers, 2, rows, tokens, wide),
         "lengths": _shape(rows),
-        "kept2": _shape(config.layers, 2, rows, told2, wide),
+        "kept2": _shape(config.layers, 2, rows, tokens2, wide),
         "lengths2": _shape(rows),
         "mix": _shape(rows, frames),
     }

@@ -1,12 +1,12 @@
 """Weights of a plan exchanged by name: how a LoRA reaches a plan.
 
-    held = matrices(packed, ...)          initialiser -> matrix [in, out], as the plan multiplies
+    matrices(packed, ...)                 initialiser -> matrix [in, out], as the plan multiplies
     packed.targets()                      upstream's module names -> views that a LoRA is added to
     Exchange.changed(names, stream)       one refit, enqueued: the next tick has the new weights
 
 A plan's matrices lie [in, out] under the names of the graph's initialisers
 (`models.acestep.export.initialiser`); a LoRA's targets are [out, in] views of the very memory that
-a refit reads, so that nothing is copied twice. Keys and values of conditions are worked out beside
+a refit reads, so that nothing is copied twice. Keys and values of conditions are computed beside
 the plan and need no refit.
 
 Threads: `changed` belongs to the ring's.
@@ -24,9 +24,7 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep.export import MATRICES, initialiser
 from demon_live.models.acestep.fused import Packed
 from demon_live.models.acestep.tensorrt.library import logger
-from demon_live.models.acestep.tensorrt.runtime import Plan
-
-__all__ = ["Exchange", "matrices"]
+from demon_live.models.acestep.tensorrt.runtime import TensorRTPlan
 
 
 @torch.no_grad()
@@ -45,16 +43,16 @@ def matrices(packed: Packed, dtype: torch.dtype, device: torch.device) -> dict[s
 
 
 class Exchange:
-    """See the module. held: the matrices, by initialiser, on the GPU or beside it.
+    """See the module. matrices: the weights, by initialiser, on the GPU or beside it.
 
     Raises EngineError if the plan cannot exchange the weights of these names.
     """
 
-    def __init__(self, plan: Plan, names: Sequence[str]) -> None:
+    def __init__(self, plan: TensorRTPlan, names: Sequence[str]) -> None:
         trt = plan.library.load()
-        log, self.said = logger(trt)
+        log, self.errors = logger(trt)
         self.plan, self._trt = plan, trt
-        self.held: Mapping[str, Tensor] = {}
+        self.matrices: Mapping[str, Tensor] = {}
         self._refitter = trt.Refitter(plan.engine, log)
         self._given: set[str] = set()
         if lost := sorted(set(names) - set(self._refitter.get_all_weights())):
@@ -70,17 +68,17 @@ class Exchange:
             self._give(name)
         # What was given once is read again from the same memory at every refit.
         if wanted and not self._refitter.refit_cuda_engine_async(stream):
-            reason = self.said[-1] if self.said else "it gives no reason"
+            reason = self.errors[-1] if self.errors else "it gives no reason"
             raise EngineError(f"the plan {self.plan.name} takes no new weights: {reason}")
 
     def _give(self, name: str) -> None:
-        matrix, trt = self.held[name], self._trt
+        matrix, trt = self.matrices[name], self._trt
         kinds = {torch.float32: "FLOAT", torch.float16: "HALF", torch.bfloat16: "BF16"}
         kind = getattr(trt.DataType, kinds[matrix.dtype])
         weights: Any = trt.Weights(kind, matrix.data_ptr(), matrix.numel())
         on_gpu = matrix.device.type == "cuda"
         place = trt.TensorLocation.DEVICE if on_gpu else trt.TensorLocation.HOST
         if not self._refitter.set_named_weights(name, weights, place):
-            reason = self.said[-1] if self.said else "it gives no reason"
+            reason = self.errors[-1] if self.errors else "it gives no reason"
             raise EngineError(f"the plan {self.plan.name} refuses {name}: {reason}")
         self._given.add(name)

@@ -1,10 +1,10 @@
 """A plan on a card: what it takes and gives, and contexts that enqueue it on a stream.
 
-    plan = Plan(library, data, device, name)       plan.ports: name, type, least and largest sizes
+    plan = TensorRTPlan(library, data, device, name)   plan.ports: name, type, range of sizes
     context = plan.context()                       one for each stream that runs beside another
     context.run(given, into, stream)               torch tensors by address; nothing is waited for
 
-Memory that a plan works in is torch's, made for the sizes that are asked for, not for the largest
+Memory that a plan works in is torch's, made for the sizes in use, not for the largest
 that the plan takes. Tensors are checked when an address or a size changes, which in a ring is when
 a bucket does: a tick that repeats the last one costs one call into the library.
 
@@ -29,8 +29,6 @@ from torch import Tensor
 from demon_live.errors import EngineError
 from demon_live.models.acestep.tensorrt.library import Library, logger
 
-__all__ = ["Context", "Plan", "Port"]
-
 #: The library's types that cross the border, by name.
 _TYPES = {
     "FLOAT": torch.float32,
@@ -42,7 +40,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class PlanPort:
     """An input or output. shape: -1 where it is free. low, high: of an input's free sizes."""
 
     name: str
@@ -54,7 +52,7 @@ class Port:
     high: tuple[int, ...] = ()
 
 
-class Plan:
+class TensorRTPlan:
     """A plan, deserialised. name: for messages. kernels: a file that keeps what the library makes
     of the plan on this card (RTX), so that the next start is quicker.
 
@@ -71,7 +69,7 @@ class Plan:
     ) -> None:
         trt = library.load()
         self.library, self.device, self.name, self._trt = library, device, name, trt
-        log, self.said = logger(trt)
+        log, self.errors = logger(trt)
         self._runtime = trt.Runtime(log)
         self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
@@ -84,10 +82,10 @@ class Plan:
         self._kernels = kernels
 
     def reason(self) -> str:
-        """The last error that the library told of."""
-        return self.said[-1].splitlines()[0] if self.said else "it gives no reason"
+        """The last error of the library."""
+        return self.errors[-1].splitlines()[0] if self.errors else "it gives no reason"
 
-    def _ports(self) -> dict[str, Port]:
+    def _ports(self) -> dict[str, PlanPort]:
         engine, found = self.engine, {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
@@ -99,7 +97,7 @@ class Plan:
             sizes: tuple[tuple[int, ...], ...] = ()
             if given:
                 sizes = tuple(tuple(s) for s in engine.get_tensor_profile_shape(name, 0))
-            found[name] = Port(name, _TYPES[kind], shape, given, *sizes)
+            found[name] = PlanPort(name, _TYPES[kind], shape, given, *sizes)
         return found
 
     def expect(self, given: Sequence[str], made: Sequence[str]) -> None:
@@ -149,7 +147,7 @@ class Plan:
 class Context:
     """See `Plan.context`."""
 
-    def __init__(self, plan: Plan, made: Any) -> None:
+    def __init__(self, plan: TensorRTPlan, made: Any) -> None:
         self.plan, self._made = plan, made
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, int] = {}
@@ -187,7 +185,7 @@ class Context:
         self._shapes[name], self._places[name] = shape, place
         return moved and port.given
 
-    def _check(self, port: Port, tensor: Tensor) -> None:
+    def _check(self, port: PlanPort, tensor: Tensor) -> None:
         what, plan = f"{port.name} of the plan {self.plan.name}", self.plan
         if tensor.dtype != port.dtype or tensor.device.type != plan.device.type:
             raise EngineError(

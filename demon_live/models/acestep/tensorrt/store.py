@@ -26,8 +26,6 @@ from demon_live import paths as places
 from demon_live.errors import EngineError, UsageError
 from demon_live.models.manifest import Manifest, digest_of
 
-__all__ = ["Stored", "Wanted", "find", "limit", "listed", "put", "room", "wanted"]
-
 #: Gigabytes that all plans may take together; DEMON_PLANS_GB overrides.
 _LIMIT = 40.0
 

@@ -1,12 +1,8 @@
-"""One export or one build, in a process of its own: what it takes goes back with it.
-
-    python -m demon_live.models.acestep.tensorrt.worker < job.json
+"""One export or one build, in a process of its own, which frees all memory at its end.
 
 A job is a line of JSON; progress and the result are lines of JSON on standard output:
 {"share": .3}, then {"done": facts} or {"error": ..., "hint": ...}. A library that crashes, or that
-a failed build leaves broken, takes nothing else with it.
-
-Threads: one.
+a failed build leaves broken, harms nothing else.
 """
 
 from __future__ import annotations
@@ -19,9 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from demon_live.children import command
 from demon_live.errors import DemonError, EngineError
-
-__all__ = ["run"]
 
 Progress = Callable[[float], None]
 
@@ -29,19 +24,14 @@ Progress = Callable[[float], None]
 def run(job: Mapping[str, Any], progress: Progress = lambda share: None) -> dict[str, Any]:
     """Do a job in a process of its own. Raises EngineError: it failed, or its process died.
 
-    An interrupt ends the process, and nothing of its work is kept.
+    An interrupt ends the process; its work is lost.
     """
-    command = [sys.executable, "-m", "demon_live.models.acestep.tensorrt.worker"]
-    package = str(Path(__file__).resolve().parents[4])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(
-        command,
+        command("demon_live.models.acestep.tensorrt.worker:main"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
     ) as child:
         try:
             return _followed(child, job, progress)
@@ -55,16 +45,16 @@ def _followed(child: Any, job: Mapping[str, Any], progress: Progress) -> dict[st
     child.stdin.close()
     for line in child.stdout:
         try:
-            told = json.loads(line)
+            message = json.loads(line)
         except ValueError:
             continue
-        if "share" in told:
-            progress(float(told["share"]))
-        elif "done" in told:
-            found: dict[str, Any] = told["done"]
+        if "share" in message:
+            progress(float(message["share"]))
+        elif "done" in message:
+            found: dict[str, Any] = message["done"]
             return found
-        elif "error" in told:
-            raise EngineError(told["error"], hint=told.get("hint"))
+        elif "error" in message:
+            raise EngineError(message["error"], hint=message.get("hint"))
     last = (child.stderr.read().strip().splitlines() or ["it says nothing"])[-1]
     code = child.wait()
     memory = "; the machine may have run out of memory" if code == -9 else ""
@@ -114,8 +104,9 @@ def _build(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     )
 
 
-def _main() -> None:
-    # The results' own way out: a library may print whatever it likes.
+def main() -> None:
+    """The child: one job from stdin."""
+    # Results have their own descriptor: libraries print to the standard output.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -135,7 +126,3 @@ def _main() -> None:
         tell(done=_export(job) if job["do"] == "export" else _build(job, progress))
     except DemonError as error:
         tell(error=error.message, hint=error.hint)
-
-
-if __name__ == "__main__":
-    _main()

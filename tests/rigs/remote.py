@@ -1,16 +1,19 @@
-"""`demon bench remote`: an engine behind a bad network, in real time.
+"""An engine behind a bad network, in real time.
 
-Two network namespaces with a link between them (netlink.py: delay, jitter, loss of every packet).
+    python -m tests.rigs.remote [--delay 40] [--jitter 15] [--loss 1] [--minutes 1.5] [--cut 5]
+
+Two network namespaces with a link between them (bad_link.py: delay, jitter, loss of every packet).
 In one, Ray and the engine; in the other, the instrument, as it is on a stage: session, link and
 audio process, whose sound goes to a file whose first sample is the first of the timeline. Controls
-take turns to jump each lap, and where each jump is heard is found as in `latency --score`. Then
+take turns to jump each lap, and where each jump is heard is found as in tests/rigs/jumps.py. Then
 the link is cut for some seconds: what is heard meanwhile, and how long until the engine is back.
 
-Threads: main thread only; the processes that it starts end with it.
+Needs root, /dev/net/tun and the extra `ray`. The processes that it starts end with it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -20,21 +23,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demon_live.bench.common import Figures, Options
-from demon_live.bench.netlink import Link
-from demon_live.bench.score import SPACING, Jump, crossings
-from demon_live.bench.sink import _BASE, _COUNT, _PLAYED, _perform, _sounds, _turns, _until
+from demon_live.bench.common import Figures, Options, machine
 from demon_live.controls import CONTROLS
 from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
-
-__all__ = ["figures", "inside"]
+from tests.rigs.bad_link import BadLink
+from tests.rigs.jumps import SPACING, Jump, crossings
+from tests.rigs.jumps_live import BASE, COUNT, PLAYED, perform, sounds, turns, until
 
 _RATE = RATES.sample_rate
 _PORT = 10001
@@ -42,13 +43,25 @@ _PORT = 10001
 _OPEN = {"RAY_AUTH_MODE": "disabled"}
 
 
-def figures(options: Options) -> Figures:
-    """Rows control, cls, ms; the link as it was measured; the cut. Raises UsageError, EngineError.
+@dataclass(frozen=True, slots=True)
+class Take:
+    """What is played, over which link. delay, jitter in ms and loss in percent, each way; minutes:
+    how long; cut: seconds without a link at the end, 0 for none."""
 
-    Needs root, /dev/net/tun and the extra `ray`.
-    """
+    engine: str = "imp"
+    backend: str = "auto"
+    depth: int | None = None
+    delay: float = 40.0
+    jitter: float = 15.0
+    loss: float = 1.0
+    minutes: float = 1.5
+    cut: float = 5.0
+
+
+def figures(options: Take) -> Figures:
+    """Rows control, cls, ms; the link as it was measured; the cut."""
     with tempfile.TemporaryDirectory(prefix="demon-remote-") as folder:
-        link = Link(options.delay, options.jitter, options.loss)
+        link = BadLink(options.delay, options.jitter, options.loss)
         try:
             with _ray(link, Path(folder)):
                 found = _take(link, options, Path(folder))
@@ -64,7 +77,7 @@ def figures(options: Options) -> Figures:
 
 
 @contextlib.contextmanager
-def _ray(link: Link, folder: Path) -> Iterator[None]:
+def _ray(link: BadLink, folder: Path) -> Iterator[None]:
     """A Ray of its own at the far side of the link."""
     from demon_live.runtime.options import require_ray
 
@@ -73,7 +86,7 @@ def _ray(link: Link, folder: Path) -> Iterator[None]:
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
-        f"--node-ip-address={Link.FAR}", "--port=6390", f"--ray-client-server-port={_PORT}",
+        f"--node-ip-address={BadLink.FAR}", "--port=6390", f"--ray-client-server-port={_PORT}",
         "--num-cpus=2", "--num-gpus=0", "--include-dashboard=false", "--disable-usage-stats",
         f"--temp-dir={folder / 'ray'}",
     ]  # fmt: skip
@@ -99,13 +112,13 @@ def _ray(link: Link, folder: Path) -> Iterator[None]:
                 os.killpg(head.pid, signal.SIGKILL)
 
 
-def _take(link: Link, options: Options, folder: Path) -> dict[str, Any]:
+def _take(link: BadLink, options: Take, folder: Path) -> dict[str, Any]:
     """Play in the other namespace; cut the link when it asks for it."""
     said = json.dumps({"options": asdict(options), "folder": str(folder)})
     root = str(Path(__file__).resolve().parents[2])
     code = (
         f"import sys; sys.path.insert(0, {root!r}); "
-        "from demon_live.bench.remote import inside; inside(sys.argv[1])"
+        "from tests.rigs.remote import inside; inside(sys.argv[1])"
     )
     child = link.popen(
         "near",
@@ -134,9 +147,9 @@ def _take(link: Link, options: Options, folder: Path) -> dict[str, Any]:
 def inside(said: str) -> None:
     """The near side: plays, judges, prints one line of JSON."""
     given = json.loads(said)
-    options = Options(**given["options"])
+    options = Take(**given["options"])
     folder = Path(given["folder"])
-    held = _sounds(options, list(_PLAYED))
+    held = sounds(Options(options.engine, options.backend), list(PLAYED))
     play = _Play(options, folder)
     play.perform()
     audio = _read(folder / "take.wav")
@@ -146,7 +159,7 @@ def inside(said: str) -> None:
 class _Play:
     """One take: rounds of all controls until the minutes are over, then the cut."""
 
-    def __init__(self, options: Options, folder: Path) -> None:
+    def __init__(self, options: Take, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.rounds: list[tuple[list[Jump], int]] = []
         self.after: tuple[list[Jump], int] | None = None
@@ -158,11 +171,11 @@ class _Play:
 
         options = self.options
         score = self.folder / "bench.demon"
-        score.write_text(_BASE, encoding="utf-8")
+        score.write_text(BASE, encoding="utf-8")
         begun = time.monotonic()
         with Live(
             [score],
-            engine=f"ray://{Link.FAR}:{_PORT}/{options.engine}",
+            engine=f"ray://{BadLink.FAR}:{_PORT}/{options.engine}",
             backend=options.backend,
             audio=f"file:{self.folder / 'take.wav'}",
             depth=options.depth or 4,
@@ -173,13 +186,13 @@ class _Play:
                 raise EngineError(f"the far engine plays nothing: {live.session.events(0)[1]}")
             self.counts["seconds_to_the_engine"] = round(time.monotonic() - begun, 1)
             # What the link is like is known after some laps.
-            _until(live, int(bus.mixed) + 4 * SPACING)
-            jumps, dry, late = list(_PLAYED), bus.dry, live.engine.status.late
+            until(live, int(bus.mixed) + 4 * SPACING)
+            jumps, dry, late = list(PLAYED), bus.dry, live.engine.status.late
             first, links = int(bus.mixed), []
             while (bus.mixed - first) / _RATE < options.minutes * 60 or not self.rounds:
                 begun_at = int(bus.mixed)
                 self.rounds.append((jumps, begun_at))
-                _perform(live, jumps, _turns(begun_at, len(jumps)))
+                perform(live, jumps, turns(begun_at, len(jumps)))
                 links.append((live.engine.status.link_ms, live.engine.status.jitter_ms))
             status = live.engine.status
             self.counts |= {
@@ -212,10 +225,10 @@ class _Play:
         )
         took = time.monotonic() - at - seconds
         self.cut = (begin, int(bus.mixed))
-        _until(live, int(bus.mixed) + 4 * SPACING)
-        jumps = [jump for jump in _PLAYED if jump.control == "prompt"]
+        until(live, int(bus.mixed) + 4 * SPACING)
+        jumps = [jump for jump in PLAYED if jump.control == "prompt"]
         self.after = (jumps, int(bus.mixed))
-        _perform(live, jumps, _turns(self.after[1], len(jumps)))
+        perform(live, jumps, turns(self.after[1], len(jumps)))
         self.counts |= {
             "cut_s": seconds,
             "cut_noticed_after_s": round(noticed, 1),
@@ -238,15 +251,15 @@ def _rows(
     """Heard minus written of each jump, ms. Index 0 of the file is the first of all samples."""
     rows: dict[str, dict[str, Any]] = {}
     for jumps, begun in rounds:
-        for jump, first in zip(jumps, _turns(begun, len(jumps)), strict=True):
-            part = audio[first * SPACING :][: (_COUNT + 1) * SPACING]
+        for jump, first in zip(jumps, turns(begun, len(jumps)), strict=True):
+            part = audio[first * SPACING :][: (COUNT + 1) * SPACING]
             laps = -(-len(part) // SPACING)
             low, high = (
                 np.tile(held[jump.control, v], (laps, 1))[: len(part)]
                 for v in (jump.low, jump.high)
             )
-            written = [i * SPACING for i in range(1, _COUNT)]
-            rising = [(first + i) % 2 == 1 for i in range(1, _COUNT)]
+            written = [i * SPACING for i in range(1, COUNT)]
+            rising = [(first + i) % 2 == 1 for i in range(1, COUNT)]
             heard = crossings(part, low, high, written, rising)
             row = rows.setdefault(
                 jump.control,
@@ -285,3 +298,20 @@ def _silence(audio: Floats) -> float:
     edges = np.flatnonzero(quiet[1:] != quiet[:-1])
     longest = int((edges[1::2] - edges[::2]).max(initial=0))
     return round(longest * 1000 / _RATE, 1)
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.remote")
+    parser.add_argument("--engine", default="imp")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--depth", type=int)
+    for name in ("delay", "jitter", "loss", "minutes", "cut"):
+        parser.add_argument(f"--{name}", type=float, default=argparse.SUPPRESS)
+    options = Take(**vars(parser.parse_args()))
+    found = {"machine": machine(), **figures(options)}
+    sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """ACE-Step on a GPU, with random weights: ticks, precision, windows, and what others make of them.
 
-    python -m demon_live.bench.ace --out ace.json [--budget 300] [--only SETTINGS,SETTINGS]
+    python -m tests.rigs.ace --out ace.json [--budget 300] [--only SETTINGS,SETTINGS]
 
 Stages run one after the other, each under a time limit of its own, and each is written out as soon
 as it ends, so that an interrupted run loses nothing. Baselines run in the same process: diffusers'
@@ -11,8 +11,6 @@ module eager, and compiled and captured. Ratios hold anywhere; times hold on the
     profile   where a tick's time goes                               lora     a change of strength
     lengths   loops of 15 to 240 s                                   xl       the XL model
     eager     diffusers' module                                      compiled the same, captured
-
-Threads: main thread only.
 """
 
 from __future__ import annotations
@@ -30,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from demon_live.bench.common import machine
-
-__all__ = ["Bench", "flops", "main"]
 
 ROWS = (1, 4, 8, 2)
 FRAMES, TOKENS, STEPS = 1500, 96, 8
@@ -193,11 +189,11 @@ class Bench:
         return noise(rows, frames, 64), t, noise(rows, frames, 128).to(self.dtype), states
 
     def batch(self, kernels: Any, context: Any, states: Any) -> Any:
-        from demon_live.models.acestep.engine import Batch, Told
+        from demon_live.models.acestep.engine import Batch, ConditionStates
 
         told = []
         for one in states:
-            made = Told()
+            made = ConditionStates()
             made.states, made.kept, made.length = one, kernels.keep(one), len(one)
             told.append(made)
         return Batch(context, told, told, None, time.monotonic_ns())
@@ -485,7 +481,7 @@ STAGES = [
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stages; the JSON goes to --out and to stdout."""
-    parser = argparse.ArgumentParser(prog="python -m demon_live.bench.ace")
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.ace")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--budget", type=float, default=300.0)
     parser.add_argument("--only", default="")

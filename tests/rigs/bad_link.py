@@ -1,6 +1,6 @@
 """Two network namespaces and a bad link between them, packet by packet, in user space.
 
-    with Link(delay=40, jitter=15, loss=1) as link:
+    with BadLink(delay=40, jitter=15, loss=1) as link:
         link.popen("near", ["ping", link.FAR]) ...
         link.cut(5)
 
@@ -9,7 +9,7 @@ late by delay +- jitter (uniform, each packet for itself, so that packets overta
 not at all, as `tc netem` does, in both directions. The TCP between them is the kernel's own. No
 sch_netem is needed, which many kernels lack; root and /dev/net/tun are.
 
-Threads: `Link` belongs to one thread; the carrier is another process.
+The carrier is a process of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import fcntl
 import heapq
+import json
 import os
 import random
 import select
@@ -31,15 +32,13 @@ from typing import Any
 
 from demon_live.errors import UsageError
 
-__all__ = ["Link", "carry"]
-
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 #: Packets that may be on their way in one direction, as netem's default.
 _LIMIT = 1000
 
 
-class Link:
+class BadLink:
     """See the module. delay, jitter in ms, each way; loss in percent, each way."""
 
     NEAR, FAR = "10.77.0.1", "10.77.0.2"
@@ -58,7 +57,7 @@ class Link:
             [
                 sys.executable, "-c",
                 f"import sys; sys.path.insert(0, {root!r}); "
-                "from demon_live.bench.netlink import carry; carry(*sys.argv[1:])",
+                "from tests.rigs.bad_link import carry; carry(*sys.argv[1:])",
                 *self._names.values(), str(delay), str(jitter), str(loss), str(seed),
             ],
             stdin=subprocess.PIPE,
@@ -97,12 +96,10 @@ class Link:
         for name in self._names.values():
             with contextlib.suppress(UsageError):
                 _ip("netns", "delete", name)
-        import json
-
         found: dict[str, int] = json.loads(said)
         return found
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> BadLink:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +139,7 @@ def carry(near: str, far: str, delay: str, jitter: str, loss: str, seed: str) ->
     """The carrier: until `end`, or the end of its stdin."""
     with contextlib.suppress(OSError, AttributeError):
         os.nice(-10)
-    fds = [_tun(near, Link.NEAR), _tun(far, Link.FAR)]
+    fds = [_tun(near, BadLink.NEAR), _tun(far, BadLink.FAR)]
     for fd in fds:
         os.set_blocking(fd, False)
     print("up", flush=True)  # noqa: T201
@@ -185,8 +182,6 @@ class _Carrier:
                 delay, jitter, loss = (float(w) for w in how)
                 self._how = (delay / 1000, jitter / 1000, loss / 100)
             case _:
-                import json
-
                 print(json.dumps(self._counts), flush=True)  # noqa: T201
                 return False
         return True

@@ -6,39 +6,39 @@ waited for: each call of the model or the decoder spends a time drawn from a mea
 and the mixer gives out just so much sound meanwhile. What is measured of the result is therefore
 what live would give on a machine that is never interrupted otherwise.
 
-    Times      measured ticks and decodes, drawn from with a seed
     Telltale   an engine whose sound obeys every control and costs next to nothing to compute
-    Replayed   session, player and mixer on that clock
+    Simulated  session, generator and mixer on that clock
+    edits      edits of each class, heard in sound
 
-Threads: everything runs in the caller's.
+    python -m tests.rigs.simulated [--engine E] [--depth D] [--loop SECONDS]
 """
 
 from __future__ import annotations
 
-import time
+import argparse
+import json
+import sys
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from demon_live.audio.mixer import BLOCK
-from demon_live.core import RATES, Floats
-from demon_live.engine import Ring
+from demon_live.bench.common import Options, machine, opened
+from demon_live.bench.latency import Times, measure_times
+from demon_live.core import RATES, EngineState, Floats
+from demon_live.models.engine import Engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
-from demon_live.runtime.messages import Block, ToEngine
-from demon_live.runtime.offline import OfflineRig
+from demon_live.runtime.offline import OfflineOutput
+from demon_live.session.assets import Assets
 from demon_live.session.session import Session
 
-if TYPE_CHECKING:
-    from demon_live.models.engine import Engine
-
-__all__ = ["Replayed", "Telltale", "Times", "measured"]
+Alter = Callable[[EngineState], EngineState]
 
 #: How a word moves the four channels.
 _SPREAD = np.array([1.0, -0.5, 0.8, -1.0], np.float32)
@@ -47,53 +47,6 @@ _SPREAD = np.array([1.0, -0.5, 0.8, -1.0], np.float32)
 _PUMP_EVERY = 0.08
 #: A CPU engine's turn fills the time but for this factor, as in the engine process.
 _HEADROOM = 1.15
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds that calls took. nominal: of a tick, to which a turn is stretched."""
-
-    ticks: tuple[float, ...]
-    decodes: tuple[float, ...]
-    nominal: float
-
-    def summary(self) -> dict[str, float]:
-        """Median and 95th percentile, in ms."""
-        return {
-            f"{what}_{name}_ms": round(float(np.percentile(rows, q)) * 1000, 1)
-            for what, rows in (("tick", self.ticks), ("decode", self.decodes))
-            for name, q in (("median", 50), ("p95", 95))
-        }
-
-
-def measured(engine: Engine, depth: int, frames: int, ticks: int = 40, decodes: int = 20) -> Times:
-    """What ticks of a full ring at `depth`, and windows between them, take on this machine now."""
-    from demon_live.core import Request
-    from demon_live.engine.decode import WindowDecoder
-
-    condition = engine.condition("techno", bpm=120.0, cycles=1, beats=4, frames=frames)
-
-    def admit(deck: str) -> Request:
-        return Request(frames, engine.channels, condition=condition, deck=deck)
-
-    ring = Ring(engine, steps=engine.steps, depth=depth, shift=engine.shift, on_admit=admit)
-    ring.enlist("main")
-    window = WindowDecoder(engine.decode, engine.margin).window
-    latent = np.zeros((frames, engine.channels), np.float32)
-    for _ in range(engine.steps + 2):
-        ring.tick()
-    spent: list[float] = []
-    taken: list[float] = []
-    for turn in range(ticks):
-        begin = time.perf_counter()
-        ring.tick()
-        spent.append(time.perf_counter() - begin)
-        if turn % max(1, ticks // decodes) == 0:
-            begin = time.perf_counter()
-            window(latent, turn, engine.window)
-            taken.append(time.perf_counter() - begin)
-    # The first window also pays for its shape.
-    return Times(tuple(spent), tuple(taken[1:]), engine.manifest.tick_ms / 1000)
 
 
 class Telltale:
@@ -162,7 +115,7 @@ class Telltale:
         """Nothing is held."""
 
 
-class _Costly:
+class _TimedEngine:
     """An engine whose calls spend virtual time."""
 
     def __init__(self, engine: Any, times: Times, seed: int) -> None:
@@ -184,53 +137,45 @@ class _Costly:
         return audio  # type: ignore[no-any-return]
 
 
-class _Rig(OfflineRig):
-    """Messages wait for the next turn, as they do at the engine process."""
+class _DelayedGenerator(Generator):
+    """States wait for the next turn, as on their way to an engine process; the newest counts."""
 
-    def __init__(self, engine: Any, seed: int) -> None:
-        self.inbox: list[ToEngine] = []
-        self.alter: Callable[[Block], Block] = lambda block: block
-        super().__init__(engine, seed=seed, stems=False)
+    alter: Alter
+    waiting: EngineState | None = None
 
-    def send(self, message: ToEngine) -> None:
-        self.inbox.append(self.alter(message) if isinstance(message, Block) else message)
+    def apply(self, state: EngineState) -> None:
+        self.waiting = self.alter(state)
 
     def deliver(self) -> None:
-        """All that waits; of blocks only the newest of each loop."""
-        newest = {(m.block.deck, m.block.loop.epoch): m for m in self.inbox if isinstance(m, Block)}
-        for message in [m for m in self.inbox if not isinstance(m, Block)]:
-            self.player.handle(message)
-        for block in newest.values():
-            self.player.handle(block)
-        self.inbox.clear()
+        """Take the newest state."""
+        if self.waiting is not None:
+            super().apply(self.waiting)
+            self.waiting = None
 
 
-class Replayed:
-    """A session on an engine's times. alter: changes what the engine is told (for comparisons)."""
+class Simulated:
+    """A session on an engine's times. alter: changes published engine states (for comparisons)."""
 
     def __init__(
-        self,
-        engine: Any,
-        times: Times,
-        *,
-        seed: int = 0,
-        alter: Callable[[Block], Block] = lambda block: block,
+        self, engine: Any, times: Times, *, seed: int = 0, alter: Alter = lambda state: state
     ) -> None:
         self.times = times
-        self._engine = _Costly(engine, times, seed)
-        self.rig = _Rig(self._engine, seed)
-        self.rig.alter = alter
-        self.rig.player = Generator(
-            self._engine,
-            self.rig.clock,
-            open_loop=self.rig.buffer,
-            read_source=self.rig.buffer,
+        self._engine = _TimedEngine(engine, times, seed)
+        self.output = OfflineOutput(cast(Engine, self._engine), seed=seed, stems=False)
+        self.generator = _DelayedGenerator(
+            cast(Engine, self._engine),
+            self.output.playhead,
+            open_buffer=self.output.pcm,
+            read_pcm=self.output.pcm,
             tick_samples=round(times.nominal * RATES.sample_rate),
             seed=seed,
-            tell=self.rig.notes.append,
+            tell=self.output.notes.append,
             timer=lambda: self.seconds,
         )
-        self.session = Session(self.rig, folders=(shipped("patterns"),), start={"seed": seed})
+        self.generator.alter = alter
+        self.output.generator = self.generator
+        assets = Assets((shipped("patterns"),))
+        self.session = Session(self.output, assets=assets, start={"seed": seed})
         self.seconds = 0.0
         self._pieces: list[Floats] = []
         self._given = 0
@@ -240,7 +185,7 @@ class Replayed:
         """Virtual time passes: sound goes out, the score is sampled."""
         self.seconds += seconds
         while (self._given + BLOCK) / RATES.sample_rate <= self.seconds:
-            self._pieces.append(self.rig.mixer.render(1))
+            self._pieces.append(self.output.mixer.render(1))
             self._given += BLOCK
         if self.seconds - self._pumped >= _PUMP_EVERY:
             self._pumped = self.seconds
@@ -248,21 +193,95 @@ class Replayed:
 
     def _pump(self) -> None:
         self.session.pump()
-        self.rig.deliver()
+        self.generator.deliver()
 
     def play(self, seconds: float) -> Floats:
         """The sound of the next seconds, float32 [n, 2]; the first call primes the ring."""
         if self._given == 0:
-            self.rig.deliver()
-            self.rig.player.prime(self._pump, 256)
+            self.generator.deliver()
+            self.generator.prime(self._pump, 256)
         self._engine.spend = self._spend
         end = self.seconds + seconds
         while self.seconds < end:
             begun = self.seconds
-            self.rig.deliver()
-            self.rig.player.turn()
+            self.generator.deliver()
+            self.generator.turn()
             took = self.seconds - begun
             self._spend(max(self.times.nominal, took * _HEADROOM) - took)
         self._engine.spend = lambda seconds: None
         audio, self._pieces = np.concatenate(self._pieces), []
         return audio
+
+
+# -- edits, heard in sound
+
+#: What plays while edits are timed: one of each class. Generations are all alike, so that whatever
+#: differs is the edit's doing.
+PLAYED = """\
+tempo 128
+loop 2
+source "loops/techno_128.flac"
+prompt = 'acid techno, 303'
+seed = 1
+blend = .9
+denoise = .7
+gain = 1
+"""
+#: Jumps that are known ahead.
+SCHEDULED = PLAYED + "prompt = \"<'acid techno, 303' 'dub techno'>\"\n"
+EDITS = {
+    "mix": "gain = .5",
+    "step": "blend = .2",
+    "slot_migrated": "denoise = .4",
+    "slot": "seed = 2",
+}
+
+
+def edits(depth: int, times: Times) -> dict[str, Any]:
+    """The same performance with and without an edit, on an engine's times: the first sample that
+    differs, in ms after the edit."""
+    plain, _, _ = _performance(depth, times)
+    heard: dict[str, Any] = {"scheduled_late_ms": _performance(depth, times, score=SCHEDULED)[2]}
+    for cls, edit in EDITS.items():
+        edited, at, _ = _performance(depth, times, edit)
+        length = min(len(edited), len(plain))
+        differ = np.flatnonzero(np.abs(edited[:length] - plain[:length]).max(axis=1) > 1e-3)
+        ms = float(differ[0] - at) * 1000 / RATES.sample_rate if len(differ) else None
+        heard[f"{cls}_edit_first_heard_virtual_ms"] = ms
+    return heard
+
+
+def _performance(
+    depth: int, times: Times, edit: str | None = None, score: str = PLAYED
+) -> tuple[Floats, int, float]:
+    """(sound until any edit is heard, sample of the edit, how late scheduled jumps were in ms)."""
+    instrument = Simulated(Telltale(depth), times)
+    instrument.session.apply(score, "bench.demon", "file")
+    before = instrument.play(2.0)
+    if edit is not None:
+        instrument.session.apply(f"{edit} now")
+        instrument.session.pump()
+    after = instrument.play(max(4.0, 3 * instrument.generator.ring.steps * max(times.ticks)))
+    sound = np.concatenate((before, after))
+    return sound, len(before), instrument.output.engine_status().on_time_ms
+
+
+def main() -> None:
+    """Print the edits as JSON, on the times of an engine that is measured first."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.simulated")
+    parser.add_argument("--engine", default="imp")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--depth", type=int)
+    parser.add_argument("--loop", type=float, default=16.0, help="seconds of the loop")
+    args = parser.parse_args()
+    options = Options(args.engine, args.backend, args.depth, args.loop)
+    with opened(options) as engine:
+        depth = options.depth or engine.depth
+        times = measure_times(engine, depth, options.frames, ticks=24, decodes=8)
+        heard = {"engine": engine.describe(), "depth": depth, **times.summary()}
+    heard |= edits(depth, times)
+    sys.stdout.write(json.dumps({"machine": machine(), **heard}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,11 @@
-"""`demon bench ring --gpus N`: completions a second of one voice, and of N that play as one ring.
+"""Completions a second of one GPU worker, and of N that play as one ring.
 
-    python -m demon_live.bench.choir --engine E --gpus 2 --out FILE.json [--depth D] [--ahead 1]
+    python -m tests.rigs.multi_gpu --engine E --gpus 2 --out FILE.json [--depth D] [--ahead 1]
 
-Each voice has a process of its own and sees one GPU; without enough GPUs they are simulated by
-processes of one CPU thread each, and the figures say so. Every voice has the depth that is asked
-for, so N voices hold N times the generations: completions grow with N, and the wait from one to
+Each worker has a process of its own and sees one GPU; without enough GPUs they are simulated by
+processes of one CPU thread each, and the figures say so. Every worker has the depth that is asked
+for, so N workers hold N times the generations: completions grow with N, and the wait from one to
 the next falls.
-
-Threads: main thread only.
 """
 
 from __future__ import annotations
@@ -27,25 +25,22 @@ import numpy as np
 
 from demon_live.bench.common import Figures, Options, machine
 from demon_live.core import RATES, Request
-from demon_live.engine.gpu_workers import Plan, ProcessLink, Words
-from demon_live.engine.multi_gpu import Choir
+from demon_live.engine.gpu_workers import ConditionArguments, ProcessLink, WorkerOptions
+from demon_live.engine.multi_gpu import MultiGpuRing
 
-__all__ = ["figures", "gpus", "main", "measure"]
-
-
-#: Milliseconds, in the environment of a voice that waits.
+#: Milliseconds, in the environment of a worker that waits.
 _WAITS = "DEMON_BENCH_WAITS"
 
 
 class _Waiting(ProcessLink):
-    """A voice whose model takes a given time, and no processor."""
+    """A worker whose model takes a given time, and no processor."""
 
-    MODULE = "demon_live.bench.choir"
+    MODULE = "tests.rigs.multi_gpu"
 
 
-def voice_main(fd: int) -> None:
-    """See `voices.voice_main`: a model that waits."""
-    from demon_live.engine import gpu_workers as voices
+def worker_main(fd: int) -> None:
+    """See `gpu_workers.worker_main`: a model that waits."""
+    from demon_live.engine import gpu_workers
 
     def wait(engine: Any) -> None:
         seconds = float(os.environ[_WAITS]) / 1000
@@ -56,7 +51,7 @@ def voice_main(fd: int) -> None:
 
         engine.velocity = velocity
 
-    voices.voice_main(fd, wait)
+    gpu_workers.worker_main(fd, wait)
 
 
 def gpus() -> int:
@@ -76,42 +71,42 @@ def gpus() -> int:
 def measure(
     links: Sequence[ProcessLink], depth: int, frames: int, seconds: float, ahead: int
 ) -> dict[str, Any]:
-    """Ticks, completions a second and the wait for them, of a full choir for `seconds`."""
-    about, *_ = [link.about() for link in links]
+    """Ticks, completions a second and the wait for them, of a full ring for `seconds`."""
+    info, *_ = [link.info() for link in links]
     bars = max(1, round(frames / RATES.frame_hz / 2))
     more = (("bpm", 120.0), ("cycles", bars), ("beats", 4), ("frames", frames))
-    words = Words("techno", more)
+    words = ConditionArguments("techno", more)
     seeds = count()
-    source = np.zeros((frames, about.channels), np.float32)
+    source = np.zeros((frames, info.channels), np.float32)
 
     def admit(deck: str) -> Request:
-        return Request(frames, about.channels, 0.7, next(seeds), source, condition=words, deck=deck)
+        return Request(frames, info.channels, 0.7, next(seeds), source, condition=words, deck=deck)
 
-    voices = len(links)
-    choir = Choir(
+    workers = len(links)
+    ring = MultiGpuRing(
         links,
-        steps=about.steps,
-        depth=depth * voices,
-        shift=about.shift,
+        steps=info.steps,
+        depth=depth * workers,
+        shift=info.shift,
         on_admit=admit,
         ahead=ahead,
     )
-    choir.enlist("main")
-    # Until every shape is compiled and captured, and the choir is full.
-    for _ in range(3 * about.steps):
-        choir.tick()
+    ring.enlist("main")
+    # Until every shape is compiled and captured, and the ring is full.
+    for _ in range(3 * info.steps):
+        ring.tick()
     ticks, done, begun = [], [], time.perf_counter()
     while (now := time.perf_counter()) - begun < seconds:
-        done.append(len(choir.tick()))
+        done.append(len(ring.tick()))
         ticks.append(time.perf_counter() - now)
     spent = time.perf_counter() - begun
-    # The voices go on to the next measurement, with nothing in flight.
-    choir.flush()
+    # The workers go on to the next measurement, with nothing in flight.
+    ring.flush()
     tick = float(np.median(ticks)) * 1000
-    worst = about.steps + -(-about.steps // (depth * voices)) - 1 + ahead
+    worst = info.steps + -(-info.steps // (depth * workers)) - 1 + ahead
     return {
-        "voices": voices,
-        "depth": depth * voices,
+        "workers": workers,
+        "depth": depth * workers,
         "ticks": len(ticks),
         "tick_ms": round(tick, 2),
         "tick_p95_ms": round(float(np.percentile(ticks, 95)) * 1000, 2),
@@ -123,22 +118,22 @@ def measure(
 
 def figures(
     options: Options,
-    voices: int = 2,
+    workers: int = 2,
     seconds: float = 6.0,
     ahead: int = 1,
     device: str = "auto",
     waits: float = 0.0,
 ) -> Figures:
-    """One voice beside N, in the same run: one, N, one, N, so that a machine whose speed drifts
+    """One worker beside N, in the same run: one, N, one, N, so that a machine whose speed drifts
     shows it. waits: instead of computing, the model waits for so many ms, as the host of a GPU
     does: what is measured is everything but the model."""
     there = gpus() if device != "cpu" else 0
-    real = there >= voices
+    real = there >= workers
     frames = round(options.seconds * RATES.frame_hz)
     frames += frames % 2
     depth = options.depth or 4
     plans = [
-        Plan(
+        WorkerOptions(
             options.engine,
             options.backend,
             "cuda" if real else "cpu",
@@ -146,7 +141,7 @@ def figures(
             options.random_weights,
             str(n) if real else None,
         )
-        for n in range(voices)
+        for n in range(workers)
     ]
     environ = {} if real else {"OMP_NUM_THREADS": "1"}
     if waits:
@@ -154,29 +149,29 @@ def figures(
     kind = _Waiting if waits else ProcessLink
     links = [kind(plan, environ) for plan in plans]
     try:
-        name, *_ = [link.about().text for link in links]
+        name, *_ = [link.info().text for link in links]
         part = seconds / 4
-        rows = [measure(links[:n], depth, frames, part, ahead) for n in (1, voices) * 2]
+        rows = [measure(links[:n], depth, frames, part, ahead) for n in (1, workers) * 2]
     finally:
         for link in links:
             link.close()
-    rate = {n: [r["generations_per_s"] for r in rows if r["voices"] == n] for n in (1, voices)}
-    ratio = [b / a for a, b in zip(rate[1], rate[voices], strict=True)]
+    rate = {n: [r["generations_per_s"] for r in rows if r["workers"] == n] for n in (1, workers)}
+    ratio = [b / a for a, b in zip(rate[1], rate[workers], strict=True)]
     return {
         "engine": f"a model that waits {waits:g} ms" if waits else name,
-        "on": f"{voices} GPUs" if real else f"{voices} processes of one CPU thread: simulated",
+        "on": f"{workers} GPUs" if real else f"{workers} processes of one CPU thread: simulated",
         "loop_s": frames / RATES.frame_hz,
-        "depth_of_a_voice": depth,
+        "depth_of_a_worker": depth,
         "ahead": ahead,
-        "choir": rows,
-        "times_one_voice": round(float(np.mean(ratio)), 3),
-        "times_one_voice_each_run": ", ".join(f"{r:.3f}" for r in ratio),
+        "rings": rows,
+        "times_one_worker": round(float(np.mean(ratio)), 3),
+        "times_one_worker_each_run": ", ".join(f"{r:.3f}" for r in ratio),
     }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m demon_live.bench.choir")
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.multi_gpu")
     parser.add_argument("--engine", default="imp")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--device", default="auto")

@@ -1,33 +1,36 @@
-"""`demon bench latency --score`: written against heard, for a step of each control.
+"""Written against heard, for a jump of each control.
 
 A score lets one control jump between two values every two bars. How each value sounds by itself is
 known from two runs that hold it; the jump is heard at the sample where the run that jumps is best
 explained as the old sound before it and the new one from it on.
 
 Measured on the virtual clock with the times of an engine's ticks and decodes on this machine
-(replayed.py), at several depths; once as the instrument plays it, and once with anticipation
+(simulated.py), at several depths; once as the instrument plays it, and once with anticipation
 switched off: every control then takes the value of the moment, as a knob does. With `--jack`, the
-engine itself plays through a JACK server without hardware, in real time (sink.py).
+engine itself plays through a JACK server without hardware, in real time (jumps_live.py). `--plot`
+draws the histograms.
 
-Threads: main thread only.
+    python -m tests.rigs.jumps [--engine E] [--depth D] [--jack] [--plot FILE.svg] [--out FILE.json]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import argparse
+import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demon_live.bench.common import Figures, Options, opened
-from demon_live.bench.replayed import Replayed, Telltale, Times, measured
+from demon_live.bench.common import Figures, Options, machine, opened
+from demon_live.bench.latency import Times, measure_times
 from demon_live.controls import CONTROLS
-from demon_live.core import RATES, Floats
-from demon_live.runtime.messages import Block
-
-__all__ = ["DEPTHS", "JUMPS", "Jump", "crossings", "figures"]
+from demon_live.core import RATES, ControlBlock, EngineState, Floats
+from tests.rigs.simulated import Alter, Simulated, Telltale
+from tests.tools.plots import histogram
 
 DEPTHS = (1, 4, 8)
 SOURCE = 'source "loops/dub_120.flac"'
@@ -113,21 +116,25 @@ def crossings(
 # ------------------------------------------------------------------ runs
 
 
-def knob(message: Block) -> Block:
-    """What an instrument without a score would tell its engine: the values of this moment."""
-    block = message.block
+def knob(state: EngineState) -> EngineState:
+    """The state of an instrument without a score: every control has the value of this moment."""
+    decks = {
+        name: replace(deck, block=None if deck.block is None else _momentary(deck.block))
+        for name, deck in state.decks.items()
+    }
+    return replace(state, decks=decks)
+
+
+def _momentary(block: ControlBlock) -> ControlBlock:
     _, position = block.loop.locate(block.sampled_at)
     # The frame that sounds next is the first whose lane holds this moment's value.
     here = min(position // RATES.hop + 1, block.loop.frames - 1)
     lanes = {name: np.full_like(lane, lane[here]) for name, lane in block.lanes.items()}
-    return replace(message, block=replace(block, lanes=lanes, plan=block.plan[:1]))
-
-
-Alter = Callable[[Block], Block]
+    return replace(block, lanes=lanes, plan=block.plan[:1])
 
 
 def _run(jump: Jump, value: str, depth: int, times: Times, seconds: float, alter: Alter) -> Floats:
-    instrument = Replayed(Telltale(depth), times, alter=alter)
+    instrument = Simulated(Telltale(depth), times, alter=alter)
     instrument.session.apply(jump.score(value), "bench.demon", "file")
     return instrument.play(seconds)
 
@@ -135,7 +142,7 @@ def _run(jump: Jump, value: str, depth: int, times: Times, seconds: float, alter
 def _held(jump: Jump, value: str, times: Times) -> Floats:
     """The settled sound of a value, from the beginning of a lap: float32 [SPACING, 2]."""
     settled = 2 * SPACING / RATES.sample_rate
-    audio = _run(jump, value, 4, times, settled, lambda block: block)
+    audio = _run(jump, value, 4, times, settled, lambda state: state)
     return audio[SPACING : 2 * SPACING]
 
 
@@ -165,7 +172,7 @@ def table(
     for jump in jumps:
         low, high = (_held(jump, value, fastest) for value in (jump.low, jump.high))
         for depth, cost in times.items():
-            sent.append({**_late(jump, depth, cost, low, high, lambda block: block)})
+            sent.append({**_late(jump, depth, cost, low, high, lambda state: state)})
             knobs.append({**_late(jump, depth, cost, low, high, knob)})
     return sent, knobs
 
@@ -201,12 +208,17 @@ def _all(rows: Sequence[dict[str, Any]]) -> list[float]:
     return [v for row in rows for v in row["ms"] if v is not None]
 
 
-def figures(options: Options) -> Figures:
-    """|written - heard| of every control and depth, side by side with a knob's."""
-    frames = round(options.seconds * RATES.frame_hz)
+def figures(options: Options, jack: bool = False, plot: Path | None = None) -> Figures:
+    """|written - heard| of every control and depth, beside a knob's.
+
+    Args:
+        options: engine, backend, loop and, if only one, the depth.
+        jack: also play in real time through a JACK server.
+        plot: where to draw the histograms.
+    """
     depths = (options.depth,) if options.depth else DEPTHS
     with opened(options) as engine:
-        times = {depth: measured(engine, depth, frames + frames % 2) for depth in depths}
+        times = {depth: measure_times(engine, depth, options.frames) for depth in depths}
         name = engine.describe()
     sent, knobs = table(times)
     on, off = np.abs(_all(sent)), np.abs(_all(knobs))
@@ -222,13 +234,33 @@ def figures(options: Options) -> Figures:
         "knob_worst_ms": round(float(off.max()), 1),
         "by_control": _condensed(sent, knobs),
     }
-    if options.jack:
-        from demon_live.bench.sink import figures as at_sink
+    if jack:
+        from tests.rigs.jumps_live import figures as in_real_time
 
-        out.update(at_sink(options))
-    if options.plot:
-        from demon_live.bench.histogram import draw
-
-        Path(options.plot).write_text(draw(sent, knobs, out.get("sink", [])), encoding="utf-8")
-        out["plot"] = options.plot
+        out.update(in_real_time(options))
+    if plot is not None:
+        plot.write_text(histogram(sent, knobs, out.get("sink", [])), encoding="utf-8")
     return out
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.jumps")
+    parser.add_argument("--engine", default="imp")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--depth", type=int, help="one depth; else 1, 4, 8")
+    parser.add_argument("--loop", type=float, default=16.0, help="seconds of the loop")
+    parser.add_argument("--jack", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    options = Options(args.engine, args.backend, args.depth, args.loop)
+    found = {"machine": machine(), **figures(options, args.jack, args.plot)}
+    text = json.dumps(found, indent=2, default=str) + "\n"
+    if args.out is not None:
+        args.out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from tests.rigs.fuzz import SHARES, fuzz, mutated
 from tests.rigs.soak import _growth
 from tests.rigs.stagehand import slope_mb_per_hour
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def set_of(beats: int, shift: dict[int, int] | None = None) -> np.ndarray:

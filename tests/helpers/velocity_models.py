@@ -1,4 +1,4 @@
-"""Velocity models and requests for the engine's tests: exact, row-independent, on the CPU."""
+"""Velocity models, requests and shared values for the engine's tests: exact, rows independent."""
 
 import numpy as np
 import torch
@@ -82,3 +82,31 @@ def play(it, ticks, make):
 
 def same(a, b):
     return np.array_equal(a, b)
+
+
+def variety(n, deck="main"):
+    """Requests that differ in everything that a slot owns."""
+    curve = np.linspace(0, 1, T, dtype=np.float32)
+    return request(
+        n,
+        denoise=(n * 0.37) % 1.0,
+        shift=1.0 + n % 4,
+        deck=deck,
+        source=source(n) if n % 5 else None,
+        init=curve if n % 3 == 1 else None,
+        mask=curve if n % 4 == 3 else None,
+        target=source(90 + n) if n % 2 else None,
+        conditions=((None, curve, 0.0, 0.6),) if n % 3 == 0 else (),
+        cfg=["off", "full", "self", "initialize"][n % 4],
+    )
+
+
+SHARED = {
+    "blend": np.linspace(0, 1, T, dtype=np.float32),
+    "velocity": 0.9,
+    "morph": 0.3,
+    "guide": 2.0,
+    "momentum": -0.5,
+    "rescale": 0.4,
+    "energy": 1.2,
+}

@@ -7,7 +7,7 @@ number is an entry of a table of 65,536 Gaussian quantiles: integer arithmetic a
 the same bits on a CPU and on a GPU, four numbers from each word; the tail ends at 4.3 sigma (one
 number in 50,000 would lie beyond).
 
-Threads: pure functions; a NoiseCache belongs to one thread.
+Threads: a NoiseCache belongs to one thread.
 """
 
 from __future__ import annotations
@@ -26,20 +26,7 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.engine.staging import upload
 
-__all__ = [
-    "BIRTH",
-    "MASK",
-    "MIGRATE",
-    "STEP",
-    "NoiseCache",
-    "key",
-    "normal",
-    "normal_on",
-    "signed",
-    "warm",
-]
-
-#: What a noise is for; part of its key.
+#: The purpose of a field; part of its key.
 BIRTH: Final = 1
 STEP: Final = 2
 MASK: Final = 3
@@ -51,7 +38,7 @@ _MUL1: Final = 0xBF58476D1CE4E5B9
 _MUL2: Final = 0x94D049BB133111EB
 _LEVELS: Final = 1 << 16
 _PIECE: Final = 1 << 12
-#: Names of fields that were made once, and would be kept the next time.
+#: Names of fields that were asked for once; the second time they are kept.
 _REMEMBERED: Final = 1 << 9
 
 _Name = tuple[int, int, int]
@@ -110,11 +97,11 @@ def normal(field_key: int, frames: int, channels: int, out: Floats | None = None
         index[: 4 * n] = word[:n].view("<u2")
         # Every 16-bit number is in the table: "clip" only spares the check.
         table.take(index[: 4 * n], mode="clip", out=field[4 * start : 4 * (start + n)])
-    made = field.reshape(frames, 4 * wide)[:, :channels]
+    values = field.reshape(frames, 4 * wide)[:, :channels]
     if out is None:
-        return np.ascontiguousarray(made)
+        return np.ascontiguousarray(values)
     if not whole:
-        out[:] = made
+        out[:] = values
     return out
 
 
@@ -169,9 +156,9 @@ def normal_on(keys: Tensor, frames: int, channels: int) -> Tensor:
 class NoiseCache:
     """Noise fields on one device; on a CPU, as many as `limit` bytes hold are kept.
 
-    A held seed is the common case, so that most ticks generate nothing. A field is kept when it is
-    asked for again: those of a seed that moves on would only push each other out. A GPU makes a
-    field in less time than it takes to find it.
+    A constant seed is the common case, so most ticks generate nothing. A field is kept when it is
+    asked for a second time: those of a moving seed would only push each other out. A GPU makes a
+    field in less time than it takes to look it up.
     """
 
     def __init__(self, device: torch.device, limit: int = 96 << 20) -> None:
@@ -185,13 +172,13 @@ class NoiseCache:
         """Write a field into `out`, float32 [frames, channels], contiguous, on the device."""
         frames, channels = out.shape
         if self.device.type != "cpu":
-            made = normal_on(upload(signed([field_key]), self.device), frames, channels)
-            return out.copy_(made[0])
+            values = normal_on(upload(signed([field_key]), self.device), frames, channels)
+            return out.copy_(values[0])
         name = field_key, frames, channels
-        held = self._fields.get(name)
-        if held is not None:
+        known = self._fields.get(name)
+        if known is not None:
             self._fields.move_to_end(name)
-            return out.copy_(held)
+            return out.copy_(known)
         normal(field_key, frames, channels, out.numpy())
         if name in self._seen:
             self._keep(name, out.clone())
