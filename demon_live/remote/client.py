@@ -31,7 +31,15 @@ import numpy as np
 
 from demon_live.audio.files import retimed
 from demon_live.audio.pcmring import Bus
-from demon_live.core import ControlBlock, EngineDeck, EngineState, Floats, Loop, SlotStatus
+from demon_live.core import (
+    ControlBlock,
+    EngineDeck,
+    EngineState,
+    EngineStatus,
+    Floats,
+    Loop,
+    SlotStatus,
+)
 from demon_live.errors import DemonError
 from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
 from demon_live.remote.ray import Ray
@@ -49,7 +57,6 @@ from demon_live.runtime.options import (
 from demon_live.runtime.pace import GUARD, TurnStats
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, DeckPlacement, plays_on
-from demon_live.session.status import EngineStatus
 from demon_live.session.tempo import Playhead
 
 #: Seconds between two beats; a line that is silent for so long is broken.

@@ -25,6 +25,7 @@ from demon_live.core import (
     ControlBlock,
     EngineDeck,
     EngineState,
+    EngineStatus,
     Floats,
     Generation,
     Loop,
@@ -39,7 +40,6 @@ from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
 from demon_live.runtime.preparation import Sources, Timbres
 from demon_live.runtime.scheduler import DeckScheduler, Target, build_request
 from demon_live.session.assets import key_of
-from demon_live.session.status import EngineStatus
 from demon_live.session.tempo import Playhead
 
 log = logging.getLogger(__name__)

@@ -26,11 +26,11 @@ from types import TracebackType
 from demon_live.audio.speaker import Speaker
 from demon_live.control.midi_input import Controllers
 from demon_live.control.sync import Sync
-from demon_live.core import EngineState, Floats, MixState
+from demon_live.core import EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import DemonError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
-from demon_live.models.manifest import load_manifest
+from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.paths import runtime_dir, sets_dir, shipped
 from demon_live.runtime.memory import Trimmer
 from demon_live.runtime.options import EngineOptions, parse_remote, require_ray
@@ -38,11 +38,10 @@ from demon_live.runtime.pcm_files import PcmFolder
 from demon_live.runtime.seek import restore
 from demon_live.runtime.supervisor import EngineSupervisor
 from demon_live.session.assets import Assets
-from demon_live.session.describe import db
 from demon_live.session.inputs import Inputs
 from demon_live.session.score_files import Reloader, Watcher, is_score
 from demon_live.session.session import Session
-from demon_live.session.status import EngineStatus
+from demon_live.session.status import db
 from demon_live.session.tempo import Playhead
 from demon_live.sets.journal import Recording
 from demon_live.sets.recorder import about_engine
@@ -125,16 +124,38 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
 
 
+def _manifest(engine: str, random_weights: bool) -> Manifest:
+    """The manifest of an engine that can be opened. Raises DemonError."""
+    elsewhere = parse_remote(engine)
+    manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
+    if elsewhere is not None:
+        require_ray()
+    elif not random_weights:
+        require_files(manifest)
+    return manifest
+
+
 class Live:
     """Plays scores. A context manager; `session` is the door for everything else.
 
-    paths: score files, or folders of which every score plays; their folders are watched.
-    engine: a name, or ray://HOST/NAME for one on another machine. backend, engine_device: as in
-    `backends.open_engine`. device: part of the audio device's name. audio: auto | device | null |
-    file:PATH. record: name of a set. replay: a set to play instead of scores, `speed` times as
-    fast, from cycle `start` on. python: pattern files in Python may run. resume: a session that
-    died, to go on with. trust: a set that was not recorded here may read sources anywhere.
-    Raises DemonError when nothing can be played.
+    Args:
+        paths: score files, or folders of which every score plays; their folders are watched.
+        engine: a name, or ray://HOST/NAME for one on another machine.
+        backend, engine_device: as in `models.engine.open_engine`.
+        device: part of the audio device's name.
+        audio: auto, device, null or file:PATH.
+        record: name of a set to record.
+        seed: added to every seed.
+        depth: generations in flight while the score sets none; None = the engine's.
+        watch: hot reload.
+        replay: a set to play instead of scores, `speed` times as fast, from cycle `start` on.
+        random_weights: the true shapes without the weights.
+        python: pattern files in Python may run.
+        resume: a session that died, to go on with.
+        trust: a set that was not recorded here may read sources anywhere.
+
+    Raises:
+        DemonError: nothing can be played.
     """
 
     def __init__(
@@ -160,36 +181,17 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        elsewhere = parse_remote(engine)
-        manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
-        if elsewhere is not None:
-            require_ray()
-        elif not random_weights:
-            require_files(manifest)
+        manifest = _manifest(engine, random_weights)
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
         self._output = _LiveOutput(self._folder, manifest.name, manifest.controls)
-        self._wake = threading.Event()
-        copies = folder_of(replay.path) if replay is not None and replay.path else None
-        within = bounds(replay.path, trust) if replay is not None else None
-        # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
-        port = os.environ.get("DEMON_MIDI", "")
-        self.session = Session(
-            self._output,
-            assets=Assets((Path.cwd(), shipped("patterns")), within=within, copies=copies),
-            sets=sets_dir(),
-            start={"seed": seed, **about_engine(manifest)},
-            inputs=Inputs(lambda hear: Controllers(hear, port)),
-            python=python,
-            changed=self._wake.set,
-            written=lambda path, text: self._reloader.written(path, text),
-        )
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self.session = self._new_session(manifest, seed, python, replay, trust)
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
         self._log: SessionLog | None = None
-        self._closing = threading.Event()
         self._pump: threading.Thread | None = None
         self._trimmer = Trimmer(_TRIM_EVERY)
         self._events = deque(replay.events if replay is not None else ())
@@ -197,7 +199,6 @@ class Live:
         options = EngineOptions(
             engine, backend, engine_device, depth=depth, seed=seed, random_weights=random_weights
         )
-        sink = audio or ("device" if device else "auto")
         try:
             # The engine takes longest to open, so it is started first; it looks for the bus last.
             self._output.supervisor = EngineSupervisor(self._folder, options, self.session.tell)
@@ -208,12 +209,30 @@ class Live:
                 self._seek(Fraction(start))
             self._load([Path(p) for p in paths])
             self._replay_due()
-            self._output.start(sink, device)
+            self._output.start(audio or ("device" if device else "auto"), device)
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
         except BaseException:
             self.close()
             raise
+
+    def _new_session(
+        self, manifest: Manifest, seed: int, python: bool, replay: Recording | None, trust: bool
+    ) -> Session:
+        copies = folder_of(replay.path) if replay is not None and replay.path else None
+        within = bounds(replay.path, trust) if replay is not None else None
+        # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
+        port = os.environ.get("DEMON_MIDI", "")
+        return Session(
+            self._output,
+            assets=Assets((Path.cwd(), shipped("patterns")), within=within, copies=copies),
+            sets=sets_dir(),
+            start={"seed": seed, **about_engine(manifest)},
+            inputs=Inputs(lambda hear: Controllers(hear, port)),
+            python=python,
+            changed=self._wake.set,
+            written=lambda path, text: self._reloader.written(path, text),
+        )
 
     def _begin_log(self, look_back: bool) -> SessionLog | None:
         """Every cause goes to a log from now on. A state folder that cannot be written costs only

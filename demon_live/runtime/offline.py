@@ -8,25 +8,23 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.core import RATES, EngineState, Floats, MixState
+from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import EngineError, UsageError
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
-from demon_live.runtime.seek import DryRunEngine
 from demon_live.session.assets import Assets
-from demon_live.session.describe import db
 from demon_live.session.inputs import Inputs
 from demon_live.session.session import Session
-from demon_live.session.status import EngineStatus
+from demon_live.session.status import db
 from demon_live.session.tempo import Playhead
 from demon_live.sets.recorder import about_engine
 
@@ -42,6 +40,27 @@ class _MixerPlayhead:
 
     def now(self) -> int:
         return self._mixer.decided
+
+
+class DryRunEngine:
+    """An engine that costs nothing while `dry` is true: its sound is zeros."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.dry = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def velocity(self, x: Any, t: Any, rows: Sequence[Any]) -> Any:
+        """float32 [B, T, C]."""
+        return x * 0 if self.dry else self._engine.velocity(x, t, rows)
+
+    def decode(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> audio [B, F*1920, 2]."""
+        if self.dry:
+            return np.zeros((latent.shape[0], latent.shape[1] * RATES.hop, 2), np.float32)
+        return np.asarray(self._engine.decode(latent), np.float32)
 
 
 class OfflineOutput:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 
+from demon_live.core import EngineStatus
 from demon_live.errors import EngineError, UsageError
 from demon_live.runtime.pace import TurnStats
-from demon_live.session.status import EngineStatus
 
 #: How the name of an engine on another machine begins.
 REMOTE = "ray://"

@@ -15,28 +15,21 @@ set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from demon_live.audio.mixer import BLOCK
-from demon_live.core import RATES, Floats
-from demon_live.session.state import State
-
-if TYPE_CHECKING:
-    from demon_live.runtime.offline import Offline
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
+from demon_live.audio.mixer import BLOCK
+from demon_live.core import RATES
 from demon_live.errors import DemonError
 from demon_live.paths import shipped
+from demon_live.runtime.offline import Offline
 from demon_live.session.assets import Assets
 from demon_live.session.find import Find, find_source
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
+from demon_live.session.state import State
 from demon_live.session.status import Outcome
 from demon_live.sets.journal import Recording, SetEvent
 from demon_live.sets.session_log import Interrupted
@@ -44,27 +37,6 @@ from demon_live.sets.set_files import KIND, folder_of
 
 #: Samples that filters and limiter need to forget.
 _FORGET = 3 * RATES.sample_rate
-
-
-class DryRunEngine:
-    """An engine that costs nothing while `dry` is true: its sound is zeros."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-        self.dry = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def velocity(self, x: Any, t: Any, rows: Sequence[Any]) -> Any:
-        """float32 [B, T, C]."""
-        return x * 0 if self.dry else self._engine.velocity(x, t, rows)
-
-    def decode(self, latent: Floats) -> Floats:
-        """latent [B, F, C] -> audio [B, F*1920, 2]."""
-        if self.dry:
-            return np.zeros((latent.shape[0], latent.shape[1] * RATES.hop, 2), np.float32)
-        return np.asarray(self._engine.decode(latent), np.float32)
 
 
 def place_of(cycle: Fraction, moments: Sequence[Moment]) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demon_live.children import Backoff, Child
-from demon_live.core import EngineState
+from demon_live.core import EngineState, EngineStatus
 from demon_live.runtime.memory import available
 from demon_live.runtime.options import (
     REMOTE,
@@ -30,7 +30,6 @@ from demon_live.runtime.options import (
     Telemetry,
 )
 from demon_live.runtime.pace import TurnStats
-from demon_live.session.status import EngineStatus
 
 #: An engine that could not play is started again only after a pause, twice as long each time.
 _PAUSE, _LONGEST_PAUSE = 2.0, 64.0

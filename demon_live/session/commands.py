@@ -14,23 +14,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from demon_live.controls import find
 from demon_live.errors import ScoreError, nearest
 from demon_live.lang import Bind, Program, Setting, When, Word
+from demon_live.session.edit import Edit
+from demon_live.session.inputs import Inputs
 from demon_live.session.scores import as_score
 from demon_live.session.state import State
-
-if TYPE_CHECKING:
-    from demon_live.session.session import Session
+from demon_live.session.status import Outcome
+from demon_live.session.undo import Undo
+from demon_live.sets.recorder import Recorder
 
 NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn"})
 #: Words that may wait for a cycle; all others act at once.
 _TIMED = frozenset({"mute", "unmute", "solo", "unsolo", "recall"})
 
 
-def check_word(session: Session, word: Word, state: State) -> None:
+class Playing(Protocol):
+    """What commands need of a session."""
+
+    snapshots: dict[str, State]
+    undone: Undo
+    recorder: Recorder
+    inputs: Inputs
+
+    @property
+    def state(self) -> State: ...
+    def swap(self, state: State) -> None: ...
+    def edit(self, now: int, base: str = ...) -> Edit: ...
+    def commit(self, edit: Edit, state: State) -> None: ...
+    def load(self, path: Path | str) -> Outcome: ...
+
+
+def check_word(session: Playing, word: Word, state: State) -> None:
     """Raises ScoreError if a word cannot be done in `state`. Changes nothing."""
     if word.when.kind not in ("quant", "now") and word.name not in _TIMED:
         raise ScoreError(
@@ -118,12 +136,12 @@ def _check_learn(word: Word, state: State) -> None:
         _known(word, [deck], state.decks, "deck")
 
 
-def do_word(session: Session, word: Word, now: int) -> list[str]:
+def do_word(session: Playing, word: Word, now: int) -> list[str]:
     """Do it; what happened, one line each."""
     return _WORDS[word.name](session, word, now)
 
 
-def _moment(session: Session, word: Word, now: int) -> tuple[int, str]:
+def _moment(session: Playing, word: Word, now: int) -> tuple[int, str]:
     """(output sample from which a word counts, 0 for at once; the same in words)."""
     if word.when.kind not in ("at", "in"):
         return 0, ""
@@ -131,12 +149,12 @@ def _moment(session: Session, word: Word, now: int) -> tuple[int, str]:
     return session.state.tempo.sample_at(cycle), f" · from bar {float(cycle):g}"
 
 
-def _hush(session: Session, word: Word, now: int) -> list[str]:
+def _hush(session: Playing, word: Word, now: int) -> list[str]:
     session.swap(replace(session.state, hushed=True))
     return ["hush · 10 ms fade · the next statement brings the sound back"]
 
 
-def _panic(session: Session, word: Word, now: int) -> list[str]:
+def _panic(session: Playing, word: Word, now: int) -> list[str]:
     _hush(session, word, now)
     state = session.state
     decks = {n: replace(d, lanes=dict(d.bound), leaving={}) for n, d in state.decks.items()}
@@ -145,7 +163,7 @@ def _panic(session: Session, word: Word, now: int) -> list[str]:
     return ["panic · silence, the ring is empty, transitions are forgotten"]
 
 
-def _strip(session: Session, word: Word, now: int) -> list[str]:
+def _strip(session: Playing, word: Word, now: int) -> list[str]:
     state = session.state
     decks = frozenset(word.args) or frozenset(state.decks)
     muted, soloed = state.muted, state.soloed
@@ -163,7 +181,7 @@ def _strip(session: Session, word: Word, now: int) -> list[str]:
     return [f"{word.name}{names}{when}"]
 
 
-def _crossfade(session: Session, word: Word, now: int) -> list[str]:
+def _crossfade(session: Playing, word: Word, now: int) -> list[str]:
     if not word.args:
         session.swap(replace(session.state, sides={}))
         return ["crossfade · no deck is under the fader"]
@@ -174,7 +192,7 @@ def _crossfade(session: Session, word: Word, now: int) -> list[str]:
     return [f"crossfade · {word.args[0]} (0) to {word.args[1]} (1) · {place}"]
 
 
-def _back(session: Session, word: Word, now: int) -> list[str]:
+def _back(session: Playing, word: Word, now: int) -> list[str]:
     wanted = session.undone.step(word.name, session.state)
     if wanted is None:
         return [f"nothing to {word.name}"]
@@ -188,7 +206,7 @@ def _back(session: Session, word: Word, now: int) -> list[str]:
     return messages or [f"{word.name}: nothing changes"]
 
 
-def go_to(session: Session, wanted: State, when: When, now: int) -> list[str]:
+def go_to(session: Playing, wanted: State, when: When, now: int) -> list[str]:
     """All that `wanted` says, from `when` on. Bindings move there with an over or xfade."""
     edit = session.edit(now)
     edit.restore(wanted, when)
@@ -225,19 +243,19 @@ def _heard(state: State) -> str:
     return " · ".join(shown) or "no deck is muted"
 
 
-def _snapshot(session: Session, word: Word, now: int) -> list[str]:
+def _snapshot(session: Playing, word: Word, now: int) -> list[str]:
     name = word.args[0]
     again = name in session.snapshots
     session.snapshots = {**session.snapshots, name: session.state}
     return [f"snapshot {name} · {'taken again' if again else 'taken'} · recall {name}"]
 
 
-def _recall(session: Session, word: Word, now: int) -> list[str]:
+def _recall(session: Playing, word: Word, now: int) -> list[str]:
     messages = go_to(session, session.snapshots[word.args[0]], word.when, now)
     return [f"recall {word.args[0]}", *messages]
 
 
-def _learn(session: Session, word: Word, now: int) -> list[str]:
+def _learn(session: Playing, word: Word, now: int) -> list[str]:
     if not word.args:
         session.inputs.learn(None)
         return ["learn: nothing waits for a knob"]
@@ -248,11 +266,11 @@ def _learn(session: Session, word: Word, now: int) -> list[str]:
     return [f"learn {label} · move a knob", *([problem] if problem else [])]
 
 
-def _record(session: Session, word: Word, now: int) -> list[str]:
+def _record(session: Playing, word: Word, now: int) -> list[str]:
     return [session.recorder.begin(word)]
 
 
-def _stop(session: Session, word: Word, now: int) -> list[str]:
+def _stop(session: Playing, word: Word, now: int) -> list[str]:
     return [session.recorder.end(now)]
 
 
@@ -261,18 +279,18 @@ def _save_path(word: Word) -> Path:
     return Path(name if name.endswith(".demon") else f"{name}.demon")
 
 
-def _save(session: Session, word: Word, now: int) -> list[str]:
+def _save(session: Playing, word: Word, now: int) -> list[str]:
     path = _save_path(word)
     path.write_text(as_score(session.state, path.parent), encoding="utf-8")
     return [f"saved · {path}"]
 
 
-def _load(session: Session, word: Word, now: int) -> list[str]:
+def _load(session: Playing, word: Word, now: int) -> list[str]:
     outcome = session.load(Path(word.args[0]))
     return [*outcome.messages, *outcome.warnings]
 
 
-_WORDS: Mapping[str, Callable[[Session, Word, int], list[str]]] = {
+_WORDS: Mapping[str, Callable[[Playing, Word, int], list[str]]] = {
     "hush": _hush,
     "panic": _panic,
     "mute": _strip,

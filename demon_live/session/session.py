@@ -26,15 +26,13 @@ from demon_live.lang.controllers import Move
 from demon_live.session.agenda import Agenda, Messages
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
-from demon_live.session.describe import Grader, describe, named
 from demon_live.session.edit import STEP_NOTICE, Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
-from demon_live.session.output import Output
-from demon_live.session.publish import engine_state, mix_state
+from demon_live.session.output import Output, engine_state, mix_state
 from demon_live.session.sampler import Sampler
 from demon_live.session.scores import read_score, score_name, write_score
 from demon_live.session.state import State
-from demon_live.session.status import Outcome, Status, Words
+from demon_live.session.status import Grader, Outcome, Status, Words, describe, explain, named
 from demon_live.session.tempo import TempoMap
 from demon_live.session.undo import Undo
 from demon_live.sets.journal import Journal, SetEvent
@@ -296,8 +294,7 @@ class Session:
     def repeat(self, event: SetEvent, *, now: int | None = None) -> Outcome:
         """Do what a line of a set says was done; marks and the end do nothing."""
         if event.kind == "apply":
-            origin = _origin_of(event)
-            return self.apply(event.text, event.name, origin, now=now, replay=True)
+            return self.apply(event.text, event.name, event.replay_origin, now=now, replay=True)
         if event.kind == "align":
             cycle, sample, bpm = event.text.split()
             return self.align(Fraction(cycle), int(sample), Fraction(bpm), now=now)
@@ -351,13 +348,7 @@ class Session:
     def _explain(self, error: DemonError, text: str, file: str) -> None:
         """Add to an error where it is and what plays on. file: name of the score, or ""."""
         saved = self._saved_at.get(file) if file else None
-        playing = f"{Path(file).stem} as saved at {saved}" if saved else "everything, as before"
-        for one in error.errors:
-            one.name = one.name or file
-            if one.span is not None and one.source is None:
-                one.source = text
-            one.playing = None
-        error.errors[-1].playing = playing if self._state.decks else None
+        explain(error, text, file, saved, playing=bool(self._state.decks))
 
     def pump(self) -> None:
         """Sample every deck's lanes for the time ahead and publish them; live, a dozen times a
@@ -471,13 +462,6 @@ def _base(name: str, origin: str) -> str:
     if origin == "file":
         return str(Path(name).parent)
     return "." if origin == "osc" else ""
-
-
-def _origin_of(event: SetEvent) -> str:
-    """The origin of a text in a set. Old sets tell it by the name alone."""
-    if not event.name.startswith("<"):
-        return "file"
-    return "osc" if event.name == "<osc>" else "repl"
 
 
 def _with_program(edit: Edit, before: State, program: Program, name: str, whole: bool) -> State:

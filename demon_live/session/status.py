@@ -1,13 +1,23 @@
-"""What a view may know: frozen snapshots, made by the session, drawn by any front end."""
+"""What displays show: frozen snapshots of a session, in bars and words, and how they are made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
-from demon_live.core import Floats, SlotStatus
+import numpy as np
+
+from demon_live.controls import find
+from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus
 from demon_live.errors import DemonError
+from demon_live.lang import Lane, Let, Program, Scene
+from demon_live.session.assets import name_of
+from demon_live.session.output import Output
+from demon_live.session.state import DeckState, State
+from demon_live.session.tempo import TempoMap
 
 Grade = Literal["fine", "tight", "late"]
 
@@ -71,34 +81,6 @@ class DeckView:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """Telemetry of the engine process.
-
-    tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a window;
-    lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
-    too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
-    scheduled jump, how late its first generation was (0 = on its sample); shed: what is given up
-    while the engine is late, in words; link_ms, jitter_ms: of an engine on another machine, the
-    median time of a window on its way and how much the slowest twentieth takes longer.
-    """
-
-    ticks: int = 0
-    generations: int = 0
-    tick_ms: float = 0.0
-    period_ms: float = 0.0
-    decode_ms: float = 0.0
-    lead_ms: float = 0.0
-    late: int = 0
-    dropped: int = 0
-    on_time_ms: float = 0.0
-    slots: tuple[SlotStatus, ...] = ()
-    alive: bool = True
-    shed: str = ""
-    link_ms: float = 0.0
-    jitter_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     """Everything that a toolbar or a stage view shows.
 
@@ -123,3 +105,165 @@ class Status:
     errors: Mapping[str, DemonError] = field(default_factory=dict)
     telemetry: EngineStatus = field(default_factory=EngineStatus)
     ahead_ms: float = 0.0
+
+
+#: Points of a lane's picture.
+POINTS = 256
+#: How far ahead coming changes of words are announced, in cycles.
+_LOOK_AHEAD = 16
+#: Trouble is shown this long, in samples.
+_TROUBLE = 10 * RATES.sample_rate
+
+
+class Grader:
+    """How the last seconds went. late: gaps in the sound, or no engine; tight: windows that came
+    too late to be used; else fine."""
+
+    def __init__(self) -> None:
+        self._seen = {"dry": 0, "late": 0}
+        self._at = {"dry": -_TROUBLE, "late": -_TROUBLE}
+
+    def __call__(self, telemetry: EngineStatus, dry: int, now: int) -> Grade:
+        for name, count in (("dry", dry), ("late", telemetry.late)):
+            if count > self._seen[name]:
+                self._at[name] = now
+            self._seen[name] = count
+        if now - self._at["dry"] < _TROUBLE or not telemetry.alive:
+            return "late"
+        return "tight" if now - self._at["late"] < _TROUBLE else "fine"
+
+
+def describe(
+    state: State,
+    output: Output,
+    recording: str | None,
+    errors: Mapping[str, DemonError],
+    grader: Grader,
+) -> Status:
+    """Everything that a toolbar shows, now."""
+    now = output.playhead.now()
+    dry, peaks = output.meters()
+    telemetry = output.engine_status()
+    return Status(
+        cycle=float(state.tempo.cycle_at(now)),
+        bpm=float(state.tempo.segment_of(now).bpm),
+        beats=state.beats,
+        engine=output.engine_name,
+        device=output.device_name,
+        decks=tuple(_deck(d, state, now) for d in state.decks.values()),
+        slots=telemetry.slots,
+        tick_ms=telemetry.tick_ms,
+        lead_ms=telemetry.lead_ms,
+        dry=dry,
+        peak_db=peaks,
+        grade=grader(telemetry, dry, now),
+        fader=_fader(state, state.tempo.cycle_at(now)),
+        recording=recording,
+        hushed=state.hushed,
+        errors=errors,
+        telemetry=telemetry,
+        ahead_ms=max(0, now - output.heard()) * 1000 / RATES.sample_rate,
+    )
+
+
+def _deck(deck: DeckState, state: State, now: int) -> DeckView:
+    loop = deck.playing(now)
+    playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
+    here = state.tempo.cycle_at(now)
+    lanes = tuple(
+        _lane(name, lane.resolve(state.hands), loop, state.tempo, now, here)
+        for name, lane in deck.lanes.items()
+        if name in deck.bound
+    )
+    return DeckView(
+        name=deck.name,
+        cycles=loop.cycles if loop else deck.cycles,
+        playhead=min(1.0, max(0.0, playhead)),
+        source=deck.source,
+        muted=deck.name in state.muted,
+        soloed=deck.name in state.soloed,
+        lanes=lanes,
+        side=state.sides.get(deck.name, ""),
+    )
+
+
+def _fader(state: State, here: Fraction) -> float | None:
+    """Where the crossfader stands, None if no deck is under it."""
+    lane = state.globals.lanes.get("fader")
+    if not state.sides:
+        return None
+    return 0.0 if lane is None else float(lane.resolve(state.hands).at(here))
+
+
+def _lane(
+    name: str, lane: Lane, loop: Loop | None, tempo: TempoMap, now: int, here: Fraction
+) -> LaneView:
+    control = find(name)
+    text = lane.sounding(here).text
+    waits = lane.text if lane.text != text else ""
+    if lane.kind == "number" and control is not None and loop is not None:
+        return LaneView(
+            name,
+            text,
+            round(float(lane.at(here)), 3),
+            samples=_picture(lane, loop, tempo, now, control.low, control.high),
+            low=control.low,
+            high=control.high,
+            coming=waits,
+        )
+    plays = name_of(str(lane.at(here)))
+    return LaneView(name, text, plays, next=_coming(lane, here), coming=waits)
+
+
+def _picture(lane: Lane, loop: Loop, tempo: TempoMap, now: int, low: float, high: float) -> Floats:
+    """The curve over the loop, each point at the time it is next heard, 0..1 of the range."""
+    lap, position = loop.locate(now)
+    at = np.linspace(0, loop.samples, POINTS, endpoint=False).astype(np.int64)
+    starts = np.where(at >= position, loop.lap_start(lap), loop.lap_start(lap + 1))
+    values = lane.sample(tempo.cycles_at(starts + at))
+    return np.asarray((values - low) / max(high - low, 1e-9), np.float32)
+
+
+def _coming(lane: Lane, here: Fraction) -> str:
+    ahead = [j for j in lane.jumps(here, here + _LOOK_AHEAD) if j > here]
+    if not ahead:
+        return ""
+    away = float(ahead[0] - here)
+    word = name_of(str(lane.at(ahead[0])))
+    return f"{word!r} in {away:.{0 if away >= 1.5 else 1}f} bars"
+
+
+def named(program: Program) -> list[str]:
+    """One line for each word and scene that a text defines."""
+    out = []
+    for row in program.statements:
+        if isinstance(row, Scene):
+            out.append(f"scene {row.name} · go {row.name}")
+        elif isinstance(row, Let):
+            params = f"({', '.join(row.node.params)})" if row.node.params else ""
+            out.append(f"{row.name}{params} · a word from now on")
+    return out
+
+
+def db(level: float) -> float:
+    """Linear level -> dBFS, at least -120."""
+    return max(-120.0, 20 * float(np.log10(max(level, 1e-6))))
+
+
+def explain(error: DemonError, text: str, file: str, saved: str | None, playing: bool) -> None:
+    """Add to an error its text, and what plays on.
+
+    Args:
+        error: and those that were found with it.
+        text: what was evaluated.
+        file: name of the score, or "" at the prompt.
+        saved: when the version that plays was saved, or None.
+        playing: whether anything plays.
+    """
+    for one in error.errors:
+        one.name = one.name or file
+        if one.span is not None and one.source is None:
+            one.source = text
+        one.playing = None
+    what = f"{Path(file).stem} as saved at {saved}" if saved else "everything, as before"
+    error.errors[-1].playing = what if playing else None

@@ -41,13 +41,23 @@ _LATEST = 48_000 * 3_155_760_000
 
 @dataclass(frozen=True, slots=True)
 class SetEvent:
-    """One cause, at an output sample. kind: apply | remove | mark | end. text, name: as applied."""
+    """One cause, at an output sample.
+
+    kind: apply | remove | align | hands | file | mark | end. text, name, origin: as applied.
+    """
 
     kind: str
     sample: int
     text: str = ""
     name: str = ""
     origin: str = ""
+
+    @property
+    def replay_origin(self) -> str:
+        """The origin that a replay uses. Old sets tell it by the name alone."""
+        if not self.name.startswith("<"):
+            return "file"
+        return "osc" if self.name == "<osc>" else "repl"
 
 
 @dataclass(frozen=True, slots=True)

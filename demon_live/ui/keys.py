@@ -6,7 +6,7 @@ Threads: handlers run in the event loop.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prompt_toolkit.application import get_app
 from prompt_toolkit.enums import EditingMode
@@ -15,10 +15,7 @@ from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
-if TYPE_CHECKING:
-    from demon_live.ui.controller import FrontEnd
-    from demon_live.ui.prompt import Repl
-    from demon_live.ui.stage.app import StageView
+from demon_live.ui.controller import FrontEnd
 
 _PAGE = 10
 _IN_PROMPT, _IN_SCORE = has_focus("prompt"), has_focus("score")
@@ -30,7 +27,7 @@ def editing_mode() -> EditingMode:
     return EditingMode.VI if os.environ.get("DEMON_KEYS") == "vi" else EditingMode.EMACS
 
 
-def prompt_keys(repl: Repl) -> KeyBindings:
+def prompt_keys(repl: FrontEnd) -> KeyBindings:
     """The keys of the prompt."""
     keys = _common_keys(repl, "stage")
     offered = Condition(lambda: bool(repl.controller.offered))
@@ -42,15 +39,26 @@ def prompt_keys(repl: Repl) -> KeyBindings:
     return keys
 
 
-def stage_keys(view: StageView) -> KeyBindings:
-    """The keys of the stage view."""
+class StageActions(Protocol):
+    """What the keys of the stage view do, beside what both views can."""
+
+    @property
+    def helping(self) -> bool: ...
+    def turn(self, by: int) -> None: ...
+    def other_side(self) -> None: ...
+    def play_block(self) -> None: ...
+    def play_all(self) -> None: ...
+
+
+def stage_keys(view: FrontEnd, stage: StageActions) -> KeyBindings:
+    """The keys of the stage view, which is both arguments."""
     # Ctrl-Enter and Shift-Enter, from terminals that send codes for them, are Alt-Enter.
     for code in ("\x1b[27;5;13~", "\x1b[13;5u", "\x1b[27;2;13~", "\x1b[13;2u"):
         ANSI_SEQUENCES[code] = (Keys.Escape, Keys.ControlM)
     keys = _common_keys(view, "prompt")
-    _evaluating_keys(keys, view)
-    _editing_keys(keys, view)
-    _moving_keys(keys, view)
+    _evaluating_keys(keys, view, stage)
+    _editing_keys(keys, view, stage)
+    _moving_keys(keys, view, stage)
     return keys
 
 
@@ -99,9 +107,9 @@ def _mute(keys: KeyBindings, front: FrontEnd, deck: int, *sequence: str) -> None
     keys.add(*sequence)(lambda event: front.controller.mute(deck))
 
 
-def _evaluating_keys(keys: KeyBindings, view: StageView) -> None:
-    keys.add("escape", "enter", filter=_IN_SCORE)(lambda event: view.play_block())
-    keys.add("c-s")(lambda event: view.play_all())
+def _evaluating_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:
+    keys.add("escape", "enter", filter=_IN_SCORE)(lambda event: stage.play_block())
+    keys.add("c-s")(lambda event: stage.play_all())
     keys.add("c-q")(lambda event: view.controller.ask_to_leave())
     _statement(keys, view, "undo", "escape", "u")
     _statement(keys, view, "redo", "escape", "r")
@@ -109,7 +117,7 @@ def _evaluating_keys(keys: KeyBindings, view: StageView) -> None:
         _mute(keys, view, deck, f"f{deck + 2}")
 
 
-def _editing_keys(keys: KeyBindings, view: StageView) -> None:
+def _editing_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:
     @keys.add("enter", filter=_IN_SCORE)
     def _newline(event: KeyPressEvent) -> None:
         if not _close_menu(event):
@@ -131,15 +139,15 @@ def _editing_keys(keys: KeyBindings, view: StageView) -> None:
     keys.add("escape", "z")(lambda event: event.current_buffer.redo())
 
 
-def _moving_keys(keys: KeyBindings, view: StageView) -> None:
+def _moving_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:
     listing = Condition(lambda: view.app.current_buffer.complete_state is not None)
-    helping = Condition(lambda: view.helping)
-    keys.add("s-tab", filter=~listing)(lambda event: view.other_side())
+    helping = Condition(lambda: stage.helping)
+    keys.add("s-tab", filter=~listing)(lambda event: stage.other_side())
     for key in ("escape", "q", "enter"):
         keys.add(key, filter=helping, eager=True)(lambda event: view.explain())
-    keys.add("escape", "n")(lambda event: view.turn(1))
-    keys.add("c-pagedown")(lambda event: view.turn(1))
-    keys.add("escape", "p")(lambda event: view.turn(-1))
-    keys.add("c-pageup")(lambda event: view.turn(-1))
+    keys.add("escape", "n")(lambda event: stage.turn(1))
+    keys.add("c-pagedown")(lambda event: stage.turn(1))
+    keys.add("escape", "p")(lambda event: stage.turn(-1))
+    keys.add("c-pageup")(lambda event: stage.turn(-1))
     keys.add("pagedown", filter=_IN_SCORE)(lambda event: event.current_buffer.cursor_down(_PAGE))
     keys.add("pageup", filter=_IN_SCORE)(lambda event: event.current_buffer.cursor_up(_PAGE))

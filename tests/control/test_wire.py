@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from demon_live.control import wire
 from demon_live.control.wire import WireError, pack, parse_reply, parse_request, unpack
-from demon_live.core import SlotStatus
+from demon_live.core import EngineStatus, SlotStatus
 from demon_live.errors import DemonError, ScoreError, Span
-from demon_live.session.status import DeckView, EngineStatus, LaneView, Outcome, Status, Words
+from demon_live.session.status import DeckView, LaneView, Outcome, Status, Words
 from tests.helpers.ui_fakes import STATUS
 
 

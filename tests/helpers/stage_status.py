@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from demon_live.core import SlotStatus
-from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
+from demon_live.core import EngineStatus, SlotStatus
+from demon_live.session.status import DeckView, LaneView, Status
 
 RAMP = np.linspace(0, 1, 256, dtype=np.float32)
 SCORE = """\

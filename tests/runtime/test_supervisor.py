@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from demon_live.children import Backoff
-from demon_live.core import EngineDeck, EngineState, Loop, Timbre
+from demon_live.core import EngineDeck, EngineState, EngineStatus, Loop, Timbre
 from demon_live.runtime.engine_main import Drops
 from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
 from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor
-from demon_live.session.status import EngineStatus
 
 
 def test_what_was_dropped_is_told_at_once_and_then_now_and_then() -> None:

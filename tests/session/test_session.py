@@ -361,3 +361,14 @@ def test_words_in_double_quotes_are_told_the_right_quotes(stage: Offline) -> Non
     with pytest.raises(DemonError) as caught:
         stage.session.apply('prompt = "acid, 303"')
     assert "write prompt = 'acid, 303'" in str(caught.value)
+
+
+def test_the_engine_that_plays_may_be_named_and_another_is_refused_with_the_remedy(
+    stage: Offline,
+) -> None:
+    stage.session.apply(f"engine '{stage.output.engine_name}'")
+    assert level(stage, 1) == 0.1
+    with pytest.raises(DemonError, match="chosen when the instrument starts") as caught:
+        stage.session.apply('engine "ace-step-v15-turbo"')
+    assert "demon live --engine ace-step-v15-turbo" in str(caught.value.hint)
+    assert level(stage, 1) == 0.1

@@ -219,7 +219,7 @@ def whole_way():
 
     async def typed():
         desk.say = lambda pieces: None
-        prompt.buffer.text = LINE
+        (getattr(prompt, "prompt", None) or prompt.buffer).text = LINE
         assert prompt.complete_statement()
         prompt.accept()
         await desk.jobs_done()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demon_live.core import SlotStatus
+from demon_live.core import EngineStatus, SlotStatus
 from demon_live.errors import ScoreError, Span
-from demon_live.session.status import DeckView, EngineStatus, LaneView, Status
+from demon_live.session.status import DeckView, LaneView, Status
 from demon_live.ui import text
 from demon_live.ui.panel import panel
 from demon_live.ui.text import Row

@@ -20,12 +20,11 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import ColorDepth
 
-from demon_live.core import RATES
+from demon_live.core import RATES, EngineStatus
 from demon_live.errors import DemonError, ScoreError, Span
 from demon_live.lang import compile_source
 from demon_live.lang.highlighting import highlights
-from demon_live.session.describe import Grader
-from demon_live.session.status import EngineStatus, LaneView
+from demon_live.session.status import Grader, LaneView
 from demon_live.ui import text
 from demon_live.ui.controller import UiController
 from demon_live.ui.stage.app import StageView

@@ -101,7 +101,7 @@ class StageView(FrontEnd):
         windows = [Window(c, height=1) for c in (self.score_control, self.prompt_control)]
         return Application(
             layout=Layout(HSplit([*windows, self._search]), focused_element=self.score_control),
-            key_bindings=keys.stage_keys(self),
+            key_bindings=keys.stage_keys(self, self),
             input=input,
             output=NoOutput(size),
             full_screen=False,
