@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 import pytest
 
 from demon_live.children import Backoff
-from demon_live.core import EngineDeck, EngineState, EngineStatus, Loop, Timbre
+from demon_live.core import EngineDeck, EngineState, Loop, Timbre
 from demon_live.runtime.engine_main import Drops
-from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
+from demon_live.runtime.options import EngineOptions, Opening
 from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor
 
 
@@ -56,23 +55,7 @@ def test_one_that_cannot_play_is_tried_ever_more_patiently() -> None:
 
 def start(opening: Opening, log: Path) -> EngineProcess:
     """A process that says what an engine would say, without a model."""
-    return EngineProcess(opening, log, "tests.runtime.test_supervisor:child")
-
-
-def child(fd: int) -> None:
-    """Opens, counts a generation for each deck of the newest state, and repeats the timbres."""
-    conn = Connection(fd)
-    opening: Opening = conn.recv()
-    conn.send(Ready("child", device="cpu"))
-    if opening.spare:
-        conn.poll(None)
-    while True:
-        try:
-            state: EngineState = conn.recv()
-        except EOFError:
-            return
-        conn.send(Note(f"timbres {' '.join(t.key for t in state.timbres)}"))
-        conn.send(Telemetry(EngineStatus(ticks=1, generations=len(state.decks))))
+    return EngineProcess(opening, log, "tests.helpers.child_engine:child")
 
 
 @pytest.fixture

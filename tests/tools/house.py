@@ -209,17 +209,17 @@ def whole_way():
     session.apply("tempo 120\\nloop 2\\nblend = .5")
     for _ in range(20):
         instrument.turn()
+    tty = {"input": DummyInput(), "output": DummyOutput(), "history": Path("/dev/null")}
     try:
-        Controller = first("demon_live.ui.controller:UiController")
-        prompt = Prompt(Controller(session), input=DummyInput(), output=DummyOutput())
-    except (SystemExit, TypeError):
-        tty = {"input": DummyInput(), "output": DummyOutput()}
-        prompt = Prompt(session, history=Path("/dev/null"), **tty)
-    desk = getattr(prompt, "controller", None) or prompt.desk
+        prompt = Prompt(first("demon_live.ui.controller:UiController")(session), **tty)
+        desk, buffer = prompt.controller, prompt.prompt
+    except SystemExit:
+        prompt = Prompt(session, **tty)
+        desk, buffer = prompt.desk, prompt.buffer
 
     async def typed():
         desk.say = lambda pieces: None
-        (getattr(prompt, "prompt", None) or prompt.buffer).text = LINE
+        buffer.text = LINE
         assert prompt.complete_statement()
         prompt.accept()
         await desk.jobs_done()

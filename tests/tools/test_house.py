@@ -5,18 +5,18 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    "files": 236,
-    "lines": 46_500,
-    "class_names_twice": 9,
-    "import_circles": 5,
+    "files": 215,
+    "lines": 44_900,
+    "class_names_twice": 0,
+    "import_circles": 3,
     "package_circles": 0,
-    "long_functions": 3,
-    "long_files": 5,
+    "long_functions": 1,
+    "long_files": 7,
     "readme_bytes": 10_000,
     "apply_files": 33,
-    "apply_functions": 190,
-    "way_files": 64,
-    "way_functions": 505,
+    "apply_functions": 200,
+    "way_files": 62,
+    "way_functions": 515,
 }
 
 
