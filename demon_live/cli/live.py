@@ -223,7 +223,7 @@ def _import_the_prompt() -> None:
     with contextlib.suppress(OSError, AttributeError):
         # On Linux a thread has a niceness of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-    import demon_live.control.remote_session
+    import demon_live.control.client
     import demon_live.ui.run  # noqa: F401
 
 

@@ -24,8 +24,7 @@ from demon_live.models.engine import Engine
 from demon_live.paths import shipped
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import Moment, dry_run, place_of, pre_roll, seek
-from demon_live.session.assets import Assets
-from demon_live.session.find import Find, find_source
+from demon_live.session.assets import Assets, Find, find_source
 from demon_live.sets import journal
 from demon_live.sets.set_files import bounds, folder_of
 

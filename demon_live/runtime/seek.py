@@ -25,8 +25,7 @@ from demon_live.core import RATES
 from demon_live.errors import DemonError
 from demon_live.paths import shipped
 from demon_live.runtime.offline import Offline
-from demon_live.session.assets import Assets
-from demon_live.session.find import Find, find_source
+from demon_live.session.assets import Assets, Find, find_source
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State

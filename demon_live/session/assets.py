@@ -1,20 +1,19 @@
 """Sound files that scores name: found and read when they are evaluated, remembered for the set.
 
-A lane of names becomes a `SoundLane`: what it gives is a name and the key of the sound that the
-file held when the binding was evaluated. So the same name with another content is another value,
-the engine gets each sound once, and what waits in a scene or an undo still has its sound.
-
-Threads: pure functions; lanes are immutable.
+A lane of names becomes a `SoundLane`: its values are names with the key of the sound that the file
+held when the binding was evaluated. So the same name with another content is another value, the
+engine gets each sound once, and what waits in a scene or an undo still has its sound.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -26,7 +25,6 @@ from demon_live.errors import DemonError, FileError
 from demon_live.lang import NONE, Bind, Lane, Scene, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
 from demon_live.lang.pattern import Times
-from demon_live.session.find import Find, find_source
 from demon_live.session.state import State
 from demon_live.sets.journal import SetEvent
 from demon_live.sets.set_files import File, SetFiles, digest_of
@@ -68,6 +66,73 @@ def read_sound(path: Path) -> Sound:
     if sound is None:
         sound = _known[key] = Sound(key, audio, path.name)
     return sound
+
+
+class Find(Protocol):
+    """What finds sources: `find_source`, or one that knows where they were sent."""
+
+    def __call__(
+        self, name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None, /
+    ) -> Path: ...
+
+
+def find_source(
+    name: str, base: str, folders: Iterable[Path], within: Sequence[Path] | None = None
+) -> Path:
+    """Where a source is: next to the score, else in a library folder.
+
+    A score file is data from anywhere, so what it names stays inside those folders, symbolic links
+    included. At the prompt (no base) the performer may name any path. within: of a set from a
+    stranger, who chose the names of its scores, too, nothing outside these folders is looked at.
+    Raises FileError.
+    """
+    given = Path(name).expanduser()
+    if not base and given.is_absolute() and within is None:
+        return given
+    roots = [Path(base or "."), *folders]
+    if within is not None:
+        return _find_within(name, roots, within)
+    outside = False
+    for root in roots:
+        try:
+            path = (root / name).resolve()
+            if path.is_relative_to(root.resolve()):
+                if path.exists():
+                    return path
+            else:
+                outside = True
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    if outside:
+        raise FileError(
+            f"{name!r} is outside the folder of the score",
+            hint="copy the file next to the score, or name it at the prompt",
+        )
+    return roots[0] / name
+
+
+def _find_within(name: str, roots: Sequence[Path], within: Sequence[Path]) -> Path:
+    """The first `root / name` that lies in one of `within`; outside them no file is looked at."""
+    allowed = [folder.resolve() for folder in within]
+    missing, outside = None, False
+    for root in roots:
+        try:
+            path = (root / name).resolve()
+            if not any(path.is_relative_to(folder) for folder in allowed):
+                outside = True
+            elif path.exists():
+                return path
+            else:
+                missing = missing or path
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    if missing is not None and not outside:
+        return missing
+    raise FileError(
+        f"this set was not recorded here, and it names {name!r} outside "
+        f"{', '.join(dict.fromkeys(map(str, within)))}",
+        hint="put the file beside the set, or, if you trust who made it: --trust",
+    )
 
 
 class Assets:

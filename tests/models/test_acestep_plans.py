@@ -143,7 +143,7 @@ def test_weights_written_by_name_are_the_models_with_a_lora(exported: Any, tmp_p
     """What a refit writes is what eager computes with: for each target that a LoRA may change."""
     import onnx
 
-    from demon_live.models.acestep.tensorrt.refit import matrices
+    from demon_live.models.acestep.tensorrt.parts import matrices
 
     folder, _, _ = exported
     packed = fused.pack(toy.make_modules(SMALL)["transformer"], SMALL, fused.Plain(SMALL))

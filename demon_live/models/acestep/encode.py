@@ -1,12 +1,14 @@
-"""Conditions of the DiT: states of texts and timbre, and context latents beside the noise.
+"""Conditions of the DiT: texts, states of texts and timbre, and context latents beside the noise.
 
+    caption(...), lyrics(...)            the exact texts that ACE-Step 1.5 was trained on
     ConditionEncoder.states(text, lyrics, timbre) -> [L, D], in the order lyrics | timbre | text
     ConditionEncoder.null()                       -> [1, D]: the learned "no condition"
     hints(modules, source)               -> the source as the model's own plan (cover mode), [T, C]
     encode_audio, timbre_of              -> latents of a loop, of a timbre reference
 
 Texts are encoded one by one, so that no padding reaches a state; rows of different lengths meet in
-the DiT only, behind a mask.
+the DiT only, behind a mask. Source of the texts: ACE-Step 1.5's prompt templates and metadata
+string; diffusers' pipeline writes the same.
 
 Threads: a ConditionEncoder may be used from one thread at a time, beside the ring's.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +28,6 @@ from torch import Tensor
 from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 from demon_live.models.acestep.load import AceModules
-from demon_live.models.acestep.text import LYRIC_TOKENS, TEXT_TOKENS
 
 #: The encoder's reach in frames: a loop that is continued by this much on both sides encodes as if
 #: it went on for ever (receptive field -6.34..+7.34 frames).
@@ -259,3 +260,49 @@ def upload(values: Floats, device: torch.device) -> Tensor:
     """To the device without waiting for it."""
     host = torch.from_numpy(values)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+
+Task = Literal["text2music", "cover", "repaint"]
+
+INSTRUCTIONS: dict[Task, str] = {
+    "text2music": "Fill the audio semantic mask based on the given conditions:",
+    "cover": "Generate audio semantic tokens based on the given conditions:",
+    "repaint": "Repaint the mask area based on the given conditions:",
+}
+TEXT_TOKENS, LYRIC_TOKENS = 256, 2048
+#: Tempi and metres that the model knows; others are left out.
+_BPM = range(30, 301)
+_METRES = (2, 3, 4, 6)
+
+
+def metas(bpm: float | None, beats: int | None, key: str, seconds: float) -> str:
+    """Tempo, metre, key and length as the model reads them; what it does not know is N/A."""
+    tempo = round(bpm) if bpm else 0
+    rows = (
+        ("bpm", str(tempo) if tempo in _BPM else "N/A"),
+        ("timesignature", str(beats) if beats in _METRES else "N/A"),
+        ("keyscale", key.strip() or "N/A"),
+        # The text says whole seconds, whatever the latent's true length.
+        ("duration", f"{int(seconds) if seconds > 0 else 30} seconds"),
+    )
+    return "".join(f"- {name}: {value}\n" for name, value in rows)
+
+
+def caption(
+    prompt: str,
+    *,
+    bpm: float | None = None,
+    beats: int | None = None,
+    key: str = "",
+    seconds: float = 30.0,
+    task: Task = "text2music",
+) -> str:
+    """The text branch: instruction, caption, metas."""
+    metadata = metas(bpm, beats, key, seconds)
+    head = f"# Instruction\n{INSTRUCTIONS[task]}\n\n# Caption\n{prompt}\n\n"
+    return f"{head}# Metas\n{metadata}<|endoftext|>\n"
+
+
+def lyrics(words: str, language: str = "unknown") -> str:
+    """The lyric branch. Empty words: an instrumental."""
+    return f"# Languages\n{language}\n\n# Lyric\n{words or '[Instrumental]'}<|endoftext|>"

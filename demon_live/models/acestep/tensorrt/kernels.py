@@ -34,8 +34,7 @@ from demon_live.models.acestep.fused import Packed, Plain
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.acestep.tensorrt import store
 from demon_live.models.acestep.tensorrt.library import Library, capability_of, library_for
-from demon_live.models.acestep.tensorrt.parts import parts
-from demon_live.models.acestep.tensorrt.refit import Exchange, matrices
+from demon_live.models.acestep.tensorrt.parts import Exchange, matrices, parts
 from demon_live.models.acestep.tensorrt.runtime import Context, TensorRTPlan
 from demon_live.models.manifest import Manifest
 
