@@ -5,15 +5,15 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    "files": 215,
+    "files": 209,
     "lines": 44_900,
     "class_names_twice": 0,
-    "import_circles": 3,
+    "import_circles": 0,
     "package_circles": 0,
-    "long_functions": 1,
+    "long_functions": 0,
     "long_files": 7,
     "readme_bytes": 10_000,
-    "apply_files": 33,
+    "apply_files": 32,
     "apply_functions": 200,
     "way_files": 62,
     "way_functions": 515,
