@@ -14,8 +14,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,6 +74,37 @@ class Backoff:
         if self.failures <= self._free:
             return 0.0
         return float(min(self._first * 2 ** (self.failures - self._free - 1), self.longest))
+
+
+class SharedPipe:
+    """A child's end of its pipe, which several threads may write to."""
+
+    def __init__(self, fd: int) -> None:
+        self._conn, self._lock = Connection(fd), threading.Lock()
+
+    def poll(self, timeout: float | None = 0.0, /) -> bool:
+        """Whether there is something to receive; None waits for it."""
+        return self._conn.poll(timeout)
+
+    def recv(self) -> Any:
+        """The next object. Raises EOFError when the parent is gone."""
+        return self._conn.recv()
+
+    def send(self, message: object, /) -> None:
+        """Send an object. Raises OSError when the parent is gone."""
+        with self._lock:
+            self._conn.send(message)
+
+    def beat(self, message: object, every: float) -> None:
+        """From now on send `message` every so many seconds, in a thread of its own."""
+
+        def run() -> None:
+            with contextlib.suppress(OSError, ValueError):
+                while True:
+                    self.send(message)
+                    time.sleep(every)
+
+        threading.Thread(target=run, name="beat", daemon=True).start()
 
 
 class Child:
@@ -134,6 +167,10 @@ class Child:
     def receive(self) -> Any:
         """The next object; waits for it. Raises EOFError or OSError if the process is gone."""
         return self._conn.recv()
+
+    def abort(self) -> None:
+        """End a process that hangs, at once; `end` still has to be called."""
+        self._process.kill()
 
     def end(self) -> int | None:
         """Wait a second for the end, then force it. Returns the exit code."""

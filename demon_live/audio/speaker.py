@@ -31,6 +31,8 @@ from demon_live.children import Backoff, command, last_line
 from demon_live.core import RATES, MixState
 from demon_live.errors import DeviceError
 
+#: Seconds without a sign of life after which the audio process hangs: it gives twenty a second.
+HUNG = 1.0
 # One thread for BLAS: nothing in the audio process is large, and a pool costs start-up and cores.
 _ENVIRON = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -47,6 +49,8 @@ class Speaker:
         self._answered = threading.Event()
         self._first: AudioEvent | None = None
         self._last = ""  # kind of the last event
+        self._checked = self._beat_at = time.monotonic()
+        self._beat = (0.0, 0.0)
         self._closing = False
         self._child: subprocess.Popen[bytes] | None = None
         self._log = Path(settings.bus_path).with_suffix(".log")
@@ -114,6 +118,19 @@ class Speaker:
         with self._wake:
             self._state = state
             self._wake.notify()
+
+    def check(self) -> None:
+        """Replace the audio process if it hangs. To be called a dozen times a second."""
+        now, bus, child = time.monotonic(), self.bus, self._child
+        # A longer pause between two calls: this machine slept, or was overloaded.
+        asleep, self._checked = now - self._checked > HUNG / 2, now
+        if asleep or not bus.running or self._beat != (bus.pid, bus.alive):
+            self._beat, self._beat_at = (bus.pid, bus.alive), now
+        elif child is not None and child.poll() is None and now - self._beat_at > HUNG:
+            self._beat_at = now
+            text = "the audio process does not answer any more: starting another"
+            self._events.append(AudioEvent("lost", text, bus.played))
+            child.kill()
 
     @property
     def alive(self) -> bool:

@@ -31,6 +31,7 @@ import numpy as np
 
 from demon_live.audio.files import retimed
 from demon_live.audio.pcmring import Bus
+from demon_live.children import SharedPipe
 from demon_live.core import (
     ControlBlock,
     EngineDeck,
@@ -44,8 +45,9 @@ from demon_live.errors import DemonError
 from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
 from demon_live.remote.ray import Ray
 from demon_live.remote.transport import Transport, dial, unpack
-from demon_live.runtime.engine_main import BusPlayhead
+from demon_live.runtime.engine_main import BEAT_EVERY, BusPlayhead, Pipe
 from demon_live.runtime.options import (
+    Beat,
     EngineOptions,
     Note,
     Opening,
@@ -71,16 +73,18 @@ Reach = Callable[[bytes], Sequence[tuple[str, int]]]
 def remote_main(fd: int) -> None:
     """The engine process of an engine on another machine; ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    conn = Connection(fd)
+    conn = SharedPipe(fd)
     try:
-        _run(conn, conn.recv())
+        opening = conn.recv()
+        conn.beat(Beat(), BEAT_EVERY)
+        _run(conn, opening)
     except DemonError as error:
         with contextlib.suppress(OSError):
             conn.send(Note(f"engine: {error}"))
         raise SystemExit(error.exit_code) from None
 
 
-def _run(conn: Connection, opening: Opening) -> None:
+def _run(conn: Pipe, opening: Opening) -> None:
     place = parse_remote(opening.options.engine)
     assert place is not None
     options = replace(opening.options, engine=place.engine)
@@ -116,7 +120,7 @@ class EngineClient:
 
     def __init__(
         self,
-        conn: Connection,
+        conn: Pipe,
         playhead: Playhead,
         options: EngineOptions,
         reach: Reach,

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -21,11 +20,12 @@ import numpy as np
 
 from demon_live import faults
 from demon_live.audio.pcmring import Bus
+from demon_live.children import SharedPipe
 from demon_live.core import RATES, EngineState
 from demon_live.errors import DemonError
 from demon_live.runtime.load_shedding import Shedding
 from demon_live.runtime.memory import Trimmer, trim
-from demon_live.runtime.options import Note, Opening, Ready, Telemetry
+from demon_live.runtime.options import Beat, Note, Opening, Ready, Telemetry
 from demon_live.runtime.pace import TurnTimes
 from demon_live.runtime.pcm_files import PcmFiles
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from demon_live.models.engine import Engine
     from demon_live.runtime.generator import Generator
 
-#: Seconds between two reports of the engine.
-_REPORT_EVERY = 0.1
+#: Seconds between two signs of life, and between two reports of the engine.
+BEAT_EVERY, _REPORT_EVERY = 0.5, 0.1
 #: Seconds between two returns of freed memory to the system.
 _TRIM_EVERY = 10.0
 #: A turn of a CPU engine may fill the time but for this factor.
@@ -56,7 +56,7 @@ class BusPlayhead:
 def engine_main(fd: int) -> None:
     """The engine process, from opening the model to the end of the pipe `fd`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    conn = Connection(fd)
+    conn = SharedPipe(fd)
     try:
         opening: Opening = conn.recv()
         engine = opened(opening)
@@ -64,6 +64,7 @@ def engine_main(fd: int) -> None:
         if opening.spare:
             # Until the first message, which is that its time has come.
             conn.poll(None)
+        conn.beat(Beat(), BEAT_EVERY)
         _play(conn, opening, engine)
     except DemonError as error:
         with contextlib.suppress(OSError):
@@ -101,7 +102,7 @@ def opened(opening: Opening) -> Engine:
     return engine
 
 
-def _play(conn: Connection, opening: Opening, engine: Engine) -> None:
+def _play(conn: SharedPipe, opening: Opening, engine: Engine) -> None:
     from demon_live.runtime.generator import Generator
 
     options = opening.options

@@ -328,6 +328,7 @@ class Live:
     def _hear(self) -> None:
         if self._output.supervisor is not None and self._output.supervisor.description:
             self._output.engine_name = self._output.supervisor.description
+        self.speaker.check()
         for event in self.speaker.events():
             if event.kind in ("started", "device-back"):
                 self._output.device_name = event.text

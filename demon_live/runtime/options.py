@@ -113,4 +113,9 @@ class Note:
     text: str
 
 
-Report = Ready | Telemetry | Note
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The process is alive; sent by a thread of its own, whatever the model is doing."""
+
+
+Report = Ready | Telemetry | Note | Beat

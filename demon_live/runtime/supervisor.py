@@ -31,6 +31,11 @@ from demon_live.runtime.options import (
 )
 from demon_live.runtime.pace import TurnStats
 
+#: Seconds without a sign of life after which an engine hangs: on a CPU, and on a GPU, where the
+#: compiler of a kernel may hold Python's lock for long.
+HUNG, _HUNG_GPU = 3.0, 12.0
+#: A longer pause between two looks means that this machine slept: nothing can be said of others.
+_SLEPT = 1.5
 #: An engine that could not play is started again only after a pause, twice as long each time.
 _PAUSE, _LONGEST_PAUSE = 2.0, 64.0
 #: The first spare is begun so long after the engine plays (its start takes two seconds of a
@@ -81,6 +86,10 @@ class EngineSupervisor:
         self.description = options.engine
         self.restarts = 0
         self._backoff = Backoff(_PAUSE, _LONGEST_PAUSE)
+        self._spare_backoff = Backoff(_PAUSE, _LONGEST_PAUSE)
+        self._patience = HUNG
+        #: When the process was heard of last, and when it was looked at last.
+        self._heard_at = self._looked_at = time.monotonic()
         self._wants_spare = os.environ.get("DEMON_SPARE", "1") != "0" if spare is None else spare
         self._spare: EngineProcess | None = None
         #: When the next spare may be begun, None: not before the engine plays.
@@ -139,17 +148,30 @@ class EngineSupervisor:
             try:
                 if process.poll(0.2):
                     self._hear(process.receive())
+                    self._heard_at = self._looked_at = time.monotonic()
+                elif self._hangs(time.monotonic()):
+                    self._tell("the engine does not answer any more; it is replaced")
+                    process.abort()
+                    raise EOFError
             except (EOFError, OSError):
                 if not self._closing.is_set():
                     self._restart()
                 continue
             self._tend_spare()
 
+    def _hangs(self, now: float) -> bool:
+        """Whether the process has given no sign of life for too long."""
+        if now - self._looked_at > _SLEPT or not self._process.ready:
+            self._heard_at = now
+        self._looked_at = now
+        return now - self._heard_at > self._patience
+
     def _hear(self, report: Report) -> None:
         match report:
             case Ready(description, notes, device):
                 self.description = description
                 self._open(self._process)
+                self._patience = HUNG if device == "cpu" else _HUNG_GPU
                 # A GPU's memory is for the model that plays.
                 self._wants_spare = self._wants_spare and device == "cpu"
                 for note in notes:
@@ -173,7 +195,10 @@ class EngineSupervisor:
                 if self._spare.poll() and isinstance(self._spare.receive(), Ready):
                     self._spare.ready = True
             except (EOFError, OSError):
-                # One that cannot open would not open the next time: not before the next restart.
+                # One that was ready is replaced; one that cannot open is tried more patiently.
+                if self._spare.ready:
+                    self._spare_backoff.worked()
+                self._spare_due = time.monotonic() + self._spare_backoff.failed()
                 self._spare.end()
                 self._spare = None
         elif self._wants_spare and self._spare_due is not None:
@@ -199,6 +224,7 @@ class EngineSupervisor:
         process = spare if spare is not None and spare.code is None else self._start_process()
         with self._wake:
             self._process = process
+            self._heard_at = time.monotonic()
             self._wake.notify()
 
     def _pause(self, code: int | None, played: bool) -> None:

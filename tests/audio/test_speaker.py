@@ -249,3 +249,19 @@ def test_the_audio_process_is_light() -> None:
 def test_settings_are_plain() -> None:
     settings = Settings("bus", Sink("null"))
     assert settings.ahead == 2400
+
+
+def test_one_that_hangs_is_replaced_and_said_so(speaker: Speaker) -> None:
+    bus, heard = speaker.bus, Heard(speaker)
+    until(lambda: bus.rms == pytest.approx(0.25))
+    first = bus.pid
+    os.kill(first, signal.SIGSTOP)
+
+    def replaced() -> bool:
+        speaker.check()
+        return bus.pid != first and bus.alive > 0
+
+    until(replaced)
+    assert "does not answer" in heard.until("lost").text
+    heard.until("restarted")
+    until(lambda: bus.rms == pytest.approx(0.25))

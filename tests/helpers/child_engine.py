@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
-
-from demon_live.core import EngineState
-from demon_live.runtime.options import Note, Opening, Ready, Telemetry
-from demon_live.session.status import EngineStatus
+from demon_live.children import SharedPipe
+from demon_live.core import EngineState, EngineStatus
+from demon_live.runtime.options import Beat, Note, Opening, Ready, Telemetry
 
 
 def child(fd: int) -> None:
     """Opens, counts a generation for each deck of the newest state, and repeats the timbres."""
-    conn = Connection(fd)
+    conn = SharedPipe(fd)
     opening: Opening = conn.recv()
     conn.send(Ready("child", device="cpu"))
     if opening.spare:
         conn.poll(None)
+    conn.beat(Beat(), 0.1)
     while True:
         try:
             state: EngineState = conn.recv()

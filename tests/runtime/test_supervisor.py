@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +62,7 @@ def start(opening: Opening, log: Path) -> EngineProcess:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineSupervisor]:
     monkeypatch.setattr("demon_live.runtime.supervisor._SPARE_AFTER", 0.0)
+    monkeypatch.setattr("demon_live.runtime.supervisor._PAUSE", 0.05)
     monkeypatch.setattr("demon_live.runtime.supervisor.available", lambda: float("inf"))
     host = EngineSupervisor(tmp_path, EngineOptions(), lambda text: None, spare=True, start=start)
     yield host
@@ -149,3 +151,35 @@ def test_closing_does_not_wait_for_one_that_no_longer_reads(host: EngineSupervis
         host.publish(large(k))
     host.close()
     assert host._process.code == -signal.SIGKILL
+
+
+def test_one_that_hangs_is_replaced_and_said_so(host: EngineSupervisor) -> None:
+    lines: list[str] = []
+    host._tell = lines.append
+    host.publish(playing("a"))
+    until(lambda: host.status.generations == 1 and host.spare_ready)
+    first, spare = host.pid, host.spare_pid
+    os.kill(first, signal.SIGSTOP)
+    until(lambda: host.restarts == 1 and host.status.generations == 1)
+    assert host.pid == spare
+    assert any("does not answer" in line for line in lines)
+
+
+def test_a_machine_that_slept_does_not_take_its_engine_for_dead(host: EngineSupervisor) -> None:
+    host.publish(playing("a"))
+    until(lambda: host.status.generations == 1)
+    now = time.monotonic()
+    # The last look lies an hour back: this process stood still, too.
+    host._looked_at = host._heard_at = now - 3600
+    assert not host._hangs(now)
+    assert not host._hangs(now + 1)
+
+
+def test_a_spare_that_dies_is_replaced(host: EngineSupervisor) -> None:
+    host.publish(playing("a"))
+    until(lambda: host.spare_ready)
+    before = host.spare_pid
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    until(lambda: host.spare_ready and host.spare_pid not in (None, before))
+    assert host.restarts == 0

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
-from demon_live.models.acestep import encode, text
+from demon_live.models.acestep import encode
 from demon_live.models.acestep.budget import out_of_memory
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.lora import LoraBank, read_adapter
@@ -138,7 +138,7 @@ class AceCondition:
 
         cover: with the instruction to follow a plan, for rows with `hint`.
         """
-        task: text.Task = "cover" if cover else "text2music"
+        task: encode.Task = "cover" if cover else "text2music"
         first = self.engine.states_of(self.prompt, task, self.words, self.tail)
         if not self.prompt2:
             return first, first
@@ -212,7 +212,7 @@ class AceEngine:
     ) -> AceCondition:
         seconds = max(frames, SHORTEST) / RATES.frame_hz
         tail = (("bpm", bpm), ("beats", beats), ("key", key), ("seconds", seconds))
-        words = (text.lyrics(lyrics, language), timbre)
+        words = (encode.lyrics(lyrics, language), timbre)
         condition = AceCondition(prompt, prompt2, self, words, tail)
         condition.states(False)
         return condition
@@ -220,12 +220,12 @@ class AceEngine:
     def states_of(
         self,
         prompt: str,
-        task: text.Task,
+        task: encode.Task,
         words: tuple[str, str],
         tail: tuple[tuple[str, Any], ...],
     ) -> ConditionStates:
         """The states of a text, which a worker encodes; cached."""
-        caption = text.caption(prompt, task=task, **dict(tail))
+        caption = encode.caption(prompt, task=task, **dict(tail))
         key = (caption, *words)
         with self._lock:
             if key in self._texts:
@@ -274,7 +274,7 @@ class AceEngine:
         if self.modules.words is None or not prompt.strip():
             return []
         count = len(self.modules.words.encode(prompt).ids)
-        room = text.TEXT_TOKENS - 64
+        room = encode.TEXT_TOKENS - 64
         if count <= room:
             return [f"heard: {prompt.strip()}"]
         return [f"heard: {prompt.strip()}", f"{count} tokens, the model reads about {room}"]
