@@ -9,7 +9,7 @@ process and offline rendering run this same code. All times are samples of the o
 The limiter looks ahead, so the mixer reads LOOK samples further than it gives out: output is never
 late on the timeline, but everything before `decided` is settled, and edits apply from there on.
 
-Threads: owned by one thread (the feeder, or the renderer).
+Threads: owned by one thread (the mix thread, or the renderer).
 """
 
 from __future__ import annotations

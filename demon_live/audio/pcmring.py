@@ -165,7 +165,7 @@ class Bus:
     Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines
     that Python runs on such a store is seen whole or not at all. Fields are NOT consistent with
     each other: where two must agree they are folded into one (`t0` instead of a pair of sample and
-    time). Writers: mixed..bad and peaks the feeder thread; played..failures and clocks the audio
+    time). Writers: mixed..bad and peaks the mix thread; played..failures and clocks the audio
     callback; the rest the health loop of the audio process.
     """
 
@@ -175,7 +175,7 @@ class Bus:
     mixed = _Int(1)  # everything before this sample is decided: later edits cannot touch it
     blocks = _Int(2)  # blocks mixed
     bad = _Int(3)  # samples that were not finite (or absurd) and became silence
-    ahead = _Int(4)  # samples that the feeder tries to keep mixed ahead of the device
+    ahead = _Int(4)  # samples that the mix thread tries to keep mixed ahead of the device
     played = _Int(8)  # samples handed to the device: the playhead, but for the device's latency
     dry = _Int(9)  # callbacks that found too little
     dry_samples = _Int(10)  # samples that were missing; the timeline waits for them, it never skips

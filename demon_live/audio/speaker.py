@@ -124,8 +124,9 @@ class Speaker:
         now, bus, child = time.monotonic(), self.bus, self._child
         # A longer pause between two calls: this machine slept, or was overloaded.
         asleep, self._checked = now - self._checked > HUNG / 2, now
-        if asleep or not bus.running or self._beat != (bus.pid, bus.alive):
-            self._beat, self._beat_at = (bus.pid, bus.alive), now
+        beat = (float(bus.pid), float(bus.alive))
+        if asleep or not bus.running or beat != self._beat:
+            self._beat, self._beat_at = beat, now
         elif child is not None and child.poll() is None and now - self._beat_at > HUNG:
             self._beat_at = now
             text = "the audio process does not answer any more: starting another"

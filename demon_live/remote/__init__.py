@@ -1,1 +1,1 @@
-"""remote"""
+"""An engine on another machine: client here, server there, and what goes between them."""

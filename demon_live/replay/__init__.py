@@ -1,1 +1,1 @@
-"""replay"""
+"""What is made from scores and sets: audio (render, farm), timelines, scores, checks."""

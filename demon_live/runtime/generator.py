@@ -4,7 +4,7 @@ The loop of the engine process calls `turn` for ever; a render calls it once for
 of the virtual playhead. Errors of the model stop at the wall in `turn`: counted, reported once, and
 the loops play on as they are.
 
-Threads: everything here belongs to one thread, except `_Preparation.run`, which only computes.
+Threads: everything here belongs to one thread; encoding may run in another (`preparation`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""Recorded sets as things to look at, to check and to go on from: `demon set`.
+"""A recorded performance as files.
 
-    show.py      a timeline as text, and as an SVG
-    to_score.py  a set as a score that one can edit: scenes and a chain
-    verify.py    checksums, engine and weights by hash, whether all of it still plays; mending sound
-    command.py   the command line's side
-
-Thread contract: pure functions on files; everything runs in the caller's thread.
+journal.py      the log of causes: `NAME.set.jsonl`
+recorder.py     `record` and `stop`; session_log.py: the log that `--resume` reads
+set_files.py    sound files of a set, and which sets are trusted
 """

@@ -15,7 +15,7 @@ import torch
 from demon_live.core import Request
 from demon_live.engine import BatchRow, Ring
 from demon_live.errors import EngineError
-from demon_live.models.acestep import encode, layout, load, text
+from demon_live.models.acestep import encode, layout, load
 from demon_live.models.acestep.engine import AceEngine
 from demon_live.models.engine import open_engine
 from demon_live.models.manifest import load_manifest
@@ -435,8 +435,8 @@ def test_the_prompt_text_is_the_pipelines() -> None:
         keyscale="C major",
         timesignature="4",
     )
-    assert text.caption("dub", bpm=128, key="C major", beats=4, seconds=47.9) == told
-    assert text.lyrics("la", "en") == sung
+    assert encode.caption("dub", bpm=128, key="C major", beats=4, seconds=47.9) == told
+    assert encode.lyrics("la", "en") == sung
 
 
 def test_encode_is_deterministic_and_cyclic(small: Toy) -> None:

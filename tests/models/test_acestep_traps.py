@@ -15,7 +15,7 @@ from demon_live.controls import CONTROLS
 from demon_live.core import Request
 from demon_live.engine import BatchRow, timesteps
 from demon_live.errors import EngineError
-from demon_live.models.acestep import encode, forward, layout, load, text
+from demon_live.models.acestep import encode, forward, layout, load
 from demon_live.models.acestep import engine as ace
 from demon_live.models.acestep import open as ace_open
 from demon_live.models.engine import open_engine
@@ -362,7 +362,7 @@ def test_trap_19_the_wavelet_correction_is_off_unless_asked_for() -> None:
 def test_trap_20_the_text_says_whole_seconds_and_the_latent_has_its_own_length(
     engines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "- duration: 6 seconds\n" in text.caption("x", seconds=6.96)
+    assert "- duration: 6 seconds\n" in encode.caption("x", seconds=6.96)
     engine, told = engines["2b"], []
     monkeypatch.setattr(
         engine._encoder, "states", lambda caption, *rest: told.append(caption) or torch.zeros(3, 64)

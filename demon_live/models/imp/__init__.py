@@ -1,1 +1,1 @@
-"""models/imp"""
+"""imp, our own small model: modules, labels, timbre, and its backends (torch, onnxruntime)."""
