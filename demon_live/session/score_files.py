@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 SETTLE = 0.03
 #: Seconds after which a quiet folder is looked at without being asked to.
 RESCAN = 2.0
-#: A file that fails to parse is read once more after this, in seconds: it may be half written.
-AGAIN = 0.12
+#: A file that is gone, empty or broken is looked at again after these pauses, in seconds: it may
+#: be half written, or about to be renamed.
+AGAIN = (0.12, 0.4)
 _SUFFIXES = (".demon", ".py")
 _QUIET = {"opened", "closed_no_write"}
 
@@ -63,12 +64,14 @@ class Reloader:
         return outcome
 
     def touch(self, path: Path, last: bool = True) -> bool:
-        """Look at a file again. False (only if not `last`): it does not parse, look once more."""
+        """Look at a file again. False (unless `last`): gone, empty or broken, so look once more."""
         key, data = path.resolve(), _read(path)
         digest = _digest(data) if data else ""
         if path.suffix == ".py" and not self.session.python:
             return True
         if not digest or not is_score(path):
+            if not last and key in self._seen:
+                return False
             if self._seen.pop(key, None) is not None:
                 outcome = self.session.remove(str(path))
                 self.session.tell(f"{score_name(path)} is gone: its controls revert")
@@ -182,9 +185,11 @@ class Watcher(FileSystemEventHandler):
 
     def _look(self, path: Path) -> None:
         try:
-            if not self._reloader.touch(path, last=False):
-                threading.Event().wait(AGAIN)
-                self._reloader.touch(path)
+            for pause in AGAIN:
+                if self._reloader.touch(path, last=False):
+                    return
+                threading.Event().wait(pause)
+            self._reloader.touch(path)
         # The watcher wall: one strange file must not end hot reload for all others.
         except Exception as error:
             log.warning("reload of %s", path, exc_info=True)

@@ -29,7 +29,7 @@ def read_score(path: Path, data: bytes | None = None) -> str:
                 f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
                 hint="split it into several files or decks",
             )
-        text = (path.read_bytes() if data is None else data).decode("utf-8")
+        text = (path.read_bytes() if data is None else data).decode("utf-8-sig")
         if faults.ON and faults.hit("score.half") is not None:
             text = text[: len(text) // 2]
         return text

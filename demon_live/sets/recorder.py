@@ -17,6 +17,9 @@ from demon_live.models.manifest import Manifest
 from demon_live.sets.journal import SUFFIX, Journal
 from demon_live.sets.set_files import File, copy_into, folder_of, remember
 
+#: Letters of a set's name: file systems take 255 bytes, with an ending.
+_LONGEST_NAME = 60
+
 
 def about_engine(manifest: Manifest) -> dict[str, object]:
     """What a set says of the engine that played: it, its weights by hash, this program."""
@@ -63,6 +66,12 @@ class Recorder:
                 f"{name!r} cannot be the name of a set",
                 span=word.span,
                 hint="letters, digits, - and _",
+            )
+        if len(name) > _LONGEST_NAME:
+            raise ScoreError(
+                f"the name of a set has at most {_LONGEST_NAME} letters, this one has {len(name)}",
+                span=word.span,
+                hint="choose a shorter one",
             )
         if word.args and (self._folder / f"{name}{SUFFIX}").exists():
             raise ScoreError(

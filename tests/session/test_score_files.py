@@ -65,9 +65,7 @@ def test_a_broken_file_is_told_once_and_mending_it_plays(
     assert gain(reloader) == ".2"
 
 
-def test_a_removed_or_muted_file_gives_back_what_it_said(
-    reloader: Reloader, tmp_path: Path
-) -> None:
+def test_the_controls_of_a_removed_or_muted_file_revert(reloader: Reloader, tmp_path: Path) -> None:
     path = tmp_path / "x.demon"
     path.write_text("gain = .5")
     reloader.touch(path)
@@ -75,6 +73,31 @@ def test_a_removed_or_muted_file_gives_back_what_it_said(
     reloader.touch(path)
     reloader.touch(tmp_path / "_x.demon")
     assert gain(reloader) is None
+
+
+@pytest.mark.parametrize("how", ["empty", "gone"])
+def test_a_file_that_is_empty_or_gone_is_looked_at_again_before_it_is_believed(
+    reloader: Reloader, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "x.demon"
+    path.write_text("gain = .5")
+    reloader.touch(path)
+    if how == "empty":
+        path.write_text("")
+    else:
+        path.unlink()
+    assert not reloader.touch(path, last=False)
+    assert gain(reloader) == ".5"
+    path.write_text("gain = .7")
+    assert reloader.touch(path, last=False)
+    assert gain(reloader) == ".7"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_score(reloader: Reloader, tmp_path: Path) -> None:
+    path = tmp_path / "x.demon"
+    path.write_bytes(b"\xef\xbb\xbfgain = .5\r\n")
+    assert reloader.touch(path)
+    assert gain(reloader) == ".5"
 
 
 def test_only_scores_count(tmp_path: Path) -> None:

@@ -372,3 +372,12 @@ def test_the_engine_that_plays_may_be_named_and_another_is_refused_with_the_reme
         stage.session.apply('engine "ace-step-v15-turbo"')
     assert "demon live --engine ace-step-v15-turbo" in str(caught.value.hint)
     assert level(stage, 1) == 0.1
+
+
+def test_a_name_too_long_for_a_file_is_refused_before_anything_is_recorded(
+    stage: Offline, tmp_path: Path
+) -> None:
+    with pytest.raises(DemonError, match="at most 60 letters"):
+        stage.session.apply(f"record '{'x' * 300}'")
+    assert stage.session.recorder.name is None
+    assert not list(tmp_path.glob("*.set.jsonl"))
