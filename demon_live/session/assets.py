@@ -135,6 +135,38 @@ def _find_within(name: str, roots: Sequence[Path], within: Sequence[Path]) -> Pa
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedSource:
+    """A source as it was read. name: of the file. audio: float32 [n, 2]. read: what was odd."""
+
+    name: str
+    audio: Floats
+    read: str
+
+
+class DecodedSources:
+    """The sources that were read last, in memory: a file that is gone blocks no change of tempo."""
+
+    #: Bytes of sound that are kept.
+    MOST = 256 << 20
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], DecodedSource] = {}
+
+    def add(self, name: str, base: str, sound: DecodedSource) -> None:
+        """Keep what was read of a name, the newest first of all."""
+        self._known.pop((name, base), None)
+        self._known[name, base] = sound
+        while (
+            len(self._known) > 1 and sum(s.audio.nbytes for s in self._known.values()) > self.MOST
+        ):
+            del self._known[next(iter(self._known))]
+
+    def get(self, name: str, base: str) -> DecodedSource | None:
+        """What was read of a name last."""
+        return self._known.get((name, base))
+
+
 class Assets:
     """Finds the files that names mean, and remembers for the set which they were.
 
@@ -158,6 +190,7 @@ class Assets:
         self.folders = tuple(folders)
         self.within, self.set_files = within, SetFiles(copies)
         self._find, self._found = find, found
+        self.decoded = DecodedSources()
         self._read: dict[tuple[str, str], Path] = {}
 
     def look(self, name: str, base: str, *, fresh: bool, replaying: bool) -> Path:

@@ -30,7 +30,7 @@ from demon_live.lang import (
     Word,
 )
 from demon_live.lang.chain import ChainLane, chain_lanes, expanded, find_scene
-from demon_live.session.assets import with_sounds
+from demon_live.session.assets import DecodedSource, DecodedSources, with_sounds
 from demon_live.session.state import GLOBALS, DeckState, State, make_loop
 from demon_live.session.tempo import TempoMap
 
@@ -64,6 +64,7 @@ class Edit:
         now: output sample of the decision.
         base: the folder that file names are relative to; "" at the prompt.
         look: finds the file of a name, relative to a base.
+        decoded: sources that were read before.
         epoch: gives the number of the next loop.
         engine: the name of the one that plays; "" accepts any (a replay).
         dry: nothing will sound: sources are looked for, not read.
@@ -76,6 +77,7 @@ class Edit:
         *,
         base: str,
         look: Callable[[str, str], Path],
+        decoded: DecodedSources,
         epoch: Callable[[], int],
         engine: str = "",
         dry: bool = False,
@@ -83,7 +85,7 @@ class Edit:
         self.state = state
         self.now = now
         self.base = base
-        self._look, self._engine = look, engine
+        self._look, self._engine, self._decoded = look, engine, decoded
         self.scenes = dict(state.scenes)
         self._epoch = epoch
         self._dry = dry
@@ -94,13 +96,12 @@ class Edit:
         self.audio: dict[str, Floats] = {}
         self.prompts: list[str] = []
         self._renew: dict[str, Span | None] = {}
+        self._sourced: set[str] = set()
         self._info: list[str] = []
         self._named: set[str] = set()
         self._begin: Fraction | None = None
         # The very first text: there is nothing to move from, so everything simply begins.
         self._silent = not state.decks and now == 0
-
-    # ------------------------------------------------------------------ time
 
     def effect(self, when: When, prepared: bool = False) -> Fraction:
         """The cycle at which a statement takes effect."""
@@ -121,8 +122,6 @@ class Edit:
             return earliest
         cycle = next_multiple(earliest, quant)
         return cycle if cycle > here else cycle + quant
-
-    # ------------------------------------------------------------------ statements
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""
@@ -286,10 +285,9 @@ class Edit:
         else:
             source = None if row.value in (None, "none", "") else str(row.value)
             deck = replace(deck, source=source, base=self.base)
+            self._sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
         self._renew[row.deck] = row.span if row.word == "source" else self._renew.get(row.deck)
-
-    # ------------------------------------------------------------------ loops
 
     def _build_loops(self) -> None:
         if not self._renew or self._begin is None:
@@ -326,24 +324,38 @@ class Edit:
         if deck.source is None:
             return None
         try:
-            path = self._look(deck.source, deck.base)
             if self._dry:
-                return self._seen_source(path)
-            audio, read = load_source(path)
+                return self._seen_source(self._look(deck.source, deck.base))
+            sound = self._decode(deck.source, deck)
             fitted, info = fit_loop(
-                audio,
+                sound.audio,
                 lap_samples=loop.samples,
                 cycles=loop.cycles,
                 beats=loop.beats,
                 bpm=loop.bpm,
-                name=path.name,
+                name=sound.name,
             )
         except DemonError as error:
             # The line of the score that names the file is where a performer looks.
             error.span = error.span or span
             raise
-        self._info.append(f"{info}, {read}" if read else info)
+        self._info.append(f"{info}, {sound.read}" if sound.read else info)
         return fitted
+
+    def _decode(self, source: str, deck: DeckState) -> DecodedSource:
+        """The sound of a deck's source; one that is gone blocks only the text that names it."""
+        try:
+            path = self._look(source, deck.base)
+            audio, read = load_source(path)
+        except DemonError:
+            known = self._decoded.get(source, deck.base)
+            if known is None or deck.name in self._sourced:
+                raise
+            self.messages.append(f"{known.name} cannot be read now: what was read of it plays on")
+            return known
+        sound = DecodedSource(path.name, audio, read)
+        self._decoded.add(source, deck.base, sound)
+        return sound
 
     def _named_file(self, name: str) -> Path:
         self._named.add(name)
@@ -359,8 +371,6 @@ class Edit:
             raise FileError(f"there is no file {path}", hint="is it where the set was played?")
         self._info.append(path.name)
         return np.zeros((0, 2), np.float32)
-
-    # ------------------------------------------------------------------ bindings
 
     def _bind(self, row: Bind) -> None:
         at = self._begin if self._begin == 0 else self.effect(row.when)

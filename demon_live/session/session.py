@@ -199,6 +199,7 @@ class Session:
             now,
             base=base,
             look=self._look,
+            decoded=self.assets.decoded,
             epoch=lambda: next(epochs),
             engine="" if self._replaying or self._dry else self._engine,
             dry=self._dry,

@@ -10,6 +10,7 @@ import pytest
 
 from demon_live.audio.files import retimed
 from demon_live.core import Floats
+from demon_live.errors import DemonError
 from demon_live.paths import shipped
 from demon_live.runtime.offline import Offline
 from demon_live.session.state import DeckState, make_loop
@@ -168,3 +169,27 @@ def test_imp_changes_tempo_and_source_without_a_gap_or_a_click() -> None:
     for at in switches:
         around = np.concatenate([out[at - 48_000 : at - 960], out[at + 960 : at + 48_000]])
         assert steepest(out[at - 960 : at + 960]) <= 1.1 * steepest(around)
+
+
+@pytest.mark.parametrize("fault", ["gone", "damaged"])
+def test_a_source_that_is_gone_or_damaged_blocks_no_tempo_and_no_loop(
+    tmp_path: Path, fault: str
+) -> None:
+    path = tmp_path / "low.wav"
+    write_tone(path, 0.25, 4.0)
+    instrument = offline(MockEngine(lambda r: float(r.source.max())), tmp_path)
+    instrument.session.apply('tempo 120\nloop 2\nsource "low.wav"\ndenoise = 0')
+    run(instrument, 2 * BAR)
+    if fault == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"RIFF")
+    outcome = instrument.session.apply("tempo 126")
+    assert any("low.wav cannot be read now" in line for line in outcome.messages)
+    instrument.session.apply("loop 4")
+    assert instrument.session.state.bpm == 126
+    out = run(instrument, 6 * BAR)
+    assert abs(float(np.median(out[-BAR:])) - 0.25) < 0.01
+    # The text that names it is refused.
+    with pytest.raises(DemonError):
+        instrument.session.apply('source "low.wav"')
