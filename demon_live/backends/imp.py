@@ -1,6 +1,6 @@
 """imp on any backend: conditions, the stacking of rows, encoding; the kernels do the rest.
 
-    rows -> (hint [B, T, 65], phase [B, T, 2], cond [B, D])    stacked once per distinct set of rows
+    rows -> (hint [B, T, C+1], phase [B, T, 2], cond [B, D])   stacked once per distinct set of rows
     x, t, those -> kernels.flow -> v                           each tick
 
 Between admissions the rows of a tick are those of the tick before, so what is stacked is kept, and
@@ -47,7 +47,7 @@ class Kernels(Protocol):
     timbre: bool
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
-        """Bring the stacked inputs [B, T, 65], [B, T, 2], [B, D] to where `flow` wants them."""
+        """Bring the stacked inputs [B, T, C+1], [B, T, 2], [B, D] to where `flow` wants them."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
@@ -75,22 +75,36 @@ class Weights:
         except (*BROKEN, Exception) as error:  # noqa: BLE001 (safetensors' own error is a bare Exception)
             raise damaged(path, error) from None
 
-    def _made_up(self, kind: type[torch.nn.Module]) -> Any:
+    def _made_up(self, name: str, which: int = 0) -> Any:
+        """A module of made-up weights, in the shapes of the file if it is there: a graph beside it
+        fits no other.
+        """
+        path, channels = self.manifest.file(name), self.manifest.channels
+        shapes = imp.shapes_in(path) if path.exists() else {}
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            return kind().eval().requires_grad_(False)
+            if name == "flow.safetensors":
+                made = imp.flow_like(shapes) if shapes else imp.ImpFlow(channels=channels)
+                return made.eval().requires_grad_(False)
+            pair: tuple[torch.nn.Module, ...] = (
+                imp.codec_like(shapes)
+                if shapes
+                else (imp.ImpEncoder(channels), imp.ImpDecoder(channels))
+            )
+            return pair[which].eval().requires_grad_(False)
 
     @functools.cached_property
     def _codec(self) -> tuple[imp.ImpEncoder, imp.ImpDecoder]:
         if self.random:
-            return self._made_up(imp.ImpEncoder), self._made_up(imp.ImpDecoder)
+            name = "codec.safetensors"
+            return self._made_up(name), self._made_up(name, 1)
         codec: tuple[imp.ImpEncoder, imp.ImpDecoder] = self._load("codec.safetensors")
         return codec
 
     @functools.cached_property
     def flow(self) -> imp.ImpFlow:
         flow: imp.ImpFlow = (
-            self._made_up(imp.ImpFlow) if self.random else self._load("flow.safetensors")
+            self._made_up("flow.safetensors") if self.random else self._load("flow.safetensors")
         )
         return flow
 

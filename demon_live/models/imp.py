@@ -22,13 +22,14 @@ re-entrant. Training code is in engines/imp/, the labels in imp_labels.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -80,8 +81,11 @@ LANES = 46
 SAMPLE_RATE = 48_000
 RATE = HOP // STEP
 
-Spectra: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
-"""level, phase, air, share: see `Synthesis`."""
+LINE_BINS = 96
+"""Bins of 25 Hz (2.4 kHz) that the lines of a detail reach; see `ImpEncoder`."""
+
+Spectra: TypeAlias = tuple[Tensor, ...]
+"""level, phase, air, share, and turn if the weights have lines: see `Synthesis`."""
 Kernel: TypeAlias = Callable[..., Tensor]
 
 
@@ -135,15 +139,21 @@ def wrapped(x: Tensor, margin: int, dim: int) -> Tensor:
 
 
 class ImpEncoder(nn.Module):
-    """Audio -> latent: log and compressed complex spectrum, ConvNeXt at 100 Hz, then 25 Hz."""
+    """Audio -> latent: log and compressed complex spectrum, ConvNeXt at 100 Hz, then 25 Hz.
+
+    lines: the detail also sees the complex spectrum below 2.4 kHz through one matrix of its own.
+    The blocks keep no phase above 600 Hz that a second half of the latent could carry.
+    """
 
     win: Tensor
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int = CHANNELS) -> None:
+    def __init__(self, channels: int = CHANNELS, *, lines: bool = False) -> None:
         super().__init__()
         self.channels = channels
+        detail, seen = channels - CHANNELS, RATE * 4 * LINE_BINS
+        self.lines = nn.Linear(seen, detail, bias=False) if lines else None
         self.inp = nn.Linear(BINS * 6, 320)
         self.fine = nn.ModuleList(ConvNeXt(320, 5) for _ in range(6))
         self.pool = nn.Linear(RATE * 320, 448)
@@ -177,7 +187,11 @@ class ImpEncoder(nn.Module):
         y = self.pool(y.reshape(b, n // RATE, RATE * width)).float()
         for block in self.coarse:
             y = block(y)
-        return cast(Tensor, self.out(self.norm(y))).float()
+        z = cast(Tensor, self.out(self.norm(y))).float()
+        if self.lines is None:
+            return z
+        seen = f[..., 2 * BINS :].reshape(*f.shape[:2], 4, BINS)[..., :LINE_BINS].flatten(2)
+        return z + F.pad(self.lines(seen.reshape(b, n // RATE, -1)).float(), (CHANNELS, 0))
 
     def forward(self, audio: Tensor) -> Tensor:
         """audio float32 [B, 2, n*1920] -> latent [B, n, C] with about unit variance a channel."""
@@ -203,13 +217,22 @@ FINE_BLOCKS, FINE_TAPS = 8, 5
 
 
 class ImpDecoder(nn.Module):
-    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz; magnitude and phase, levels of noise."""
+    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz; magnitude and phase, levels of noise.
+
+    lines: phasors below 2.4 kHz are turned by the detail through one matrix of its own, and by the
+    blocks.
+    """
 
     angles: Tensor
 
-    def __init__(self, channels: int = CHANNELS, tone_bins: int = TONE_BINS) -> None:
+    def __init__(
+        self, channels: int = CHANNELS, tone_bins: int = TONE_BINS, *, lines: bool = False
+    ) -> None:
         super().__init__()
         self.channels = channels
+        made = 4 * LINE_BINS
+        self.lines = nn.Conv1d(channels - CHANNELS, RATE * made, 3, padding=1) if lines else None
+        self.turn = nn.Linear(384, made) if lines else None
         self.inp = nn.Conv1d(channels, 512, 3, padding=1)
         self.coarse = nn.ModuleList(ConvNeXt(512, COARSE_TAPS) for _ in range(COARSE_BLOCKS))
         self.spread = nn.Linear(512, RATE * 384)
@@ -223,7 +246,7 @@ class ImpDecoder(nn.Module):
 
     def trunk(self, latent: Tensor) -> Spectra:
         """latent [B, T, C] -> what `Synthesis` takes: log magnitude and phase (rad) of the tone,
-        log levels of the noise, and what the noise of each frame is mixed of.
+        log levels of the noise, what the noise of each frame is mixed of; turns of the phasors.
         """
         y = self.inp(latent.transpose(1, 2)).transpose(1, 2).float()
         for block in self.coarse:
@@ -235,7 +258,11 @@ class ImpDecoder(nn.Module):
         y = self.norm(y)
         turn = torch.cos(latent @ self.angles)
         share = turn * torch.rsqrt(turn.square().sum(-1, keepdim=True) + 1e-6)
-        return self.level(y), self.phase(y), self.air(y), share
+        spectra = self.level(y), self.phase(y), self.air(y), share
+        if self.lines is None or self.turn is None:
+            return spectra
+        own = self.lines(latent[..., CHANNELS:].transpose(1, 2)).transpose(1, 2)
+        return *spectra, own.reshape(b, RATE * n, -1) + self.turn(y)
 
     def forward(self, latent: Tensor) -> Tensor:
         """latent [B, T, C] -> audio [B, 2, T*1920]; exact `MARGIN` frames away from either end."""
@@ -458,7 +485,7 @@ class ImpFlow(nn.Module):
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def _filled(module: _Module, tensors: dict[str, Tensor], prefix: str) -> _Module:
+def _filled(module: _Module, tensors: Mapping[str, Tensor], prefix: str) -> _Module:
     own = {
         name.removeprefix(prefix): value.float()
         for name, value in tensors.items()
@@ -468,20 +495,37 @@ def _filled(module: _Module, tensors: dict[str, Tensor], prefix: str) -> _Module
     return module.eval().requires_grad_(False)
 
 
-def codec_of(tensors: dict[str, Tensor]) -> tuple[ImpEncoder, ImpDecoder]:
-    """Encoder and decoder of the shapes and values of `tensors`, named as in codec.safetensors."""
+def codec_like(tensors: Mapping[str, Tensor]) -> tuple[ImpEncoder, ImpDecoder]:
+    """Encoder and decoder of the shapes of `tensors`, named as in codec.safetensors; not filled."""
     channels = tensors["encoder.mean"].shape[0]
     bins = tensors["decoder.level.bias"].shape[0] // 2
-    encoder = _filled(ImpEncoder(channels), tensors, "encoder.")
-    return encoder, _filled(ImpDecoder(channels, bins), tensors, "decoder.")
+    lines = "encoder.lines.weight" in tensors
+    return ImpEncoder(channels, lines=lines), ImpDecoder(channels, bins, lines=lines)
 
 
-def flow_of(tensors: dict[str, Tensor], prefix: str = "flow.") -> ImpFlow:
-    """The flow model of the shapes, branches and values of `tensors`."""
+def codec_of(tensors: Mapping[str, Tensor]) -> tuple[ImpEncoder, ImpDecoder]:
+    """Encoder and decoder of the shapes and values of `tensors`."""
+    encoder, decoder = codec_like(tensors)
+    return _filled(encoder, tensors, "encoder."), _filled(decoder, tensors, "decoder.")
+
+
+def flow_like(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
+    """The flow model of the shapes and branches of `tensors`; not filled."""
     channels = tensors[f"{prefix}out.bias"].shape[0] // PATCH
     lanes = f"{prefix}lanes.weight" in tensors
-    flow = ImpFlow(channels=channels, timbre=knows_timbre(tensors), lanes=lanes)
-    return _filled(flow, tensors, prefix)
+    return ImpFlow(channels=channels, timbre=knows_timbre(tensors), lanes=lanes)
+
+
+def flow_of(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
+    """The flow model of the shapes, branches and values of `tensors`."""
+    return _filled(flow_like(tensors, prefix), tensors, prefix)
+
+
+def shapes_in(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file without their values."""
+    with safe_open(path, "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def load_codec(path: Path) -> tuple[ImpEncoder, ImpDecoder]:
