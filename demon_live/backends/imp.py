@@ -11,6 +11,7 @@ Threads: see `backends`. The encoder is loaded at its first use, under a lock.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -76,11 +77,12 @@ class Weights:
             raise damaged(path, error) from None
 
     def _made_up(self, name: str, which: int = 0) -> Any:
-        """A module of made-up weights, in the shapes of the file if it is there: a graph beside it
-        fits no other.
+        """A module of made-up weights, in the shapes of the file if it is there (a graph beside it
+        fits no other), otherwise in those that imp ships.
         """
-        path, channels = self.manifest.file(name), self.manifest.channels
-        shapes = imp.shapes_in(path) if path.exists() else {}
+        channels, shapes = self.manifest.channels, dict[str, Tensor]()
+        with contextlib.suppress(EngineError):
+            shapes = imp.shapes_in(self.manifest.file(name))
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             if name == "flow.safetensors":
