@@ -260,7 +260,8 @@ class Evaluation:
                 cond = label(s, VOCABULARY)
                 if tags is not None:
                     cond = condition(VOCABULARY, tags[i], bpm=s.bpm, bars=s.bars)
-                rows.append(Ask(cond, s.bars, s.bpm, i, **{k: v[i] for k, v in given.items()}))
+                source, hint = (given[k][i] if k in given else None for k in ("source", "hint"))
+                rows.append(Ask(cond, s.bars, s.bpm, i, source, hint))
             return rows
 
         def play(made: list[Tensor]) -> list[Tensor]:

@@ -77,9 +77,8 @@ class Codec:
         self.encoder = imp.ImpEncoder(channels, lines=lines).to(device).requires_grad_(not kept)
         self.decoder = imp.ImpDecoder(channels, tone_bins, lines=lines).to(device)
         if self.decoder.lines is not None and self.decoder.turn is not None:
-            for layer in (self.decoder.lines, self.decoder.turn):
-                torch.nn.init.zeros_(layer.weight)
-                torch.nn.init.constant_(layer.bias, 0.0)
+            for value in (*self.decoder.lines.parameters(), *self.decoder.turn.parameters()):
+                torch.nn.init.zeros_(value)
         self.anchor: imp.ImpEncoder | None = None
         self.apart = torch.zeros((), device=device)
         torch.nn.init.normal_(self.decoder.air.weight, std=0.002)
