@@ -28,18 +28,18 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from demon_live.models.imp import model as imp
+from engines.imp.losses import side_gains
 from engines.imp.training import Optimiser
 
 LOW, MIDDLE, HIGH = (300, 1500), (1500, 5500), (5500, 20_000)
 VIEWS = (
     (8192, (LOW, MIDDLE)),
-    (4096, (LOW, MIDDLE)),
     (2048, (LOW, MIDDLE, HIGH)),
-    (1024, ((0, 1500), MIDDLE, HIGH)),
-    (256, ((0, 5500), HIGH)),
+    (256, ((0, 20_000),)),
 )
-"""Window in samples (a quarter of it is the step), bands in Hz."""
-CROP = imp.SAMPLE_RATE
+"""Window in samples (a quarter of it is the step), bands in Hz. Few and short: what a step costs
+is paid in steps, and tens of thousands of them are wanted."""
+CROP = imp.SAMPLE_RATE // 2
 """Samples of a segment that the discriminators see."""
 PLANES = 8
 FLOOR = 1e-2
@@ -143,18 +143,21 @@ class Adversary:
         self.progress = torch.zeros(3, device=device)
 
     def views(self, sounds: list[Tensor]) -> list[Tensor]:
-        """[B, 2, n] each -> the same random CROP of each, left and right or mid and side."""
+        """[B, 2, n] each -> the same random CROP of each, left and right, or mid and side at one
+        level (that of the first).
+        """
         b, _, n = sounds[0].shape
         device, crop = sounds[0].device, min(CROP, n)
         sides = torch.rand(b, 1, 1, device=device) < 0.5
         start = (torch.rand(b, 1, 1, device=device) * (n - crop + 1)).long()
         index = (start + torch.arange(crop, device=device)).expand(b, 2, crop)
         parts = [v.gather(-1, index) for v in sounds]
-        return [torch.where(sides, v, imp.mid_side(v) * math.sqrt(2)) for v in parts]
+        gains = side_gains(parts[0].detach())
+        return [torch.where(sides, v, imp.mid_side(v) * gains) for v in parts]
 
     def pulls(self, x: Tensor, made: list[Tensor]) -> list[list[Tensor]]:
         """Source, two draws [B, 2, n] -> gradients of hinge and of matching by each draw; the
-        discriminators learn from what they saw.
+        discriminators' own gradients are left in them for `optimiser.step`.
         """
         real, *drawn = self.views([x, *made])
         with torch.no_grad():
@@ -174,18 +177,23 @@ class Adversary:
             list(torch.autograd.grad(hinge, made, retain_graph=True)),
             list(torch.autograd.grad(match, made)),
         ]
-        loss = self.learn(seen, [v.detach()[: len(x)] for v in fresh])
+        loss = self.teach(seen, [v.detach()[: len(x)] for v in fresh])
         self.progress.lerp_(torch.stack([loss, hinge.detach(), match.detach()]), 0.02)
         return found
 
     def learn(self, real: list[Tensor], made: list[Tensor]) -> Tensor:
         """One update of the discriminators from `spectra` of both -> their loss."""
         self.optimiser.clear()
+        loss = self.teach(real, made)
+        self.optimiser.step()
+        return loss
+
+    def teach(self, real: list[Tensor], made: list[Tensor]) -> Tensor:
+        """Gradients of the discriminators from `spectra` of both -> their loss."""
         heard = self.nets([torch.cat(pair) for pair in zip(real, made, strict=True)])
         halves = [logits.chunk(2) for _, logits in heard]
         loss = judgement([a for a, _ in halves], [b for _, b in halves])
         loss.backward()
-        self.optimiser.step()
         return loss.detach()
 
     def weighed(self, held: list[Tensor], pulls: list[list[Tensor]]) -> list[Tensor]:

@@ -34,6 +34,8 @@ from demon_live.models.imp.labels import (
     load_vocabulary,
 )
 from engines.imp.genres import GENRES
+from engines.imp.lanes import lanes
+from engines.imp.parallel import own_gpu
 from engines.imp.render import Renderer, nice_size
 from engines.imp.score import Song, compose
 
@@ -52,8 +54,8 @@ TAGS = Path(__file__).parent / "tags.toml"
 
 @dataclass
 class Bank:
-    """Latents half [N, TURNS, 2, FRAMES, 64] (target, source) and labels; offset in bars [N,
-    TURNS].
+    """Latents half [N, TURNS, 2, FRAMES, C] (target, source) and labels; offset in bars [N,
+    TURNS]; lanes half [N, TURNS, FRAMES, LANES], all told, zeros where none are known.
 
     cond, other: labels of target and source. mate: steps to the other entry of its couple, 0 if it
     has none. timbre half [N, 2, PARTS, 128]: how target and source sound, not degraded: all of the
@@ -70,6 +72,7 @@ class Bank:
     offset: Tensor
     mate: Tensor
     timbre: Tensor
+    lanes: Tensor
 
     def to(self, device: str) -> Bank:
         return Bank(*(x.to(device) for x in vars(self).values()))
@@ -95,10 +98,10 @@ class Bank:
         return torch.stack([bar, bar / self.bars[index][:, None]], dim=-1)
 
 
-def noise(count: int) -> Bank:
+def noise(count: int, channels: int = imp.CHANNELS) -> Bank:
     """A bank of noise, to compile on."""
     ones = torch.ones(count)
-    latent = torch.randn(count, TURNS, 2, FRAMES, imp.CHANNELS).half()
+    latent = torch.randn(count, TURNS, 2, FRAMES, channels).half()
     frames = torch.full((count,), FRAMES)
     crossed = torch.zeros(count, dtype=torch.bool)
     return Bank(
@@ -112,6 +115,7 @@ def noise(count: int) -> Bank:
         torch.zeros(count, TURNS),
         torch.zeros(count, dtype=torch.long),
         torch.randn(count, 2, PARTS, TIMBRE).half(),
+        torch.rand(count, TURNS, FRAMES, imp.LANES).half(),
     )
 
 
@@ -185,7 +189,7 @@ def sounds(loop: Tensor, r: random.Random) -> Tensor:
 
 
 def encode(encoder: imp.ImpEncoder, loops: list[Tensor], starts: list[int]) -> Tensor:
-    """Loops from the given start samples -> latents [B, FRAMES, 64], context wrapped."""
+    """Loops from the given start samples -> latents [B, FRAMES, C], context wrapped."""
     edge = imp.MARGIN * imp.HOP
     n = torch.arange(-edge, FRAMES * imp.HOP + edge, device=loops[0].device)
     audio = torch.stack([x[:, (n + s) % x.shape[1]] for x, s in zip(loops, starts, strict=True)])
@@ -197,11 +201,15 @@ def load_encoder(codec: Path, device: str) -> imp.ImpEncoder:
     """The encoder of a folder of codec weights."""
     from engines.imp.training import load_shards
 
-    encoder = imp.ImpEncoder().to(device)
-    tensors = load_shards(codec, "codec").items()
-    own = {k.removeprefix("encoder."): v.float() for k, v in tensors if k.startswith("encoder.")}
-    encoder.load_state_dict(own)
-    return encoder
+    return imp.codec_of(load_shards(codec, "codec"))[0].to(device)
+
+
+def rows_of_lanes(song: Song, frames: int, starts: list[int]) -> Tensor:
+    """What can be told of a song's notes from each start, half [TURNS, FRAMES, LANES]."""
+    rows = torch.zeros(len(starts), FRAMES, imp.LANES)
+    for row, start in zip(rows, starts, strict=True):
+        row[:frames] = torch.from_numpy(lanes(song, frames, start))
+    return rows.half()
 
 
 Target: TypeAlias = tuple[Path, Path]
@@ -223,6 +231,7 @@ def build(
     """
     from engines.imp.training import say
 
+    own_gpu(device)
     torch.backends.cuda.matmul.allow_tf32 = True
     if device == "cuda":
         torch.backends.cuda.cufft_plan_cache[0].max_size = 32  # plans hold memory
@@ -231,6 +240,7 @@ def build(
     latents: list[list[Tensor]] = [[] for _ in targets]
     labels: list[tuple[Floats, Floats, float, float, int, bool, list[float], int]] = []
     heard: list[Tensor] = []
+    notes: list[Tensor] = []
     done = 0
     while done < count and (not done or time.perf_counter() - begin < limit):
         pairs = drawn(first + done, min(batch, count - done), couples)
@@ -246,10 +256,11 @@ def build(
         ]
         for encoder, made in zip(encoders, latents, strict=True):
             turns = [encode(encoder, loops, [s for s in row for _ in (0, 1)]) for row in starts]
-            shape = (len(pairs), 2, FRAMES, imp.CHANNELS)
+            shape = (len(pairs), 2, FRAMES, encoder.channels)
             made.append(torch.stack([x.view(shape) for x in turns], 1).half().cpu())
         for i, (target, source, crossed) in enumerate(pairs):
             frames = min(FRAMES, imp.loop_frames(target.bars, target.bpm))
+            notes.append(rows_of_lanes(target, frames, [row[i] for row in starts]))
             offset = [row[i] / imp.SAMPLE_RATE * target.bpm / 240 for row in starts]
             alone = not couples or (i % 2 == 0 and i + 1 == len(pairs))
             mate = 0 if alone else 1 - 2 * (i % 2)
@@ -263,7 +274,7 @@ def build(
     )
     for (_, path), made in zip(targets, latents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Bank(torch.cat(made), *columns, torch.cat(heard)).save(path)  # type: ignore[call-arg]
+        Bank(torch.cat(made), *columns, torch.cat(heard), torch.stack(notes)).save(path)  # type: ignore[call-arg]
         say(f"bank {path}: {done} pairs, {sum(count_) / 90000:.2f} h,", took(begin))
 
 

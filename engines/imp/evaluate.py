@@ -1,5 +1,6 @@
 """Measure imp: `python -m engines.imp.evaluate [--per-genre 3] [--weights NAME=CODEC,FLOW ...]
-[--musicnn FILE] [--recordings DIR] [--json FILE]`.
+[--tables codec coded samples told control timbre] [--musicnn FILE] [--recordings DIR]
+[--json FILE]`.
 
 CODEC and FLOW are folders with codec and flow weights; without --weights those beside this file are
 measured. Several sets are measured side by side: same held-out seeds, same ears.
@@ -10,6 +11,8 @@ samples   8 and 4 steps, no guidance, from the labels of held-out renders, as au
           in musicnn's (`outside`). Ceilings: the renders, and they through the codec; for the
           distance a second set of renders. Floor: noise.
 control   distance to the source against denoise, prompts swapped, guidance, cover, bright and dark
+texture   renders, they through the codec, samples: lines or breath, width, pulse (`texture`)
+told      chords, bass and drums of the score as lanes, and the same untold (`following`)
 timbre    labels of one song, reference of another: how far from the reference's average spectrum,
           and in what share of the loops nearer to it than without; what is kept of the labels.
           Ceiling: the one's score rendered on the other's kit
@@ -36,12 +39,13 @@ from demon_live.models.imp.labels import (
     condition,
     load_vocabulary,
     loop_frames,
-    loop_phase,
 )
 from engines.imp import recordings as foreign
 from engines.imp.bank import label
 from engines.imp.detail import detail
+from engines.imp.following import following
 from engines.imp.genres import GENRES
+from engines.imp.lanes import lanes
 from engines.imp.likeness import Likeness
 from engines.imp.listener import GENRES as GENRE_COUNT
 from engines.imp.listener import Listener, hear, load_listener, scores
@@ -56,108 +60,18 @@ from engines.imp.measure import (
     tone,
 )
 from engines.imp.outside import Outside
+from engines.imp.play import Ask, Imp, around
 from engines.imp.render import Renderer
 from engines.imp.score import Song, compose
-from engines.imp.training import load_shards, say
+from engines.imp.texture import texture
+from engines.imp.training import say
 
 HERE = Path(__file__).parent
 FIRST = 2_000_000
-BATCH = 16
 Row = dict[str, float]
+TABLES = ("codec", "coded", "samples", "told", "control", "timbre")
 VOCABULARY = load_vocabulary(HERE / "tags.toml")
 NAMES = list(GENRES)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What one sample is asked for; `source` and `hint` are latents [T, 64]."""
-
-    cond: Floats
-    bars: float
-    bpm: float
-    seed: int
-    source: Tensor | None = None
-    hint: Tensor | None = None
-
-    @property
-    def frames(self) -> int:
-        return loop_frames(self.bars, self.bpm)
-
-
-class Imp:
-    """Codec and flow model of one set of weights."""
-
-    def __init__(self, codec: Path, flow: Path, device: str) -> None:
-        self.device = device
-        tensors = {k: v.float() for k, v in load_shards(codec, "codec").items()}
-        weights = {k: v.float() for k, v in load_shards(flow, "flow").items()}
-        self.encoder, self.decoder = imp.ImpEncoder(), imp.ImpDecoder()
-        self.flow = imp.ImpFlow(timbre=imp.knows_timbre(weights))
-        for prefix, module in (("encoder.", self.encoder), ("decoder.", self.decoder)):
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            module.load_state_dict(own)
-        self.flow.load_state_dict(weights)
-        for part in (self.encoder, self.decoder, self.flow):
-            part.to(device).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        asks: list[Ask],
-        *,
-        steps: int = 8,
-        denoise: float = 1.0,
-        strength: float = 0.5,
-        guidance: float = 1.0,
-    ) -> list[Tensor]:
-        """Latents [T, 64]: Euler, shift 3. Guidance 1: none. Rows are padded to a common length."""
-        made: list[Tensor] = []
-        for part in split(asks):
-            made += self.rows(part, steps, denoise, strength, guidance)
-        return made
-
-    def rows(
-        self, asks: list[Ask], steps: int, denoise: float, strength: float, guidance: float
-    ) -> list[Tensor]:
-        """One batch of `sample`."""
-        b, longest, c = len(asks), max(a.frames for a in asks), imp.CHANNELS
-        x, hint = torch.zeros(b, longest, c), torch.zeros(b, longest, c + 1)
-        phase, keep = torch.zeros(b, longest, imp.PHASE), torch.zeros(b, longest // 2).bool()
-        times = [denoise * (1 - k / steps) for k in range(steps + 1)]
-        times = [3 * t / (1 + 2 * t) for t in times]
-        for i, a in enumerate(asks):
-            n = a.frames
-            noise = np.random.RandomState(a.seed).standard_normal((n, c)).astype(np.float32)
-            x[i, :n] = torch.from_numpy(noise)
-            if a.source is not None:
-                x[i, :n] = times[0] * x[i, :n] + (1 - times[0]) * a.source.cpu()
-            if a.hint is not None:
-                hint[i, :n, :-1], hint[i, :n, -1] = a.hint.cpu(), strength
-            phase[i, :n] = torch.from_numpy(loop_phase(a.bars, a.bpm, n))
-            keep[i, : n // 2] = True
-        cond = torch.from_numpy(np.stack([a.cond for a in asks]))
-        x, hint, phase, keep, cond = (v.to(self.device) for v in (x, hint, phase, keep, cond))
-        for now, then in itertools.pairwise(times):
-            t = torch.full((b,), now, device=self.device)
-            v = self.flow(x, t, hint, phase, cond, keep)
-            if guidance != 1:
-                plain = self.flow(x, t, hint, phase, torch.zeros_like(cond), keep)
-                v = plain + guidance * (v - plain)
-            x = x + (then - now) * v
-        return [x[i, : a.frames] for i, a in enumerate(asks)]
-
-    def audio(self, latent: Tensor, samples: int) -> Tensor:
-        """Latent -> loop [2, samples]."""
-        return self.decoder.decode_loop(latent[None])[0][:, :samples]
-
-    def latent(self, loop: Tensor) -> Tensor:
-        """Loop -> latent [T, 64]."""
-        return self.encoder.encode_loop(loop[None])[0]
-
-
-def split(asks: list[Ask]) -> Iterable[list[Ask]]:
-    """Batches."""
-    return (asks[i : i + BATCH] for i in range(0, len(asks), BATCH))
 
 
 @dataclass(frozen=True)
@@ -240,10 +154,27 @@ class Evaluation:
         self.reference = ears.clouds(self.loops)
         self.step = max(1, per_genre // 2)
 
+    def table(self, kind: str, model: Imp, folder: Path | None) -> dict[str, Row]:
+        """The rows of one of TABLES; folder: of recordings that the codec is measured on."""
+        nested = model.channels > imp.CHANNELS
+        if kind != "codec":
+            rows: dict[str, Row] = getattr(self, kind)(model)
+            if kind == "coded" and nested:
+                rows |= self.base(model)
+            if kind == "samples" and nested:
+                rows |= self.detail_zero(model)
+            return rows
+        rows = {"codec, renders": codec_table(model, self.loops)}
+        rows["detail"] = detail_table(model, self.loops[:: self.step])
+        if folder:
+            rows["codec, recordings"] = codec_table(model, recordings(folder, self.device))
+        return rows
+
     def sources(self) -> dict[str, Row]:
         """Ceilings and floor that no weights take part in."""
         table = {"renders": self.ears.heard(self.loops, self.songs, self.asked)}
-        table["renders"] |= seams(self.loops)
+        table["renders"] |= seams(self.loops) | averaged([texture(x) for x in self.loops])
+        table["renders, followed"] = self.followed(self.loops)
         table["second renders"] = distances(self.ears.clouds(self.second), self.reference)
         g = torch.Generator().manual_seed(0)
         noise = [0.1 * torch.randn(x.shape, generator=g).to(self.device) for x in self.loops]
@@ -254,12 +185,58 @@ class Evaluation:
     def judge(self, model: Imp, loops: list[Tensor]) -> Row:
         """One row of the table of samples."""
         row = self.ears.heard(loops, self.songs, self.asked)
+        row |= averaged([texture(x) for x in loops])
         return row | distances(self.ears.clouds(loops), self.reference) | seams(loops)
 
     def coded(self, model: Imp) -> dict[str, Row]:
         """The renders through the codec."""
         again = [model.audio(model.latent(x), x.shape[1]) for x in self.loops]
         return {"through the codec": self.judge(model, again)}
+
+    def base(self, model: Imp) -> dict[str, Row]:
+        """The renders through the codec by its base alone, the detail zero."""
+        made = []
+        for x in self.loops:
+            latent = model.latent(x)
+            latent[:, imp.CHANNELS :] = 0
+            made.append(model.audio(latent, x.shape[1]))
+        rows = [compare(x, y) for x, y in zip(self.loops, made, strict=True)]
+        return {"base alone": self.judge(model, made) | averaged(rows)}
+
+    def followed(self, loops: list[Tensor]) -> Row:
+        """How loops play the scores: means over the songs that have such a part."""
+        rows = [following(x, s) for x, s in zip(loops, self.songs, strict=True)]
+        return {k: float(np.nanmean([r[k] for r in rows])) for k in rows[0]}
+
+    def told(self, model: Imp) -> dict[str, Row]:
+        """Scores told as lanes, from noise and from another song's loop at denoise .7; untold."""
+        if model.flow.lanes is None:
+            say("these weights know no lanes: that table is left out")
+            return {}
+        table = {}
+        others = [*self.loops[1:], self.loops[0]]
+        for name, amount in (("from noise", 1.0), ("denoise .7", 0.7)):
+            for told in (True, False):
+                asks = []
+                for i, (s, other) in enumerate(zip(self.songs, others, strict=True)):
+                    frames = loop_frames(s.bars, s.bpm)
+                    source = around(model.latent(other), frames) if amount < 1 else None
+                    rows = lanes(s, frames) if told else None
+                    cond = label(s, VOCABULARY)
+                    asks.append(Ask(cond, s.bars, s.bpm, i, source=source, lanes=rows))
+                made = zip(model.sample(asks, denoise=amount), self.songs, strict=True)
+                loops = [model.audio(z, s.samples) for z, s in made]
+                table[f"{name}, {'told' if told else 'untold'}"] = self.followed(loops)
+        return table
+
+    def detail_zero(self, model: Imp) -> dict[str, Row]:
+        """Samples of 8 steps decoded without their detail."""
+        asks = [Ask(label(s, VOCABULARY), s.bars, s.bpm, i) for i, s in enumerate(self.songs)]
+        loops = []
+        for z, s in zip(model.sample(asks), self.songs, strict=True):
+            z[:, imp.CHANNELS :] = 0
+            loops.append(model.audio(z, s.samples))
+        return {"8 steps, base alone": self.judge(model, loops)}
 
     def samples(self, model: Imp) -> dict[str, Row]:
         """Samples of 8 and of 4 steps."""
@@ -283,7 +260,8 @@ class Evaluation:
                 cond = label(s, VOCABULARY)
                 if tags is not None:
                     cond = condition(VOCABULARY, tags[i], bpm=s.bpm, bars=s.bars)
-                rows.append(Ask(cond, s.bars, s.bpm, i, **{k: v[i] for k, v in given.items()}))
+                source, hint = (given[k][i] if k in given else None for k in ("source", "hint"))
+                rows.append(Ask(cond, s.bars, s.bpm, i, source, hint))
             return rows
 
         def play(made: list[Tensor]) -> list[Tensor]:
@@ -370,9 +348,7 @@ def main() -> None:
     parser.add_argument("--musicnn", type=Path, help="file of engines.imp.outside")
     parser.add_argument("--per-genre", type=int, default=3)
     parser.add_argument("--recordings", type=Path)
-    parser.add_argument("--no-control", action="store_true")
-    parser.add_argument("--codec-only", action="store_true", help="the rows of the codec alone")
-    parser.add_argument("--no-timbre", action="store_true")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -386,18 +362,9 @@ def main() -> None:
         name, _, folders = given.partition("=")
         codec, flow = (Path(f) for f in folders.split(","))
         model = Imp(codec, flow, options.device)
-        table: dict[str, Any] = {"codec, renders": codec_table(model, evaluation.loops)}
-        table["detail"] = detail_table(model, evaluation.loops[:: evaluation.step])
-        if options.recordings:
-            heard = recordings(options.recordings, options.device)
-            table["codec, recordings"] = codec_table(model, heard)
-        table |= evaluation.coded(model)
-        if not options.codec_only:
-            table |= evaluation.samples(model)
-            if not options.no_control:
-                table |= evaluation.control(model)
-            if not options.no_timbre:
-                table |= evaluation.timbre(model)
+        table: dict[str, Any] = {}
+        for kind in options.tables:
+            table |= evaluation.table(kind, model, options.recordings)
         report[name] = table
         show(name, table)
         if options.json:

@@ -68,8 +68,9 @@ def export(module: Any, inputs: dict[str, Any], outputs: list[str], path: Path) 
 
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=1)
     step = 2 * time if "hint" in inputs else time
+    # Labels come for every two frames, if not for the row.
     shapes = {
-        name: ({0: batch, 1: step} if value.ndim == 3 else {0: batch})
+        name: {0: batch, 1: time if name == "cond" else step} if value.ndim == 3 else {0: batch}
         for name, value in inputs.items()
     }
     torch.onnx.export(
@@ -89,7 +90,8 @@ def export(module: Any, inputs: dict[str, Any], outputs: list[str], path: Path) 
 
 def graphs(folder: Path) -> dict[str, tuple[Any, dict[str, Any], list[str], str, str]]:
     """File -> (module, example inputs, output names, weights file, prefix of its tensors). The
-    flow model takes as wide a condition as its weights read: with or without timbre reference.
+    flow model takes what its weights read: a condition as wide as that, with or without timbre
+    reference; notes and labels by the frame, or labels of the row alone.
     """
     import torch
     from torch import nn
@@ -109,7 +111,7 @@ def graphs(folder: Path) -> dict[str, tuple[Any, dict[str, Any], list[str], str,
     flow = imp.load_flow(folder / "flow.safetensors")
     _, decoder = imp.load_codec(folder / "codec.safetensors")
     torch.manual_seed(0)
-    b, t, c = 2, 96, imp.CHANNELS
+    b, t, c = 2, 96, flow.channels
     noise = {
         "x": torch.randn(b, t, c),
         "t": torch.rand(b),
@@ -117,14 +119,18 @@ def graphs(folder: Path) -> dict[str, tuple[Any, dict[str, Any], list[str], str,
         "phase": torch.rand(b, t, imp.PHASE),
         "cond": torch.randn(b, flow.width),
     }
-    latent = {"latent": torch.randn(b, t, c)}
+    if flow.lanes is not None:
+        noise["cond"] = torch.randn(b, t // imp.PATCH, flow.width)
+        noise["lanes"] = torch.randn(b, t, imp.LANES)
+    latent = {"latent": torch.randn(b, t, decoder.channels)}
+    spectra = ["level", "phase", "air", "share"] + ["turn"] * (decoder.lines is not None)
     trunk = Trunk(decoder).eval()
     return {
         "flow.onnx": (flow, noise, ["v"], "flow.safetensors", "flow"),
         "decoder.onnx": (
             trunk,
             latent,
-            ["level", "phase", "air", "share"],
+            spectra,
             "codec.safetensors",
             "decoder",
         ),

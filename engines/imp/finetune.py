@@ -115,7 +115,9 @@ def gather(options: argparse.Namespace) -> Bank:
     alone = torch.zeros(len(rows), dtype=torch.long)
     sound = torch.stack([row[5] for row in rows])
     timbre = sound[:, None].expand(-1, 2, -1, -1).contiguous()
-    return Bank(both, cond_, cond_, bpm_, bars_, frames, crossed, offset_, alone, timbre)
+    # Nobody knows the notes of a recording: the flow model goes on untold.
+    untold = torch.zeros(len(rows), banks.TURNS, FRAMES, imp.LANES).half()
+    return Bank(both, cond_, cond_, bpm_, bars_, frames, crossed, offset_, alone, timbre, untold)
 
 
 def learn(bank: Bank, options: argparse.Namespace) -> imp.ImpFlow:
@@ -123,12 +125,13 @@ def learn(bank: Bank, options: argparse.Namespace) -> imp.ImpFlow:
     shipped = imp.load_flow(HERE / "flow.safetensors")
     # With what the shipped weights know: their graph is copied.
     options.timbre = TIMBRE if shipped.timbre is not None else 0.0
+    options.lanes = shipped.lanes is not None
+    options.channels = shipped.channels
     training = Training(bank.to(options.device), options)
     training.flow.load_state_dict(shipped.state_dict())
     for count in range(options.steps):
         share = count / options.steps
         training.optimiser.rate(options.rate * min(1.0, (count + 1) / 20) * min(1.0, 2 - 2 * share))
-        training.optimiser.clear()
         training.step()
         if count in (0, 9) or count % 100 == 99 or count == options.steps - 1:
             say(f"step {count + 1} of {options.steps}")

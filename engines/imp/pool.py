@@ -1,5 +1,6 @@
 """The pool that the codec and the listener learn from: loops as audio with their labels, rendered
-by worker processes, and segments of them as recordings might be.
+by worker processes, and segments of them as recordings might be. A share of the loops has long
+bright partials instead of its own instruments (`bright`).
 """
 
 from __future__ import annotations
@@ -15,24 +16,32 @@ from torch import Tensor
 
 from demon_live.models.imp import model as imp
 from demon_live.models.imp.labels import load_vocabulary
+from engines.imp.parallel import own_gpu
 from engines.imp.training import say
 
 SEGMENT = 2 * imp.SAMPLE_RATE
+BRIGHT = 0.3
+"""Share of the loops on bright instruments."""
 
 
-def render_pool(path: Path, hours: float, limit: float, device: str, first: int) -> None:
+def render_pool(
+    path: Path, hours: float, limit: float, device: str, first: int, bright: float = BRIGHT
+) -> None:
     """Render loops of seeds first.. until there are enough or time is up: PATH.npy (int16 [2,
     samples]) and PATH.npz (of each loop where it begins, its samples, labels and seed).
     """
     from engines.imp.bank import TAGS, label
+    from engines.imp.bright import brightened
     from engines.imp.render import Renderer
     from engines.imp.score import compose
 
+    own_gpu(device)
     vocabulary = load_vocabulary(TAGS)
     renderer, parts, rows, total = Renderer(device), [], [], 0
     seed, begin = first, time.perf_counter()
     while total < hours * 3600 * imp.SAMPLE_RATE and time.perf_counter() - begin < limit:
         songs = [compose(seed + i) for i in range(24 if device == "cuda" else 2)]
+        songs = [brightened(s) if (s.seed * 0.618034) % 1 < bright else s for s in songs]
         seed += len(songs)
         for song, loop in zip(songs, renderer(songs), strict=True):
             parts.append((loop * 32767).to(torch.int16).cpu().numpy())
@@ -56,7 +65,8 @@ def start_pool(options: argparse.Namespace) -> list[multiprocessing.process.Base
         path = scratch / f"imp_pool_{k}"
         if not path.with_suffix(".npy").exists():
             first = options.first_seed + 100_000 * k
-            job = (path, options.pool_hours / count, options.pool_seconds, options.device, first)
+            hours, limit = options.pool_hours / count, options.pool_seconds
+            job = (path, hours, limit, options.device, first, options.bright)
             context = multiprocessing.get_context("spawn")
             workers.append(context.Process(target=render_pool, args=job))
             workers[-1].start()

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engines.imp.partials import PARTIALS, ring
 from engines.imp.score import Song, compose, hertz
 from engines.imp.voices import SR, VOICES, Notes, noise_bank, tail_seconds
 
@@ -39,8 +40,10 @@ _PITCHED = frozenset(
         "organ",
         "keys",
         "fmp",
+        *PARTIALS,
     )
 )
+PLAYED = VOICES | PARTIALS
 Row = tuple[float, ...]
 
 
@@ -81,7 +84,9 @@ class Renderer:
             for number, e in enumerate(song.events):
                 pitched = e.voice in _PITCHED
                 dur = e.length * beat
-                seconds = max(0.03, tail_seconds(e.voice, e.knobs, dur))
+                more = e.voice in PARTIALS
+                tail = dur + ring(e.voice) if more else tail_seconds(e.voice, e.knobs, dur)
+                seconds = max(0.03, tail)
                 if not pitched:
                     seconds = min(seconds, dur + 0.005)
                 length = round(SR * 1.19 ** math.ceil(math.log(seconds) / math.log(1.19)))
@@ -92,7 +97,7 @@ class Renderer:
                     e.beat * beat * SR,
                     f,
                     dur,
-                    e.velocity * VOICES[e.voice][1],
+                    e.velocity * PLAYED[e.voice][1],
                     rate,
                     beat,
                     e.pan,
@@ -120,7 +125,7 @@ class Renderer:
             self.bank,
             length,
         )
-        y = VOICES[voice][0](notes) * column[4]
+        y = PLAYED[voice][0](notes) * column[4]
         edge = torch.arange(length, 0, -1, device=y.device)[None] / 96
         y = y * edge.clamp(max=1)
         if voice not in _PITCHED:

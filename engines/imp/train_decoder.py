@@ -2,15 +2,16 @@
 [--recordings FILE] [--stage 180]`.
 
 Goes on from a trained codec, encoder kept, with the losses of `train_codec` and an adversary
-(`adversary`). The losses that compare waveforms or complex spectra end at 1.2 kHz here: above,
-where no phase is known, they would price a plausible partial higher than noise. The tone of the
-start is all but silent above 2.4 kHz; it is lifted, so that its phases have a gradient to learn by.
+(`adversary`). The losses that compare waveforms or complex spectra end at 1.8 kHz here: above,
+where little of the phase is known, they would price a plausible partial higher than noise. The
+tone of the start is quiet above 2.4 kHz; it is lifted, so that its phases have a gradient.
 
 First the discriminators learn alone, then their weight rises. Called again with the same --out it
 goes on where it stopped. Besides the newest averaged weights in --out, those of every --stage
 seconds are kept in folders of their own, `at_SECONDS` (`at_0`: as they came): with an adversary no
-loss says which are best, so choose by `evaluate --codec-only`. Each line of codec_curve.jsonl holds
-the figures of `detail` too; look for `comb` (a buzz of 25 Hz) and `error` (level).
+loss says which are best, so choose by `evaluate --tables codec coded`. Each line of
+codec_curve.jsonl holds the figures of `detail` too; look for `comb` (a buzz of 25 Hz) and `error`
+(level).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from engines.imp.detail import detail
 from engines.imp.losses import WAVE, Loss
 from engines.imp.measure import averaged
 from engines.imp.train_codec import Run, command_line, train
-from engines.imp.training import save_shards, schedule
+from engines.imp.training import Step, save_shards, schedule
 
-PHASE = 1200.0
+PHASE = 1800.0
 """Hz below which waveform and complex spectra are compared."""
-QUIET, LIFT = 2400.0, 1.5
+QUIET, LIFT = 2400.0, 1.0
 """Above the first (Hz) the tone's log level is raised by the second at the start."""
 ALONE, RISE = 300, 1000
 """Steps of the discriminators alone; steps in which their weight rises after that."""
@@ -43,13 +44,19 @@ class Finish(Run):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        waves = tuple(band for band in WAVE if band[1] <= PHASE)
+        waves = tuple((a, int(min(b, PHASE)), w) for a, b, w in WAVE if a < PHASE)
         self.loss = Loss(options.device, self.cuda, waves, PHASE)
         self.adversary = Adversary(options.device, (options.hinge, options.match), options.width)
         self.kept = -1
+        self.whole = Step(self.gradients, self.update, self.trained(), self.team)
 
-    def step(self) -> None:
-        """One update of the decoder and one of the discriminators; no host work."""
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The decoder's and the discriminators' parameters."""
+        own = list(self.adversary.nets.parameters()) if hasattr(self, "adversary") else []
+        return super().trained() + own
+
+    def gradients(self) -> None:
+        """Those of the decoder and of the discriminators; no host work."""
         x = self.drawn()
         with torch.autocast(self.options.device, torch.bfloat16, enabled=self.cuda):
             made = self.codec.reconstruct(x)
@@ -58,9 +65,12 @@ class Finish(Run):
         by_tone, *held = torch.autograd.grad(total, [tone, *draws])
         gradients = self.adversary.weighed(held, self.adversary.pulls(x, draws))
         torch.autograd.backward(made, [by_tone, *gradients])
-        self.optimiser.step()
-        self.average.update()
-        self.progress.lerp_(torch.stack([total.detach(), wave.detach()]), 0.02)
+        self.progress[:2].lerp_(torch.stack([total.detach(), wave.detach()]), 0.02)
+
+    def update(self) -> None:
+        """One update of the decoder and one of the discriminators; no host work."""
+        self.adversary.optimiser.step()
+        super().update()
 
     def rate(self, done: float) -> None:
         """Rates of both, and the weight of the adversary."""
@@ -80,10 +90,10 @@ class Finish(Run):
         if self.kept >= 0:
             return
         self.report(held, "as it came")
+        self.kept = 0
         edge = int(QUIET * imp.FFT / imp.SAMPLE_RATE)
-        bias = self.codec.decoder.level.bias
         with torch.no_grad():
-            bias.view(2, imp.TONE_BINS)[:, edge:] += LIFT
+            self.codec.decoder.level.bias.unflatten(0, (2, -1))[:, edge:] += LIFT
         self.average.restart()
 
     def words(self) -> str:

@@ -8,9 +8,9 @@ that a prompt may say as little as it likes; half of the rows get a source to co
 part the target is shifted away from what the model predicts without labels (model guidance, arXiv
 2502.12154), so that no guidance is needed when it plays. Seeds from 2_000_000 are held out.
 
---timbre is the share of the rows that get a timbre reference: statistics of a stretch of another
-score on the same kit (`bank`), with labels dropped more often. Weights from before it serve as
---init.
+--timbre is the share of the rows that get a timbre reference, --lanes of those that are told notes
+or hits (`draw`). Weights from before either, and of fewer channels (`grow`), serve as --init. The
+detail of a nested latent counts less than its base. On several GPUs: `parallel`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ import torch
 from torch import Tensor
 
 from demon_live.models.imp import model as imp
-from demon_live.models.imp.labels import LABELS, load_vocabulary
+from demon_live.models.imp.labels import LABELS
 from engines.imp import bank as banks
 from engines.imp.bank import FRAMES, Bank
+from engines.imp.draw import LENGTHS, Sampler
+from engines.imp.grow import grown_flow
+from engines.imp.parallel import Team
 from engines.imp.training import (
     Average,
     Optimiser,
+    Step,
     captured,
+    left,
     load_shards,
     save_shards,
     say,
@@ -44,110 +49,9 @@ from engines.imp.training import (
 )
 
 HELD_OUT = 2_000_000
-LENGTHS = (208, FRAMES)
-"""Frames of the batches: each loop goes into the shortest that holds it."""
 STEPS, SHIFT = 8, 3.0
-TAGS, KEY, MODE, TEMPO, BARS = (
-    slice(0, 96),
-    slice(96, 108),
-    slice(108, 112),
-    slice(112, 114),
-    slice(114, 116),
-)
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-
-
-def keep_random(n: int, p: float | Tensor, device: str) -> Tensor:
-    """[n, 1] float: 1 with probability p."""
-    return (torch.rand(n, 1, device=device) < p).float()
-
-
-class Sampler:
-    """Draws training batches from the bank, on its device."""
-
-    def __init__(self, bank: Bank, batch: int, device: str, timbre: float = 0.0) -> None:
-        self.batch, self.device, self.timbre = batch, device, timbre
-        self.take(bank)
-        self.genres = len(load_vocabulary(banks.TAGS).groups["genre"])
-
-    def take(self, bank: Bank) -> None:
-        """Draw from `bank` from now on."""
-        self.bank = bank
-        lows = (0, *LENGTHS[:-1])
-        self.index = [
-            torch.nonzero((bank.frames > low) & (bank.frames <= high))[:, 0]
-            for low, high in zip(lows, LENGTHS, strict=True)
-        ]
-        self.counts = [len(index) for index in self.index]
-        every = torch.arange(len(bank.frames), device=bank.frames.device)
-        self.index = [index if len(index) else every for index in self.index]
-
-    def references(self, index: Tensor) -> Tensor:
-        """Timbre references [B, 128]: how another score sounds on the kit of the target, in a
-        quarter of the rows (and where there is none) the target itself; of a stretch, with noise.
-        """
-        n, device, bank = self.batch, self.device, self.bank
-        mate = index + bank.mate[index]
-        # The mate plays this kit as its source, unless just one of the two is crossed.
-        role = (bank.cross[index] == bank.cross[mate]).long()
-        own = (mate == index) | (keep_random(n, 0.25, device)[:, 0] > 0)
-        part = torch.randint(0, banks.PARTS, (n,), device=device)
-        found = bank.timbre[torch.where(own, index, mate), role * ~own, part].float()
-        return found + 0.15 * torch.randn_like(found)
-
-    def labels(self, cond: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Condition vectors with labels dropped, and which rows say anything, [B, 1]. given [B, 1]:
-        rows with a timbre reference, which drop theirs more often.
-        """
-        n, device = self.batch, self.device
-        cond = cond.clone()
-        share = (0.1 + 0.9 * torch.rand(n, 1, device=device)) * (
-            1 - given * keep_random(n, 0.3, device)
-        )
-        kept = (torch.rand(n, 96, device=device) < share).float()
-        kept[:, : self.genres] = torch.maximum(kept[:, : self.genres], keep_random(n, 0.8, device))
-        cond[:, TAGS] *= kept * (0.75 + 0.25 * torch.rand(n, 1, device=device))
-        for part, p in ((KEY, 0.7), (MODE, 0.6), (TEMPO, 0.8), (BARS, 0.7)):
-            cond[:, part] *= keep_random(n, p, device)
-        said = keep_random(n, 0.88, device) * (1 - given * keep_random(n, 0.08, device))
-        return cond * said, said
-
-    def hints(self, latent: Tensor, cross: Tensor, needed: Tensor) -> Tensor:
-        """Sources to cover, [B, frames, 65]: another kit's rendering, or the loop itself; half of
-        the rows none, but those `needed`.
-        """
-        n, device = self.batch, self.device
-        itself = keep_random(n, 0.25, device)[..., None] * (~cross)[:, None, None]
-        source = torch.where(itself > 0, latent[:, 0], latent[:, 1])
-        noise = 0.3 * torch.rand(n, 1, 1, device=device) ** 2
-        source = source + noise * torch.randn_like(source)
-        u = torch.rand(n, 1, 1, device=device)
-        strength = torch.where(itself > 0, 0.7 + 0.3 * u, 0.2 + 0.6 * u)
-        given = torch.maximum(keep_random(n, 0.45, device)[..., None], needed.float()[..., None])
-        return torch.cat([source, strength.expand(-1, source.shape[1], -1)], dim=-1) * given
-
-    def draw(self, size: int = -1) -> Batch:
-        """x0, t, hint, phase, cond, keep, said of loops of the `size`-th of LENGTHS."""
-        n, device, bank, frames = self.batch, self.device, self.bank, LENGTHS[size]
-        among = self.index[size]
-        index = among[torch.randint(0, len(among), (n,), device=device)]
-        turn = torch.randint(0, banks.TURNS, (n,), device=device)
-        latent = bank.latent[index, turn, :, :frames].float()
-        cross = bank.cross[index]
-        given = keep_random(n, self.timbre, device)
-        # With a reference a crossed target can be asked for as one would: by the labels of its
-        # score, and by how the other kit sounds.
-        free = cross[:, None] & (given * keep_random(n, 0.6, device) > 0)
-        cond, said = self.labels(torch.where(free, bank.other[index], bank.cond[index]), given)
-        if self.timbre:
-            cond[:, LABELS:] = given * self.references(index)
-            said = torch.maximum(said, given)
-        normal = torch.sigmoid(0.4 + 1.05 * torch.randn(n, device=device))
-        t = torch.where(torch.rand(n, device=device) < 0.2, torch.rand(n, device=device), normal)
-        keep = torch.arange(frames // 2, device=device)[None] < (bank.frames[index] // 2)[:, None]
-        hint = self.hints(latent, cross, cross[:, None] & ~free)
-        phase = bank.phase(index, turn, frames)
-        return latent[:, 0], t, hint, phase, cond, keep, said
+DETAIL = 0.3
+"""Weight of a channel of the detail in the loss; 1 for the base."""
 
 
 class Training:
@@ -156,27 +60,50 @@ class Training:
     def __init__(self, bank: Bank, options: argparse.Namespace) -> None:
         self.options, self.device = options, options.device
         self.cuda = self.device == "cuda"
+        self.team = Team(self.device)
         start = load_shards(options.init, "flow") if options.init else {}
         knows = options.timbre > 0 or imp.knows_timbre(start)
-        self.flow = imp.ImpFlow(timbre=knows).to(self.device)
+        told = options.lanes > 0 or "lanes.weight" in start
+        flow = imp.ImpFlow(channels=options.channels, timbre=knows, lanes=told)
+        self.flow = flow.to(self.device)
         if start:
-            self.flow.load_state_dict({k: v.float() for k, v in start.items()})
+            self.flow.load_state_dict(grown_flow({k: v.float() for k, v in start.items()}, flow))
         self.forward = torch.compile(self.flow, dynamic=False) if self.cuda else self.flow
         every = list(self.flow.parameters())
         blocks = [m for m in self.flow.blocks.modules() if isinstance(m, torch.nn.Linear)]
-        matrices: list[torch.nn.Parameter] = [m.weight for m in blocks]  # type: ignore[misc]
+        matrices = [m.weight for m in blocks]
         ids = {id(w) for w in matrices}
-        self.optimiser = Optimiser(matrices, [p for p in every if id(p) not in ids], (0.9, 0.98))
-        self.average = Average(every, 0.001)
+        self.optimiser = Optimiser(matrices, [p for p in every if id(p) not in ids], (0.9, 0.98))  # type: ignore[arg-type]
+        self.average = Average(every, 0.001)  # type: ignore[arg-type]
         self.progress = torch.zeros(1, device=self.device)
-        self.sampler = Sampler(bank, options.batch, self.device, options.timbre)
+        self.sampler = Sampler(bank, options.batch, self.device, options.timbre, options.lanes)
         self.held = self.known = bank
+        weight = torch.full((options.channels,), DETAIL, device=self.device)
+        weight[: imp.CHANNELS] = 1.0
+        self.weight = weight / weight.sum()
 
     def step(self, guidance: float = 0.0, size: int = -1) -> None:
-        """One update on loops of the `size`-th of LENGTHS; `guidance` is how far the target is
-        pushed from the unlabelled prediction.
+        """Gradients, their mean over the processes, update."""
+        self.whole(guidance, size)()
+
+    def whole(self, guidance: float, size: int) -> Step:
+        """One kind of step."""
+
+        def gradients() -> None:
+            self.gradients(guidance, size)
+
+        return Step(gradients, self.update, self.optimiser.parameters, self.team)
+
+    def update(self) -> None:
+        """What the gradients do; no host work."""
+        self.optimiser.step()
+        self.average.update()
+
+    def gradients(self, guidance: float, size: int) -> None:
+        """Those of loops of the `size`-th of LENGTHS; `guidance` is how far the target is pushed
+        from the prediction of a model that is told nothing.
         """
-        x0, t, hint, phase, cond, keep, said = self.sampler.draw(size)
+        x0, t, hint, phase, cond, lanes, keep, said = self.sampler.draw(size)
         noise = torch.randn_like(x0)
         x = torch.lerp(x0, noise, t[:, None, None])
         target = noise - x0
@@ -184,71 +111,60 @@ class Training:
             if guidance:
                 with torch.no_grad():
                     rows = (torch.cat([v, v]) for v in (x, t, hint, phase))
-                    labels = torch.cat([cond, torch.zeros_like(cond)])
-                    both = self.forward(*rows, labels, torch.cat([keep, keep])).float()
+                    told = (torch.cat([v, torch.zeros_like(v)]) for v in (cond, lanes))
+                    both = self.forward(*rows, *told, torch.cat([keep, keep])).float()
                     with_labels, without = both.chunk(2)
                     target = target + guidance * said[..., None] * (with_labels - without)
-            v = self.forward(x, t, hint, phase, cond, keep)
-        weight = keep.repeat_interleave(2, dim=1)[..., None]
-        loss = ((v.float() - target).square() * weight).sum() / (weight.sum() * imp.CHANNELS)
+            v = self.forward(x, t, hint, phase, cond, lanes, keep)
+        weight = keep.repeat_interleave(2, dim=1)
+        loss = ((v.float() - target).square() @ self.weight * weight).sum() / weight.sum()
         loss.backward()
-        self.optimiser.step()
-        self.average.update()
         self.progress.lerp_(loss.detach()[None], 0.01)
 
     def warm_up(self) -> None:
         """Compile every kind of step on noise, then forget what was learnt."""
         before = {k: v.clone() for k, v in self.flow.state_dict().items()}
-        for guidance in {0.0, self.options.guidance}:
+        first = {0.0} if self.options.guide_from > 0 else set()
+        for guidance in first | {self.options.guidance}:
             for size in range(len(LENGTHS)):
-                self.optimiser.clear()
                 self.step(guidance, size)
         self.flow.load_state_dict(before)
         self.optimiser.reset()
         self.average.restart()
         say("compiled")
 
-    def graph(self, guidance: float, size: int) -> Callable[[], None]:
-        """One kind of step, captured."""
-
-        def step() -> None:
-            self.step(guidance, size)
-
-        for _ in range(3):
-            self.optimiser.clear()
-            step()
-        return captured(step, self.optimiser.clear, self.cuda)
-
     def run(self, seconds: float, count: int = 0, spent: float = 0.0) -> None:
         """Train for `seconds`, of which `spent` are over, saving every minute."""
-        options, noted, before = self.options, spent, spent
-        graphs: dict[tuple[float, int], Callable[[], None]] = {}
-        choice, first, guided = random.Random(options.seed), count, False
+        options, noted, before, stopped = self.options, spent, spent, False
+        kinds: dict[tuple[float, int], Callable[[], None]] = {}
+        choice, first = random.Random(options.seed), count
+        shares = [self.team.agreed(float(n)) for n in self.sampler.counts]
         last = time.perf_counter()
-        while spent < seconds and not (options.stop and options.stop.exists()):
+        while spent < seconds and not stopped:
             done = spent / seconds
             guidance = options.guidance if done >= options.guide_from else 0.0
-            if guidance and not guided:
-                guided = True
-                say("model guidance from step", count)
-            (size,) = choice.choices(range(len(LENGTHS)), self.sampler.counts)
+            (size,) = choice.choices(range(len(LENGTHS)), shares)
             self.optimiser.rate(schedule(done, count, options.rate, 400, 0.65))
-            if (guidance, size) not in graphs:
-                graphs[guidance, size] = self.graph(guidance, size)
-            graphs[guidance, size]()
+            if (guidance, size) not in kinds:
+                say("guidance", guidance, "frames", LENGTHS[size], "from step", count)
+                kinds[guidance, size] = captured(self.whole(guidance, size), self.cuda)
+            kinds[guidance, size]()
             count += 1
-            if count % 20 == 0 and self.cuda:
-                torch.cuda.current_stream().synchronize()
-            now = time.perf_counter()
-            spent, last = spent + now - last, now
-            if count in (1, 100, 500) or count % 2000 == 0:
-                rate = (count - first) / (spent - before)
+            if count % 20 == 0 or not self.cuda:
+                if self.cuda:
+                    torch.cuda.current_stream().synchronize()
+                now = time.perf_counter()
+                spent, last = self.team.agreed(spent + now - last), now
+                ends = bool(options.stop and options.stop.exists())
+                stopped = bool(self.team.agreed(float(ends)))
+            if count in (20, 100, 500) or count % 2000 == 0:
+                rate = (count - first) / max(1e-3, spent - before)
                 say(f"step {count} loss {self.progress.item():.4f} {rate:.1f} steps/s")
-            if spent - noted > 60:
+            if spent - noted > options.note:
                 self.save(count, spent)
                 noted, last = spent, time.perf_counter()
         self.save(count, spent)
-        if spent >= seconds:
+        if spent >= seconds and self.team.first:
             (options.out / "flow.json").write_text(json.dumps({"steps": count, "seconds": spent}))
 
     def resume(self) -> tuple[int, float]:
@@ -261,27 +177,40 @@ class Training:
             self.average.fill(state["tensors"])
             torch._foreach_copy_(self.average.shadow, state["shadow"])
         self.optimiser.restore(state["optimiser"])
-        torch.manual_seed(self.options.seed + 1000 * state["count"])
+        torch.manual_seed(self.options.seed + 1000 * state["count"] + self.team.rank)
         say(f"goes on at step {state['count']}, {state['spent']:.0f} s")
         return state["count"], state["spent"]
 
     def save(self, count: int, spent: float) -> None:
         """Averaged weights as shards, all that `resume` needs, a line in flow_curve.jsonl."""
+        if not self.team.first:
+            return
         out: Path = self.options.out
         with self.average.applied():
             save_shards(out, "flow", dict(self.flow.state_dict()))
-            losses = [round(unseen(self.flow, b), 4) for b in (self.held, self.known)]
-            if self.flow.timbre is not None:
-                losses.append(round(unseen(self.flow, self.held, told=True), 4))
+            row: dict[str, float] = {"steps": count, "seconds": round(spent, 1)}
+            row |= self.losses()
         state: dict[str, Any] = {"tensors": self.average.tensors, "shadow": self.average.shadow}
         state |= {"optimiser": self.optimiser.state(), "count": count, "spent": spent}
         torch.save(state, out / "flow.part")
         (out / "flow.part").rename(out / "flow.pt")
-        row: dict[str, float] = {"steps": count, "seconds": round(spent, 1)}
-        row |= zip(("unseen", "seen", "unseen_told"), losses, strict=False)
         with (out / "flow_curve.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         say("saved", json.dumps(row))
+
+    def losses(self) -> dict[str, float]:
+        """Losses of the base on loops that were not learnt from and on some that were; with the
+        timbre told; with the notes told; of the detail.
+        """
+        detail = slice(imp.CHANNELS, None)
+        found = {"unseen": unseen(self.flow, self.held), "seen": unseen(self.flow, self.known)}
+        if self.flow.timbre is not None:
+            found["unseen_told"] = unseen(self.flow, self.held, told=True)
+        if self.flow.lanes is not None:
+            found["unseen_lanes"] = unseen(self.flow, self.held, lanes=True)
+        if self.flow.channels > imp.CHANNELS:
+            found["unseen_detail"] = unseen(self.flow, self.held, part=detail)
+        return {name: round(value, 4) for name, value in found.items()}
 
 
 @torch.no_grad()
@@ -296,30 +225,40 @@ def sample(
     hint: Tensor | None = None,
     source: Tensor | None = None,
     denoise: float = 1.0,
+    lanes: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
-    """Euler: cond [B, D], phase [B, T, 2] -> latent [B, T, 64]. With a source [B, T, 64] it starts
+    """Euler: cond [B, D], phase [B, T, 2] -> latent [B, T, C]. With a source [B, T, C] it starts
     at `denoise`.
     """
     b, frames, _ = phase.shape
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(b, frames, imp.CHANNELS, generator=generator).to(phase.device)
+    x = torch.randn(b, frames, flow.channels, generator=generator).to(phase.device)
     times = [denoise * (1 - k / steps) for k in range(steps + 1)]
     times = [shift * t / (1 + (shift - 1) * t) for t in times]
     if source is not None:
         x = times[0] * x + (1 - times[0]) * source
-    hint = torch.zeros(b, frames, imp.CHANNELS + 1, device=x.device) if hint is None else hint
+    hint = torch.zeros(b, frames, flow.channels + 1, device=x.device) if hint is None else hint
     for now, then in itertools.pairwise(times):
         t = torch.full((b,), now, device=x.device)
-        x = x + (then - now) * flow(x, t, hint, phase, cond, keep)
+        x = x + (then - now) * flow(x, t, hint, phase, cond, lanes, keep)
     return x
 
 
 @torch.no_grad()
-def unseen(flow: imp.ImpFlow, bank: Bank, told: bool = False) -> float:
-    """Loss on held-out loops without a source, mean over three times: shows learning by heart.
+def unseen(
+    flow: imp.ImpFlow,
+    bank: Bank,
+    *,
+    told: bool = False,
+    lanes: bool = False,
+    part: slice = slice(0, imp.CHANNELS),
+) -> float:
+    """Loss of some channels (the base) on held-out loops without a source, mean over three times:
+    shows learning by heart.
 
-    told: with the timbre of each as its reference; what that gains is what the model makes of it.
+    told: with the timbre of each as its reference; lanes: with its notes. What either gains is
+    what the model makes of it.
     """
     index = torch.arange(len(bank.bpm), device=bank.bpm.device)
     x0, phase = bank.latent[:, 0, 0].float(), bank.phase(index, torch.zeros_like(index))
@@ -327,23 +266,23 @@ def unseen(flow: imp.ImpFlow, bank: Bank, told: bool = False) -> float:
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
     keep = torch.arange(FRAMES // 2, device=x0.device)[None] < (bank.frames // 2)[:, None]
     weight = keep.repeat_interleave(2, dim=1)[..., None]
-    hint = torch.zeros(*x0.shape[:2], imp.CHANNELS + 1, device=x0.device)
+    hint = torch.zeros(*x0.shape[:2], flow.channels + 1, device=x0.device)
+    notes = bank.lanes[:, 0].float() if lanes else None
     cond = bank.cond.clone()
     if told:
         cond[:, LABELS:] = bank.timbre[:, 0, 0].float()
     total = 0.0
     for time_ in (0.3, 0.6, 0.9):
         t = torch.full_like(bank.bpm, time_)
-        v = flow(torch.lerp(x0, noise, t[:, None, None]), t, hint, phase, cond, keep)
-        error = ((v - (noise - x0)).square() * weight).sum() / (weight.sum() * imp.CHANNELS)
-        total += error.item() / 3
+        v = flow(torch.lerp(x0, noise, t[:, None, None]), t, hint, phase, cond, notes, keep)
+        error = ((v - (noise - x0)).square() * weight)[..., part]
+        total += error.sum().item() / (weight.sum() * error.shape[-1]).item() / 3
     return total
 
 
 def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.BaseProcess]:
     """Start the workers that build the bank; files that exist already are kept."""
-    context = multiprocessing.get_context("spawn")
-    workers: list[multiprocessing.process.BaseProcess] = []
+    context, workers = multiprocessing.get_context("spawn"), []
     scratch = Path(options.scratch)
     codecs = [(options.codec, scratch)]
     if options.also:
@@ -360,7 +299,7 @@ def gather_bank(options: argparse.Namespace) -> list[multiprocessing.process.Bas
             arguments = (targets, first, count, limit, options.device, couples)
             workers.append(context.Process(target=banks.build, args=arguments))
             workers[-1].start()
-    return workers
+    return workers  # type: ignore[return-value]
 
 
 def main() -> None:
@@ -391,17 +330,31 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=0.6)
     parser.add_argument("--guide-from", type=float, default=0.5)
     parser.add_argument("--timbre", type=float, default=0.4, help="share with a timbre reference")
+    parser.add_argument(
+        "--lanes", type=float, default=0.65, help="share that is told notes or hits"
+    )
+    parser.add_argument("--by", type=float, help="seconds from the start when steps must end")
+    parser.add_argument("--note", type=float, default=60, help="seconds between checkpoints")
     parser.add_argument("--scratch", default="/tmp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
+    train(parser.parse_args())
+
+
+def train(options: argparse.Namespace) -> None:
+    """Bank, then `options.seconds` of steps, less what earlier calls have spent."""
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
-    scratch = Path(options.scratch)
     if options.device == "cuda":
         torch._dynamo.config.recompile_limit = 64
+    team = Team(options.device)
+    if team.size > 1:
+        options.scratch = f"{options.scratch}/{team.rank}"
+        options.first_seed += 100_000 * options.workers * team.rank
+    scratch = Path(options.scratch)
+    options.channels = channels_of(options.codec)
     workers = [] if options.wait else gather_bank(options)
-    training = Training(banks.noise(8).to(options.device), options)
+    training = Training(banks.noise(8, options.channels).to(options.device), options)
     training.warm_up()
     if options.wait:
         wait_for(options.wait)
@@ -421,7 +374,17 @@ def main() -> None:
     training.held = held
     training.known = Bank(*(v[: len(held.bpm)] for v in vars(bank).values()))
     seconds = float(wait_for(options.after)) if options.after else options.seconds
-    training.run(seconds, *training.resume())
+    torch.manual_seed(options.seed + team.rank)
+    count, spent = training.resume()
+    if options.by is not None:
+        seconds = min(seconds, spent + team.agreed(left(options.by)))
+    training.run(seconds, count, spent)
+    team.close()
+
+
+def channels_of(codec: Path) -> int:
+    """Channels of the codec in a folder."""
+    return int(load_shards(codec, "codec")["encoder.mean"].shape[0])
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from engines.imp.parallel import Team
 
 START = time.perf_counter()
 
@@ -23,6 +26,11 @@ def say(*words: object) -> None:
         f"[{time.perf_counter() - START:6.1f}] " + " ".join(str(w) for w in words) + "\n"
     )
     sys.stdout.flush()
+
+
+def left(by: float) -> float:
+    """Seconds that are left until `by` seconds after the start."""
+    return by - (time.perf_counter() - START)
 
 
 class Optimiser:
@@ -46,7 +54,7 @@ class Optimiser:
             capturable=self.cuda,
             foreach=True,
         )
-        self.stacks: dict[tuple[int, ...], list[Tensor]] = {}
+        self.stacks: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for p in matrices:
             self.stacks.setdefault(tuple(p.shape), []).append(p)
         self.momentum = {
@@ -71,8 +79,8 @@ class Optimiser:
             buffer = self.momentum[shape]
             buffer.lerp_(gradient, 0.05)
             update = orthogonal(gradient.lerp(buffer, 0.95)) * (-0.2 * max(shape) ** 0.5) * self.lr
-            torch._foreach_mul_(params, 1 - self.lr * 0.01)
-            torch._foreach_add_(params, list(update.unbind(0)))
+            torch._foreach_mul_(params, 1 - self.lr * 0.01)  # type: ignore[arg-type]
+            torch._foreach_add_(params, list(update.unbind(0)))  # type: ignore[arg-type]
 
     def clear(self) -> None:
         """Forget the gradients."""
@@ -114,8 +122,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Average:
     """Exponential moving average of tensors."""
 
-    def __init__(self, tensors: Sequence[Tensor], rate: float) -> None:
-        self.tensors, self.rate = list(tensors), rate
+    def __init__(self, tensors: list[Tensor], rate: float) -> None:
+        self.tensors, self.rate = tensors, rate
         self.shadow = [t.detach().clone() for t in tensors]
 
     @torch.no_grad()
@@ -142,32 +150,69 @@ class Average:
         torch._foreach_copy_(self.tensors, values)
 
 
-def captured(step: Callable[[], None], clear: Callable[[], None], cuda: bool) -> Callable[[], None]:
-    """`step` as one CUDA graph launch; plain on the CPU, and where the capture fails (said)."""
+@dataclass(frozen=True)
+class Step:
+    """One step of a training: gradients, their mean over the processes, the update.
 
-    def plain() -> None:
-        clear()
-        step()
+    parameters: whose gradients are averaged. statistics: tensors that are averaged with them.
+    """
 
+    gradients: Callable[[], None]
+    update: Callable[[], None]
+    parameters: list[nn.Parameter]
+    team: Team
+    statistics: list[Tensor] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def shared(self) -> list[Tensor]:
+        """What is averaged over the processes."""
+        return [p.grad for p in self.parameters if p.grad is not None] + self.statistics
+
+    def __call__(self) -> None:
+        """The step, launched operation by operation."""
+        self.clear()
+        self.gradients()
+        self.team.average(self.shared())
+        self.update()
+
+
+def captured(step: Step, cuda: bool) -> Callable[[], None]:
+    """A step as two CUDA graphs with the averaging between them; plain on the CPU, and where the
+    capture fails (said).
+    """
     if not cuda:
-        return plain
+        return step
     try:
         torch.cuda.synchronize()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
-                plain()
+                step()
         torch.cuda.current_stream().wait_stream(side)
-        clear()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
+        torch.cuda.synchronize()
+        step.clear()
+        graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graphs[0], capture_error_mode="thread_local"):
+            step.gradients()
+        shared = step.shared()
+        with torch.cuda.graph(graphs[1], capture_error_mode="thread_local"):
+            step.update()
     except RuntimeError as problem:
         say("no CUDA graph, running step by step:", repr(problem)[:300])
         torch.cuda.synchronize()
-        return plain
-    return graph.replay
+        return step
+
+    def replay() -> None:
+        graphs[0].replay()
+        step.team.average(shared)
+        graphs[1].replay()
+
+    return replay
 
 
 def schedule(done: float, step: int, peak: float, warm: int, decay: float) -> float:

@@ -27,8 +27,9 @@ from demon_live.models.imp.timbre import HOP, levels, statistics, timbre_of
 from demon_live.models.imp.weights import ImpWeights
 from demon_live.models.manifest import load_manifest
 from engines.imp import bank as banks
+from engines.imp.draw import Sampler
 from engines.imp.score import compose
-from engines.imp.train_flow import Sampler, Training, unseen
+from engines.imp.train_flow import Training, unseen
 
 ENGINE = Path(__file__).resolve().parents[2] / "engines" / "imp"
 RATE = 48_000
@@ -256,20 +257,22 @@ def test_a_reference_is_another_score_on_the_kit_of_the_target(
 def test_a_crossed_target_is_shown_with_its_source_or_with_a_reference() -> None:
     torch.manual_seed(0)
     bank = coupled([True, True])
-    *_, hint, _, cond, _, said = Sampler(bank, 256, "cpu", 0.5).draw()
-    hinted, given = hint.abs().amax((1, 2)) > 0, cond[:, LABELS:].abs().amax(1) > 0
+    rows = Sampler(bank, 256, "cpu", 0.5).draw()
+    hinted = rows.hint.abs().amax((1, 2)) > 0
+    given = rows.cond[..., LABELS:].abs().amax((1, 2)) > 0
     assert (hinted | given).all()
     assert not hinted.all()
-    assert said[given].all()
+    assert rows.said[given].all()
     # What its own kit is called is said only beside the source.
-    assert (cond[~hinted, 0] != 1.0).all()
-    *_, hint, _, cond, _, _ = Sampler(bank, 64, "cpu", 0.0).draw()
-    assert (hint.abs().amax((1, 2)) > 0).all()
-    assert not cond[:, LABELS:].any()
+    assert (rows.cond[~hinted][..., 0] != 1.0).all()
+    rows = Sampler(bank, 64, "cpu", 0.0).draw()
+    assert (rows.hint.abs().amax((1, 2)) > 0).all()
+    assert not rows.cond[..., LABELS:].any()
 
 
 def options(**given: Any) -> argparse.Namespace:
     base = {"device": "cpu", "init": None, "batch": 2, "timbre": 0.4, "guidance": 0.6}
+    base |= {"lanes": 0.0, "channels": imp.CHANNELS, "guide_from": 0.5}
     return argparse.Namespace(**(base | given))
 
 

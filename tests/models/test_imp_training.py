@@ -10,8 +10,8 @@ from torch import nn
 
 from demon_live.models.imp import model as imp
 from engines.imp import bank as banks
+from engines.imp.draw import LENGTHS, Sampler
 from engines.imp.listener import SECONDS, Listener, hear, scores
-from engines.imp.train_flow import LENGTHS, Sampler
 from engines.imp.training import Average, Optimiser, load_shards, save_shards, wait_for
 
 
@@ -83,9 +83,10 @@ def test_every_loop_is_drawn_whole() -> None:
     sampler = Sampler(bank, 64, "cpu")
     assert sampler.counts == [3, 3]
     for size, high in enumerate(LENGTHS):
-        x0, _, hint, phase, _, keep, _ = sampler.draw(size)
-        assert x0.shape[1] == hint.shape[1] == phase.shape[1] == high
-        lengths = set((2 * keep.sum(1)).tolist())
+        rows = sampler.draw(size)
+        for value in (rows.x0, rows.hint, rows.phase, rows.lanes):
+            assert value.shape[1] == high
+        lengths = set((2 * rows.keep.sum(1)).tolist())
         assert lengths == set(bank.frames[sampler.index[size]].tolist())
 
 

@@ -1,6 +1,6 @@
 """imp on any backend: conditions, the stacking of rows, encoding; kernels do the rest.
 
-    rows -> (hint [B, T, 65], phase [B, T, 2], cond [B, D])    stacked when rows have changed
+    rows -> (hint [B, T, C+1], phase [B, T, 2], cond [B, D])    stacked when rows have changed
     x, t, those -> kernels.flow -> v                           each tick
 
 Threads: see models/protocol.py. The encoder is loaded at its first use, under a lock.
@@ -41,7 +41,7 @@ class Kernels(Protocol):
     timbre: bool
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
-        """The stacked inputs [B, T, 65], [B, T, 2], [B, D] as `flow` takes them."""
+        """The stacked inputs [B, T, C+1], [B, T, 2], [B, D] as `flow` takes them."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:

@@ -1,9 +1,13 @@
-"""imp's modules: an audio codec (64 channels at 25 Hz, 48 kHz stereo) and a flow model.
+"""imp's modules: an audio codec (C channels at 25 Hz, 48 kHz stereo) and a flow model.
 
-    ImpEncoder  audio [B, 2, n*1920] -> latent [B, n, 64], unit variance
-    ImpDecoder  latent [B, T, 64] -> trunk -> spectra -> Synthesis -> audio [B, 2, T*1920]
-    ImpFlow     x, t, hint, phase, cond -> velocity [B, T, 64];
+    ImpEncoder  audio [B, 2, n*1920] -> latent [B, n, C], unit variance
+    ImpDecoder  latent [B, T, C] -> trunk -> spectra -> Synthesis -> audio [B, 2, T*1920]
+    ImpFlow     x, t, hint, phase, cond, lanes -> velocity [B, T, C];
                 x_t = t*noise + (1-t)*x0,  v = noise - x0
+
+C, the bins of the tone and what the flow model can be told are properties of the weights: the
+loaders read them from the shapes. Codecs of more than 64 channels are nested: the first 64 (base)
+sound on their own when the rest (detail) is zero.
 
 Loops are circular. The flow model knows time only as musical position: rotary angles and Fourier
 features are whole multiples of the bar and of the loop, so position 0 and position "one loop
@@ -18,13 +22,14 @@ re-entrant. Training code is in engines/imp/, the labels in labels.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,11 +44,17 @@ from demon_live.models.imp.synthesis import TONE_BINS as TONE_BINS
 from demon_live.models.imp.synthesis import Synthesis as Synthesis
 
 CHANNELS = 64
+"""Channels of the base, and of modules that are made without weights."""
+LANES = 46
+"""Numbers of a frame by which the flow model is told notes and hits (engines/imp/lanes.py)."""
 SAMPLE_RATE = 48_000
 RATE = HOP // STEP
 
-Spectra: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
-"""level, phase, air, share: see `Synthesis`."""
+LINE_BINS = 96
+"""Bins of 25 Hz (2.4 kHz) that the lines of a detail reach; see `ImpEncoder`."""
+
+Spectra: TypeAlias = tuple[Tensor, ...]
+"""level, phase, air, share, and turn if the weights have lines: see `Synthesis`."""
 Kernel: TypeAlias = Callable[..., Tensor]
 
 
@@ -97,24 +108,31 @@ def wrapped(x: Tensor, margin: int, dim: int) -> Tensor:
 
 
 class ImpEncoder(nn.Module):
-    """Audio -> latent: log and compressed complex spectrum, ConvNeXt at 100 Hz, then 25 Hz."""
+    """Audio -> latent: log and compressed complex spectrum, ConvNeXt at 100 Hz, then 25 Hz.
+
+    lines: the detail also sees the complex spectrum below 2.4 kHz through one matrix of its own.
+    The blocks keep no phase above 600 Hz that a second half of the latent could carry.
+    """
 
     win: Tensor
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = CHANNELS, *, lines: bool = False) -> None:
         super().__init__()
+        self.channels = channels
+        detail, seen = channels - CHANNELS, RATE * 4 * LINE_BINS
+        self.lines = nn.Linear(seen, detail, bias=False) if lines else None
         self.inp = nn.Linear(BINS * 6, 320)
         self.fine = nn.ModuleList(ConvNeXt(320, 5) for _ in range(6))
         self.pool = nn.Linear(RATE * 320, 448)
         self.coarse = nn.ModuleList(ConvNeXt(448, 3) for _ in range(3))
         self.norm = nn.LayerNorm(448)
-        self.out = nn.Linear(448, CHANNELS)
+        self.out = nn.Linear(448, channels)
         # On the CPU by name: on the meta device this one call would load torch._dynamo (1.5 s).
         self.register_buffer("win", torch.hann_window(FFT, device="cpu"), persistent=False)
-        self.register_buffer("mean", torch.zeros(CHANNELS))
-        self.register_buffer("std", torch.ones(CHANNELS))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
 
     def features(self, audio: Tensor) -> Tensor:
         """[B, 2, n*1920] -> [B, 4n, 6*961]: log magnitude and |S|^.3 phasor of mid and side."""
@@ -128,7 +146,7 @@ class ImpEncoder(nn.Module):
         return torch.cat([level[:, 0], level[:, 1], parts], dim=-1)
 
     def raw(self, audio: Tensor) -> Tensor:
-        """Latent before normalisation, [B, n, 64]."""
+        """Latent before normalisation, [B, n, C]."""
         with torch.autocast(audio.device.type, enabled=False):
             f = self.features(audio)
         y = self.inp(f).float()
@@ -138,16 +156,20 @@ class ImpEncoder(nn.Module):
         y = self.pool(y.reshape(b, n // RATE, RATE * width)).float()
         for block in self.coarse:
             y = block(y)
-        return cast(Tensor, self.out(self.norm(y))).float()
+        z = cast(Tensor, self.out(self.norm(y))).float()
+        if self.lines is None:
+            return z
+        seen = f[..., 2 * BINS :].reshape(*f.shape[:2], 4, BINS)[..., :LINE_BINS].flatten(2)
+        return z + F.pad(self.lines(seen.reshape(b, n // RATE, -1)).float(), (CHANNELS, 0))
 
     def forward(self, audio: Tensor) -> Tensor:
-        """audio float32 [B, 2, n*1920] -> latent [B, n, 64] with about unit variance a channel."""
+        """audio float32 [B, 2, n*1920] -> latent [B, n, C] with about unit variance a channel."""
         latent: Tensor = (self.raw(audio) - self.mean) / self.std
         return latent
 
     @torch.no_grad()
     def encode_loop(self, audio: Tensor, frames: int | None = None) -> Tensor:
-        """A loop [B, 2, samples] of any length -> latent [B, frames, 64], context wrapped.
+        """A loop [B, 2, samples] of any length -> latent [B, frames, C], context wrapped.
 
         `frames` defaults to the smallest even number that covers the loop; what they cover past
         its end is its beginning.
@@ -164,26 +186,36 @@ FINE_BLOCKS, FINE_TAPS = 8, 5
 
 
 class ImpDecoder(nn.Module):
-    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz; magnitude and phase, levels of noise."""
+    """Latent -> audio: ConvNeXt at 25 Hz, then 100 Hz; magnitude and phase, levels of noise.
+
+    lines: phasors below 2.4 kHz are turned by the detail through one matrix of its own, and by the
+    blocks.
+    """
 
     angles: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self, channels: int = CHANNELS, tone_bins: int = TONE_BINS, *, lines: bool = False
+    ) -> None:
         super().__init__()
-        self.inp = nn.Conv1d(CHANNELS, 512, 3, padding=1)
+        self.channels = channels
+        made = 4 * LINE_BINS
+        self.lines = nn.Conv1d(channels - CHANNELS, RATE * made, 3, padding=1) if lines else None
+        self.turn = nn.Linear(384, made) if lines else None
+        self.inp = nn.Conv1d(channels, 512, 3, padding=1)
         self.coarse = nn.ModuleList(ConvNeXt(512, COARSE_TAPS) for _ in range(COARSE_BLOCKS))
         self.spread = nn.Linear(512, RATE * 384)
         self.fine = nn.ModuleList(ConvNeXt(384, FINE_TAPS) for _ in range(FINE_BLOCKS))
         self.norm = nn.LayerNorm(384)
-        self.level = nn.Linear(384, 2 * TONE_BINS)
-        self.phase = nn.Linear(384, 2 * TONE_BINS)
+        self.level = nn.Linear(384, 2 * tone_bins)
+        self.phase = nn.Linear(384, 2 * tone_bins)
         self.air = nn.Linear(384, AIR_OUTPUTS)
-        self.register_buffer("angles", grain_angles(CHANNELS), persistent=False)
+        self.register_buffer("angles", grain_angles(channels), persistent=False)
         self.synthesis = Synthesis()
 
     def trunk(self, latent: Tensor) -> Spectra:
-        """latent [B, T, 64] -> what `Synthesis` takes: log magnitude and phase (rad) of the tone,
-        log levels of the noise, and what the noise of each frame is mixed of.
+        """latent [B, T, C] -> what `Synthesis` takes: log magnitude and phase (rad) of the tone,
+        log levels of the noise, what the noise of each frame is mixed of; turns of the phasors.
         """
         y = self.inp(latent.transpose(1, 2)).transpose(1, 2).float()
         for block in self.coarse:
@@ -195,16 +227,20 @@ class ImpDecoder(nn.Module):
         y = self.norm(y)
         turn = torch.cos(latent @ self.angles)
         share = turn * torch.rsqrt(turn.square().sum(-1, keepdim=True) + 1e-6)
-        return self.level(y), self.phase(y), self.air(y), share
+        spectra = self.level(y), self.phase(y), self.air(y), share
+        if self.lines is None or self.turn is None:
+            return spectra
+        own = self.lines(latent[..., CHANNELS:].transpose(1, 2)).transpose(1, 2)
+        return *spectra, own.reshape(b, RATE * n, -1) + self.turn(y)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """latent [B, T, 64] -> audio [B, 2, T*1920]; exact `MARGIN` frames away from either end."""
+        """latent [B, T, C] -> audio [B, 2, T*1920]; exact `MARGIN` frames away from either end."""
         audio: Tensor = self.synthesis(*self.trunk(latent))
         return audio
 
     @torch.no_grad()
     def decode_loop(self, latent: Tensor) -> Tensor:
-        """A whole circular latent [B, T, 64] -> audio [B, 2, T*1920] with the context wrapped."""
+        """A whole circular latent [B, T, C] -> audio [B, 2, T*1920] with the context wrapped."""
         edge = MARGIN * HOP
         audio: Tensor = self(wrapped(latent, MARGIN, 1))
         return audio[..., edge:-edge]
@@ -265,16 +301,18 @@ class FlowBlock(nn.Module):
     def forward(
         self, x: Tensor, mod: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None
     ) -> Tensor:
-        """x [B, S, 256]; mod [B, 6, 256]; cos, sin [B, S, 1, 32]; keep [B, 1, 1, S] or None."""
-        m = mod + self.table
-        y = F.layer_norm(x, (WIDTH,)) * (1 + m[:, 1:2]) + m[:, 0:1]
+        """x [B, S, 256]; mod [B, 1 or S, 6, 256]; cos, sin [B, S, 1, 32]; keep [B, 1, 1, S] or
+        None.
+        """
+        m = (mod + self.table).unbind(2)
+        y = F.layer_norm(x, (WIDTH,)) * (1 + m[1]) + m[0]
         v = self.heads(self.v(y))
         q = rotate(rms_norm(self.heads(self.q(y)), self.q_gain), cos, sin).to(v.dtype)
         k = rotate(rms_norm(self.heads(self.k(y)), self.k_gain), cos, sin).to(v.dtype)
         y = attend(q, k, v, keep)
-        x = x + (1 + m[:, 2:3]) * self.proj(y)
-        y = F.layer_norm(x, (WIDTH,)) * (1 + m[:, 4:5]) + m[:, 3:4]
-        return cast(Tensor, x + (1 + m[:, 5:6]) * self.down(F.silu(self.gate(y)) * self.up(y)))
+        x = x + (1 + m[2]) * self.proj(y)
+        y = F.layer_norm(x, (WIDTH,)) * (1 + m[4]) + m[3]
+        return cast(Tensor, x + (1 + m[5]) * self.down(F.silu(self.gate(y)) * self.up(y)))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
@@ -288,9 +326,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
     return y.transpose(1, 2).flatten(2)
 
 
-def _without_timbre(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Weights from before the timbre reference: that branch keeps the start that says nothing."""
-    own: dict[str, Tensor] = {k: v for k, v in module.state_dict().items() if "timbre." in k}
+def _without_branches(
+    module: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Weights from before a branch was there: it keeps the start that says nothing."""
+    branches = ("timbre.", "lanes.")
+    own: dict[str, Tensor] = {
+        k: v for k, v in module.state_dict().items() if k.startswith(branches)
+    }
     for name, value in own.items():
         tensors.setdefault(prefix + name, value)
 
@@ -301,6 +344,7 @@ class ImpFlow(nn.Module):
     timbre: with the branch that reads a timbre reference. It has no biases, so that no reference
     (zeros) adds exactly nothing, and it adds nothing to anything before it is trained. Weights
     without it load all the same.
+    lanes: with the branch that reads notes and hits frame by frame, in the same way.
     """
 
     bar_features: Tensor
@@ -309,22 +353,28 @@ class ImpFlow(nn.Module):
     rotary_loop: Tensor
     tones: Tensor
 
-    def __init__(self, *, timbre: bool = True) -> None:
+    def __init__(
+        self, *, channels: int = CHANNELS, timbre: bool = True, lanes: bool = False
+    ) -> None:
         super().__init__()
+        self.channels = channels
         positions = 2 * (len(BAR_FEATURES) + len(LOOP_FEATURES))
-        self.inp = nn.Linear(PATCH * (CHANNELS + CHANNELS + 1 + positions), WIDTH)
+        self.inp = nn.Linear(PATCH * (channels + channels + 1 + positions), WIDTH)
         self.time = nn.Sequential(nn.Linear(256, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.cond = nn.Sequential(nn.Linear(LABELS, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.modulate = nn.Linear(WIDTH, 6 * WIDTH)
         self.blocks = nn.ModuleList(FlowBlock() for _ in range(DEPTH))
         self.final = nn.Linear(WIDTH, 2 * WIDTH)
-        self.out = nn.Linear(WIDTH, PATCH * CHANNELS)
+        self.out = nn.Linear(WIDTH, PATCH * channels)
         for layer in (self.modulate, self.final, self.out):
             nn.init.normal_(layer.weight, std=0.002)
             nn.init.zeros_(layer.bias)
         # Last of what is drawn: the rest starts as it did before there was a reference.
         self.timbre = self._timbre_branch() if timbre else None
-        self.register_load_state_dict_pre_hook(_without_timbre)  # type: ignore[no-untyped-call]
+        self.lanes = nn.Linear(PATCH * LANES, WIDTH, bias=False) if lanes else None
+        if self.lanes is not None:
+            nn.init.zeros_(self.lanes.weight)
+        self.register_load_state_dict_pre_hook(_without_branches)  # type: ignore[no-untyped-call]
         tones = torch.exp(torch.arange(128) * (-math.log(10_000.0) / 128)) * 1000
         self._constant("tones", tones)
         self._constant("bar_features", torch.tensor(BAR_FEATURES))
@@ -366,31 +416,37 @@ class ImpFlow(nn.Module):
         hint: Tensor,
         phase: Tensor,
         cond: Tensor,
+        lanes: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """-> v [B, T, 64].
+        """-> v [B, T, C].
 
-        x [B, T, 64] noisy latent (T even); t [B]; hint [B, T, 65] source latent and strength 0..1
-        (all zeros: none); phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`,
-        of which it reads the first `width` numbers;
+        x [B, T, C] noisy latent (T even); t [B]; hint [B, T, C+1] source latent and strength 0..1
+        (all zeros: none); phase [B, T, 2] from `loop_phase`; cond [B, D] from `condition`, or one
+        for every two frames [B, T/2, D], of which it reads the first `width` numbers;
+        lanes [B, T, LANES], None or zeros: nothing is told;
         keep bool [B, T/2] marks real tokens where rows of several lengths share a batch (training).
         """
         b, n, _ = x.shape
         features, cos, sin = self.positions(phase.float())
         y = torch.cat([x, hint, features], dim=-1)
         y = self.inp(y.reshape(b, n // PATCH, -1))
+        if self.lanes is not None and lanes is not None:
+            y = y + self.lanes(lanes.reshape(b, n // PATCH, -1))
         angle = t.float()[:, None] * self.tones
-        e = self.time(torch.cat([angle.cos(), angle.sin()], dim=-1)) + self.cond(cond[:, :LABELS])
+        e = self.time(torch.cat([angle.cos(), angle.sin()], dim=-1))
+        e = e if cond.ndim == 2 else e[:, None]
+        e = e + self.cond(cond[..., :LABELS])
         if self.timbre is not None:
-            e = e + self.timbre(cond[:, LABELS:])
-        e = F.silu(e)
-        mod = self.modulate(e).view(b, 6, WIDTH)
+            e = e + self.timbre(cond[..., LABELS:])
+        e = F.silu(e if cond.ndim > 2 else e[:, None])
+        mod = self.modulate(e).unflatten(-1, (6, WIDTH))
         mask = None if keep is None else keep[:, None, None]
         for block in self.blocks:
             y = block(y, mod, cos, sin, mask)
-        m = self.final(e).view(b, 2, WIDTH)
-        y = F.layer_norm(y, (WIDTH,)) * (1 + m[:, 1:2]) + m[:, 0:1]
-        return cast(Tensor, self.out(y)).reshape(b, n, CHANNELS)
+        shift, scale = self.final(e).chunk(2, dim=-1)
+        y = F.layer_norm(y, (WIDTH,)) * (1 + scale) + shift
+        return cast(Tensor, self.out(y)).reshape(b, n, self.channels)
 
 
 # --------------------------------------------------------------------------------------- weights
@@ -398,7 +454,7 @@ class ImpFlow(nn.Module):
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def _filled(module: _Module, tensors: dict[str, Tensor], prefix: str) -> _Module:
+def _filled(module: _Module, tensors: Mapping[str, Tensor], prefix: str) -> _Module:
     own = {
         name.removeprefix(prefix): value.float()
         for name, value in tensors.items()
@@ -408,17 +464,48 @@ def _filled(module: _Module, tensors: dict[str, Tensor], prefix: str) -> _Module
     return module.eval().requires_grad_(False)
 
 
+def codec_like(tensors: Mapping[str, Tensor]) -> tuple[ImpEncoder, ImpDecoder]:
+    """Encoder and decoder of the shapes of `tensors`, named as in codec.safetensors; not filled."""
+    channels = tensors["encoder.mean"].shape[0]
+    bins = tensors["decoder.level.bias"].shape[0] // 2
+    lines = "encoder.lines.weight" in tensors
+    return ImpEncoder(channels, lines=lines), ImpDecoder(channels, bins, lines=lines)
+
+
+def codec_of(tensors: Mapping[str, Tensor]) -> tuple[ImpEncoder, ImpDecoder]:
+    """Encoder and decoder of the shapes and values of `tensors`."""
+    encoder, decoder = codec_like(tensors)
+    return _filled(encoder, tensors, "encoder."), _filled(decoder, tensors, "decoder.")
+
+
+def flow_like(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
+    """The flow model of the shapes and branches of `tensors`; not filled."""
+    channels = tensors[f"{prefix}out.bias"].shape[0] // PATCH
+    lanes = f"{prefix}lanes.weight" in tensors
+    return ImpFlow(channels=channels, timbre=knows_timbre(tensors), lanes=lanes)
+
+
+def flow_of(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
+    """The flow model of the shapes, branches and values of `tensors`."""
+    return _filled(flow_like(tensors, prefix), tensors, prefix)
+
+
+def shapes_in(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file without their values."""
+    with safe_open(path, "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
 def load_codec(path: Path) -> tuple[ImpEncoder, ImpDecoder]:
     """engines/imp/codec.safetensors -> encoder and decoder, float32, on the CPU, in eval mode."""
-    tensors = load_file(path)
-    return _filled(ImpEncoder(), tensors, "encoder."), _filled(ImpDecoder(), tensors, "decoder.")
+    return codec_of(load_file(path))
 
 
 def load_flow(path: Path) -> ImpFlow:
     """engines/imp/flow.safetensors -> flow model, float32, on the CPU, in eval mode; with the
-    timbre branch if the file has it."""
-    tensors = load_file(path)
-    return _filled(ImpFlow(timbre=knows_timbre(tensors)), tensors, "flow.")
+    branches that the file has."""
+    return flow_of(load_file(path))
 
 
 def knows_timbre(names: Iterable[str]) -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from demon_live.core import Floats
 from demon_live.errors import EngineError
+from demon_live.models.imp import model as imp
 from demon_live.models.imp.labels import LABELS
 from demon_live.models.imp.synthesis import Synthesis
 from demon_live.models.imp.weights import BROKEN, ImpWeights, damaged
@@ -39,9 +40,12 @@ class OnnxKernels:
         torch.set_num_threads(1)
         self._spin, self._threads = spin, threads
         self._flow = self._session(weights, "flow.onnx", "flow.safetensors", "flow.")
-        # A graph exported before there was a timbre reference takes the labels only.
-        (cond,) = (i for i in self._flow.get_inputs() if i.name == "cond")
-        self._width = int(cond.shape[1])
+        # A graph exported before there was a timbre reference takes the labels only; one before
+        # there were lanes takes none, and the labels of a row rather than of every two frames.
+        inputs = {i.name: i for i in self._flow.get_inputs()}
+        self._width = int(inputs["cond"].shape[-1])
+        self._rows = len(inputs["cond"].shape) == 2
+        self._lanes = "lanes" in inputs
         self.timbre = self._width > LABELS
         self._synthesis = Synthesis()
         self._decoder = self._session(weights, "decoder.onnx", "codec.safetensors", "decoder.")
@@ -83,8 +87,15 @@ class OnnxKernels:
             raise damaged(path, error) from None
 
     def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> dict[str, Floats]:
-        """As they are: arrays go in without a copy, `cond` as far as the graph reads it."""
-        return {"hint": hint, "phase": phase, "cond": np.ascontiguousarray(cond[:, : self._width])}
+        """Arrays go in without a copy, `cond` as far as the graph reads it; no notes are told."""
+        rows, frames = hint.shape[:2]
+        said = cond[:, : self._width]
+        if not self._rows:
+            said = np.repeat(said[:, None], frames // imp.PATCH, axis=1)
+        prepared = {"hint": hint, "phase": phase, "cond": np.ascontiguousarray(said)}
+        if self._lanes:
+            prepared["lanes"] = np.zeros((rows, frames, imp.LANES), np.float32)
+        return prepared
 
     def flow(self, x: Tensor, t: Tensor, prepared: dict[str, Floats]) -> Tensor:
         """v [B, T, C]."""

@@ -1,6 +1,6 @@
 """The last stage of imp's decoder: spectra and levels of noise -> audio. No weights.
 
-    tone   log magnitude and phase below 5 kHz, STFT of 1920/480: what the decoder can follow
+    tone   log magnitude and phase of the lowest bins, STFT of 1920/480: what the decoder can follow
     air    log levels of noise in 40 bands, 200 times a second: what only its level is known of
 
 A codec of 1,600 numbers a second follows the phase of music up to about 1 kHz. A deterministic
@@ -30,7 +30,7 @@ STEP = 480
 """Samples a spectral frame: four spectral frames to a latent frame."""
 BINS = FFT // 2 + 1
 TONE_BINS = 200
-"""Bins of 25 Hz that the tone fills, from 0 Hz."""
+"""Bins of 25 Hz that the tone fills, from 0 Hz, where no weights say otherwise."""
 AIR_FFT, AIR_STEP = 480, 240
 AIR_BINS = AIR_FFT // 2 + 1
 AIR_BANDS = 40
@@ -81,21 +81,33 @@ class Synthesis(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
 
-    def forward(self, level: Tensor, phase: Tensor, air: Tensor, share: Tensor) -> Tensor:
+    def forward(
+        self, level: Tensor, phase: Tensor, air: Tensor, share: Tensor, turn: Tensor | None = None
+    ) -> Tensor:
         """What the trunk gives -> audio [B, 2, T*1920].
 
-        level, phase [B, 4T, 2*TONE_BINS], mid then side; air [B, 4T, AIR_OUTPUTS]; share [B, T,
-        GRAINS], of unit length: what the noise of each latent frame is mixed of.
+        level, phase [B, 4T, 2*bins], mid then side, bins of 25 Hz from 0 Hz; air [B, 4T,
+        AIR_OUTPUTS]; share [B, T, GRAINS], of unit length: what the noise of each latent frame is
+        mixed of; turn as in `tone`.
         """
         with torch.autocast(level.device.type, enabled=False):
-            y = self.tone(level.float(), phase.float())
+            y = self.tone(level.float(), phase.float(), None if turn is None else turn.float())
             return stereo(y + self.air(air.float(), share.float()))
 
-    def tone(self, level: Tensor, phase: Tensor) -> Tensor:
-        """Mid and side [B, 2, T*1920] by the inverse STFT."""
-        size = torch.exp(level.clamp(max=6.0))
-        s = torch.complex(size * phase.cos(), size * phase.sin())
-        s = s.view(*s.shape[:2], 2, TONE_BINS).transpose(1, 2)
+    def tone(self, level: Tensor, phase: Tensor, turn: Tensor | None = None) -> Tensor:
+        """Mid and side [B, 2, T*1920] by the inverse STFT.
+
+        turn [B, 4T, 4*bins]: what is added to the unit phasors of the lowest bins: real parts of
+        mid and side, then imaginary parts.
+        """
+        half = (*level.shape[:2], 2, -1)
+        size, phase = torch.exp(level.clamp(max=6.0)).reshape(half), phase.reshape(half)
+        real, imaginary = phase.cos(), phase.sin()
+        if turn is not None:
+            parts = turn.reshape(*level.shape[:2], 2, 2, -1)
+            parts = F.pad(parts, (0, real.shape[-1] - parts.shape[-1]))
+            real, imaginary = real + parts[:, :, 0], imaginary + parts[:, :, 1]
+        s = torch.complex(size * real, size * imaginary).transpose(1, 2)
         frames = torch.fft.irfft(s, FFT) * self.win
         return overlap_add(frames.unflatten(-1, (FFT // STEP, STEP))) / 1.5
 

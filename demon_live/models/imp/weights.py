@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from pathlib import Path
@@ -31,22 +32,37 @@ class ImpWeights:
         except (*BROKEN, Exception) as error:  # noqa: BLE001 (safetensors' own error is a bare Exception)
             raise damaged(path, error) from None
 
-    def _random(self, kind: type[torch.nn.Module]) -> Any:
+    def _made_up(self, name: str, which: int = 0) -> Any:
+        """A module of random weights, in the shapes of the file if it is there (a graph beside it
+        fits no other), otherwise in those that imp ships.
+        """
+        channels, shapes = self.manifest.channels, dict[str, torch.Tensor]()
+        with contextlib.suppress(EngineError):
+            shapes = imp.shapes_in(self.manifest.file(name))
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            return kind().eval().requires_grad_(False)
+            if name == "flow.safetensors":
+                made = imp.flow_like(shapes) if shapes else imp.ImpFlow(channels=channels)
+                return made.eval().requires_grad_(False)
+            pair: tuple[torch.nn.Module, ...] = (
+                imp.codec_like(shapes)
+                if shapes
+                else (imp.ImpEncoder(channels), imp.ImpDecoder(channels))
+            )
+            return pair[which].eval().requires_grad_(False)
 
     @functools.cached_property
     def _codec(self) -> tuple[imp.ImpEncoder, imp.ImpDecoder]:
         if self.random:
-            return self._random(imp.ImpEncoder), self._random(imp.ImpDecoder)
+            name = "codec.safetensors"
+            return self._made_up(name), self._made_up(name, 1)
         codec: tuple[imp.ImpEncoder, imp.ImpDecoder] = self._load("codec.safetensors")
         return codec
 
     @functools.cached_property
     def flow(self) -> imp.ImpFlow:
         flow: imp.ImpFlow = (
-            self._random(imp.ImpFlow) if self.random else self._load("flow.safetensors")
+            self._made_up("flow.safetensors") if self.random else self._load("flow.safetensors")
         )
         return flow
 
