@@ -6,12 +6,12 @@ from tests.tools import house
 #: with a reason.
 LIMITS = {
     "files": 209,
-    "lines": 44_900,
+    "lines": 45_100,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
     "long_functions": 0,
-    "long_files": 7,
+    "long_files": 8,
     "readme_bytes": 10_000,
     "apply_files": 32,
     "apply_functions": 200,
