@@ -66,7 +66,7 @@ class RemoteSession(SessionApi):
 
     def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
         """Evaluate a text; `detach` leaves the session without a prompt."""
-        if text.strip() == "detach" and name.startswith("<"):
+        if text.strip() == "detach" and origin != "file":
             self.detached = True
             self._ended()
             return Outcome(("detach · the session plays on · demon attach returns to it",))
