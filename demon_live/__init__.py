@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'demon_live' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'demon_live' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "Session":
+        # The session package knows nothing of renders; the name for scripts is joined here.
+        found.replay = staticmethod(
+            lambda *args, **options: __getattr__("render")(*args, **options)
+        )
+    return found

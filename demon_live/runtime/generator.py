@@ -472,7 +472,7 @@ class Generator:
         )
 
     def leave(self) -> None:
-        """End what runs beside the turns; the engine stays open, for another player."""
+        """End what runs beside the turns; the engine stays open, for another generator."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self.ring.close()

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, ClassVar
 
 from demon_live.core import ControlBlock, Floats, Sound
 from demon_live.errors import DemonError, FileError
@@ -54,6 +55,9 @@ class Session:
         written: called with (path, text) of a score file that this session wrote.
         dry: nothing will sound, so sources are looked for but not read.
     """
+
+    #: `demon_live.render`, for scripts: `Session.replay("friday.set.jsonl")`.
+    replay: ClassVar[Callable[..., Any]]
 
     def __init__(
         self,

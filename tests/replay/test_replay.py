@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import demon_live
 from demon_live.errors import DemonError
 from demon_live.lang.controllers import Key, Move
 from demon_live.replay.render import render
@@ -56,6 +57,18 @@ def test_a_replay_equals_the_take_bit_for_bit(
     # The end mark stands at what the mixer has decided, a limiter's look-ahead past what was heard.
     assert 0 <= len(again) - len(take) < 480
     assert np.array_equal(again[: len(take)], take)
+
+
+def test_a_script_replays_a_set_by_the_name_of_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    _, path = performed(tmp_path)
+    engine = MockEngine(by_prompt)
+    again = demon_live.Session.replay(str(path), tmp_path / "again.wav", engine=engine, seconds=1)
+    assert np.array_equal(again.audio, render(path, engine=engine, seconds=1).audio)  # type: ignore[arg-type]
+    assert (tmp_path / "again.wav").is_file()
 
 
 def test_a_replay_hears_the_very_value_that_a_knob_had(tmp_path: Path) -> None:
