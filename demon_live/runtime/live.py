@@ -79,19 +79,21 @@ class _LiveOutput:
 
     def start(self, sink: str, device: str | None) -> None:
         """Begin to play what was published last. Raises DemonError."""
-        self._files.write()
+        self._files.start()
         self.speaker = Speaker.start(
             sink, self.folder, device=device, state=self._mix, start=self.start_at
         )
         self.device_name = self.speaker.first.text
-        self.publish(self._engine, self._mix, {})
+        self.publish(self._engine, self._mix)
 
-    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
+    def reserve(self, audio: Mapping[str, Floats]) -> None:
+        self._files.add(audio)
+
+    def publish(self, engine: EngineState, mix: MixState) -> None:
         self._engine, self._mix = engine, mix
-        self._files.want(engine, mix, audio)
+        self._files.keep(engine, mix)
         if self.speaker is None:
             return
-        self._files.write()
         self.speaker.publish(mix)
         if self.supervisor is not None:
             self.supervisor.publish(engine)

@@ -91,10 +91,13 @@ class OfflineOutput:
         """The PCM of a loop, a source or a timbre."""
         return self._pcm[name]
 
-    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
+    def reserve(self, audio: Mapping[str, Floats]) -> None:
         for name, sound in audio.items():
-            # A loop is written to, and what it was made from may be played again.
-            self._pcm.setdefault(name, sound.copy() if name.endswith(".loop") else sound)
+            if name not in self._pcm:
+                # A loop is written to, and what it was made from may be played again.
+                self._pcm[name] = sound.copy() if name.endswith(".loop") else sound
+
+    def publish(self, engine: EngineState, mix: MixState) -> None:
         self.mixer.apply(mix, lambda loop: self._pcm[loop.file])
         self.generator.apply(engine)
         loops = [deck.loop for deck in engine.decks.values()]

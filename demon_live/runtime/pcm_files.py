@@ -16,7 +16,9 @@ from demon_live.core import EngineState, Floats, MixState
 class PcmFolder:
     """The PCM of loops, sources and timbres as files; those that nothing names go.
 
-    The engine and the mixer may still open the last few that were named, so these stay a while.
+    Until `start` nothing is written: a session that is restored names hundreds of loops of which
+    one or two will play. The engine and the mixer may still open the last few that were named, so
+    these stay a while.
     """
 
     #: Files that are kept beside those that are named.
@@ -24,32 +26,38 @@ class PcmFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._started = False
         self._waiting: dict[str, Floats] = {}
         self._written: dict[str, Path] = {}
-        self._named: set[str] = set()
 
-    def want(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
-        """These states name files. audio: the content of new ones."""
-        loops = [deck.loop for deck in engine.decks.values()]
-        loops += [loop for deck in mix.decks.values() for loop in deck.loops]
-        self._named = {timbre.file for timbre in engine.timbres}
-        for loop in loops:
-            self._named.add(loop.file)
-            if loop.source_file is not None:
-                self._named.add(loop.source_file)
-        new = {k: v for k, v in audio.items() if k not in self._written}
-        self._waiting = {k: v for k, v in (self._waiting | new).items() if k in self._named}
+    def start(self) -> None:
+        """Write what is named, and from now on at once. Raises FileError."""
+        self._started = True
+        waiting, self._waiting = self._waiting, {}
+        self.add(waiting)
 
-    def write(self) -> None:
-        """Write what waits, and remove what is no longer named."""
-        for name, audio in self._waiting.items():
+    def add(self, audio: Mapping[str, Floats]) -> None:
+        """Names with their PCM; those that are known are passed over. Raises FileError."""
+        for name, sound in audio.items():
+            if name in self._written:
+                continue
+            if not self._started:
+                self._waiting[name] = sound
+                continue
             path = self._folder / name
-            buffer = LoopBuffer.create(path, len(audio))
-            buffer.audio[:] = audio
+            buffer = LoopBuffer.create(path, len(sound))
+            buffer.audio[:] = sound
             buffer.close()
             self._written[name] = path
-        self._waiting = {}
-        unnamed = [name for name in self._written if name not in self._named]
+
+    def keep(self, engine: EngineState, mix: MixState) -> None:
+        """These states are published: remove what they do not name, but for the last few."""
+        loops = [deck.loop for deck in engine.decks.values()]
+        loops += [loop for deck in mix.decks.values() for loop in deck.loops]
+        named = {timbre.file for timbre in engine.timbres}
+        named.update(name for loop in loops for name in (loop.file, loop.source_file) if name)
+        self._waiting = {k: v for k, v in self._waiting.items() if k in named}
+        unnamed = [name for name in self._written if name not in named]
         for name in unnamed[: max(0, len(unnamed) - self.SPARE)]:
             with contextlib.suppress(OSError):
                 self._written.pop(name).unlink()

@@ -37,15 +37,19 @@ class Output(Protocol):
     #: The controls that the engine obeys; None: not known.
     controls: frozenset[str] | None
 
-    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
-        """What engine and mixer should be doing from now on; each keeps the newest.
+    def reserve(self, audio: Mapping[str, Floats]) -> None:
+        """Make room for the PCM of states that are to be published, before anything is decided.
 
         Args:
-            engine: for the ring.
-            mix: for the mixer.
-            audio: name -> float32 [n, 2], the PCM of loops, sources and timbres that are new. Of a
-                loop it is what plays until something is generated.
+            audio: name -> float32 [n, 2], of loops, sources and timbres; names that are known are
+                passed over. Of a loop it is what plays until something is generated.
+
+        Raises:
+            FileError: there is no room.
         """
+
+    def publish(self, engine: EngineState, mix: MixState) -> None:
+        """What engine and mixer should be doing from now on; each keeps the newest."""
 
     def check_prompt(self, prompt: str) -> list[str]:
         """One line for each word of a prompt that the engine does not know."""
@@ -70,7 +74,10 @@ class NullOutput:
         #: What was published last.
         self.engine, self.mix = EngineState(), MixState()
 
-    def publish(self, engine: EngineState, mix: MixState, audio: Mapping[str, Floats]) -> None:
+    def reserve(self, audio: Mapping[str, Floats]) -> None:
+        """Nothing will sound."""
+
+    def publish(self, engine: EngineState, mix: MixState) -> None:
         self.engine, self.mix = engine, mix
 
     def check_prompt(self, prompt: str) -> list[str]:

@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-from demon_live.core import ControlBlock, Floats, Sound
+from demon_live.core import ControlBlock, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Word, compile_source, diff
 from demon_live.lang.controllers import Move
@@ -157,9 +157,11 @@ class Session:
         for word in words:
             check_word(self, word, edit.state)
             self._look_back(word)
+        new = _with_program(edit, state, program, name, whole)
+        self._reserve(edit, new)
         self._note_files(now)
         self.journal.write(SetEvent("apply", now, text, name, origin))
-        self.commit(edit, _with_program(edit, state, program, name, whole))
+        self.commit(edit, new)
         messages = [*([] if whole else named(program)), *edit.messages]
         for word in words:
             messages += do_word(self, word, now)
@@ -238,29 +240,29 @@ class Session:
 
     def swap(self, state: State) -> None:
         """The one assignment that lets a state play, published at once."""
-        self._set(state)
+        self._state, self._sounds = state, heard_sounds(state)
+        self._publish()
         self._changed()
 
     def commit(self, edit: Edit, state: State) -> None:
         """Let the state of an edit play."""
+        self._reserve(edit, state)
         # What a step back, or of a ramp, has read.
         self._note_files(edit.now)
         self._epoch = max(self._epoch, *(loop.epoch for loop in edit.loops), 0)
         if state.hushed and (edit.messages or edit.loops):
             state = replace(state, hushed=False)
-        self._set(state, edit.audio)
-        self._changed()
+        self.swap(state)
 
-    def _set(self, state: State, audio: Mapping[str, Floats] | None = None) -> None:
-        self._state, self._sounds = state, heard_sounds(state)
-        sounds = {f"timbre-{sound.key}": sound.audio for sound in self._sounds}
-        self._publish({**(audio or {}), **sounds})
+    def _reserve(self, edit: Edit, state: State) -> None:
+        """Room for all that an edit needs. Raises DemonError, having changed nothing."""
+        sounds = {f"timbre-{sound.key}": sound.audio for sound in heard_sounds(state)}
+        self.output.reserve({**edit.audio, **sounds})
 
-    def _publish(self, audio: Mapping[str, Floats]) -> None:
+    def _publish(self) -> None:
         self.output.publish(
             engine_state(self._state, self._blocks, self._sounds),
             mix_state(self._state, self._blocks, self.recorder.sound),
-            audio,
         )
 
     def remove(self, name: str, *, now: int | None = None) -> Outcome:
@@ -367,15 +369,20 @@ class Session:
             blocks = self._sampler.blocks(state, now)
             with self._lock:
                 self._blocks = blocks
-                self._publish({})
+                self._publish()
 
     def _step(self, now: int) -> None:
         """Prepare the next step of a ramp of the tempo when it is near."""
         state = self._state
         if state.ramp and state.tempo.sample_at(state.ramp[0][0]) <= now + STEP_NOTICE:
             edit = self.edit(now)
-            edit.step()
-            self.commit(edit, edit.state)
+            try:
+                edit.step()
+                self.commit(edit, edit.state)
+            except DemonError as error:
+                # The ramp goes on with its next step: sampling must not wait for a file.
+                self.tell(f"a step of the tempo is left out: {error.message}")
+                self.swap(replace(state, ramp=state.ramp[1:]))
 
     def at(self, cycle: Fraction | float, what: str | Callable[[], None]) -> None:
         """Apply a text, or call a function, when `cycle` comes: sets as scripts."""
@@ -459,7 +466,7 @@ class Session:
         self.inputs.close()
         with self._lock:
             self.recorder.end(self.output.playhead.now())
-            self._publish({})
+            self._publish()
 
 
 def _base(name: str, origin: str) -> str:

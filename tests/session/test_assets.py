@@ -477,25 +477,22 @@ def test_live_each_sound_lies_in_a_file_while_it_is_named(folder: Path) -> None:
     one, two = (read_sound(folder / name) for name in ("a.wav", "b.wav"))
 
     def publish(*sounds: Sound) -> None:
-        state = EngineState(timbres=tuple(Timbre(s.key, s.name) for s in sounds))
-        files.want(
-            state, MixState(), {t.file: s.audio for t, s in zip(state.timbres, sounds, strict=True)}
-        )
+        timbres = tuple(Timbre(s.key, s.name) for s in sounds)
+        files.add({t.file: s.audio for t, s in zip(timbres, sounds, strict=True)})
+        files.keep(EngineState(timbres=timbres), MixState())
 
     # Before anything plays nothing is written; then what is needed is.
     publish(one)
     assert not (folder / f"timbre-{one.key}").exists()
+    files.start()
     publish(one, two)
-    files.write()
     assert np.array_equal(PcmFiles(folder).read(f"timbre-{two.key}"), two.audio)
     # A few that nothing names stay; after that the oldest goes.
     more = [Sound(f"s{n}", np.full((48, 2), n / 10, np.float32)) for n in range(PcmFolder.SPARE)]
     for sound in more:
         publish(two, sound)
-        files.write()
     assert (folder / f"timbre-{one.key}").exists()
     publish(two)
-    files.write()
     assert not (folder / f"timbre-{one.key}").exists()
     assert (folder / f"timbre-{two.key}").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from demon_live.errors import DemonError
+from demon_live.core import Floats
+from demon_live.errors import DemonError, FileError
 from demon_live.runtime.offline import Offline
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run, write_tone
 
@@ -381,3 +383,38 @@ def test_a_name_too_long_for_a_file_is_refused_before_anything_is_recorded(
         stage.session.apply(f"record '{'x' * 300}'")
     assert stage.session.recorder.name is None
     assert not list(tmp_path.glob("*.set.jsonl"))
+
+
+def test_without_room_for_its_loop_a_text_is_refused_and_in_no_set(
+    stage: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(audio: object) -> None:
+        raise FileError("no room in the runtime folder")
+
+    before, lines = stage.session.state, stage.session.journal.recording().events
+    monkeypatch.setattr(stage.output, "reserve", full)
+    with pytest.raises(DemonError, match="no room"):
+        stage.session.apply("tempo 140")
+    assert stage.session.state is before
+    assert stage.session.journal.recording().events == lines
+    monkeypatch.undo()
+    assert level(stage, 2) == 0.1
+
+
+def test_a_step_of_a_ramp_without_room_is_left_out_and_sampling_goes_on(
+    stage: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.session.apply("tempo 128 over 4")
+    reserve, calls = stage.output.reserve, []
+
+    def full_once(audio: Mapping[str, Floats]) -> None:
+        calls.append(audio)
+        if len(calls) == 1:
+            raise FileError("no room in the runtime folder")
+        reserve(audio)
+
+    monkeypatch.setattr(stage.output, "reserve", full_once)
+    run(stage, 8 * BAR)
+    assert any("left out: no room" in line for line in stage.session.events(0)[1])
+    assert stage.session.state.bpm == 128
+    assert level(stage, 2) == 0.1
