@@ -21,6 +21,7 @@ from demon_live.errors import EngineError, UsageError
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
+from demon_live.runtime.pcm_files import named_files
 from demon_live.session.assets import Assets
 from demon_live.session.inputs import Inputs
 from demon_live.session.session import Session
@@ -100,11 +101,7 @@ class OfflineOutput:
     def publish(self, engine: EngineState, mix: MixState) -> None:
         self.mixer.apply(mix, lambda loop: self._pcm[loop.file])
         self.generator.apply(engine)
-        loops = [deck.loop for deck in engine.decks.values()]
-        loops += [loop for deck in mix.decks.values() for loop in deck.loops]
-        named = {timbre.file for timbre in engine.timbres}
-        named.update(name for loop in loops for name in (loop.file, loop.source_file) if name)
-        for name in self._pcm.keys() - named:
+        for name in self._pcm.keys() - named_files(engine, mix):
             del self._pcm[name]
 
     def heard(self) -> int:

@@ -13,6 +13,15 @@ from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import EngineState, Floats, MixState
 
 
+def named_files(engine: EngineState, mix: MixState) -> set[str]:
+    """The names of all PCM that published states need."""
+    loops = [deck.loop for deck in engine.decks.values()]
+    loops += [loop for deck in mix.decks.values() for loop in deck.loops]
+    named = {timbre.file for timbre in engine.timbres}
+    named.update(name for loop in loops for name in (loop.file, loop.source_file) if name)
+    return named
+
+
 class PcmFolder:
     """The PCM of loops, sources and timbres as files; those that nothing names go.
 
@@ -52,10 +61,7 @@ class PcmFolder:
 
     def keep(self, engine: EngineState, mix: MixState) -> None:
         """These states are published: remove what they do not name, but for the last few."""
-        loops = [deck.loop for deck in engine.decks.values()]
-        loops += [loop for deck in mix.decks.values() for loop in deck.loops]
-        named = {timbre.file for timbre in engine.timbres}
-        named.update(name for loop in loops for name in (loop.file, loop.source_file) if name)
+        named = named_files(engine, mix)
         self._waiting = {k: v for k, v in self._waiting.items() if k in named}
         unnamed = [name for name in self._written if name not in named]
         for name in unnamed[: max(0, len(unnamed) - self.SPARE)]:

@@ -96,6 +96,11 @@ class NullOutput:
 Blocks = Mapping[str, ControlBlock]
 
 
+def timbre_of(sound: Sound) -> Timbre:
+    """A sound as the engine knows it: by its key and the name of its PCM."""
+    return Timbre(sound.key, sound.name)
+
+
 def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> EngineState:
     """What the engine should be doing.
 
@@ -109,7 +114,7 @@ def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> Engi
         for name, deck in state.decks.items()
         if deck.loop is not None
     }
-    timbres = tuple(Timbre(s.key, s.name) for s in sorted(sounds, key=lambda s: s.key))
+    timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
     return EngineState(decks, state.depth, state.steps, timbres, state.panics)
 
 

@@ -29,7 +29,7 @@ from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import STEP_NOTICE, Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
-from demon_live.session.output import Output, engine_state, mix_state
+from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.sampler import Sampler
 from demon_live.session.scores import read_score, score_name, write_score
 from demon_live.session.state import State
@@ -256,7 +256,7 @@ class Session:
 
     def _reserve(self, edit: Edit, state: State) -> None:
         """Room for all that an edit needs. Raises DemonError, having changed nothing."""
-        sounds = {f"timbre-{sound.key}": sound.audio for sound in heard_sounds(state)}
+        sounds = {timbre_of(sound).file: sound.audio for sound in heard_sounds(state)}
         self.output.reserve({**edit.audio, **sounds})
 
     def _publish(self) -> None:
