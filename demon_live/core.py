@@ -196,6 +196,12 @@ class EngineState:
     timbres: tuple[Timbre, ...] = ()
     panics: int = 0
 
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the PCM that the engine reads: timbres, then the sources of loops."""
+        sources = (deck.loop.source_file for deck in self.decks.values())
+        return [*(timbre.file for timbre in self.timbres), *(name for name in sources if name)]
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:

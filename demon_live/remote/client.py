@@ -207,11 +207,9 @@ class EngineClient:
         """Send what is new since the last time: PCM, the state without its blocks, blocks."""
         state, before = self._state, self._sent
         self._sent = state
-        named = [timbre.file for timbre in state.timbres]
-        named += [d.loop.source_file for d in state.decks.values() if d.loop.source_file]
         # The server forgets what nothing names.
-        self._has &= set(named)
-        for name in named:
+        self._has &= set(state.inputs)
+        for name in state.inputs:
             self._send_pcm(line, name)
         head = _without_blocks(state)
         if _outline(head) != _outline(before):

@@ -266,9 +266,7 @@ class _Caller:
         blocks = {name: deck.block for name, deck in self._state.decks.items()}
         decks = {n: replace(deck, block=blocks.get(n)) for n, deck in state.decks.items()}
         self._state = replace(state, decks=decks)
-        named = {timbre.file for timbre in state.timbres}
-        named |= {deck.loop.source_file for deck in decks.values() if deck.loop.source_file}
-        unnamed = [name for name in self._pcm if name not in named]
+        unnamed = [name for name in self._pcm if name not in state.inputs]
         for name in unnamed[: max(0, len(unnamed) - _SPARE)]:
             del self._pcm[name]
         self._inbox.put(self._state)

@@ -17,9 +17,8 @@ def named_files(engine: EngineState, mix: MixState) -> set[str]:
     """The names of all PCM that published states need."""
     loops = [deck.loop for deck in engine.decks.values()]
     loops += [loop for deck in mix.decks.values() for loop in deck.loops]
-    named = {timbre.file for timbre in engine.timbres}
-    named.update(name for loop in loops for name in (loop.file, loop.source_file) if name)
-    return named
+    files = (name for loop in loops for name in (loop.file, loop.source_file) if name)
+    return {*engine.inputs, *files}
 
 
 class PcmFolder:
