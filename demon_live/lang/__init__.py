@@ -2,7 +2,7 @@
 
     mini("bd(3,8) <a b>").query(begin, end)   events with exact rational times
     compile_source(text, name)                a Program, or a DemonError with all that is wrong
-    diff(old, new)                            statements that turn one version into the next
+    diff(old, new), removed(old, new)         what a new version of a text says, and says no longer
 
 A line goes through split (statements), parse (lark), compile, expressions (names and kinds),
 pattern (the algebra) and lane (functions of arrays of time). functions.py is the table of
@@ -29,6 +29,7 @@ from demon_live.lang.program import (
     When,
     Word,
     diff,
+    removed,
 )
 from demon_live.lang.split import is_complete
 
@@ -58,5 +59,6 @@ __all__ = [
     "is_complete",
     "mini",
     "reference",
+    "removed",
     "unparse",
 ]

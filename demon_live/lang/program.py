@@ -180,26 +180,33 @@ def _same(a: Statement | None, b: Statement) -> bool:
     return a == b
 
 
-def diff(old: Program | None, new: Program | None) -> tuple[Statement, ...]:
-    """The statements that turn `old` into `new`: the changed and the added, then the removed.
+def diff(old: Program | None, new: Program) -> tuple[Statement, ...]:
+    """The statements of `new` that are not in `old`, or say something else there.
 
-    Bindings are compared by meaning, lets included. A removed binding is a Bind without a lane; a
-    removed setting stays as it is. Performance words, `go` and `chain` count if they are not in
-    the old text.
+    Bindings are compared by meaning, lets included. Performance words, `go` and `chain` count if
+    they are not in the old text.
     """
     before, after = _last(old), _last(new)
     keys = {id(s): key for key, s in after.items()}
     out: list[Statement] = []
-    for s in new.statements if new is not None else ():
+    for s in new.statements:
         key = keys.get(id(s))
         if (key is not None and not _same(before.get(key), s)) or (
             isinstance(s, (Word, Go, Chain)) and not _contains(old, s)
         ):
             out.append(s)
-    for key, gone in before.items():
-        if key not in after and isinstance(gone, Bind) and gone.lane is not None:
-            out.append(Bind(gone.deck, gone.control, None, When(), gone.span))
     return tuple(out)
+
+
+def removed(old: Program | None, new: Program | None) -> tuple[Bind | Setting, ...]:
+    """The bindings and settings of `old` about which `new` says nothing."""
+    after = _last(new)
+    return tuple(
+        gone
+        for key, gone in _last(old).items()
+        if key not in after
+        and (isinstance(gone, Setting) or (isinstance(gone, Bind) and gone.lane is not None))
+    )
 
 
 def _contains(program: Program | None, s: Word | Go | Chain) -> bool:

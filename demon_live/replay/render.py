@@ -91,7 +91,10 @@ def render(
         assets = Assets(
             assets.folders, within=bounds(path, trust), find=find, copies=folder_of(path)
         )
-    with Offline(engine, backend=backend, seed=seed, stems=stems, assets=assets) as offline:
+    rules = recording.start["rules"] if recording is not None else journal.RULES
+    with Offline(
+        engine, backend=backend, seed=seed, stems=stems, assets=assets, rules=rules
+    ) as offline:
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:

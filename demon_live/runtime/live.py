@@ -43,7 +43,7 @@ from demon_live.session.score_files import Reloader, Watcher, is_score
 from demon_live.session.session import Session
 from demon_live.session.status import db
 from demon_live.session.tempo import Playhead
-from demon_live.sets.journal import Recording
+from demon_live.sets.journal import RULES, Recording
 from demon_live.sets.recorder import about_engine
 from demon_live.sets.session_log import Interrupted, SessionLog, recently
 from demon_live.sets.set_files import bounds, folder_of
@@ -189,7 +189,7 @@ class Live:
         self._folder.mkdir(mode=0o700)
         self._output = _LiveOutput(self._folder, manifest.name, manifest.controls)
         self._wake, self._closing = threading.Event(), threading.Event()
-        self.session = self._new_session(manifest, seed, python, replay, trust)
+        self.session = self._new_session(manifest, seed, python, replay, resume, trust)
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
@@ -219,8 +219,16 @@ class Live:
             raise
 
     def _new_session(
-        self, manifest: Manifest, seed: int, python: bool, replay: Recording | None, trust: bool
+        self,
+        manifest: Manifest,
+        seed: int,
+        python: bool,
+        replay: Recording | None,
+        resume: Interrupted | None,
+        trust: bool,
     ) -> Session:
+        made = resume.recording if resume is not None else replay
+        rules = made.start["rules"] if made is not None else RULES
         copies = folder_of(replay.path) if replay is not None and replay.path else None
         within = bounds(replay.path, trust) if replay is not None else None
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
@@ -229,7 +237,7 @@ class Live:
             self._output,
             assets=Assets((Path.cwd(), shipped("patterns")), within=within, copies=copies),
             sets=sets_dir(),
-            start={"seed": seed, **about_engine(manifest)},
+            start={"seed": seed, "rules": rules, **about_engine(manifest)},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
             python=python,
             changed=self._wake.set,

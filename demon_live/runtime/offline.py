@@ -27,6 +27,7 @@ from demon_live.session.inputs import Inputs
 from demon_live.session.session import Session
 from demon_live.session.status import db
 from demon_live.session.tempo import Playhead
+from demon_live.sets.journal import RULES
 from demon_live.sets.recorder import about_engine
 
 #: Turns after which priming gives up: a ring that gives nothing by then never will.
@@ -126,7 +127,8 @@ class Offline:
             loop.session.at(4, "denoise = .9 over 2")
             audio = loop.render(cycles=8)
 
-    engine: a name, which is opened and closed here, or an engine of the caller's.
+    engine: a name, which is opened and closed here, or an engine of the caller's. rules: of the set
+    that is replayed.
     """
 
     def __init__(
@@ -140,12 +142,13 @@ class Offline:
         sets: Path | None = None,
         assets: Assets | None = None,
         inputs: Inputs | None = None,
+        rules: int = RULES,
     ) -> None:
         self._owned = isinstance(engine, str)
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
         self.output = OfflineOutput(opened, seed=seed, stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
-        start = {"seed": seed, **about_engine(opened.manifest)}
+        start = {"seed": seed, "rules": rules, **about_engine(opened.manifest)}
         self.session = Session(self.output, assets=assets, sets=sets, start=start, inputs=inputs)
         self._primed = False
 

@@ -15,6 +15,7 @@ set.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -33,6 +34,8 @@ from demon_live.session.status import Outcome
 from demon_live.sets.journal import Recording, SetEvent
 from demon_live.sets.session_log import Interrupted
 from demon_live.sets.set_files import KIND, folder_of
+
+log = logging.getLogger(__name__)
 
 #: Samples that filters and limiter need to forget.
 _FORGET = 3 * RATES.sample_rate
@@ -133,9 +136,11 @@ def restore(session: Session, past: Interrupted) -> int:
     for event in past.causes:
         try:
             session.repeat(event, now=event.sample)
-        except DemonError as error:
-            # A source that is gone costs only what needs it.
-            session.tell(str(error))
+        # A source that is gone costs only what needs it, and so does what fails in any other way:
+        # a session that cannot be resumed is worse than one that lacks a line.
+        except Exception as error:
+            log.warning("resuming %s", event, exc_info=True)
+            session.tell(f"a line of the session is left out: {error}")
     tempo = session.state.tempo
     cycle = -(-tempo.cycle_at(past.sample) // 1)
     session.tell(f"resumed from bar {cycle} · {past.describe()}")

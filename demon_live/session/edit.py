@@ -23,16 +23,16 @@ from demon_live.lang import (
     Bind,
     Chain,
     Lane,
-    Program,
     Setting,
     Statement,
     When,
     Word,
 )
-from demon_live.lang.chain import ChainLane, chain_lanes, expanded, find_scene
+from demon_live.lang.chain import chain_lanes, expanded, find_scene
 from demon_live.session.assets import DecodedSource, DecodedSources, with_sounds
-from demon_live.session.state import GLOBALS, DeckState, State, make_loop
+from demon_live.session.state import GLOBALS, DeckState, Said, State, make_loop
 from demon_live.session.tempo import TempoMap
+from demon_live.sets.journal import RULES
 
 #: Settings that prepare no loop.
 _AT_ONCE = ("quant", "link", "clock", "nudge")
@@ -51,6 +51,11 @@ def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
     return -(-cycle // n) * n
 
 
+def folder_of(score: str) -> str:
+    """The folder that file names in a score are relative to."""
+    return str(Path(score).parent)
+
+
 def bars(cycle: Fraction) -> str:
     """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
     return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
@@ -62,12 +67,14 @@ class Edit:
     Args:
         state: what plays.
         now: output sample of the decision.
+        name: the score that says it; "" at the prompt.
         base: the folder that file names are relative to; "" at the prompt.
         look: finds the file of a name, relative to a base.
         decoded: sources that were read before.
         epoch: gives the number of the next loop.
         engine: the name of the one that plays; "" accepts any (a replay).
         dry: nothing will sound: sources are looked for, not read.
+        rules: of the set that is replayed (`sets.journal.RULES`).
     """
 
     def __init__(
@@ -75,16 +82,20 @@ class Edit:
         state: State,
         now: int,
         *,
+        name: str = "",
         base: str,
         look: Callable[[str, str], Path],
         decoded: DecodedSources,
         epoch: Callable[[], int],
         engine: str = "",
         dry: bool = False,
+        rules: int = RULES,
     ) -> None:
         self.state = state
         self.now = now
+        self.name = name
         self.base = base
+        self.rules = rules
         self._look, self._engine, self._decoded = look, engine, decoded
         self.scenes = dict(state.scenes)
         self._epoch = epoch
@@ -95,11 +106,12 @@ class Edit:
         #: The PCM of new loops and sources, by name.
         self.audio: dict[str, Floats] = {}
         self.prompts: list[str] = []
-        self._renew: dict[str, Span | None] = {}
+        #: Decks that need a new loop, and from which cycle on.
+        self.renew: dict[str, Span | None] = {}
         self._sourced: set[str] = set()
         self._info: list[str] = []
         self._named: set[str] = set()
-        self._begin: Fraction | None = None
+        self.begin: Fraction | None = None
         # The very first text: there is nothing to move from, so everything simply begins.
         self._silent = not state.decks and now == 0
 
@@ -109,7 +121,7 @@ class Edit:
             return Fraction(0)
         tempo = self.state.tempo
         here = tempo.cycle_at(self.now)
-        prepared = prepared or self._begin is not None
+        prepared = prepared or self.begin is not None
         earliest = max(tempo.cycle_at(self.now + NOTICE), here) if prepared else here
         if when.kind == "now":
             return earliest
@@ -128,17 +140,17 @@ class Edit:
         named = [with_sounds(s, self._named_file, self.base, self._dry) for s in statements]
         rows = expanded(named, self.scenes)
         if self._silent:
-            self._begin = Fraction(0)
+            self.begin = Fraction(0)
         settings = [s for s in rows if isinstance(s, Setting) and s.word not in _AT_ONCE]
         for row in rows:
             if isinstance(row, Setting):
-                self._set(row)
+                self.set(row)
         new = self._new_decks(rows)
         if settings or new:
             when = settings[0].when if settings else When("quant", Fraction(0))
-            self._begin = self.effect(when, prepared=True)
+            self.begin = self.effect(when, prepared=True)
             self._ramp(settings)
-        self._build_loops()
+        self.build_loops()
         for row in rows:
             if isinstance(row, Bind):
                 self._bind(row)
@@ -155,7 +167,8 @@ class Edit:
             return Lane.prune(lane, here)
 
         for deck, control, lane in chain_lanes(row, self.scenes, at, old):
-            self._bind_lane(deck, control, lane, at, row.when)
+            rows = self._rows(deck, control, lane, lane.text)
+            self.bind_lane(deck, control, rows, at, row.when)
 
     def _new_decks(self, rows: list[Statement]) -> bool:
         chained = [
@@ -169,7 +182,7 @@ class Edit:
         new = said - self.state.decks.keys() - {GLOBALS}
         for name in sorted(new):
             self.state = self.state.with_deck(DeckState(name, base=self.base))
-            self._renew.setdefault(name, None)
+            self.renew.setdefault(name, None)
         return bool(new)
 
     def _ramp(self, rows: list[Setting]) -> None:
@@ -177,7 +190,7 @@ class Edit:
         prepared when it is near (`step`)."""
         moves = [(r, r.when if r.when.kind == "over" else r.when.then) for r in rows]
         over = next((m for r, m in moves if r.word in ("tempo", "cps") and m is not None), None)
-        begin, state = self._begin, self.state
+        begin, state = self.begin, self.state
         assert begin is not None
         if rows and any(r.word in ("tempo", "cps", "beats") for r in rows):
             self.state = state = replace(state, ramp=())
@@ -199,12 +212,13 @@ class Edit:
         """The next step of a ramp of the tempo: every deck gets its loop."""
         (cycle, bpm), *rest = self.state.ramp
         self.state = replace(self.state, bpm=bpm, ramp=tuple(rest))
-        self._begin = cycle
-        self._renew.update(dict.fromkeys(self.state.decks))
-        self._build_loops()
+        self.begin = cycle
+        self.renew.update(dict.fromkeys(self.state.decks))
+        self.build_loops()
         self.messages.clear()
 
-    def _set(self, row: Setting) -> None:
+    def set(self, row: Setting) -> None:
+        """Take a setting; loops that it changes are built by `build_loops`."""
         value = row.value
         state = self.state
         if row.word == "tempo":
@@ -230,7 +244,7 @@ class Edit:
             self._refuse(row)
         if row.word in ("tempo", "cps", "beats"):
             for name in state.decks:
-                self._renew.setdefault(name, row.span)
+                self.renew.setdefault(name, row.span)
 
     def _set_sync(self, row: Setting) -> None:
         if row.word == "link":
@@ -252,9 +266,9 @@ class Edit:
         tempo = state.tempo.pin(cycle, sample, bpm, state.beats, self.now)
         self.state = replace(state, tempo=tempo, bpm=bpm)
         if bpm != before:
-            self._begin = cycle
-            self._renew.update(dict.fromkeys(state.decks))
-            self._build_loops()
+            self.begin = cycle
+            self.renew.update(dict.fromkeys(state.decks))
+            self.build_loops()
             return
         for deck in state.decks.values():
             if deck.loop is None:
@@ -287,12 +301,13 @@ class Edit:
             deck = replace(deck, source=source, base=self.base)
             self._sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
-        self._renew[row.deck] = row.span if row.word == "source" else self._renew.get(row.deck)
+        self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
 
-    def _build_loops(self) -> None:
-        if not self._renew or self._begin is None:
+    def build_loops(self) -> None:
+        """New loops of the decks in `renew`, from cycle `begin` on."""
+        if not self.renew or self.begin is None:
             return
-        state, begin = self.state, self._begin
+        state, begin = self.state, self.begin
         segment = state.tempo.segment_at(begin)
         # During a ramp the map has the tempo of every bar already.
         if not state.ramp and (segment.bpm, segment.beats) != (state.bpm, state.beats):
@@ -302,7 +317,8 @@ class Edit:
                 tempo = state.tempo.change(begin, state.bpm, state.beats)
             self.state = state = replace(state, tempo=tempo)
             self.messages.append(f"tempo {float(state.bpm):g}: from bar {bars(begin)}")
-        for name, span in self._renew.items():
+        renew, self.renew = self.renew, {}
+        for name, span in renew.items():
             self._build_loop(state.decks[name], span, begin)
 
     def _build_loop(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
@@ -373,10 +389,23 @@ class Edit:
         return np.zeros((0, 2), np.float32)
 
     def _bind(self, row: Bind) -> None:
-        at = self._begin if self._begin == 0 else self.effect(row.when)
-        self._bind_lane(row.deck, row.control, row.lane, at, row.when)
+        at = self.begin if self.begin == 0 else self.effect(row.when)
+        # The same name in another folder is another file.
+        key = f"{row.key} {self.base}" if row.files else row.key
+        rows = self._rows(row.deck, row.control, row.lane, key)
+        self.bind_lane(row.deck, row.control, rows, at, row.when)
         if row.lane is not None and row.control == "prompt":
             self._note_prompt(row.lane)
+
+    def _rows(self, deck: str, control: str, lane: Lane | None, key: str) -> tuple[Said, ...]:
+        """What texts say of a control once this one says `lane`; None: its default, whatever the
+        others say."""
+        return () if lane is None else (*self.others(deck, control), Said(self.name, lane, key))
+
+    def others(self, deck: str, control: str) -> tuple[Said, ...]:
+        """What the other texts say of a control."""
+        said = self.state.deck(deck).said.get(control, ())
+        return tuple(row for row in said if row.score != self.name)
 
     def _note_prompt(self, lane: Lane) -> None:
         here = self.state.tempo.cycle_at(self.now)
@@ -388,9 +417,11 @@ class Edit:
                 break
         self.prompts += sorted({str(lane.at(c)) for c in cycles[:_PROMPTS]})
 
-    def _bind_lane(
-        self, name: str, control_name: str, lane: Lane | None, at: Fraction, when: When
+    def bind_lane(
+        self, name: str, control_name: str, rows: tuple[Said, ...], at: Fraction, when: When
     ) -> None:
+        """Let the last row play from cycle `at` on, the default if there is none."""
+        lane = rows[-1].lane if rows else None
         deck = self.state.deck(name)
         control = find(control_name)
         if control is None:
@@ -408,14 +439,12 @@ class Edit:
             lane_now, settled = new, at
         else:
             lane_now, settled = Lane.switch(old, new, at), at
-        bound = {k: v for k, v in deck.bound.items() if k != control_name}
         leaving = {k: v for k, v in deck.leaving.items() if k != control_name}
         if lane is None:
             leaving[control_name] = settled
-        else:
-            bound[control_name] = lane
         lanes = {**deck.lanes, control_name: lane_now}
-        self.state = self.state.with_deck(replace(deck, lanes=lanes, bound=bound, leaving=leaving))
+        deck = replace(deck.with_said(control_name, rows), lanes=lanes, leaving=leaving)
+        self.state = self.state.with_deck(deck)
         self._say(name, control_name, lane, at, when)
         if control_name in ("denoise", "shift") and at <= here and new.kind == "number":
             self._move_in_flight(name, control_name, float(new.at(at)))
@@ -443,22 +472,8 @@ class Edit:
             from_to = f"from bar {bars(at)}"
         self.messages.append(f"{what} · {from_to} · class {control.cls}")
 
-    def release(self, old: Program | None, new: Program | None) -> None:
-        """Take back what a file no longer says beyond single bindings: chains, and its decks."""
-        spoken = {c.scenes for c in new.chains} if new else set()
-        over = [c for c in old.chains if c.scenes not in spoken] if old else []
-        bodies = [self.scenes[name].body for chain in over for name, _ in chain.scenes]
-        for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
-            known = {GLOBALS: self.state.globals, **self.state.decks}
-            deck = known.get(bind.deck)
-            if deck is not None and isinstance(deck.bound.get(bind.control), ChainLane):
-                self._bind_lane(bind.deck, bind.control, None, self.effect(bind.when), bind.when)
-        for name in sorted(_decks_of(old) - _decks_of(new)):
-            deck = self.state.decks.get(name)
-            if deck is not None and not deck.bound:
-                self._drop(name)
-
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
+        """Let a deck fade out at the next quantum."""
         at = self.effect(When())
         self.state = self.state.without_deck(name, self.state.tempo.sample_at(at), self.now)
         self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
@@ -471,26 +486,18 @@ class Edit:
             if (now.cycles, now.source) != (deck.cycles, deck.source):
                 changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
                 self.state = self.state.with_deck(changed)
-                self._renew[name] = None
+                self.renew[name] = None
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
-            self._renew.update(dict.fromkeys(current.decks))
-        if self._renew:
-            self._begin = self.effect(when, prepared=True)
-        self._build_loops()
+            self.renew.update(dict.fromkeys(current.decks))
+        if self.renew:
+            self.begin = self.effect(when, prepared=True)
+        self.build_loops()
         for name in sorted(current.decks.keys() - wanted.decks.keys()):
-            self._drop(name)
+            self.drop(name)
         for name, now in [*self.state.decks.items(), (GLOBALS, self.state.globals)]:
-            before = wanted.deck(name).bound
-            for control in sorted(before.keys() | now.bound.keys()):
-                if before.get(control) is not now.bound.get(control):
-                    lane = before.get(control)
-                    self._bind_lane(name, control, lane, self.effect(when), when)
-
-
-def _decks_of(program: Program | None) -> set[str]:
-    """The decks that a text names."""
-    rows = program.statements if program else ()
-    bound = {row.deck for row in rows if isinstance(row, Bind)}
-    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in ("loop", "source")}
-    return (bound | staged) - {GLOBALS}
+            before = wanted.deck(name).said
+            for control in sorted(before.keys() | now.said.keys()):
+                rows, said = before.get(control, ()), now.said.get(control, ())
+                if rows[-1:] != said[-1:]:
+                    self.bind_lane(name, control, rows, self.effect(when), when)

@@ -80,6 +80,8 @@ class Reloader:
             return True
         if self._seen.get(key) == digest:
             return True
+        if key not in self._seen and self._renamed(key, path, digest):
+            return True
         try:
             outcome = self.session.load(path, data)
         except DemonError as error:
@@ -94,6 +96,17 @@ class Reloader:
         for line in lines[1:]:
             self.session.tell(f"  {line}")
         return True
+
+    def _renamed(self, key: Path, path: Path, digest: str) -> bool:
+        """A new file that says what one that is gone said is that score under another name."""
+        gone = [old for old, text in self._seen.items() if text == digest and not old.exists()]
+        for old in gone:
+            if self.session.rename(str(old), str(path)):
+                del self._seen[old]
+                self._seen[key] = digest
+                self.session.tell(f"{score_name(old)} is {score_name(path)} now")
+                return True
+        return False
 
 
 def _read(path: Path) -> bytes | None:
@@ -165,7 +178,8 @@ class Watcher(FileSystemEventHandler):
                     break
             with self._lock:
                 touched, self._touched = self._touched, set()
-            for path in sorted(touched):
+            # What is there comes first: it may be what is gone, under another name.
+            for path in sorted(touched, key=lambda p: (not p.exists(), p)):
                 self._look(path)
             with self._looked:
                 self._looked.notify_all()

@@ -27,16 +27,17 @@ from demon_live.lang.controllers import Move
 from demon_live.session.agenda import Agenda, Messages
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
-from demon_live.session.edit import STEP_NOTICE, Edit
+from demon_live.session.edit import STEP_NOTICE, Edit, folder_of
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
+from demon_live.session.release import release
 from demon_live.session.sampler import Sampler
 from demon_live.session.scores import read_score, score_name, write_score
 from demon_live.session.state import State
 from demon_live.session.status import Grader, Outcome, Status, Words, describe, explain, named
 from demon_live.session.tempo import TempoMap
 from demon_live.session.undo import Undo
-from demon_live.sets.journal import Journal, SetEvent
+from demon_live.sets.journal import RULES, Journal, SetEvent
 from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
 
@@ -74,6 +75,8 @@ class Session:
     ) -> None:
         self.output, self.assets = output, assets or Assets()
         self.journal = Journal({"engine": output.engine_name, **(start or {})})
+        #: Of the set that is replayed, else the newest: what texts mean (`sets.journal.RULES`).
+        self.rules = int(str((start or {}).get("rules", RULES)))
         self.recorder = Recorder(self.journal, sets or Path(), self.tell)
         self.inputs = inputs or Inputs()
         self.inputs.hear = self.hear
@@ -172,14 +175,14 @@ class Session:
     def _build(self, program: Program, name: str, origin: str, now: int) -> Edit:
         """What a text changes: built as a whole, with no effect yet."""
         before = self._state.files.get(name)
-        edit = self.edit(now, _base(name, origin))
+        edit = self.edit(now, _base(name, origin), name if origin == "file" else "")
         self._fresh = not self._replaying
         try:
             edit.build(diff(before, program) if origin == "file" else program.statements)
         finally:
             self._fresh = False
         if origin == "file":
-            edit.release(before, program)
+            release(edit, before, program)
         return edit
 
     def _warnings(self, program: Program, edit: Edit) -> tuple[str, ...]:
@@ -196,19 +199,24 @@ class Session:
         lanes = [(name, lane) for deck in decks for name, lane in deck.bound.items()]
         return (*lines, *self.inputs.unmoved(lanes, state.hands))
 
-    def edit(self, now: int, base: str = "") -> Edit:
-        """An empty edit of what plays. base: the folder that file names are relative to."""
+    def edit(self, now: int, base: str = "", name: str = "") -> Edit:
+        """An empty edit of what plays.
+
+        base: the folder that file names are relative to. name: the score that says it.
+        """
         # Numbers are taken at the commit: what is refused leaves no gap that a replay would lack.
         epochs = itertools.count(self._epoch + 1)
         return Edit(
             self._state,
             now,
+            name=name,
             base=base,
             look=self._look,
             decoded=self.assets.decoded,
             epoch=lambda: next(epochs),
             engine="" if self._replaying or self._dry else self._engine,
             dry=self._dry,
+            rules=self.rules,
         )
 
     def _look(self, name: str, base: str) -> Path:
@@ -273,15 +281,33 @@ class Session:
             self._errors.pop(name, None)
             if old is None:
                 return Outcome()
-            before, edit = self._state, self.edit(self._now(now), _base(name, "file"))
-            edit.build(diff(old, None))
-            edit.release(old, None)
+            before, edit = self._state, self.edit(self._now(now), folder_of(name), name)
+            release(edit, old, None)
             self._note_files(edit.now)
             self.journal.write(SetEvent("remove", edit.now, name=name))
             files = {k: v for k, v in self._state.files.items() if k != name}
             self.commit(edit, replace(edit.state, files=files))
             self.undone.note(before, self._state)
             return Outcome(tuple(edit.messages))
+
+    def rename(self, old: str, new: str, *, now: int | None = None) -> bool:
+        """Call a score that plays by another name; nothing else changes.
+
+        False if it does not play, if `new` does, or if `new` lies in another folder, where the
+        files that it names may be others.
+        """
+        path = Path(new).absolute()
+        old, new = score_name(old), score_name(new)
+        with self._lock:
+            state, folders = self._state, {folder_of(old), folder_of(new)}
+            if old not in state.files or new in state.files or len(folders) > 1:
+                return False
+            self.journal.write(SetEvent("rename", self._now(now), new, old))
+            for known in (self._errors, self._saved_at, self._paths):
+                known.pop(old, None)
+            self._saved_at[new], self._paths[new] = datetime.now().strftime("%H:%M:%S"), path
+            self.swap(state.renamed(old, new))
+            return True
 
     def align(
         self, cycle: Fraction, sample: int, bpm: Fraction, *, now: int | None = None
@@ -307,6 +333,8 @@ class Session:
             return self.align(Fraction(cycle), int(sample), Fraction(bpm), now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
+        if event.kind == "rename":
+            self.rename(event.name, event.text, now=now)
         if event.kind == KIND:
             with self._lock:
                 # A set that is recorded of this one says it, too.
@@ -472,7 +500,7 @@ class Session:
 def _base(name: str, origin: str) -> str:
     """The folder that file names in a text are relative to; "" at the prompt: any path."""
     if origin == "file":
-        return str(Path(name).parent)
+        return folder_of(name)
     return "." if origin == "osc" else ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from demon_live.core import RATES, Gate, Loop
 from demon_live.lang.chain import faded
@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 GLOBALS = ""
 
 
+class Said(NamedTuple):
+    """What a text binds to a control. score: its name, "" at the prompt. key: what it means."""
+
+    score: str
+    lane: Lane
+    key: str
+
+
 @dataclass(frozen=True, slots=True)
 class DeckState:
     """One deck.
 
-    lanes: control -> function of time, transitions included. bound: what the score says, without
-    transitions (for undo, display and diff). leaving: control -> cycle from which it is unbound.
+    lanes: control -> function of time, transitions included. said: control -> what texts bind to
+    it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
     source: as written in the score; base: folder it is relative to. loops: the one that plays,
     then those that come. moves: of `core.EngineDeck`.
     """
 
     name: str
     lanes: Mapping[str, Lane] = field(default_factory=dict)
-    bound: Mapping[str, Lane] = field(default_factory=dict)
+    said: Mapping[str, tuple[Said, ...]] = field(default_factory=dict)
     leaving: Mapping[str, Fraction] = field(default_factory=dict)
     cycles: int = 4
     source: str | None = None
@@ -52,6 +60,16 @@ class DeckState:
     def before(self) -> Loop | None:
         """The loop that plays until the newest begins."""
         return self.loops[-2] if len(self.loops) > 1 else None
+
+    @property
+    def bound(self) -> Mapping[str, Lane]:
+        """control -> the lane that plays, without transitions (for undo, display and diff)."""
+        return {control: rows[-1].lane for control, rows in self.said.items()}
+
+    def with_said(self, control: str, rows: tuple[Said, ...]) -> DeckState:
+        """The deck with other texts binding a control; () unbinds it."""
+        said = {name: old for name, old in self.said.items() if name != control}
+        return replace(self, said={**said, control: rows} if rows else said)
 
     def with_loop(self, loop: Loop, now: int) -> DeckState:
         """The deck with a new loop; those planned for the same or a later sample are dropped."""
@@ -170,6 +188,21 @@ class State:
         ring = (self.quant, self.depth, self.steps)
         heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.globals.bound))
         return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))
+
+    def renamed(self, old: str, new: str) -> State:
+        """The state with another name for a score."""
+
+        def own(deck: DeckState) -> DeckState:
+            said = {
+                control: tuple(r._replace(score=new) if r.score == old else r for r in rows)
+                for control, rows in deck.said.items()
+            }
+            return replace(deck, said=said)
+
+        files = {new if name == old else name: program for name, program in self.files.items()}
+        files[new] = replace(files[new], name=new)
+        decks = {name: own(deck) for name, deck in self.decks.items()}
+        return replace(self, files=files, decks=decks, globals=own(self.globals))
 
     def lanes(self, deck: DeckState, here: Fraction) -> Mapping[str, Lane]:
         """What sounds of a deck at cycle `here`: with the hands on its controllers, under the

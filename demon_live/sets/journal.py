@@ -34,6 +34,9 @@ from demon_live.errors import FileError
 
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
+#: What a text means depends on the rules that its set was made with. 2: a score that is gone gives
+#: a control back to what other texts say of it (before: to its default).
+RULES = 2
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
 _LATEST = 48_000 * 3_155_760_000
@@ -43,7 +46,8 @@ _LATEST = 48_000 * 3_155_760_000
 class SetEvent:
     """One cause, at an output sample.
 
-    kind: apply | remove | align | hands | file | mark | end. text, name, origin: as applied.
+    kind: apply | remove | rename | align | hands | file | mark | end. text, name, origin: as
+    applied; of a rename, text is the new name.
     """
 
     kind: str
@@ -154,7 +158,8 @@ class Journal:
     tell: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
-        self._past.append(_line({"kind": "start", "format": _FORMAT, **self.start}))
+        head = {"kind": "start", "format": _FORMAT, "rules": RULES, **self.start}
+        self._past.append(_line(head))
 
     def write(self, event: SetEvent) -> None:
         """Append one cause; it is with the operating system before this returns.
@@ -229,6 +234,12 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
     if start.get("format") != _FORMAT:
         raise FileError(
             f"{path or 'this set'} has format {start.get('format')!r}, not {_FORMAT}",
+            hint="use the version of demon-live that recorded it",
+        )
+    rules = start.setdefault("rules", 1)
+    if type(rules) is not int or not 1 <= rules <= RULES:
+        raise FileError(
+            f"{path or 'this set'} follows rules {rules!r}; this version knows 1 to {RULES}",
             hint="use the version of demon-live that recorded it",
         )
     return Recording(path, start, tuple(events), torn)

@@ -99,6 +99,10 @@ def _prune(folder: Path) -> None:
                 path.unlink()
 
 
+def _of_file(event: SetEvent) -> bool:
+    return event.origin == "file" or event.kind == "rename"
+
+
 @dataclass(frozen=True, slots=True)
 class Interrupted:
     """A session to go on with. folder: where it was started. sample: how far it surely was."""
@@ -119,7 +123,8 @@ class Interrupted:
     @property
     def scores(self) -> tuple[Path, ...]:
         """The score files that played, as they were named."""
-        names = dict.fromkeys(e.name for e in self.causes if e.origin == "file")
+        rows = (e.text if e.kind == "rename" else e.name for e in self.causes if _of_file(e))
+        names = dict.fromkeys(rows)
         return tuple(Path(name) for name in names if name)
 
     def describe(self) -> str:

@@ -363,10 +363,12 @@ def test_the_sink_and_a_recording_are_two_files(bus: Bus, tmp_path: Path) -> Non
     mix.turn()
     mix.newest = MixState(recording=str(tmp_path / "take.wav"))
     mix.turn()
+    take = mix.recorder
     mix.newest = MixState()
     mix.turn()
-    assert mix.sink is not None
-    mix.sink.close(timeout=10)
+    for recorder in (mix.sink, take):
+        assert recorder is not None
+        recorder.close(timeout=60)
     lengths = {}
     for event in news:
         if event.kind == "recorded":

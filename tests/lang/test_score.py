@@ -20,6 +20,7 @@ from demon_live.lang import (
     Word,
     compile_source,
     diff,
+    removed,
 )
 
 SCORE = """
@@ -211,17 +212,20 @@ def changes(old: str | None, new: str | None) -> list[str]:
         return None if text is None else compile_source(text)
 
     out = []
-    for s in diff(program(old), program(new)):
+    after = program(new)
+    steps = diff(program(old), after) if after is not None else ()
+    for s in steps:
         match s:
             case Bind():
-                out.append(f"{s.deck}.{s.control}{'' if s.lane else ' gone'}")
+                out.append(f"{s.deck}.{s.control}")
             case Setting():
                 out.append(f"{s.deck} {s.word} {s.value}")
             case Scene() | Let():
                 out.append(f"{type(s).__name__} {s.name}")
             case Word() | Go() | Chain():
                 out.append(type(s).__name__)
-    return out
+    gone = removed(program(old), after)
+    return [*out, *(f"{s.deck}.{s.control if isinstance(s, Bind) else s.word} gone" for s in gone)]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +247,7 @@ def changes(old: str | None, new: str | None) -> list[str]:
             ["Let f", "main.blend"],
         ),
         ("tempo 120", "tempo 121", ["main tempo 121.0"]),
-        ("tempo 120", "", []),
+        ("tempo 120", "", ["main.tempo gone"]),
         ("scene a { blend = 1 }", "scene a { blend = .5 }", ["Scene a"]),
         ("scene a { blend = 1 }", "scene a {\n blend = 1\n}", []),
         ("hush", "hush", []),

@@ -157,6 +157,9 @@ def test_a_file_applies_the_difference_to_its_last_version(stage: Offline, tmp_p
     assert level(stage, 2) == 0.1
     file.write_text("pan = 0\n")
     stage.session.load(file)
+    # Nor does it take with it what the prompt says.
+    assert bound(stage)["gain"] == "1"
+    stage.session.apply("gain = default")
     assert "gain" not in bound(stage)
 
 

@@ -1,0 +1,103 @@
+"""What a text no longer says: its controls, chains, settings and decks are given up.
+
+What other texts say of them plays again.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from demon_live.lang import Bind, Program, Setting, When, removed
+from demon_live.lang.chain import ChainLane
+from demon_live.session.edit import Edit, folder_of
+from demon_live.session.state import GLOBALS, State
+
+
+def release(edit: Edit, old: Program | None, new: Program | None) -> None:
+    """Take back what a file no longer says; what other texts say of it plays again."""
+    gone = removed(old, new)
+    for row in gone:
+        if isinstance(row, Bind):
+            _release(edit, row.deck, row.control, When())
+    _release_chains(edit, old, new)
+    if edit.rules > 1:
+        _release_settings(edit, [row for row in gone if isinstance(row, Setting)])
+    for name in sorted(_decks_of(old) - _decks_of(new)):
+        deck = edit.state.decks.get(name)
+        if deck is not None and not deck.bound and not _named_elsewhere(edit, name):
+            edit.drop(name)
+
+
+def _release(edit: Edit, name: str, control: str, when: When) -> None:
+    if name != GLOBALS and name not in edit.state.decks:
+        return
+    deck = edit.state.deck(name)
+    said = deck.said.get(control, ())
+    others = edit.others(name, control) if edit.rules > 1 else ()
+    same = said[-1].key == others[-1].key if said and others else said == others
+    if same and edit.rules > 1:
+        edit.state = edit.state.with_deck(deck.with_said(control, others))
+    else:
+        edit.bind_lane(name, control, others, edit.effect(when), when)
+
+
+def _release_chains(edit: Edit, old: Program | None, new: Program | None) -> None:
+    spoken = {c.scenes for c in new.chains} if new else set()
+    over = [c for c in old.chains if c.scenes not in spoken] if old else []
+    bodies = [edit.scenes[name].body for chain in over for name, _ in chain.scenes]
+    for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
+        known = {GLOBALS: edit.state.globals, **edit.state.decks}
+        deck = known.get(bind.deck)
+        if deck is not None and isinstance(deck.bound.get(bind.control), ChainLane):
+            _release(edit, bind.deck, bind.control, bind.when)
+
+
+def _release_settings(edit: Edit, gone: list[Setting]) -> None:
+    """A setting stays as it is, unless it is in force and another score says another value."""
+    for row in gone:
+        found = [
+            (name, other)
+            for name, program in _other_files(edit)
+            for other in program.statements
+            if isinstance(other, Setting) and (other.deck, other.word) == (row.deck, row.word)
+        ]
+        if found and _in_force(edit.state, row) and not _in_force(edit.state, found[-1][1]):
+            name, other = found[-1]
+            edit.base, base = folder_of(name), edit.base
+            edit.set(other)
+            edit.base = base
+    if edit.renew:
+        edit.begin = edit.begin if edit.begin is not None else edit.effect(When(), True)
+        edit.build_loops()
+
+
+def _in_force(state: State, row: Setting) -> bool:
+    deck = state.decks.get(row.deck)
+    if row.word == "source":
+        return deck is not None and (deck.source or "none") == (row.value or "none")
+    value: object
+    if row.word == "loop":
+        value = deck and deck.cycles
+    elif row.word == "cps":
+        value = state.bpm / 60 / state.beats
+    else:
+        value = getattr(state, "bpm" if row.word == "tempo" else row.word, None)
+    if value is None or isinstance(value, str | bool):
+        return False
+    return Fraction(str(value)) == Fraction(str(row.value))
+
+
+def _other_files(edit: Edit) -> list[tuple[str, Program]]:
+    return [(name, p) for name, p in edit.state.files.items() if name != edit.name]
+
+
+def _named_elsewhere(edit: Edit, deck: str) -> bool:
+    return edit.rules > 1 and any(deck in _decks_of(p) for _, p in _other_files(edit))
+
+
+def _decks_of(program: Program | None) -> set[str]:
+    """The decks that a text names."""
+    rows = program.statements if program else ()
+    bound = {row.deck for row in rows if isinstance(row, Bind)}
+    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in ("loop", "source")}
+    return (bound | staged) - {GLOBALS}
