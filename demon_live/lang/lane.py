@@ -74,6 +74,11 @@ class Lane:
         """The sound files that it names."""
         return frozenset()
 
+    @property
+    def depth(self) -> int:
+        """How many lanes lie inside each other, this one included."""
+        return 1
+
     def resolve(self, history: ControllerHistory) -> Lane:
         """The lane with these moves of its controllers; itself if it names none."""
         return self
@@ -107,7 +112,11 @@ class Lane:
     @staticmethod
     def switch(old: Lane, new: Lane, at: Fraction) -> Lane:
         """old before `at`, new from `at` on."""
-        return SwitchLane(new.spec, new.text, old, new, Fraction(at))
+        at = Fraction(at)
+        # A change that comes no earlier is never heard.
+        while isinstance(old, SwitchLane) and old.moment >= at:
+            old = old.old
+        return SwitchLane(new.spec, new.text, old, new, at)
 
     @staticmethod
     def glide(old: Lane, new: Lane, begin: Fraction, length: Fraction) -> Lane:
@@ -316,6 +325,10 @@ class CompositeLane(Lane):
     def settled(self, before: Fraction) -> Lane | None:
         """The part that remains from cycle `before` on, None if several do."""
         return None
+
+    @property
+    def depth(self) -> int:
+        return 1 + max(part.depth for part in self.parts)
 
     @property
     def continuous(self) -> bool:

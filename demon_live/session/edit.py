@@ -42,6 +42,8 @@ _PROMPT_CYCLES, _PROMPTS = 16, 64
 NOTICE = 3 * RATES.sample_rate // 2
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
 MOST_FILES = 64
+#: Changes of one control that may lie ahead at different moments.
+MOST_WAITING = 64
 #: A step of a ramp is prepared this long before it begins, in samples.
 STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
@@ -169,6 +171,7 @@ class Edit:
         for deck, control, lane in chain_lanes(row, self.scenes, at, old):
             rows = self._rows(deck, control, lane, lane.text)
             self.bind_lane(deck, control, rows, at, row.when)
+            self._check_waiting(deck, control, row.span)
 
     def _new_decks(self, rows: list[Statement]) -> bool:
         chained = [
@@ -394,8 +397,17 @@ class Edit:
         key = f"{row.key} {self.base}" if row.files else row.key
         rows = self._rows(row.deck, row.control, row.lane, key)
         self.bind_lane(row.deck, row.control, rows, at, row.when)
+        self._check_waiting(row.deck, row.control, row.span)
         if row.lane is not None and row.control == "prompt":
             self._note_prompt(row.lane)
+
+    def _check_waiting(self, deck: str, control: str, span: Span) -> None:
+        if self.state.deck(deck).lanes[control].depth > MOST_WAITING:
+            raise ScoreError(
+                f"{MOST_WAITING} changes of {control} are waiting already",
+                span=span,
+                hint=f"let some of them come first, or take them back: {control} = default now",
+            )
 
     def _rows(self, deck: str, control: str, lane: Lane | None, key: str) -> tuple[Said, ...]:
         """What texts say of a control once this one says `lane`; None: its default, whatever the

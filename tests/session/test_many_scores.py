@@ -182,3 +182,29 @@ def test_a_set_of_a_later_version_is_refused_with_the_remedy(
     made.close(0)
     with pytest.raises(DemonError, match="this version knows 1 to"):
         journal.load(tmp_path / f"x{journal.SUFFIX}")
+
+
+def test_a_later_word_about_the_same_moment_replaces_the_earlier(stage: Offline) -> None:
+    stage.session.apply("tempo 240\nloop 1\nprompt = 'a'")
+    run(stage, 100)
+    for n in range(2000):
+        stage.session.apply(f"blend = {n / 2000} at 32")
+    lane = stage.session.state.decks["main"].lanes["blend"]
+    assert (lane.depth, lane.at(31), lane.at(32)) == (2, 1.0, 1999 / 2000)
+    stage.session.status()
+    assert len(run(stage, 100)) >= 100
+
+
+def test_more_waiting_changes_than_anybody_means_are_refused_and_the_rest_stays(
+    stage: Offline,
+) -> None:
+    stage.session.apply("tempo 240\nloop 1\nprompt = 'a'")
+    for n in range(1, 64):
+        stage.session.apply(f"blend = {n / 100} in {n}")
+    with pytest.raises(DemonError, match="64 changes of blend are waiting") as caught:
+        stage.session.apply("blend = .64 in 64")
+    assert caught.value.span is not None
+    lane = stage.session.state.decks["main"].lanes["blend"]
+    assert [lane.at(n) for n in (1, 40, 63)] == [0.01, 0.4, 0.63]
+    stage.session.apply("blend = default now")
+    assert stage.session.state.decks["main"].lanes["blend"].depth <= 2
