@@ -63,7 +63,6 @@ class MixThread:
         self._applied = self.newest
         self._recording: str | None = None
         self._folder = folder
-        self._buffers: dict[str, list[LoopBuffer]] = {}
         self._failing = False
 
     def turn(self) -> bool:
@@ -113,12 +112,7 @@ class MixThread:
         bus.limited_db = mixer.limited_db
 
     def _open(self, loop: Loop) -> LoopBuffer:
-        buffer = LoopBuffer.open(self._folder / loop.file)
-        # Mappings of loops that no longer sound would add up over a set.
-        kept = self._buffers.setdefault(loop.deck, [])
-        kept.append(buffer)
-        del kept[:-4]
-        return buffer
+        return LoopBuffer.open(self._folder / loop.file)
 
     def _record(self, path: str | None) -> None:
         if path == self._recording:

@@ -73,8 +73,6 @@ class PcmFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # A mapping must outlive its array: keep those that may still be written.
-        self._open: dict[str, LoopBuffer] = {}
 
     def read(self, name: str) -> Floats:
         """A copy, float32 [n, 2]."""
@@ -84,8 +82,5 @@ class PcmFiles:
         return audio
 
     def open(self, name: str) -> Floats:
-        """The PCM itself, to be written to, float32 [n, 2]."""
-        self._open[name] = LoopBuffer.open(self._folder / name)
-        for old in list(self._open)[:-16]:
-            del self._open[old]
-        return self._open[name].audio
+        """The PCM itself, to be written to, float32 [n, 2]; mapped as long as the array is."""
+        return LoopBuffer.open(self._folder / name).audio

@@ -7,10 +7,11 @@ engine gets each sound once, and what waits in a scene or an undo still has its 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +19,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from demon_live.audio.files import load_source
+from demon_live.audio.files import fit_loop, load_source
 from demon_live.controls import Control, find
-from demon_live.core import RATES, Floats, Sound
+from demon_live.core import RATES, Floats, Loop, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import NONE, Bind, Lane, Scene, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
@@ -135,23 +136,54 @@ def _find_within(name: str, roots: Sequence[Path], within: Sequence[Path]) -> Pa
     )
 
 
+def _stamp(path: Path) -> tuple[object, ...]:
+    """What changes with the content of a file; () if there is none."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedSource:
-    """A source as it was read. name: of the file. audio: float32 [n, 2]. read: what was odd."""
+    """A source as it was read. name: of the file. audio: float32 [n, 2]. read: what was odd.
+    stamp: of the file's content, as far as the file system tells."""
 
     name: str
     audio: Floats
     read: str
+    stamp: tuple[object, ...]
+    _loops: dict[tuple[object, ...], tuple[Floats, str]] = field(default_factory=dict)
+
+    def fit(self, loop: Loop) -> tuple[Floats, str]:
+        """`fit_loop` for a loop; decks that share a source and its geometry share the result."""
+        geometry = (loop.samples, loop.cycles, loop.beats, loop.bpm)
+        if geometry not in self._loops:
+            # Two: what plays and what comes. A ramp of the tempo has dozens.
+            for old in list(self._loops)[:-1]:
+                del self._loops[old]
+            self._loops[geometry] = fit_loop(self.audio, *geometry, name=self.name)
+        return self._loops[geometry]
 
 
 class DecodedSources:
-    """The sources that were read last, in memory: a file that is gone blocks no change of tempo."""
+    """The sources that were read last, in memory: a file that is gone blocks no change of tempo,
+    and one that has not changed is read once."""
 
     #: Bytes of sound that are kept.
     MOST = 256 << 20
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], DecodedSource] = {}
+
+    def read(self, path: Path) -> DecodedSource:
+        """The sound of a file. Raises FileError."""
+        stamp = _stamp(path)
+        for sound in self._known.values():
+            if stamp and sound.stamp == stamp:
+                return sound
+        audio, read = load_source(path)
+        return DecodedSource(path.name, audio, read, stamp)
 
     def add(self, name: str, base: str, sound: DecodedSource) -> None:
         """Keep what was read of a name, the newest first of all."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from demon_live.audio.files import fit_loop, load_source
 from demon_live.controls import SETTINGS, find
 from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError, FileError, ScoreError, Span
@@ -346,14 +345,7 @@ class Edit:
             if self._dry:
                 return self._seen_source(self._look(deck.source, deck.base))
             sound = self._decode(deck.source, deck)
-            fitted, info = fit_loop(
-                sound.audio,
-                lap_samples=loop.samples,
-                cycles=loop.cycles,
-                beats=loop.beats,
-                bpm=loop.bpm,
-                name=sound.name,
-            )
+            fitted, info = sound.fit(loop)
         except DemonError as error:
             # The line of the score that names the file is where a performer looks.
             error.span = error.span or span
@@ -364,15 +356,13 @@ class Edit:
     def _decode(self, source: str, deck: DeckState) -> DecodedSource:
         """The sound of a deck's source; one that is gone blocks only the text that names it."""
         try:
-            path = self._look(source, deck.base)
-            audio, read = load_source(path)
+            sound = self._decoded.read(self._look(source, deck.base))
         except DemonError:
             known = self._decoded.get(source, deck.base)
             if known is None or deck.name in self._sourced:
                 raise
             self.messages.append(f"{known.name} cannot be read now: what was read of it plays on")
             return known
-        sound = DecodedSource(path.name, audio, read)
         self._decoded.add(source, deck.base, sound)
         return sound
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -355,6 +356,23 @@ def test_a_bad_state_is_an_event_and_nothing_stops(bus: Bus, tmp_path: Path) -> 
         assert mix.turn()
     assert [e.kind for e in news] == ["error"] * 2
     assert bus.errors == 2
+
+
+def test_decks_that_come_and_go_leave_no_descriptor(bus: Bus, tmp_path: Path) -> None:
+    mix, news = mixing(bus, tmp_path)
+    counts = []
+    for n in range(30):
+        loop = Loop(n, f"d{n}", 0, Fraction(0), Fraction(4800), 1, Fraction(120), 1, 13)
+        LoopBuffer.create(tmp_path / loop.file, 4800).close()
+        for decks in ({loop.deck: MixDeck((loop,))}, {}):
+            mix.newest = MixState(decks)
+            for _ in range(10):
+                mix.turn()
+                mix.ring.taken = mix.ring.written
+        counts.append(psutil.Process().num_fds())
+    assert news == []
+    assert mix.mixer.decks == []
+    assert max(counts[5:]) <= min(counts[:5]) + 1
 
 
 def test_the_sink_and_a_recording_are_two_files(bus: Bus, tmp_path: Path) -> None:

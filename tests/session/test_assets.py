@@ -23,6 +23,7 @@ from demon_live.runtime.pcm_files import PcmFiles, PcmFolder
 from demon_live.runtime.placement import HALF
 from demon_live.runtime.preparation import Timbres
 from demon_live.runtime.seek import restore
+from demon_live.session import assets
 from demon_live.session.assets import LONGEST, Assets, key_of, name_of, read_sound, renamed
 from demon_live.session.edit import MOST_FILES
 from demon_live.session.output import NullOutput
@@ -554,6 +555,32 @@ def test_what_comes_over_osc_reads_no_file_outside_the_working_folder(
     session.apply(text.format(secret))
     session.apply("timbre = 'a.wav'", "<osc>", "osc")
     assert session.state.decks["main"].bound["timbre"].sounds == {read_sound(folder / "a.wav")}
+
+
+def test_a_source_that_many_scores_share_is_read_and_fitted_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    fitted: list[float] = []
+    monkeypatch.setattr(assets, "load_source", _counted(read, assets.load_source))
+    monkeypatch.setattr(assets, "fit_loop", _counted(fitted, assets.fit_loop))
+    instrument = offline(MockEngine(by_prompt), folder)
+    for n in range(12):
+        instrument.session.apply(f'deck d{n} {{ source "a.wav"\nloop 1 }}')
+    assert (len(read), len(fitted)) == (1, 1)
+    tone = np.full((24_000, 2), 0.5, np.float32)
+    soundfile.write(folder / "a.wav", tone, 48_000, "FLOAT")
+    instrument.session.apply('deck d1 { source "a.wav" }')
+    assert (len(read), len(fitted)) == (2, 2)
+    assert instrument.session.assets.decoded.read(folder / "a.wav").audio.shape == tone.shape
+
+
+def _counted(calls: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[0])
+        return function(*args, **kwargs)
+
+    return run
 
 
 def test_the_files_of_one_text_are_bounded(folder: Path) -> None:
