@@ -389,7 +389,10 @@ def main() -> None:
     """Entry point of the child: reads Settings from stdin, plays until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     states = sys.stdin.buffer
-    settings: Settings = pickle.load(states)
+    try:
+        settings: Settings = pickle.load(states)
+    except EOFError:  # a spare whose session ended
+        return
     # Events have a descriptor of their own: whatever a driver prints must not get between them.
     events = os.dup(1)
     os.dup2(2, 1)

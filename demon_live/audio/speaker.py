@@ -5,8 +5,9 @@
     for event in speaker.events(): ...
     speaker.bus.played                                # the playhead
 
-If the process dies it is started again with the newest state, on the beat; the PCM of the loops is
-in mmap'ed files, so the music is still there.
+If the process dies another takes over with the newest state, on the beat; the PCM of the loops is
+in mmap'ed files, so the music is still there. A *spare*, which has imported everything, makes the
+gap short.
 
 Threads: any thread may call; nothing here waits for the audio process but start and close.
 """
@@ -31,6 +32,9 @@ from demon_live.children import Backoff, command, last_line
 from demon_live.core import RATES, MixState
 from demon_live.errors import DeviceError
 
+#: The first spare is begun so many seconds after the sound: a start costs half a second of a
+#: processor.
+_SPARE_AFTER = 2.0
 #: Seconds without a sign of life after which the audio process hangs: it gives twenty a second.
 HUNG = 1.0
 # One thread for BLAS: nothing in the audio process is large, and a pool costs start-up and cores.
@@ -53,6 +57,11 @@ class Speaker:
         self._beat = (0.0, 0.0)
         self._closing = False
         self._child: subprocess.Popen[bytes] | None = None
+        self._spare: subprocess.Popen[bytes] | None = None
+        #: When a spare may be begun; inf: none is wanted now.
+        self._spare_due = float("inf")
+        self._wants_spare = False
+        self._spare_backoff = Backoff(2.0, 64.0)
         self._log = Path(settings.bus_path).with_suffix(".log")
 
     @classmethod
@@ -67,6 +76,7 @@ class Speaker:
         startup: float = 0.05,
         start: int = 0,
         state: MixState | None = None,
+        spare: bool = False,
         timeout: float = 10.0,
     ) -> Speaker:
         """Starts the audio process and waits until it plays.
@@ -80,6 +90,7 @@ class Speaker:
             startup: seconds of the first ramp.
             start: the first output sample.
             state: what is heard from the first sample on.
+            spare: keep a process in reserve (`check` begins it).
             timeout: seconds that the process may take to start.
 
         Raises:
@@ -111,6 +122,8 @@ class Speaker:
             error = speaker._first.error or DeviceError(speaker._first.text)
             speaker.close()
             raise error
+        speaker._wants_spare = spare
+        speaker._spare_due = time.monotonic() + _SPARE_AFTER
         return speaker
 
     def publish(self, state: MixState) -> None:
@@ -120,7 +133,9 @@ class Speaker:
             self._wake.notify()
 
     def check(self) -> None:
-        """Replace the audio process if it hangs. To be called a dozen times a second."""
+        """Replace the audio process if it hangs, and a spare that is gone. To be called a dozen
+        times a second."""
+        self._tend_spare()
         now, bus, child = time.monotonic(), self.bus, self._child
         # A longer pause between two calls: this machine slept, or was overloaded.
         asleep, self._checked = now - self._checked > HUNG / 2, now
@@ -132,6 +147,22 @@ class Speaker:
             text = "the audio process does not answer any more: starting another"
             self._events.append(AudioEvent("lost", text, bus.played))
             child.kill()
+
+    def _tend_spare(self) -> None:
+        now = time.monotonic()
+        with self._wake:
+            spare = self._spare
+            if spare is not None and spare.poll() is not None:
+                _let_go(spare)
+                self._spare, self._spare_due = None, now + self._spare_backoff.failed()
+            elif self._wants_spare and now > self._spare_due and not self._closing:
+                self._spare, self._spare_due = self._start_child(), float("inf")
+
+    @property
+    def spare_pid(self) -> int | None:
+        """Process id of the spare, if there is one."""
+        spare = self._spare
+        return None if spare is None else spare.pid
 
     @property
     def alive(self) -> bool:
@@ -157,6 +188,11 @@ class Speaker:
         with self._wake:
             self._closing = True
             self._wake.notify()
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.kill()
+            spare.wait(5.0)
+            _let_go(spare)
         child = self._child
         if child is not None:
             try:
@@ -171,8 +207,18 @@ class Speaker:
     def _spawn(self) -> None:
         # The first block already has what is known: the first beat is not lost.
         self._settings = replace(self._settings, state=self._state)
+        spare, self._spare = self._spare, None
+        self._spare_due = time.monotonic() + _SPARE_AFTER
+        self._spare_backoff.worked()
+        ready = spare is not None and spare.poll() is None
+        self._child = spare if ready else self._start_child()
+        if spare is not None and not ready:
+            _let_go(spare)
+
+    def _start_child(self) -> subprocess.Popen[bytes]:
+        """A process that waits for its settings."""
         with open(self._log, "ab") as log:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 command("demon_live.audio.process:main"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -257,3 +303,11 @@ class Speaker:
             self._spawn()
             self._wake.notify()
         self._events.append(AudioEvent("restarted", "the audio process is back", self.bus.mixed))
+
+
+def _let_go(child: subprocess.Popen[bytes]) -> None:
+    """Close the pipes of a child that has ended."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()

@@ -81,7 +81,12 @@ class _LiveOutput:
         """Begin to play what was published last. Raises DemonError."""
         self._files.start()
         self.speaker = Speaker.start(
-            sink, self.folder, device=device, state=self._mix, start=self.start_at
+            sink,
+            self.folder,
+            device=device,
+            state=self._mix,
+            start=self.start_at,
+            spare=os.environ.get("DEMON_SPARE", "1") != "0",
         )
         self.device_name = self.speaker.first.text
         self.publish(self._engine, self._mix)

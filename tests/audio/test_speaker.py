@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -188,6 +189,32 @@ def test_killed_it_comes_back_on_the_beat_with_all_it_knew(
     # Where the music would have been: within 30 ms of the old pace.
     assert abs(bus.t0 - t0) < 0.03
     speaker.close()
+
+
+def test_a_spare_takes_over_and_is_replaced(tmp_path: Path, playing: MixState) -> None:
+    speaker = Speaker.start("null", tmp_path, state=playing, spare=True)
+    bus = speaker.bus
+
+    def spare() -> int | None:
+        speaker.check()
+        return speaker.spare_pid
+
+    until(spare)
+    dead = speaker.spare_pid
+    assert dead is not None
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: spare() not in (None, dead))
+    waiting, t0 = speaker.spare_pid, bus.t0
+    os.kill(bus.pid, signal.SIGKILL)
+    until(lambda: bus.pid == waiting and bus.rms == pytest.approx(0.25))
+    callbacks = bus.callbacks
+    until(lambda: bus.callbacks > callbacks + 20)
+    assert abs(bus.t0 - t0) < 0.03
+    until(lambda: spare() not in (None, waiting))
+    last = speaker.spare_pid
+    speaker.close()
+    assert last is not None
+    assert not psutil.pid_exists(last)
 
 
 def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
