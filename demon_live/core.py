@@ -143,8 +143,9 @@ class ControlBlock:
     """All that a deck's score says about the near future. The newest block of a deck wins.
 
     lanes: class step, name -> float32 [T]; frame i holds the value for the time it is next heard.
-    Only controls that are bound are present. plan: class slot, ascending in time; the first entry
-    holds now. mix: class mix. sampled_at: the output sample at which it was made.
+    Only controls that are bound are present. next_lanes: the same, one lap later. plan: class
+    slot, ascending in time; the first entry holds now. mix: class mix. sampled_at: the output
+    sample at which it was made.
     """
 
     deck: str
@@ -154,6 +155,12 @@ class ControlBlock:
     lanes: Mapping[str, Floats] = field(default_factory=dict)
     plan: Sequence[SlotValues] = ()
     mix: Mapping[str, MixPoints] = field(default_factory=dict)
+    next_lanes: Mapping[str, Floats] = field(default_factory=dict)
+
+    @property
+    def jumps(self) -> list[int]:
+        """The output samples at which a value of class slot jumps."""
+        return [row.from_sample for row in self.plan[1:] if row.jump]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,7 +194,7 @@ class EngineState:
     """What the engine should be doing.
 
     depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
-    everything in flight was thrown away.
+    everything in flight was thrown away. always: generate on and on, also what is known already.
     """
 
     decks: Mapping[str, EngineDeck] = field(default_factory=dict)
@@ -195,6 +202,7 @@ class EngineState:
     steps: int | None = None
     timbres: tuple[Timbre, ...] = ()
     panics: int = 0
+    always: bool = False
 
     @property
     def inputs(self) -> list[str]:
@@ -252,7 +260,9 @@ class Request:
     conditions: further (condition, weight [T] or float, first, last) with first..last as
     fractions of the steps. feedback, feedback_depth: mix of an earlier generation of this deck.
     hear_from: the output sample from which it is meant to be heard. values: what the score said,
-    for displays and placement. epoch: of the loop it belongs to.
+    for displays and placement. epoch: of the loop it belongs to. curves: class step, name ->
+    float32 [T], the generation's own; None = those that the ring shares. identity: what condition
+    and negative mean, comparable; None = not known, so that the generation is never stored.
     """
 
     frames: int
@@ -274,6 +284,8 @@ class Request:
     epoch: int = 0
     hear_from: int = 0
     values: Mapping[str, float | str] = field(default_factory=dict)
+    curves: Mapping[str, Floats] | None = None
+    identity: tuple[object, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -304,8 +316,9 @@ class SlotStatus:
 class EngineStatus:
     """Telemetry of the engine process.
 
-    tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a window;
-    lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
+    generations: those that were made; from_store: those that were known already; resting: nothing
+    is in flight. tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a
+    window; lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
     too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
     scheduled jump, how late its first generation was (0 = on its sample); shed: what is given up
     while the engine is late, in words; link_ms, jitter_ms: of an engine on another machine, the
@@ -314,6 +327,8 @@ class EngineStatus:
 
     ticks: int = 0
     generations: int = 0
+    from_store: int = 0
+    resting: bool = False
     tick_ms: float = 0.0
     period_ms: float = 0.0
     decode_ms: float = 0.0

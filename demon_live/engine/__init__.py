@@ -9,7 +9,7 @@
     state.py        tensors of the slots of one shape; batch.py: one step of them
     staging.py      copies to and from the device, scratch memory
     cuda_graphs.py  device work, captured          weights.py      adapters, changed between ticks
-    decode.py       exact windows of a latent
+    decode.py       exact windows of a latent      store.py        what was made already
     multi_gpu.py    several rings as one           gpu_workers.py  where they run
 
 Threads: everything belongs to the engine thread, unless a module says otherwise.

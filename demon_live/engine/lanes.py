@@ -46,7 +46,7 @@ class LaneTable:
         now = (snapshot.version, tuple(slot.id for slot in slots))
         if now == self._seen:
             return
-        lanes = [snapshot.lanes(slot.request.deck, self.frames) for slot in slots]
+        lanes = [slot.lanes(snapshot) for slot in slots]
         for name in ("velocity", "noise", "morph", "blend"):
             self._curves[name] = self._stacked(name, lanes)
         masks = [slot.request.mask for slot in slots]

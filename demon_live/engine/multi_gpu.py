@@ -46,7 +46,8 @@ class TickOrder:
     """One tick of a worker.
 
     Attributes:
-        changes: ("drop", serials) or ("migrate", deck, denoise, shift), before the admissions.
+        changes: ("drop", serials), ("migrate", deck, denoise, shift) or ("steer", deck, hear_from,
+            curves), before the admissions.
         admit: (serial, request).
         snapshot: (version, common bank, banks of decks); None: as before.
         strengths: of adapters from this tick on; None: as before.
@@ -132,7 +133,9 @@ class WorkerRing(Ring):
 
     def _change(self, order: TickOrder) -> None:
         for kind, *what in order.changes:
-            if kind == "drop":
+            if kind == "steer":
+                self.steer(*what)
+            elif kind == "drop":
                 dead = set(what[0])
                 self._free(lambda slot, dead=dead: slot.id in dead)  # type: ignore[misc]
             else:
@@ -281,6 +284,15 @@ class MultiGpuRing(Ring):
         if moved:
             self._shared.bump()
         return moved
+
+    def steer(self, deck: str, hear_from: int, curves: Mapping[str, Floats]) -> None:
+        """See `Ring.steer`."""
+        for worker in self._workers:
+            worker.changes.append(("steer", deck, hear_from, dict(curves)))
+            for one in worker.in_flight.values():
+                if (one.request.deck, one.request.hear_from) == (deck, hear_from):
+                    one.request = replace(one.request, curves=curves)
+        self._shared.bump()
 
     # -- a tick --------------------------------------------------------------------------------
 

@@ -34,8 +34,12 @@ from demon_live.engine.rows import Slot, VelocityModel
 from demon_live.engine.shared import SharedState
 from demon_live.engine.solver import timesteps
 from demon_live.engine.staging import Readback, torch_threads
+from demon_live.engine.store import RingStats, Store, key_of
 from demon_live.engine.weights import PREFIX, AdapterStrengths
 from demon_live.errors import DemonError, UsageError
+
+#: Generations that one tick takes from the store at most.
+_MOST_FOUND = 64
 
 
 class Ring:
@@ -52,6 +56,7 @@ class Ring:
         noise_bytes: bound of the noise that a CPU keeps.
         background: prepare changes of weights beside the ticks (live), not in the tick (renders).
         capture: on a GPU, launch a tick's device work as CUDA graphs.
+        store_bytes: bound of the finished generations that are kept (`engine.store`).
 
     Attributes:
         tick_number: ticks done.
@@ -74,6 +79,7 @@ class Ring:
         noise_bytes: int = 96 << 20,
         background: bool = False,
         capture: bool = True,
+        store_bytes: int = 256 << 20,
     ) -> None:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift
@@ -85,6 +91,9 @@ class Ring:
         self._dcw, self._capture = dcw, capture
         self._noise = NoiseCache(self._device, noise_bytes)
         self._shared = SharedState()
+        self._store = Store(store_bytes)
+        self._from_store: list[Generation] = []
+        self._made = self._taken = 0
         self._weights = AdapterStrengths(getattr(model, "weights", None), background)
         self._pace = AdmissionPace(steps, depth)
         self._decks = RingDecks()
@@ -229,16 +238,37 @@ class Ring:
                 ]
                 batch.migrate(places, times, pulls)
                 for slot, request in zip(slots, requests, strict=True):
-                    slot.request = request
+                    slot.request, slot.key = request, None
                 moved += len(places)
         if moved:
             self._shared.bump()
         return moved
 
+    def steer(self, deck: str, hear_from: int, curves: Mapping[str, Floats]) -> None:
+        """Give a deck's generations in flight other curves of their own, from the next tick on.
+
+        hear_from: of their requests. They go into no store.
+        """
+        for batch in self._batches.values():
+            for slot in batch.slots:
+                request = slot.request
+                if (request.deck, request.hear_from) == (deck, hear_from):
+                    slot.request, slot.key = replace(request, curves=curves), None
+                    self._shared.bump()
+
+    def hasten(self) -> None:
+        """Let the next admission wait for a free slot only, not for its turn in the stagger."""
+        self._pace.hasten(self.tick_number)
+
+    def stats(self) -> RingStats:
+        """What was made, what was taken from the store, and whether the ring rests."""
+        return RingStats(self._made, self._taken, not self.in_flight)
+
     # -- a tick --------------------------------------------------------------------------------
 
     def tick(self) -> list[Generation]:
-        """Admit what is due, step every slot once, return all finished generations, newest last.
+        """Admit what is due, step every slot once, return all finished generations, newest last;
+        those that were in the store come first.
 
         An error of the model leaves every slot that did not step where it was.
         """
@@ -250,9 +280,10 @@ class Ring:
                 if batch.slots:
                     batch.advance(self.model, snapshot, for_model)
                     self._retire(batch)
+            found, self._from_store = self._from_store, []
             done = self._hand_out()
         self.tick_number += 1
-        return done
+        return found + done
 
     def flush(self) -> list[Generation]:
         """Tick until nothing is in flight and the mailboxes are empty; returns all generations."""
@@ -274,12 +305,31 @@ class Ring:
             self.trouble, self._weights.trouble = self._weights.trouble, None
 
     def _admit(self) -> None:
-        while self._pace.is_due(self.tick_number) and self.in_flight < self.depth:
+        while (
+            self._pace.is_due(self.tick_number)
+            and self.in_flight < self.depth
+            and len(self._from_store) < _MOST_FOUND
+        ):
             request = self._next_request()
             if request is None:
                 return
+            if self._take_from_store(request):
+                continue
             self._start(request)
             self._pace.admit(self.tick_number)
+
+    def _key(self, request: Request) -> bytes | None:
+        # Adapters are of the whole ring, and may change while the generation is in flight.
+        return None if self.strengths else key_of(request, self.steps, self.shift)
+
+    def _take_from_store(self, request: Request) -> bool:
+        latent = self._store.get(self._key(request))
+        if latent is None:
+            return False
+        self._taken += 1
+        now = self.tick_number
+        self._from_store.append(Generation(latent, request, (self.version,), now, now))
+        return True
 
     def _next_request(self) -> Request | None:
         """The request of the deck whose turn it is, among those that have one."""
@@ -319,6 +369,7 @@ class Ring:
             has_source,
             self.tick_number,
             source,
+            key=self._key(request),
         )
         self._serial += 1
         shape = (request.frames, request.channels)
@@ -352,6 +403,8 @@ class Ring:
             entry = self._decks.get(slot.request.deck)
             if entry is not None:
                 entry.history.appendleft(latent)
+            self._made += 1
+            self._store.put(slot.key, latent)
             out.append(Generation(latent, slot.request, tuple(slot.versions), slot.born, tick))
         return out
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demon_live.core import Floats, Request
-from demon_live.engine.shared import Snapshot, Value
+from demon_live.engine.shared import MODEL_LANES, Snapshot, Value
 from demon_live.engine.staging import StagingBuffer, Workspace
 from demon_live.errors import EngineError
 
@@ -72,6 +72,7 @@ class Slot:
         row: its row in the last step; -1 before the first.
         has_negative: its negative velocity is in the batch's state.
         versions: of the shared values, one for each step.
+        key: of the store; None once its request has been changed in flight.
     """
 
     id: int
@@ -84,6 +85,19 @@ class Slot:
     row: int = -1
     has_negative: bool = False
     versions: list[int] = field(default_factory=list)
+    key: bytes | None = None
+
+    def lanes(self, snapshot: Snapshot) -> Mapping[str, Value]:
+        """The values of class step for its next step: its own, or those that are shared."""
+        own, request = self.request.curves, self.request
+        return snapshot.lanes(request.deck, request.frames) if own is None else own
+
+    def model_lanes(self, snapshot: Snapshot) -> Mapping[str, Value]:
+        """Those of them that the model reads."""
+        own, request = self.request.curves, self.request
+        if own is None:
+            return snapshot.model_lanes(request.deck, request.frames)
+        return {name: own[name] for name in MODEL_LANES if name in own}
 
     @property
     def steps(self) -> int:
@@ -146,7 +160,7 @@ class RowLayout:
                 request.deck,
                 slot.id,
                 kind,
-                snapshot.model_lanes(request.deck, request.frames),
+                slot.model_lanes(snapshot),
             )
         )
 

@@ -182,7 +182,7 @@ class EngineClient:
                 elif placement.loop != deck.loop:
                     placement.move(deck.loop)
                 if deck.block is not None and deck.block.loop.epoch == deck.loop.epoch:
-                    placement.note(deck.block)
+                    placement.note(deck.block.sampled_at, deck.block.jumps)
             for key in [key for key in self._placements if key[0] not in state.decks]:
                 del self._placements[key]
             if self._line is not None and self._was_ready:

@@ -165,7 +165,7 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
         # that is too short, a part of the time is left to the prompt and the sound.
         took = time.monotonic() - started
         # Until there is something to hear, every tick counts.
-        paced = tick_ms and generator.primed
+        paced = tick_ms and generator.primed and generator.paced
         pace = max(tick_ms / 1000, took * _HEADROOM) if paced else took
         due = started + (pace if generator.tick_due else 0.02)
         while (rest := due - time.monotonic()) > 0:

@@ -35,6 +35,7 @@ from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
+from demon_live.runtime.needs import Needs
 from demon_live.runtime.pace import GUARD, Pace
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
 from demon_live.runtime.preparation import Sources, Timbres
@@ -57,7 +58,10 @@ class _Deck:
     source: Floats | None
     placement: DeckPlacement
     scheduler: DeckScheduler = field(default_factory=DeckScheduler)
+    needs: Needs = field(default_factory=Needs)
     block: ControlBlock | None = None
+    #: Generate on and on: what is made depends on more than the score, or the score asks for it.
+    always: bool = False
     shared: dict[str, Floats] = field(default_factory=dict)
     # Strengths of adapters; the sample that the newest are for, and that of their last change.
     weights: dict[str, float | str] = field(default_factory=dict)
@@ -123,7 +127,6 @@ class Generator:
         self._standing = False
         #: Whether every shape of the engine has run once.
         self.warm = False
-        self._generations = 0
         self._written_ahead = 0
         self._exploded = 0
         #: Set by load shedding; and the last error of a tick.
@@ -162,6 +165,7 @@ class Generator:
         if (state.depth, state.steps) != (before.depth, before.steps):
             depth, steps = self._default
             self.ring.resize(state.depth or depth, state.steps or steps)
+            self._ask_again()
         for name, wanted in state.decks.items():
             known = before.decks.get(name)
             if known is not None:
@@ -194,10 +198,24 @@ class Generator:
 
     def _take_block(self, deck: _Deck, block: ControlBlock) -> None:
         fresh = deck.block is None or block.version != deck.block.version
-        if block.loop.epoch == deck.loop.epoch and fresh:
-            deck.block = block
-            deck.placement.note(block)
-            self._share(block.deck, deck, block.lanes)
+        always = self._state.always or _moves_on(block)
+        if block.loop.epoch != deck.loop.epoch or not (fresh or always != deck.always):
+            return
+        deck.block, deck.always = block, always
+        self._share(block.deck, deck, block.lanes if always else {})
+        if always:
+            deck.placement.note(block.sampled_at, block.jumps)
+            deck.needs.reset()
+            return
+        for asked in deck.needs.take(block):
+            curves = {n: c for n, c in asked.curves.items() if n in _STEP_CONTROLS}
+            self.ring.steer(block.deck, asked.hear_from, curves)
+        deck.placement.note(block.sampled_at, deck.needs.edges)
+
+    def _ask_again(self) -> None:
+        for deck in self._decks.values():
+            deck.scheduler.again()
+            deck.needs.again()
 
     def _move(self, loop: Loop) -> None:
         deck = self._decks.get(loop.deck)
@@ -285,8 +303,8 @@ class Generator:
         while self._noted < len(self.engine.notes):
             self._tell(self.engine.notes[self._noted])
             self._noted += 1
-        for deck in self._decks.values() if new else ():
-            deck.scheduler.again()
+        if new:
+            self._ask_again()
 
     def _timbre(self, deck: _Deck, target: Target) -> str:
         """The key of the timbre that the target names; until it is encoded, of the one before."""
@@ -300,14 +318,29 @@ class Generator:
         self.ring = self._new_ring(self.ring.steps, self.ring.depth)
         for name, deck in self._decks.items():
             deck.scheduler.reset()
+            deck.needs.reset()
             self._enlist(deck.loop)
             lanes, deck.shared = deck.shared, {}
             self._share(name, deck, lanes)
 
     @property
     def tick_due(self) -> bool:
-        """There is something to generate."""
-        return any(deck.block is not None for deck in self._decks.values())
+        """There is something to generate, or in flight."""
+        if self.ring.in_flight:
+            return True
+        reach = self._reach(self.playhead.now())
+        return any(self._wants(deck, *reach) for deck in self._decks.values())
+
+    @property
+    def paced(self) -> bool:
+        """Ticks that follow each other for ever come at the engine's nominal pace."""
+        return any(deck.always for deck in self._decks.values())
+
+    @staticmethod
+    def _wants(deck: _Deck, ready: int, reach: int) -> bool:
+        if deck.block is None or deck.always:
+            return deck.always
+        return deck.needs.choose(ready, reach) is not None
 
     @property
     def primed(self) -> bool:
@@ -318,6 +351,9 @@ class Generator:
         """Admit, tick, place: once. Never raises; errors are counted and reported once."""
         self._collect_sources()
         self._collect_timbres()
+        if not self.ring.in_flight:
+            for deck in self._decks.values():
+                deck.needs.landed()
         if self.tick_due:
             try:
                 self._tick()
@@ -325,9 +361,14 @@ class Generator:
             except Exception as error:  # noqa: BLE001
                 self.trouble = error
                 self._complain(f"engine: {error}")
+        else:
+            self._pace.restart()
         self._place()
 
     def _tick(self) -> None:
+        reach = self._reach(self.playhead.now())
+        if any(d.block and d.needs.urgent(*reach) for d in self._decks.values() if not d.always):
+            self.ring.hasten()
         started = self._pace.begin_tick(learn=not self._standing)
         for generation in self.ring.tick():
             self._accept(generation)
@@ -339,6 +380,7 @@ class Generator:
         deck = self._decks.get(generation.request.deck)
         if deck is None:
             return
+        deck.needs.landed(generation.request.hear_from)
         if not np.abs(generation.latent).max() <= _LARGEST:
             self._exploded += 1
             return
@@ -350,7 +392,6 @@ class Generator:
             generation = replace(generation, request=request)
         first = deck.placement.empty and self.playhead.now() <= deck.loop.from_sample
         deck.placement.accept(generation)
-        self._generations += 1
         if first and not deck.placement.empty and self._ship is None:
             deck.placement.fill(generation)
 
@@ -360,11 +401,27 @@ class Generator:
         if deck is None or deck.block is None:
             return None
         now = self.playhead.now()
-        target = deck.scheduler.target(deck.block, now, *self._reach(now))
+        curves = None
+        if deck.always:
+            target = deck.scheduler.target(deck.block, now, *self._reach(now))
+        else:
+            asked = deck.needs.choose(*self._reach(now))
+            if asked is None:
+                return None
+            deck.needs.asked(asked)
+            target, curves = Target(asked.hear_from, asked.need.values), asked.curves
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
         return build_request(
-            self.engine, name, deck.loop, deck.source, deck.block, target, self._seed, timbre
+            self.engine,
+            name,
+            deck.loop,
+            deck.source,
+            deck.block,
+            target,
+            self._seed,
+            timbre,
+            curves,
         )
 
     def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
@@ -411,12 +468,15 @@ class Generator:
         return self.primed
 
     def _behind(self) -> bool:
-        now = self.playhead.now()
-        return any(
-            deck.block is not None
-            and deck.scheduler.unserved(deck.block, *self._reach(now)) is not None
-            for deck in self._decks.values()
-        )
+        reach = self._reach(self.playhead.now())
+        for deck in self._decks.values():
+            if deck.block is None:
+                continue
+            if deck.always and deck.scheduler.unserved(deck.block, *reach) is not None:
+                return True
+            if not deck.always and deck.needs.urgent(*reach):
+                return True
+        return False
 
     @property
     def drain(self) -> int:
@@ -455,10 +515,13 @@ class Generator:
 
     def status(self) -> EngineStatus:
         """A snapshot of plain numbers."""
+        made = self.ring.stats()
         late = [d.placement.jump_late for d in self._decks.values()]
         return EngineStatus(
             ticks=self.ring.tick_number,
-            generations=self._generations,
+            generations=made.made,
+            from_store=made.from_store,
+            resting=made.resting,
             tick_ms=self._pace.tick_s * 1000,
             period_ms=self._pace.period_s * 1000,
             decode_ms=self._pace.decode_s * 1000,
@@ -481,6 +544,16 @@ class Generator:
         """End everything, the engine too."""
         self.leave()
         self.engine.close()
+
+
+def _moves_on(block: ControlBlock) -> bool:
+    """Whether a generation depends on those before it: feedback, or adapters, which are in force
+    for all that is in flight."""
+    return any(
+        name.startswith("lora.") or (name == "feedback" and value)
+        for row in block.plan
+        for name, value in row.values.items()
+    )
 
 
 def _copy_retimed(audio: Floats, into: Floats) -> None:

@@ -1,10 +1,9 @@
 """Where decoded windows go: ahead of the playhead, from the right generation, with clean splices.
 
-Each deck has a cursor, an output sample up to which its loop is written. Every turn the stretch
-just ahead of the playhead is written again when a newer generation has arrived, and the cursor is
-kept a reserve ahead of the playhead in any case (gap-fill). A piece never crosses a jump of the
-score or the end of a lap, so a splice lies exactly on the jump, and the seam of the loop is a
-splice like any other.
+What lies in a loop is remembered, so that nothing is decoded twice into the same place: every turn
+the first stretch within a reserve ahead of the playhead that should come from another generation is
+written. A piece never crosses a jump of the score or the end of a lap, so a splice lies exactly on
+the jump, and the seam of the loop is a splice like any other.
 
 A splice fades from what is in the loop to the new audio over 2*HALF samples, centred on the
 boundary; weights are compensated for the correlation of the two, so that equal audio keeps its
@@ -17,20 +16,20 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from demon_live.audio.pcmring import likeness
-from demon_live.core import RATES, ControlBlock, Floats, Generation, Loop
+from demon_live.core import RATES, Floats, Generation, Loop
 
 #: Half of a splice, in samples (8 ms): 16 ms in all.
 HALF = 384
 #: 24 dB over full scale, where the mixer would turn samples into silence: no window means that.
 _LOUDEST = 16.0
 #: Finished generations that are kept for a deck.
-_KEEP = 12
+_KEEP = 64
 
 Decode = Callable[[Floats, int, int], Floats]
 """(latent [T, C], first frame, frames) -> audio float32 [frames * hop, 2], cyclic."""
@@ -84,6 +83,35 @@ class Window:
     hear_from: int
 
 
+class Content:
+    """Which latent each stretch of a loop was decoded from.
+
+    Latents are compared as objects: a generation from the ring's store is the same one again.
+    """
+
+    def __init__(self) -> None:
+        # (begin, end, latent), ascending, without overlaps.
+        self._rows: list[tuple[int, int, Floats]] = []
+
+    def assign(self, begin: int, end: int, latent: Floats | None) -> None:
+        """Positions [begin, end) hold this from now on; None: nothing whole."""
+        rows = []
+        for a, b, old in self._rows:
+            rows += [(a, min(b, begin), old)] if a < begin else []
+            rows += [(max(a, end), b, old)] if b > end else []
+        if latent is not None and end > begin:
+            rows.append((begin, end, latent))
+        self._rows = sorted(rows, key=lambda row: row[0])
+
+    def reach(self, position: int, latent: Floats) -> int:
+        """How far from `position` on the loop holds this latent, in samples."""
+        stop = position
+        for a, b, held in self._rows:
+            if a <= stop < b and held is latent:
+                stop = b
+        return stop - position
+
+
 class DeckPlacement:
     """The loop of one deck under one loop.
 
@@ -106,11 +134,13 @@ class DeckPlacement:
         self.buffer = buffer
         self._decode, self._ship = decode, ship
         self.window = window
-        self._generations: deque[Generation] = deque(maxlen=_KEEP)
+        self._content = Content()
+        self._generations: list[Generation] = []
         self._past: deque[int] = deque(maxlen=64)
         self._future: list[int] = []
         self.cursor = loop.from_sample
         self._fresh = False
+        self._shipped: Floats | None = None
         #: Whether what is written may be written again from a newer generation.
         self.may_refresh = True
         self.late = 0
@@ -139,17 +169,22 @@ class DeckPlacement:
         if self._moved is not None and now >= self._moved.from_sample + RATES.sample_rate:
             self.loop, self._moved = self._moved, None
 
-    def note(self, block: ControlBlock) -> None:
-        """Take the jumps of the newest plan; those that have passed are remembered."""
-        self.settle(block.sampled_at)
-        self._past.extend(j for j in self._future if j <= block.sampled_at)
-        self._future = [row.from_sample for row in block.plan[1:] if row.jump]
+    def note(self, now: int, jumps: Iterable[int]) -> None:
+        """Where generations take turns from output sample `now` on; what has passed is
+        remembered."""
+        self.settle(now)
+        self._past.extend(j for j in self._future if j <= now)
+        self._future = list(jumps)
 
     def accept(self, generation: Generation) -> None:
         """A finished generation; of an older epoch it is ignored."""
-        if generation.request.epoch == self.loop.epoch:
-            self._generations.append(generation)
-            self._fresh = True
+        if generation.request.epoch != self.loop.epoch:
+            return
+        begin, end = self._bounds(generation.request.hear_from)
+        # Only the newest of a group is ever asked for.
+        kept = [g for g in self._generations if not begin <= g.request.hear_from < end]
+        self._generations = [*kept[-_KEEP:], generation]
+        self._fresh = True
 
     @property
     def empty(self) -> bool:
@@ -176,25 +211,47 @@ class DeckPlacement:
         return fallback
 
     def next_piece(self, now: int, lead: int, reserve: int) -> Piece | None:
-        """The stretch to write now, or None. lead, reserve: samples."""
+        """The stretch to write now, or None: all is as it should be. lead, reserve: samples."""
         start = max(now + lead, self.loop.from_sample)
-        if self._fresh and self.may_refresh:
-            self._fresh = False
-        elif self.cursor < start + reserve:
-            start = max(start, self.cursor)
+        limit = start + reserve
+        fresh = self._fresh and self.may_refresh
+        if fresh:
+            limit = max(limit, start + 1)
         else:
-            return None
-        generation = self.best(start)
-        if generation is None:
-            return None
+            start = max(start, self.cursor)
+        while start < limit:
+            generation = self.best(start)
+            if generation is None:
+                return None
+            end = self._group_end(start)
+            there = self._written(start, generation)
+            if start + there < end:
+                start += there
+                return Piece(start, min(end, start + self._covered(start)), generation)
+            start = end
+        self._fresh = self._fresh and not fresh
+        return None
+
+    def _group_end(self, start: int) -> int:
+        """How far what `best` gives at `start` is to be heard."""
         loop = self.stage_of(start)
-        lap, position = loop.locate(start)
+        lap, _ = loop.locate(start)
+        return min(self._bounds(start)[1], loop.lap_start(lap + 1), self._border(start))
+
+    def _written(self, start: int, generation: Generation) -> int:
+        """From `start` on so many samples of the loop come from a generation."""
+        if self._ship is not None:
+            # A window may be lost on its way: each lap is sent again.
+            same = generation.latent is self._shipped
+            return max(0, self.cursor - start) if same else 0
+        _, position = self.stage_of(start).locate(start)
+        return self._content.reach(position, generation.latent)
+
+    def _covered(self, start: int) -> int:
+        """Samples from `start` on that a window gives, less the overhang and the fade behind it."""
+        _, position = self.stage_of(start).locate(start)
         first = (position - HALF) // RATES.hop
-        # What the window covers, less the overhang and the fade behind it.
-        covered = (first + self.window) * RATES.hop - position - 3 * HALF
-        ends = (self._bounds(start)[1], loop.lap_start(lap + 1), self._border(start))
-        end = min(start + covered, *ends)
-        return Piece(start, end, generation)
+        return (first + self.window) * RATES.hop - position - 3 * HALF
 
     def write(self, piece: Piece, now: Callable[[], int], guard: int) -> bool:
         """Decode a piece and splice it in, nothing within `guard` samples of the playhead.
@@ -211,13 +268,19 @@ class DeckPlacement:
             return False
         window = Window(start, piece.end, base, audio, piece.generation.request.hear_from)
         if self._ship is None:
-            return self.land(window, now, guard)
+            return self.land(window, now, guard, piece.generation.latent)
         self._ship(window)
+        self._shipped = piece.generation.latent
         self.cursor = piece.end
         return True
 
-    def land(self, window: Window, now: Callable[[], int], guard: int) -> bool:
-        """Splice a window in, nothing within `guard` samples of the playhead. False: too late."""
+    def land(
+        self, window: Window, now: Callable[[], int], guard: int, latent: Floats | None = None
+    ) -> bool:
+        """Splice a window in, nothing within `guard` samples of the playhead. False: too late.
+
+        latent: what it was decoded from, if that is known here.
+        """
         start, end, base, audio = window.start, window.end, window.base, window.audio
         start = max(start, now() + guard + HALF)
         if start >= end:
@@ -233,8 +296,17 @@ class DeckPlacement:
         # Behind the overhang: back to what is there, heard only if the engine stalls.
         merged[-2 * HALF :] = crossfade(new[-2 * HALF :], old[-2 * HALF :])
         self._store(begin, merged)
+        self._note_content(begin, stop, latent)
         self.cursor = end
         return True
+
+    def _note_content(self, begin: int, stop: int, latent: Floats | None) -> None:
+        """[begin, stop) comes from `latent`; behind it lies a mixture, unless it was the same."""
+        for a, b in self._spans(begin, stop):
+            self._content.assign(a, b, latent)
+        for a, b in self._spans(stop, stop + 2 * HALF):
+            if latent is None or self._content.reach(a, latent) < b - a:
+                self._content.assign(a, b, None)
 
     def fill(self, generation: Generation) -> None:
         """Write the whole loop from one generation: the first sound of a loop, before it plays."""
@@ -246,6 +318,7 @@ class DeckPlacement:
                 self.buffer[position : position + n] = audio[:n]
             position += n
         self._close_seam(generation)
+        self._content.assign(0, self.loop.samples, generation.latent)
 
     def _close_seam(self, generation: Generation) -> None:
         frame = self.loop.samples // RATES.hop

@@ -17,6 +17,7 @@ from typing import Any
 
 from demon_live.controls import CONTROLS
 from demon_live.core import ControlBlock, Floats, Loop, Request, SlotValues
+from demon_live.engine.shared import STEP_LANES
 from demon_live.models.engine import Engine
 
 
@@ -121,16 +122,21 @@ def build_request(
     target: Target,
     seed: int,
     timbre: str = "",
+    curves: Mapping[str, Floats] | None = None,
 ) -> Request:
-    """A target and the lanes of a block, as the ring takes them. timbre: a name that the engine
-    has been given a sound for."""
+    """A target and the lanes of a block, as the ring takes them.
+
+    timbre: a name that the engine has been given a sound for. curves: the generation's own, by
+    name; None: those that the deck shares.
+    """
     values = target.values
 
     def number(control: str) -> float:
         default = CONTROLS[control].default
         return float(values.get(control, default if default is not None else 0.0))
 
-    guided = "guide" in block.lanes
+    lanes = block.lanes if curves is None else curves
+    guided = "guide" in lanes
     cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
     key = str(values.get("key", ""))
     # Only what the engine knows: a warning named the rest when it was bound.
@@ -138,19 +144,14 @@ def build_request(
     said = {"lyrics": lyrics, "timbre": timbre}
     more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
 
-    def condition(prompt: str, prompt2: str = "") -> object:
-        return engine.condition(
-            prompt,
-            prompt2=prompt2,
-            key=key,
-            bpm=float(loop.bpm),
-            cycles=loop.cycles,
-            beats=loop.beats,
-            frames=loop.frames,
-            **more,
-        )
-
-    wanted = condition(str(values.get("prompt", "")), str(values.get("prompt2", "")))
+    geometry: dict[str, Any] = {
+        "bpm": float(loop.bpm),
+        "cycles": loop.cycles,
+        "beats": loop.beats,
+        "frames": loop.frames,
+    }
+    prompts = str(values.get("prompt", "")), str(values.get("prompt2", ""))
+    wanted = engine.condition(prompts[0], prompt2=prompts[1], key=key, **geometry, **more)
     return Request(
         frames=loop.frames,
         channels=engine.channels,
@@ -160,8 +161,8 @@ def build_request(
         condition=wanted,
         deck=name,
         shift=number("shift") if "shift" in values else None,
-        init=block.lanes.get("init"),
-        mask=block.lanes.get("mask"),
+        init=lanes.get("init"),
+        mask=lanes.get("mask"),
         negative=engine.unconditioned(wanted) if cfg in ("full", "initialize") else None,
         cfg=cfg,
         feedback=number("feedback"),
@@ -169,4 +170,6 @@ def build_request(
         epoch=loop.epoch,
         hear_from=target.hear_from,
         values=values,
+        curves=None if curves is None else {n: c for n, c in curves.items() if n in STEP_LANES},
+        identity=(prompts, key, *geometry.items(), *more.items()),
     )

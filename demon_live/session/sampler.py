@@ -49,11 +49,14 @@ class LaneLike(Protocol):
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
 
 
-def heard_at(loop: Loop, now: int) -> NDArray[np.int64]:
-    """For each frame of the loop the output sample at which its start is next heard, int64 [T]."""
+def heard_at(loop: Loop, now: int, later: int = 0) -> NDArray[np.int64]:
+    """For each frame of the loop the output sample at which its start is next heard, int64 [T].
+
+    later: laps after that.
+    """
     lap, here = loop.locate(now)
     positions = np.arange(loop.frames, dtype=np.int64) * RATES.hop
-    this, following = loop.lap_start(lap), loop.lap_start(lap + 1)
+    this, following = loop.lap_start(lap + later), loop.lap_start(lap + later + 1)
     # The frame that sounds right now has begun already: its start is heard again in the next lap.
     return np.where(positions >= here, this + positions, following + positions)
 
@@ -123,7 +126,8 @@ class DeckSampler:
         Frames before the loop begins are sampled as if it had begun at `loop.from_sample`.
         """
         at = max(now, loop.from_sample)
-        times = heard_at(loop, at)
+        # This lap and the next: what is made now may be for either.
+        times = np.concatenate([heard_at(loop, at), heard_at(loop, at, later=1)])
         cycles = tempo.cycles_at(times)
         curves: dict[str, Floats] = {}
         slot: dict[str, LaneLike] = {}
@@ -143,7 +147,9 @@ class DeckSampler:
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
         rows = self._plan(slot, loop, tempo, at)
-        return ControlBlock(deck, version, loop, at, curves, rows, mix)
+        now_heard = {name: curve[: loop.frames] for name, curve in curves.items()}
+        later = {name: curve[loop.frames :] for name, curve in curves.items()}
+        return ControlBlock(deck, version, loop, at, now_heard, rows, mix, later)
 
     def _held(
         self, name: str, sample: Callable[[], Floats | MixPoints]
