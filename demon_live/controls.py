@@ -388,10 +388,11 @@ SETTINGS: dict[str, Control] = {
             "integer",
             "prepared",
             4.0,
-            "Generations in flight.",
+            "Generations in flight at most; auto: as many as the engine was measured with.",
             "depth 4",
             low=1.0,
             high=8.0,
+            choices=("auto",),
         ),
         Control(
             "steps",
@@ -402,6 +403,15 @@ SETTINGS: dict[str, Control] = {
             "steps 8",
             low=1.0,
             high=64.0,
+        ),
+        Control(
+            "ring",
+            "choice",
+            "prepared",
+            "rest",
+            "rest: generate only what is new; always: generate on and on, as in the DEMON paper.",
+            "ring always",
+            choices=("rest", "always"),
         ),
         Control(
             "link",

@@ -318,8 +318,8 @@ class EngineStatus:
 
     generations: those that were made; from_store: those that were known already; resting: nothing
     is in flight. tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a
-    window; lead_ms: how far ahead of the playhead the newest window was written; late: windows that came
-    too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
+    window; lead_ms: how far ahead of the playhead the newest window was written; late: windows that
+    came too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
     scheduled jump, how late its first generation was (0 = on its sample); shed: what is given up
     while the engine is late, in words; link_ms, jitter_ms: of an engine on another machine, the
     median time of a window on its way and how much the slowest twentieth takes longer.

@@ -4,6 +4,7 @@
     decode.py    decoder windows against real time
     latency.py   every control, from an edit to the ear; propagation.py counts the ticks
     lang.py      sampling of lanes, parsing, mini-notation
+    economy.py   generations made for scores, and how many different ones
     common.py    options, the engine, the machine
 
 Each has `figures(options)`: a mapping from a name with its unit to a number or a table. `--json`
@@ -17,7 +18,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from demon_live.bench import decode, lang, latency, ring
+from demon_live.bench import decode, economy, lang, latency, ring
 from demon_live.bench.common import Figures, machine
 from demon_live.bench.common import Options as Options
 from demon_live.ui.show import Pieces
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[Options], Figures]] = {
     "decode": decode.figures,
     "lang": lang.figures,
     "latency": latency.figures,
+    "economy": economy.figures,
 }
 
 
@@ -38,6 +40,8 @@ def measure(what: str, options: Options) -> dict[str, Figures]:
 
 def report(figures: Mapping[str, Figures], as_json: bool) -> Pieces:
     """The figures as a table, or as JSON with machine and date."""
+    if as_json and list(figures) == ["economy"]:
+        return [("", json.dumps(figures["economy"], indent=2) + "\n")]
     if as_json:
         return [("", json.dumps({"machine": machine(), **figures}, indent=2, default=str) + "\n")]
     pieces: Pieces = []

@@ -21,13 +21,19 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of `demon bench`. seconds: length of the loop. depth: None = several."""
+    """Options of `demon bench`.
+
+    seconds: length of the loop. depth: None = several. scores, cycles: of `economy`; no score is
+    the whole tour.
+    """
 
     engine: str = "imp"
     backend: str = "auto"
     depth: int | None = None
     seconds: float = 16.0
     random_weights: bool = False
+    scores: tuple[str, ...] = ()
+    cycles: float = 16.0
 
     @property
     def frames(self) -> int:

@@ -243,7 +243,13 @@ def _bench(args: argparse.Namespace) -> int:
     from demon_live import bench
 
     options = bench.Options(
-        args.engine, args.backend, args.depth, args.seconds, args.random_weights
+        args.engine,
+        args.backend,
+        args.depth,
+        args.seconds,
+        args.random_weights,
+        tuple(args.scores),
+        args.cycles,
     )
     say(bench.report(bench.measure(args.what, options), args.json))
     return 0

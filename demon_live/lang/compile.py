@@ -325,7 +325,7 @@ class _Compiler:
         spec = SETTINGS[node.word]
         place = self.span(chunk, node.value_start, node.whens[0].start if node.whens else node.end)
         value: SettingValue
-        if spec.numeric:
+        if spec.numeric and node.value not in spec.choices:
             if not isinstance(node.value, Fraction):
                 self.error(f"{node.word} takes a number", place, f"write {spec.example}")
                 return None

@@ -217,6 +217,7 @@ def go_to(session: Playing, wanted: State, when: When, now: int) -> list[str]:
         files=wanted.files,
         quant=wanted.quant,
         depth=wanted.depth,
+        always=wanted.always,
         steps=wanted.steps,
         sides=wanted.sides,
         lets=wanted.lets,

@@ -34,7 +34,7 @@ from demon_live.session.tempo import TempoMap
 from demon_live.sets.journal import RULES
 
 #: Settings that prepare no loop.
-_AT_ONCE = ("quant", "link", "clock", "nudge")
+_AT_ONCE = ("quant", "ring", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
 _PROMPT_CYCLES, _PROMPTS = 16, 64
 #: A loop needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
@@ -233,11 +233,15 @@ class Edit:
             self.state = replace(state, quant=Fraction(str(value)))
             self.messages.append(f"quant {value}: statements wait for {value} cycles")
         elif row.word == "depth":
-            self.state = replace(state, depth=int(float(str(value))))
+            depth = None if value == "auto" else int(float(str(value)))
+            self.state = replace(state, depth=depth)
             self.messages.append(f"depth {value}: generations in flight")
         elif row.word == "steps":
             self.state = replace(state, steps=int(float(str(value))))
             self.messages.append(f"steps {value}: solver steps of a generation")
+        elif row.word == "ring":
+            self.state = replace(state, always=row.value == "always")
+            self.messages.append(f"ring {row.value}")
         elif row.word in ("loop", "source"):
             self._set_deck(row)
         elif row.word in ("link", "clock", "nudge"):

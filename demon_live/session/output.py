@@ -115,7 +115,7 @@ def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> Engi
         if deck.loop is not None
     }
     timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
-    return EngineState(decks, state.depth, state.steps, timbres, state.panics)
+    return EngineState(decks, state.depth, state.steps, timbres, state.panics, always=state.always)
 
 
 def mix_state(state: State, blocks: Blocks, recording: str | None) -> MixState:

@@ -75,6 +75,8 @@ def _in_force(state: State, row: Setting) -> bool:
     deck = state.decks.get(row.deck)
     if row.word == "source":
         return deck is not None and (deck.source or "none") == (row.value or "none")
+    if row.value == "auto":
+        return state.depth is None
     value: object
     if row.word == "loop":
         value = deck and deck.cycles

@@ -74,6 +74,7 @@ def as_score(state: State, folder: Path | None = None) -> str:
     rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
     rows += [f"quant {float(state.quant):g}"] if state.quant != 1 else []
     rows += [f"{w} {v}" for w in ("depth", "steps") if (v := getattr(state, w)) is not None]
+    rows += ["ring always"] if state.always else []
     lets = {n: let for program in state.files.values() for n, let in program.lets.items()}
     ways = _ways(state, folder)
     rows += [renamed(unparse(let.node), ways) for let in {**lets, **state.lets}.values()]

@@ -88,7 +88,8 @@ class Session:
         self._sampler = Sampler(self.tell)
         self._blocks: Mapping[str, ControlBlock] = {}
         self._sounds: frozenset[Sound] = frozenset()
-        self._state = State(TempoMap.start())
+        # Sets of before were made by a ring that never rested.
+        self._state = State(TempoMap.start(), always=self.rules < 3)
         self._engine = output.engine_name
         self._epoch = 0
         self._replaying = self._fresh = False

@@ -106,6 +106,7 @@ class State:
     "b". lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
+    always: generate on and on (`ring always`).
     muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
     out at an output sample. panics: how often there was a `panic`.
     """
@@ -124,6 +125,7 @@ class State:
     panics: int = 0
     depth: int | None = None
     steps: int | None = None
+    always: bool = False
     globals: DeckState = field(default_factory=lambda: DeckState(GLOBALS))
     sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))
@@ -185,7 +187,7 @@ class State:
         Not the transitions on the way, nor the tempo map, nor the files' texts.
         """
         decks = {n: (dict(d.bound), d.cycles, d.source) for n, d in self.decks.items()}
-        ring = (self.quant, self.depth, self.steps)
+        ring = (self.quant, self.depth, self.steps, self.always)
         heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.globals.bound))
         return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))
 

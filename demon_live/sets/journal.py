@@ -35,8 +35,9 @@ from demon_live.errors import FileError
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
 #: What a text means depends on the rules that its set was made with. 2: a score that is gone gives
-#: a control back to what other texts say of it (before: to its default).
-RULES = 2
+#: a control back to what other texts say of it (before: to its default). 3: the ring rests
+#: (before: `ring always`).
+RULES = 3
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
 _LATEST = 48_000 * 3_155_760_000
