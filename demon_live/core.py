@@ -143,9 +143,10 @@ class ControlBlock:
     """All that a deck's score says about the near future. The newest block of a deck wins.
 
     lanes: class step, name -> float32 [T]; frame i holds the value for the time it is next heard.
-    Only controls that are bound are present. next_lanes: the same, one lap later. plan: class
-    slot, ascending in time; the first entry holds now. mix: class mix. sampled_at: the output
-    sample at which it was made.
+    Only controls that are bound are present. laps: the same, float32 [2, T], for the lap in which
+    it was made and for the next one. plan: class slot, ascending in time; the first entry holds
+    now. held: what the entry that holds now was when it began. mix: class mix. sampled_at: the
+    output sample at which it was made.
     """
 
     deck: str
@@ -155,7 +156,8 @@ class ControlBlock:
     lanes: Mapping[str, Floats] = field(default_factory=dict)
     plan: Sequence[SlotValues] = ()
     mix: Mapping[str, MixPoints] = field(default_factory=dict)
-    next_lanes: Mapping[str, Floats] = field(default_factory=dict)
+    laps: Mapping[str, Floats] = field(default_factory=dict)
+    held: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def jumps(self) -> list[int]:

@@ -260,6 +260,10 @@ class Ring:
         """Let the next admission wait for a free slot only, not for its turn in the stagger."""
         self._pace.hasten(self.tick_number)
 
+    def forget(self) -> None:
+        """Empty the store: what is in it was not made by the model."""
+        self._store.clear()
+
     def stats(self) -> RingStats:
         """What was made, what was taken from the store, and whether the ring rests."""
         return RingStats(self._made, self._taken, not self.in_flight)

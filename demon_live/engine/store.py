@@ -85,6 +85,11 @@ class Store:
         self._latents: OrderedDict[bytes, Floats] = OrderedDict()
         self._bytes = 0
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._latents.clear()
+        self._bytes = 0
+
     def get(self, key: bytes | None) -> Floats | None:
         """The latent of a key."""
         if key is None or key not in self._latents:

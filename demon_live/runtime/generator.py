@@ -202,6 +202,7 @@ class Generator:
         if block.loop.epoch != deck.loop.epoch or not (fresh or always != deck.always):
             return
         deck.block, deck.always = block, always
+        deck.placement.exact = not always
         self._share(block.deck, deck, block.lanes if always else {})
         if always:
             deck.placement.note(block.sampled_at, block.jumps)
@@ -209,8 +210,15 @@ class Generator:
             return
         for asked in deck.needs.take(block):
             curves = {n: c for n, c in asked.curves.items() if n in _STEP_CONTROLS}
-            self.ring.steer(block.deck, asked.hear_from, curves)
+            self.ring.steer(block.deck, asked.need.begin, curves)
         deck.placement.note(block.sampled_at, deck.needs.edges)
+
+    def forget(self) -> None:
+        """Nothing that was made so far counts: it came from a dry run."""
+        self.ring.forget()
+        for deck in self._decks.values():
+            deck.needs.reset()
+            deck.placement.forget()
 
     def _ask_again(self) -> None:
         for deck in self._decks.values():
@@ -409,7 +417,7 @@ class Generator:
             if asked is None:
                 return None
             deck.needs.asked(asked)
-            target, curves = Target(asked.hear_from, asked.need.values), asked.curves
+            target, curves = Target(asked.need.begin, asked.need.values), asked.curves
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
         return build_request(

@@ -1,9 +1,9 @@
 """What will be heard soon, and which of it no generation was made for yet.
 
 A *need* is a stretch of one lap in which no value of class slot changes. One generation serves it:
-its curves are those of the stretch's own time, fixed when it is admitted, so that a score that
-stands still asks for the same generation lap after lap, and the ring finds it in its store. What a
-hand changes afterwards is seen by comparing what was asked for with what the score says now.
+its curves are those of the lap, whenever it is admitted, so that a score that stands still asks for
+the same generation lap after lap, and the ring finds it in its store. What a hand changes is seen
+by comparing what was asked for with what the score says now.
 
 Threads: belongs to the engine loop.
 """
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from demon_live.core import ControlBlock, Floats
+from demon_live.core import RATES, ControlBlock, Floats
 from demon_live.runtime.scheduler import value_at
-from demon_live.session.sampler import heard_at
+from demon_live.session.sampler import lap_times
 
 #: Curves are rounded to multiples of this: equal moments of a periodic score are equal bits.
 _GRAIN = 2.0**20
@@ -37,10 +37,9 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a generation is made of. hear_from: the sample from which its curves are."""
+    """What a generation is made of: a need and the curves of its lap."""
 
     need: Need
-    hear_from: int
     curves: Mapping[str, Floats]
 
 
@@ -49,8 +48,9 @@ class Needs:
 
     def __init__(self) -> None:
         self._block: ControlBlock | None = None
-        self._times: NDArray[np.int64] = np.zeros(0, np.int64)
         self._needs: list[Need] = []
+        #: Where the lap after the one that sounds begins.
+        self._next_lap = 0
         #: Where the stretch that sounds has begun.
         self._begin = 0
         #: By the begin of a need.
@@ -73,16 +73,14 @@ class Needs:
         at, loop = block.sampled_at, block.loop
         passed = [need.begin for need in self._needs if need.begin <= at]
         begin = max(self._begin, loop.from_sample, *passed)
-        self._block, self._begin, self._times = block, begin, heard_at(loop, at)
         lap, _ = loop.locate(at)
-        horizon = at + loop.samples
-        laps = (loop.lap_start(lap + 1), loop.lap_start(lap + 2))
+        self._block, self._begin, self._next_lap = block, begin, loop.lap_start(lap + 1)
+        laps = (self._next_lap, loop.lap_start(lap + 2))
         cuts = {row.from_sample for row in block.plan[1:]} | set(laps)
-        edges = [begin, *sorted(c for c in cuts if at < c <= horizon)]
-        ends = [*edges[1:], max(laps)]
+        edges = [begin, *sorted(c for c in cuts if at < c <= at + loop.samples)]
         self._needs = [
-            Need(a, b, value_at(block.plan, max(a, at)) if block.plan else {})
-            for a, b in zip(edges, ends, strict=True)
+            Need(a, b, value_at(block.plan, a) if a > at else block.held)
+            for a, b in pairwise([*edges, laps[1]])
             if b > a
         ]
         self._served = {b: asked for b, asked in self._served.items() if b >= begin}
@@ -99,12 +97,11 @@ class Needs:
         known = {need.begin: need for need in self._needs}
         for i, asked in enumerate(self._flying):
             need = known.get(asked.need.begin)
-            if need is None or self._same(asked, need, max(at, asked.hear_from)):
+            if need is None or self._same(asked, need, at):
                 continue
-            now = Asked(need, asked.hear_from, self.curves(asked.hear_from))
             self._served.pop(need.begin, None)
-            self._flying[i] = now
-            changed.append(now)
+            self._flying[i] = Asked(need, self._curves(need))
+            changed.append(self._flying[i])
         return changed
 
     def choose(self, ready: int, reach: int) -> Asked | None:
@@ -113,14 +110,13 @@ class Needs:
         ready: the output sample from which it can be heard. reach: what begins before this sample
         must be admitted now. That comes first, then what sounds, then what lies further ahead.
         """
-        open_ = [n for n in self._needs if n.end > ready and self._unserved(n, ready)]
-        if not open_:
+        wanted = [n for n in self._needs if n.end > ready and self._unserved(n, ready)]
+        if not wanted:
             return None
         # The first of all is for what sounds first: a loop is filled from it.
-        soon = [n for n in open_ if ready < n.begin <= reach] if self._begun else []
-        need = (soon or open_)[0]
-        hear_from = max(need.begin, ready)
-        return Asked(need, hear_from, self.curves(hear_from))
+        soon = [n for n in wanted if ready < n.begin <= reach] if self._begun else []
+        need = (soon or wanted)[0]
+        return Asked(need, self._curves(need))
 
     def urgent(self, ready: int, reach: int) -> bool:
         """Whether something is to be made that begins within reach."""
@@ -133,40 +129,39 @@ class Needs:
         self._served[asked.need.begin] = asked
         self._flying.append(asked)
 
-    def landed(self, hear_from: int | None = None) -> None:
-        """A generation is finished; None: nothing is in flight any more."""
-        if hear_from is None:
+    def landed(self, begin: int | None = None) -> None:
+        """A generation for the need that begins there is finished; None: none is in flight."""
+        if begin is None:
             self._flying.clear()
             return
         for i, asked in enumerate(self._flying):
-            if asked.hear_from == hear_from:
+            if asked.need.begin == begin:
                 del self._flying[i]
                 return
 
-    def curves(self, begin: int) -> dict[str, Floats]:
-        """Every curve of a lap that begins at output sample `begin`, float32 [T]."""
+    def _curves(self, need: Need) -> dict[str, Floats]:
+        """Every curve of the lap of a need, float32 [T]."""
         block = self._block
         assert block is not None
-        out = {}
-        for name, lane in block.lanes.items():
-            later = block.next_lanes.get(name, lane)
-            curve = np.where(self._times >= begin, lane, later).astype(np.float64)
-            out[name] = (np.rint(curve * _GRAIN) / _GRAIN).astype(np.float32)
-        return out
+        at = int(need.begin >= self._next_lap)
+        laps = {name: two[at] for name, two in block.laps.items()}
+        return {name: (np.rint(x * _GRAIN) / _GRAIN).astype(np.float32) for name, x in laps.items()}
 
     def _unserved(self, need: Need, ready: int) -> bool:
         if sum(asked.need.begin == need.begin for asked in self._flying) >= _MOST_FLYING:
             return False
         asked = self._served.get(need.begin)
-        return asked is None or not self._same(asked, need, max(need.begin, ready))
+        return asked is None or not self._same(asked, need, ready)
 
     def _same(self, asked: Asked, need: Need, begin: int) -> bool:
         """Whether from `begin` until the end of a need the score says what was asked for."""
-        now = self.curves(begin)
+        now = self._curves(need)
         if asked.need.values != need.values or asked.curves.keys() != now.keys():
             return False
         block = self._block
         assert block is not None
-        times = np.where(self._times >= begin, self._times, self._times + block.loop.samples)
-        heard = times < need.end
+        lap, _ = block.loop.locate(need.begin)
+        times = lap_times(block.loop, lap)
+        # The frame that sounds at `begin` counts, too.
+        heard = (times > begin - RATES.hop) & (times < need.end)
         return all(np.array_equal(asked.curves[n][heard], now[n][heard]) for n in now)

@@ -86,28 +86,33 @@ class Window:
 class Content:
     """Which latent each stretch of a loop was decoded from.
 
-    Latents are compared as objects: a generation from the ring's store is the same one again.
+    Latents are compared as objects: a generation from the ring's store is the same one again. A
+    window that ends with the lap goes on a little over the beginning of the loop: `over`.
     """
 
     def __init__(self) -> None:
-        # (begin, end, latent), ascending, without overlaps.
-        self._rows: list[tuple[int, int, Floats]] = []
+        # (begin, end, latent, over), ascending, without overlaps.
+        self._rows: list[tuple[int, int, Floats, bool]] = []
 
-    def assign(self, begin: int, end: int, latent: Floats | None) -> None:
-        """Positions [begin, end) hold this from now on; None: nothing whole."""
-        rows = []
-        for a, b, old in self._rows:
-            rows += [(a, min(b, begin), old)] if a < begin else []
-            rows += [(max(a, end), b, old)] if b > end else []
+    def assign(self, begin: int, end: int, latent: Floats | None, over: bool = False) -> None:
+        """Positions [begin, end) hold this from now on; None: a mixture."""
+        rows: list[tuple[int, int, Floats, bool]] = []
+        for a, b, held, was_over in self._rows:
+            rows += [(a, min(b, begin), held, was_over)] if a < begin else []
+            rows += [(max(a, end), b, held, was_over)] if b > end else []
         if latent is not None and end > begin:
-            rows.append((begin, end, latent))
+            rows.append((begin, end, latent, over))
         self._rows = sorted(rows, key=lambda row: row[0])
 
-    def reach(self, position: int, latent: Floats) -> int:
+    def at(self, position: int) -> Floats | None:
+        """What lies there; None: a mixture, or nothing."""
+        return next((latent for a, b, latent, _ in self._rows if a <= position < b), None)
+
+    def reach(self, position: int, latent: Floats | None, over: bool = False) -> int:
         """How far from `position` on the loop holds this latent, in samples."""
         stop = position
-        for a, b, held in self._rows:
-            if a <= stop < b and held is latent:
+        for a, b, held, is_over in self._rows:
+            if a <= stop < b and held is latent and is_over == over:
                 stop = b
         return stop - position
 
@@ -139,8 +144,9 @@ class DeckPlacement:
         self._past: deque[int] = deque(maxlen=64)
         self._future: list[int] = []
         self.cursor = loop.from_sample
+        #: Leave out splices of a sound with itself.
+        self.exact = False
         self._fresh = False
-        self._shipped: Floats | None = None
         #: Whether what is written may be written again from a newer generation.
         self.may_refresh = True
         self.late = 0
@@ -186,6 +192,11 @@ class DeckPlacement:
         self._generations = [*kept[-_KEEP:], generation]
         self._fresh = True
 
+    def forget(self) -> None:
+        """What lies in the loop is to be written again."""
+        self._content = Content()
+        self._fresh = True
+
     @property
     def empty(self) -> bool:
         """Nothing has been generated for this loop yet."""
@@ -212,25 +223,22 @@ class DeckPlacement:
 
     def next_piece(self, now: int, lead: int, reserve: int) -> Piece | None:
         """The stretch to write now, or None: all is as it should be. lead, reserve: samples."""
-        start = max(now + lead, self.loop.from_sample)
-        limit = start + reserve
-        fresh = self._fresh and self.may_refresh
-        if fresh:
-            limit = max(limit, start + 1)
+        soon = max(now + lead, self.loop.from_sample)
+        fresh, self._fresh = self._fresh, self._fresh and not self.may_refresh
+        if fresh and self.may_refresh:
+            start, limit = soon, max(soon + reserve, soon + 1)
         else:
-            start = max(start, self.cursor)
-        while start < limit:
-            generation = self.best(start)
-            if generation is None:
-                return None
-            end = self._group_end(start)
-            there = self._written(start, generation)
-            if start + there < end:
-                start += there
-                return Piece(start, min(end, start + self._covered(start)), generation)
-            start = end
-        self._fresh = self._fresh and not fresh
-        return None
+            start, limit = max(soon, self.cursor), soon + reserve
+        if self.exact and self._ship is None:
+            start = self._unwritten(start, limit)
+        generation = self.best(start) if start < limit else None
+        if generation is None:
+            return None
+        _, position = self.stage_of(start).locate(start)
+        first = (position - HALF) // RATES.hop
+        # What the window covers, less the overhang and the fade behind it.
+        covered = (first + self.window) * RATES.hop - position - 3 * HALF
+        return Piece(start, min(start + covered, self._group_end(start)), generation)
 
     def _group_end(self, start: int) -> int:
         """How far what `best` gives at `start` is to be heard."""
@@ -238,20 +246,27 @@ class DeckPlacement:
         lap, _ = loop.locate(start)
         return min(self._bounds(start)[1], loop.lap_start(lap + 1), self._border(start))
 
-    def _written(self, start: int, generation: Generation) -> int:
-        """From `start` on so many samples of the loop come from a generation."""
-        if self._ship is not None:
-            # A window may be lost on its way: each lap is sent again.
-            same = generation.latent is self._shipped
-            return max(0, self.cursor - start) if same else 0
-        _, position = self.stage_of(start).locate(start)
-        return self._content.reach(position, generation.latent)
+    def _unwritten(self, start: int, limit: int) -> int:
+        """The first sample before `limit` that does not come from the generation that it should
+        come from; `limit` if there is none."""
+        soon = start
+        while start < limit and (generation := self.best(start)) is not None:
+            _, position = self.stage_of(start).locate(start)
+            reach = start + self._content.reach(position, generation.latent)
+            end = self._group_end(start)
+            if reach >= end:
+                start = end
+                continue
+            # The next window goes on within the overhang of the last one, and a splice needs what
+            # lies before it as it was before other splices.
+            if not (self._splices(reach) and self._before(reach) is not None):
+                reach = max(soon, reach - HALF)
+            return min(reach, limit)
+        return limit
 
-    def _covered(self, start: int) -> int:
-        """Samples from `start` on that a window gives, less the overhang and the fade behind it."""
-        _, position = self.stage_of(start).locate(start)
-        first = (position - HALF) // RATES.hop
-        return (first + self.window) * RATES.hop - position - 3 * HALF
+    def _splices(self, sample: int) -> bool:
+        """Whether generations take turns there, or a lap begins."""
+        return self._begins_lap(sample) or sample == self._bounds(sample)[0]
 
     def write(self, piece: Piece, now: Callable[[], int], guard: int) -> bool:
         """Decode a piece and splice it in, nothing within `guard` samples of the playhead.
@@ -270,7 +285,6 @@ class DeckPlacement:
         if self._ship is None:
             return self.land(window, now, guard, piece.generation.latent)
         self._ship(window)
-        self._shipped = piece.generation.latent
         self.cursor = piece.end
         return True
 
@@ -292,21 +306,62 @@ class DeckPlacement:
         new = audio[begin - base : stop + 2 * HALF - base]
         old = self._read(begin, stop + 2 * HALF)
         merged = new.copy()
-        merged[: 2 * HALF] = crossfade(old[: 2 * HALF], new[: 2 * HALF])
+        # A splice of a sound with itself is left out: what is heard must not depend on where
+        # windows happen to begin.
+        if not self._goes_on(start, latent):
+            merged[: 2 * HALF] = crossfade(old[: 2 * HALF], new[: 2 * HALF])
         # Behind the overhang: back to what is there, heard only if the engine stalls.
-        merged[-2 * HALF :] = crossfade(new[-2 * HALF :], old[-2 * HALF :])
+        tail = self._spans(stop, stop + 2 * HALF)
+        whole = all(self._content.reach(a, latent) >= b - a for a, b in tail)
+        if not (self.exact and whole):
+            merged[-2 * HALF :] = crossfade(new[-2 * HALF :], old[-2 * HALF :])
+        self._note_content(start, end, latent)
+        if not whole:
+            self._assign(stop, stop + 2 * HALF, None)
         self._store(begin, merged)
-        self._note_content(begin, stop, latent)
         self.cursor = end
         return True
 
-    def _note_content(self, begin: int, stop: int, latent: Floats | None) -> None:
-        """[begin, stop) comes from `latent`; behind it lies a mixture, unless it was the same."""
-        for a, b in self._spans(begin, stop):
-            self._content.assign(a, b, latent)
-        for a, b in self._spans(stop, stop + 2 * HALF):
-            if latent is None or self._content.reach(a, latent) < b - a:
-                self._content.assign(a, b, None)
+    def _begins_lap(self, sample: int) -> bool:
+        return self.stage_of(sample).locate(sample)[1] == 0
+
+    def _before(self, start: int) -> Floats | None:
+        """The latent that lies on both sides of `start`, None if it is not one alone."""
+        (a, _), *_ = self._spans(start - HALF, start)
+        latent, seam = self._content.at(a), self._begins_lap(start)
+        left = [(span, False) for span in self._spans(start - HALF, start)]
+        right = [(span, seam) for span in self._spans(start, start + HALF)]
+        whole = all(
+            self._content.reach(a, latent, over) >= b - a for (a, b), over in (*left, *right)
+        )
+        return latent if whole else None
+
+    def _goes_on(self, start: int, latent: Floats | None) -> bool:
+        """Whether a window of `latent` that begins there continues what lies before it."""
+        return (
+            self.exact
+            and latent is not None
+            and not self._begins_lap(start)
+            and self._before(start) is latent
+        )
+
+    def _note_content(self, start: int, end: int, latent: Floats | None) -> None:
+        """[start, end) and an overhang come from `latent` now.
+
+        A splice that is none of the score's, or of more than two sounds, is to be written again.
+        """
+        if not self._goes_on(start, latent):
+            if not self._splices(start):
+                self._assign(start - HALF, start + HALF, None)
+                start += HALF
+            elif self._before(start) is None:
+                self._assign(start - HALF, start, None)
+        self._assign(start, end, latent)
+        self._assign(end, end + HALF, latent, self._begins_lap(end))
+
+    def _assign(self, begin: int, end: int, latent: Floats | None, over: bool = False) -> None:
+        for a, b in self._spans(begin, end):
+            self._content.assign(a, b, latent, over)
 
     def fill(self, generation: Generation) -> None:
         """Write the whole loop from one generation: the first sound of a loop, before it plays."""
@@ -318,7 +373,8 @@ class DeckPlacement:
                 self.buffer[position : position + n] = audio[:n]
             position += n
         self._close_seam(generation)
-        self._content.assign(0, self.loop.samples, generation.latent)
+        # At its seam the loop is written once more, as every lap's is.
+        self._content.assign(2 * HALF, self.loop.samples - HALF, generation.latent)
 
     def _close_seam(self, generation: Generation) -> None:
         frame = self.loop.samples // RATES.hop

@@ -83,6 +83,7 @@ def seek(offline: Offline, step: Callable[[], None], begin: int, place: int) -> 
         step()
         offline.skip()
     offline.output.dry_run.dry = False
+    offline.output.generator.forget()
     while mixer.position + turn <= place:
         step()
         offline.turn()

@@ -49,16 +49,17 @@ class LaneLike(Protocol):
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
 
 
-def heard_at(loop: Loop, now: int, later: int = 0) -> NDArray[np.int64]:
-    """For each frame of the loop the output sample at which its start is next heard, int64 [T].
+def lap_times(loop: Loop, lap: int) -> NDArray[np.int64]:
+    """The output sample at which each frame of the loop begins in a lap, int64 [T]."""
+    return loop.lap_start(lap) + np.arange(loop.frames, dtype=np.int64) * RATES.hop
 
-    later: laps after that.
-    """
-    lap, here = loop.locate(now)
-    positions = np.arange(loop.frames, dtype=np.int64) * RATES.hop
-    this, following = loop.lap_start(lap + later), loop.lap_start(lap + later + 1)
+
+def heard_at(loop: Loop, now: int) -> NDArray[np.int64]:
+    """For each frame of the loop the output sample at which its start is next heard, int64 [T]."""
+    lap, _ = loop.locate(now)
     # The frame that sounds right now has begun already: its start is heard again in the next lap.
-    return np.where(positions >= here, this + positions, following + positions)
+    this = lap_times(loop, lap)
+    return np.where(this >= now, this, lap_times(loop, lap + 1))
 
 
 def plan(
@@ -88,6 +89,16 @@ def plan(
     return tuple(rows)
 
 
+def held(lanes: Mapping[str, LaneLike], cycle: Fraction) -> dict[str, float | str]:
+    """The values of the entry of a plan that holds at `cycle`: as they were when it began."""
+    begin = cycle
+    if any(lane.continuous for lane in lanes.values()):
+        begin = (cycle // _SLOT_STEP) * _SLOT_STEP
+        jumps = [j for lane in lanes.values() for j in lane.jumps(begin, cycle)]
+        begin = max([begin, *jumps])
+    return {name: lane.at(begin) for name, lane in lanes.items()}
+
+
 def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
     """The automation of one control of the mix strip for the next two seconds.
 
@@ -111,6 +122,8 @@ class DeckSampler:
         self._key: object = None
         self._fresh_until = 0
         self._rows: tuple[SlotValues, ...] = ()
+        # The values with which the row began that holds now.
+        self._begun: Mapping[str, float | str] = {}
 
     def block(
         self,
@@ -127,7 +140,10 @@ class DeckSampler:
         """
         at = max(now, loop.from_sample)
         # This lap and the next: what is made now may be for either.
-        times = np.concatenate([heard_at(loop, at), heard_at(loop, at, later=1)])
+        lap, _ = loop.locate(at)
+        this = lap_times(loop, lap)
+        ahead = this >= at
+        times = np.concatenate([this, lap_times(loop, lap + 1)])
         cycles = tempo.cycles_at(times)
         curves: dict[str, Floats] = {}
         slot: dict[str, LaneLike] = {}
@@ -142,14 +158,14 @@ class DeckSampler:
                     mix[name] = points
             elif control.shape == "curve":
                 curve = self._held(name, partial(lane.sample, cycles))
-                if not isinstance(curve, MixPoints) and curve is not None:
+                if isinstance(curve, np.ndarray) and curve.shape == times.shape:
                     curves[name] = curve
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
         rows = self._plan(slot, loop, tempo, at)
-        now_heard = {name: curve[: loop.frames] for name, curve in curves.items()}
-        later = {name: curve[loop.frames :] for name, curve in curves.items()}
-        return ControlBlock(deck, version, loop, at, now_heard, rows, mix, later)
+        laps = {name: curve.reshape(2, -1) for name, curve in curves.items()}
+        heard = {name: np.where(ahead, two[0], two[1]) for name, two in laps.items()}
+        return ControlBlock(deck, version, loop, at, heard, rows, mix, laps, self._begun)
 
     def _held(
         self, name: str, sample: Callable[[], Floats | MixPoints]
@@ -179,6 +195,7 @@ class DeckSampler:
             ahead = max(PLAN_AHEAD, loop.samples) + RATES.sample_rate
             try:
                 self._rows = plan(lanes, tempo, at, at + ahead)
+                self._begun = held(lanes, tempo.cycle_at(at))
                 return self._rows
             # The same wall: the old plan holds.
             except Exception as error:
@@ -187,8 +204,10 @@ class DeckSampler:
                 self._rows = self._rows or (SlotValues(at, {}, jump=False),)
         # Within a second the plan only loses what has passed.
         ahead_rows = [row for row in self._rows if row.from_sample > at]
-        held = self._rows[max(0, len(self._rows) - len(ahead_rows) - 1)]
-        return (SlotValues(at, held.values, jump=False), *ahead_rows)
+        place = max(0, len(self._rows) - len(ahead_rows) - 1)
+        if place:
+            self._begun = self._rows[place].values
+        return (SlotValues(at, self._rows[place].values, jump=False), *ahead_rows)
 
 
 class Sampler:

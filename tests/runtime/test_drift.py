@@ -55,7 +55,8 @@ def test_after_three_hours_a_jump_is_placed_on_its_sample(bpm: str) -> None:
     from demon_live.core import ControlBlock, SlotValues
 
     rows = (SlotValues(clock.now(), {}, False), SlotValues(jump, {}))
-    p.note(ControlBlock("main", 1, s, clock.now(), {}, rows))
+    block = ControlBlock("main", 1, s, clock.now(), {}, rows)
+    p.note(block.sampled_at, block.jumps)
     p.accept(generation(0.0, hear_from=clock.now(), at=s))
     p.accept(generation(1.0, hear_from=jump, at=s))
     out = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demon_live.core import ControlBlock, Floats, Generation, Request, SlotValues
+from demon_live.core import Floats, Generation, Request
 from demon_live.runtime.placement import HALF, DeckPlacement, crossfade, sound
 from demon_live.session.tempo import VirtualPlayhead
 from tests.helpers.loops import WINDOW, generation, heard, hold, loop, placement
@@ -49,7 +49,7 @@ def test_a_jump_of_the_score_is_spliced_on_its_sample() -> None:
     s = loop("120", 4)
     p = placement(s)
     jump = 200_000
-    p.note(ControlBlock("main", 1, s, 0, {}, (SlotValues(0, {}, False), SlotValues(jump, {}))))
+    p.note(0, [jump])
     p.accept(generation(0.0, hear_from=0, at=s))
     p.accept(generation(1.0, hear_from=jump, at=s))
     out = play(p, VirtualPlayhead(), turns=60, tick=4800)[:, 0]
@@ -65,8 +65,7 @@ def test_until_a_generation_of_the_new_values_comes_the_old_plays_on_and_latenes
     s = loop("120", 4)
     p = placement(s)
     jump = 100_000
-    plan = (SlotValues(0, {"seed": 1.0}, False), SlotValues(jump, {"seed": 2.0}))
-    p.note(ControlBlock("main", 1, s, 0, {}, plan))
+    p.note(0, [jump])
     p.accept(generation(0.25, at=s))
     clock = VirtualPlayhead()
     first = play(p, clock, turns=25, tick=4800)[:, 0]

@@ -170,7 +170,7 @@ def test_a_set_of_before_reverts_to_the_default_as_it_did(stage: Offline) -> Non
     for one in (recording, old):
         last = list(dry_run(one))[-1].state.decks["main"]
         said[one.start["rules"]] = {name: lane.text for name, lane in last.bound.items()}
-    assert said[2]["gain"] == ".5"
+    assert said[journal.RULES]["gain"] == ".5"
     assert "gain" not in said[1]
 
 

@@ -255,10 +255,10 @@ def test_when_the_model_fails_the_loop_plays_on_and_it_is_told_once(stage: Offli
     engine = stage.output.engine
     assert isinstance(engine, MockEngine)
     engine.fail = True
+    stage.session.apply("prompt = 'b'")
     assert level(stage, 5) == 0.1
     assert stage.output.notes == ["engine: the model is on fire"]
     engine.fail = False
-    stage.session.apply("prompt = 'b'")
     assert level(stage, 3) == 0.2
 
 
