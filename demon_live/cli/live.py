@@ -131,7 +131,8 @@ def _scores(words: Sequence[str]) -> list[Path]:
         from demon_live.paths import shipped
 
         return [shipped("patterns") / "00_hello.demon"]
-    from demon_live.cli.check import files, near_scores
+    from demon_live.cli.check import files
+    from demon_live.session.scores import near_scores
 
     paths = [Path(w) for w in words]
     for path in paths:

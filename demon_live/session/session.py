@@ -317,12 +317,27 @@ class Session:
         return Outcome()
 
     def load(self, path: Path | str, data: bytes | None = None) -> Outcome:
-        """Read a score file and apply it. data: its content, if it was read. Raises DemonError."""
+        """Read a score file and apply it. Raises DemonError.
+
+        Args:
+            path: the file.
+            data: its content, if it is watched. What is wrong with another score that does not
+                play is shown once: nobody would see it mended.
+        """
         name = score_name(path)
-        self._paths[name] = Path(path).absolute()
+        shown = name in self._errors or name in self._state.files or data is not None
         try:
-            text = read_score(Path(path), data)
-            if Path(path).suffix == ".py":
+            return self._load(Path(path), name, data)
+        except DemonError:
+            if not shown:
+                self._errors.pop(name, None)
+            raise
+
+    def _load(self, path: Path, name: str, data: bytes | None) -> Outcome:
+        self._paths[name] = path.absolute()
+        try:
+            text = read_score(path, data)
+            if path.suffix == ".py":
                 text = self._run_python(text, name)
         except DemonError as error:
             self._explain(error, "", name)

@@ -31,6 +31,7 @@ from typing import Any
 
 from demon_live import faults
 from demon_live.errors import FileError
+from demon_live.paths import open_file, read_file
 
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
@@ -238,15 +239,14 @@ def load(path: Path | str) -> Recording:
     """Read a set. A torn tail is dropped and counted. Raises FileError."""
     path = Path(path)
     try:
-        if path.stat().st_size > _LIMIT:
-            raise FileError(f"{path} is too large for a set", hint="sets hold text, not audio")
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return _read(file, path)
+        data = read_file(path, _LIMIT)
     except OSError as error:
+        large = error.errno == errno.EFBIG
         raise FileError(
             f"{path} cannot be read: {error.strerror}",
-            hint="`demon replay` lists the sets you have",
+            hint="sets hold text, not audio" if large else "demon replay lists the sets you have",
         ) from None
+    return _read(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace"), path)
 
 
 def find_set(name: str, folders: list[Path]) -> Path:
@@ -365,7 +365,7 @@ def locked(path: Path) -> bool:
     try:
         import fcntl
 
-        with path.open("rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_UN)
     except BlockingIOError:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demon_live.errors import FileError
-from demon_live.paths import shipped, state_dir
+from demon_live.paths import open_file, read_file, remove_file, shipped, state_dir
 from demon_live.sets.journal import SUFFIX, SetEvent
 
 KIND = "file"
@@ -52,7 +52,7 @@ def folder_of(path: Path) -> Path:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file. Raises OSError, also if it is too large to be kept."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > LARGEST:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,13 +66,13 @@ def copy_into(folder: Path, file: File, path: Path) -> None:
     part = place.with_name(f"{file.name}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        data = path.read_bytes()
+        data = read_file(path, LARGEST)
         if hashlib.sha256(data).hexdigest() != file.digest:
             raise FileError(f"{path} has changed since it was played, so the set cannot keep it")
         part.write_bytes(data)
         part.replace(place)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        remove_file(part)
         raise FileError(f"the set cannot keep {path}: {error.strerror}") from None
 
 
