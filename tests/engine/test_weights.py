@@ -315,7 +315,7 @@ def test_files_that_are_no_lora_say_why(tmp_path, config, tensors, says):
 )
 def test_a_scale_that_is_no_number_is_refused_by_name(tmp_path, config):
     folder = write(tmp_path / "a", config, **peft(adapter("a", 1)))
-    with pytest.raises(EngineError, match="LoRA a: the scale of .* is no number") as caught:
+    with pytest.raises(EngineError, match=r"LoRA a: the scale of .* is no number") as caught:
         read_adapter(folder, "a", SIZES)
     assert str(folder) in str(caught.value)
 
@@ -323,7 +323,7 @@ def test_a_scale_that_is_no_number_is_refused_by_name(tmp_path, config):
 def test_configurations_and_shapes_that_nobody_writes_are_refused_by_name(tmp_path):
     folder = write(tmp_path / "a", {}, **peft(adapter("a", 1)))
     (folder / "adapter_config.json").write_text("[" * 200_000)
-    with pytest.raises(EngineError, match="adapter_config.json cannot be read"):
+    with pytest.raises(EngineError, match=r"adapter_config.json cannot be read"):
         read_adapter(folder, "a", SIZES)
     for down, up in (((0, C), (C, 0)), ((), (C, 1)), ((1, C), (1,))):
         tensors = {"net.0.lora_A.weight": torch.zeros(down), "net.0.lora_B.weight": torch.zeros(up)}
