@@ -29,6 +29,7 @@ from demon_live.paths import open_file, remove_file
 LONGEST = 600  #: seconds of a source at most
 #: Samples of a source at most, of all channels: the longest at 192 kHz.
 _MOST = LONGEST * 192_000 * 2
+WAV_LIMIT = 0xFFFFFF00  #: bytes of sound in a WAV
 _LOWEST, _HIGHEST = 4_000, 384_000  #: sample rates that are read, in Hz
 _BLOCK = 1024  #: samples read at once; a damaged block is lost as a whole
 _FULL = 1 << 20  #: bytes; a disk with less is full
@@ -339,7 +340,7 @@ def write_audio(path: str | Path, audio: Floats) -> None:
             hint="end it in .wav or .flac",
         )
     audio = np.ascontiguousarray(audio, "<f4")
-    if kind == ".wav" and audio.nbytes > 0xFFFFFF00:
+    if kind == ".wav" and audio.nbytes > WAV_LIMIT:
         raise FileError(f"{path} would be over 4 GB, more than a WAV can hold", hint="write .flac")
     part = path.with_name(path.name + ".part")
     try:

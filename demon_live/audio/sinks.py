@@ -35,6 +35,7 @@ from demon_live.errors import FileError, UsageError
 
 DRY_FADE = 240  #: samples in which the sound goes away when the ring is dry, and comes back: 5 ms
 _RATE = RATES.sample_rate
+_LONGEST_NAME = 240  #: bytes; systems bear 255, with what stands behind it while it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,12 @@ def checked_target(path: str | Path) -> Path:
             f"cannot write {str(path)!r}: the ending says the format",
             hint="end it in .flac or .wav",
         )
-    if target.is_dir():
+    if os.path.isdir(target):
         raise FileError(f"{path} is a folder", hint="name a file in it")
+    if len(os.fsencode(target.name)) > _LONGEST_NAME or "\0" in str(path):
+        raise FileError(f"no file can be called {target.name[:40]!r}...", hint="choose another")
     folder = target.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise FileError(f"cannot write to the folder {folder}", hint="create it, or choose another")
     return target
 

@@ -78,9 +78,6 @@ def replay(args: argparse.Namespace) -> int:
 
     path = find_set(args.set, [sets_dir()])
     recording = load(path)
-    if recording.torn:
-        lines = f"{recording.torn} damaged lines at its end are left out"
-        say([("warning", f"{path}: {lines}\n")], sys.stderr)
     return _play(
         args,
         [path],

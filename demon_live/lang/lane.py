@@ -107,6 +107,9 @@ class Lane:
     @staticmethod
     def switch(old: Lane, new: Lane, at: Fraction) -> Lane:
         """old before `at`, new from `at` on."""
+        # What would change later is never heard.
+        while isinstance(old, SwitchLane) and old.moment >= at:
+            old = old.old
         return SwitchLane(new.spec, new.text, old, new, Fraction(at))
 
     @staticmethod

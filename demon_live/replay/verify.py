@@ -46,11 +46,14 @@ def examine(recording: Recording) -> list[Finding]:
 
 
 def _lines(recording: Recording) -> Iterator[Finding]:
-    n = len(recording.events)
+    n = len(recording.events) + recording.unknown
     if recording.torn:
         yield Finding("lines", "fail", f"{recording.torn} of {n + recording.torn} are damaged")
     else:
         yield Finding("lines", "ok", f"{n}, every checksum is right")
+    if recording.unknown:
+        text = f"{recording.unknown} of kinds that this version does not know: they are left out"
+        yield Finding("lines", "fail", text)
     if not any(e.kind == "end" for e in recording.events):
         yield Finding("end", "warn", "no end mark: the recording was cut off; all before it plays")
     app = recording.start.get("app")

@@ -44,9 +44,9 @@ from demon_live.session.session import Session
 from demon_live.session.status import db
 from demon_live.session.tempo import Playhead
 from demon_live.sets.journal import Recording
-from demon_live.sets.recorder import about_engine
+from demon_live.sets.recorder import about_engine, notices
 from demon_live.sets.session_log import Interrupted, SessionLog, recently
-from demon_live.sets.set_files import bounds, folder_of
+from demon_live.sets.set_files import bounds, causes, folder_of
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,9 @@ class Live:
         self._log: SessionLog | None = None
         self._pump: threading.Thread | None = None
         self._trimmer = Trimmer(_TRIM_EVERY)
-        self._events = deque(replay.events if replay is not None else ())
+        self._events = deque(causes(replay, trust) if replay is not None else ())
+        for line in notices(replay, manifest) if replay is not None else ():
+            self.session.tell(line)
         self._speed = speed
         options = EngineOptions(
             engine, backend, engine_device, depth=depth, seed=seed, random_weights=random_weights

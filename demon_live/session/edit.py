@@ -42,6 +42,8 @@ _PROMPT_CYCLES, _PROMPTS = 16, 64
 NOTICE = 3 * RATES.sample_rate // 2
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
 MOST_FILES = 64
+#: Denominator of the tempo that a ramp begins with.
+_FINEST = 10**30
 #: A step of a ramp is prepared this long before it begins, in samples.
 STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
@@ -184,6 +186,8 @@ class Edit:
         if over is None or self._silent:
             return
         start, steps = state.tempo.segment_at(begin).bpm, max(1, int(over.cycles))
+        # Ramps that interrupt each other would make ever longer fractions.
+        start = start.limit_denominator(max(_FINEST, state.bpm.denominator))
         rates = [start + (state.bpm - start) * (k + 1) / steps for k in range(steps)]
         tempo, target = state.tempo, state.bpm
         for k, bpm in enumerate(rates):

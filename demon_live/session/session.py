@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,9 @@ class Session:
         dry: bool = False,
     ) -> None:
         self.output, self.assets = output, assets or Assets()
-        self.journal = Journal({"engine": output.engine_name, **(start or {})})
+        # The random number tells this session's sets from all others (set_files.is_own).
+        head = {"engine": output.engine_name, "id": secrets.token_hex(16), **(start or {})}
+        self.journal = Journal(head)
         self.recorder = Recorder(self.journal, sets or Path(), self.tell)
         self.inputs = inputs or Inputs()
         self.inputs.hear = self.hear
@@ -303,8 +306,12 @@ class Session:
         if event.kind == "apply":
             return self.apply(event.text, event.name, event.replay_origin, now=now, replay=True)
         if event.kind == "align":
-            cycle, sample, bpm = event.text.split()
-            return self.align(Fraction(cycle), int(sample), Fraction(bpm), now=now)
+            try:
+                cycle, sample, bpm = event.text.split()
+                moved = Fraction(cycle), int(sample), Fraction(bpm)
+            except (ValueError, ArithmeticError):
+                raise FileError(f"a line of the set moves time to {event.text[:40]!r}") from None
+            return self.align(*moved, now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
         if event.kind == KIND:

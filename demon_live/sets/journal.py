@@ -35,6 +35,15 @@ from demon_live.paths import open_file, read_file
 
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
+_KINDS = frozenset({"apply", "remove", "align", "hands", "file", "mark", "end"})
+#: What the first line may say, beside what is shown only.
+_HEAD: Mapping[str, type[Any]] = {
+    "seed": int,
+    "engine": str,
+    "engine_digest": str,
+    "app": str,
+    "weights": dict,
+}
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
 _LATEST = 48_000 * 3_155_760_000
@@ -63,12 +72,17 @@ class SetEvent:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A set as it was read. torn: lines at its end that could not be read (a crash)."""
+    """A set as it was read.
+
+    torn: lines that could not be read (a crash). unknown: lines of kinds that this version does
+    not know.
+    """
 
     path: Path | None
     start: Mapping[str, Any]
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
+    unknown: int = 0
 
     @property
     def length(self) -> int:
@@ -212,13 +226,15 @@ class Journal:
 def _read(lines: Iterable[str], path: Path | None) -> Recording:
     start: dict[str, Any] | None = None
     events: list[SetEvent] = []
-    torn = 0
+    torn = unknown = 0
     for line in lines:
         row = _parse(line)
         if row is None:
             torn += 1
         elif row.get("kind") == "start":
             start = start or row
+        elif row["kind"] not in _KINDS:
+            unknown += 1
         else:
             known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
             events.append(SetEvent(str(row["kind"]), int(row["sample"]), **known))
@@ -232,7 +248,14 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
             f"{path or 'this set'} has format {start.get('format')!r}, not {_FORMAT}",
             hint="use the version of demon-live that recorded it",
         )
-    return Recording(path, start, tuple(events), torn)
+    for key, kind in _HEAD.items():
+        value = start.get(key, kind())
+        if not isinstance(value, kind) or (kind is int and not abs(value) < 1 << 63):
+            raise FileError(
+                f"{path or 'this set'} begins with a {key} that no set has: {str(value)[:40]}",
+                hint=f"a set is a file {SUFFIX} written by `record NAME`",
+            )
+    return Recording(path, start, tuple(events), torn, unknown)
 
 
 def load(path: Path | str) -> Recording:

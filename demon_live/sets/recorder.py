@@ -14,7 +14,7 @@ from demon_live.audio.sinks import checked_target
 from demon_live.errors import FileError, ScoreError
 from demon_live.lang import Word
 from demon_live.models.manifest import Manifest
-from demon_live.sets.journal import SUFFIX, Journal
+from demon_live.sets.journal import SUFFIX, Journal, Recording
 from demon_live.sets.set_files import File, copy_into, folder_of, remember
 
 #: Letters of a set's name: file systems take 255 bytes, with an ending.
@@ -30,6 +30,29 @@ def about_engine(manifest: Manifest) -> dict[str, object]:
         "weights": weights,
         "app": __version__,
     }
+
+
+def notices(recording: Recording, manifest: Manifest) -> list[str]:
+    """What is to be said before a set is played with the engine of `manifest`, one line each."""
+    out = []
+    if recording.torn:
+        out.append(f"{recording.torn} damaged lines of the set are left out")
+    if recording.unknown:
+        out.append(f"{recording.unknown} lines of the set are of unknown kinds, and are left out")
+    labels = {
+        "app": "another version of demon",
+        "engine": "another engine",
+        "engine_digest": "another version of the engine",
+        "weights": "other weights",
+    }
+    here = about_engine(manifest)
+    other = [k for k in labels if recording.start.get(k, here[k]) != here[k]]
+    if "engine" in other:
+        other = [k for k in other if k in ("app", "engine")]
+    if other:
+        what = " and ".join(labels[k] for k in other)
+        out.append(f"the set was recorded with {what}: it may sound different (demon set verify)")
+    return out
 
 
 class Recorder:
@@ -86,7 +109,7 @@ class Recorder:
         path = self._folder / f"{name}{SUFFIX}"
         checked_target(self._folder / f"{name}.flac")
         self._journal.open(path)
-        remember(path)
+        remember(path, ended=False)
         self.name = name
         for file, where in self._files.items():
             self._copy(file, where)
@@ -109,5 +132,8 @@ class Recorder:
         if self.name is None:
             return "nothing is being recorded"
         name, self.name = self.name, None
+        path = self._journal.path
         self._journal.close(now)
+        if path is not None:
+            remember(path, ended=True)
         return f"recorded · demon replay {name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,8 +25,8 @@ from demon_live.runtime.seek import dry_run
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State
-from demon_live.sets.journal import SUFFIX, Recording, load
-from demon_live.sets.recorder import about_engine
+from demon_live.sets.journal import SUFFIX, Recording, SetEvent, load
+from demon_live.sets.recorder import about_engine, notices
 
 BAR = 96_000
 SAID = (
@@ -195,6 +196,48 @@ def test_what_would_differ_is_told(tmp_path: Path) -> None:
     assert verdicts(other)["program"] == "warn"
     strange = Recording(path, {"engine": "nobody"}, ())
     assert verdicts(strange)["engine"] == "fail"
+
+
+def test_what_differs_from_the_performance_is_said_in_one_line(tmp_path: Path) -> None:
+    recording, manifest = played(tmp_path), load_manifest("imp")
+    assert notices(recording, manifest) == []
+    for key, words in (("app", "another version of demon"), ("weights", "other weights")):
+        start = {**recording.start, key: {"a": "b"} if key == "weights" else "0.0.1"}
+        (line,) = notices(replace(recording, start=start), manifest)
+        assert words in line
+    start = {**recording.start, "app": "0.0.1", "engine": "other", "weights": {}}
+    (line,) = notices(replace(recording, start=start), manifest)
+    assert "another version of demon and another engine" in line
+    assert len(notices(replace(recording, torn=2, unknown=1), manifest)) == 2
+    assert verdicts(replace(recording, unknown=1))["lines"] == "fail"
+    # Old sets do not say it.
+    assert notices(replace(recording, start={"engine": "imp"}), manifest) == []
+
+
+def test_a_line_of_time_that_cannot_be_read_is_an_error_of_that_line(tmp_path: Path) -> None:
+    for text in ("", "1 2", "1/0 5 120", "x 5 120", "1 5 120 7"):
+        recording = Recording(None, {"engine": "imp"}, (SetEvent("align", 0, text),))
+        (moment,) = dry_run(recording)
+        assert moment.error is not None
+
+
+def test_a_thousand_changes_before_the_next_bar_are_one(tmp_path: Path) -> None:
+    causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .5", "<prompt>")]
+    causes += [SetEvent("apply", i, f"blend = .{i % 9 + 1}", "<prompt>") for i in range(1, 1100)]
+    *_, last = dry_run(Recording(None, {"engine": "imp"}, tuple(causes)))
+    assert last.error is None
+    lane = last.state.decks["main"].lanes["blend"]
+    assert [lane.at(Fraction(c)) for c in (0, 1)] == [0.5, 0.2]
+
+
+def test_ramps_that_interrupt_each_other_make_no_long_numbers() -> None:
+    causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .5", "<prompt>")]
+    causes += [
+        SetEvent("apply", i, f"tempo {100 + i % 50} over 64", "<prompt>") for i in range(1, 80)
+    ]
+    *_, last = dry_run(Recording(None, {"engine": "imp"}, tuple(causes)))
+    assert last.error is None
+    assert max(s.bpm.denominator for s in last.state.tempo.segments) < 64 * 10**30
 
 
 def test_a_source_that_is_gone_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
