@@ -34,18 +34,21 @@ def shipped(folder: str) -> Path:
 
 
 def state_dir() -> Path:
-    """Logs, history and sets; DEMON_STATE overrides. Created when asked for."""
+    """Logs, history and sets; DEMON_STATE overrides. Created when asked for. Where it cannot be
+    created, that is an error of what is to be written there."""
     from platformdirs import user_state_path
 
     path = Path(os.environ.get("DEMON_STATE") or user_state_path("demon"))
-    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def sets_dir() -> Path:
     """Recorded sets."""
     path = state_dir() / "sets"
-    path.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        path.mkdir(exist_ok=True)
     return path
 
 

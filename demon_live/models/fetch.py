@@ -126,10 +126,10 @@ def _announced(manifest: Manifest, finding: FileCheck) -> str:
 
 def _bounded_progress(finding: FileCheck) -> Any:
     """A progress bar that ends the download when more comes than is listed."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class BoundedProgress(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
-        come = 0
+        come = 0.0
 
         def update(self, n: float | None = 1) -> bool | None:
             self.come += n or 0

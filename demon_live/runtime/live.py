@@ -336,6 +336,8 @@ class Live:
         for event in self.speaker.events():
             if event.kind in ("started", "device-back"):
                 self._output.device_name = event.text
+            if event.kind in ("recording", "record-failed", "lost"):
+                self.session.recorder.note_sound(event.path, event.kind != "recording")
             if event.kind not in ("started", "closed"):
                 self.session.tell(event.text)
 

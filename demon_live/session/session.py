@@ -481,7 +481,7 @@ class Session:
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.output, self.recorder.name, self.errors, self._grader)
+        return describe(self._state, self.output, self.recorder, self.errors, self._grader)
 
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""

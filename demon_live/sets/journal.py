@@ -249,7 +249,7 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
             hint="use the version of demon-live that recorded it",
         )
     for key, kind in _HEAD.items():
-        value = start.get(key, kind())
+        value: Any = start.get(key, kind())
         if not isinstance(value, kind) or (kind is int and not abs(value) < 1 << 63):
             raise FileError(
                 f"{path or 'this set'} begins with a {key} that no set has: {str(value)[:40]}",

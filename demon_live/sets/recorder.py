@@ -55,6 +55,12 @@ def notices(recording: Recording, manifest: Manifest) -> list[str]:
     return out
 
 
+def is_sound_of(stem: Path, sound: Path) -> bool:
+    """Whether `sound` is of the set at `stem`: NAME.flac, or NAME-2.flac, where it went on."""
+    number = sound.stem.removeprefix(stem.name)
+    return sound.parent == stem.absolute().parent and (not number or number[1:].isdecimal())
+
+
 class Recorder:
     """Writes `NAME.set.jsonl`, `NAME.flac` and `NAME.files` into a folder.
 
@@ -71,11 +77,21 @@ class Recorder:
         self._files: dict[File, Path] = {}
         #: Name of the set that is being recorded, or None.
         self.name: str | None = None
+        #: Whether its sound cannot be written now, and whether some of it is missing.
+        self.lost = self._torn = False
 
     @property
     def sound(self) -> str | None:
         """Path of the sound file that is being recorded, or None."""
         return None if self.name is None else str((self._folder / f"{self.name}.flac").absolute())
+
+    def note_sound(self, path: str, lost: bool) -> None:
+        """A sound file cannot be written any more, or one was begun. path: "" if it is not known
+        which."""
+        if self.name is None or (path and not is_sound_of(self._folder / self.name, Path(path))):
+            return
+        self.lost = lost
+        self._torn |= lost
 
     def check(self, word: Word) -> None:
         """Everything that can be wrong with `record NAME`. Raises ScoreError."""
@@ -110,7 +126,7 @@ class Recorder:
         checked_target(self._folder / f"{name}.flac")
         self._journal.open(path)
         remember(path, ended=False)
-        self.name = name
+        self.name, self.lost, self._torn = name, False, False
         for file, where in self._files.items():
             self._copy(file, where)
         return f"recording · {path} and {name}.flac"
@@ -136,4 +152,9 @@ class Recorder:
         self._journal.close(now)
         if path is not None:
             remember(path, ended=True)
-        return f"recorded · demon replay {name}"
+        if not self._torn:
+            return f"recorded · demon replay {name}"
+        return (
+            f"recorded, but some of the sound is missing · demon render {name} -o {name}.wav "
+            "makes all of it"
+        )

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from demon_live.cli import main
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, FileError
 from demon_live.lang.controllers import Key, Move
 from demon_live.models.manifest import load_manifest
 from demon_live.replay.show import as_svg, as_text
@@ -283,7 +283,7 @@ def test_sound_that_a_kill_cut_off_is_mended_bit_for_bit(tmp_path: Path) -> None
         if pipe is not None:
             pipe.close()
     assert verdicts(load(path))["sound"] == "warn"
-    made, seconds = mend(path)
+    ((made, seconds),) = mend(path)
     assert made == flac
     audio, _ = soundfile.read(flac, dtype="float32")
     # What the encoder had not yet finished, a block of 85 ms, is all that may be missing.
@@ -295,6 +295,47 @@ def test_sound_that_a_kill_cut_off_is_mended_bit_for_bit(tmp_path: Path) -> None
     assert verdicts(load(path))["sound"] == "ok"
     with pytest.raises(DemonError, match="to mend"):
         mend(path)
+
+
+def test_a_part_cut_anywhere_is_mended_or_named_and_leaves_no_empty_file(tmp_path: Path) -> None:
+    path = played(tmp_path).path
+    assert path is not None
+    flac, part = tmp_path / "friday.flac", tmp_path / "friday.flac.part"
+    sound = np.random.default_rng(0).integers(-9999, 9999, (9000, 2)).astype("i2")
+    soundfile.write(tmp_path / "whole.flac", sound, 48_000, "PCM_24")
+    whole = (tmp_path / "whole.flac").read_bytes()
+    mended = 0
+    for cut in (0, 1, 4, 42, 85, 86, 87, 200, len(whole) // 2, len(whole) - 1):
+        part.write_bytes(whole[:cut])
+        try:
+            mend(path)
+        except FileError as error:
+            assert error.hint
+            # What cannot be read is kept; what surely holds nothing is not.
+            assert part.exists() or "held no sound, and was removed" in error.message
+            assert not flac.exists()
+        else:
+            mended += 1
+            got = soundfile.read(flac, dtype="int16")[0]
+            assert len(got)
+            assert np.array_equal(got, sound[: len(got)])
+            flac.unlink()
+            assert not part.exists()
+        part.unlink(missing_ok=True)
+        assert not list(tmp_path.glob("*.mending")) + list(tmp_path.glob(".*"))
+    assert mended >= 2
+
+
+def test_all_files_in_which_a_recording_went_on_are_mended(tmp_path: Path) -> None:
+    path = played(tmp_path).path
+    assert path is not None
+    shutil.copy(path, tmp_path / f"friday-3{SUFFIX}")
+    for name in ("friday", "friday-2", "friday-3", "friday-night"):
+        soundfile.write(tmp_path / f"{name}.flac", np.zeros((4800, 2)), 48_000)
+        (tmp_path / f"{name}.flac").rename(tmp_path / f"{name}.flac.part")
+    assert [made.name for made, _ in mend(path)] == ["friday.flac", "friday-2.flac"]
+    left = sorted(p.name for p in tmp_path.glob("*.part"))
+    assert left == ["friday-3.flac.part", "friday-night.flac.part"]
 
 
 def test_the_command_line(

@@ -418,3 +418,26 @@ def test_a_step_of_a_ramp_without_room_is_left_out_and_sampling_goes_on(
     assert any("left out: no room" in line for line in stage.session.events(0)[1])
     assert stage.session.state.bpm == 128
     assert level(stage, 2) == 0.1
+
+
+def test_a_recording_without_sound_has_another_lamp_and_stop_says_so(
+    stage: Offline, tmp_path: Path
+) -> None:
+    session = stage.session
+    session.recorder._folder = tmp_path
+    session.apply("record friday")
+    sound = session.recorder.sound
+    assert sound is not None
+    # The file of `--audio file:` is another.
+    for path in ("/elsewhere/friday.flac", str(tmp_path / "fridays.flac")):
+        session.recorder.note_sound(path, True)
+    assert not session.status().recording_lost
+    session.recorder.note_sound(sound, True)
+    assert session.status().recording == "friday"
+    assert session.status().recording_lost
+    session.recorder.note_sound(str(tmp_path / "friday-2.flac"), False)
+    assert not session.status().recording_lost
+    (line,) = session.apply("stop").messages
+    assert "some of the sound is missing" in line
+    session.apply("record saturday")
+    assert session.apply("stop").messages == ("recorded · demon replay saturday",)
