@@ -131,8 +131,8 @@ def _sound(recording: Recording) -> Iterator[Finding]:
     sound, parts = sound_of(recording.path), parts_of(recording.path)
     name = recording.path.name.removesuffix(SUFFIX)
     for part in parts:
-        text = f"{part.name} was cut off by a crash; it plays to its end: demon set mend {name}"
-        yield Finding("sound", "warn", text)
+        text = f"{part.name} was cut off by a crash or a full disk; it plays to its end"
+        yield Finding("sound", "warn", f"{text}: demon set mend {name}")
     if sound.exists():
         yield Finding("sound", "ok", sound.name)
     elif not parts:

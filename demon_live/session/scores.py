@@ -32,7 +32,9 @@ def read_score(path: Path, data: bytes | None = None) -> str:
             f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
         ) from None
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}", hint=near_scores(path)) from None
+        there = os.path.lexists(path)
+        hint = "a score is a text file that you may read" if there else near_scores(path)
+        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
     if len(data) > SCORE_LIMIT:
         raise FileError(
             f"{path} is too long: a score has at most {SCORE_LIMIT} bytes",
