@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWar
     """Warn of missing sources and timbres: a score may be checked without its sounds."""
     roots = (path.parent, Path.cwd(), shipped("patterns"))
     for name, span, what in _named_files(program):
-        if name and name != "none" and not any((root / name).is_file() for root in roots):
+        if name and name != "none" and not any(os.path.isfile(root / name) for root in roots):
             yield ScoreWarning(
                 f"there is no file {name}",
                 span=span,
@@ -73,7 +74,7 @@ def files(words: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for word in words:
         path = Path(word)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             found.append(path)
             continue
         inside = sorted(path.glob("*.demon"))

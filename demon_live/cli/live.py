@@ -133,7 +133,8 @@ def _scores(words: Sequence[str]) -> list[Path]:
 
     paths = [Path(w) for w in words]
     for path in paths:
-        if not path.exists():
+        # Of a name that no file can have a Path raises.
+        if not os.path.exists(path):
             raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
         if path.is_dir():
             files([str(path)])

@@ -263,7 +263,7 @@ def _to_score(args: argparse.Namespace, recording: Recording, say: Say) -> int:
         say(text)
         return 0
     out = Path(args.out)
-    if out.exists():
+    if os.path.exists(out):
         raise FileError(f"{out} exists already", hint="choose another name")
     _write(out, text)
     say(f"{out}\n")

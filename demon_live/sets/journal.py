@@ -278,7 +278,7 @@ def find_set(name: str, folders: list[Path]) -> Path:
     for base in (Path(), *folders):
         for candidate in names:
             path = base / candidate
-            if path.is_file() and path.name.endswith(SUFFIX):
+            if os.path.isfile(path) and path.name.endswith(SUFFIX):
                 return path
     known = sorted({p.name.removesuffix(SUFFIX) for f in folders for p in f.glob("*" + SUFFIX)})
     hint = "recorded sets: " + ", ".join(known[:12]) if known else "record one with `record NAME`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -204,6 +205,21 @@ def test_48_khz_stereo_is_bit_exact(tmp_path: Path) -> None:
     audio, info = load_source(tmp_path / "a.wav")
     assert np.array_equal(audio, sound)
     assert info == "2.00 s"
+
+
+def test_a_full_disk_is_named_as_the_system_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise soundfile.LibsndfileError(2)  # "System error."
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(soundfile, "write", full)
+    for free, words in ((0, "No space left on device"), (1 << 30, "System error")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, f=free: usage._replace(free=f))
+        with pytest.raises(FileError, match=words):
+            write_audio(tmp_path / "a.flac", clicks(120, 1))
+    assert not list(tmp_path.iterdir())
 
 
 # --- tempo -----------------------------------------------------------------------------------
