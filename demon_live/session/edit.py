@@ -30,6 +30,7 @@ from demon_live.lang import (
     Word,
 )
 from demon_live.lang.chain import ChainLane, chain_lanes, expanded, find_scene
+from demon_live.lang.lane import TransitionLane
 from demon_live.session.assets import DecodedSource, DecodedSources, with_sounds
 from demon_live.session.state import GLOBALS, DeckState, State, make_loop
 from demon_live.session.tempo import TempoMap
@@ -42,6 +43,8 @@ _PROMPT_CYCLES, _PROMPTS = 16, 64
 NOTICE = 3 * RATES.sample_rate // 2
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
 MOST_FILES = 64
+#: Changes of a control that may be under way, or wait for their bar, at once.
+MOST_WAITING = 200
 #: Denominator of the tempo that a ramp begins with.
 _FINEST = 10**30
 #: A step of a ramp is prepared this long before it begins, in samples.
@@ -51,6 +54,14 @@ STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
     """The first multiple of n at or after `cycle`."""
     return -(-cycle // n) * n
+
+
+def _transitions(lane: Lane) -> int:
+    """How many changes a lane is made of that are not over."""
+    count = 0
+    while isinstance(lane, TransitionLane):
+        lane, count = lane.old, count + 1
+    return count
 
 
 def bars(cycle: Fraction) -> str:
@@ -402,6 +413,11 @@ class Edit:
         neutral = Lane.constant(control, control.default)
         here = self.state.tempo.cycle_at(self.now)
         old = Lane.prune(deck.lanes.get(control_name, neutral), here)
+        if _transitions(old) >= MOST_WAITING:
+            raise ScoreError(
+                f"{MOST_WAITING} changes of {control_name} are under way or wait",
+                hint="let them come first, or panic: it forgets them",
+            )
         new = lane if lane is not None else neutral
         move = when if when.kind in ("over", "xfade") else when.then
         if move is not None and not self._silent:

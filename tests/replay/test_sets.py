@@ -22,6 +22,7 @@ from demon_live.replay.show import as_svg, as_text
 from demon_live.replay.to_score import sounding, to_score
 from demon_live.replay.verify import examine, mend
 from demon_live.runtime.seek import dry_run
+from demon_live.session.edit import MOST_WAITING
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State
@@ -228,6 +229,22 @@ def test_a_thousand_changes_before_the_next_bar_are_one(tmp_path: Path) -> None:
     assert last.error is None
     lane = last.state.decks["main"].lanes["blend"]
     assert [lane.at(Fraction(c)) for c in (0, 1)] == [0.5, 0.2]
+
+
+@pytest.mark.parametrize(
+    "text", ["blend = .5 at {0}", "blend = .5 over {0}", "blend = .5 xfade 99"]
+)
+def test_changes_that_wait_without_end_are_refused_and_the_others_play(text: str) -> None:
+    causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .1", "<prompt>")]
+    causes += [SetEvent("apply", i, text.format(i + 1), "<prompt>") for i in range(1, 400)]
+    moments = list(dry_run(Recording(None, {"engine": "imp"}, tuple(causes))))
+    wrong = [m.error.message for m in moments if m.error is not None]
+    assert len(wrong) == 399 - MOST_WAITING
+    assert set(wrong) == {f"{MOST_WAITING} changes of blend are under way or wait"}
+    lane = moments[-1].state.decks["main"].lanes["blend"]
+    assert lane.at(Fraction(0)) == pytest.approx(0.1)
+    assert lane.sample([0.0, 1e6])[1] == 0.5
+    assert len(lane.jumps(Fraction(0), Fraction(1000))) <= 1
 
 
 def test_ramps_that_interrupt_each_other_make_no_long_numbers() -> None:
