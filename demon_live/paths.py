@@ -1,4 +1,5 @@
-"""Where things are: shipped files, the user's files, and files of the running session.
+"""Where things are: shipped files, the user's files, and files of the running session; how to open
+what a stranger may have put there.
 
 Shipped folders (`patterns`, `engines`, `examples`) lie beside the package in a checkout and inside
 it (`share/`) in an installed wheel. Nothing is created at import.
@@ -7,7 +8,10 @@ it (`share/`) in an installed wheel. Nothing is created at import.
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import stat
 from pathlib import Path
 
 from demon_live.errors import FileError
@@ -30,18 +34,21 @@ def shipped(folder: str) -> Path:
 
 
 def state_dir() -> Path:
-    """Logs, history and sets; DEMON_STATE overrides. Created when asked for."""
+    """Logs, history and sets; DEMON_STATE overrides. Created when asked for. Where it cannot be
+    created, that is an error of what is to be written there."""
     from platformdirs import user_state_path
 
     path = Path(os.environ.get("DEMON_STATE") or user_state_path("demon"))
-    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def sets_dir() -> Path:
     """Recorded sets."""
     path = state_dir() / "sets"
-    path.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        path.mkdir(exist_ok=True)
     return path
 
 
@@ -69,3 +76,45 @@ def runtime_dir() -> Path:
     path = cache_dir() / "run"
     path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def open_file(path: Path | str) -> io.BufferedReader:
+    """Open an ordinary file for reading, without ever waiting for its other end.
+
+    Raises OSError: also for a folder, a FIFO, a socket or a device, and for a link to one.
+    """
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        fd = os.open(path, os.O_RDONLY | flags)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise _not_ordinary(path) from None
+        raise
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return open(fd, "rb")
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_ordinary(path)
+
+
+def _not_ordinary(path: Path | str) -> OSError:
+    return OSError(errno.EINVAL, "not an ordinary file", str(path))
+
+
+def read_file(path: Path | str, most: int) -> bytes:
+    """The content of an ordinary file of at most `most` bytes. Raises OSError, as `open_file`."""
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
+    return data
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one and it can be removed."""
+    with contextlib.suppress(OSError):
+        path.unlink()

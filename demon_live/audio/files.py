@@ -7,10 +7,14 @@ write_audio  WAV (32-bit float) or FLAC (24 bit), whole or not at all, reproduci
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import os
 import re
+import shutil
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +24,15 @@ import numpy as np
 
 from demon_live.core import RATES, SOUND_ENDINGS, Floats
 from demon_live.errors import FileError, nearest
+from demon_live.paths import open_file, remove_file
 
 LONGEST = 600  #: seconds of a source at most
+#: Samples of a source at most, of all channels: the longest at 192 kHz.
+_MOST = LONGEST * 192_000 * 2
+WAV_LIMIT = 0xFFFFFF00  #: bytes of sound in a WAV
+_LOWEST, _HIGHEST = 4_000, 384_000  #: sample rates that are read, in Hz
+_BLOCK = 1024  #: samples read at once; a damaged block is lost as a whole
+_FULL = 1 << 20  #: bytes; a disk with less is full
 SEAM = 480  #: samples of the cross-fade where a loop closes: 10 ms
 _RATE = RATES.sample_rate
 
@@ -36,70 +47,91 @@ def load_source(path: str | Path) -> tuple[Floats, str]:
     Raises FileError with the remedy: missing, a folder, unreadable, empty, too long, more than two
     channels, not finite.
     """
-    path = Path(path)
-    audio, rate, damage = _read(path)
-    notes = [damage] if damage else []
-    if not np.isfinite(audio).all():
-        bad = int((~np.isfinite(audio)).any(axis=1).sum())
-        raise FileError(
-            f"{path}: {bad} samples are not numbers (NaN or infinite)",
-            hint="export it again as 16- or 24-bit WAV or FLAC",
-        )
-    if audio.shape[1] == 1:
-        audio = np.repeat(audio, 2, axis=1)
-        notes.append("mono")
-    if rate != _RATE:
-        import soxr
-
-        audio = np.asarray(soxr.resample(audio, rate, _RATE, "HQ"), np.float32)
-        notes.append(f"{rate} Hz resampled to {_RATE}")
-        if not len(audio):
-            raise FileError(f"{path} is too short", hint="choose a longer sound")
+    audio, notes = _read(Path(path))
     if not audio.any():
         notes.append("silent")
-    return np.ascontiguousarray(audio, np.float32), ", ".join(
-        [f"{len(audio) / _RATE:.2f} s", *notes]
-    )
+    return audio, ", ".join([f"{len(audio) / _RATE:.2f} s", *notes])
 
 
-def _read(path: Path) -> tuple[Floats, int, str]:
-    """float32 [n, 1 or 2], its rate, and what is wrong with a file that can still be used."""
+def _read(path: Path) -> tuple[Floats, list[str]]:
+    """float32 [n, 2] at 48 kHz, and what is odd about it. It is converted block by block, so that
+    memory is bounded by the result."""
     import soundfile
 
     _must_be_file(path)
-    parts: list[Floats] = []
-    damage = ""
+    notes, parts, read, bad = list[str](), list[Floats](), 0, 0
     try:
         with soundfile.SoundFile(path) as file:
-            if file.channels > 2:
-                raise FileError(
-                    f"{path} has {file.channels} channels",
-                    hint=f"mix it down to mono or stereo: sox {path.name} stereo.wav channels 2",
-                )
-            rate, most = int(file.samplerate), LONGEST * int(file.samplerate)
+            rate, channels = int(file.samplerate), int(file.channels)
+            _must_suit(path, rate, channels)
+            convert, most = _converter(rate, channels), min(LONGEST * rate, _MOST // channels)
             # Headers lie, or do not know (a recording that was cut off): what is read is counted.
-            read = 0
-            while read <= most and len(part := file.read(1 << 16, "float32", always_2d=True)):
-                parts.append(part)
+            while read <= most and len(part := file.read(_BLOCK, "float32", always_2d=True)):
                 read += len(part)
+                bad += int((~np.isfinite(part)).any(axis=1).sum())
+                parts.append(convert(part))
     except soundfile.SoundFileError as error:
         why = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        if not parts:
+        if not read:
             raise FileError(
                 f"{path} is not a sound file that can be read: {why}",
                 hint="WAV, FLAC, OGG, AIFF and MP3 can be read",
             ) from error
-        damage = f"damaged behind that: {why}"
-    if not parts:
+        notes.append(f"damaged behind that: {why}")
+    _must_be_whole(path, read, bad, read > most)
+    parts.append(convert(None))
+    audio = np.concatenate(parts)
+    if channels == 1:
+        audio = np.repeat(audio, 2, axis=1)
+        notes.append("mono")
+    if rate != _RATE:
+        notes.append(f"{rate} Hz resampled to {_RATE}")
+    if not len(audio):
+        raise FileError(f"{path} is too short", hint="choose a longer sound")
+    return np.ascontiguousarray(audio, np.float32), notes
+
+
+def _must_suit(path: Path, rate: int, channels: int) -> None:
+    if channels > 2:
+        raise FileError(
+            f"{path} has {channels} channels",
+            hint=f"mix it down to mono or stereo: sox {path.name} stereo.wav channels 2",
+        )
+    if not _LOWEST <= rate <= _HIGHEST:
+        raise FileError(
+            f"{path} has a sample rate of {rate} Hz; {_LOWEST} to {_HIGHEST} can be read",
+            hint=f"convert it: sox {path.name} 48k.wav rate 48000",
+        )
+
+
+def _must_be_whole(path: Path, read: int, bad: int, too_long: bool) -> None:
+    if not read:
         raise FileError(
             f"{path} holds no sound: 0 samples", hint="export it again, or choose another"
         )
-    if read > most:
+    if too_long:
         raise FileError(
-            f"{path} lasts over {LONGEST // 60} minutes, too long for a source",
+            f"{path} is too long for a source: over {LONGEST // 60} minutes, or {_MOST} samples",
             hint=f"cut the part you mean: sox {path.name} part.wav trim 0 60",
         )
-    return np.concatenate(parts), rate, damage
+    if bad:
+        raise FileError(
+            f"{path}: {bad} samples are not numbers (NaN or infinite)",
+            hint="export it again as 16- or 24-bit WAV or FLAC",
+        )
+
+
+def _converter(rate: int, channels: int) -> Callable[[Floats | None], Floats]:
+    """Blocks of float32 [n, channels] to 48 kHz, in order; None gives what is left at the end."""
+    end: Floats = np.zeros((0, channels), np.float32)
+    if rate == _RATE:
+        return lambda block: end if block is None else block
+    import soxr
+
+    stream = soxr.ResampleStream(rate, _RATE, channels, "float32", "HQ")
+    return lambda block: np.asarray(
+        stream.resample_chunk(end if block is None else block, last=block is None), np.float32
+    )
 
 
 def _must_be_file(path: Path) -> None:
@@ -118,8 +150,7 @@ def _must_be_file(path: Path) -> None:
             raise FileError(f"{path} is not an ordinary file", hint="name a sound file")
         if path.stat().st_size == 0:
             raise FileError(f"{path} is empty", hint="export it again, or choose another")
-        with path.open("rb"):
-            pass
+        open_file(path).close()
     except PermissionError as error:
         raise FileError(
             f"{path} may not be read: no permission", hint=f"chmod a+r {path.name}"
@@ -309,7 +340,7 @@ def write_audio(path: str | Path, audio: Floats) -> None:
             hint="end it in .wav or .flac",
         )
     audio = np.ascontiguousarray(audio, "<f4")
-    if kind == ".wav" and audio.nbytes > 0xFFFFFF00:
+    if kind == ".wav" and audio.nbytes > WAV_LIMIT:
         raise FileError(f"{path} would be over 4 GB, more than a WAV can hold", hint="write .flac")
     part = path.with_name(path.name + ".part")
     try:
@@ -321,11 +352,21 @@ def write_audio(path: str | Path, audio: Floats) -> None:
             soundfile.write(part, audio, _RATE, "PCM_24", format="FLAC")
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
+        remove_file(part)
         raise FileError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}",
+            f"cannot write {path}: {reason(error, path)}",
             hint="is the folder there, and the disk not full?",
         ) from error
+
+
+def reason(error: Exception, path: Path) -> str:
+    """Why a file could not be written, in the system's words; libsndfile has only its own."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.absolute().parent).free < _FULL:
+            return os.strerror(errno.ENOSPC)
+    return str(error).strip().rstrip(".")
 
 
 def _write_wav(path: Path, audio: Floats) -> None:

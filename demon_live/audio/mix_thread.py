@@ -127,7 +127,7 @@ class MixThread:
     def start_recorder(self, path: str) -> SoundWriter | None:
         """Record what is mixed from now on; None if that cannot be, which is an event."""
         try:
-            recorder = SoundWriter(path, self._recorded)
+            recorder = SoundWriter(path, self._recorded, self._goes_on)
         except (DemonError, OSError) as error:
             text = error.message if isinstance(error, DemonError) else f"{path}: {error}"
             problem = error if isinstance(error, DemonError) else None
@@ -141,3 +141,8 @@ class MixThread:
         kind = "record-failed" if problem else "recorded"
         text = f"{path}: {problem}" if problem else f"{path}, {samples / _RATE:.1f} s"
         self.tell(AudioEvent(kind, text[:1000], samples, path))
+
+    def _goes_on(self, path: str, missing: float) -> None:
+        text = f"the recording goes on in {path}"
+        text += f"; {missing:.1f} s are missing" if missing else ""
+        self.tell(AudioEvent("recording", text, self.mixer.position, path))

@@ -15,10 +15,12 @@ called by the mix thread and never waits for the disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -29,12 +31,15 @@ from typing import Any, Literal
 import numpy as np
 
 from demon_live import faults
+from demon_live.audio.files import WAV_LIMIT, reason
 from demon_live.audio.pcmring import Bus, PcmRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, UsageError
+from demon_live.paths import remove_file
 
 DRY_FADE = 240  #: samples in which the sound goes away when the ring is dry, and comes back: 5 ms
 _RATE = RATES.sample_rate
+_LONGEST_NAME = 240  #: bytes; systems bear 255, with what stands behind it while it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,12 @@ def checked_target(path: str | Path) -> Path:
             f"cannot write {str(path)!r}: the ending says the format",
             hint="end it in .flac or .wav",
         )
-    if target.is_dir():
+    if os.path.isdir(target):
         raise FileError(f"{path} is a folder", hint="name a file in it")
+    if len(os.fsencode(target.name)) > _LONGEST_NAME or "\0" in str(path):
+        raise FileError(f"no file can be called {target.name[:40]!r}...", hint="choose another")
     folder = target.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise FileError(f"cannot write to the folder {folder}", hint="create it, or choose another")
     return target
 
@@ -237,23 +244,46 @@ class NullClock:
 class SoundWriter:
     """Writes a stream of blocks to `path` (24-bit FLAC or WAV) as `path.part`, renamed when closed.
 
-    An older recording is never overwritten: `take.flac` becomes `take-2.flac`. ended(path, samples,
-    error) is called on the writer's thread at the end; error is "" when all is well.
+    An older recording is never overwritten: `take.flac` becomes `take-2.flac`. When the disk is
+    full (or a WAV, at 4 GB) the file ends, and the stream goes on in the next as soon as there is
+    room.
+
+    Args:
+        path: the file.
+        ended: called with (path, samples, error) at the end of each file; error is "" when all is
+            well.
+        begun: called with (path, seconds that are missing before it) of each further file.
+    Both are called on the writer's thread.
     """
 
     BACKLOG = 6000  #: blocks that wait for a slow disk at most: a minute
+    ROOM = 1 << 24  #: bytes that must be free before a further file is begun
+    RETRY = 1.0  #: seconds until the disk is looked at again, then twice as many, up to a minute
+    MOST_WAV = WAV_LIMIT // 6 - _RATE  #: samples of 24-bit stereo in a WAV
 
-    def __init__(self, path: str | Path, ended: Callable[[str, int, str], None]) -> None:
-        self.path = _unused(checked_target(path))
+    def __init__(
+        self,
+        path: str | Path,
+        ended: Callable[[str, int, str], None],
+        begun: Callable[[str, float], None] = lambda path, missing: None,
+    ) -> None:
+        self._asked = checked_target(path)
         self.dropped = 0  #: blocks lost because the disk stood still
-        self._part = _part(self.path)
-        # Claimed at once; everything slow (the library, the disk) is left to the thread.
-        self._part.touch()
-        self._ended = ended
+        self._ended, self._begun = ended, begun
         self._blocks: queue.SimpleQueue[Floats | None] = queue.SimpleQueue()
-        self._samples = 0
+        self._lost, self._refused, self._pause = 0, False, self.RETRY
+        self._most = self.MOST_WAV if self._asked.suffix.lower() == ".wav" else 1 << 62
+        # Claimed at once; everything slow (the library, the disk) is left to the thread, and so is
+        # what the disk refuses.
+        with contextlib.suppress(OSError):
+            self._claim()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
+
+    def _claim(self) -> None:
+        self.path, self._samples = _unused(self._asked), 0
+        self._part = _part(self.path)
+        self._part.touch()
 
     def write(self, block: Floats) -> None:
         """Hands over float32 [n, 2]; the array must not change afterwards. Never waits."""
@@ -269,20 +299,64 @@ class SoundWriter:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        problem = ""
+        further = False
+        while not self._write_file(further):
+            further = True
+            if self._refused and not self._wait_for_room():
+                return
+
+    def _write_file(self, further: bool) -> bool:
+        """One file, to the end of the stream (True) or of the room (False)."""
+        over, problem, told = False, "", not further
         try:
+            if further:
+                self._claim()
             with self._open() as file:
-                while (block := self._blocks.get()) is not None:
-                    if faults.ON and faults.hit("disk.full") is not None:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    file.write(block)
-                    self._samples += len(block)
+                if further:
+                    told, missing, self._lost = True, self._lost, 0
+                    self._begun(str(self.path), missing / _RATE)
+                while self._samples < self._most and not over:
+                    over = self._write_block(file, self._blocks.get())
             os.replace(self._part, self.path)
         except (OSError, RuntimeError) as error:
-            problem = f"{error} (what was written is in {self._part})"
-        if self.dropped and not problem:
-            problem = f"{self.dropped * 0.01:.1f} s are missing: the disk was too slow"
-        self._ended(str(self.path), self._samples, problem)
+            problem = reason(error, self.path)
+            if self._samples:
+                problem += f" (what was written is in {self._part})"
+            else:
+                remove_file(self._part)
+        self._refused = problem != ""
+        dropped, self.dropped = self.dropped, 0
+        if dropped and not problem:
+            problem = f"{dropped * 0.01:.1f} s are missing: the disk was too slow"
+        if told:
+            self._ended(str(self.path), self._samples, problem)
+        return over
+
+    def _write_block(self, file: Any, block: Floats | None) -> bool:
+        """True at the end of the stream."""
+        if block is None:
+            return True
+        if faults.ON and faults.hit("disk.full") is not None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        file.write(block)
+        self._samples += len(block)
+        return False
+
+    def _wait_for_room(self) -> bool:
+        """Lose what comes until the disk may have room again. False: the stream is over."""
+        # A disk that refuses at once is asked ever less often.
+        self._pause = self.RETRY if self._samples > _RATE else min(2 * self._pause, 64.0)
+        while True:
+            until = time.monotonic() + self._pause
+            while (left := until - time.monotonic()) > 0:
+                with contextlib.suppress(queue.Empty):
+                    block = self._blocks.get(timeout=left)
+                    if block is None:
+                        return False
+                    self._lost += len(block)
+            with contextlib.suppress(OSError):
+                if shutil.disk_usage(self._asked.absolute().parent).free >= self.ROOM:
+                    return True
 
     def _open(self) -> Any:
         import soundfile

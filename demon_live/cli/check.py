@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from demon_live.errors import DemonError, FileError, ScoreWarning, Span, nearest
+from demon_live.errors import DemonError, FileError, ScoreWarning, Span
 from demon_live.lang import Bind, Program, Setting, compile_source, format_source
 from demon_live.paths import shipped
+from demon_live.session.scores import read_score
 from demon_live.ui import show
 
 Say = Callable[[show.Pieces, IO[str]], None]
@@ -20,7 +22,7 @@ def check(words: Sequence[str], *, canonical: bool, say: Say) -> int:
     bad = 0
     for path in files(words):
         try:
-            text = _text(path)
+            text = read_score(path)
             program = compile_source(text, name=str(path))
         except DemonError as fault:
             bad += 1
@@ -47,7 +49,7 @@ def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWar
     """Warn of missing sources and timbres: a score may be checked without its sounds."""
     roots = (path.parent, Path.cwd(), shipped("patterns"))
     for name, span, what in _named_files(program):
-        if name and name != "none" and not any((root / name).is_file() for root in roots):
+        if name and name != "none" and not any(os.path.isfile(root / name) for root in roots):
             yield ScoreWarning(
                 f"there is no file {name}",
                 span=span,
@@ -72,7 +74,7 @@ def files(words: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for word in words:
         path = Path(word)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             found.append(path)
             continue
         inside = sorted(path.glob("*.demon"))
@@ -80,28 +82,3 @@ def files(words: Sequence[str]) -> list[Path]:
             raise FileError(f"{path} is a folder without scores", hint="scores are called *.demon")
         found += inside
     return found
-
-
-def _text(path: Path) -> str:
-    """A score's text. Raises FileError."""
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as fault:
-        raise FileError(
-            f"{path} is not text (byte {fault.start})", hint="save it as UTF-8"
-        ) from None
-    except OSError as fault:
-        raise FileError(
-            f"{path}: {(fault.strerror or str(fault)).lower()}", hint=near_scores(path)
-        ) from None
-
-
-def near_scores(path: Path) -> str | None:
-    """A hint: the scores with a name like that of `path`, or else those beside it."""
-    folder = path.parent
-    there = sorted(p.name for p in folder.glob("*.demon")) if folder.is_dir() else []
-    if near := nearest(path.name, there, 3):
-        return f"did you mean {' or '.join(str(folder / n) for n in near)}?"
-    if there:
-        return f"scores there: {', '.join(there[:6])}"
-    return "demon new NAME makes a folder with a score to start from"

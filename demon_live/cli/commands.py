@@ -51,7 +51,7 @@ def _with_command(words: list[str]) -> list[str]:
     if first in COMMANDS or first in ("-h", "--help", "--version"):
         return words
     known = (
-        first is None or first.startswith("-") or first.endswith(".demon") or Path(first).is_dir()
+        first is None or first.startswith("-") or first.endswith(".demon") or os.path.isdir(first)
     )
     return ["live", *words] if known else words
 
@@ -144,7 +144,7 @@ def _score_or_set(word: str) -> Path:
     from demon_live.sets.journal import find_set
 
     path = Path(word)
-    if path.exists() or path.suffix == ".demon":
+    if os.path.exists(path) or path.suffix == ".demon":
         return path
     return find_set(word, [sets_dir()])
 

@@ -78,9 +78,6 @@ def replay(args: argparse.Namespace) -> int:
 
     path = find_set(args.set, [sets_dir()])
     recording = load(path)
-    if recording.torn:
-        lines = f"{recording.torn} damaged lines at its end are left out"
-        say([("warning", f"{path}: {lines}\n")], sys.stderr)
     return _play(
         args,
         [path],
@@ -131,11 +128,13 @@ def _scores(words: Sequence[str]) -> list[Path]:
         from demon_live.paths import shipped
 
         return [shipped("patterns") / "00_hello.demon"]
-    from demon_live.cli.check import files, near_scores
+    from demon_live.cli.check import files
+    from demon_live.session.scores import near_scores
 
     paths = [Path(w) for w in words]
     for path in paths:
-        if not path.exists():
+        # Of a name that no file can have a Path raises.
+        if not os.path.exists(path):
             raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
         if path.is_dir():
             files([str(path)])

@@ -8,6 +8,7 @@ from, so that an editor's list of errors leads there.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def _request(args: argparse.Namespace) -> tuple[str, dict[str, str], tuple[str, 
         if args.at or args.whole:
             raise UsageError("--at and --as say where a text from - or -e stands")
         path = Path(args.file)
-        if not path.exists():
+        if not os.path.exists(path):
             raise FileError(
                 f"there is no score {str(path)!r}", hint="give the path of a .demon file"
             )
@@ -65,7 +66,7 @@ def _read() -> str:
     if len(data) > _LIMIT:
         raise FileError(f"a score has at most {_LIMIT} bytes", hint="send less at a time")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileError(f"this is not text (byte {error.start})", hint="send UTF-8") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def new(path: Path) -> show.Pieces:
     """Make the folder `path` with a set in it; overwrite nothing. Raises UsageError, FileError."""
     if not path.name or path.name.startswith((".", "_", "-")):
         raise UsageError(f"{str(path)!r} is no name for a set", hint="demon new friday")
-    if path.exists():
+    if os.path.exists(path):
         hint = f"play it: demon live {path}" if path.is_dir() else "choose another name"
         raise FileError(f"{path} exists already", hint=hint)
     loops = shipped("patterns") / "loops"

@@ -187,7 +187,7 @@ def _scene(status: Status) -> dict[str, Any]:
         "grade": status.grade if status.telemetry.alive else "late",
         "alive": status.telemetry.alive,
         "shed": status.telemetry.shed,
-        "recording": status.recording,
+        "recording": status.recording and status.recording + " (lost)" * status.recording_lost,
         "hushed": status.hushed,
         "tick": round(status.tick_ms),
         "lead": round(status.lead_ms / 10) * 10,

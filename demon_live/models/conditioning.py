@@ -142,7 +142,7 @@ def load_lexicon(path: Path) -> Lexicon:
     """The lexicon of a tags.toml. Raises EngineError if it is damaged."""
     try:
         return Lexicon(imp_labels.load_vocabulary(path))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise EngineError(f"the lexicon cannot be read: {error}", name=str(path)) from None
 
 

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from demon_live import paths as places
 from demon_live.errors import EngineError
@@ -79,7 +80,7 @@ def _one(manifest: Manifest, finding: FileCheck) -> None:
     folder = path
     for _ in Path(weight.file).parts:
         folder = folder.parent
-    expected = weight.sha256 or _stated(manifest, finding)
+    expected = _announced(manifest, finding)
     try:
         hf_hub_download(
             weight.repo,
@@ -88,19 +89,23 @@ def _one(manifest: Manifest, finding: FileCheck) -> None:
             local_dir=folder,
             force_download=finding.state != "missing",
             endpoint=os.environ.get("HF_ENDPOINT") or None,
+            tqdm_class=_bounded_progress(finding),
         )
+    except EngineError:
+        raise
     except Exception as error:  # noqa: BLE001 (its transport's own errors come through)
         raise EngineError(f"{weight.repo}/{weight.file}: {_reason(error)}", hint=again) from None
     _check(finding, expected)
 
 
-def _stated(manifest: Manifest, finding: FileCheck) -> str:
-    """The SHA-256 that the hub states of a file; empty for a small one, which it hashes by git."""
+def _announced(manifest: Manifest, finding: FileCheck) -> str:
+    """The SHA-256 that is expected of a file; empty for a small one, which the hub hashes by git.
+
+    Raises EngineError if the hub announces another size than is listed.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     weight = finding.weight
-    if known := sealed(finding.path):
-        return known
     url = hf_hub_url(
         weight.repo,
         weight.file,
@@ -108,12 +113,41 @@ def _stated(manifest: Manifest, finding: FileCheck) -> str:
         endpoint=os.environ.get("HF_ENDPOINT") or None,
     )
     try:
-        etag = get_hf_file_metadata(url).etag or ""
+        found = get_hf_file_metadata(url)
     except Exception as error:  # noqa: BLE001 (its transport's own errors come through)
         raise EngineError(
             f"{weight.repo}/{weight.file}: {_reason(error)}", name=manifest.name
         ) from None
-    return etag if len(etag) == 64 else ""
+    if found.size not in (None, weight.bytes):
+        raise _other_size(finding, f"{found.size}")
+    etag = found.etag or ""
+    return weight.sha256 or sealed(finding.path) or (etag if len(etag) == 64 else "")
+
+
+def _bounded_progress(finding: FileCheck) -> Any:
+    """A progress bar that ends the download when more comes than is listed."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class BoundedProgress(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
+        come = 0.0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.come += n or 0
+            if self.come > finding.weight.bytes:
+                raise _other_size(finding, f"over {finding.weight.bytes}")
+            done: bool | None = super().update(n)
+            return done
+
+    return BoundedProgress
+
+
+def _other_size(finding: FileCheck, size: str) -> EngineError:
+    weight = finding.weight
+    return EngineError(
+        f"{weight.repo}/{weight.file} has {size} bytes at the hub instead of {weight.bytes}, and "
+        "is not fetched",
+        hint="the file was changed after this version was made, or HF_ENDPOINT is no hub",
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from demon_live.errors import EngineError, nearest
+from demon_live.paths import open_file, read_file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,6 +226,8 @@ class LoraBank:
 
 # -- files -------------------------------------------------------------------------------------
 
+#: Bytes of an adapter's configuration, and the largest alpha / r.
+_LONGEST, _STRONGEST = 1 << 20, 1e6
 #: What PEFT and others put in front of a module's own name.
 _PREFIXES = ("base_model.model.", "base_model.", "transformer.", "model.", "decoder.")
 _DOWN, _UP = (".lora_A.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_up.weight")
@@ -253,8 +256,14 @@ def read_adapter(path: str | Path, name: str, targets: Iterable[str]) -> Adapter
         up = tensors.get(module + _UP[_DOWN.index(ending)])
         if up is None:
             raise EngineError(f"LoRA {name}: {module} has an A and no B", hint=f"in {file}")
-        alpha = tensors.get(module + ".alpha")
-        scale = _scale(config, module, down.shape[0], None if alpha is None else float(alpha))
+        if min(down.ndim, up.ndim) < 2:
+            raise EngineError(f"LoRA {name}: {module} has factors that are no matrices")
+        try:
+            scale = _scale(config, module, down, tensors.get(module + ".alpha"))
+        except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError):
+            raise EngineError(
+                f"LoRA {name}: the scale of {module} is no number", hint=f"see {folder}"
+            ) from None
         factors[_bare(module, known)] = Factors(down, up, scale)
     if not factors:
         raise EngineError(f"LoRA {name}: {file} has no lora_A and lora_B weights")
@@ -263,8 +272,8 @@ def read_adapter(path: str | Path, name: str, targets: Iterable[str]) -> Adapter
 
 def _config(file: Path, name: str) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_file(file, _LONGEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"LoRA {name}: {file} cannot be read: {error}") from None
     if not isinstance(config, dict) or config.get("peft_type", "LORA") != "LORA":
         raise EngineError(f"LoRA {name}: {file} is not the configuration of a LoRA")
@@ -281,6 +290,7 @@ def _tensors(file: Path, name: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        open_file(file).close()
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise EngineError(
@@ -289,13 +299,20 @@ def _tensors(file: Path, name: str) -> dict[str, Tensor]:
         ) from None
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int, alpha: float | None) -> float:
-    """alpha / r, or alpha / sqrt(r) with use_rslora. A weight's own alpha wins over the file's."""
+def _scale(config: Mapping[str, Any], module: str, down: Tensor, alpha: Tensor | None) -> float:
+    """alpha / r, or alpha / sqrt(r) with use_rslora. A weight's own alpha wins over the file's.
+
+    Raises whatever values of other kinds lead to.
+    """
+    rank = down.shape[0]
     patterns = config.get("alpha_pattern") or {}
     own = next((v for k, v in patterns.items() if module.endswith(k)), config.get("lora_alpha"))
-    if alpha is None:
-        alpha = float(rank if own is None else own)
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    if alpha is not None:
+        own = alpha.item()
+    scale = float(rank if own is None else own) / (rank**0.5 if config.get("use_rslora") else rank)
+    if not abs(scale) <= _STRONGEST:
+        raise ValueError(scale)
+    return scale
 
 
 def _bare(module: str, known: set[str]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import re
 import sys
 import tomllib
@@ -31,6 +30,8 @@ Number = TypeVar("Number", int, float)
 State = Literal["ok", "missing", "size", "hash"]
 #: Bytes of a manifest.
 _LONGEST = 256 * 1024
+#: No number of a manifest is larger.
+_MOST = 1e15
 #: No manifest opens so many brackets at once; the TOML parser would go that deep.
 _NESTED = "[" * 32
 BACKENDS = ("onnx", "eager", "graphs", "tensorrt")
@@ -173,8 +174,9 @@ class _Table:
 
     def least(self, key: str, low: Number, value: Number) -> Number:
         """`value`, which must not be under `low`."""
-        if not low <= value < math.inf:
-            self.fail(key, f"{key} must be at least {low}, this is {value}")
+        if not low <= value <= _MOST:
+            bound = f"at least {low}" if value < low else f"at most {_MOST:g}"
+            self.fail(key, f"{key} must be {bound}, this is {str(value)[:40]}")
         return value
 
     def words(self, key: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -246,14 +248,14 @@ def _weight(table: _Table) -> Weight:
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        if path.stat().st_size > _LONGEST:
-            raise EngineError(f"the manifest {path} is longer than {_LONGEST} bytes")
-        text = path.read_text("utf-8")
+        text = places.read_file(path, _LONGEST).decode().replace("\r\n", "\n")
         if _NESTED in "".join(text.split()):
             raise EngineError(f"the manifest {path} is nested too deep")
         return text, tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(f"the manifest {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise EngineError(f"the manifest {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise EngineError(f"the manifest {path} is not text (byte {error.start})") from None
     except RecursionError:
         raise EngineError(f"the manifest {path} is nested too deep") from None
     except tomllib.TOMLDecodeError as error:
@@ -352,7 +354,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file:
+    with places.open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

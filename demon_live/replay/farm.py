@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING, Any
 from demon_live._version import __version__
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.paths import read_file, remove_file
 from demon_live.remote.ray import Gone, Ray
 from demon_live.sets import journal
+from demon_live.sets.set_files import LARGEST
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
@@ -122,7 +124,7 @@ class _Finder:
 
     def __call__(self, name: str, base: str, path: Path) -> None:
         if path.is_file():
-            blob = path.read_bytes()
+            blob = _bytes(path)
             digest = hashlib.sha256(blob).hexdigest()
             self.blobs[digest] = blob
             self.sources[name, base] = (path.name, digest)
@@ -153,7 +155,7 @@ def jobs(
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, LARGEST)
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -271,8 +273,8 @@ class Farm:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            rows = json.loads((self._out / LEDGER).read_text("utf-8"))
-        except (OSError, ValueError):
+            rows = json.loads(read_file(self._out / LEDGER, 1 << 26))
+        except (OSError, ValueError, RecursionError):
             return {}
         return rows if isinstance(rows, dict) else {}
 
@@ -371,5 +373,5 @@ def _write(path: Path, data: bytes) -> None:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        remove_file(part)
         raise FileError(f"{path} cannot be written: {error.strerror}") from None

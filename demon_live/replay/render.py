@@ -10,6 +10,7 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from demon_live.audio.files import write_audio
+from demon_live.audio.files import WAV_LIMIT, write_audio
+from demon_live.audio.sinks import checked_target
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.models.engine import Engine
@@ -26,17 +28,23 @@ from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import Moment, dry_run, place_of, pre_roll, seek
 from demon_live.session.assets import Assets, Find, find_source
 from demon_live.sets import journal
-from demon_live.sets.set_files import bounds, folder_of
+from demon_live.sets.recorder import notices
+from demon_live.sets.set_files import bounds, causes, folder_of
+
+#: Hours of a render, unless its seconds are given.
+LONGEST = 24
 
 
-def replay_into(offline: Offline, recording: journal.Recording) -> Callable[[], None]:
+def replay_into(
+    offline: Offline, recording: journal.Recording, trust: bool = False
+) -> Callable[[], None]:
     """A function that applies the causes whose time has come; call it before each turn."""
-    events = list(recording.events)
+    events = deque(causes(recording, trust))
 
     def step() -> None:
         now = offline.output.playhead.now()
         while events and events[0].sample <= now:
-            event = events.pop(0)
+            event = events.popleft()
             try:
                 offline.session.repeat(event, now=event.sample)
             except DemonError as error:
@@ -83,29 +91,33 @@ def render(
     Raises DemonError.
     """
     path = Path(path)
+    if out is not None:
+        checked_target(out)
     recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
     if seed is None:
-        seed = int(recording.start.get("seed", 0)) if recording else 0
+        seed = recording.start.get("seed", 0) if recording else 0
     assets = Assets((Path.cwd(), shipped("patterns")), find=find)
     if recording is not None:
         assets = Assets(
             assets.folders, within=bounds(path, trust), find=find, copies=folder_of(path)
         )
-    rules = recording.start["rules"] if recording is not None else journal.RULES
+    rules = recording.start.get("rules", 1) if recording is not None else journal.RULES
     with Offline(
         engine, backend=backend, seed=seed, stems=stems, assets=assets, rules=rules
     ) as offline:
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
-            moments = list(dry_run(recording, find=find))
-            step = replay_into(offline, recording)
+            warnings = tuple(notices(recording, offline.output.engine.manifest))
+            moments = list(dry_run(recording, find=find, trust=trust))
+            step = replay_into(offline, recording, trust)
             step()
         else:
             warnings = offline.session.load(path).warnings
             moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
         begin = place_of(Fraction(start), moments)
         total = _length(moments, recording, start, begin, cycles, seconds)
+        _must_fit(out, total, explicit=seconds is not None)
         if begin:
             seek(offline, step, pre_roll(begin, moments, offline.output.generator.drain), begin)
         audio, parts = _collect(offline, step, begin, total, stems, progress)
@@ -142,6 +154,17 @@ def _length(
     return total
 
 
+def _must_fit(out: Path | str | None, total: int, explicit: bool) -> None:
+    """Raise DemonError for a length that nobody means, or that the file cannot hold."""
+    hours = total / RATES.sample_rate / 3600
+    if hours > LONGEST and not explicit:
+        raise UsageError(
+            f"this would be {hours:.0f} hours of sound", hint=f"for over {LONGEST}: --seconds"
+        )
+    if out is not None and Path(out).suffix.lower() == ".wav" and total * 8 > WAV_LIMIT:
+        raise FileError(f"{out} would be over 4 GB, more than a WAV can hold", hint="write .flac")
+
+
 def _collect(
     offline: Offline,
     step: Callable[[], None],
@@ -152,7 +175,10 @@ def _collect(
 ) -> tuple[Floats, dict[str, Floats]]:
     """The sound of output samples begin .. begin + total - 1, and of each deck."""
     # Pages that nothing is written to cost nothing, so all of it may be asked for at once.
-    audio: Floats = np.zeros((total, 2), np.float32)
+    try:
+        audio: Floats = np.zeros((total, 2), np.float32)
+    except MemoryError:
+        raise UsageError("there is no memory for so much sound", hint="render a part") from None
     parts: dict[str, Floats] = {}
     while (at := offline.output.mixer.position - begin) < total:
         step()

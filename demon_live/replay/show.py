@@ -81,6 +81,8 @@ def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -
             rows += [f"    {n} = {' '.join(x.text.split())}" for n, x in deck.bound.items()]
     if recording.torn:
         rows.append(f"{recording.torn} damaged lines were left out")
+    if recording.unknown:
+        rows.append(f"{recording.unknown} lines of unknown kinds were left out")
     return "\n".join(rows) + "\n"
 
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demon_live._version import __version__
+from demon_live.audio.files import reason
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.models.manifest import load_manifest, verify
-from demon_live.paths import sets_dir
+from demon_live.paths import remove_file, sets_dir
 from demon_live.runtime.seek import dry_run
 from demon_live.sets.journal import SUFFIX, Recording, find_set, load
+from demon_live.sets.recorder import is_sound_of
 from demon_live.sets.set_files import KIND, SetFiles, folder_of
 
 
@@ -46,11 +48,14 @@ def examine(recording: Recording) -> list[Finding]:
 
 
 def _lines(recording: Recording) -> Iterator[Finding]:
-    n = len(recording.events)
+    n = len(recording.events) + recording.unknown
     if recording.torn:
         yield Finding("lines", "fail", f"{recording.torn} of {n + recording.torn} are damaged")
     else:
         yield Finding("lines", "ok", f"{n}, every checksum is right")
+    if recording.unknown:
+        text = f"{recording.unknown} of kinds that this version does not know: they are left out"
+        yield Finding("lines", "fail", text)
     if not any(e.kind == "end" for e in recording.events):
         yield Finding("end", "warn", "no end mark: the recording was cut off; all before it plays")
     app = recording.start.get("app")
@@ -123,15 +128,14 @@ def _scores(recording: Recording) -> Iterator[Finding]:
 def _sound(recording: Recording) -> Iterator[Finding]:
     if recording.path is None:
         return
-    sound = sound_of(recording.path)
-    part = sound.with_name(sound.name + ".part")
-    if part.exists() and part.stat().st_size:
-        name = recording.path.name.removesuffix(SUFFIX)
-        text = f"{part.name} was cut off by a crash; it plays to its end: demon set mend {name}"
-        yield Finding("sound", "warn", text)
-    elif sound.exists():
+    sound, parts = sound_of(recording.path), parts_of(recording.path)
+    name = recording.path.name.removesuffix(SUFFIX)
+    for part in parts:
+        text = f"{part.name} was cut off by a crash or a full disk; it plays to its end"
+        yield Finding("sound", "warn", f"{text}: demon set mend {name}")
+    if sound.exists():
         yield Finding("sound", "ok", sound.name)
-    else:
+    elif not parts:
         yield Finding("sound", "warn", f"no {sound.name} beside it; demon render makes one")
 
 
@@ -140,32 +144,69 @@ def sound_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + ".flac")
 
 
-def mend(path: Path) -> tuple[Path, float]:
-    """Closes the sound of a set that a crash cut off. Gives the file and its seconds.
+def parts_of(path: Path) -> list[Path]:
+    """The sound files of a set that a crash, or a full disk, cut off: NAME.flac.part, and those in
+    which it went on."""
+    stem = path.with_name(path.name.removesuffix(SUFFIX)).absolute()
+    found = sorted(stem.parent.glob("*.flac.part"), key=lambda p: (len(p.name), p.name))
+    own = [part for part in found if is_sound_of(stem, part.with_suffix(""))]
+    # NAME-2 may be another set.
+    return [p for p in own if p.stem == sound_of(path).name or not _has_set(p)]
+
+
+def _has_set(part: Path) -> bool:
+    return part.with_name(part.name.removesuffix(".flac.part") + SUFFIX).exists()
+
+
+def mend(path: Path) -> list[tuple[Path, float]]:
+    """Closes the sound of a set that a crash cut off. Gives the files and their seconds.
 
     What can be read of `NAME.flac.part` is written again, bit for bit, as `NAME.flac`. Raises
     FileError: nothing to mend, or nothing readable.
     """
+    parts = parts_of(path)
+    if not parts:
+        raise FileError(f"there is no {sound_of(path)}.part to mend", hint="see: demon set verify")
+    made, problem = [], None
+    for part in parts:
+        try:
+            made.append(_mend(part, part.with_suffix("")))
+        except FileError as error:
+            problem = problem or error
+    if problem is not None and not made:
+        raise problem
+    return made
+
+
+def _mend(part: Path, sound: Path) -> tuple[Path, float]:
     import soundfile
 
-    sound = sound_of(path)
-    part = sound.with_name(sound.name + ".part")
-    if sound.exists() or not part.exists():
-        raise FileError(f"there is no {part} to mend", hint="see: demon set verify")
+    if sound.exists():
+        raise FileError(f"{sound} exists already", hint=f"move it, or {part.name}, elsewhere")
     made = sound.with_name(f".{sound.name}.mending")
     done = 0
     try:
-        with soundfile.SoundFile(part) as old:
-            kind = {"subtype": "PCM_24", "format": "FLAC"}
-            with soundfile.SoundFile(made, "w", old.samplerate, old.channels, **kind) as new:
-                for block in _readable(old):
-                    new.write(block)
-                    done += len(block)
+        if part.stat().st_size:
+            with soundfile.SoundFile(part) as old:
+                kind = {"subtype": "PCM_24", "format": "FLAC"}
+                with soundfile.SoundFile(made, "w", old.samplerate, old.channels, **kind) as new:
+                    for block in _readable(old):
+                        new.write(block)
+                        done += len(block)
+        if done:
+            os.replace(made, sound)
     except (OSError, RuntimeError) as error:
-        made.unlink(missing_ok=True)
-        raise FileError(f"{part} cannot be read: {error}", hint="is it a FLAC stream?") from None
-    os.replace(made, sound)
-    part.unlink()
+        remove_file(made)
+        raise FileError(
+            f"{part} cannot be mended: {reason(error, sound)}",
+            hint="is it a FLAC stream, and is there room on the disk?",
+        ) from None
+    remove_file(made)
+    remove_file(part)
+    if not done:
+        raise FileError(
+            f"{part} held no sound, and was removed", hint="demon render makes the sound of the set"
+        )
     return sound, done / RATES.sample_rate
 
 
@@ -195,8 +236,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
         say("\n".join(map(str, findings)) + "\n")
         return 1 if any(f.verdict == "fail" for f in findings) else 0
 
-    sound, seconds = mend(path)
-    say(f"{sound}: {seconds:.1f} s\n")
+    for sound, seconds in mend(path):
+        say(f"{sound}: {seconds:.1f} s\n")
     return 0
 
 
@@ -222,7 +263,7 @@ def _to_score(args: argparse.Namespace, recording: Recording, say: Say) -> int:
         say(text)
         return 0
     out = Path(args.out)
-    if out.exists():
+    if os.path.exists(out):
         raise FileError(f"{out} exists already", hint="choose another name")
     _write(out, text)
     say(f"{out}\n")

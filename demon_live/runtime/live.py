@@ -44,9 +44,9 @@ from demon_live.session.session import Session
 from demon_live.session.status import db
 from demon_live.session.tempo import Playhead
 from demon_live.sets.journal import RULES, Recording
-from demon_live.sets.recorder import about_engine
+from demon_live.sets.recorder import about_engine, notices
 from demon_live.sets.session_log import Interrupted, SessionLog, recently
-from demon_live.sets.set_files import bounds, folder_of
+from demon_live.sets.set_files import bounds, causes, folder_of
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,9 @@ class Live:
         self._log: SessionLog | None = None
         self._pump: threading.Thread | None = None
         self._trimmer = Trimmer(_TRIM_EVERY)
-        self._events = deque(replay.events if replay is not None else ())
+        self._events = deque(causes(replay, trust) if replay is not None else ())
+        for line in notices(replay, manifest) if replay is not None else ():
+            self.session.tell(line)
         self._speed = speed
         options = EngineOptions(
             engine, backend, engine_device, depth=depth, seed=seed, random_weights=random_weights
@@ -233,7 +235,7 @@ class Live:
         trust: bool,
     ) -> Session:
         made = resume.recording if resume is not None else replay
-        rules = made.start["rules"] if made is not None else RULES
+        rules = made.start.get("rules", 1) if made is not None else RULES
         copies = folder_of(replay.path) if replay is not None and replay.path else None
         within = bounds(replay.path, trust) if replay is not None else None
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
@@ -347,6 +349,8 @@ class Live:
         for event in self.speaker.events():
             if event.kind in ("started", "device-back"):
                 self._output.device_name = event.text
+            if event.kind in ("recording", "record-failed", "lost"):
+                self.session.recorder.note_sound(event.path, event.kind != "recording")
             if event.kind not in ("started", "closed"):
                 self.session.tell(event.text)
 

@@ -33,7 +33,7 @@ from demon_live.session.state import State
 from demon_live.session.status import Outcome
 from demon_live.sets.journal import Recording, SetEvent
 from demon_live.sets.session_log import Interrupted
-from demon_live.sets.set_files import KIND, folder_of
+from demon_live.sets.set_files import KIND, causes, folder_of
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,10 @@ class Moment:
 
 
 def dry_run(
-    recording: Recording, folders: tuple[Path, ...] = (), find: Find = find_source
+    recording: Recording,
+    folders: tuple[Path, ...] = (),
+    find: Find = find_source,
+    trust: bool = False,
 ) -> Iterator[Moment]:
     """The moments of a set, in order.
 
@@ -110,12 +113,16 @@ def dry_run(
         recording: the set.
         folders: where sources are looked for, unless the set has copies of them.
         find: finds the file of a name.
+        trust: a set that was not recorded here may have any number of causes.
+
+    Raises:
+        FileError: it has too many.
     """
     output = NullOutput(str(recording.start.get("engine", "none")))
     copies = folder_of(recording.path) if recording.path is not None else None
     assets = Assets(folders or (Path.cwd(), shipped("patterns")), find=find, copies=copies)
     session = Session(output, assets=assets, start=dict(recording.start), dry=True)
-    for event in recording.events:
+    for event in causes(recording, trust):
         if event.kind == KIND:
             session.repeat(event)
             continue

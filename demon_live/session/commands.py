@@ -11,6 +11,7 @@ Threads: under the session's lock.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from demon_live.errors import ScoreError, nearest
 from demon_live.lang import Bind, Program, Setting, When, Word
 from demon_live.session.edit import Edit
 from demon_live.session.inputs import Inputs
-from demon_live.session.scores import as_score
+from demon_live.session.scores import as_score, write_score
 from demon_live.session.state import State
 from demon_live.session.status import Outcome
 from demon_live.session.undo import Undo
@@ -67,7 +68,7 @@ def check_word(session: Playing, word: Word, state: State) -> None:
             _check_learn(word, state)
         case "record":
             session.recorder.check(word)
-        case "save" if _save_path(word).exists():
+        case "save" if os.path.exists(_save_path(word)):
             raise ScoreError(
                 f"{_save_path(word)} exists already", span=word.span, hint="choose another name"
             )
@@ -282,7 +283,7 @@ def _save_path(word: Word) -> Path:
 
 def _save(session: Playing, word: Word, now: int) -> list[str]:
     path = _save_path(word)
-    path.write_text(as_score(session.state, path.parent), encoding="utf-8")
+    write_score(path, as_score(session.state, path.parent))
     return [f"saved · {path}"]
 
 

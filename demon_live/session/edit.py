@@ -43,6 +43,8 @@ NOTICE = 3 * RATES.sample_rate // 2
 MOST_FILES = 64
 #: Changes of one control that may lie ahead at different moments.
 MOST_WAITING = 64
+#: Denominator of the tempo that a ramp begins with.
+_FINEST = 10**30
 #: A step of a ramp is prepared this long before it begins, in samples.
 STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
@@ -199,6 +201,8 @@ class Edit:
         if over is None or self._silent:
             return
         start, steps = state.tempo.segment_at(begin).bpm, max(1, int(over.cycles))
+        # Ramps that interrupt each other would make ever longer fractions.
+        start = start.limit_denominator(max(_FINEST, state.bpm.denominator))
         rates = [start + (state.bpm - start) * (k + 1) / steps for k in range(steps)]
         tempo, target = state.tempo, state.bpm
         for k, bpm in enumerate(rates):
@@ -400,7 +404,7 @@ class Edit:
             raise ScoreError(
                 f"{MOST_WAITING} changes of {control} are waiting already",
                 span=span,
-                hint=f"let some of them come first, or take them back: {control} = default now",
+                hint="let some of them come first, or panic: it forgets them",
             )
 
     def _rows(self, deck: str, control: str, lane: Lane | None, key: str) -> tuple[Said, ...]:

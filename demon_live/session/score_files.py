@@ -22,7 +22,7 @@ from watchdog.observers import Observer
 
 from demon_live import faults
 from demon_live.errors import DemonError
-from demon_live.session.scores import SCORE_LIMIT, score_name
+from demon_live.session.scores import read_start, score_name
 from demon_live.session.session import Session
 from demon_live.session.status import Outcome
 
@@ -54,27 +54,28 @@ class Reloader:
 
     def written(self, path: Path, text: str) -> None:
         """The session wrote a file itself: its content is known."""
-        self._seen[path.resolve()] = _digest(text.encode())
+        self._seen[_key(path)] = _digest(text.encode())
 
     def load(self, path: Path) -> Outcome:
         """Load a score; its content is then known. Raises DemonError."""
-        data = _read(path)
+        data, digest = _read(path)
         outcome = self.session.load(path, data)
-        self._seen[path.resolve()] = _digest(data or b"")
+        self._seen[_key(path)] = digest
         return outcome
 
     def touch(self, path: Path, last: bool = True) -> bool:
         """Look at a file again. False (unless `last`): gone, empty or broken, so look once more."""
-        key, data = path.resolve(), _read(path)
-        digest = _digest(data) if data else ""
+        key, (data, digest) = _key(path), _read(path)
         if path.suffix == ".py" and not self.session.python:
             return True
         if not digest or not is_score(path):
             if not last and key in self._seen:
                 return False
             if self._seen.pop(key, None) is not None:
+                played = score_name(path) in self.session.scores()
                 outcome = self.session.remove(str(path))
-                self.session.tell(f"{score_name(path)} is gone: its controls revert")
+                if played:
+                    self.session.tell(f"{score_name(path)} is gone: its controls revert")
                 for line in outcome.messages:
                     self.session.tell(line)
             return True
@@ -109,29 +110,41 @@ class Reloader:
         return False
 
 
-def _read(path: Path) -> bytes | None:
+def _key(path: Path) -> Path:
+    """One name for one file. Links stay links: what they lead to may change, or be gone."""
+    return Path(os.path.abspath(path))
+
+
+def _read(path: Path) -> tuple[bytes | None, str]:
+    """(content, its digest). A file that is gone or empty has no digest; one that cannot be read
+    has the reason instead."""
     try:
-        with path.open("rb") as file:
-            # One byte more than a score may have: too long stays too long.
-            return file.read(SCORE_LIMIT + 1)
-    except OSError:
-        return None
+        data = read_start(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None, ""
+    except OSError as error:
+        return None, str(error)
+    return data, _digest(data) if data else ""
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Time of change and size of each file that could be a score."""
-    found: dict[Path, tuple[int, int]] = {}
+def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """Number, time of change and size of each file that could be a score."""
+    found: dict[Path, tuple[int, int, int]] = {}
     for folder in folders:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(_SUFFIXES):
                     with contextlib.suppress(OSError):
                         status = entry.stat()
-                        found[Path(entry.path)] = (status.st_mtime_ns, status.st_size)
+                        found[Path(entry.path)] = (
+                            status.st_ino,
+                            status.st_mtime_ns,
+                            status.st_size,
+                        )
     return found
 
 
@@ -146,7 +159,8 @@ class Watcher(FileSystemEventHandler):
         self._closing = False
         self._looked = threading.Condition()
         self._observer = Observer()
-        self._folders = sorted({f.resolve() for f in folders})
+        self._folders = sorted({_key(f) for f in folders})
+        self._named = {f.resolve(): f for f in self._folders}
         self._stamps = _stamps(self._folders)
         for folder in self._folders:
             self._observer.schedule(self, str(folder), recursive=False)
@@ -162,7 +176,9 @@ class Watcher(FileSystemEventHandler):
         if faults.ON and faults.hit("watch.overflow") is not None:
             return
         # A save by rename tells the final name only in dest_path.
-        paths = [Path(str(p)) for p in (event.src_path, event.dest_path) if p]
+        paths = [Path(os.fsdecode(p)) for p in (event.src_path, event.dest_path) if p]
+        # Some systems name the folder that a link leads to; scores have the name that was given.
+        paths = [self._named.get(p.parent, p.parent) / p.name for p in paths]
         with self._lock:
             self._touched.update(p for p in paths if p.suffix in _SUFFIXES)
         self._wake.set()

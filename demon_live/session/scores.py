@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from demon_live import faults
-from demon_live.errors import FileError
+from demon_live.errors import FileError, nearest
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
 from demon_live.lang.syntax import number
-from demon_live.paths import shipped
+from demon_live.paths import open_file, remove_file, shipped
 from demon_live.session.assets import SoundLane, renamed
 from demon_live.session.state import DeckState, State
 
@@ -19,50 +21,76 @@ SCORE_LIMIT = 64 * 1024
 def read_score(path: Path, data: bytes | None = None) -> str:
     """The text of a score file. data: its content, if it was read. Raises FileError."""
     try:
-        if path.is_dir():
-            raise FileError(
-                f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
-            )
-        size = path.stat().st_size
-        if size > SCORE_LIMIT or len(data or b"") > SCORE_LIMIT:
-            raise FileError(
-                f"{path} has {size} bytes; a score has at most {SCORE_LIMIT}",
-                hint="split it into several files or decks",
-            )
-        text = (path.read_bytes() if data is None else data).decode("utf-8-sig")
-        if faults.ON and faults.hit("score.half") is not None:
-            text = text[: len(text) // 2]
-        return text
+        data = read_start(path) if data is None else data
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileError(
             f"{path} is not text (byte {error.start})", hint="save it as UTF-8"
         ) from None
+    except IsADirectoryError:
+        raise FileError(
+            f"{path} is a folder", hint=f"name a score in it, such as {path}/x.demon"
+        ) from None
     except OSError as error:
-        there = path.parent.glob("*.demon") if path.parent.is_dir() else ()
-        near = sorted(p.name for p in there)[:6]
-        hint = f"scores there: {', '.join(near)}" if near else "give the path of a .demon file"
+        there = os.path.lexists(path)
+        hint = "a score is a text file that you may read" if there else near_scores(path)
         raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+    if len(data) > SCORE_LIMIT:
+        raise FileError(
+            f"{path} is too long: a score has at most {SCORE_LIMIT} bytes",
+            hint="split it into several files or decks",
+        )
+    if "\r" in text.replace("\r\n", ""):
+        raise FileError(
+            f"{path} ends lines with a carriage return alone",
+            hint="save it with line ends of Unix (LF) or Windows (CRLF)",
+        )
+    if faults.ON and faults.hit("score.half") is not None:
+        text = text[: len(text) // 2]
+    return text
+
+
+def read_start(path: Path) -> bytes:
+    """The content of a score file; of one that is too long one byte more than a score may have.
+    Raises OSError."""
+    with open_file(path) as file:
+        return file.read(SCORE_LIMIT + 1)
+
+
+def near_scores(path: Path) -> str:
+    """A hint: the scores with a name like that of `path`, or else those beside it."""
+    folder = path.parent
+    there: list[str] = []
+    with contextlib.suppress(OSError, ValueError):
+        there = sorted(p.name for p in folder.glob("*.demon"))
+    if near := nearest(path.name, there, 3):
+        return f"did you mean {' or '.join(str(folder / n) for n in near)}?"
+    if there:
+        return f"scores there: {', '.join(there[:6])}"
+    return "give the path of a .demon file; demon new NAME makes a folder with a score"
 
 
 def write_score(path: Path, text: str) -> None:
     """Replace a score file by `text`, or leave it as it is. Raises FileError."""
     if path.suffix != ".demon":
         raise FileError(f"{path} is no score", hint=f"save it as {path.stem or 'set'}.demon")
-    path = path.resolve()
-    beside = path.with_name(f".{path.name}.part")
+    beside = path
     try:
+        path = path.resolve()
+        beside = path.with_name(f".{path.name}.part")
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        if beside != path:
+            remove_file(beside)
         hint = "save it somewhere else: its folder must be writable"
-        raise FileError(f"{path}: {error.strerror or error}", hint=hint) from None
+        raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}", hint=hint) from None
 
 
 def score_name(path: Path | str) -> str:
     """What a score file is called: relative to the working folder or, if it is a shipped one, to
     where it ships; else its path. A set that names it so replays on another machine, too."""
-    full = Path(path).absolute()
+    full = Path(os.path.abspath(path))
     for root in (Path.cwd(), shipped("patterns").parent):
         if full.is_relative_to(root):
             return full.relative_to(root).as_posix()

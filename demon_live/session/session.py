@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +75,9 @@ class Session:
         dry: bool = False,
     ) -> None:
         self.output, self.assets = output, assets or Assets()
-        self.journal = Journal({"engine": output.engine_name, **(start or {})})
+        # The random number tells this session's sets from all others (set_files.is_own).
+        head = {"engine": output.engine_name, "id": secrets.token_hex(16), **(start or {})}
+        self.journal = Journal(head)
         #: Of the set that is replayed, else the newest: what texts mean (`sets.journal.RULES`).
         self.rules = int(str((start or {}).get("rules", RULES)))
         self.recorder = Recorder(self.journal, sets or Path(), self.tell)
@@ -330,8 +333,12 @@ class Session:
         if event.kind == "apply":
             return self.apply(event.text, event.name, event.replay_origin, now=now, replay=True)
         if event.kind == "align":
-            cycle, sample, bpm = event.text.split()
-            return self.align(Fraction(cycle), int(sample), Fraction(bpm), now=now)
+            try:
+                cycle, sample, bpm = event.text.split()
+                moved = Fraction(cycle), int(sample), Fraction(bpm)
+            except (ValueError, ArithmeticError):
+                raise FileError(f"a line of the set moves time to {event.text[:40]!r}") from None
+            return self.align(*moved, now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
         if event.kind == "rename":
@@ -346,12 +353,27 @@ class Session:
         return Outcome()
 
     def load(self, path: Path | str, data: bytes | None = None) -> Outcome:
-        """Read a score file and apply it. data: its content, if it was read. Raises DemonError."""
+        """Read a score file and apply it. Raises DemonError.
+
+        Args:
+            path: the file.
+            data: its content, if it is watched. What is wrong with another score that does not
+                play is shown once: nobody would see it mended.
+        """
         name = score_name(path)
-        self._paths[name] = Path(path).absolute()
+        shown = name in self._errors or name in self._state.files or data is not None
         try:
-            text = read_score(Path(path), data)
-            if Path(path).suffix == ".py":
+            return self._load(Path(path), name, data)
+        except DemonError:
+            if not shown:
+                self._errors.pop(name, None)
+            raise
+
+    def _load(self, path: Path, name: str, data: bytes | None) -> Outcome:
+        self._paths[name] = path.absolute()
+        try:
+            text = read_score(path, data)
+            if path.suffix == ".py":
                 text = self._run_python(text, name)
         except DemonError as error:
             self._explain(error, "", name)
@@ -488,7 +510,7 @@ class Session:
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.output, self.recorder.name, self.errors, self._grader)
+        return describe(self._state, self.output, self.recorder, self.errors, self._grader)
 
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""

@@ -18,6 +18,7 @@ from demon_live.session.assets import name_of
 from demon_live.session.output import Output
 from demon_live.session.state import DeckState, State
 from demon_live.session.tempo import TempoMap
+from demon_live.sets.recorder import Recorder
 
 Grade = Literal["fine", "tight", "late"]
 
@@ -85,6 +86,7 @@ class Status:
     """Everything that a toolbar or a stage view shows.
 
     cycle: where the next sample that is not yet decided lies; the ear hears it ahead_ms later.
+    recording_lost: the sound of the recording cannot be written now.
     """
 
     cycle: float
@@ -100,6 +102,7 @@ class Status:
     peak_db: tuple[float, float] = (-120.0, -120.0)
     grade: Grade = "fine"
     recording: str | None = None
+    recording_lost: bool = False
     hushed: bool = False
     fader: float | None = None
     errors: Mapping[str, DemonError] = field(default_factory=dict)
@@ -136,7 +139,7 @@ class Grader:
 def describe(
     state: State,
     output: Output,
-    recording: str | None,
+    recorder: Recorder,
     errors: Mapping[str, DemonError],
     grader: Grader,
 ) -> Status:
@@ -158,7 +161,8 @@ def describe(
         peak_db=peaks,
         grade=grader(telemetry, dry, now),
         fader=_fader(state, state.tempo.cycle_at(now)),
-        recording=recording,
+        recording=recorder.name,
+        recording_lost=recorder.lost,
         hushed=state.hushed,
         errors=errors,
         telemetry=telemetry,

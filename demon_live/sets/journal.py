@@ -31,6 +31,7 @@ from typing import Any
 
 from demon_live import faults
 from demon_live.errors import FileError
+from demon_live.paths import open_file, read_file
 
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
@@ -38,6 +39,15 @@ _FORMAT = 1
 #: a control back to what other texts say of it (before: to its default). 3: the ring rests
 #: (before: `ring always`).
 RULES = 3
+_KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "file", "mark", "end"})
+#: What the first line may say, beside what is shown only.
+_HEAD: Mapping[str, type[Any]] = {
+    "seed": int,
+    "engine": str,
+    "engine_digest": str,
+    "app": str,
+    "weights": dict,
+}
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
 _LATEST = 48_000 * 3_155_760_000
@@ -67,12 +77,17 @@ class SetEvent:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A set as it was read. torn: lines at its end that could not be read (a crash)."""
+    """A set as it was read.
+
+    torn: lines that could not be read (a crash). unknown: lines of kinds that this version does
+    not know.
+    """
 
     path: Path | None
     start: Mapping[str, Any]
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
+    unknown: int = 0
 
     @property
     def length(self) -> int:
@@ -217,13 +232,15 @@ class Journal:
 def _read(lines: Iterable[str], path: Path | None) -> Recording:
     start: dict[str, Any] | None = None
     events: list[SetEvent] = []
-    torn = 0
+    torn = unknown = 0
     for line in lines:
         row = _parse(line)
         if row is None:
             torn += 1
         elif row.get("kind") == "start":
             start = start or row
+        elif row["kind"] not in _KINDS:
+            unknown += 1
         else:
             known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
             events.append(SetEvent(str(row["kind"]), int(row["sample"]), **known))
@@ -243,22 +260,28 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
             f"{path or 'this set'} follows rules {rules!r}; this version knows 1 to {RULES}",
             hint="use the version of demon-live that recorded it",
         )
-    return Recording(path, start, tuple(events), torn)
+    for key, kind in _HEAD.items():
+        value: Any = start.get(key, kind())
+        if not isinstance(value, kind) or (kind is int and not abs(value) < 1 << 63):
+            raise FileError(
+                f"{path or 'this set'} begins with a {key} that no set has: {str(value)[:40]}",
+                hint=f"a set is a file {SUFFIX} written by `record NAME`",
+            )
+    return Recording(path, start, tuple(events), torn, unknown)
 
 
 def load(path: Path | str) -> Recording:
     """Read a set. A torn tail is dropped and counted. Raises FileError."""
     path = Path(path)
     try:
-        if path.stat().st_size > _LIMIT:
-            raise FileError(f"{path} is too large for a set", hint="sets hold text, not audio")
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return _read(file, path)
+        data = read_file(path, _LIMIT)
     except OSError as error:
+        large = error.errno == errno.EFBIG
         raise FileError(
             f"{path} cannot be read: {error.strerror}",
-            hint="`demon replay` lists the sets you have",
+            hint="sets hold text, not audio" if large else "demon replay lists the sets you have",
         ) from None
+    return _read(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace"), path)
 
 
 def find_set(name: str, folders: list[Path]) -> Path:
@@ -267,7 +290,7 @@ def find_set(name: str, folders: list[Path]) -> Path:
     for base in (Path(), *folders):
         for candidate in names:
             path = base / candidate
-            if path.is_file() and path.name.endswith(SUFFIX):
+            if os.path.isfile(path) and path.name.endswith(SUFFIX):
                 return path
     known = sorted({p.name.removesuffix(SUFFIX) for f in folders for p in f.glob("*" + SUFFIX)})
     hint = "recorded sets: " + ", ".join(known[:12]) if known else "record one with `record NAME`"
@@ -377,7 +400,7 @@ def locked(path: Path) -> bool:
     try:
         import fcntl
 
-        with path.open("rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_UN)
     except BlockingIOError:

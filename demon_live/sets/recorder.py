@@ -14,7 +14,7 @@ from demon_live.audio.sinks import checked_target
 from demon_live.errors import FileError, ScoreError
 from demon_live.lang import Word
 from demon_live.models.manifest import Manifest
-from demon_live.sets.journal import SUFFIX, Journal
+from demon_live.sets.journal import SUFFIX, Journal, Recording
 from demon_live.sets.set_files import File, copy_into, folder_of, remember
 
 #: Letters of a set's name: file systems take 255 bytes, with an ending.
@@ -30,6 +30,35 @@ def about_engine(manifest: Manifest) -> dict[str, object]:
         "weights": weights,
         "app": __version__,
     }
+
+
+def notices(recording: Recording, manifest: Manifest) -> list[str]:
+    """What is to be said before a set is played with the engine of `manifest`, one line each."""
+    out = []
+    if recording.torn:
+        out.append(f"{recording.torn} damaged lines of the set are left out")
+    if recording.unknown:
+        out.append(f"{recording.unknown} lines of the set are of unknown kinds, and are left out")
+    labels = {
+        "app": "another version of demon",
+        "engine": "another engine",
+        "engine_digest": "another version of the engine",
+        "weights": "other weights",
+    }
+    here = about_engine(manifest)
+    other = [k for k in labels if recording.start.get(k, here[k]) != here[k]]
+    if "engine" in other:
+        other = [k for k in other if k in ("app", "engine")]
+    if other:
+        what = " and ".join(labels[k] for k in other)
+        out.append(f"the set was recorded with {what}: it may sound different (demon set verify)")
+    return out
+
+
+def is_sound_of(stem: Path, sound: Path) -> bool:
+    """Whether `sound` is of the set at `stem`: NAME.flac, or NAME-2.flac, where it went on."""
+    number = sound.stem.removeprefix(stem.name)
+    return sound.parent == stem.absolute().parent and (not number or number[1:].isdecimal())
 
 
 class Recorder:
@@ -48,11 +77,21 @@ class Recorder:
         self._files: dict[File, Path] = {}
         #: Name of the set that is being recorded, or None.
         self.name: str | None = None
+        #: Whether its sound cannot be written now, and whether some of it is missing.
+        self.lost = self._torn = False
 
     @property
     def sound(self) -> str | None:
         """Path of the sound file that is being recorded, or None."""
         return None if self.name is None else str((self._folder / f"{self.name}.flac").absolute())
+
+    def note_sound(self, path: str, lost: bool) -> None:
+        """A sound file cannot be written any more, or one was begun. path: "" if it is not known
+        which."""
+        if self.name is None or (path and not is_sound_of(self._folder / self.name, Path(path))):
+            return
+        self.lost = lost
+        self._torn |= lost
 
     def check(self, word: Word) -> None:
         """Everything that can be wrong with `record NAME`. Raises ScoreError."""
@@ -86,8 +125,8 @@ class Recorder:
         path = self._folder / f"{name}{SUFFIX}"
         checked_target(self._folder / f"{name}.flac")
         self._journal.open(path)
-        remember(path)
-        self.name = name
+        remember(path, ended=False)
+        self.name, self.lost, self._torn = name, False, False
         for file, where in self._files.items():
             self._copy(file, where)
         return f"recording · {path} and {name}.flac"
@@ -109,5 +148,13 @@ class Recorder:
         if self.name is None:
             return "nothing is being recorded"
         name, self.name = self.name, None
+        path = self._journal.path
         self._journal.close(now)
-        return f"recorded · demon replay {name}"
+        if path is not None:
+            remember(path, ended=True)
+        if not self._torn:
+            return f"recorded · demon replay {name}"
+        return (
+            f"recorded, but some of the sound is missing · demon render {name} -o {name}.wav "
+            "makes all of it"
+        )

@@ -34,7 +34,7 @@ _KEPT = 30
 def sessions_dir() -> Path:
     """The logs of all sessions."""
     path = state_dir() / "sessions"
-    path.mkdir(exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -11,7 +11,8 @@ copied.
 
 A set is a text that anyone can write, and the names of its scores are part of it. So a set that
 this machine did not record reads only the folders it is played from. What was recorded here is
-known by path and inode, in a file of the state folder.
+known by its content, wherever it lies: by the SHA-256 of the whole once it has ended, till then
+(or if a crash cut it off) by its first line and its path. A file of the state folder holds these.
 
 Threads: under the session's lock.
 """
@@ -28,12 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demon_live.errors import FileError
-from demon_live.paths import shipped, state_dir
-from demon_live.sets.journal import SUFFIX, SetEvent
+from demon_live.paths import open_file, read_file, remove_file, shipped, state_dir
+from demon_live.sets.journal import SUFFIX, Recording, SetEvent
 
 KIND = "file"
 #: Bytes; ten minutes, the longest source, have 921 MB at 192 kHz in float32.
 LARGEST = 1 << 30
+#: Causes in a set that was not recorded here: a knob that moves for an hour gives as many.
+MOST_CAUSES = 100_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,7 +55,7 @@ def folder_of(path: Path) -> Path:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file. Raises OSError, also if it is too large to be kept."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > LARGEST:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,13 +69,13 @@ def copy_into(folder: Path, file: File, path: Path) -> None:
     part = place.with_name(f"{file.name}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        data = path.read_bytes()
+        data = read_file(path, LARGEST)
         if hashlib.sha256(data).hexdigest() != file.digest:
             raise FileError(f"{path} has changed since it was played, so the set cannot keep it")
         part.write_bytes(data)
         part.replace(place)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        remove_file(part)
         raise FileError(f"the set cannot keep {path}: {error.strerror}") from None
 
 
@@ -118,28 +121,38 @@ class SetFiles:
 
 #: Sets that are remembered: the newest.
 _MOST = 2000
+_LONGEST_REGISTER = 1 << 22
 
 
 def _register() -> Path:
     return state_dir() / "own-sets.jsonl"
 
 
-def _identity(path: Path) -> str:
-    status = path.stat()
-    return json.dumps([str(path.resolve()), status.st_dev, status.st_ino])
+def _begun(path: Path) -> str:
+    """A set that has no end yet: its first line, which holds a random number, and where it lies."""
+    with open_file(path) as file:
+        line = file.readline(_LONGEST_REGISTER)
+    return json.dumps(["begun", hashlib.sha256(line).hexdigest(), str(path.resolve())])
+
+
+def _ended(path: Path) -> str:
+    return json.dumps(["ended", digest_of(path)])
 
 
 def _known() -> list[str]:
     try:
-        return _register().read_text("utf-8").splitlines()[-_MOST:]
+        return read_file(_register(), _LONGEST_REGISTER).decode().splitlines()[-_MOST:]
     except (OSError, ValueError):
         return []
 
 
-def remember(path: Path) -> None:
-    """The set at `path` was begun here. A register that cannot be written costs `--trust`."""
+def remember(path: Path, *, ended: bool) -> None:
+    """The set at `path` was begun, or ended, here. A register that cannot be written costs
+    `--trust`."""
     with contextlib.suppress(OSError):
-        lines = [*_known(), _identity(path)][-_MOST:]
+        begun = _begun(path)
+        lines = [line for line in _known() if line != begun]
+        lines = [*lines, _ended(path) if ended else begun][-_MOST:]
         part = _register().with_suffix(f".{os.getpid()}.part")
         part.write_text("\n".join(lines) + "\n", "utf-8")
         part.replace(_register())
@@ -150,7 +163,7 @@ def is_own(path: Path | None) -> bool:
     if path is None:
         return True
     try:
-        return _identity(path) in _known()
+        return not {_begun(path), _ended(path)}.isdisjoint(_known())
     except OSError:
         return False
 
@@ -160,3 +173,15 @@ def bounds(path: Path | None, trust: bool) -> tuple[Path, ...] | None:
     if trust or path is None or is_own(path):
         return None
     return (Path.cwd(), path.resolve().parent, shipped("patterns"))
+
+
+def causes(recording: Recording, trust: bool = False) -> tuple[SetEvent, ...]:
+    """What a replay of a set does, in order. Raises FileError if a stranger's set has too much."""
+    done = tuple(e for e in recording.events if e.kind != "mark")
+    if len(done) > MOST_CAUSES and not trust and not is_own(recording.path):
+        raise FileError(
+            f"{recording.path} was not recorded here and has {len(done)} causes; "
+            f"at most {MOST_CAUSES} are played",
+            hint="if you trust who made it: demon replay --trust, demon render --trust",
+        )
+    return done

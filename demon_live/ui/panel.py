@@ -354,13 +354,20 @@ def _error(grid: LaneGrid, name: str, error: DemonError) -> Row:
     return grid.boxed([("class:error", text.fit(message, grid.inner))])
 
 
+def record_mark(status: Status, ascii_only: bool) -> str:
+    """The lamp of a recording; crossed while its sound cannot be written."""
+    if status.recording_lost:
+        return "x" if ascii_only else "✗"
+    return "*" if ascii_only else "●"
+
+
 def _foot(grid: LaneGrid, status: Status) -> Row:
     line = grid.glyph("─", "-")
     meters, loudest = level_meters(status, 6, ascii_only=grid.ascii_only)
     left = [*meters[0], *meters[1], ("class:quiet", f"{loudest:>6} ")]
     if status.recording:
         name = text.fit(status.recording, min(text.cells(status.recording), 12))
-        left.append(("class:recording", f"{grid.glyph('●', '*')} {name} "))
+        left.append(("class:recording", f"{record_mark(status, grid.ascii_only)} {name} "))
     word = grade_word(status)
     facts = [
         status.engine.split(" ")[0],

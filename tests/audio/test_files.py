@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
+from demon_live.audio import files
 from demon_live.audio.files import beats_in, fit_loop, load_source, tempo_in_name, write_audio
 from demon_live.core import Floats
 from demon_live.errors import FileError
@@ -95,6 +99,18 @@ def test_a_recording_that_was_cut_off_plays_as_far_as_it_goes(tmp_path: Path) ->
     assert 6 * SECOND < len(audio) <= 8 * SECOND
 
 
+def test_a_file_cut_in_half_plays_to_the_cut(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).integers(-9999, 9999, (SECOND, 2), np.int16)
+    soundfile.write(tmp_path / "a.flac", sound, SECOND)
+    data = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
+    audio, info = load_source(tmp_path / "cut.flac")
+    assert "damaged behind that" in info
+    # What the block at the cut held, 85 ms, is all that is missing.
+    assert SECOND // 2 - 2 * 4096 < len(audio) <= SECOND // 2
+    assert np.array_equal(audio, (sound / 32768).astype("f4")[: len(audio)])
+
+
 def test_three_channels(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros((100, 3)), SECOND)
     error = refused(tmp_path / "a.wav")
@@ -104,6 +120,24 @@ def test_three_channels(tmp_path: Path) -> None:
 def test_too_long(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(8000 * 601, np.int16), 8000, subtype="PCM_U8")
     assert "10 minutes" in refused(tmp_path / "a.wav").message
+
+
+@pytest.mark.parametrize("rate", [1, 3999, 384_001, 655_350])
+def test_rates_that_no_recorder_has_are_refused(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((600, 1)), rate)
+    error = refused(tmp_path / "a.wav")
+    assert f"{rate} Hz" in error.message
+    assert "rate 48000" in (error.hint or "")
+
+
+def test_samples_are_bounded_beside_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_MOST", 8000)
+    soundfile.write(tmp_path / "a.wav", np.zeros((4000, 2)), 192_000)
+    assert len(load_source(tmp_path / "a.wav")[0]) == 1000
+    soundfile.write(tmp_path / "a.wav", np.zeros((4001, 2)), 192_000)
+    assert "too long" in refused(tmp_path / "a.wav").message
 
 
 def test_not_finite(tmp_path: Path) -> None:
@@ -143,12 +177,49 @@ def test_mono_8_khz_becomes_stereo_48(tmp_path: Path) -> None:
     assert np.abs(audio[4800:-4800, 0] - want[4800:-4800]).max() < 1e-3
 
 
+@pytest.mark.parametrize("rate", [4000, 44_100, 192_000, 384_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_give_the_bits_of_the_whole(tmp_path: Path, rate: int, channels: int) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (rate // 2 + 7, channels)).astype("f4")
+    soundfile.write(tmp_path / "a.wav", sound, rate, "FLOAT")
+    want = soxr.resample(np.repeat(sound, 3 - channels, axis=1), rate, SECOND, "HQ")
+    assert np.array_equal(load_source(tmp_path / "a.wav")[0], want)
+
+
+def test_memory_is_bounded_by_the_result(tmp_path: Path) -> None:
+    """60 s at 384 kHz are 184 MB as floats; at 48 kHz they are 23 MB."""
+    soundfile.write(tmp_path / "a.flac", np.zeros((384_000 * 60, 2), np.int16), 384_000)
+    tracemalloc.start()
+    try:
+        audio, _ = load_source(tmp_path / "a.flac")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert audio.shape == (SECOND * 60, 2)
+    assert peak < 3 * audio.nbytes
+
+
 def test_48_khz_stereo_is_bit_exact(tmp_path: Path) -> None:
     sound = clicks(120, 4)
     write_audio(tmp_path / "a.wav", sound)
     audio, info = load_source(tmp_path / "a.wav")
     assert np.array_equal(audio, sound)
     assert info == "2.00 s"
+
+
+def test_a_full_disk_is_named_as_the_system_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise soundfile.LibsndfileError(2)  # "System error."
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(soundfile, "write", full)
+    for free, words in ((0, "No space left on device"), (1 << 30, "System error")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, f=free: usage._replace(free=f))
+        with pytest.raises(FileError, match=words):
+            write_audio(tmp_path / "a.flac", clicks(120, 1))
+    assert not list(tmp_path.iterdir())
 
 
 # --- tempo -----------------------------------------------------------------------------------

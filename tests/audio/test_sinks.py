@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -431,15 +432,100 @@ def test_recorder_writes_and_renames(tmp_path: Path, ending: str) -> None:
 def test_recorder_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, str]] = []
 
+    really = soundfile.SoundFile.write
+
     def full(self: Any, block: Floats) -> None:
-        raise OSError(28, "No space left on device")
+        if block[0, 0]:
+            raise OSError(28, "No space left on device")
+        really(self, block)
 
     monkeypatch.setattr(soundfile.SoundFile, "write", full)
-    recorder = SoundWriter(tmp_path / "take.flac", lambda *a: told.append(a))
-    recorder.write(np.zeros((480, 2), np.float32))
-    recorder.close(timeout=10)
-    assert "No space left" in told[0][2]
-    assert "take.flac.part" in told[0][2]
+    for name, blocks in (("some", (0, 1, 1)), ("none", (1, 1))):
+        recorder = SoundWriter(tmp_path / f"{name}.flac", lambda *a: told.append(a))
+        for value in blocks:
+            recorder.write(np.full((480, 2), value, np.float32))
+        recorder.close(timeout=10)
+    (_, samples, some), (_, nothing, none) = told
+    assert (samples, nothing) == (480, 0)
+    assert "No space left" in some
+    assert "some.flac.part" in some
+    assert none == "No space left on device"
+    # What holds no sound is not left behind.
+    assert [p.name for p in tmp_path.iterdir()] == ["some.flac.part"]
+
+
+def test_a_recording_goes_on_in_the_next_file_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, failed, begun = threading.Event(), threading.Event(), threading.Event()
+    told: list[tuple[str, float, str]] = []
+    really = soundfile.SoundFile.write
+
+    def write(self: Any, block: Floats) -> None:
+        if full.is_set():
+            # libsndfile keeps the system's reason for itself.
+            raise soundfile.LibsndfileError(2)
+        really(self, block)
+
+    def ended(path: str, samples: int, problem: str) -> None:
+        told.append((Path(path).name, samples, problem))
+        failed.set()
+
+    def goes_on(path: str, missing: float) -> None:
+        told.append((Path(path).name, missing, "goes on"))
+        begun.set()
+
+    usage = shutil.disk_usage
+    free = lambda path: usage(path)._replace(free=0 if full.is_set() else 1 << 30)  # noqa: E731
+    monkeypatch.setattr(soundfile.SoundFile, "write", write)
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    monkeypatch.setattr(SoundWriter, "RETRY", 0.01)
+    sound = np.random.default_rng(0).integers(-9999, 9999, (4800, 2)).astype("f4") / 32768
+    recorder = SoundWriter(tmp_path / "take.flac", ended, goes_on)
+    recorder.write(sound[:480])
+    while recorder._samples < 480:
+        assert recorder._thread.is_alive()
+    full.set()
+    recorder.write(sound[480:960])
+    assert failed.wait(20)
+    for i in range(3):
+        recorder.write(sound[480 * i : 480 * i + 480])
+    while recorder._lost < 3 * 480:
+        assert recorder._thread.is_alive()
+    full.clear()
+    assert begun.wait(20)
+    recorder.write(sound)
+    recorder.close(timeout=20)
+    assert told[0][:2] == ("take.flac", 480)
+    assert told[0][2].startswith("No space left on device (what was written is in")
+    assert told[1:] == [("take-2.flac", 0.03, "goes on"), ("take-2.flac", 4800, "")]
+    assert np.array_equal(soundfile.read(tmp_path / "take-2.flac", dtype="float32")[0], sound)
+
+
+def test_a_wav_that_is_full_goes_on_in_the_next_without_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 6 * SoundWriter.MOST_WAV < 0xFFFFFFFF
+    monkeypatch.setattr(SoundWriter, "MOST_WAV", 960)
+    sound = np.random.default_rng(0).integers(-9999, 9999, (2400, 2)).astype("f4") / 32768
+    told: list[tuple[str, float]] = []
+    recorder = SoundWriter(
+        tmp_path / "take.wav",
+        lambda path, samples, problem: told.append((Path(path).name, samples)),
+        lambda path, missing: told.append((Path(path).name, missing)),
+    )
+    for i in range(5):
+        recorder.write(sound[480 * i : 480 * i + 480])
+    recorder.close(timeout=20)
+    assert told == [
+        ("take.wav", 960),
+        ("take-2.wav", 0.0),
+        ("take-2.wav", 960),
+        ("take-3.wav", 0.0),
+        ("take-3.wav", 480),
+    ]
+    parts = [soundfile.read(tmp_path / f"{n}.wav", dtype="float32")[0] for n in ("take", "take-2")]
+    assert np.array_equal(np.concatenate(parts), sound[:1920])
 
 
 def test_the_mix_thread_never_waits_for_the_disk(

@@ -271,6 +271,41 @@ def test_a_score_that_is_not_there_is_answered_with_what_is(
         assert hint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "NAME.demon"],
+        ["live", "--no-tty", "NAME.demon"],
+        ["render", "NAME", "-o", "x.wav"],
+        ["render", "NAME.demon", "-o", "x.wav"],
+        ["replay", "NAME"],
+        ["set", "verify", "NAME"],
+        ["send", "NAME.demon"],
+        ["new", "NAME"],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_an_error_like_others(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("DEMON_RUNTIME", str(tmp_path))
+    assert main([word.replace("NAME", "x" * 5000) for word in words]) == 1
+    assert "xxx" in capsys.readouterr().err
+
+
+def test_a_score_that_names_such_a_file_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = tmp_path / "x.demon"
+    score.write_text(f'source "{"x" * 5000}.wav"\nblend = .5\n')
+    assert main(["check", str(score)]) == 0
+    assert "there is no file" in capsys.readouterr().err
+
+
 def test_doctor_survives_a_check_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[doctor.Check]:
         raise OSError("no such thing")

@@ -85,6 +85,13 @@ def test_what_is_no_score_is_not_sent(
     assert session.asked == []
 
 
+def test_a_byte_order_mark_is_no_part_of_a_text(
+    session: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(monkeypatch, b"\xef\xbb\xbfblend = .5\r\n")
+    assert main(["send", "-"]) == 0
+
+
 def test_places_are_those_of_the_file_it_was_taken_from() -> None:
     text = "a = 1\nblend = wrong"
     other = ScoreError("also", span=Span.of(text, 0, 1), source=text, name="<send>")

@@ -305,6 +305,33 @@ def test_files_that_are_no_lora_say_why(tmp_path, config, tensors, says):
         read_adapter(tmp_path / "none", "a", SIZES)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"alpha_pattern": [1]},
+        {"alpha_pattern": {"net.0": "zz"}},
+        *({"lora_alpha": value} for value in ("x", {}, [2], float("nan"), 1e308, 10**400)),
+    ],
+)
+def test_a_scale_that_is_no_number_is_refused_by_name(tmp_path, config):
+    folder = write(tmp_path / "a", config, **peft(adapter("a", 1)))
+    with pytest.raises(EngineError, match=r"LoRA a: the scale of .* is no number") as caught:
+        read_adapter(folder, "a", SIZES)
+    assert str(folder) in str(caught.value)
+
+
+def test_configurations_and_shapes_that_nobody_writes_are_refused_by_name(tmp_path):
+    folder = write(tmp_path / "a", {}, **peft(adapter("a", 1)))
+    (folder / "adapter_config.json").write_text("[" * 200_000)
+    with pytest.raises(EngineError, match=r"adapter_config.json cannot be read"):
+        read_adapter(folder, "a", SIZES)
+    for down, up in (((0, C), (C, 0)), ((), (C, 1)), ((1, C), (1,))):
+        tensors = {"net.0.lora_A.weight": torch.zeros(down), "net.0.lora_B.weight": torch.zeros(up)}
+        save_file(tensors, tmp_path / "x.safetensors")
+        with pytest.raises(EngineError, match="LoRA x: "):
+            read_adapter(tmp_path / "x.safetensors", "x", SIZES)
+
+
 def test_adapters_of_other_networks_are_refused_whole():
     it = Net()
     wrong = {"net.0": Factors(torch.zeros(2, C + 1), torch.zeros(16, 2), 1.0)}

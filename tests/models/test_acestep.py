@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,12 @@ def test_files_are_refused_with_the_remedy(tmp_path: Path) -> None:
 
     model.write_bytes(b"PK\x03\x04" + bytes(100))
     assert "pickle" in refusal().message
+
+    for header in (b"[]", b'{"a": 1}', b'{"a": {}}', b'{"a": {"data_offsets": [0]}}', b"[" * 9999):
+        model.write_bytes(struct.pack("<Q", len(header)) + header)
+        error = refusal()
+        assert "its header is damaged" in error.message
+        assert str(model) in error.message
 
     from safetensors.torch import save_file
 

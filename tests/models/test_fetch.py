@@ -5,6 +5,7 @@ The hub is a small server on this machine that speaks what huggingface_hub asks 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import re
@@ -43,12 +44,16 @@ window = 5
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """files: what is served. cut: after so many bytes the connection is dropped, once."""
+    """files: what is served. cut: after so many bytes the connection is dropped, once.
+
+    endless: it sends on and on, whatever it announced. sent: bytes."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = dict(CONTENT)
         self.cut = 0
+        self.endless = False
+        self.sent = 0
         self.asked: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -74,7 +79,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int(re.findall(r"\d+", asked)[0]) if asked and body else 0
         part = data[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(part)))
+        endless = body and self.server.endless
+        self.send_header("Content-Length", str(1 << 40 if endless else len(part)))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         large = found is not None and found[1].endswith(".safetensors")
@@ -89,6 +95,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if body:
             self.wfile.write(part)
+        if endless:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                while self.server.sent < 50_000_000:
+                    self.server.sent += self.wfile.write(bytes(100_000))
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -161,6 +172,27 @@ def test_what_is_not_as_listed_is_thrown_away(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="another hash, and was thrown away"):
         fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
     assert not manifest.place(manifest.weights[0]).exists()
+
+
+def test_another_size_is_refused_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    hub.files["a.safetensors"] = b"a" * 300_001
+    with pytest.raises(EngineError, match="has 300001 bytes at the hub instead of 300000"):
+        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    assert hub.asked == []
+
+
+def test_a_hub_that_sends_on_and_on_is_left(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
+    manifest = load_manifest(manifest_at(tmp_path))
+    hub.endless = True
+    with pytest.raises(EngineError, match="over 300000 bytes"):
+        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    assert hub.sent < 50_000_000
+    kept = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in kept) < 1_000_000
 
 
 def test_a_damaged_file_is_fetched_again(hub: Hub, tmp_path: Path) -> None:

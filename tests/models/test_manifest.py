@@ -164,6 +164,7 @@ def test_a_link_out_of_the_folder_is_refused(toml: Path, tmp_path: Path) -> None
         ("someone/something", "someone", "owner/name", 28),
         ("someone/something", "someone/" + "x" * 200, "longer than 200", 28),
         (SHA, "abc", "64 hexadecimal", 23),
+        ("bytes = 3", f"bytes = {10**400}", "at most", 24),
     ],
 )
 def test_errors_point_into_the_toml(

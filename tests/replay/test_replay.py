@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import demon_live
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.lang.controllers import Key, Move
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import dry_run
-from demon_live.sets.journal import SUFFIX
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent
 from demon_live.sets.set_files import folder_of
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, write_tone
 
@@ -143,6 +143,36 @@ def test_a_render_of_a_score_is_as_long_as_it_was_asked_to_be(tmp_path: Path) ->
     score.write_text("tempo 133.7\nloop 1\nprompt = 'a'")
     audio = render(score, cycles=3, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
     assert len(audio) == round(3 * 240 / 133.7 * 48_000)
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_anything_is_rendered(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x.demon").write_text("tempo 120\nloop 1\nblend = .5")
+    (tmp_path / "folder.wav").mkdir()
+    for out in ("no/x.wav", "x.mp3", "folder.wav", "x" * 250 + ".wav"):
+        with pytest.raises(FileError) as caught:
+            # An engine of this name would be an error of its own.
+            render(tmp_path / "x.demon", tmp_path / out, engine="nobody")
+        assert caught.value.hint
+
+
+def test_a_length_that_nobody_means_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"century{SUFFIX}"
+    journal = Journal({"engine": "mock", "seed": 0})
+    journal.write(SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .5", "<prompt>", "repl"))
+    journal.open(path)
+    journal.close(48_000 * 3_155_760_000)
+    engine = MockEngine(by_prompt)
+    with pytest.raises(UsageError, match="hours of sound") as caught:
+        render(path, engine=engine)  # type: ignore[arg-type]
+    assert "--seconds" in str(caught.value.hint)
+    assert len(render(path, engine=engine, seconds=1).audio) == 48_000  # type: ignore[arg-type]
+    monkeypatch.setattr("demon_live.replay.render.WAV_LIMIT", 1000)
+    with pytest.raises(FileError, match="over 4 GB"):
+        render(path, tmp_path / "x.wav", engine=engine, seconds=1)  # type: ignore[arg-type]
 
 
 def test_an_engine_that_gives_nothing_is_an_error_not_silence(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,18 +15,19 @@ import pytest
 import soundfile
 
 from demon_live.cli import main
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, FileError
 from demon_live.lang.controllers import Key, Move
 from demon_live.models.manifest import load_manifest
 from demon_live.replay.show import as_svg, as_text
 from demon_live.replay.to_score import sounding, to_score
 from demon_live.replay.verify import examine, mend
 from demon_live.runtime.seek import dry_run
+from demon_live.session.edit import MOST_WAITING
 from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State
-from demon_live.sets.journal import SUFFIX, Recording, load
-from demon_live.sets.recorder import about_engine
+from demon_live.sets.journal import SUFFIX, Recording, SetEvent, load
+from demon_live.sets.recorder import about_engine, notices
 
 BAR = 96_000
 SAID = (
@@ -197,6 +199,64 @@ def test_what_would_differ_is_told(tmp_path: Path) -> None:
     assert verdicts(strange)["engine"] == "fail"
 
 
+def test_what_differs_from_the_performance_is_said_in_one_line(tmp_path: Path) -> None:
+    recording, manifest = played(tmp_path), load_manifest("imp")
+    assert notices(recording, manifest) == []
+    for key, words in (("app", "another version of demon"), ("weights", "other weights")):
+        start = {**recording.start, key: {"a": "b"} if key == "weights" else "0.0.1"}
+        (line,) = notices(replace(recording, start=start), manifest)
+        assert words in line
+    start = {**recording.start, "app": "0.0.1", "engine": "other", "weights": {}}
+    (line,) = notices(replace(recording, start=start), manifest)
+    assert "another version of demon and another engine" in line
+    assert len(notices(replace(recording, torn=2, unknown=1), manifest)) == 2
+    assert verdicts(replace(recording, unknown=1))["lines"] == "fail"
+    # Old sets do not say it.
+    assert notices(replace(recording, start={"engine": "imp"}), manifest) == []
+
+
+def test_a_line_of_time_that_cannot_be_read_is_an_error_of_that_line(tmp_path: Path) -> None:
+    for text in ("", "1 2", "1/0 5 120", "x 5 120", "1 5 120 7"):
+        recording = Recording(None, {"engine": "imp"}, (SetEvent("align", 0, text),))
+        (moment,) = dry_run(recording)
+        assert moment.error is not None
+
+
+def test_a_thousand_changes_before_the_next_bar_are_one(tmp_path: Path) -> None:
+    causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .5", "<prompt>")]
+    causes += [SetEvent("apply", i, f"blend = .{i % 9 + 1}", "<prompt>") for i in range(1, 1100)]
+    *_, last = dry_run(Recording(None, {"engine": "imp"}, tuple(causes)))
+    assert last.error is None
+    lane = last.state.decks["main"].lanes["blend"]
+    assert [lane.at(Fraction(c)) for c in (0, 1)] == [0.5, 0.2]
+
+
+@pytest.mark.parametrize(
+    "text", ["blend = .5 at {0}", "blend = .5 over {0}", "blend = .5 xfade 99"]
+)
+def test_changes_that_wait_without_end_are_refused_and_the_others_play(text: str) -> None:
+    causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .1", "<prompt>")]
+    causes += [SetEvent("apply", i, text.format(i + 1), "<prompt>") for i in range(1, 400)]
+    moments = list(dry_run(Recording(None, {"engine": "imp"}, tuple(causes))))
+    wrong = [m.error.message for m in moments if m.error is not None]
+    assert len(wrong) == 400 - MOST_WAITING
+    assert set(wrong) == {f"{MOST_WAITING} changes of blend are waiting already"}
+    lane = moments[-1].state.decks["main"].lanes["blend"]
+    assert lane.at(Fraction(0)) == pytest.approx(0.1)
+    assert lane.sample([0.0, 1e6])[1] == 0.5
+    assert len(lane.jumps(Fraction(0), Fraction(1000))) <= 1
+
+
+def test_ramps_that_interrupt_each_other_make_no_long_numbers() -> None:
+    causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .5", "<prompt>")]
+    causes += [
+        SetEvent("apply", i, f"tempo {100 + i % 50} over 64", "<prompt>") for i in range(1, 80)
+    ]
+    *_, last = dry_run(Recording(None, {"engine": "imp"}, tuple(causes)))
+    assert last.error is None
+    assert max(s.bpm.denominator for s in last.state.tempo.segments) < 64 * 10**30
+
+
 def test_a_source_that_is_gone_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     soundfile.write(tmp_path / "x.wav", np.zeros((48_000, 2)), 48_000)
@@ -240,7 +300,7 @@ def test_sound_that_a_kill_cut_off_is_mended_bit_for_bit(tmp_path: Path) -> None
         if pipe is not None:
             pipe.close()
     assert verdicts(load(path))["sound"] == "warn"
-    made, seconds = mend(path)
+    ((made, seconds),) = mend(path)
     assert made == flac
     audio, _ = soundfile.read(flac, dtype="float32")
     # What the encoder had not yet finished, a block of 85 ms, is all that may be missing.
@@ -252,6 +312,55 @@ def test_sound_that_a_kill_cut_off_is_mended_bit_for_bit(tmp_path: Path) -> None
     assert verdicts(load(path))["sound"] == "ok"
     with pytest.raises(DemonError, match="to mend"):
         mend(path)
+
+
+def test_a_part_cut_anywhere_is_mended_or_named_and_leaves_no_empty_file(tmp_path: Path) -> None:
+    path = played(tmp_path).path
+    assert path is not None
+    flac, part = tmp_path / "friday.flac", tmp_path / "friday.flac.part"
+    sound = np.random.default_rng(0).integers(-9999, 9999, (9000, 2)).astype("i2")
+    soundfile.write(tmp_path / "whole.flac", sound, 48_000, "PCM_24")
+    whole = (tmp_path / "whole.flac").read_bytes()
+    mended = 0
+    for cut in (0, 1, 4, 42, 85, 86, 87, 200, len(whole) // 2, len(whole) - 1):
+        part.write_bytes(whole[:cut])
+        error = refusal(path)
+        if error is None:
+            mended += 1
+            got = soundfile.read(flac, dtype="int16")[0]
+            assert len(got)
+            assert np.array_equal(got, sound[: len(got)])
+            flac.unlink()
+            assert not part.exists()
+        else:
+            assert error.hint
+            # What cannot be read is kept; what surely holds nothing is not.
+            assert part.exists() == ("held no sound, and was removed" not in error.message)
+        assert not flac.exists()
+        part.unlink(missing_ok=True)
+        assert not list(tmp_path.glob("*.mending")) + list(tmp_path.glob(".*"))
+    assert mended >= 2
+
+
+def refusal(path: Path) -> FileError | None:
+    """Why the sound of a set cannot be mended, or None if it was."""
+    try:
+        mend(path)
+    except FileError as error:
+        return error
+    return None
+
+
+def test_all_files_in_which_a_recording_went_on_are_mended(tmp_path: Path) -> None:
+    path = played(tmp_path).path
+    assert path is not None
+    shutil.copy(path, tmp_path / f"friday-3{SUFFIX}")
+    for name in ("friday", "friday-2", "friday-3", "friday-night"):
+        soundfile.write(tmp_path / f"{name}.flac", np.zeros((4800, 2)), 48_000)
+        (tmp_path / f"{name}.flac").rename(tmp_path / f"{name}.flac.part")
+    assert [made.name for made, _ in mend(path)] == ["friday.flac", "friday-2.flac"]
+    left = sorted(p.name for p in tmp_path.glob("*.part"))
+    assert left == ["friday-3.flac.part", "friday-night.flac.part"]
 
 
 def test_the_command_line(

@@ -80,3 +80,15 @@ def test_a_set_is_recorded_with_its_sound(score: Path, tmp_path: Path) -> None:
     audio, _ = soundfile.read(sets / "friday.flac")
     assert len(audio) > 24_000
     assert np.abs(audio).max() > 0.01
+
+
+def test_a_state_folder_that_cannot_be_made_costs_only_what_is_kept_there(
+    score: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "file" / "state"))
+    with Live([score], audio="null") as live:
+        assert "this session cannot be resumed" in "".join(live.session.events(0)[1])
+        with pytest.raises(DemonError, match="cannot write to the folder"):
+            live.session.apply("record friday")
+        assert live.session.state.decks["main"].bound["denoise"].text == ".6"

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from demon_live.cli import main
-from demon_live.core import EngineState, MixState, Request, Sound, Timbre
+from demon_live.core import EngineState, MixState, Sound, Timbre
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source
 from demon_live.replay.farm import How, jobs, render_job

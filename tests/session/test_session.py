@@ -284,7 +284,10 @@ def test_the_status_speaks_in_bars(stage: Offline) -> None:
     assert samples is not None
     assert 0.0 <= samples.min() < 0.05 < 0.95 < samples.max() <= 1.0
     assert 0 < deck.playhead < 1
-    assert status.slots
+    assert status.telemetry.resting
+    stage.session.apply("ring always")
+    run(stage, BAR)
+    assert stage.session.status().slots
 
 
 def test_a_script_can_be_put_on_the_timeline(stage: Offline) -> None:
@@ -421,3 +424,26 @@ def test_a_step_of_a_ramp_without_room_is_left_out_and_sampling_goes_on(
     assert any("left out: no room" in line for line in stage.session.events(0)[1])
     assert stage.session.state.bpm == 128
     assert level(stage, 2) == 0.1
+
+
+def test_a_recording_without_sound_has_another_lamp_and_stop_says_so(
+    stage: Offline, tmp_path: Path
+) -> None:
+    session = stage.session
+    session.recorder._folder = tmp_path
+    session.apply("record friday")
+    sound = session.recorder.sound
+    assert sound is not None
+    # The file of `--audio file:` is another.
+    for path in ("/elsewhere/friday.flac", str(tmp_path / "fridays.flac")):
+        session.recorder.note_sound(path, True)
+    assert not session.status().recording_lost
+    session.recorder.note_sound(sound, True)
+    assert session.status().recording == "friday"
+    assert session.status().recording_lost
+    session.recorder.note_sound(str(tmp_path / "friday-2.flac"), False)
+    assert not session.status().recording_lost
+    (line,) = session.apply("stop").messages
+    assert "some of the sound is missing" in line
+    session.apply("record saturday")
+    assert session.apply("stop").messages == ("recorded · demon replay saturday",)

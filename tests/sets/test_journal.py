@@ -123,3 +123,26 @@ def test_a_set_is_found_by_its_name_and_a_wrong_name_lists_what_there_is(tmp_pat
     with pytest.raises(FileError, match="no set 'saturday'") as caught:
         find_set("saturday", [tmp_path])
     assert "friday" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", [1]), ("seed", 10**30), ("engine", 5), ("app", {}), ("weights", [1]), ("seed", None)],
+)
+def test_a_first_line_that_no_set_has_is_refused_by_name(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    path = tmp_path / f"x{SUFFIX}"
+    path.write_text(_line({"kind": "start", "format": 1, key: value}))
+    with pytest.raises(FileError, match=f"begins with a {key}") as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_lines_of_unknown_kinds_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = recorded(tmp_path)
+    with path.open("a") as file:
+        file.write(_line({"kind": "dance", "sample": 150_000}))
+    got = load(path)
+    assert got.unknown == 1
+    assert got.events == (*CAUSES, SetEvent("end", 144_000))

@@ -12,9 +12,10 @@ import soundfile
 from demon_live.errors import DemonError
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
 from demon_live.session.assets import Assets
-from demon_live.sets.journal import SUFFIX, Journal, SetEvent
-from demon_live.sets.set_files import is_own
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent, _line, load
+from demon_live.sets.set_files import is_own, remember
 from tests.helpers.mock_engine import MockEngine, by_prompt
 
 TEMPO = "tempo 120\nloop 1\n"
@@ -81,25 +82,78 @@ def test_what_was_recorded_here_may_name_any_source(places: Path) -> None:
     path = places / "here" / f"friday{SUFFIX}"
     assert is_own(path)
     assert len(render(path, engine=MockEngine(by_prompt)).audio)
-    # A copy is another file: it could be anybody's.
+    # It is known by its content, wherever it lies; a byte more, and it could be anybody's.
     copy = places / "here" / f"copy{SUFFIX}"
     shutil.copy(path, copy)
+    path.unlink()
+    assert is_own(copy)
+    assert len(render(copy, engine=MockEngine(by_prompt)).audio)
+    with copy.open("ab") as file:
+        file.write(b"\n")
+    assert not is_own(copy)
     with pytest.raises(DemonError, match="--trust"):
         render(copy, engine=MockEngine(by_prompt))
 
 
-def test_a_strangers_set_put_in_the_place_of_ones_own_is_a_strangers(places: Path) -> None:
+@pytest.mark.parametrize("way", ["copied over", "in its place"])
+def test_a_strangers_set_put_in_the_place_of_ones_own_is_a_strangers(
+    places: Path, way: str
+) -> None:
     here = places / "here"
     with Offline(MockEngine(by_prompt), sets=here) as take:
         take.session.apply(f"{TEMPO}record friday")
         take.session.apply("stop")
     own = here / f"friday{SUFFIX}"
-    kept = here / "kept"
-    own.rename(kept)
-    stranger(here, f'source "{places}/outside/secret.wav"').rename(own)
-    assert not is_own(own)
-    kept.replace(own)
     assert is_own(own)
+    gift = stranger(here, f'source "{places}/outside/secret.wav"').read_bytes()
+    if way == "in its place":
+        # The file system may give it the very same number.
+        own.unlink()
+    own.write_bytes(gift)
+    assert not is_own(own)
+
+
+def test_a_set_that_a_crash_cut_off_is_known_by_its_first_line_and_its_place(places: Path) -> None:
+    here = places / "here"
+    with Offline(MockEngine(by_prompt), sets=here) as take:
+        take.session.apply(f"{TEMPO}record friday")
+        own = here / f"friday{SUFFIX}"
+        assert is_own(own)
+        cut = own.read_bytes()
+        take.session.apply("stop")
+        ended = own.read_bytes()
+        assert is_own(own)
+        # Once it has ended, only the whole is known.
+        own.write_bytes(cut)
+        assert not is_own(own)
+        take.session.apply("record saturday")
+        other = here / f"saturday{SUFFIX}"
+        assert ended.startswith(other.read_bytes().splitlines(keepends=True)[0])
+        # The same first line elsewhere is not the set that was begun.
+        own.write_bytes(other.read_bytes())
+        assert is_own(other)
+        assert not is_own(own)
+
+
+def test_a_strangers_set_has_a_bounded_number_of_causes(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demon_live.sets.set_files.MOST_CAUSES", 3)
+    path = stranger(places / "here", "blend = .5")
+    with path.open("a") as file:
+        file.writelines(_line({"kind": "mark", "sample": i}) for i in range(10))
+    # Marks are no causes.
+    assert len(list(dry_run(load(path)))) == 2
+    with path.open("a") as file:
+        file.writelines(
+            _line({"kind": "hands", "sample": 48_000, "text": f"cc 1 {i}"}) for i in range(2)
+        )
+    with pytest.raises(DemonError, match="has 4 causes") as caught:
+        render(path, engine=MockEngine(by_prompt))
+    assert "--trust" in str(caught.value.hint)
+    assert len(render(path, engine=MockEngine(by_prompt), trust=True).audio) == 48_000
+    remember(path, ended=True)
+    assert len(render(path, engine=MockEngine(by_prompt)).audio) == 48_000
 
 
 def test_the_prompt_may_name_any_path_while_a_strangers_set_plays(places: Path) -> None:

@@ -96,6 +96,17 @@ def test_every_row_has_the_width_of_the_terminal(
     assert wide == {width} or (len(rows) == 1 and max(wide) <= width)
 
 
+@pytest.mark.parametrize(
+    ("lost", "plain", "lamp"),
+    [(False, False, "● friday"), (True, False, "✗ friday"), (False, True, "* friday")],
+)
+def test_the_lamp_of_a_recording_is_crossed_while_its_sound_is_lost(
+    lost: bool, plain: bool, lamp: str
+) -> None:
+    shown = status(deck("main", *LANES), recording="friday", recording_lost=lost)
+    assert lamp in "\n".join(lines(panel(shown, 80, 8, ascii_only=plain)))
+
+
 def test_announcements_outlive_what_stands_still() -> None:
     drawn = "\n".join(lines(panel(status(deck("main", *LANES)), 80, 4)))
     assert "'dub' in 2 bars" in drawn

@@ -19,10 +19,13 @@ from typing import Any, Literal
 
 from demon_live.errors import EngineError
 from demon_live.models.manifest import Manifest
+from demon_live.paths import read_file
 
 #: The modules of a checkpoint that are diffusers'; text encoder and VAE have files of their own.
 PARTS = ("transformer", "condition_encoder", "audio_tokenizer", "audio_token_detokenizer")
 Layout = Literal["original", "diffusers"]
+#: Bytes of a configuration, or of an index.
+_LONGEST = 1 << 24
 
 _PREFIXES = {
     "decoder.": "transformer",
@@ -61,8 +64,8 @@ def place_of(key: str) -> tuple[str, str] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises EngineError if it is none."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_file(path, _LONGEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise EngineError(f"{path} holds no settings")

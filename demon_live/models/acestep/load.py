@@ -32,7 +32,10 @@ from demon_live.models.acestep.layout import (
     place_of,
     read_json,
 )
+from demon_live.paths import open_file
 
+#: Bytes of a safetensors header, as the format's own reader bounds it.
+_LONGEST_HEADER = 100_000_000
 #: Frames of the silence latents that come with a checkpoint: 600 s.
 SILENCE = 15000
 #: Settings of the Oobleck VAE of ACE-Step 1.5: 48 kHz stereo, 1920 samples a frame, 64 channels.
@@ -199,21 +202,22 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise _refuse(path, "it is not there", "fetch it: demon engines fetch NAME")
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(8)
         if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or path.suffix in (".bin", ".pt", ".ckpt"):
             hint = "a pickle can run code of its author's: only safetensors are read"
             raise _refuse(path, "it is a pickle", hint)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        if not 2 <= length <= size - 8:
+        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise _refuse(path, "it is truncated, or no safetensors file")
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+            whole = 8 + length + max(ends, default=0)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise _refuse(path, "its header is damaged") from None
-    ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-    if 8 + length + max(ends, default=0) != size:
-        raise _refuse(path, f"it is truncated: {size} bytes of {8 + length + max(ends, default=0)}")
+    if whole != size:
+        raise _refuse(path, f"it is truncated: {size} bytes of {whole}")
 
 
 def _tensors(paths: list[Path]) -> Iterator[tuple[Path, str, Callable[[], Tensor]]]:

@@ -22,6 +22,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from demon_live.paths import read_file
+
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 FRAME_HZ = 25
@@ -36,6 +38,7 @@ PHASE = 2
 """Columns of the phase: position in bars, position in loops (both in cycles, not wrapped)."""
 
 MAX_TAGS = 96
+_LONGEST = 1 << 20  # bytes of a tags.toml
 _KEY, _MODE, _TEMPO, _BARS = MAX_TAGS, MAX_TAGS + 12, MAX_TAGS + 16, MAX_TAGS + 18
 
 _NOTES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
@@ -64,8 +67,7 @@ class Vocabulary:
 
 def load_vocabulary(path: Path) -> Vocabulary:
     """Read engines/imp/tags.toml. ValueError: a tag named twice, or a synonym of no tag."""
-    with path.open("rb") as file:
-        table = tomllib.load(file)
+    table = tomllib.loads(read_file(path, _LONGEST).decode())
     groups = {name: tuple(words) for name, words in table["tags"].items()}
     tags = tuple(word for words in groups.values() for word in words)
     if len(set(tags)) != len(tags) or len(tags) > MAX_TAGS:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from demon_live.session.status import Status
 from demon_live.ui import text
-from demon_live.ui.panel import grade_word, level_meters
+from demon_live.ui.panel import grade_word, level_meters, record_mark
 from demon_live.ui.text import Row
 
 #: A lead under so many steps of the ring is tight.
@@ -117,7 +117,7 @@ def _facts(status: Status, cycle: float, rows: int, ascii_only: bool) -> list[Ro
         _lamp(dry_grade(status), f"dry {status.dry}"),
     ]
     if status.recording:
-        mark = "*" if ascii_only else "●"
+        mark = record_mark(status, ascii_only)
         lamps += [("", " "), ("class:recording", f"{mark} {text.fit_to(status.recording, 16)}")]
     tempo: list[tuple[str, str]] = [
         *_beats(status, cycle, ascii_only),
