@@ -1,0 +1,170 @@
+"""The ring that rests: nothing is generated, and nothing decoded, that is known already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from demon_live.core import Floats
+from demon_live.engine.ring import RingStats
+from demon_live.engine.store import Store
+from demon_live.runtime.offline import Offline
+from tests.helpers.mock_engine import MockEngine, by_prompt, edges, offline, run
+
+BAR = 96_000  # at tempo 120
+HEAD = "tempo 120\nloop 2\nprompt = 'a'\n"
+
+
+class Counted(MockEngine):
+    """decodes: windows so far."""
+
+    def __init__(self, level: Callable[[Any], float] = by_prompt) -> None:
+        super().__init__(level)
+        self.decodes = 0
+
+    def decode(self, latent: Floats) -> Floats:
+        self.decodes += 1
+        return super().decode(latent)
+
+
+def playing(text: str, bars: int = 0) -> Offline:
+    stage = offline(Counted())
+    stage.session.apply(HEAD + text)
+    if bars:
+        run(stage, bars * BAR)
+    return stage
+
+
+def stats(stage: Offline) -> RingStats:
+    return stage.output.generator.ring.stats()
+
+
+def decodes(stage: Offline) -> int:
+    engine = stage.output.engine
+    assert isinstance(engine, Counted)
+    return engine.decodes
+
+
+def test_a_score_that_stands_still_is_made_once_and_costs_no_tick_and_no_decode() -> None:
+    stage = playing("blend = sine.slow(2).range(.2, .9)", bars=6)
+    ticks, windows = stage.output.generator.ring.tick_number, decodes(stage)
+    assert stats(stage).made == 1
+    out = run(stage, 60 * BAR // 2)
+    assert stage.output.generator.ring.tick_number == ticks + 15  # a look at the store each lap
+    assert (stats(stage).made, decodes(stage)) == (1, windows)
+    assert stats(stage).resting
+    assert out.min() > 0.0
+
+
+def test_a_curve_that_moves_slowly_is_one_generation_a_lap() -> None:
+    stage = playing("blend = saw.slow(64).range(.2, .9)", bars=2)
+    before = stats(stage).made
+    run(stage, 20 * BAR)
+    assert stats(stage).made - before == 10
+
+
+def test_a_curve_that_comes_again_is_known_again() -> None:
+    stage = playing("blend = sine.slow(8).range(.2, .9)", bars=10)
+    made = stats(stage).made
+    run(stage, 24 * BAR)
+    assert (made, stats(stage).made) == (4, 4)
+
+
+def test_the_other_prompt_is_there_at_once() -> None:
+    stage = playing('prompt = "<a b>/4"', bars=20)
+    assert stats(stage).made == 2
+    heard = edges(run(stage, 16 * BAR), 0.1, 0.2)
+    assert stats(stage).made == 2
+    assert heard == [x * BAR for x in (0, 4, 8, 12)][-len(heard) :]
+
+
+def test_undo_brings_back_what_was_made() -> None:
+    stage = playing("", bars=4)
+    stage.session.apply("prompt = 'b'")
+    assert run(stage, 4 * BAR)[-1] == pytest.approx(0.2, abs=1e-4)
+    made = stats(stage).made
+    stage.session.apply("undo")
+    assert run(stage, 4 * BAR)[-1] == pytest.approx(0.1, abs=1e-4)
+    assert stats(stage).made == made
+
+
+def test_an_edit_is_heard_as_soon_as_by_a_ring_that_never_rests() -> None:
+    late = {}
+    for word in ("rest", "always"):
+        stage = playing(f"ring {word}", bars=4)
+        stage.session.apply("prompt = 'b' now")
+        (late[word],) = edges(run(stage, 4 * BAR), 0.1, 0.2)
+    assert late["rest"] <= late["always"]
+
+
+def test_a_hand_on_a_curve_reaches_what_is_in_flight_and_then_what_is_made_for_it() -> None:
+    stage = playing("velocity = .5", bars=4)
+    made = stats(stage).made
+    stage.session.apply("prompt = 'b' now")
+    for _ in range(3):
+        stage.turn()
+    stage.session.apply("velocity = 1 now")
+    run(stage, 6 * BAR)
+    assert stats(stage).made == made + 2  # the one that was changed, and the one of the new values
+    straight = playing("prompt = 'b'\nvelocity = 1", bars=4)
+    assert run(stage, BAR)[-1] == run(straight, BAR)[-1]
+
+
+def test_with_and_without_the_store_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'prompt = "<a b>"\nblend = sine.slow(4)\nseed = "<1 2 3>"\ndenoise = sine.slow(6)'
+    kept = playing(text)
+    with_store = run(kept, 24 * BAR)
+    monkeypatch.setattr(Store, "put", lambda *_: None)
+    bare = playing(text)
+    without = run(bare, 24 * BAR)
+    assert stats(bare).from_store == 0 < stats(kept).from_store
+    assert np.array_equal(with_store, without)
+
+
+def test_a_moving_slot_control_is_made_anew_each_quarter_bar_and_no_more() -> None:
+    stage = playing("denoise = saw.slow(64)", bars=2)
+    before = stats(stage).made
+    run(stage, 8 * BAR)
+    assert stats(stage).made - before == 32
+
+
+@pytest.mark.parametrize("text", ["ring always", "feedback = .3"])
+def test_a_ring_that_never_rests(text: str) -> None:
+    stage = playing(text, bars=2)
+    ticks = stage.output.generator.ring.tick_number
+    run(stage, 4 * BAR)
+    assert stage.output.generator.ring.tick_number - ticks == 4 * BAR // 3840
+    assert not stats(stage).resting
+
+
+def test_a_ring_may_begin_to_rest_and_to_play_on_while_it_plays() -> None:
+    stage = playing("ring always", bars=2)
+    assert not stats(stage).resting
+    stage.session.apply("ring rest")
+    run(stage, 4 * BAR)
+    assert stats(stage).resting
+    stage.session.apply("ring always")
+    run(stage, BAR)
+    assert not stats(stage).resting
+
+
+def test_more_steps_are_another_generation() -> None:
+    stage = playing("", bars=4)
+    stage.session.apply("steps 4")
+    run(stage, 4 * BAR)
+    assert stats(stage).made == 2
+
+
+def test_every_deck_is_served_while_a_knob_streams() -> None:
+    stage = playing("deck two { loop 1; prompt = 'b' }", bars=4)
+    for n in range(200):
+        stage.session.apply(f"deck main {{ denoise = {n % 97 / 97} now }}")
+        if n == 60:
+            stage.session.apply("deck two { prompt = 'c' now }")
+        stage.turn()
+    # Both decks in the sum: main's own level and the new one of the other.
+    assert run(stage, BAR)[-1] == pytest.approx(0.1 + 0.3, abs=1e-3)
+    assert stage.output.notes == []
