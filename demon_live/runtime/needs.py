@@ -42,6 +42,13 @@ class Asked:
     need: Need
     curves: Mapping[str, Floats]
 
+    def equals(self, other: Asked) -> bool:
+        """Whether both are the same generation, for whatever time."""
+        mine, theirs = self.curves, other.curves
+        if self.need.values != other.need.values or mine.keys() != theirs.keys():
+            return False
+        return all(np.array_equal(curve, theirs[name]) for name, curve in mine.items())
+
 
 class Needs:
     """The needs of one deck and loop, and what was asked for."""
@@ -111,12 +118,14 @@ class Needs:
         must be admitted now. That comes first, then what sounds, then what lies further ahead.
         """
         wanted = [n for n in self._needs if n.end > ready and self._unserved(n, ready)]
-        if not wanted:
-            return None
         # The first of all is for what sounds first: a loop is filled from it.
         soon = [n for n in wanted if ready < n.begin <= reach] if self._begun else []
-        need = (soon or wanted)[0]
-        return Asked(need, self._curves(need))
+        for need in (*soon, *wanted):
+            asked = Asked(need, self._curves(need))
+            # What is in flight already will be in the store when it has landed.
+            if not any(asked.equals(other) for other in self._flying):
+                return asked
+        return None
 
     def urgent(self, ready: int, reach: int) -> bool:
         """Whether something is to be made that begins within reach."""

@@ -108,7 +108,8 @@ def test_a_hand_on_a_curve_reaches_what_is_in_flight_and_then_what_is_made_for_i
         stage.turn()
     stage.session.apply("velocity = 1 now")
     run(stage, 6 * BAR)
-    assert stats(stage).made == made + 2  # the one that was changed, and the one of the new values
+    # The one that was changed, that of this lap, in which it changed, and that of the next.
+    assert stats(stage).made == made + 3
     straight = playing("prompt = 'b'\nvelocity = 1", bars=4)
     assert run(stage, BAR)[-1] == run(straight, BAR)[-1]
 
