@@ -19,7 +19,7 @@ from demon_live.lang.functions import FUNCTIONS, NOTE
 from demon_live.lang.keywords import PERFORMANCE, meant
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini_syntax import MAX_NESTING
-from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
+from demon_live.lang.pattern import Curve, Event, Pattern, PatternError, less_work
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.signals import SIGNALS
@@ -106,7 +106,7 @@ def try_lane(site: Site, pattern: Pattern) -> None:
     try:
         events = trial(pattern, period if cheap else min(period, cycles))
     except PatternError as error:
-        site.report.error(str(error), site.place, "use fewer or slower steps")
+        site.report.error(str(error), site.place, less_work(error))
         return
     spec = site.spec
     low, high, curves = math.inf, -math.inf, 0

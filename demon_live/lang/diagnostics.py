@@ -291,10 +291,10 @@ MISTAKES: tuple[Mistake, ...] = (
     ),
     _by_regex(
         "tidal hash",
-        "blend = sine |+| 2",
-        r"\|[-+*/%<>]\|?|[-+*/%]\|",
+        "blend = sine |> 2",
+        r"\|[<>]\|?|[<>]\|",
         'Tidal\'s "{0}" is not used here',
-        "plain + - * / keep the structure of the left side, as |+ does",
+        "|+, +| and |+| are, with any of + - * / %; to take values in a rhythm write .struct",
     ),
     _by_regex(
         "arrow function",

@@ -6,6 +6,7 @@ score and goes on with the next statement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,10 +15,10 @@ from typing import Any
 from demon_live.controls import CONTROLS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.functions import FUNCTIONS, OPERATORS
+from demon_live.lang.functions import FUNCTIONS, OPERATORS, operate
 from demon_live.lang.mini import build, whole_number
-from demon_live.lang.mini_syntax import parse_mini
-from demon_live.lang.pattern import Pattern, PatternError, as_time
+from demon_live.lang.mini_syntax import CHANCE, parse_mini
+from demon_live.lang.pattern import Pattern, PatternError, as_time, less_work, plain
 from demon_live.lang.registry import Function, Param, Transform
 from demon_live.lang.rhythm import bind, combine
 from demon_live.lang.scope import (
@@ -26,7 +27,6 @@ from demon_live.lang.scope import (
     controller,
     fold,
     misplaced_word,
-    plain,
     unknown,
     unknown_call,
 )
@@ -60,8 +60,7 @@ def compile_expr(node: Expr, scope: Scope) -> Pattern:
     try:
         return _compile(node, scope)
     except PatternError as error:
-        hint = "use fewer or slower steps" if "more than" in str(error) else None
-        raise scope.fail(str(error), node, hint) from error
+        raise scope.fail(str(error), node, less_work(error)) from error
 
 
 def _compile(node: Expr, scope: Scope) -> Pattern:
@@ -109,8 +108,7 @@ def _mini(node: Mini, scope: Scope) -> Pattern:
 def _binary(node: Bin, scope: Scope) -> Pattern:
     if node.op in ("~>", "<~"):
         return _shifted(node, scope)
-    left, right = _numbers(node.left, scope), _numbers(node.right, scope)
-    return combine(left, right, OPERATORS[node.op])
+    return operate(node.op, _numbers(node.left, scope), _numbers(node.right, scope))
 
 
 def _shifted(node: Bin, scope: Scope) -> Pattern:
@@ -211,7 +209,23 @@ def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
     return len(args) == 1 and fold(args[0], scope) is None
 
 
+def _joined(node: Method) -> Method:
+    """p.add.out(x) as p.addOut(x)."""
+    of = node.of
+    if not isinstance(of, Method) or of.args is not None:
+        return node
+    name = _two_words(of.name, node.name)
+    return node if name is None else Method(node.start, node.end, of.of, name, node.args, of.at)
+
+
+def _two_words(first: str, second: str) -> str | None:
+    """The function that Strudel writes as two words: add.out, add.squeeze."""
+    name = "squeeze" if (first, second) == ("add", "squeeze") else f"{first}{second.title()}"
+    return name if name in FUNCTIONS else None
+
+
 def _method(node: Method, scope: Scope) -> Pattern:
+    node = _joined(node)
     name = Name(node.at, node.at + len(node.name), node.name)
     if node.name in scope.lets:
         receiver = compile_expr(node.of, scope)
@@ -254,6 +268,7 @@ def _apply(
         receiver = of if isinstance(of, Pattern) else compile_expr(of, scope)
         if function.numeric and receiver.text:
             raise misplaced_word(None if isinstance(of, Pattern) else of, node, scope)
+    args = _spread(function, args)
     if len(args) < function.least or (not function.many and len(args) > len(function.params)):
         raise scope.fail(f"{function.name} takes {function.counted}", node, function.advice)
     params = function.params
@@ -265,7 +280,23 @@ def _apply(
     more = {"key": scope.chances.next()} if function.random else {}
     front = [receiver] if receiver is not None else []
     text = receiver is not None and receiver.text
-    return _bound(lambda *vs: function.make(*front, *vs, **more), values, text)
+    try:
+        return _bound(lambda *vs: function.make(*front, *vs, **more), values, text)
+    except PatternError as error:
+        place = next((a for p, a in zip(params, args, strict=False) if p.name == error.param), None)
+        if place is None:
+            raise
+        raise scope.fail(str(error), place, less_work(error) or function.advice) from error
+
+
+def _spread(function: Function, args: Sequence[Expr]) -> Sequence[Expr]:
+    """The arguments; one list where any number of patterns may stand is the list of these."""
+    if not function.many or len(args) != len(function.params):
+        return args
+    last = args[-1]
+    if function.params[-1].kind == "Pattern" and isinstance(last, ListNode):
+        return (*args[:-1], *last.items)
+    return args
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +331,9 @@ def _argument(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
         case "Values":
             return _list(arg, scope)
         case "Section":
-            return _section(arg, function, scope)
+            return _pair(arg, function, scope, "cycles, pattern")
+        case "Weighted":
+            return _pair(arg, function, scope, "pattern, weight")
     return _scalar(param, arg, function, scope)
 
 
@@ -318,10 +351,17 @@ def _real(value: Any) -> float:
     return float(value)
 
 
+def _chance(value: Any) -> float:
+    if not 0 <= _real(value) <= 1:
+        raise PatternError(CHANCE)
+    return float(value)
+
+
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "Time": as_time,
     "Count": whole_number,
     "Number": _real,
+    "Chance": _chance,
 }
 
 
@@ -337,8 +377,10 @@ def _scalar(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
             raise scope.fail(message, arg, function.advice)
         if abs(exact) > 10**9:
             raise scope.fail(f"{param.name} of {function.name} is too large", arg)
-        kinds = {"Time": exact, "Count": exact.numerator, "Number": float(exact)}
-        return kinds[param.kind]
+        if param.kind == "Chance" and not 0 <= exact <= 1:
+            raise scope.fail(CHANCE, arg, f"write {plain(exact / 100)} for {plain(exact)}%")
+        kinds = {"Time": exact, "Count": exact.numerator}
+        return kinds.get(param.kind, float(exact))
     pattern = compile_expr(arg, scope)
     convert = _CONVERT[param.kind]
     if pattern.text:
@@ -360,6 +402,8 @@ def _list(arg: Expr, scope: Scope) -> Any:
             out.append(plain(exact))
         elif isinstance(item, Text):
             out.append(item.value)
+        elif isinstance(item, Name) and item.name == "inf" and isinstance(arg, ListNode):
+            out.append(math.inf)
         else:
             pattern = compile_expr(item, scope)
             if pattern.const is None:
@@ -368,13 +412,17 @@ def _list(arg: Expr, scope: Scope) -> Any:
     return out if isinstance(arg, ListNode) else out[0]
 
 
-def _section(arg: Expr, function: Function, scope: Scope) -> tuple[Fraction, Pattern]:
+def _pair(arg: Expr, function: Function, scope: Scope, form: str) -> tuple[Fraction, Pattern]:
+    """A number above 0 and a pattern, from [cycles, pattern] or [pattern, weight]."""
     if not isinstance(arg, ListNode) or len(arg.items) != 2:
-        raise scope.fail(f"{function.name} takes pairs: [cycles, pattern]", arg, function.advice)
-    length = fold(arg.items[0], scope)
+        raise scope.fail(f"{function.name} takes pairs: [{form}]", arg, function.advice)
+    last = form.endswith("weight")
+    number, pattern = arg.items[last], arg.items[not last]
+    length = fold(number, scope)
     if length is None or length <= 0:
-        raise scope.fail("the length of a section is a number above 0", arg.items[0])
-    return length, compile_expr(arg.items[1], scope)
+        what = "a weight" if last else "the length of a section"
+        raise scope.fail(f"{what} is a number above 0", number)
+    return length, compile_expr(pattern, scope)
 
 
 # --- functions in argument place -------------------------------------------------------------
@@ -412,6 +460,10 @@ def _partial(arg: Expr, scope: Scope) -> Transform | None:
             return lambda p: _apply(function, p, args, arg, scope)
         return None
     if isinstance(arg, Method):
+        joined = _two_words(arg.of.name, arg.name) if isinstance(arg.of, Name) else None
+        if joined is not None:
+            return _partial(Call(arg.start, arg.end, joined, arg.args or ()), scope)
+        arg = _joined(arg)
         # fast(2).rev: one function after the other.
         first, then = _partial(arg.of, scope), FUNCTIONS.get(arg.name)
         if first is not None and then is not None and then.method:

@@ -143,10 +143,6 @@ def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None
 
 
-def plain(value: Fraction) -> int | float:
-    return value.numerator if value.denominator == 1 else float(value)
-
-
 def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int, int]]:
     """The literal values of an expression for which `wanted` holds: (value, start, end)."""
     out: list[tuple[str, int, int]] = []

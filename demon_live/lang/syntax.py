@@ -250,7 +250,7 @@ def unparse_expr(node: Expr, level: int = 0) -> str:
             text = f"-{unparse_expr(node.of, 5)}"
             return f"({text})" if level > 5 else text
         case Bin():
-            own = _LEVEL[node.op]
+            own = _LEVEL[node.op.strip("|")]
             # ~> and <~ lean to the right, the others to the left.
             right = node.op in ("~>", "<~")
             left_text = unparse_expr(node.left, own + right)
