@@ -58,7 +58,7 @@ class Pat(_Pat):
         """Only where the gate is 1; rests elsewhere."""
 
     def restart(self, trigger: Value) -> Pat:
-        """From its beginning wherever an event of the trigger begins, as long as that event lasts."""
+        """From its beginning where an event of the trigger begins, as long as that lasts."""
 
     def degradeBy(self, part: Value) -> Pat:
         """Loses this part of the events, by lot."""
@@ -69,6 +69,9 @@ class Pat(_Pat):
 
     def undegradeBy(self, part: Value) -> Pat:
         """Keeps only this part of the events."""
+
+    def salt(self, stream: Value) -> Pat:
+        """The same with other lots: chance is one function of time, and each number a stream of it."""
 
     def euclid(self, k: Value, n: Value, turn: Value = ...) -> Pat:
         """On k of n steps, spread evenly, turned left."""
@@ -227,7 +230,7 @@ class Pat(_Pat):
         """The n parts of each cycle, by number, in the order and rhythm of `part`."""
 
     def plyWith(self, n: Value, f: Transformer) -> Pat:
-        """As ply, with a function once on the second of an event's copies, twice on the third ..."""
+        """As ply, with a function once on the second copy of an event, twice on the third ..."""
 
     def add(self, other: Value) -> Pat:
         """Plus, with the structure of the left side; the same as +."""
@@ -453,6 +456,7 @@ restart: Pat
 degradeBy: Pat
 degrade: Pat
 undegradeBy: Pat
+salt: Pat
 euclid: Pat
 euclidFull: Pat
 euclidLegato: Pat

@@ -188,7 +188,7 @@ def bite(pat: Pattern, n: Count, part: Numbers) -> Pattern:
 
 @function('noise = ".1 .2".plyWith(3, _ + .1)')
 def ply_with(pat: Pattern, n: Count, f: Transform) -> Pattern:
-    """As ply, with a function once on the second of an event's copies, twice on the third ..."""
+    """As ply, with a function once on the second copy of an event, twice on the third ..."""
     if not 1 <= n <= 64:
         raise PatternError("plyWith takes 1 to 64 copies", "n")
 

@@ -6,10 +6,10 @@ The first cycles of each lane are sampled: nothing reaches the session that cann
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import ScoreError, Span
@@ -32,7 +32,7 @@ from demon_live.lang.controllers import ControllerHistory
 from demon_live.lang.expressions import compile_expr
 from demon_live.lang.keywords import KEYWORDS, meant
 from demon_live.lang.lane import ControllerLane, Lane, PatternLane
-from demon_live.lang.mini import Chances
+from demon_live.lang.mini import CHANCE_RULE, Chances
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.pattern import Pattern
@@ -78,6 +78,7 @@ def compile_source(
     lets: Mapping[str, Let] | None = None,
     deck: str = "main",
     seed: int = 0,
+    chance: int = CHANCE_RULE,
 ) -> Program:
     """Compile a score.
 
@@ -87,11 +88,13 @@ def compile_source(
         lets: words defined before (at the prompt).
         deck: the deck of statements outside of any `deck`.
         seed: of all random draws.
+        chance: the version of their rule; sets name theirs.
 
     Raises:
         ScoreError: its `.errors` are all errors, in text order.
     """
     compiler = _Compiler(text, name, deck, seed)
+    compiler.chance = chance
     compiler.lets.update(lets or {})
     return compiler.run()
 
@@ -130,6 +133,7 @@ class _Compiler:
         self.statements: list[Statement] = []
         self.blocks: list[_OpenBlock] = []
         self.lets: dict[str, Let] = {}
+        self.chance = CHANCE_RULE
 
     def span(self, chunk: Chunk, start: int, end: int) -> Span:
         return self.report.span(chunk.start + start, chunk.start + end)
@@ -359,11 +363,10 @@ class _Compiler:
 
     def scope(self, chunk: Chunk, key: str) -> Scope:
         lets = {n: (let.node, let.source) for n, let in self.lets.items()}
-        return Scope(chunk.text, lets, Chances(self.lots(key)), self.work, {})
+        return Scope(chunk.text, lets, self.chances(key), self.work, {})
 
-    def lots(self, key: str) -> int:
-        # Draws depend on deck and control, not on the line: edits elsewhere do not change them.
-        return self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
+    def chances(self, key: str) -> Chances:
+        return Chances.ruled(self.chance, self.seed, f"{self.deck}.{key}")
 
     def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
         """The lane of a checked binding."""
@@ -373,10 +376,11 @@ class _Compiler:
         keys = frozenset(self.work.keys)
         if not keys:
             return PatternLane(spec, pattern, text)
-        scope, lots = self.scope(chunk, node.control), self.lots(node.control)
+        scope = self.scope(chunk, node.control)
+        ruled = partial(Chances.ruled, self.chance, self.seed, f"{self.deck}.{node.control}")
 
         def build(history: ControllerHistory) -> Pattern:
-            fresh = replace(scope, chances=Chances(lots), work=Work(history=history))
+            fresh = replace(scope, chances=ruled(), work=Work(history=history))
             return compile_expr(expr, fresh)
 
         return ControllerLane(spec, text, keys, build)

@@ -49,6 +49,8 @@ from demon_live.lang.transform import late, pure, silence, timecat
 
 #: Values in a list of plain values at most.
 _LIST = 256
+#: The highest number of a stream of chance.
+_STREAMS = 1_000_000
 
 
 def compile_expr(node: Expr, scope: Scope) -> Pattern:
@@ -98,7 +100,7 @@ def _mini(node: Mini, scope: Scope) -> Pattern:
         tree = parse_mini(node.text)
         if scope.mark is not None:
             tree = scope.mark(tree, scope.source, node.start + 1)
-        return build(tree, node.text, scope.chances)
+        return build(tree, node.text, scope.chances.numbered())
     except ScoreError as error:
         found = error.span or Span(0, 0, 1, 1)
         place = Span.of(scope.source, node.start + 1 + found.start, node.start + 1 + found.end)
@@ -130,11 +132,10 @@ def _name(node: Name, scope: Scope) -> Pattern:
     name = node.name
     if name in scope.params:
         found = scope.params[name]
-        return (
-            compile_expr(found.expr, replace(found.scope, depth=scope.depth))
-            if isinstance(found, Thunk)
-            else found
-        )
+        if isinstance(found, Thunk):
+            inner = replace(found.scope, depth=scope.depth, chances=scope.chances)
+            return compile_expr(found.expr, inner)
+        return found
     if name in scope.lets:
         return _let(node, name, (), scope)
     if name in SIGNALS:
@@ -192,16 +193,29 @@ def _call(node: Call, scope: Scope) -> Pattern:
     function = FUNCTIONS.get(name)
     if function is None:
         if name in SIGNALS or name in RANDOM or name == "silence":
+            if name in RANDOM and len(node.args) == 1:
+                return RANDOM[name][0](_salted(node.args[0], scope).chances.next())
             if node.args:
                 raise scope.fail(f"{name} takes no arguments", node, f"write {name}.slow(4)")
             return _name(Name(node.start, node.end, name), scope)
         raise unknown_call(name, node, scope)
     if not function.method:
         return _apply(function, None, node.args, node, scope)
+    if name == "salt" and len(node.args) == 2:
+        return compile_expr(node.args[1], _salted(node.args[0], scope))
     if not node.args or len(node.args) <= function.least:
         raise scope.fail(f"{name} needs a pattern", node, function.advice)
     # fast(2, "0 1"): the pattern comes last, as in Strudel.
     return _apply(function, node.args[-1], node.args[:-1], node, scope)
+
+
+def _salted(arg: Expr, scope: Scope) -> Scope:
+    """The scope in which random operators draw from the stream that `arg` numbers."""
+    n = fold(arg, scope)
+    if n is None or n.denominator != 1 or abs(n) > _STREAMS:
+        hint = FUNCTIONS["salt"].advice
+        raise scope.fail(f"a stream is a whole number up to {_STREAMS}", arg, hint)
+    return replace(scope, chances=scope.chances.salted(n.numerator))
 
 
 def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
@@ -236,6 +250,8 @@ def _method(node: Method, scope: Scope) -> Pattern:
             scope,
             receiver,
         )
+    if node.name == "salt" and node.args is not None and len(node.args) == 1:
+        return compile_expr(node.of, _salted(node.args[0], scope))
     function = FUNCTIONS.get(node.name)
     if function is None:
         if node.name in CONTROLS:
@@ -269,6 +285,8 @@ def _apply(
         if function.numeric and receiver.text:
             raise misplaced_word(None if isinstance(of, Pattern) else of, node, scope)
     args = _spread(function, args)
+    if function.name == "choose" and scope.chances.by_place:
+        function = FUNCTIONS["randcat"]
     if len(args) < function.least or (not function.many and len(args) > len(function.params)):
         raise scope.fail(f"{function.name} takes {function.counted}", node, function.advice)
     params = function.params
@@ -449,7 +467,9 @@ def _partial(arg: Expr, scope: Scope) -> Transform | None:
         name, args = arg.name, arg.args if isinstance(arg, Call) else ()
         if name in scope.params and isinstance(arg, Name):
             thunk = scope.params[name]
-            return _partial(thunk.expr, thunk.scope) if isinstance(thunk, Thunk) else None
+            if not isinstance(thunk, Thunk):
+                return None
+            return _partial(thunk.expr, replace(thunk.scope, chances=scope.chances))
         if name in scope.lets:
             if len(scope.lets[name][0].params) != len(args) + 1:
                 return None
@@ -464,6 +484,8 @@ def _partial(arg: Expr, scope: Scope) -> Transform | None:
         if joined is not None:
             return _partial(Call(arg.start, arg.end, joined, arg.args or ()), scope)
         arg = _joined(arg)
+        if arg.name == "salt" and arg.args is not None and len(arg.args) == 1:
+            return _partial(arg.of, _salted(arg.args[0], scope))
         # fast(2).rev: one function after the other.
         first, then = _partial(arg.of, scope), FUNCTIONS.get(arg.name)
         if first is not None and then is not None and then.method:

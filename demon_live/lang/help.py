@@ -105,7 +105,8 @@ def _entries() -> Iterator[Help]:
             name, "signal", "", line, ("blend = time / 8 % 1" if name == "time" else example,)
         )
     for name, (_, line) in RANDOM.items():
-        yield Help(name, "signal", "", line, (f"noise = {name}.range(0, .5)",))
+        signature = f"{name} or {name}(stream)"
+        yield Help(name, "signal", signature, line, (f"noise = {name}.range(0, .5)",))
     for name, c in CONTROLLERS.items():
         takes = "number, channel" if name == "cc" else "channel"
         signature = f"{name}({takes}), {c.low:g}..{c.high:g}"

@@ -4,12 +4,13 @@ Where Strudel 1.2 and Tidal 1.10 agree, so do we. Where they differ: euclid turn
 (Tidal), 0..3 is a range, .25 a number, empty text silence, x(9,8) eight hits, [a b](3,8) structure,
 a!2 _ lengthens the last copy.
 
-Each random operator has a number, in text order, and so has each copy that `!` makes. Its draws
-depend on this number, the seed and the exact time of the event, and on nothing else.
+Each random operator of a string has a number, in text order, and so has each copy that `!` makes.
+Its draws depend on this number, the seed and the exact time of the event, and on nothing else.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
@@ -30,18 +31,50 @@ _CHAIN = 3
 
 #: Any constant serves; this one gives frequencies near their chances over the first 1000 cycles.
 _SALT = 10
+#: Keeps the keys of streams apart.
+_APART = 1 << 40
+
+
+#: Versions of the rule of chance; a set names that of its performance.
+CHANCE_BY_PLACE, CHANCE_RULE = 1, 2
 
 
 class Chances:
-    """Keys for the random operators of one expression, in text order."""
+    """The keys of random operators, by which their draws differ.
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed + _SALT
-        self.count = 0
+    All operators have one key, so that two controls can share a chance; those of a string of
+    mini-notation are numbered, and so have keys of their own. by_place: the first rule, where each
+    operator has its own draws, by its control and its number in the expression.
+    """
+
+    def __init__(self, seed: int = 0, stream: int = 0, *, by_place: bool = False) -> None:
+        self._seed, self._stream, self._by_place = seed, stream, by_place
+        self._count = 0 if by_place else 1
+
+    @staticmethod
+    def ruled(rule: int, seed: int, place: str) -> Chances:
+        """The keys for the expression at a place, a deck with its control."""
+        if rule != CHANCE_BY_PLACE:
+            return Chances(seed)
+        return Chances(seed * 1_000_003 + zlib.crc32(place.encode()), by_place=True)
+
+    @property
+    def by_place(self) -> bool:
+        return self._by_place
 
     def next(self) -> int:
-        self.count += 1
-        return self.seed * 1_000_003 + self.count
+        self._count += self._by_place
+        return (self._seed + _SALT) * 1_000_003 + self._count + self._stream * _APART
+
+    def numbered(self) -> Chances:
+        """The keys for a string of mini-notation; its first operator has the key of all others."""
+        return self if self._by_place else Chances(self._seed, self._stream, by_place=True)
+
+    def salted(self, n: int) -> Chances:
+        """The keys of another stream; 0 is this one."""
+        if self._by_place:
+            return self
+        return Chances(self._seed, self._stream * 1_000_003 + n)
 
 
 def mini(text: str, *, seed: int = 0) -> Pattern:
@@ -49,7 +82,7 @@ def mini(text: str, *, seed: int = 0) -> Pattern:
 
     Raises DemonError with the place in `text`.
     """
-    return build(parse_mini(text), text, Chances(seed))
+    return build(parse_mini(text), text, Chances(seed).numbered())
 
 
 def build(node: MiniNode, text: str, chances: Chances) -> Pattern:

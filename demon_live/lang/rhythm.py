@@ -331,7 +331,7 @@ def inverse(value: Any) -> Any:
 
 @function('blend = saw.slow(4).restart("1(3,8)")')
 def restart(pat: Pattern, trigger: Gate) -> Pattern:
-    """From its beginning wherever an event of the trigger begins, as long as that event lasts."""
+    """From its beginning where an event of the trigger begins, as long as that lasts."""
     return bind(trigger, lambda v: pat if truth(v) else silence, text=pat.text, place=restarted)
 
 
@@ -375,6 +375,13 @@ def degrade(pat: Pattern, key: Lots) -> Pattern:
 def undegrade_by(pat: Pattern, part: Chance, key: Lots) -> Pattern:
     """Keeps only this part of the events."""
     return thin(pat, part, key, keep=True)
+
+
+@function('noise = ".3*8".degradeBy(.4).salt(2)')
+def salt(pat: Pattern, stream: Count) -> Pattern:
+    """The same with other lots: chance is one function of time, and each number a stream of it."""
+    # The compiler gives the pattern its lots; a pattern that has them already keeps them.
+    return pat
 
 
 @function("noise = sine.euclid(3, 8)")

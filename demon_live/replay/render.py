@@ -20,6 +20,7 @@ import numpy as np
 from demon_live.audio.files import write_audio
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.lang import CHANCE_RULE
 from demon_live.models.engine import Engine
 from demon_live.paths import shipped
 from demon_live.runtime.offline import Offline
@@ -91,7 +92,10 @@ def render(
         assets = Assets(
             assets.folders, within=bounds(path, trust), find=find, copies=folder_of(path)
         )
-    with Offline(engine, backend=backend, seed=seed, stems=stems, assets=assets) as offline:
+    chance = recording.chance if recording else CHANCE_RULE
+    with Offline(
+        engine, backend=backend, seed=seed, stems=stems, assets=assets, chance=chance
+    ) as offline:
         warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:

@@ -28,6 +28,7 @@ from demon_live.control.midi_input import Controllers
 from demon_live.control.sync import Sync
 from demon_live.core import EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import DemonError, UsageError
+from demon_live.lang import CHANCE_RULE
 from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import Manifest, load_manifest
@@ -189,7 +190,9 @@ class Live:
         self._folder.mkdir(mode=0o700)
         self._output = _LiveOutput(self._folder, manifest.name, manifest.controls)
         self._wake, self._closing = threading.Event(), threading.Event()
-        self.session = self._new_session(manifest, seed, python, replay, trust)
+        self.session = self._new_session(
+            manifest, seed, python, replay, trust, resume.recording if resume else replay
+        )
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
@@ -219,7 +222,13 @@ class Live:
             raise
 
     def _new_session(
-        self, manifest: Manifest, seed: int, python: bool, replay: Recording | None, trust: bool
+        self,
+        manifest: Manifest,
+        seed: int,
+        python: bool,
+        replay: Recording | None,
+        trust: bool,
+        past: Recording | None,
     ) -> Session:
         copies = folder_of(replay.path) if replay is not None and replay.path else None
         within = bounds(replay.path, trust) if replay is not None else None
@@ -234,6 +243,7 @@ class Live:
             python=python,
             changed=self._wake.set,
             written=lambda path, text: self._reloader.written(path, text),
+            chance=past.chance if past is not None else CHANCE_RULE,
         )
 
     def _begin_log(self, look_back: bool) -> SessionLog | None:

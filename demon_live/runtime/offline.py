@@ -18,6 +18,7 @@ import numpy as np
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import EngineError, UsageError
+from demon_live.lang import CHANCE_RULE
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
@@ -140,13 +141,16 @@ class Offline:
         sets: Path | None = None,
         assets: Assets | None = None,
         inputs: Inputs | None = None,
+        chance: int = CHANCE_RULE,
     ) -> None:
         self._owned = isinstance(engine, str)
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
         self.output = OfflineOutput(opened, seed=seed, stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
         start = {"seed": seed, **about_engine(opened.manifest)}
-        self.session = Session(self.output, assets=assets, sets=sets, start=start, inputs=inputs)
+        self.session = Session(
+            self.output, assets=assets, sets=sets, start=start, inputs=inputs, chance=chance
+        )
         self._primed = False
 
     def prime(self) -> None:

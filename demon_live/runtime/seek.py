@@ -110,7 +110,8 @@ def dry_run(
     output = NullOutput(str(recording.start.get("engine", "none")))
     copies = folder_of(recording.path) if recording.path is not None else None
     assets = Assets(folders or (Path.cwd(), shipped("patterns")), find=find, copies=copies)
-    session = Session(output, assets=assets, start=dict(recording.start), dry=True)
+    start, chance = dict(recording.start), recording.chance
+    session = Session(output, assets=assets, start=start, dry=True, chance=chance)
     for event in recording.events:
         if event.kind == KIND:
             session.repeat(event)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from demon_live.core import ControlBlock, Sound
 from demon_live.errors import DemonError, FileError
-from demon_live.lang import Let, Program, Word, compile_source, diff
+from demon_live.lang import CHANCE_RULE, Let, Program, Word, compile_source, diff
 from demon_live.lang.controllers import Move
 from demon_live.session.agenda import Agenda, Messages
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
@@ -54,6 +54,7 @@ class Session:
         changed: called after each accepted change; live, it wakes the sampling thread.
         written: called with (path, text) of a score file that this session wrote.
         dry: nothing will sound, so sources are looked for but not read.
+        chance: version of the rule of chance: that of the set which is replayed.
     """
 
     #: `demon_live.render`, for scripts: `Session.replay("friday.set.jsonl")`.
@@ -71,9 +72,11 @@ class Session:
         changed: Callable[[], None] = lambda: None,
         written: Callable[[Path, str], None] = lambda path, text: None,
         dry: bool = False,
+        chance: int = CHANCE_RULE,
     ) -> None:
         self.output, self.assets = output, assets or Assets()
-        self.journal = Journal({"engine": output.engine_name, **(start or {})})
+        self._chance = chance
+        self.journal = Journal({"engine": output.engine_name, **(start or {}), "chance": chance})
         self.recorder = Recorder(self.journal, sets or Path(), self.tell)
         self.inputs = inputs or Inputs()
         self.inputs.hear = self.hear
@@ -149,7 +152,7 @@ class Session:
         whole, state = origin == "file", self._state
         # At the prompt the lets of the files that play are known, too.
         lets = state.lets if whole else self._known_lets()
-        program = compile_source(text, name=name, lets=lets)
+        program = compile_source(text, name=name, lets=lets, chance=self._chance)
         if not whole:
             check_decks(text, program, state)
         edit = self._build(program, name, origin, now)

@@ -1,8 +1,8 @@
 """Sets: a performance as a log of causes (`*.set.jsonl`), append-only, one JSON object a line.
 
-The first line is the start (engine, seed, geometry), then every accepted text with the output
-sample at which it was accepted, written BEFORE it takes effect, then an end. Each line carries a
-checksum, so a torn tail (power cut, full disk) is recognised and loses only itself.
+The first line is the start (engine, seed, geometry, rule of chance), then every accepted text with
+the output sample at which it was accepted, written BEFORE it takes effect, then an end. Each line
+carries a checksum, so a torn tail (power cut, full disk) is recognised and loses only itself.
 
     Journal    writes the lines of a session
     AppendLog  the file: lines are with the operating system when `append` returns, so that kill -9
@@ -31,6 +31,7 @@ from typing import Any
 
 from demon_live import faults
 from demon_live.errors import FileError
+from demon_live.lang.mini import CHANCE_BY_PLACE
 
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
@@ -68,6 +69,12 @@ class Recording:
     start: Mapping[str, Any]
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
+
+    @property
+    def chance(self) -> int:
+        """The version of the rule of chance; sets that name none have the first."""
+        rule = self.start.get("chance", CHANCE_BY_PLACE)
+        return rule if type(rule) is int else CHANCE_BY_PLACE
 
     @property
     def length(self) -> int:
