@@ -110,6 +110,22 @@ class Pat:
     def __rmod__(self, other: Value) -> Self:
         return self._op("%", other, True)
 
+    def __pow__(self, other: Value) -> Self:
+        return self._op("**", other)
+
+    def __rpow__(self, other: Value) -> Self:
+        return self._op("**", other, True)
+
+    # Python's own `and`, `or` and `not` cannot be patterns.
+    def __and__(self, other: Value) -> Self:
+        return self._op("and", other)
+
+    def __or__(self, other: Value) -> Self:
+        return self._op("or", other)
+
+    def __invert__(self) -> Self:
+        return type(self)(Neg(0, 0, self.node, "not"))
+
     def __lt__(self, other: Value) -> Self:
         return self._op("<", other)
 
@@ -134,7 +150,7 @@ class Pat:
     def __bool__(self) -> bool:
         raise ScoreError(
             "a pattern is neither true nor false: its values change",
-            hint="use when, mask or struct",
+            hint="use when, mask or struct; & | ~ for and, or, not; a < b < c is (a < b) & (b < c)",
         )
 
 

@@ -20,7 +20,7 @@ from demon_live.lang.mini import build, whole_number
 from demon_live.lang.mini_syntax import CHANCE, parse_mini
 from demon_live.lang.pattern import Pattern, PatternError, as_time, less_work, plain
 from demon_live.lang.registry import Function, Param, Transform
-from demon_live.lang.rhythm import bind, combine
+from demon_live.lang.rhythm import bind, combine, fmap, inverse
 from demon_live.lang.scope import (
     Scope,
     Thunk,
@@ -88,7 +88,10 @@ def _compile(node: Expr, scope: Scope) -> Pattern:
         case Method():
             return _method(node, scope)
         case Neg():
-            return combine(_numbers(node.of, scope), pure(-1), OPERATORS["*"])
+            inner = _numbers(node.of, scope)
+            if node.op == "not":
+                return fmap(inner, inverse)
+            return combine(inner, pure(-1), OPERATORS["*"])
         case Bin():
             return _binary(node, scope)
         case Num():

@@ -70,6 +70,9 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "*": _times,
     "/": _divide,
     "%": _modulo,
+    "**": _power,
+    "and": lambda a, b: (a != 0) * (b != 0) * 1.0,
+    "or": lambda a, b: np.maximum(a != 0, b != 0) * 1.0,
     "<": lambda a, b: (a < b) * 1.0,
     "<=": lambda a, b: (a <= b) * 1.0,
     ">": lambda a, b: (a > b) * 1.0,
@@ -121,8 +124,8 @@ def mod(pat: Numbers, other: Numbers) -> Pattern:
 
 @function("blend = sine.pow(2)")
 def pow_(pat: Numbers, other: Numbers) -> Pattern:
-    """To a power; 2 bends a curve towards its low end."""
-    return combine(pat, other, _power)
+    """To a power, the same as **; 2 bends a curve towards its low end."""
+    return operate("**", pat, other)
 
 
 @function('blend = ".4 .2".addOut("0 .1 .2")')

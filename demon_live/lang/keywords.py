@@ -103,6 +103,10 @@ STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
         "velocity = 1.2 over 4",
     ),
     ("xfade", "... xfade N", "As over; gain moves at equal power.", "gain = .2 xfade 4"),
+    ("**", "p ** q", "To a power.", "blend = sine ** 2"),
+    ("and", "p and q", "1 where both are not 0.", "noise = .3 * (saw > .2 and saw < .6)"),
+    ("or", "p or q", "1 where one is not 0.", "noise = .3 * (saw < .2 or saw > .6)"),
+    ("not", "not p", "1 where it is 0.", "noise = .3 * (not square)"),
     ("_", "_", "The pattern, in the argument of a function.", "noise = sine.off(1/8, _ * .5)"),
 )
 

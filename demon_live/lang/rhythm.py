@@ -379,7 +379,7 @@ def undegrade_by(pat: Pattern, part: Chance, key: Lots) -> Pattern:
 
 @function('noise = ".3*8".degradeBy(.4).salt(2)')
 def salt(pat: Pattern, stream: Count) -> Pattern:
-    """The same with other lots: chance is one function of time, and each number a stream of it."""
+    """The same with other lots; each number is another stream of chance, 0 the usual one."""
     # The compiler gives the pattern its lots; a pattern that has them already keeps them.
     return pat
 

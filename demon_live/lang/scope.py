@@ -32,6 +32,8 @@ from demon_live.lang.syntax import (
 
 #: Numbers of a score stay below this.
 _MOST = 10**15
+#: Whole exponents up to this are exact.
+_POWERS = 64
 
 
 #: Expansions of `let` words in one score.
@@ -120,10 +122,10 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
     match node:
         case Num():
             return node.value
-        case Neg():
+        case Neg() if node.op == "-":
             inner = fold(node.of, scope)
             return None if inner is None else -inner
-        case Bin() if node.op in "+-*/%":
+        case Bin() if node.op in ("+", "-", "*", "/", "%", "**"):
             left = fold(node.left, scope)
             right = None if left is None else fold(node.right, scope)
             if left is None or right is None:
@@ -138,6 +140,11 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
 
 
 def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
+    if op == "**":
+        if b.denominator != 1 or abs(b) > _POWERS or (not a and b <= 0):
+            return None
+        out = a**b.numerator
+        return out if isinstance(out, Fraction) and abs(out) <= _MOST else None
     out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
     # Bounded: 9**9**9 written out with * must not grow without end.
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None

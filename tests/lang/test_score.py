@@ -20,6 +20,7 @@ from demon_live.lang import (
     Word,
     compile_source,
     diff,
+    format_source,
 )
 
 SCORE = """
@@ -335,3 +336,59 @@ def changes(old: str | None, new: str | None) -> list[str]:
 )
 def test_difference(old: str | None, new: str | None, expected: list[str]) -> None:
     assert changes(old, new) == expected
+
+
+# --- operators -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "values"),
+    [
+        ("saw ** 2", [0, 0.0625, 0.25, 0.5625]),
+        ("2 ** -1", [0.5] * 4),
+        ("1 - saw ** 2 / 2", [1, 0.9688, 0.875, 0.7188]),
+        ("(-1) ** 2", [1] * 4),
+        ("1 - .5 ** 2 ** 1", [0.75] * 4),
+        (".2 < saw < .6", [0, 1, 1, 0]),
+        (".5 > saw >= .25 != 0", [0, 1, 0, 0]),
+        ("saw > .2 and saw < .6", [0, 1, 1, 0]),
+        ("saw < .2 or saw > .6", [1, 0, 0, 1]),
+        ("not saw > .3 and saw < .2", [1, 0, 0, 0]),
+        ("not (saw > .3 and saw < .6)", [1, 1, 0, 1]),
+        ('"0 2" and 1', [0, 0, 1, 1]),
+        ('not "0 2"', [1, 1, 0, 0]),
+    ],
+)
+def test_operators(expression: str, values: list[float]) -> None:
+    text = f"noise = {expression}"
+    lane = compile_source(text).decks["main"]["noise"]
+    assert [round(float(v), 4) for v in lane.sample(np.arange(4) / 4)] == values
+    again = compile_source(format_source(text)).decks["main"]["noise"]
+    assert np.array_equal(again.sample(np.arange(4) / 4), lane.sample(np.arange(4) / 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("tempo (120/4)*4", 120),
+        ("tempo 120 + 2*4", 128),
+        ("tempo(128)", 128),
+        ("cps 120/60/4", 0.5),
+        ("nudge -(3*4)", -12),
+        ("loop 2*(3 + 1) at 8", 8),
+    ],
+)
+def test_settings_take_arithmetic(text: str, value: float) -> None:
+    assert list(compile_source(text).settings.values()) == [value]
+
+
+def test_times_take_arithmetic() -> None:
+    statement = only("blend = .5 at 2*(1 + 3) over 8/2")
+    assert isinstance(statement, Bind)
+    assert statement.when == When("at", F(8), When("over", F(4)))
+
+
+@pytest.mark.parametrize("text", ["tempo 120/0", "tempo 5 % 0", "tempo 120*", "tempo (120"])
+def test_arithmetic_refused(text: str) -> None:
+    with pytest.raises(DemonError):
+        compile_source(text)
