@@ -71,7 +71,7 @@ class Pat(_Pat):
         """Keeps only this part of the events."""
 
     def salt(self, stream: Value) -> Pat:
-        """The same with other lots: chance is one function of time, and each number a stream of it."""
+        """The same with other lots; each number is another stream of chance, 0 the usual one."""
 
     def euclid(self, k: Value, n: Value, turn: Value = ...) -> Pat:
         """On k of n steps, spread evenly, turned left."""
@@ -248,7 +248,7 @@ class Pat(_Pat):
         """The rest of a division; the same as %."""
 
     def pow(self, other: Value) -> Pat:
-        """To a power; 2 bends a curve towards its low end."""
+        """To a power, the same as **; 2 bends a curve towards its low end."""
 
     def addOut(self, other: Value) -> Pat:
         """As add, with the structure of the right side; the same as +| and .add.out."""
@@ -330,7 +330,7 @@ class Pat(_Pat):
         """Note names as numbers: c3 is 48, c4 is 60."""
 
 def mini(notation: str) -> Pat:
-    """A pattern in mini-notation."""
+    """A pattern in mini-notation. Raises ScoreError with the place in it."""
 
 def text(words: str) -> Pat:
     """A plain text, as 'single quotes' in a score."""

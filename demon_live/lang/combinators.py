@@ -168,7 +168,7 @@ def _chunks(pat: Pattern, n: int, f: Transform) -> list[Pattern]:
 def inside(pat: Pattern, n: Time, f: Transform) -> Pattern:
     """A function on n cycles at a time, as if they were one."""
     if n <= 0:
-        raise PatternError("inside needs a number above 0")
+        raise PatternError("inside needs a number above 0", "n")
     return fast(f(fast(pat, 1 / n)), n)
 
 
@@ -176,7 +176,7 @@ def inside(pat: Pattern, n: Time, f: Transform) -> Pattern:
 def outside(pat: Pattern, n: Time, f: Transform) -> Pattern:
     """A function on 1/n of a cycle at a time."""
     if n <= 0:
-        raise PatternError("outside needs a number above 0")
+        raise PatternError("outside needs a number above 0", "n")
     return inside(pat, 1 / n, f)
 
 
@@ -185,6 +185,8 @@ def swing(pat: Pattern, amount: Time, n: Time | None = None) -> Pattern:
     """The second half of each n-th of a cycle, late by a part; swing(n) is swing(1/3, n)."""
     if n is None:
         amount, n = Fraction(1, 3), amount
+    if not -1 <= amount <= 1:
+        raise PatternError("the amount of swing goes from 0 to 1", "amount")
     return inside(pat, n, lambda p: _between(p, _HALF, _ONE, lambda q: late(q, amount / 2)))
 
 
@@ -250,7 +252,7 @@ def ply(pat: Pattern, n: Time) -> Pattern:
 def press(pat: Pattern, part: Time = _HALF) -> Pattern:
     """Each event begins later, by half (or a part) of its length."""
     if not 0 <= part < 1:
-        raise PatternError("press goes from 0 to under 1")
+        raise PatternError("press goes from 0 to under 1", "part")
     return _each(pat, lambda b, e: [(b + (e - b) * part, e)], 1)
 
 
@@ -334,9 +336,9 @@ def zoom(pat: Pattern, begin: Time, end: Time) -> Pattern:
 def ribbon(pat: Pattern, start: Time, length: Time) -> Pattern:
     """A stretch of the pattern, over and over: a loop of chance too."""
     if length <= 0:
-        raise PatternError("ribbon needs a length above 0")
+        raise PatternError("ribbon needs a length above 0", "length")
     if length < Fraction(1, 256):
-        raise PatternError("ribbon's length is under 1/256")
+        raise PatternError("ribbon's length is under 1/256", "length")
 
     def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
         out, base = [], cycle_of(c)

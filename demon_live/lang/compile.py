@@ -30,6 +30,7 @@ from demon_live.lang.check import (
 )
 from demon_live.lang.controllers import ControllerHistory
 from demon_live.lang.expressions import compile_expr
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import KEYWORDS, meant
 from demon_live.lang.lane import ControllerLane, Lane, PatternLane
 from demon_live.lang.mini import CHANCE_RULE, Chances
@@ -50,6 +51,7 @@ from demon_live.lang.program import (
     Word,
 )
 from demon_live.lang.scope import Scope, Work
+from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import (
     BindNode,
@@ -162,7 +164,7 @@ class _Compiler:
             self.error(f"a score has at most {MAX_STATEMENTS} statements", place)
             raise self.report.failure()
         self.compile(chunks)
-        for block in self.blocks:
+        for block in (b for b in self.blocks if b.kind != "broken"):
             message = f'missing "}}" of {block.kind} {block.name}'
             self.error(message, block.place, 'close the block with "}"')
         if self.report.errors:
@@ -182,6 +184,9 @@ class _Compiler:
             found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
             if isinstance(found, ScoreError):
                 self.take(chunk, found)
+                if chunk.text.endswith("{"):
+                    # So that its "}" has something to close.
+                    nodes.append((chunk, OpenNode(0, len(chunk.text), "broken", "", True)))
             else:
                 nodes.append((chunk, found))
         self.define(nodes)
@@ -218,6 +223,12 @@ class _Compiler:
                     "choose another name",
                 )
                 continue
+            if len(set(node.params)) < len(node.params):
+                twice = next(p for p in node.params if node.params.count(p) > 1)
+                self.error(f'two arguments are called "{twice}"', span, "give each its own name")
+            if node.name in FUNCTIONS or node.name in SIGNALS or node.name in RANDOM:
+                message = f'"{node.name}" is a word of the language; here it means this'
+                self.report.warn(message, span, "another name keeps both")
             self.lets[node.name] = Let(node.name, node, chunk.text, span)
 
     # --- statements ---
@@ -302,7 +313,8 @@ class _Compiler:
             place = Span.of(chunk.text, n.start, n.end)
             positive = n.cycles > 0 or (n.kind in ("now", "in") and n.cycles == 0)
             if not positive or n.cycles > MAX_CYCLES:
-                raise ScoreError(f"{n.kind} needs a number of cycles above 0", span=place)
+                message = f"{n.kind} needs a number of cycles above 0"
+                raise ScoreError(message, span=place, hint=f"write now, or {n.kind} 4")
             made = When(n.kind, n.cycles)  # type: ignore[arg-type]
             if n.kind in ("over", "xfade"):
                 if move is not None:

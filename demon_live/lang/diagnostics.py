@@ -7,16 +7,13 @@ fits gives the error. A test runs the example of each.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import ALIASES, KEYWORDS, STATEMENTS, meant
-from demon_live.lang.mistakes import FOREIGN, PIECE, Diagnosis, Mistake, by_regex, masked
-
+from demon_live.lang.mistakes import FOREIGN, PIECE, Diagnosis, Mistake, by_regex
 
 # --- quotes and brackets ---------------------------------------------------------------------
 
@@ -131,14 +128,6 @@ def _juxtaposed(text: str, at: int) -> Diagnosis | None:
     return Diagnosis("arguments stand in parentheses", *found.span(1), advice)
 
 
-def _missing_comma(text: str, at: int) -> Diagnosis | None:
-    found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", masked(text))
-    if found is None:
-        return None
-    values = ", ".join(found.group(1).split())
-    return Diagnosis('missing "," between arguments', *found.span(1), f"write {values}")
-
-
 def _apostrophe(text: str, at: int) -> Diagnosis | None:
     found = re.search(r"'[^']*\w(')\w[^']*'", text)
     if found is None:
@@ -231,7 +220,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "write {1} = ...",
     ),
     by_regex("double equals", "blend == .5", r"^\w+\s*(==)", "a single = binds", "write =", 1),
-    Mistake("setting with parentheses", "tempo(128)", _setting_call),
+    Mistake("setting with parentheses", 'source("loops/amen.wav")', _setting_call),
     by_regex(
         "unit of time",
         "blend = 1 over 4 bars",
@@ -313,7 +302,6 @@ MISTAKES: tuple[Mistake, ...] = (
         'put them in double quotes: "{1}"',
         1,
     ),
-    Mistake("missing comma", "blend = sine.range(.2 1)", _missing_comma),
     by_regex(
         "bare mini-notation",
         "noise = <0 .5>",

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from demon_live.errors import ScoreError
 from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import meant
+from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.registry import Function
 from demon_live.lang.syntax import (
     Bin,
@@ -60,6 +62,12 @@ class Pat:
         return f"<{self}>"
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        near = meant(name, [f.name for f in FUNCTIONS.values() if f.method])
+        raise AttributeError(
+            f'there is no function "{name}"' + (f": did you mean {near}?" if near else "")
+        )
 
     def __call__(self, *args: Value | Transformer) -> Self:
         """p.rev() is p.rev; p.smooth(.1); rev(p) and fast(2)(p) apply a function."""
@@ -176,7 +184,11 @@ def _member(function: Function) -> Any:
     signature = inspect.Signature(rows)
 
     def method(*args: Any, **named: Any) -> Pat:
-        self, *rest = signature.bind(*args, **named).args
+        try:
+            self, *rest = signature.bind(*args, **named).args
+        except TypeError:
+            message = f"{name} takes {function.counted}"
+            raise ScoreError(message, hint=function.advice) from None
         return Pat(Method(0, 0, self.node, name, tuple(_argument(a) for a in rest)))
 
     method.__name__, method.__doc__ = name, function.help
@@ -233,7 +245,8 @@ def _holes(node: Expr) -> list[Hole]:
 
 
 def mini(notation: str) -> Pat:
-    """A pattern in mini-notation."""
+    """A pattern in mini-notation. Raises ScoreError with the place in it."""
+    parse_mini(notation)
     return Pat(Mini(0, 0, notation))
 
 

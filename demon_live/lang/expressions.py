@@ -7,8 +7,8 @@ score and goes on with the next statement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,17 +16,24 @@ from demon_live.controls import CONTROLS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.functions import FUNCTIONS, OPERATORS, operate
-from demon_live.lang.mini import build, whole_number
+from demon_live.lang.mini import build
 from demon_live.lang.mini_syntax import CHANCE, parse_mini
 from demon_live.lang.pattern import Pattern, PatternError, as_time, less_work, plain
 from demon_live.lang.registry import Function, Param, Transform
 from demon_live.lang.rhythm import bind, combine, fmap, inverse
 from demon_live.lang.scope import (
+    CONVERT,
     Scope,
     Thunk,
+    Varying,
+    bound,
     controller,
     fold,
+    joined,
     misplaced_word,
+    salted,
+    spread,
+    two_words,
     unknown,
     unknown_call,
 )
@@ -49,8 +56,6 @@ from demon_live.lang.transform import late, pure, silence, timecat
 
 #: Values in a list of plain values at most.
 _LIST = 256
-#: The highest number of a stream of chance.
-_STREAMS = 1_000_000
 
 
 def compile_expr(node: Expr, scope: Scope) -> Pattern:
@@ -171,6 +176,9 @@ def _let(
         shown = f"{name}({', '.join(definition.params)})" if definition.params else name
         message = f"{name} takes {n} argument{'s' * (n != 1)}, not {count}"
         raise scope.fail(message, node, f"it is {shown}")
+    if name in scope.calls:
+        hint = "a let stands for its expression, which must end somewhere"
+        raise scope.fail(f"{name} calls itself", node, hint)
     scope.work.left -= 1
     if scope.work.left <= 0:
         raise scope.fail("the let words of this line unfold too far", node)
@@ -180,7 +188,14 @@ def _let(
         params[names.pop(0)] = receiver
     params.update({p: Thunk(a, scope) for p, a in zip(names, args, strict=True)})
     place = scope.outer or Span.of(scope.source, node.start, node.end)
-    inner = replace(scope.deeper(node), source=source, params=params, outer=place, hole=None)
+    inner = replace(
+        scope.deeper(node),
+        source=source,
+        params=params,
+        outer=place,
+        hole=None,
+        calls=scope.calls | {name},
+    )
     return compile_expr(definition.expr, inner)
 
 
@@ -197,7 +212,7 @@ def _call(node: Call, scope: Scope) -> Pattern:
     if function is None:
         if name in SIGNALS or name in RANDOM or name == "silence":
             if name in RANDOM and len(node.args) == 1:
-                return RANDOM[name][0](_salted(node.args[0], scope).chances.next())
+                return RANDOM[name][0](salted(node.args[0], scope).chances.next())
             if node.args:
                 raise scope.fail(f"{name} takes no arguments", node, f"write {name}.slow(4)")
             return _name(Name(node.start, node.end, name), scope)
@@ -205,20 +220,11 @@ def _call(node: Call, scope: Scope) -> Pattern:
     if not function.method:
         return _apply(function, None, node.args, node, scope)
     if name == "salt" and len(node.args) == 2:
-        return compile_expr(node.args[1], _salted(node.args[0], scope))
+        return compile_expr(node.args[1], salted(node.args[0], scope))
     if not node.args or len(node.args) <= function.least:
         raise scope.fail(f"{name} needs a pattern", node, function.advice)
     # fast(2, "0 1"): the pattern comes last, as in Strudel.
     return _apply(function, node.args[-1], node.args[:-1], node, scope)
-
-
-def _salted(arg: Expr, scope: Scope) -> Scope:
-    """The scope in which random operators draw from the stream that `arg` numbers."""
-    n = fold(arg, scope)
-    if n is None or n.denominator != 1 or abs(n) > _STREAMS:
-        hint = FUNCTIONS["salt"].advice
-        raise scope.fail(f"a stream is a whole number up to {_STREAMS}", arg, hint)
-    return replace(scope, chances=scope.chances.salted(n.numerator))
 
 
 def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
@@ -226,23 +232,8 @@ def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
     return len(args) == 1 and fold(args[0], scope) is None
 
 
-def _joined(node: Method) -> Method:
-    """p.add.out(x) as p.addOut(x)."""
-    of = node.of
-    if not isinstance(of, Method) or of.args is not None:
-        return node
-    name = _two_words(of.name, node.name)
-    return node if name is None else Method(node.start, node.end, of.of, name, node.args, of.at)
-
-
-def _two_words(first: str, second: str) -> str | None:
-    """The function that Strudel writes as two words: add.out, add.squeeze."""
-    name = "squeeze" if (first, second) == ("add", "squeeze") else f"{first}{second.title()}"
-    return name if name in FUNCTIONS else None
-
-
 def _method(node: Method, scope: Scope) -> Pattern:
-    node = _joined(node)
+    node = joined(node)
     name = Name(node.at, node.at + len(node.name), node.name)
     if node.name in scope.lets:
         receiver = compile_expr(node.of, scope)
@@ -254,7 +245,7 @@ def _method(node: Method, scope: Scope) -> Pattern:
             receiver,
         )
     if node.name == "salt" and node.args is not None and len(node.args) == 1:
-        return compile_expr(node.of, _salted(node.args[0], scope))
+        return compile_expr(node.of, salted(node.args[0], scope))
     function = FUNCTIONS.get(node.name)
     if function is None:
         if node.name in CONTROLS:
@@ -263,6 +254,8 @@ def _method(node: Method, scope: Scope) -> Pattern:
                 name,
                 f"write it on its own line: {node.name} = ...",
             )
+        if isinstance(node.of, Name) and not scope.knows(node.of.name):
+            raise unknown(node.of.name, node.of, scope)
         raise unknown(node.name, name, scope, method=True)
     if node.args is None and function.least:
         raise scope.fail(f"{node.name} needs {function.counted}", name, function.advice)
@@ -287,7 +280,7 @@ def _apply(
         receiver = of if isinstance(of, Pattern) else compile_expr(of, scope)
         if function.numeric and receiver.text:
             raise misplaced_word(None if isinstance(of, Pattern) else of, node, scope)
-    args = _spread(function, args)
+    args = spread(function, args)
     if function.name == "choose" and scope.chances.by_place:
         function = FUNCTIONS["randcat"]
     if len(args) < function.least or (not function.many and len(args) > len(function.params)):
@@ -302,43 +295,12 @@ def _apply(
     front = [receiver] if receiver is not None else []
     text = receiver is not None and receiver.text
     try:
-        return _bound(lambda *vs: function.make(*front, *vs, **more), values, text)
+        return bound(lambda *vs: function.make(*front, *vs, **more), values, text)
     except PatternError as error:
         place = next((a for p, a in zip(params, args, strict=False) if p.name == error.param), None)
         if place is None:
             raise
         raise scope.fail(str(error), place, less_work(error) or function.advice) from error
-
-
-def _spread(function: Function, args: Sequence[Expr]) -> Sequence[Expr]:
-    """The arguments; one list where any number of patterns may stand is the list of these."""
-    if not function.many or len(args) != len(function.params):
-        return args
-    last = args[-1]
-    if function.params[-1].kind == "Pattern" and isinstance(last, ListNode):
-        return (*args[:-1], *last.items)
-    return args
-
-
-@dataclass(frozen=True, slots=True)
-class Varying:
-    """An argument whose value is a pattern where a plain number is taken."""
-
-    pattern: Pattern
-    convert: Callable[[Any], Any]
-
-
-def _bound(make: Callable[..., Pattern], values: list[Any], text: bool) -> Pattern:
-    """The function of these values; arguments that vary are bound, the first outermost."""
-    i = next((i for i, value in enumerate(values) if isinstance(value, Varying)), None)
-    if i is None:
-        return make(*values)
-    before, varying, after = values[:i], values[i], values[i + 1 :]
-
-    def at(value: Any) -> Pattern:
-        return _bound(make, [*before, varying.convert(value), *after], text)
-
-    return bind(varying.pattern, at, text=text)
 
 
 def _argument(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
@@ -366,26 +328,6 @@ def _numbers(arg: Expr, scope: Scope) -> Pattern:
     return pattern
 
 
-def _real(value: Any) -> float:
-    if isinstance(value, str):
-        raise PatternError(f"{value!r} is a word where a number is needed")
-    return float(value)
-
-
-def _chance(value: Any) -> float:
-    if not 0 <= _real(value) <= 1:
-        raise PatternError(CHANCE)
-    return float(value)
-
-
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "Time": as_time,
-    "Count": whole_number,
-    "Number": _real,
-    "Chance": _chance,
-}
-
-
 def _scalar(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
     """A number, or a pattern of numbers that is to be bound."""
     needs = f"{function.name} needs a number for {param.name}"
@@ -403,7 +345,7 @@ def _scalar(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
         kinds = {"Time": exact, "Count": exact.numerator}
         return kinds.get(param.kind, float(exact))
     pattern = compile_expr(arg, scope)
-    convert = _CONVERT[param.kind]
+    convert = CONVERT[param.kind]
     if pattern.text:
         raise scope.fail(needs, arg, function.advice)
     if pattern.const is not None:
@@ -483,14 +425,14 @@ def _partial(arg: Expr, scope: Scope) -> Transform | None:
             return lambda p: _apply(function, p, args, arg, scope)
         return None
     if isinstance(arg, Method):
-        joined = _two_words(arg.of.name, arg.name) if isinstance(arg.of, Name) else None
-        if joined is not None:
-            return _partial(Call(arg.start, arg.end, joined, arg.args or ()), scope)
-        arg = _joined(arg)
-        if arg.name == "salt" and arg.args is not None and len(arg.args) == 1:
-            return _partial(arg.of, _salted(arg.args[0], scope))
+        if isinstance(arg.of, Name) and (words := two_words(arg.of.name, arg.name)):
+            return _partial(Call(arg.start, arg.end, words, arg.args or ()), scope)
+        method = joined(arg)
+        args = method.args or ()
+        if method.name == "salt" and len(args) == 1:
+            return _partial(method.of, salted(args[0], scope))
         # fast(2).rev: one function after the other.
-        first, then = _partial(arg.of, scope), FUNCTIONS.get(arg.name)
+        first, then = _partial(method.of, scope), FUNCTIONS.get(method.name)
         if first is not None and then is not None and then.method:
-            return lambda p: _apply(then, first(p), arg.args or (), arg, scope)
+            return lambda p: _apply(then, first(p), args, method, scope)
     return None

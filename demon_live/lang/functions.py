@@ -206,7 +206,8 @@ def range_(pat: Numbers, low: Numbers, high: Numbers) -> Pattern:
 def rangex(pat: Numbers, low: Number, high: Number) -> Pattern:
     """From 0..1 to low..high by equal ratios: for frequencies."""
     if low <= 0 or high <= 0:
-        raise PatternError("rangex is exponential: both ends must be above 0")
+        end = "low" if low <= 0 else "high"
+        raise PatternError("rangex goes by equal ratios: both ends must be above 0", end)
     a, b = np.log(low), np.log(high)
     return fmap(pat, lambda v: np.exp(v * (b - a) + a))
 

@@ -260,6 +260,8 @@ def truth(value: Any) -> bool:
 @function("denoise = sine.range(.3, 1).segment(4)")
 def segment(pat: Pattern, n: Time) -> Pattern:
     """A curve as n held values a cycle."""
+    if n < 0:
+        raise PatternError("segment needs a number of 0 or more", "n")
     return struct(pat, fast(pure(1), n))
 
 
