@@ -375,10 +375,8 @@ class _Compiler:
 
     def scope(self, chunk: Chunk, key: str) -> Scope:
         lets = {n: (let.node, let.source) for n, let in self.lets.items()}
-        return Scope(chunk.text, lets, self.chances(key), self.work, {})
-
-    def chances(self, key: str) -> Chances:
-        return Chances.ruled(self.chance, self.seed, f"{self.deck}.{key}")
+        chances = Chances.ruled(self.chance, self.seed, f"{self.deck}.{key}")
+        return Scope(chunk.text, lets, chances, self.work, {})
 
     def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
         """The lane of a checked binding."""

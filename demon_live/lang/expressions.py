@@ -280,7 +280,8 @@ def _apply(
         receiver = of if isinstance(of, Pattern) else compile_expr(of, scope)
         if function.numeric and receiver.text:
             raise misplaced_word(None if isinstance(of, Pattern) else of, node, scope)
-    args = spread(function, args)
+    if function.many:
+        args = spread(function, args)
     if function.name == "choose" and scope.chances.by_place:
         function = FUNCTIONS["randcat"]
     if len(args) < function.least or (not function.many and len(args) > len(function.params)):

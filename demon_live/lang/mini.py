@@ -48,7 +48,7 @@ class Chances:
     """
 
     def __init__(self, seed: int = 0, stream: int = 0, *, by_place: bool = False) -> None:
-        self._seed, self._stream, self._by_place = seed, stream, by_place
+        self._seed, self._stream, self.by_place = seed, stream, by_place
         self._count = 0 if by_place else 1
 
     @staticmethod
@@ -58,21 +58,17 @@ class Chances:
             return Chances(seed)
         return Chances(seed * 1_000_003 + zlib.crc32(place.encode()), by_place=True)
 
-    @property
-    def by_place(self) -> bool:
-        return self._by_place
-
     def next(self) -> int:
-        self._count += self._by_place
+        self._count += self.by_place
         return (self._seed + _SALT) * 1_000_003 + self._count + self._stream * _APART
 
     def numbered(self) -> Chances:
         """The keys for a string of mini-notation; its first operator has the key of all others."""
-        return self if self._by_place else Chances(self._seed, self._stream, by_place=True)
+        return self if self.by_place else Chances(self._seed, self._stream, by_place=True)
 
     def salted(self, n: int) -> Chances:
         """The keys of another stream; 0 is this one."""
-        if self._by_place:
+        if self.by_place:
             return self
         return Chances(self._seed, self._stream * 1_000_003 + n)
 

@@ -65,7 +65,7 @@ def bind(
 
     Without `place` the patterns run on in their own time: Tidal's innerJoin.
     """
-    if outer.const is not None and place is not restarted:
+    if outer.const is not None and place is None:
         return fn(outer.const[0])
     made: dict[Any, Pattern] = {}
     most = float(LIMIT)

@@ -229,9 +229,7 @@ def two_words(first: str, second: str) -> str | None:
 
 def spread(function: Function, args: Sequence[Expr]) -> Sequence[Expr]:
     """The arguments; one list where any number of patterns may stand is the list of these."""
-    if not function.many or len(args) != len(function.params):
-        return args
-    last = args[-1]
+    last = args[-1] if len(args) == len(function.params) else None
     if function.params[-1].kind == "Pattern" and isinstance(last, ListNode):
         return (*args[:-1], *last.items)
     return args

@@ -75,6 +75,8 @@ def same(a: str, b: str, control: str = "seed") -> bool:
         # squeeze cuts wholes and parts alike.
         ('"0 10".squeeze("1/2 2")', 0, "0-1/4) 1, 1/4-1/2 2, 1/2-3/4) 11, 3/4-1 12"),
         ('"0 10".squeeze("2 1/2")', 1, "0-1/4 2, (1/4-1/2 1, 1/2-3/4 12, (3/4-1 11"),
+        ('"4".squeeze("1/2")', 1, "0-1 5"),
+        ('"1".bite(4, "5")', 1, "0-1 1"),
         ('"0 10".add.squeeze("1 2")', 0, "0-1/4 1, 1/4-1/2 2, 1/2-3/4 11, 3/4-1 12"),
         # within goes by where an event begins.
         ('"0 1".within(1/4, 3/4, _ + 10)', 0, "0-1/2 0, 1/2-1 11"),
