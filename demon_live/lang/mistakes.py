@@ -102,6 +102,11 @@ def _tempo(words: Sequence[str]) -> str:
     return f"write tempo {float(cycles * 240):g} (4 beats a cycle), or cps {float(cycles):g}"
 
 
+def _plain_digits(words: Sequence[str]) -> str:
+    digits = words[1].replace("_", "")
+    return f"write {int(digits, 16 if digits[1:2] in ('x', 'X') else 10)}"
+
+
 def _python_deck(words: Sequence[str]) -> str:
     name = words[1].strip("\"'")
     return f"write {name + '.' * bool(name)}{words[2]} = ..."
@@ -112,7 +117,7 @@ FOREIGN: tuple[Mistake, ...] = (
     by_regex(
         "cycles a minute",
         "setcpm(120/4)",
-        r"^(setcps|setcpm|cpm)\s*\(?\s*((?:\d+\.?\d*|\.\d+)(?:\s*[*/]\s*(?:\d+\.?\d*|\.\d+))*)\s*\)?",
+        r"^(setcps|setcpm|cpm)\s*\(?\s*((?:\d+\.?\d*|\.\d+)(?:\s*[*/]\s*(?:\d+\.?\d*|\.\d+)){0,4})\s*\)?",
         "{1} is not used here",
         _tempo,
     ),
@@ -173,7 +178,7 @@ FOREIGN: tuple[Mistake, ...] = (
     by_regex(
         "if and else",
         "blend = .5 if sine else 1",
-        r"\bif\b.*\belse\b|\?.*:",
+        r"\bif\b.{1,80}?\belse\b|\?[^?:]{1,80}:",
         "a pattern has no if",
         'write "<0 1>".pick(1, .5), or p.when("<0 1>", rev)',
     ),
@@ -202,9 +207,9 @@ FOREIGN: tuple[Mistake, ...] = (
     by_regex(
         "digits of Python",
         "seed = 1_000",
-        r"\b(\d+_[\d_]+|0[xX][0-9a-fA-F]+)\b",
+        r"\b(\d{1,18}_[\d_]{1,18}|0[xX][0-9a-fA-F]{1,12})\b",
         "a number is written in plain digits",
-        lambda words: f"write {int(words[1].rstrip('_'), 0)}",
+        _plain_digits,
     ),
     by_regex(
         "capital time",

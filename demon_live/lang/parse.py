@@ -129,7 +129,9 @@ class _Build(Transformer[Token, Any]):
             value = Fraction(0) if not b else a / b if op == "/" else a % b
         else:
             value = a * b if op == "*" else a + b if op == "+" else a - b
-        return Num(c[0].start, c[2].end, value)
+        # So does a number that no setting takes: it must not grow without end.
+        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+        return Num(c[0].start, c[2].end, value if bits < 512 else Fraction(0))
 
     def signed(self, c: builtins.list[Num]) -> tuple[Fraction, int, int]:
         return c[0].value, c[0].start, c[0].end

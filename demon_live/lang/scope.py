@@ -34,8 +34,6 @@ from demon_live.lang.syntax import (
 
 #: Numbers of a score stay below this.
 _MOST = 10**15
-#: Whole exponents up to this are exact.
-_POWERS = 64
 
 
 #: The highest number of a stream of chance.
@@ -150,10 +148,10 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
 
 def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
     if op == "**":
-        if b.denominator != 1 or abs(b) > _POWERS or (not a and b <= 0):
+        digits = max(a.numerator.bit_length(), a.denominator.bit_length())
+        if b.denominator != 1 or digits * abs(b) > 256 or (not a and b <= 0):
             return None
-        out = a**b.numerator
-        return out if isinstance(out, Fraction) and abs(out) <= _MOST else None
+        return Fraction(a**b.numerator)
     out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
     # Bounded: 9**9**9 written out with * must not grow without end.
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None

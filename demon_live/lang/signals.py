@@ -153,8 +153,11 @@ def perlin(key: int) -> Pattern:
 
 #: name -> (key -> pattern, one line of help)
 RANDOM: dict[str, tuple[Callable[[int], Pattern], str]] = {
-    "rand": (rand, "White noise from 0 to 1, by lot, but the same at each hearing."),
-    "perlin": (perlin, "Smooth noise from 0 to 1: another goal each cycle."),
+    "rand": (
+        rand,
+        "White noise from 0 to 1, by lot; the same at each hearing, rand(2) is another.",
+    ),
+    "perlin": (perlin, "Smooth noise from 0 to 1: another goal each cycle; perlin(2) is another."),
 }
 
 
