@@ -205,6 +205,8 @@ def to_expr(value: Value) -> Expr:
     """A Python value as an expression: numbers, strings as mini-notation, lists, patterns."""
     if isinstance(value, Pat):
         return value.node
+    if value == float("inf"):
+        return Name(0, 0, "inf")
     if isinstance(value, (int, float, Fraction)):
         return Num(0, 0, exact(value))
     if isinstance(value, str):

@@ -117,6 +117,11 @@ def test_an_unknown_method_gets_the_nearest_right_one() -> None:
     assert not hasattr(sine, "qqqqqqqq")
 
 
+def test_an_endless_length() -> None:
+    deck.blend = dsl.linvar([0, 1], [8, float("inf")])  # type: ignore[attr-defined]
+    same("blend = linvar([0, 1], [8, inf])")
+
+
 def test_operators_of_python() -> None:
     deck.blend = sine**2
     deck.noise = 2 ** (saw - 1)
