@@ -251,34 +251,34 @@ class Pat(_Pat):
         """To a power, the same as **; 2 bends a curve towards its low end."""
 
     def addOut(self, other: Value) -> Pat:
-        """As add, with the structure of the right side; the same as +| and .add.out."""
+        """As add, with the structure of the right side; the same as +|."""
 
     def addMix(self, other: Value) -> Pat:
-        """As add, with the structure of both sides; the same as |+| and .add.mix."""
+        """As add, with the structure of both sides; the same as |+|."""
 
     def subOut(self, other: Value) -> Pat:
-        """As sub, with the structure of the right side; the same as -| and .sub.out."""
+        """As sub, with the structure of the right side; the same as -|."""
 
     def subMix(self, other: Value) -> Pat:
-        """As sub, with the structure of both sides; the same as |-| and .sub.mix."""
+        """As sub, with the structure of both sides; the same as |-|."""
 
     def mulOut(self, other: Value) -> Pat:
-        """As mul, with the structure of the right side; the same as *| and .mul.out."""
+        """As mul, with the structure of the right side; the same as *|."""
 
     def mulMix(self, other: Value) -> Pat:
-        """As mul, with the structure of both sides; the same as |*| and .mul.mix."""
+        """As mul, with the structure of both sides; the same as |*|."""
 
     def divOut(self, other: Value) -> Pat:
-        """As div, with the structure of the right side; the same as /| and .div.out."""
+        """As div, with the structure of the right side; the same as /|."""
 
     def divMix(self, other: Value) -> Pat:
-        """As div, with the structure of both sides; the same as |/| and .div.mix."""
+        """As div, with the structure of both sides; the same as |/|."""
 
     def modOut(self, other: Value) -> Pat:
-        """As mod, with the structure of the right side; the same as %| and .mod.out."""
+        """As mod, with the structure of the right side; the same as %|."""
 
     def modMix(self, other: Value) -> Pat:
-        """As mod, with the structure of both sides; the same as |%| and .mod.mix."""
+        """As mod, with the structure of both sides; the same as |%|."""
 
     def range(self, low: Value, high: Value) -> Pat:
         """From 0..1 to low..high."""

@@ -128,64 +128,25 @@ def pow_(pat: Numbers, other: Numbers) -> Pattern:
     return operate("**", pat, other)
 
 
-@function('blend = ".4 .2".addOut("0 .1 .2")')
-def add_out(pat: Numbers, other: Numbers) -> Pattern:
-    """As add, with the structure of the right side; the same as +| and .add.out."""
-    return operate("+|", pat, other)
+def _structured(name: str, sign: str, sides: str, values: str) -> None:
+    """Register arithmetic that takes its structure from other sides than the left."""
+
+    def make(pat: Numbers, other: Numbers) -> Pattern:
+        return operate(sign, pat, other)
+
+    line = f"As {name[:3]}, with the structure of {sides}; the same as {sign}."
+    function(f'blend = ".4 .2".{name}("{values}")', name, line)(make)
 
 
-@function('blend = ".4 .2".addMix("0 .1 .2")')
-def add_mix(pat: Numbers, other: Numbers) -> Pattern:
-    """As add, with the structure of both sides; the same as |+| and .add.mix."""
-    return operate("|+|", pat, other)
-
-
-@function('blend = ".4 .2".subOut("0 .1 .2")')
-def sub_out(pat: Numbers, other: Numbers) -> Pattern:
-    """As sub, with the structure of the right side; the same as -| and .sub.out."""
-    return operate("-|", pat, other)
-
-
-@function('blend = ".4 .2".subMix("0 .1 .2")')
-def sub_mix(pat: Numbers, other: Numbers) -> Pattern:
-    """As sub, with the structure of both sides; the same as |-| and .sub.mix."""
-    return operate("|-|", pat, other)
-
-
-@function('blend = ".4 .2".mulOut("1 .5 .2")')
-def mul_out(pat: Numbers, other: Numbers) -> Pattern:
-    """As mul, with the structure of the right side; the same as *| and .mul.out."""
-    return operate("*|", pat, other)
-
-
-@function('blend = ".4 .2".mulMix("1 .5 .2")')
-def mul_mix(pat: Numbers, other: Numbers) -> Pattern:
-    """As mul, with the structure of both sides; the same as |*| and .mul.mix."""
-    return operate("|*|", pat, other)
-
-
-@function('blend = ".4 .2".divOut("1 2 4")')
-def div_out(pat: Numbers, other: Numbers) -> Pattern:
-    """As div, with the structure of the right side; the same as /| and .div.out."""
-    return operate("/|", pat, other)
-
-
-@function('blend = ".4 .2".divMix("1 2 4")')
-def div_mix(pat: Numbers, other: Numbers) -> Pattern:
-    """As div, with the structure of both sides; the same as |/| and .div.mix."""
-    return operate("|/|", pat, other)
-
-
-@function('blend = ".4 .2".modOut(".3 .2 .1")')
-def mod_out(pat: Numbers, other: Numbers) -> Pattern:
-    """As mod, with the structure of the right side; the same as %| and .mod.out."""
-    return operate("%|", pat, other)
-
-
-@function('blend = ".4 .2".modMix(".3 .2 .1")')
-def mod_mix(pat: Numbers, other: Numbers) -> Pattern:
-    """As mod, with the structure of both sides; the same as |%| and .mod.mix."""
-    return operate("|%|", pat, other)
+for _word, _op, _values in (
+    ("add", "+", "0 .1 .2"),
+    ("sub", "-", "0 .1 .2"),
+    ("mul", "*", "1 .5 .2"),
+    ("div", "/", "1 2 4"),
+    ("mod", "%", ".3 .2 .1"),
+):
+    _structured(f"{_word}Out", f"{_op}|", "the right side", _values)
+    _structured(f"{_word}Mix", f"|{_op}|", "both sides", _values)
 
 
 # --- ranges ----------------------------------------------------------------------------------
