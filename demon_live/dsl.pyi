@@ -70,9 +70,6 @@ class Pat(_Pat):
     def undegradeBy(self, part: Value) -> Pat:
         """Keeps only this part of the events."""
 
-    def salt(self, stream: Value) -> Pat:
-        """The same with other lots; each number is another stream of chance, 0 the usual one."""
-
     def euclid(self, k: Value, n: Value, turn: Value = ...) -> Pat:
         """On k of n steps, spread evenly, turned left."""
 
@@ -222,6 +219,9 @@ class Pat(_Pat):
 
     def select(self, *part: Value) -> Pat:
         """0 to 1 chooses among the parts: 0 is the first, 1 the last. A knob can do it."""
+
+    def salt(self, stream: Value) -> Pat:
+        """The same with other lots; each number is another stream of chance, 0 the usual one."""
 
     def fix(self, value: Value, f: Transformer) -> Pat:
         """A function on the events with a value, or with one of a list."""
@@ -456,7 +456,6 @@ restart: Pat
 degradeBy: Pat
 degrade: Pat
 undegradeBy: Pat
-salt: Pat
 euclid: Pat
 euclidFull: Pat
 euclidLegato: Pat
@@ -506,6 +505,7 @@ pickmod: Pat
 pickRestart: Pat
 pickOut: Pat
 select: Pat
+salt: Pat
 fix: Pat
 bite: Pat
 plyWith: Pat
@@ -549,10 +549,10 @@ linvar: Pat
 sinvar: Pat
 expvar: Pat
 var: Pat
-stitch: Pat
 randcat: Pat
 choose: Pat
 wchoose: Pat
+stitch: Pat
 ramp: Pat
 envelope: Pat
 run: Pat

@@ -13,6 +13,7 @@ from demon_live.lang.combinators import by_cycle, zoom
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.registry import (
     Count,
+    Gate,
     Lots,
     Numbers,
     Transform,
@@ -20,7 +21,16 @@ from demon_live.lang.registry import (
     Weighted,
     function,
 )
-from demon_live.lang.rhythm import Place, bind, fmap, restarted, squeezed_into, struct, where
+from demon_live.lang.rhythm import (
+    Place,
+    bind,
+    fmap,
+    inverse,
+    restarted,
+    squeezed_into,
+    struct,
+    where,
+)
 from demon_live.lang.signals import chance, lot
 from demon_live.lang.transform import pure, signal, stack, timecat
 
@@ -154,6 +164,13 @@ def _curve(pat: Pattern) -> Callable[[Any], Any] | None:
     return lambda t: value
 
 
+@function('noise = ".3*8".degradeBy(.4).salt(2)')
+def salt(pat: Pattern, stream: Count) -> Pattern:
+    """The same with other lots; each number is another stream of chance, 0 the usual one."""
+    # The compiler gives the pattern its lots; a pattern that has them already keeps them.
+    return pat
+
+
 # --- by value --------------------------------------------------------------------------------
 
 
@@ -200,3 +217,9 @@ def ply_with(pat: Pattern, n: Count, f: Transform) -> Pattern:
 
     made = bind(pat, copies, text=pat.text, place=squeezed_into)
     return Pattern(made.raw, period=made.period, cost=max(1.0, pat.cost) * n, text=pat.text)
+
+
+@function('blend = stitch("1 0 1 1", sine, .2)')
+def stitch(gate: Gate, yes: Pattern, no: Pattern) -> Pattern:
+    """One pattern where the gate is 1, another where it is 0, in the rhythm of the gate."""
+    return stack(struct(yes, gate), struct(no, fmap(gate, inverse)))

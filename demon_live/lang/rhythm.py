@@ -3,7 +3,7 @@
     fmap     values of one pattern          bind    a pattern for each value (Tidal's innerJoin)
     combine  a op b: structure from the left (Tidal's |+)      mixed   a op b: structure from both
     cut      whole from the left, parts cut where either changes (arguments of range)
-    struct, mask, thin, Euclidean rhythms, squeeze, stitch
+    struct, mask, thin, Euclidean rhythms, squeeze
 
 Threads: the cache of bind is filled by single assignments of equal values.
 """
@@ -320,15 +320,15 @@ def where(pat: Pattern, keep: Callable[[Event], bool]) -> Pattern:
     )
 
 
-@function('blend = stitch("1 0 1 1", sine, .2)')
-def stitch(gate: Gate, yes: Pattern, no: Pattern) -> Pattern:
-    """One pattern where the gate is 1, another where it is 0, in the rhythm of the gate."""
-    return stack(struct(yes, gate), struct(no, fmap(gate, inverse)))
+#: A curve is read next to the moment of its zero, too.
+_NEARLY = 1e-6
 
 
 def inverse(value: Any) -> Any:
     """1 for a value that is not true, else 0."""
-    return (value == 0) * 1.0 if isinstance(value, np.ndarray) else (not truth(value)) * 1.0
+    if isinstance(value, str):
+        return (not truth(value)) * 1.0
+    return (np.abs(value) < _NEARLY) * 1.0
 
 
 @function('blend = saw.slow(4).restart("1(3,8)")')
@@ -377,13 +377,6 @@ def degrade(pat: Pattern, key: Lots) -> Pattern:
 def undegrade_by(pat: Pattern, part: Chance, key: Lots) -> Pattern:
     """Keeps only this part of the events."""
     return thin(pat, part, key, keep=True)
-
-
-@function('noise = ".3*8".degradeBy(.4).salt(2)')
-def salt(pat: Pattern, stream: Count) -> Pattern:
-    """The same with other lots; each number is another stream of chance, 0 the usual one."""
-    # The compiler gives the pattern its lots; a pattern that has them already keeps them.
-    return pat
 
 
 @function("noise = sine.euclid(3, 8)")

@@ -169,6 +169,13 @@ def test_a_curve_plays_on_where_patterns_are_squeezed_into_it() -> None:
     assert made.sample(np.array([0, 0.5])) == pytest.approx([0, 1])
 
 
+@pytest.mark.parametrize("curve", ["tri", "itri.late(1/2)", "sine.late(1/4)", "saw"])
+def test_the_zero_of_a_curve_is_the_same_in_a_sample_and_at_its_moment(curve: str) -> None:
+    made = lane(f"{curve}.invert", "blend")
+    assert [made.at(F(c)) for c in range(3)] == [1, 1, 1]
+    assert made.sample(np.arange(3.0)) == pytest.approx([1, 1, 1])
+
+
 def test_within_cuts_curves_at_the_edges() -> None:
     made = lane("saw.within(1/2, 1, 1 - _)", "blend")
     assert made.sample(np.array([0.25, 0.75])) == pytest.approx([0.25, 0.25])
