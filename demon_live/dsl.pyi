@@ -57,6 +57,9 @@ class Pat(_Pat):
     def mask(self, gate: Value) -> Pat:
         """Only where the gate is 1; rests elsewhere."""
 
+    def restart(self, trigger: Value) -> Pat:
+        """From its beginning where an event of the trigger begins, as long as that lasts."""
+
     def degradeBy(self, part: Value) -> Pat:
         """Loses this part of the events, by lot."""
 
@@ -70,14 +73,23 @@ class Pat(_Pat):
     def euclid(self, k: Value, n: Value, turn: Value = ...) -> Pat:
         """On k of n steps, spread evenly, turned left."""
 
+    def euclidFull(self, k: Value, n: Value, other: Value, turn: Value = ...) -> Pat:
+        """As euclid, with another pattern in the gaps."""
+
+    def euclidLegato(self, k: Value, n: Value, turn: Value = ...) -> Pat:
+        """As euclid, and each hit lasts until the next."""
+
     def euclidRot(self, k: Value, n: Value, turn: Value) -> Pat:
         """The same as euclid with a turn."""
 
-    def every(self, n: Value, f: Transformer) -> Pat:
-        """A function on cycles 0, n, 2n ..."""
+    def every(self, n: Value, f: Transformer, offset: Value = ...) -> Pat:
+        """A function on cycles 0, n, 2n ...; with an offset so many later. n of 0: never."""
 
-    def firstOf(self, n: Value, f: Transformer) -> Pat:
+    def firstOf(self, n: Value, f: Transformer, offset: Value = ...) -> Pat:
         """The same as every."""
+
+    def whenmod(self, n: Value, first: Value, f: Transformer) -> Pat:
+        """A function on the last of each n cycles, from number `first` on: whenmod(8, 6, rev)."""
 
     def lastOf(self, n: Value, f: Transformer) -> Pat:
         """A function on cycles n-1, 2n-1 ..."""
@@ -99,10 +111,10 @@ class Pat(_Pat):
         """Each cycle n times."""
 
     def within(self, begin: Value, end: Value, f: Transformer) -> Pat:
-        """A function on a part of each cycle."""
+        """A function on the events that begin in a part of each cycle; of curves, on that part."""
 
     def chunk(self, n: Value, f: Transformer) -> Pat:
-        """A function on one n-th of the pattern, the next n-th in the next cycle."""
+        """A function on one n-th of the pattern, the next n-th in the next cycle; -n: backwards."""
 
     def chunkBack(self, n: Value, f: Transformer) -> Pat:
         """As chunk, from the last n-th to the first."""
@@ -113,8 +125,8 @@ class Pat(_Pat):
     def outside(self, n: Value, f: Transformer) -> Pat:
         """A function on 1/n of a cycle at a time."""
 
-    def swing(self, amount: Value, n: Value) -> Pat:
-        """The second half of each n-th of a cycle, late by a part."""
+    def swing(self, amount: Value, n: Value = ...) -> Pat:
+        """The second half of each n-th of a cycle, late by a part; swing(n) is swing(1/3, n)."""
 
     def superimpose(self, f: Transformer) -> Pat:
         """The pattern, and a function of it on top."""
@@ -139,7 +151,7 @@ class Pat(_Pat):
         """Each cycle n times as fast, then rest."""
 
     def linger(self, part: Value) -> Pat:
-        """The first part of each cycle, over and over."""
+        """The first part of each cycle, over and over; the repetitions take the cycles in turn."""
 
     def zoom(self, begin: Value, end: Value) -> Pat:
         """A part of each cycle, stretched over the whole."""
@@ -193,6 +205,33 @@ class Pat(_Pat):
     def rot(self, n: Value) -> Pat:
         """The values n events to the left, the rhythm as it is."""
 
+    def pick(self, *part: Value) -> Pat:
+        """Numbers choose among the parts: 0 is the first; beyond the last it stays the last."""
+
+    def pickmod(self, *part: Value) -> Pat:
+        """As pick; beyond the last it begins again with the first."""
+
+    def pickRestart(self, *part: Value) -> Pat:
+        """As pick; a part begins at its beginning when it is chosen."""
+
+    def pickOut(self, *part: Value) -> Pat:
+        """As pick, in the rhythm of the numbers."""
+
+    def select(self, *part: Value) -> Pat:
+        """0 to 1 chooses among the parts: 0 is the first, 1 the last. A knob can do it."""
+
+    def salt(self, stream: Value) -> Pat:
+        """The same with other lots; each number is another stream of chance, 0 the usual one."""
+
+    def fix(self, value: Value, f: Transformer) -> Pat:
+        """A function on the events with a value, or with one of a list."""
+
+    def bite(self, n: Value, part: Value) -> Pat:
+        """The n parts of each cycle, by number, in the order and rhythm of `part`."""
+
+    def plyWith(self, n: Value, f: Transformer) -> Pat:
+        """As ply, with a function once on the second copy of an event, twice on the third ..."""
+
     def add(self, other: Value) -> Pat:
         """Plus, with the structure of the left side; the same as +."""
 
@@ -209,7 +248,37 @@ class Pat(_Pat):
         """The rest of a division; the same as %."""
 
     def pow(self, other: Value) -> Pat:
-        """To a power; 2 bends a curve towards its low end."""
+        """To a power, the same as **; 2 bends a curve towards its low end."""
+
+    def addOut(self, other: Value) -> Pat:
+        """As add, with the structure of the right side; the same as +|."""
+
+    def addMix(self, other: Value) -> Pat:
+        """As add, with the structure of both sides; the same as |+|."""
+
+    def subOut(self, other: Value) -> Pat:
+        """As sub, with the structure of the right side; the same as -|."""
+
+    def subMix(self, other: Value) -> Pat:
+        """As sub, with the structure of both sides; the same as |-|."""
+
+    def mulOut(self, other: Value) -> Pat:
+        """As mul, with the structure of the right side; the same as *|."""
+
+    def mulMix(self, other: Value) -> Pat:
+        """As mul, with the structure of both sides; the same as |*|."""
+
+    def divOut(self, other: Value) -> Pat:
+        """As div, with the structure of the right side; the same as /|."""
+
+    def divMix(self, other: Value) -> Pat:
+        """As div, with the structure of both sides; the same as |/|."""
+
+    def modOut(self, other: Value) -> Pat:
+        """As mod, with the structure of the right side; the same as %|."""
+
+    def modMix(self, other: Value) -> Pat:
+        """As mod, with the structure of both sides; the same as |%|."""
 
     def range(self, low: Value, high: Value) -> Pat:
         """From 0..1 to low..high."""
@@ -247,14 +316,21 @@ class Pat(_Pat):
         """1 where it was 0, and 0 where it was not."""
 
     @property
+    def inv(self) -> Pat:
+        """The same as invert."""
+
+    def scale(self, name: Value) -> Pat:
+        """Numbers as steps of a scale, in semitones from its root: 'minor', 'c4 dorian'."""
+
+    def toScale(self, values: Value, octave: Value = ...) -> Pat:
+        """Numbers as places in a list; past its end it goes on, higher by an octave."""
+
+    @property
     def note(self) -> Pat:
         """Note names as numbers: c3 is 48, c4 is 60."""
 
-    def pick(self, *part: Value) -> Pat:
-        """Numbers choose among the parts: 0 is the first."""
-
 def mini(notation: str) -> Pat:
-    """A pattern in mini-notation."""
+    """A pattern in mini-notation. Raises ScoreError with the place in it."""
 
 def text(words: str) -> Pat:
     """A plain text, as 'single quotes' in a score."""
@@ -376,13 +452,17 @@ squeeze: Pat
 segment: Pat
 struct: Pat
 mask: Pat
+restart: Pat
 degradeBy: Pat
 degrade: Pat
 undegradeBy: Pat
 euclid: Pat
+euclidFull: Pat
+euclidLegato: Pat
 euclidRot: Pat
 every: Pat
 firstOf: Pat
+whenmod: Pat
 lastOf: Pat
 palindrome: Pat
 when: Pat
@@ -420,12 +500,31 @@ never: Pat
 someCyclesBy: Pat
 someCycles: Pat
 rot: Pat
+pick: Pat
+pickmod: Pat
+pickRestart: Pat
+pickOut: Pat
+select: Pat
+salt: Pat
+fix: Pat
+bite: Pat
+plyWith: Pat
 add: Pat
 sub: Pat
 mul: Pat
 div: Pat
 mod: Pat
 pow: Pat
+addOut: Pat
+addMix: Pat
+subOut: Pat
+subMix: Pat
+mulOut: Pat
+mulMix: Pat
+divOut: Pat
+divMix: Pat
+modOut: Pat
+modMix: Pat
 rangex: Pat
 range2: Pat
 quantize: Pat
@@ -433,7 +532,9 @@ clamp: Pat
 floor: Pat
 ceil: Pat
 invert: Pat
-pick: Pat
+inv: Pat
+scale: Pat
+toScale: Pat
 stack: Pat
 polyrhythm: Pat
 cat: Pat
@@ -448,10 +549,12 @@ linvar: Pat
 sinvar: Pat
 expvar: Pat
 var: Pat
+randcat: Pat
+choose: Pat
+wchoose: Pat
+stitch: Pat
 ramp: Pat
 envelope: Pat
 run: Pat
 pure: Pat
-choose: Pat
-randcat: Pat
 arrange: Pat

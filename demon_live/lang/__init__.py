@@ -14,7 +14,7 @@ from demon_live.lang.check import NONE
 from demon_live.lang.compile import compile_source
 from demon_live.lang.help import Completion, Help, complete, help_for, reference
 from demon_live.lang.lane import Lane
-from demon_live.lang.mini import mini
+from demon_live.lang.mini import CHANCE_RULE, mini
 from demon_live.lang.parse import format_source, unparse
 from demon_live.lang.pattern import Event, Pattern
 from demon_live.lang.program import (
@@ -34,6 +34,7 @@ from demon_live.lang.program import (
 from demon_live.lang.split import is_complete
 
 __all__ = [
+    "CHANCE_RULE",
     "NONE",
     "Bind",
     "Chain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,12 +19,13 @@ from demon_live.lang.functions import FUNCTIONS, NOTE
 from demon_live.lang.keywords import PERFORMANCE, meant
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini_syntax import MAX_NESTING
-from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
+from demon_live.lang.pattern import Curve, Event, Pattern, PatternError, less_work
 from demon_live.lang.program import Let
 from demon_live.lang.scope import places_of
 from demon_live.lang.signals import SIGNALS
 from demon_live.lang.split import comments
 from demon_live.lang.syntax import (
+    Bin,
     Call,
     Expr,
     LetNode,
@@ -106,9 +107,12 @@ def try_lane(site: Site, pattern: Pattern) -> None:
     try:
         events = trial(pattern, period if cheap else min(period, cycles))
     except PatternError as error:
-        site.report.error(str(error), site.place, "use fewer or slower steps")
+        site.report.error(str(error), site.place, less_work(error))
         return
     spec = site.spec
+    if not events and cheap and any(_has_steps(node) for node in _parts(site.expr)):
+        message = "this is silence: no step ever plays"
+        site.report.warn(message, site.place, "write ~ if it is meant")
     low, high, curves = math.inf, -math.inf, 0
     for event in events:
         if _wrong_kind(site, event):
@@ -130,6 +134,13 @@ def try_lane(site: Site, pattern: Pattern) -> None:
     slack = 1e-9 * max(abs(spec.low), abs(spec.high))
     if low < spec.low - slack or high > spec.high + slack:
         _excess(site, low, high)
+
+
+def _has_steps(node: Expr) -> bool:
+    """False for a name, and for mini-notation of rests: silence that was written as such."""
+    if isinstance(node, Mini):
+        return any(c.isalnum() for c in node.text)
+    return isinstance(node, (Method, Bin))
 
 
 def _extent(event: Event) -> tuple[float, float]:
@@ -187,13 +198,25 @@ def _bad_choice(site: Site, value: str) -> None:
 
 
 def advise(site: Site) -> None:
-    """Warn of several bare words in double quotes: mini-notation where a text was meant."""
-    if site.spec.numeric or not isinstance(site.expr, Mini):
+    """Warn of what plays, but was probably meant otherwise."""
+    expr, warn = site.expr, site.report.warn
+    if isinstance(expr, Call) and expr.name == "irand" and site.spec.shape == "integer":
+        message = "this is a new number each 1/1024 of a cycle"
+        warn(message, site.place, "hold it: irand(8).segment(1)")
+    if site.spec.numeric and isinstance(expr, Mini):
+        # Outside of parentheses a comma without a blank was meant as that of a decimal.
+        if re.search(r"\d,\d", re.sub(r"\([^()]*\)", "", expr.text)):
+            warn("a comma plays both at once", site.place, "a decimal has a point: 0.5")
         return
-    words = site.expr.text.split()
+    if isinstance(expr, Text) and re.match(r"[<\[{].*[>\]}]", expr.value):
+        message = "in single quotes this is one text, brackets and all"
+        warn(message, site.place, f'mini-notation stands in double quotes: "{expr.value}"')
+    if site.spec.numeric or not isinstance(expr, Mini):
+        return
+    words = expr.text.split()
     if len(words) > 1 and all(w.strip(",").replace("-", "a").isalnum() for w in words):
         message = f"in double quotes this is {len(words)} texts in turn"
-        site.report.warn(message, site.place, f"one text goes in single quotes: '{site.expr.text}'")
+        warn(message, site.place, f"one text goes in single quotes: '{expr.text}'")
 
 
 def lets_text(expr: Expr, lets: Mapping[str, Let]) -> str:
@@ -253,12 +276,12 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
     if spec.numeric and pattern.text:
         found = places_of(expr, lambda v: isinstance(v, str))
         word, start, end = found[0] if found else ("this", expr.start, expr.end)
-        note = NOTE.fullmatch(word) is not None
-        hint = (
-            "note names become numbers with .note"
-            if note
-            else f"it goes from {spec.range_text}: {spec.example}"
-        )
+        if re.fullmatch(r"[\s\d.<>\[\]{}~*/!@?_(),|-]+", word):
+            hint = f'mini-notation stands in double quotes: "{word}"'
+        elif NOTE.fullmatch(word) is not None:
+            hint = "note names become numbers with .note"
+        else:
+            hint = f"it goes from {spec.range_text}: {spec.example}"
         raise ScoreError(
             f'{spec.name} takes numbers, and "{word}" is text',
             span=Span.of(source, start, end),
@@ -283,17 +306,19 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
 
 def names_in(expr: Expr) -> set[str]:
     """All names in an expression."""
-    out: set[str] = set()
+    return {node.name for node in _parts(expr) if isinstance(node, (Name, Call, Method))}
+
+
+def _parts(expr: Expr) -> Iterator[Expr]:
+    """An expression and all that it is made of."""
     todo: list[Expr] = [expr]
     while todo:
         node = todo.pop()
-        if isinstance(node, (Name, Call, Method)):
-            out.add(node.name)
+        yield node
         todo += children(node)
-    return out
 
 
-_REMARK = re.compile(rf"#\s*(?:{'|'.join(CONTROLS)})\s+[\d.\"'(-]")
+_REMARK = re.compile(rf"#\s*(?:(?:{'|'.join(CONTROLS)})\s+[\d.\"'(-]|[\d.]+\s*$)", re.MULTILINE)
 
 
 def tidal_remark(source: str) -> tuple[int, int] | None:

@@ -5,12 +5,15 @@ Each takes the pattern first, then plain arguments. The compiler binds patterned
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from demon_live.lang.pattern import LIMIT, Event, Pattern, PatternError, cycle_of, lcm, pieces
 from demon_live.lang.registry import (
+    Chance,
     Count,
     Gate,
     Lots,
@@ -20,16 +23,16 @@ from demon_live.lang.registry import (
     Transform,
     function,
 )
-from demon_live.lang.rhythm import bind, fmap, thin, truth
+from demon_live.lang.rhythm import bind, fmap, thin, truth, where
 from demon_live.lang.signals import chance
 from demon_live.lang.transform import cat, fast, late, pure, reverse, silence, stack, timecat, warp
 
 _ZERO, _HALF, _ONE = Fraction(0), Fraction(1, 2), Fraction(1)
 
 
-def _count(n: int, least: int = 1) -> int:
-    if not least <= n <= LIMIT:
-        raise PatternError(f"{n} is not a whole number from {least} to {LIMIT}")
+def _count(n: int, name: str) -> int:
+    if not 1 <= n <= LIMIT:
+        raise PatternError(f"{name} needs a whole number from 1 to {LIMIT} for n, not {n}", "n")
     return n
 
 
@@ -54,18 +57,30 @@ def by_cycle(
 
 @function('blend = "0 .3 1".firstOf(4, rev)', "firstOf", "The same as every.")
 @function('blend = "0 .3 1".every(4, rev)')
-def every(pat: Pattern, n: Count, f: Transform) -> Pattern:
-    """A function on cycles 0, n, 2n ..."""
+def every(pat: Pattern, n: Count, f: Transform, offset: Count = 0) -> Pattern:
+    """A function on cycles 0, n, 2n ...; with an offset so many later. n of 0: never."""
+    if n <= 0:
+        return pat
     changed = f(pat)
-    _count(n)
-    return by_cycle(lambda c: changed if c % n == 0 else pat, (pat, changed), n)
+    _count(n, "every")
+    return by_cycle(lambda c: changed if (c - offset) % n == 0 else pat, (pat, changed), n)
+
+
+@function('blend = "0 .3 1".whenmod(8, 6, rev)')
+def whenmod(pat: Pattern, n: Count, first: Count, f: Transform) -> Pattern:
+    """A function on the last of each n cycles, from number `first` on: whenmod(8, 6, rev)."""
+    changed = f(pat)
+    _count(n, "whenmod")
+    return by_cycle(lambda c: changed if c % n >= first else pat, (pat, changed), n)
 
 
 @function('blend = "0 .3 1".lastOf(4, fast(2))')
 def last_of(pat: Pattern, n: Count, f: Transform) -> Pattern:
     """A function on cycles n-1, 2n-1 ..."""
+    if n <= 0:
+        return pat
     changed = f(pat)
-    _count(n)
+    _count(n, "lastOf")
     return by_cycle(lambda c: changed if c % n == n - 1 else pat, (pat, changed), n)
 
 
@@ -85,34 +100,56 @@ def when(pat: Pattern, gate: Gate, f: Transform) -> Pattern:
 @function('blend = "0 .3 .6 1".iter(4)')
 def iter_(pat: Pattern, n: Count) -> Pattern:
     """Begins 1/n of a cycle further on in each cycle."""
-    return cat(*(late(pat, Fraction(-i, n)) for i in range(_count(n))))
+    return cat(*(late(pat, Fraction(-i, n)) for i in range(_count(n, "iter"))))
 
 
 @function('blend = "0 .3 .6 1".iterBack(4)')
 def iter_back(pat: Pattern, n: Count) -> Pattern:
     """Begins 1/n of a cycle earlier in each cycle."""
-    return cat(*(late(pat, Fraction(i, n)) for i in range(_count(n))))
+    return cat(*(late(pat, Fraction(i, n)) for i in range(_count(n, "iterBack"))))
 
 
 @function('blend = "<0 .3 1>".repeatCycles(2)')
 def repeat_cycles(pat: Pattern, n: Count) -> Pattern:
     """Each cycle n times."""
-    return cat(*[pat] * _count(n))
+    return cat(*[pat] * _count(n, "repeatCycles"))
 
 
 @function('blend = "0 .3 .6 1".within(0, 1/2, fast(2))')
 def within(pat: Pattern, begin: Time, end: Time, f: Transform) -> Pattern:
-    """A function on a part of each cycle."""
+    """A function on the events that begin in a part of each cycle; of curves, on that part."""
     if not 0 <= begin <= end <= 1:
         raise PatternError("the part must lie inside the cycle: from 0 to 1")
-    gate = timecat([(begin, pure(0)), (end - begin, pure(1)), (1 - end, pure(0))])
-    return when(pat, gate, f)
+
+    def begins_inside(event: Event) -> bool:
+        at = event.whole_begin
+        return at is not None and begin <= at - at.numerator // at.denominator < end
+
+    def curves(p: Pattern) -> Pattern:
+        return where(p, lambda event: event.whole_begin is None)
+
+    changed = f(pat)
+    return stack(
+        where(pat, lambda event: event.whole_begin is not None and not begins_inside(event)),
+        where(changed, begins_inside),
+        when(curves(pat), _gate(begin, end), lambda _: curves(changed)),
+    )
+
+
+def _gate(begin: Fraction, end: Fraction) -> Pattern:
+    """1 in a part of each cycle, 0 in the rest."""
+    return timecat([(begin, pure(0)), (end - begin, pure(1)), (1 - end, pure(0))])
+
+
+def _between(pat: Pattern, begin: Fraction, end: Fraction, f: Transform) -> Pattern:
+    """As within, cutting the events at the edges of the part."""
+    return when(pat, _gate(begin, end), f)
 
 
 @function('blend = ".2*8".chunk(4, _ + .3)')
 def chunk(pat: Pattern, n: Count, f: Transform) -> Pattern:
-    """A function on one n-th of the pattern, the next n-th in the next cycle."""
-    return cat(*_chunks(pat, n, f))
+    """A function on one n-th of the pattern, the next n-th in the next cycle; -n: backwards."""
+    return chunk_back(pat, -n, f) if n < 0 else cat(*_chunks(pat, n, f))
 
 
 @function('blend = ".2*8".chunkBack(4, _ + .3)')
@@ -123,15 +160,15 @@ def chunk_back(pat: Pattern, n: Count, f: Transform) -> Pattern:
 
 def _chunks(pat: Pattern, n: int, f: Transform) -> list[Pattern]:
     if not 1 <= n <= 256:
-        raise PatternError("chunk takes 1 to 256 parts")
-    return [within(pat, Fraction(i, n), Fraction(i + 1, n), f) for i in range(n)]
+        raise PatternError("chunk takes 1 to 256 parts", "n")
+    return [_between(pat, Fraction(i, n), Fraction(i + 1, n), f) for i in range(n)]
 
 
 @function('blend = "0 .3 .6 1".inside(2, rev)')
 def inside(pat: Pattern, n: Time, f: Transform) -> Pattern:
     """A function on n cycles at a time, as if they were one."""
     if n <= 0:
-        raise PatternError("inside needs a number above 0")
+        raise PatternError("inside needs a number above 0", "n")
     return fast(f(fast(pat, 1 / n)), n)
 
 
@@ -139,14 +176,18 @@ def inside(pat: Pattern, n: Time, f: Transform) -> Pattern:
 def outside(pat: Pattern, n: Time, f: Transform) -> Pattern:
     """A function on 1/n of a cycle at a time."""
     if n <= 0:
-        raise PatternError("outside needs a number above 0")
+        raise PatternError("outside needs a number above 0", "n")
     return inside(pat, 1 / n, f)
 
 
 @function('noise = "0 .4*7".swing(1/3, 4)')
-def swing(pat: Pattern, amount: Time, n: Time) -> Pattern:
-    """The second half of each n-th of a cycle, late by a part."""
-    return inside(pat, n, lambda p: within(p, _HALF, _ONE, lambda q: late(q, amount / 2)))
+def swing(pat: Pattern, amount: Time, n: Time | None = None) -> Pattern:
+    """The second half of each n-th of a cycle, late by a part; swing(n) is swing(1/3, n)."""
+    if n is None:
+        amount, n = Fraction(1, 3), amount
+    if not -1 <= amount <= 1:
+        raise PatternError("the amount of swing goes from 0 to 1", "amount")
+    return inside(pat, n, lambda p: _between(p, _HALF, _ONE, lambda q: late(q, amount / 2)))
 
 
 @function('noise = ".2 .4".superimpose(fast(2))')
@@ -197,20 +238,21 @@ def ply(pat: Pattern, n: Time) -> Pattern:
         return silence
 
     def split(b: Fraction, e: Fraction) -> list[tuple[Fraction, Fraction]]:
-        step, out, at = (e - b) / n, [], b
-        while at < e:
-            out.append((at, at + step))
-            at += step
-        return out
+        # The cycle c of fast(n), squeezed into [b, e).
+        c = cycle_of(math.floor(b))
+        inner = range(math.floor(c * n) + 1, math.ceil((c + 1) * n))
+        edges = [c, *(i / n for i in inner), c + 1]
+        return [(b + (s - c) * (e - b), b + (t - c) * (e - b)) for s, t in pairwise(edges)]
 
-    return _each(pat, split, float(max(n, _ONE)))
+    made = _each(pat, split, float(max(n, _ONE)))
+    return Pattern(made.raw, period=lcm(made.period, n.denominator), cost=made.cost, text=pat.text)
 
 
 @function('gain = "1 .5 1 .5".press')
 def press(pat: Pattern, part: Time = _HALF) -> Pattern:
     """Each event begins later, by half (or a part) of its length."""
     if not 0 <= part < 1:
-        raise PatternError("press goes from 0 to under 1")
+        raise PatternError("press goes from 0 to under 1", "part")
     return _each(pat, lambda b, e: [(b + (e - b) * part, e)], 1)
 
 
@@ -263,28 +305,17 @@ _LINGERS = 512
 
 @function('blend = "0 .3 .6 1".linger(1/2)')
 def linger(pat: Pattern, part: Time) -> Pattern:
-    """The first part of each cycle, over and over.
+    """The first part of each cycle, over and over; the repetitions take the cycles in turn.
 
     A negative part is the last one.
     """
     if part == 0:
         return silence
     size = abs(part)
-    if size >= 1:
-        return pat
-    times = -(-1 // size)
+    if 1 / size > _LINGERS:
+        raise PatternError(f"linger repeats a part at most {_LINGERS} times in a cycle", "part")
     start = 1 - size if part < 0 else _ZERO
-    if times > _LINGERS:
-        raise PatternError(f"linger repeats a part at most {_LINGERS} times in a cycle")
-
-    def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
-        base = cycle_of(c)
-        return [
-            (base + i * size, min(base + (i + 1) * size, base + 1), _ONE, start - i * size)
-            for i in range(times)
-        ]
-
-    return _windows(pat, place, max(pat.cost, float(times)), pat.period)
+    return fast(zoom(pat, start, start + size), 1 / size)
 
 
 @function('blend = "0 .3 .6 1".zoom(1/4, 3/4)')
@@ -305,9 +336,9 @@ def zoom(pat: Pattern, begin: Time, end: Time) -> Pattern:
 def ribbon(pat: Pattern, start: Time, length: Time) -> Pattern:
     """A stretch of the pattern, over and over: a loop of chance too."""
     if length <= 0:
-        raise PatternError("ribbon needs a length above 0")
+        raise PatternError("ribbon needs a length above 0", "length")
     if length < Fraction(1, 256):
-        raise PatternError("ribbon's length is under 1/256")
+        raise PatternError("ribbon's length is under 1/256", "length")
 
     def place(c: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
         out, base = [], cycle_of(c)
@@ -371,7 +402,7 @@ def brak(pat: Pattern) -> Pattern:
 
 
 @function('blend = ".2 .4 .6 .8".sometimesBy(.3, _ + .2)')
-def sometimes_by(pat: Pattern, part: Number, f: Transform, key: Lots) -> Pattern:
+def sometimes_by(pat: Pattern, part: Chance, f: Transform, key: Lots) -> Pattern:
     """A function on this part of the events, by lot."""
     return stack(thin(pat, part, key), f(thin(pat, part, key, keep=True)))
 
@@ -419,7 +450,7 @@ def never(pat: Pattern, f: Transform) -> Pattern:
 
 
 @function('blend = "0 .5 1".someCyclesBy(.3, rev)')
-def some_cycles_by(pat: Pattern, part: Number, f: Transform, key: Lots) -> Pattern:
+def some_cycles_by(pat: Pattern, part: Chance, f: Transform, key: Lots) -> Pattern:
     """A function on this part of the cycles, by lot."""
     changed = f(pat)
     return by_cycle(lambda c: changed if chance(key, c) < part else pat, (pat, changed), None)

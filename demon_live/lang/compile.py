@@ -6,10 +6,10 @@ The first cycles of each lane are sampled: nothing reaches the session that cann
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import ScoreError, Span
@@ -30,9 +30,10 @@ from demon_live.lang.check import (
 )
 from demon_live.lang.controllers import ControllerHistory
 from demon_live.lang.expressions import compile_expr
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import KEYWORDS, meant
 from demon_live.lang.lane import ControllerLane, Lane, PatternLane
-from demon_live.lang.mini import Chances
+from demon_live.lang.mini import CHANCE_RULE, Chances
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.parse import parse_statement
 from demon_live.lang.pattern import Pattern
@@ -50,6 +51,7 @@ from demon_live.lang.program import (
     Word,
 )
 from demon_live.lang.scope import Scope, Work
+from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import (
     BindNode,
@@ -78,6 +80,7 @@ def compile_source(
     lets: Mapping[str, Let] | None = None,
     deck: str = "main",
     seed: int = 0,
+    chance: int = CHANCE_RULE,
 ) -> Program:
     """Compile a score.
 
@@ -87,11 +90,13 @@ def compile_source(
         lets: words defined before (at the prompt).
         deck: the deck of statements outside of any `deck`.
         seed: of all random draws.
+        chance: the version of their rule; sets name theirs.
 
     Raises:
         ScoreError: its `.errors` are all errors, in text order.
     """
     compiler = _Compiler(text, name, deck, seed)
+    compiler.chance = chance
     compiler.lets.update(lets or {})
     return compiler.run()
 
@@ -130,6 +135,7 @@ class _Compiler:
         self.statements: list[Statement] = []
         self.blocks: list[_OpenBlock] = []
         self.lets: dict[str, Let] = {}
+        self.chance = CHANCE_RULE
 
     def span(self, chunk: Chunk, start: int, end: int) -> Span:
         return self.report.span(chunk.start + start, chunk.start + end)
@@ -158,7 +164,7 @@ class _Compiler:
             self.error(f"a score has at most {MAX_STATEMENTS} statements", place)
             raise self.report.failure()
         self.compile(chunks)
-        for block in self.blocks:
+        for block in (b for b in self.blocks if b.kind != "broken"):
             message = f'missing "}}" of {block.kind} {block.name}'
             self.error(message, block.place, 'close the block with "}"')
         if self.report.errors:
@@ -178,6 +184,9 @@ class _Compiler:
             found = parse_statement(chunk.text) if shallow(chunk.text) else too_deep(chunk.text)
             if isinstance(found, ScoreError):
                 self.take(chunk, found)
+                if chunk.text.endswith("{"):
+                    # So that its "}" has something to close.
+                    nodes.append((chunk, OpenNode(0, len(chunk.text), "broken", "", True)))
             else:
                 nodes.append((chunk, found))
         self.define(nodes)
@@ -214,6 +223,12 @@ class _Compiler:
                     "choose another name",
                 )
                 continue
+            if len(set(node.params)) < len(node.params):
+                twice = next(p for p in node.params if node.params.count(p) > 1)
+                self.error(f'two arguments are called "{twice}"', span, "give each its own name")
+            if node.name in FUNCTIONS or node.name in SIGNALS or node.name in RANDOM:
+                message = f'"{node.name}" is a word of the language; here it means this'
+                self.report.warn(message, span, "another name keeps both")
             self.lets[node.name] = Let(node.name, node, chunk.text, span)
 
     # --- statements ---
@@ -298,7 +313,8 @@ class _Compiler:
             place = Span.of(chunk.text, n.start, n.end)
             positive = n.cycles > 0 or (n.kind in ("now", "in") and n.cycles == 0)
             if not positive or n.cycles > MAX_CYCLES:
-                raise ScoreError(f"{n.kind} needs a number of cycles above 0", span=place)
+                message = f"{n.kind} needs a number of cycles above 0"
+                raise ScoreError(message, span=place, hint=f"write now, or {n.kind} 4")
             made = When(n.kind, n.cycles)  # type: ignore[arg-type]
             if n.kind in ("over", "xfade"):
                 if move is not None:
@@ -359,11 +375,8 @@ class _Compiler:
 
     def scope(self, chunk: Chunk, key: str) -> Scope:
         lets = {n: (let.node, let.source) for n, let in self.lets.items()}
-        return Scope(chunk.text, lets, Chances(self.lots(key)), self.work, {})
-
-    def lots(self, key: str) -> int:
-        # Draws depend on deck and control, not on the line: edits elsewhere do not change them.
-        return self.seed * 1_000_003 + zlib.crc32(f"{self.deck}.{key}".encode())
+        chances = Chances.ruled(self.chance, self.seed, f"{self.deck}.{key}")
+        return Scope(chunk.text, lets, chances, self.work, {})
 
     def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
         """The lane of a checked binding."""
@@ -373,10 +386,11 @@ class _Compiler:
         keys = frozenset(self.work.keys)
         if not keys:
             return PatternLane(spec, pattern, text)
-        scope, lots = self.scope(chunk, node.control), self.lots(node.control)
+        scope = self.scope(chunk, node.control)
+        ruled = partial(Chances.ruled, self.chance, self.seed, f"{self.deck}.{node.control}")
 
         def build(history: ControllerHistory) -> Pattern:
-            fresh = replace(scope, chances=Chances(lots), work=Work(history=history))
+            fresh = replace(scope, chances=ruled(), work=Work(history=history))
             return compile_expr(expr, fresh)
 
         return ControllerLane(spec, text, keys, build)

@@ -7,74 +7,19 @@ fits gives the error. A test runs the example of each.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import ALIASES, KEYWORDS, STATEMENTS, meant
-
-
-class Diagnosis(NamedTuple):
-    """An error at statement[start:end], and its remedy."""
-
-    message: str
-    start: int
-    end: int
-    hint: str | None
-
-
-Look = Callable[[str, int], Diagnosis | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """A common mistake. look: (statement, place where the parser stopped) -> Diagnosis or None."""
-
-    name: str
-    example: str
-    look: Look
-
-
-def _by_regex(
-    name: str, example: str, pattern: str, message: str, hint: str, group: int = 0
-) -> Mistake:
-    """A mistake that a regular expression finds; {n} in message and hint are its groups.
-
-    group: the one whose place is shown.
-    """
-    compiled = re.compile(pattern)
-
-    def look(text: str, at: int) -> Diagnosis | None:
-        found = compiled.search(_masked(text))
-        if found is None:
-            return None
-        places = [found.span(i) for i in range(compiled.groups + 1)]
-        words = ["" if place == (-1, -1) else text[slice(*place)] for place in places]
-        return Diagnosis(message.format(*words), *found.span(group), hint.format(*words))
-
-    return Mistake(name, example, look)
-
+from demon_live.lang.mistakes import FOREIGN, PIECE, Diagnosis, Mistake, by_regex
 
 # --- quotes and brackets ---------------------------------------------------------------------
 
 
-_PIECE = re.compile(r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[^`"'#]""")
-
-
-def _masked(text: str) -> str:
-    """The statement with quotes and comments blanked out, so that no sign in them misleads."""
-    pieces = (m.group() for m in _PIECE.finditer(text))
-    return "".join(
-        p if len(p) == 1 else p[0] + "\xa4" * (len(p) - 2) + (p[-1] if p[0] == p[-1] else " ")
-        for p in pieces
-    )
-
-
 def _open_quote(text: str, at: int) -> Diagnosis | None:
-    for found in _PIECE.finditer(text):
+    for found in PIECE.finditer(text):
         piece = found.group()
         if piece[0] in "\"'`" and (len(piece) == 1 or piece[-1] != piece[0]):
             closed = _closed(piece) if piece[0] == '"' else piece
@@ -97,7 +42,7 @@ def _closed(mini: str) -> str:
 def _open_bracket(text: str, at: int) -> Diagnosis | None:
     closing = {"(": ")", "[": "]"}
     stack: list[tuple[str, int]] = []
-    for found in _PIECE.finditer(text):
+    for found in PIECE.finditer(text):
         piece, start = found.group(), found.start()
         if piece in closing:
             stack.append((piece, start))
@@ -183,14 +128,6 @@ def _juxtaposed(text: str, at: int) -> Diagnosis | None:
     return Diagnosis("arguments stand in parentheses", *found.span(1), advice)
 
 
-def _missing_comma(text: str, at: int) -> Diagnosis | None:
-    found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", _masked(text))
-    if found is None:
-        return None
-    values = ", ".join(found.group(1).split())
-    return Diagnosis('missing "," between arguments', *found.span(1), f"write {values}")
-
-
 def _apostrophe(text: str, at: int) -> Diagnosis | None:
     found = re.search(r"'[^']*\w(')\w[^']*'", text)
     if found is None:
@@ -247,81 +184,26 @@ _SHOWN = {
 }
 
 MISTAKES: tuple[Mistake, ...] = (
-    _by_regex(
+    by_regex(
         "endless number",
         "blend = 1e900",
         r"\d{19,}|\d[eE][+-]?\d{3,}",
         "this number is too long",
         "numbers go up to 10^15",
     ),
-    _by_regex(
+    by_regex(
         "curly quotes",
         "prompt = “acid”",
         r"[“”‘’„«»]",
         "{0} is no quote here",
         "write ' or \" as the keyboard has them",
     ),
-    _by_regex(
-        "comment with slashes",
-        "blend = sine // slowly",
-        r"//\s*(.*)",
-        "comments begin with #",
-        "write # {1}",
-    ),
-    _by_regex(
-        "strudel label",
-        '$: s("bd*4")',
-        r"^_?\$\s*:",
-        "Strudel's $: is not used here",
-        "bind a control instead: blend = sine.slow(4)",
-    ),
-    _by_regex(
-        "tidal stream",
-        'd1 $ sound "bd*4"',
-        r"^d\d+\s*\$",
-        "Tidal's d1 $ is not used here",
-        'name a deck and bind its controls: deck drums, then blend = "1 .5"',
-    ),
-    _by_regex(
-        "tidal dollar",
-        'blend = fast 2 $ "0 1"',
-        r"\$",
-        "there is no $ here",
-        'write methods: "0 1".fast(2)',
-    ),
-    _by_regex(
-        "tidal hash",
-        "blend = sine |+| 2",
-        r"\|[-+*/%<>]\|?|[-+*/%]\|",
-        'Tidal\'s "{0}" is not used here',
-        "plain + - * / keep the structure of the left side, as |+ does",
-    ),
-    _by_regex(
-        "arrow function",
-        "blend = saw.every(4, x => x.rev())",
-        r"\b(\w+)\s*=>\s*",
-        "arrow functions are not used here",
-        "_ stands for the pattern: every(4, _.rev()), or just every(4, rev)",
-    ),
-    _by_regex(
-        "lambda",
-        "blend = saw.every(4, lambda x: x.rev())",
-        r"\blambda\b[^:]*:",
-        "lambda is not used in a score",
-        "_ stands for the pattern: every(4, _.rev()), or just every(4, rev)",
-    ),
-    _by_regex(
-        "foxdot player",
-        "p1 >> pluck([0, 4])",
-        r"^\w+\s*>>",
-        "FoxDot's >> is not used here",
-        "bind a control: blend = linvar([0, 1], 8)",
-    ),
+    *FOREIGN,
     Mistake("apostrophe", "prompt = 'it's acid'", _apostrophe),
     Mistake("missing quote", 'prompt = "acid techno', _open_quote),
     Mistake("missing bracket", "blend = sine.range(.2, 1", _open_bracket),
     Mistake("setting with =", "tempo = 128", _setting_equals),
-    _by_regex(
+    by_regex(
         "colon for =",
         "blend: sine",
         r"^([A-Za-z_][\w.]*)\s*:(?!=)",
@@ -329,17 +211,17 @@ MISTAKES: tuple[Mistake, ...] = (
         "write {1} = ...",
         0,
     ),
-    _by_regex("walrus", "blend := sine", r":=", '"=" binds a control, not ":="', "write ="),
-    _by_regex(
+    by_regex("walrus", "blend := sine", r":=", '"=" binds a control, not ":="', "write ="),
+    by_regex(
         "plus equals",
         "blend += .1",
         r"^(\w+)\s*([-+*/])=",
         "{1} has no value to add to: a pattern is written whole",
         "write {1} = ...",
     ),
-    _by_regex("double equals", "blend == .5", r"^\w+\s*(==)", "a single = binds", "write =", 1),
-    Mistake("setting with parentheses", "tempo(128)", _setting_call),
-    _by_regex(
+    by_regex("double equals", "blend == .5", r"^\w+\s*(==)", "a single = binds", "write =", 1),
+    Mistake("setting with parentheses", 'source("loops/amen.wav")', _setting_call),
+    by_regex(
         "unit of time",
         "blend = 1 over 4 bars",
         r"\b(over|at|in|xfade)\s+([\d.]+)\s*((?!at|in|over|xfade|now)[a-z]+)\s*$",
@@ -347,7 +229,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "write {1} {2}",
         3,
     ),
-    _by_regex(
+    by_regex(
         "per cent",
         "blend = 50%",
         r"=\s*([\d.]+\s*%)\s*$",
@@ -355,7 +237,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "0 to 1: write .5 for 50%",
         1,
     ),
-    _by_regex(
+    by_regex(
         "decimal comma",
         "blend = 0,5",
         r"=\s*((\d+),(\d+))",
@@ -364,7 +246,7 @@ MISTAKES: tuple[Mistake, ...] = (
         1,
     ),
     Mistake("arguments without parentheses", 'blend = fast 2 "0 1"', _juxtaposed),
-    _by_regex(
+    by_regex(
         "method without parentheses",
         "blend = sine.slow 4",
         r"\.(([A-Za-z]\w*)\s+(-?[\d.]+))",
@@ -373,7 +255,7 @@ MISTAKES: tuple[Mistake, ...] = (
         1,
     ),
     Mistake("missing =", "blend sine.slow(4)", _unknown_start),
-    _by_regex(
+    by_regex(
         "double dot",
         "blend = sine..slow(4)",
         r"\w(\.\.+)\w",
@@ -381,14 +263,14 @@ MISTAKES: tuple[Mistake, ...] = (
         "write a single .",
         1,
     ),
-    _by_regex(
+    by_regex(
         "nothing behind =",
         "blend =",
         r"=\s*(?:#.*)?$",
         'nothing behind "="',
         "write a number, a pattern or default",
     ),
-    _by_regex(
+    by_regex(
         "keyword argument",
         "blend = sine.range(low=.2, high=1)",
         r"[(,]\s*(\w+)\s*=(?!=)",
@@ -396,7 +278,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "write them in order: range(.2, 1)",
         1,
     ),
-    _by_regex(
+    by_regex(
         "when without number",
         "blend = 1 over",
         r"\b(at|in|over|xfade)\s*(?:#.*)?$",
@@ -404,7 +286,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "write {1} 4",
         1,
     ),
-    _by_regex(
+    by_regex(
         "bare words",
         "prompt = acid techno",
         r"^(?:prompt2?|key|cfg)\s*=\s*([A-Za-z][^'\"]*)$",
@@ -412,7 +294,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "write '{1}'",
         1,
     ),
-    _by_regex(
+    by_regex(
         "two values",
         "blend = .2 .8",
         r"=\s*(-?[\d.]+(?:\s+-?[\d.]+)+)",
@@ -420,8 +302,7 @@ MISTAKES: tuple[Mistake, ...] = (
         'put them in double quotes: "{1}"',
         1,
     ),
-    Mistake("missing comma", "blend = sine.range(.2 1)", _missing_comma),
-    _by_regex(
+    by_regex(
         "bare mini-notation",
         "noise = <0 .5>",
         r"=\s*([\[<{~].*)$",
@@ -429,7 +310,7 @@ MISTAKES: tuple[Mistake, ...] = (
         'write "{1}"',
         1,
     ),
-    _by_regex(
+    by_regex(
         "rhythm without quotes",
         "noise = 1(3,8)",
         r"=\s*(-?[\d.]+\s*\(\s*\d+\s*(?:,\s*-?\d+\s*)*\))",

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from demon_live.errors import ScoreError
 from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import meant
+from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.registry import Function
 from demon_live.lang.syntax import (
     Bin,
@@ -60,6 +62,12 @@ class Pat:
         return f"<{self}>"
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        near = meant(name, [f.name for f in FUNCTIONS.values() if f.method])
+        raise AttributeError(
+            f'there is no function "{name}"' + (f": did you mean {near}?" if near else "")
+        )
 
     def __call__(self, *args: Value | Transformer) -> Self:
         """p.rev() is p.rev; p.smooth(.1); rev(p) and fast(2)(p) apply a function."""
@@ -110,6 +118,22 @@ class Pat:
     def __rmod__(self, other: Value) -> Self:
         return self._op("%", other, True)
 
+    def __pow__(self, other: Value) -> Self:
+        return self._op("**", other)
+
+    def __rpow__(self, other: Value) -> Self:
+        return self._op("**", other, True)
+
+    # Python's own `and`, `or` and `not` cannot be patterns.
+    def __and__(self, other: Value) -> Self:
+        return self._op("and", other)
+
+    def __or__(self, other: Value) -> Self:
+        return self._op("or", other)
+
+    def __invert__(self) -> Self:
+        return type(self)(Neg(0, 0, self.node, "not"))
+
     def __lt__(self, other: Value) -> Self:
         return self._op("<", other)
 
@@ -134,7 +158,7 @@ class Pat:
     def __bool__(self) -> bool:
         raise ScoreError(
             "a pattern is neither true nor false: its values change",
-            hint="use when, mask or struct",
+            hint="use when, mask or struct; & | ~ for and, or, not; a < b < c is (a < b) & (b < c)",
         )
 
 
@@ -160,7 +184,11 @@ def _member(function: Function) -> Any:
     signature = inspect.Signature(rows)
 
     def method(*args: Any, **named: Any) -> Pat:
-        self, *rest = signature.bind(*args, **named).args
+        try:
+            self, *rest = signature.bind(*args, **named).args
+        except TypeError:
+            message = f"{name} takes {function.counted}"
+            raise ScoreError(message, hint=function.advice) from None
         return Pat(Method(0, 0, self.node, name, tuple(_argument(a) for a in rest)))
 
     method.__name__, method.__doc__ = name, function.help
@@ -177,6 +205,8 @@ def to_expr(value: Value) -> Expr:
     """A Python value as an expression: numbers, strings as mini-notation, lists, patterns."""
     if isinstance(value, Pat):
         return value.node
+    if value == float("inf"):
+        return Name(0, 0, "inf")
     if isinstance(value, (int, float, Fraction)):
         return Num(0, 0, exact(value))
     if isinstance(value, str):
@@ -217,7 +247,8 @@ def _holes(node: Expr) -> list[Hole]:
 
 
 def mini(notation: str) -> Pat:
-    """A pattern in mini-notation."""
+    """A pattern in mini-notation. Raises ScoreError with the place in it."""
+    parse_mini(notation)
     return Pat(Mini(0, 0, notation))
 
 

@@ -6,27 +6,34 @@ score and goes on with the next statement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from demon_live.controls import CONTROLS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.controllers import CONTROLLERS
-from demon_live.lang.functions import FUNCTIONS, OPERATORS
-from demon_live.lang.mini import build, whole_number
-from demon_live.lang.mini_syntax import parse_mini
-from demon_live.lang.pattern import Pattern, PatternError, as_time
+from demon_live.lang.functions import FUNCTIONS, OPERATORS, operate
+from demon_live.lang.mini import build
+from demon_live.lang.mini_syntax import CHANCE, parse_mini
+from demon_live.lang.pattern import Pattern, PatternError, as_time, less_work, plain
 from demon_live.lang.registry import Function, Param, Transform
-from demon_live.lang.rhythm import bind, combine
+from demon_live.lang.rhythm import bind, combine, fmap, inverse
 from demon_live.lang.scope import (
+    CONVERT,
     Scope,
     Thunk,
+    Varying,
+    bound,
     controller,
     fold,
+    joined,
     misplaced_word,
-    plain,
+    salted,
+    spread,
+    two_words,
     unknown,
     unknown_call,
 )
@@ -60,8 +67,7 @@ def compile_expr(node: Expr, scope: Scope) -> Pattern:
     try:
         return _compile(node, scope)
     except PatternError as error:
-        hint = "use fewer or slower steps" if "more than" in str(error) else None
-        raise scope.fail(str(error), node, hint) from error
+        raise scope.fail(str(error), node, less_work(error)) from error
 
 
 def _compile(node: Expr, scope: Scope) -> Pattern:
@@ -87,7 +93,10 @@ def _compile(node: Expr, scope: Scope) -> Pattern:
         case Method():
             return _method(node, scope)
         case Neg():
-            return combine(_numbers(node.of, scope), pure(-1), OPERATORS["*"])
+            inner = _numbers(node.of, scope)
+            if node.op == "not":
+                return fmap(inner, inverse)
+            return combine(inner, pure(-1), OPERATORS["*"])
         case Bin():
             return _binary(node, scope)
         case Num():
@@ -99,7 +108,7 @@ def _mini(node: Mini, scope: Scope) -> Pattern:
         tree = parse_mini(node.text)
         if scope.mark is not None:
             tree = scope.mark(tree, scope.source, node.start + 1)
-        return build(tree, node.text, scope.chances)
+        return build(tree, node.text, scope.chances.numbered())
     except ScoreError as error:
         found = error.span or Span(0, 0, 1, 1)
         place = Span.of(scope.source, node.start + 1 + found.start, node.start + 1 + found.end)
@@ -109,8 +118,7 @@ def _mini(node: Mini, scope: Scope) -> Pattern:
 def _binary(node: Bin, scope: Scope) -> Pattern:
     if node.op in ("~>", "<~"):
         return _shifted(node, scope)
-    left, right = _numbers(node.left, scope), _numbers(node.right, scope)
-    return combine(left, right, OPERATORS[node.op])
+    return operate(node.op, _numbers(node.left, scope), _numbers(node.right, scope))
 
 
 def _shifted(node: Bin, scope: Scope) -> Pattern:
@@ -132,11 +140,10 @@ def _name(node: Name, scope: Scope) -> Pattern:
     name = node.name
     if name in scope.params:
         found = scope.params[name]
-        return (
-            compile_expr(found.expr, replace(found.scope, depth=scope.depth))
-            if isinstance(found, Thunk)
-            else found
-        )
+        if isinstance(found, Thunk):
+            inner = replace(found.scope, depth=scope.depth, chances=scope.chances)
+            return compile_expr(found.expr, inner)
+        return found
     if name in scope.lets:
         return _let(node, name, (), scope)
     if name in SIGNALS:
@@ -169,6 +176,9 @@ def _let(
         shown = f"{name}({', '.join(definition.params)})" if definition.params else name
         message = f"{name} takes {n} argument{'s' * (n != 1)}, not {count}"
         raise scope.fail(message, node, f"it is {shown}")
+    if name in scope.calls:
+        hint = "a let stands for its expression, which must end somewhere"
+        raise scope.fail(f"{name} calls itself", node, hint)
     scope.work.left -= 1
     if scope.work.left <= 0:
         raise scope.fail("the let words of this line unfold too far", node)
@@ -178,7 +188,14 @@ def _let(
         params[names.pop(0)] = receiver
     params.update({p: Thunk(a, scope) for p, a in zip(names, args, strict=True)})
     place = scope.outer or Span.of(scope.source, node.start, node.end)
-    inner = replace(scope.deeper(node), source=source, params=params, outer=place, hole=None)
+    inner = replace(
+        scope.deeper(node),
+        source=source,
+        params=params,
+        outer=place,
+        hole=None,
+        calls=scope.calls | {name},
+    )
     return compile_expr(definition.expr, inner)
 
 
@@ -194,12 +211,16 @@ def _call(node: Call, scope: Scope) -> Pattern:
     function = FUNCTIONS.get(name)
     if function is None:
         if name in SIGNALS or name in RANDOM or name == "silence":
+            if name in RANDOM and len(node.args) == 1:
+                return RANDOM[name][0](salted(node.args[0], scope).chances.next())
             if node.args:
                 raise scope.fail(f"{name} takes no arguments", node, f"write {name}.slow(4)")
             return _name(Name(node.start, node.end, name), scope)
         raise unknown_call(name, node, scope)
     if not function.method:
         return _apply(function, None, node.args, node, scope)
+    if name == "salt" and len(node.args) == 2:
+        return compile_expr(node.args[1], salted(node.args[0], scope))
     if not node.args or len(node.args) <= function.least:
         raise scope.fail(f"{name} needs a pattern", node, function.advice)
     # fast(2, "0 1"): the pattern comes last, as in Strudel.
@@ -212,6 +233,7 @@ def _is_pattern(args: Sequence[Expr], scope: Scope) -> bool:
 
 
 def _method(node: Method, scope: Scope) -> Pattern:
+    node = joined(node)
     name = Name(node.at, node.at + len(node.name), node.name)
     if node.name in scope.lets:
         receiver = compile_expr(node.of, scope)
@@ -222,6 +244,8 @@ def _method(node: Method, scope: Scope) -> Pattern:
             scope,
             receiver,
         )
+    if node.name == "salt" and node.args is not None and len(node.args) == 1:
+        return compile_expr(node.of, salted(node.args[0], scope))
     function = FUNCTIONS.get(node.name)
     if function is None:
         if node.name in CONTROLS:
@@ -230,6 +254,8 @@ def _method(node: Method, scope: Scope) -> Pattern:
                 name,
                 f"write it on its own line: {node.name} = ...",
             )
+        if isinstance(node.of, Name) and not scope.knows(node.of.name):
+            raise unknown(node.of.name, node.of, scope)
         raise unknown(node.name, name, scope, method=True)
     if node.args is None and function.least:
         raise scope.fail(f"{node.name} needs {function.counted}", name, function.advice)
@@ -254,6 +280,10 @@ def _apply(
         receiver = of if isinstance(of, Pattern) else compile_expr(of, scope)
         if function.numeric and receiver.text:
             raise misplaced_word(None if isinstance(of, Pattern) else of, node, scope)
+    if function.many:
+        args = spread(function, args)
+    if function.name == "choose" and scope.chances.by_place:
+        function = FUNCTIONS["randcat"]
     if len(args) < function.least or (not function.many and len(args) > len(function.params)):
         raise scope.fail(f"{function.name} takes {function.counted}", node, function.advice)
     params = function.params
@@ -265,28 +295,13 @@ def _apply(
     more = {"key": scope.chances.next()} if function.random else {}
     front = [receiver] if receiver is not None else []
     text = receiver is not None and receiver.text
-    return _bound(lambda *vs: function.make(*front, *vs, **more), values, text)
-
-
-@dataclass(frozen=True, slots=True)
-class Varying:
-    """An argument whose value is a pattern where a plain number is taken."""
-
-    pattern: Pattern
-    convert: Callable[[Any], Any]
-
-
-def _bound(make: Callable[..., Pattern], values: list[Any], text: bool) -> Pattern:
-    """The function of these values; arguments that vary are bound, the first outermost."""
-    i = next((i for i, value in enumerate(values) if isinstance(value, Varying)), None)
-    if i is None:
-        return make(*values)
-    before, varying, after = values[:i], values[i], values[i + 1 :]
-
-    def at(value: Any) -> Pattern:
-        return _bound(make, [*before, varying.convert(value), *after], text)
-
-    return bind(varying.pattern, at, text=text)
+    try:
+        return bound(lambda *vs: function.make(*front, *vs, **more), values, text)
+    except PatternError as error:
+        place = next((a for p, a in zip(params, args, strict=False) if p.name == error.param), None)
+        if place is None:
+            raise
+        raise scope.fail(str(error), place, less_work(error) or function.advice) from error
 
 
 def _argument(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
@@ -300,7 +315,9 @@ def _argument(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
         case "Values":
             return _list(arg, scope)
         case "Section":
-            return _section(arg, function, scope)
+            return _pair(arg, function, scope, "cycles, pattern")
+        case "Weighted":
+            return _pair(arg, function, scope, "pattern, weight")
     return _scalar(param, arg, function, scope)
 
 
@@ -310,19 +327,6 @@ def _numbers(arg: Expr, scope: Scope) -> Pattern:
     if pattern.text:
         raise misplaced_word(arg, arg, scope)
     return pattern
-
-
-def _real(value: Any) -> float:
-    if isinstance(value, str):
-        raise PatternError(f"{value!r} is a word where a number is needed")
-    return float(value)
-
-
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "Time": as_time,
-    "Count": whole_number,
-    "Number": _real,
-}
 
 
 def _scalar(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
@@ -337,10 +341,12 @@ def _scalar(param: Param, arg: Expr, function: Function, scope: Scope) -> Any:
             raise scope.fail(message, arg, function.advice)
         if abs(exact) > 10**9:
             raise scope.fail(f"{param.name} of {function.name} is too large", arg)
-        kinds = {"Time": exact, "Count": exact.numerator, "Number": float(exact)}
-        return kinds[param.kind]
+        if param.kind == "Chance" and not 0 <= exact <= 1:
+            raise scope.fail(CHANCE, arg, f"write {plain(exact / 100)} for {plain(exact)}%")
+        kinds = {"Time": exact, "Count": exact.numerator}
+        return kinds.get(param.kind, float(exact))
     pattern = compile_expr(arg, scope)
-    convert = _CONVERT[param.kind]
+    convert = CONVERT[param.kind]
     if pattern.text:
         raise scope.fail(needs, arg, function.advice)
     if pattern.const is not None:
@@ -360,6 +366,8 @@ def _list(arg: Expr, scope: Scope) -> Any:
             out.append(plain(exact))
         elif isinstance(item, Text):
             out.append(item.value)
+        elif isinstance(item, Name) and item.name == "inf" and isinstance(arg, ListNode):
+            out.append(math.inf)
         else:
             pattern = compile_expr(item, scope)
             if pattern.const is None:
@@ -368,13 +376,17 @@ def _list(arg: Expr, scope: Scope) -> Any:
     return out if isinstance(arg, ListNode) else out[0]
 
 
-def _section(arg: Expr, function: Function, scope: Scope) -> tuple[Fraction, Pattern]:
+def _pair(arg: Expr, function: Function, scope: Scope, form: str) -> tuple[Fraction, Pattern]:
+    """A number above 0 and a pattern, from [cycles, pattern] or [pattern, weight]."""
     if not isinstance(arg, ListNode) or len(arg.items) != 2:
-        raise scope.fail(f"{function.name} takes pairs: [cycles, pattern]", arg, function.advice)
-    length = fold(arg.items[0], scope)
+        raise scope.fail(f"{function.name} takes pairs: [{form}]", arg, function.advice)
+    last = form.endswith("weight")
+    number, pattern = arg.items[last], arg.items[not last]
+    length = fold(number, scope)
     if length is None or length <= 0:
-        raise scope.fail("the length of a section is a number above 0", arg.items[0])
-    return length, compile_expr(arg.items[1], scope)
+        what = "a weight" if last else "the length of a section"
+        raise scope.fail(f"{what} is a number above 0", number)
+    return length, compile_expr(pattern, scope)
 
 
 # --- functions in argument place -------------------------------------------------------------
@@ -401,7 +413,9 @@ def _partial(arg: Expr, scope: Scope) -> Transform | None:
         name, args = arg.name, arg.args if isinstance(arg, Call) else ()
         if name in scope.params and isinstance(arg, Name):
             thunk = scope.params[name]
-            return _partial(thunk.expr, thunk.scope) if isinstance(thunk, Thunk) else None
+            if not isinstance(thunk, Thunk):
+                return None
+            return _partial(thunk.expr, replace(thunk.scope, chances=scope.chances))
         if name in scope.lets:
             if len(scope.lets[name][0].params) != len(args) + 1:
                 return None
@@ -412,8 +426,14 @@ def _partial(arg: Expr, scope: Scope) -> Transform | None:
             return lambda p: _apply(function, p, args, arg, scope)
         return None
     if isinstance(arg, Method):
+        if isinstance(arg.of, Name) and (words := two_words(arg.of.name, arg.name)):
+            return _partial(Call(arg.start, arg.end, words, arg.args or ()), scope)
+        method = joined(arg)
+        args = method.args or ()
+        if method.name == "salt" and len(args) == 1:
+            return _partial(method.of, salted(args[0], scope))
         # fast(2).rev: one function after the other.
-        first, then = _partial(arg.of, scope), FUNCTIONS.get(arg.name)
+        first, then = _partial(method.of, scope), FUNCTIONS.get(method.name)
         if first is not None and then is not None and then.method:
-            return lambda p: _apply(then, first(p), arg.args or (), arg, scope)
+            return lambda p: _apply(then, first(p), args, method, scope)
     return None

@@ -1,7 +1,7 @@
 """THE table of functions, and the functions of values and forms.
 
 Each function registers itself (registry.py), here and in the imported modules: transform, rhythm,
-signals, cycle_table, combinators. FUNCTIONS is all of them.
+signals, cycle_table, combinators, choice. FUNCTIONS is all of them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.lang.combinators import by_cycle
+from demon_live.errors import nearest
+from demon_live.lang import choice as choice  # registers its functions
 from demon_live.lang.cycle_table import smooth as smooth  # registers itself
 from demon_live.lang.pattern import Pattern, PatternError
 from demon_live.lang.registry import (
     REGISTRY,
     Count,
     Function,
-    Lots,
     Number,
     Numbers,
     Section,
@@ -28,8 +28,8 @@ from demon_live.lang.registry import (
     Values,
     function,
 )
-from demon_live.lang.rhythm import bind, combine, cut, fmap, mixed, truth
-from demon_live.lang.signals import SIGNALS, chance, numbers_of
+from demon_live.lang.rhythm import combine, cut, fmap, inverse, mixed
+from demon_live.lang.signals import SIGNALS, numbers_of
 from demon_live.lang.transform import pure, slow, timecat, warp
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
@@ -70,6 +70,9 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "*": _times,
     "/": _divide,
     "%": _modulo,
+    "**": _power,
+    "and": lambda a, b: (1 - inverse(a)) * (1 - inverse(b)),
+    "or": lambda a, b: 1 - inverse(a) * inverse(b),
     "<": lambda a, b: (a < b) * 1.0,
     "<=": lambda a, b: (a <= b) * 1.0,
     ">": lambda a, b: (a > b) * 1.0,
@@ -79,40 +82,71 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+def operate(op: str, left: Pattern, right: Pattern) -> Pattern:
+    """left op right. A | stands on the side that gives the structure: |+|, +|, and + is |+."""
+    work = OPERATORS[op.strip("|")]
+    if not op.endswith("|"):
+        return combine(left, right, work)
+    if op.startswith("|"):
+        return mixed(left, right, work)
+    return combine(right, left, lambda b, a: work(a, b))
+
+
 @function('blend = "0 .2 .4".add(.3)')
 def add(pat: Numbers, other: Numbers) -> Pattern:
     """Plus, with the structure of the left side; the same as +."""
-    return combine(pat, other, OPERATORS["+"])
+    return operate("+", pat, other)
 
 
 @function("blend = sine.range(.2, 1).sub(.2)")
 def sub(pat: Numbers, other: Numbers) -> Pattern:
     """Minus; the same as -."""
-    return combine(pat, other, OPERATORS["-"])
+    return operate("-", pat, other)
 
 
 @function("blend = sine.mul(.5)")
 def mul(pat: Numbers, other: Numbers) -> Pattern:
     """Times; the same as *."""
-    return combine(pat, other, OPERATORS["*"])
+    return operate("*", pat, other)
 
 
 @function("blend = sine.div(2)")
 def div(pat: Numbers, other: Numbers) -> Pattern:
     """Divided by; the same as /. By 0 gives 0."""
-    return combine(pat, other, OPERATORS["/"])
+    return operate("/", pat, other)
 
 
 @function("blend = (time / 3).mod(1)")
 def mod(pat: Numbers, other: Numbers) -> Pattern:
     """The rest of a division; the same as %."""
-    return combine(pat, other, OPERATORS["%"])
+    return operate("%", pat, other)
 
 
 @function("blend = sine.pow(2)")
 def pow_(pat: Numbers, other: Numbers) -> Pattern:
-    """To a power; 2 bends a curve towards its low end."""
-    return combine(pat, other, _power)
+    """To a power, the same as **; 2 bends a curve towards its low end."""
+    return operate("**", pat, other)
+
+
+def _structured(name: str, sign: str, sides: str, values: str) -> None:
+    """Register arithmetic that takes its structure from other sides than the left."""
+
+    def make(pat: Numbers, other: Numbers) -> Pattern:
+        return operate(sign, pat, other)
+
+    line = f"As {name[:3]}, with the structure of {sides}; the same as {sign}."
+    function(f'blend = ".4 .2".{name}("{values}")', name, line)(make)
+
+
+for _word, _op, _values in (
+    ("add", "+", "0 .1 .2"),
+    ("sub", "-", "0 .1 .2"),
+    ("mul", "*", "1 .5 .2"),
+    ("div", "/", "1 2 4"),
+    ("mod", "%", ".3 .2 .1"),
+):
+    _structured(f"{_word}Out", f"{_op}|", "the right side", _values)
+    _structured(f"{_word}Mix", f"|{_op}|", "both sides", _values)
 
 
 # --- ranges ----------------------------------------------------------------------------------
@@ -133,7 +167,8 @@ def range_(pat: Numbers, low: Numbers, high: Numbers) -> Pattern:
 def rangex(pat: Numbers, low: Number, high: Number) -> Pattern:
     """From 0..1 to low..high by equal ratios: for frequencies."""
     if low <= 0 or high <= 0:
-        raise PatternError("rangex is exponential: both ends must be above 0")
+        end = "low" if low <= 0 else "high"
+        raise PatternError("rangex goes by equal ratios: both ends must be above 0", end)
     a, b = np.log(low), np.log(high)
     return fmap(pat, lambda v: np.exp(v * (b - a) + a))
 
@@ -209,14 +244,61 @@ def ceil(pat: Numbers) -> Pattern:
     return fmap(pat, np.ceil)
 
 
+@function('noise = sine.mask("1 0 1 1".inv)', "inv", "The same as invert.")
 @function('noise = sine.mask("1 0 1 1".invert)')
 def invert(pat: Pattern) -> Pattern:
     """1 where it was 0, and 0 where it was not."""
-
-    def inverse(v: Any) -> Any:
-        return (v == 0) * 1.0 if isinstance(v, np.ndarray) else (not truth(v)) * 1.0
-
     return fmap(pat, inverse)
+
+
+#: Scales as semitones above the root.
+SCALES = {
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "ionian": (0, 2, 4, 5, 7, 9, 11),
+    "dorian": (0, 2, 3, 5, 7, 9, 10),
+    "phrygian": (0, 1, 3, 5, 7, 8, 10),
+    "lydian": (0, 2, 4, 6, 7, 9, 11),
+    "mixolydian": (0, 2, 4, 5, 7, 9, 10),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "aeolian": (0, 2, 3, 5, 7, 8, 10),
+    "locrian": (0, 1, 3, 5, 6, 8, 10),
+    "harmonicminor": (0, 2, 3, 5, 7, 8, 11),
+    "melodicminor": (0, 2, 3, 5, 7, 9, 11),
+    "majorpentatonic": (0, 2, 4, 7, 9),
+    "minorpentatonic": (0, 3, 5, 7, 10),
+    "blues": (0, 3, 5, 6, 7, 10),
+    "whole": (0, 2, 4, 6, 8, 10),
+    "chromatic": tuple(range(12)),
+}
+_SCALE = re.compile(r"(?:([a-g][#bs]*\d?)(?:[\s:]+|$))?(.*)", re.IGNORECASE)
+
+
+@function("lpf = run(8).scale('c4 minor').mul(20)")
+def scale(pat: Numbers, name: Values) -> Pattern:
+    """Numbers as steps of a scale, in semitones from its root: 'minor', 'c4 dorian'."""
+    found = _SCALE.fullmatch(str(name).strip())
+    root, kind = found.groups() if found else (None, "")
+    steps = SCALES.get(re.sub(r"[\s:_-]", "", kind).lower())
+    if steps is None:
+        near = nearest(kind, SCALES)
+        more = f": {near[0]}?" if near else f", but {', '.join(SCALES)}"
+        raise PatternError(f"there is no scale {name!r}{more}", "name")
+    return fmap(to_scale(pat, list(steps)), lambda v: v + (_note_number(root) if root else 0))
+
+
+@function("blend = run(6).toScale([.1, .15, .3], .3)")
+def to_scale(pat: Numbers, values: Values, octave: Number = 12) -> Pattern:
+    """Numbers as places in a list; past its end it goes on, higher by an octave."""
+    row = np.array(numbers_of(values))
+    if not len(row):
+        raise PatternError("toScale needs values", "values")
+
+    def at(v: Any) -> Any:
+        n = np.floor(v).astype(np.int64) if np.ndim(v) else int(np.floor(v))
+        out = row[n % len(row)] + octave * (n // len(row))
+        return out if np.ndim(v) else float(out)
+
+    return fmap(pat, at)
 
 
 #: A note name.
@@ -231,7 +313,7 @@ def note(pat: Pattern) -> Pattern:
 
 
 def _note_number(value: Any) -> Any:
-    """c4 -> 60, eb -> 63 (octave 4 if none is named), a number as it is."""
+    """c4 -> 60, eb -> 51 (octave 3 if none is named), a number as it is."""
     if not isinstance(value, str):
         return value
     name = value.lower()
@@ -244,16 +326,6 @@ def _note_number(value: Any) -> Any:
         raise PatternError(f"{value!r} is no note name")
     octave = int(rest) if rest else 3
     return _NOTES[letter] + shift + 12 * (octave + 1)
-
-
-@function('blend = "<0 1>".pick(sine, "0 1")')
-def pick(pat: Numbers, *part: Pattern) -> Pattern:
-    """Numbers choose among the parts: 0 is the first."""
-    if not part:
-        raise PatternError("pick needs patterns to choose from")
-    return bind(
-        pat, lambda v: part[int(np.floor(float(v))) % len(part)], text=any(p.text for p in part)
-    )
 
 
 # --- forms -----------------------------------------------------------------------------------
@@ -277,15 +349,6 @@ def mini_(pattern: Pattern) -> Pattern:
 def pure_(value: Pattern) -> Pattern:
     """A plain value."""
     return value
-
-
-@function("blend = randcat(saw, sine, .5)", "randcat", "The same as choose.")
-@function("blend = choose(saw, sine, .5)")
-def choose(*part: Pattern, key: Lots) -> Pattern:
-    """One of the parts each cycle, by lot."""
-    if not part:
-        raise PatternError("choose needs patterns to choose from")
-    return by_cycle(lambda n: part[int(chance(key, n) * len(part))], part, None)
 
 
 @function("blend = arrange([4, .2], [2, saw.slow(2)])")

@@ -49,8 +49,8 @@ MINI: tuple[tuple[str, str, str], ...] = (
     ("< >", "One step each cycle, in turn.", 'denoise = "<.4 .6 .8>"'),
     ("*", "Faster; the factor may be a pattern.", 'noise = "[0 .3]*<2 4>"'),
     ("/", "Slower: <a b>/8 changes each 8 cycles.", 'denoise = "<.4 1>/8"'),
-    ("!", "Repeats as further steps; alone, once more.", 'noise = "0!3 .4"'),
-    ("@", "Weight: the share of the cycle.", 'blend = ".2@3 1"'),
+    ("!", "Repeats as further steps; alone, once more.", 'noise = "0!3 .4 !2"'),
+    ("@", "Weight: the share of the cycle; alone, one more.", 'blend = ".2@3 1 @"'),
     ("_", "Lengthens the step before it.", 'blend = ".2 _ _ 1"'),
     ("?", "Drops the event, by lot, half of the time; ?.2 two times in ten.", 'noise = ".3*8?"'),
     ("|", "One of these each cycle, by lot.", 'blend = ".2 | .5 | 1"'),
@@ -62,7 +62,7 @@ MINI: tuple[tuple[str, str, str], ...] = (
     ),
     ("{ }%n", "Steps of several lengths against each other, n a cycle.", 'noise = "{0 .2 .4}%4"'),
     (" . ", "Feet: a b . c d is [a b] [c d].", 'noise = "0 .2 . .4"'),
-    ("..", "A run of whole numbers.", 'seed = "0 .. 3"'),
+    ("..", "A run in steps of 1, from the left end.", 'seed = "0 .. 3"'),
     (":", "Joins words and numbers to one word.", "prompt = \"<'techno: dub' house>\""),
     ("' '", "A text with blanks as one step.", "prompt = \"<'acid techno' 'dub'>/4\""),
 )
@@ -105,7 +105,8 @@ def _entries() -> Iterator[Help]:
             name, "signal", "", line, ("blend = time / 8 % 1" if name == "time" else example,)
         )
     for name, (_, line) in RANDOM.items():
-        yield Help(name, "signal", "", line, (f"noise = {name}.range(0, .5)",))
+        signature = f"{name} or {name}(stream)"
+        yield Help(name, "signal", signature, line, (f"noise = {name}.range(0, .5)",))
     for name, c in CONTROLLERS.items():
         takes = "number, channel" if name == "cc" else "channel"
         signature = f"{name}({takes}), {c.low:g}..{c.high:g}"

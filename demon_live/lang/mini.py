@@ -1,14 +1,16 @@
 """Compile mini-notation: a node of mini_syntax to a Pattern.
 
 Where Strudel 1.2 and Tidal 1.10 agree, so do we. Where they differ: euclid turns left modulo n
-(Tidal), 0..3 is a range, .25 a number, empty text silence, x(9,8) eight hits, [a b](3,8) structure.
+(Tidal), 0..3 is a range, .25 a number, empty text silence, x(9,8) eight hits, [a b](3,8) structure,
+a!2 _ lengthens the last copy.
 
-Each random operator has a number, in text order, and so has each copy that `!` makes. Its draws
-depend on this number, the seed and the exact time of the event, and on nothing else.
+Each random operator of a string has a number, in text order, and so has each copy that `!` makes.
+Its draws depend on this number, the seed and the exact time of the event, and on nothing else.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
@@ -17,7 +19,7 @@ from typing import Any
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.combinators import by_cycle
 from demon_live.lang.mini_syntax import MiniNode, parse_mini
-from demon_live.lang.pattern import LIMIT, Pattern, PatternError, as_time
+from demon_live.lang.pattern import LIMIT, Pattern, PatternError, as_time, less_work, plain
 from demon_live.lang.rhythm import bind, euclid, thin
 from demon_live.lang.signals import chance
 from demon_live.lang.transform import cat, fast, pure, silence, stack, timecat
@@ -29,18 +31,46 @@ _CHAIN = 3
 
 #: Any constant serves; this one gives frequencies near their chances over the first 1000 cycles.
 _SALT = 10
+#: Keeps the keys of streams apart.
+_APART = 1 << 40
+
+
+#: Versions of the rule of chance; a set names that of its performance.
+CHANCE_BY_PLACE, CHANCE_RULE = 1, 2
 
 
 class Chances:
-    """Keys for the random operators of one expression, in text order."""
+    """The keys of random operators, by which their draws differ.
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed + _SALT
-        self.count = 0
+    All operators have one key, so that two controls can share a chance; those of a string of
+    mini-notation are numbered, and so have keys of their own. by_place: the first rule, where each
+    operator has its own draws, by its control and its number in the expression.
+    """
+
+    def __init__(self, seed: int = 0, stream: int = 0, *, by_place: bool = False) -> None:
+        self._seed, self._stream, self.by_place = seed, stream, by_place
+        self._count = 0 if by_place else 1
+
+    @staticmethod
+    def ruled(rule: int, seed: int, place: str) -> Chances:
+        """The keys for the expression at a place, a deck with its control."""
+        if rule != CHANCE_BY_PLACE:
+            return Chances(seed)
+        return Chances(seed * 1_000_003 + zlib.crc32(place.encode()), by_place=True)
 
     def next(self) -> int:
-        self.count += 1
-        return self.seed * 1_000_003 + self.count
+        self._count += self.by_place
+        return (self._seed + _SALT) * 1_000_003 + self._count + self._stream * _APART
+
+    def numbered(self) -> Chances:
+        """The keys for a string of mini-notation; its first operator has the key of all others."""
+        return self if self.by_place else Chances(self._seed, self._stream, by_place=True)
+
+    def salted(self, n: int) -> Chances:
+        """The keys of another stream; 0 is this one."""
+        if self.by_place:
+            return self
+        return Chances(self._seed, self._stream * 1_000_003 + n)
 
 
 def mini(text: str, *, seed: int = 0) -> Pattern:
@@ -48,7 +78,7 @@ def mini(text: str, *, seed: int = 0) -> Pattern:
 
     Raises DemonError with the place in `text`.
     """
-    return build(parse_mini(text), text, Chances(seed))
+    return build(parse_mini(text), text, Chances(seed).numbered())
 
 
 def build(node: MiniNode, text: str, chances: Chances) -> Pattern:
@@ -58,9 +88,22 @@ def build(node: MiniNode, text: str, chances: Chances) -> Pattern:
     except PatternError as error:
         # The place is that of the innermost node with too much work.
         span = Span.of(text, node.start, node.end)
-        raise ScoreError(
-            str(error), span=span, source=text, hint="use fewer or slower steps"
-        ) from error
+        raise ScoreError(str(error), span=span, source=text, hint=less_work(error)) from error
+
+
+def _numbers(node: MiniNode, text: str, chances: Chances) -> Pattern:
+    """The pattern of a node that holds numbers. Raises ScoreError at the first word in it."""
+    pattern = build(node, text, chances)
+    if pattern.text:
+        todo = [node]
+        while todo:
+            inner = todo.pop()
+            if isinstance(inner.value, str) and inner.kind == "atom":
+                span = Span.of(text, inner.start, inner.end)
+                message = f"{inner.value!r} is a word where a number is needed"
+                raise ScoreError(message, span=span, source=text)
+            todo += reversed(inner.children)
+    return pattern
 
 
 def _atom(node: MiniNode, text: str, chances: Chances) -> Pattern:
@@ -141,7 +184,7 @@ def _poly(node: MiniNode, text: str, chances: Chances) -> Pattern:
     layers = _lengths(MiniNode("poly", node.start, node.end, node.children[:-1]), text, chances)
     if not layers:
         return silence
-    rate = build(node.children[-1], text, chances)
+    rate = _numbers(node.children[-1], text, chances)
     text_inside = any(p.text for _, p in layers)
     return bind(
         rate, lambda v: stack(*(fast(p, as_time(v) / n) for n, p in layers)), text=text_inside
@@ -151,7 +194,7 @@ def _poly(node: MiniNode, text: str, chances: Chances) -> Pattern:
 def _speed(divide: bool) -> Callable[[MiniNode, str, Chances], Pattern]:
     def made(node: MiniNode, text: str, chances: Chances) -> Pattern:
         inner = build(node.children[0], text, chances)
-        factor = build(node.children[1], text, chances)
+        factor = _numbers(node.children[1], text, chances)
 
         def at(value: Any) -> Pattern:
             time = as_time(value)
@@ -171,7 +214,7 @@ def _maybe(node: MiniNode, text: str, chances: Chances) -> Pattern:
 
 def _euclid(node: MiniNode, text: str, chances: Chances) -> Pattern:
     inner = build(node.children[0], text, chances)
-    args = [build(c, text, chances) for c in node.children[1:]]
+    args = [_numbers(c, text, chances) for c in node.children[1:]]
     if len(args) == 2:
         args.append(pure(0))
     if all(a.const is not None for a in args):
@@ -202,14 +245,15 @@ def _range(node: MiniNode, text: str, chances: Chances) -> Pattern:
         chain, inner = chain + 1, inner.children[0]
     if chain > _CHAIN:
         raise PatternError(f"more than {_CHAIN} ranges in a chain")
-    first, last = (build(c, text, chances) for c in node.children)
+    first, last = (_numbers(c, text, chances) for c in node.children)
 
     def run(a: Any, b: Any) -> Pattern:
-        low, high = whole_number(a), whole_number(b)
+        low, high = as_time(a), as_time(b)
         if abs(high - low) >= LIMIT:
             raise PatternError(f"more than {LIMIT} steps")
         step = 1 if high >= low else -1
-        return timecat([(_ONE, pure(i)) for i in range(low, high + step, step)])
+        values = (low + i * step for i in range(int(abs(high - low)) + 1))
+        return timecat([(_ONE, pure(plain(value))) for value in values])
 
     return bind(first, lambda a: bind(last, lambda b: run(a, b)))
 

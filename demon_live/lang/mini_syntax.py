@@ -5,7 +5,7 @@ it can say at each point what a player most likely meant. The grammar:
 
     pattern  = sequence ("," sequence)*  |  sequence ("|" sequence)*
     sequence = feet: steps between single dots (a b . c d)
-    step     = term ops* | "_" | "!" | "~" | "-"
+    step     = term ops* | "_" | "@" number? | "!" number? | "~" | "-"
     term     = word | number | 'text'
              | "[" pattern "]" | "<" pattern ">" | "{" pattern "}" ("%" term)?
     ops      = "*" term | "/" term | "!" number? | "@" number? | "?" number?
@@ -23,8 +23,11 @@ from demon_live.errors import ScoreError, Span
 
 MAX_NESTING = 64
 MAX_STEPS = 4096
+CHANCE = "a chance goes from 0 to 1"
 
 _ONE = Fraction(1)
+_HEAVIEST = 1000000
+_WEIGHTED = "a@3 b gives a three quarters"
 
 Kind = Literal[
     "atom",
@@ -209,21 +212,45 @@ class _MiniParser:
     # --- steps ---
     def step(self, steps: list[MiniNode]) -> None:
         c, at = self.peek(), self.pos
-        if c == "_" and not re.match(r"\w", self.text[at + 1 : at + 2]):
+        after = self.text[at + 1 : at + 2]
+        if c == "_" and after.isdigit():
+            found = _NUMBER.match(self.text, at + 1)
+            end = at + 2 if found is None else found.end()
+            hint = f"write @{self.text[at + 1 : end]} against the step before it, or blanks: _ _"
+            raise self.fail('"_" takes no number', at, end, hint)
+        if c == "_" and not after.isalpha():
             self.pos += 1
             if not steps:
                 raise self.fail('"_" lengthens the step before it, and there is none', at)
-            steps[-1] = steps[-1]._replace(weight=steps[-1].weight + 1, end=self.pos)
-            return
-        if c == "!" and steps:
+            self.lengthen(steps, at, _ONE)
+        elif c == "@" and steps:
             self.pos += 1
-            # A bare `!` is one more of the step in front, with its weight.
-            steps.append(steps[-1]._replace(repeat=1))
-            return
-        if self.text.startswith("..", at):
+            n = self.number()
+            if n is None and not self.bare():
+                raise self.fail('"@" needs a number behind it', at, at + 2, hint=_WEIGHTED)
+            self.lengthen(steps, at, _ONE if n is None else Fraction(str(n)) - 1)
+        elif c == "!" and steps:
+            # `a ! b` and `a !2 b`: further copies of the step in front, with its weight.
+            copies = self.copies()
+            if copies:
+                steps.append(steps[-1]._replace(repeat=copies))
+        elif self.text.startswith("..", at):
             self.range(steps)
-            return
-        steps.append(self.ops(self.term()))
+        else:
+            steps.append(self.ops(self.term()))
+
+    def lengthen(self, steps: list[MiniNode], at: int, more: Fraction) -> None:
+        """Add to the weight of the last step; of copies, the last one."""
+        last = steps.pop()
+        if not 0 <= last.weight + more <= _HEAVIEST:
+            raise self.fail(f"a weight goes from 0 to {_HEAVIEST}", at, self.pos)
+        if last.repeat > 1:
+            steps.append(last._replace(repeat=last.repeat - 1))
+        steps.append(last._replace(repeat=1, weight=last.weight + more, end=self.pos))
+
+    def bare(self) -> bool:
+        """True if no number follows a sign, but the end of a step or another sign."""
+        return not self.peek() or self.peek().isspace() or self.peek() in "]>}),|*/!@?(_"
 
     def range(self, steps: list[MiniNode]) -> None:
         at = self.pos
@@ -327,7 +354,7 @@ class _MiniParser:
                 self.pos += 1
                 chance = self.number()
                 if chance is not None and not 0 <= chance <= 1:
-                    raise self.fail("a chance goes from 0 to 1", at, self.pos)
+                    raise self.fail(CHANCE, at, self.pos)
                 node = self.wrap("maybe", node, (), 0.5 if chance is None else chance)
             elif c == "(":
                 node = self.euclid(node)
@@ -347,42 +374,37 @@ class _MiniParser:
         inner = node if bare else node._replace(weight=_ONE, repeat=1)
         return MiniNode(kind, node.start, self.pos, (inner, *more), value, node.weight, node.repeat)
 
-    def repeat(self, node: MiniNode) -> MiniNode:
+    def copies(self) -> int:
+        """How many more copies a "!" asks for. Raises ScoreError."""
         at = self.pos
         self.pos += 1
         n = self.number()
         if n is None:
-            if (
-                self.peek() == "!"
-                or not self.peek()
-                or self.peek().isspace()
-                or self.peek() in "]>}),|*/@?("
-            ):
-                return node._replace(repeat=node.repeat + 1, end=self.pos)
+            if self.bare():
+                return 1
             raise self.fail(
                 '"!" needs a whole number behind it', at, self.pos + 1, hint="a!3 is a a a"
             )
         if n != int(n) or n < 1:
             raise self.fail('"!" needs a whole number from 1', at, self.pos, hint="a!3 is a a a")
-        if n * node.repeat > MAX_STEPS:
+        if n > MAX_STEPS:
             raise self.fail(f"more than {MAX_STEPS} steps", at, self.pos)
-        return node._replace(repeat=node.repeat * int(n), end=self.pos)
+        return int(n) - 1
+
+    def repeat(self, node: MiniNode) -> MiniNode:
+        repeat = node.repeat + self.copies()
+        return node._replace(repeat=repeat, end=self.pos)
 
     def weight(self, node: MiniNode) -> MiniNode:
         at = self.pos
         self.pos += 1
         n = self.number()
         if n is None:
-            if not self.peek() or self.peek().isspace() or self.peek() in "]>}),|":
+            if self.bare():
                 return node._replace(weight=node.weight + 1, end=self.pos)
-            raise self.fail(
-                '"@" needs a number behind it',
-                at,
-                self.pos + 1,
-                hint="a@3 b gives a three quarters",
-            )
-        if n < 0 or n > 1e6:
-            raise self.fail("a weight goes from 0 to 1000000", at, self.pos)
+            raise self.fail('"@" needs a number behind it', at, self.pos + 1, hint=_WEIGHTED)
+        if not 0 <= n <= _HEAVIEST:
+            raise self.fail(f"a weight goes from 0 to {_HEAVIEST}", at, self.pos)
         return node._replace(weight=Fraction(str(n)), end=self.pos)
 
     def euclid(self, node: MiniNode) -> MiniNode:

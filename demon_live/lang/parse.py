@@ -99,23 +99,42 @@ class _Build(Transformer[Token, Any]):
     def bin(self, c: builtins.list[Any]) -> Bin:
         return Bin(c[0].start, c[2].end, str(c[1]), c[0], c[2])
 
+    def compare(self, c: builtins.list[Any]) -> Expr:
+        """a < b < c is a < b and b < c."""
+        made: Expr = Bin(c[0].start, c[2].end, str(c[1]), c[0], c[2])
+        for i in range(2, len(c) - 1, 2):
+            more = Bin(c[i].start, c[i + 2].end, str(c[i + 1]), c[i], c[i + 2])
+            made = Bin(made.start, more.end, "and", made, more)
+        return made
+
     def neg(self, c: builtins.list[Any]) -> Expr:
-        if isinstance(c[1], Num):
+        if c[0] == "-" and isinstance(c[1], Num):
             return Num(_start(c[0]), c[1].end, -c[1].value)
-        return Neg(_start(c[0]), c[1].end, c[1])
+        return Neg(_start(c[0]), c[1].end, c[1], str(c[0]))
 
     def pos(self, c: builtins.list[Any]) -> Expr:
         return c[1]  # type: ignore[no-any-return]
 
     # --- statements ---
-    def signed(self, c: builtins.list[Any]) -> tuple[Fraction, int, int]:
-        numbers = [t for t in c if t.type == "NUMBER"]
-        value = _exact(numbers[0])
-        if len(numbers) == 2:
-            below = _exact(numbers[1])
+    def figure(self, c: builtins.list[Token]) -> Num:
+        return self.number(c)
+
+    def minus(self, c: builtins.list[Any]) -> Num:
+        return Num(_start(c[0]), c[1].end, -c[1].value)
+
+    def amount(self, c: builtins.list[Any]) -> Num:
+        a, b, op = c[0].value, c[2].value, str(c[1])
+        if op in "/%":
             # Division by zero becomes 0: the check of the range names it.
-            value = value / below if below else Fraction(0)
-        return (-value if c[0].type == "MINUS" else value), _start(c[0]), _end(c[-1])
+            value = Fraction(0) if not b else a / b if op == "/" else a % b
+        else:
+            value = a * b if op == "*" else a + b if op == "+" else a - b
+        # So does a number that no setting takes: it must not grow without end.
+        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+        return Num(c[0].start, c[2].end, value if bits < 512 else Fraction(0))
+
+    def signed(self, c: builtins.list[Num]) -> tuple[Fraction, int, int]:
+        return c[0].value, c[0].start, c[0].end
 
     def when(self, c: builtins.list[Any]) -> WhenNode:
         if c[0].type in ("NOW", "BANG"):

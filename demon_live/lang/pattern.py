@@ -40,7 +40,19 @@ _ZERO = Fraction(0)
 
 
 class PatternError(Exception):
-    """A pattern cannot be played (too much work, a wrong value). Callers add the place."""
+    """A pattern cannot be played (too much work, a wrong value). Callers add the place.
+
+    param: the parameter of the function whose value is wrong, if it is one.
+    """
+
+    def __init__(self, message: str, param: str = "") -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def less_work(error: PatternError) -> str | None:
+    """The remedy for a pattern that is too much work; None for other errors."""
+    return "use fewer or slower steps" if "more than" in str(error) else None
 
 
 def affordable(cost: float) -> None:
@@ -190,6 +202,11 @@ def as_time(value: Any) -> Fraction:
     exact = Fraction(repr(float(value)))
     near = exact.limit_denominator(5040)
     return near if abs(near - exact) < 1e-6 and exact.denominator > 100000 else exact
+
+
+def plain(value: Fraction) -> int | float:
+    """An exact number as the value of an event."""
+    return value.numerator if value.denominator == 1 else float(value)
 
 
 def pieces(begin: Fraction, end: Fraction) -> Iterator[tuple[int, Fraction, Fraction]]:

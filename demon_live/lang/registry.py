@@ -12,10 +12,11 @@ A first parameter `pat` makes a method: p.fast(2). Annotations of parameters:
 
     Time     exact Fraction     Count   whole number          Number  float
     Pattern  any pattern        Numbers pattern of numbers    Gate    pattern of yes and no
-    Transform  Pattern -> Pattern                             Values  list of numbers, or one
-    Section  [cycles, pattern]  Lots    key of random draws; the compiler supplies it
+    Chance   float from 0 to 1  Transform  Pattern -> Pattern  Values  list of numbers, or one
+    Section  [cycles, pattern]  Weighted   [pattern, weight]
+    Lots     key of random draws; the compiler supplies it
 
-Time, Count and Number may be patterns in a score (fast("<1 2>")): the compiler binds them.
+Time, Count, Number and Chance may be patterns in a score (fast("<1 2>")): the compiler binds them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from demon_live.lang.pattern import Pattern
 Time = Fraction
 Count = int
 Number = float
+Chance = float
 Numbers = Pattern
 Gate = Pattern
 Transform = Callable[[Pattern], Pattern]
 Values = Any
 Section = tuple[Fraction, Pattern]
+Weighted = tuple[Fraction, Pattern]
 Lots = int
 
 _Make = TypeVar("_Make", bound=Callable[..., Pattern])
@@ -144,7 +147,9 @@ def function(example: str, name: str = "", help: str = "") -> Callable[[_Make], 
     return register
 
 
-_KIND = re.compile(r"Time|Count|Numbers|Number|Pattern|Gate|Transform|Values|Section")
+_KIND = re.compile(
+    r"Time|Count|Chance|Numbers|Number|Pattern|Gate|Transform|Values|Section|Weighted"
+)
 
 
 def _param(p: inspect.Parameter) -> Param:

@@ -11,10 +11,13 @@ Threads: the cache of bind is filled by single assignments of equal values.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from demon_live.lang.pattern import (
     LIMIT,
@@ -26,11 +29,13 @@ from demon_live.lang.pattern import (
     lcm,
     pieces,
 )
-from demon_live.lang.registry import Count, Gate, Lots, Number, Numbers, Time, function
+from demon_live.lang.registry import Chance, Count, Gate, Lots, Numbers, Time, function
 from demon_live.lang.signals import chance_at
-from demon_live.lang.transform import fast, pure, signal, silence, timecat
+from demon_live.lang.transform import fast, late, pure, signal, silence, squeezed, stack, timecat
 
 Op = Callable[[Any, Any], Any]
+#: (pattern, event) -> the pattern's events in the part of that event.
+Place = Callable[[Pattern, Event], list[Event]]
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
 
@@ -53,9 +58,14 @@ def fmap(pat: Pattern, fn: Callable[[Any], Any], *, text: bool = False) -> Patte
 _GRAIN = 32
 
 
-def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) -> Pattern:
-    """Tidal's innerJoin: for each value of `outer` the pattern fn(value), in that value's part."""
-    if outer.const is not None:
+def bind(
+    outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False, place: Place | None = None
+) -> Pattern:
+    """For each value of `outer` the pattern fn(value), in that value's part.
+
+    Without `place` the patterns run on in their own time: Tidal's innerJoin.
+    """
+    if outer.const is not None and place is None:
         return fn(outer.const[0])
     made: dict[Any, Pattern] = {}
     most = float(LIMIT)
@@ -75,6 +85,9 @@ def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) ->
         for c, cb, ce in pieces(begin, end):
             before = len(out)
             for event in outer.raw(cb, ce):
+                if place is not None and not isinstance(event.value, Curve):
+                    out.extend(_cut_to(event, place(inner(event.value), event)))
+                    continue
                 for b, e, value in grains(event):
                     out.extend(inner(value).raw(b, e))
             if len(out) - before > LIMIT:
@@ -85,6 +98,30 @@ def bind(outer: Pattern, fn: Callable[[Any], Pattern], *, text: bool = False) ->
     # Later values may cost more than the first ones, but not much more.
     most = min(most, 4 * cost + 64)
     return Pattern(raw, period=period, cost=cost, text=text)
+
+
+def squeezed_into(pat: Pattern, event: Event) -> list[Event]:
+    """A cycle of the pattern squeezed into the whole event: Tidal's squeezeJoin."""
+    begin, end, b, e, _ = event
+    if begin is None or end is None:
+        return pat.raw(b, e)
+    return squeezed(pat, begin.numerator // begin.denominator, begin, end, b, e)
+
+
+def restarted(pat: Pattern, event: Event) -> list[Event]:
+    """The pattern from its beginning where the event begins: Strudel's restart."""
+    begin = event.begin if event.whole_begin is None else event.whole_begin
+    return late(pat, begin).raw(event.begin, event.end)
+
+
+def _cut_to(outer: Event, events: list[Event]) -> Iterator[Event]:
+    """The events, no whole longer than that of `outer`."""
+    begin, end = outer.whole_begin, outer.whole_end
+    for wb, we, b, e, value in events:
+        if wb is None or we is None or begin is None or end is None:
+            yield Event(wb, we, b, e, value)
+        else:
+            yield Event(max(wb, begin), min(we, end), b, e, value)
 
 
 #: Cycles of an argument that are queried to estimate period and cost.
@@ -209,24 +246,8 @@ def cut(left: Pattern, right: Pattern, fn: Op) -> Pattern:
 @function('blend = "0 .5".squeeze("0 .1 .2")')
 def squeeze(pat: Numbers, other: Numbers) -> Pattern:
     """Plus, with a cycle of the other squeezed into each event."""
-
-    def raw(begin: Fraction, end: Fraction) -> list[Event]:
-        out = []
-        for wb, we, lb, le, value in pat.raw(begin, end):
-            if wb is None or we is None:
-                continue
-            c = cycle_of(wb.numerator // wb.denominator)
-            width = we - wb
-            for r in other.raw(c, c + 1):
-                if r.whole_begin is None or r.whole_end is None:
-                    continue
-                nb, ne = wb + (r.whole_begin - c) * width, wb + (r.whole_end - c) * width
-                b, e = max(nb, lb), min(ne, le)
-                if b < e:
-                    out.append(Event(nb, ne, b, e, _apply(operator.add, value, r.value)))
-        return out
-
-    return Pattern(raw, period=lcm(pat.period, other.period), cost=pat.cost * max(1.0, other.cost))
+    made = bind(pat, lambda v: fmap(other, lambda w: operator.add(v, w)), place=squeezed_into)
+    return Pattern(made.raw, period=made.period, cost=pat.cost * max(1.0, other.cost))
 
 
 def truth(value: Any) -> bool:
@@ -239,6 +260,8 @@ def truth(value: Any) -> bool:
 @function("denoise = sine.range(.3, 1).segment(4)")
 def segment(pat: Pattern, n: Time) -> Pattern:
     """A curve as n held values a cycle."""
+    if n < 0:
+        raise PatternError("segment needs a number of 0 or more", "n")
     return struct(pat, fast(pure(1), n))
 
 
@@ -287,6 +310,33 @@ def mask(pat: Pattern, gate: Gate) -> Pattern:
     return Pattern(raw, period=period, cost=pat.cost + gate.cost, text=pat.text)
 
 
+def where(pat: Pattern, keep: Callable[[Event], bool]) -> Pattern:
+    """Only the events for which `keep` holds."""
+    return Pattern(
+        lambda b, e: [event for event in pat.raw(b, e) if keep(event)],
+        period=pat.period,
+        cost=pat.cost,
+        text=pat.text,
+    )
+
+
+#: A curve is read next to the moment of its zero, too.
+_NEARLY = 1e-6
+
+
+def inverse(value: Any) -> Any:
+    """1 for a value that is not true, else 0."""
+    if isinstance(value, str):
+        return (not truth(value)) * 1.0
+    return (np.abs(value) < _NEARLY) * 1.0
+
+
+@function('blend = saw.slow(4).restart("1(3,8)")')
+def restart(pat: Pattern, trigger: Gate) -> Pattern:
+    """From its beginning where an event of the trigger begins, as long as that lasts."""
+    return bind(trigger, lambda v: pat if truth(v) else silence, text=pat.text, place=restarted)
+
+
 def thin(pat: Pattern, part: float, key: int, keep: bool = False) -> Pattern:
     """The pattern without this part of its events, by lot; with keep, only those.
 
@@ -312,7 +362,7 @@ def thin(pat: Pattern, part: float, key: int, keep: bool = False) -> Pattern:
 
 
 @function('noise = ".3*8".degradeBy(.4)')
-def degrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
+def degrade_by(pat: Pattern, part: Chance, key: Lots) -> Pattern:
     """Loses this part of the events, by lot."""
     return thin(pat, part, key)
 
@@ -324,7 +374,7 @@ def degrade(pat: Pattern, key: Lots) -> Pattern:
 
 
 @function('noise = ".3*8".undegradeBy(.4)')
-def undegrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
+def undegrade_by(pat: Pattern, part: Chance, key: Lots) -> Pattern:
     """Keeps only this part of the events."""
     return thin(pat, part, key, keep=True)
 
@@ -332,10 +382,32 @@ def undegrade_by(pat: Pattern, part: Number, key: Lots) -> Pattern:
 @function("noise = sine.euclid(3, 8)")
 def euclid(pat: Pattern, k: Count, n: Count, turn: Count = 0) -> Pattern:
     """On k of n steps, spread evenly, turned left."""
-    hits = bjorklund(k, n, turn)
+    return _on(pat, bjorklund(k, n, turn))
+
+
+def _on(pat: Pattern, hits: Sequence[bool]) -> Pattern:
+    """The pattern on those of the equal steps of a cycle that are hits."""
     if pat.const is not None:
         return timecat([(_ONE, pat if hit else silence) for hit in hits])
     return struct(pat, timecat([(_ONE, pure(1) if hit else silence) for hit in hits]))
+
+
+@function("noise = pure(.4).euclidFull(3, 8, .1)")
+def euclid_full(pat: Pattern, k: Count, n: Count, other: Pattern, turn: Count = 0) -> Pattern:
+    """As euclid, with another pattern in the gaps."""
+    hits = bjorklund(k, n, turn)
+    return stack(_on(pat, hits), _on(other, [not hit for hit in hits]))
+
+
+@function("noise = sine.euclidLegato(3, 8)")
+def euclid_legato(pat: Pattern, k: Count, n: Count, turn: Count = 0) -> Pattern:
+    """As euclid, and each hit lasts until the next."""
+    at = [i for i, hit in enumerate(bjorklund(k, n, turn)) if hit]
+    if not at:
+        return silence
+    lengths = [after - i for i, after in pairwise([*at, at[0] + n])]
+    pulses = timecat([(Fraction(length), pure(1)) for length in lengths])
+    return struct(pat, late(pulses, Fraction(at[0], n)))
 
 
 @function("noise = sine.euclidRot(3, 8, 2)")

@@ -1,9 +1,9 @@
-"""Scopes: the meaning of names in an expression, exact numbers, and errors about names."""
+"""Scopes: the meaning of names in an expression, exact numbers, arguments, errors about names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,9 +12,11 @@ from demon_live.errors import ScoreError, Span
 from demon_live.lang.controllers import CONTROLLERS, ControllerHistory, Key, guess, track_pattern
 from demon_live.lang.functions import FUNCTIONS, NOTE
 from demon_live.lang.keywords import meant
-from demon_live.lang.mini import Chances
-from demon_live.lang.mini_syntax import MAX_NESTING, MiniNode, parse_mini
-from demon_live.lang.pattern import Pattern
+from demon_live.lang.mini import Chances, whole_number
+from demon_live.lang.mini_syntax import CHANCE, MAX_NESTING, MiniNode, parse_mini
+from demon_live.lang.pattern import Pattern, PatternError, as_time
+from demon_live.lang.registry import Function
+from demon_live.lang.rhythm import bind
 from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.syntax import (
     Bin,
@@ -32,6 +34,10 @@ from demon_live.lang.syntax import (
 
 #: Numbers of a score stay below this.
 _MOST = 10**15
+
+
+#: The highest number of a stream of chance.
+_STREAMS = 1_000_000
 
 
 #: Expansions of `let` words in one score.
@@ -76,6 +82,8 @@ class Scope:
     depth: int = 0
     #: The place of the call, for errors in a `let` of another statement.
     outer: Span | None = None
+    #: The `let` words that are being expanded.
+    calls: frozenset[str] = frozenset()
     #: (tree of mini-notation, source, offset) -> tree, for highlighting.py.
     mark: Callable[[MiniNode, str, int], MiniNode] | None = None
 
@@ -104,6 +112,7 @@ class Scope:
             self.hole,
             self.depth + 1,
             self.outer,
+            self.calls,
             self.mark,
         )
 
@@ -120,10 +129,10 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
     match node:
         case Num():
             return node.value
-        case Neg():
+        case Neg() if node.op == "-":
             inner = fold(node.of, scope)
             return None if inner is None else -inner
-        case Bin() if node.op in "+-*/%":
+        case Bin() if node.op in ("+", "-", "*", "/", "%", "**"):
             left = fold(node.left, scope)
             right = None if left is None else fold(node.right, scope)
             if left is None or right is None:
@@ -138,13 +147,14 @@ def _folded(node: Expr, scope: Scope) -> Fraction | None:
 
 
 def _exact(op: str, a: Fraction, b: Fraction) -> Fraction | None:
+    if op == "**":
+        digits = max(a.numerator.bit_length(), a.denominator.bit_length())
+        if b.denominator != 1 or digits * abs(b) > 256 or (not a and b <= 0):
+            return None
+        return Fraction(a**b.numerator)
     out = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a, "%": a % b if b else a}[op]
     # Bounded: 9**9**9 written out with * must not grow without end.
     return out if out.numerator.bit_length() < 256 and out.denominator.bit_length() < 256 else None
-
-
-def plain(value: Fraction) -> int | float:
-    return value.numerator if value.denominator == 1 else float(value)
 
 
 def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int, int]]:
@@ -188,6 +198,83 @@ def places_of(node: Expr, wanted: Callable[[Any], bool]) -> list[tuple[str, int,
     return sorted(out, key=lambda p: p[1])
 
 
+# --- arguments -------------------------------------------------------------------------------
+
+
+def salted(arg: Expr, scope: Scope) -> Scope:
+    """The scope in which random operators draw from the stream that `arg` numbers."""
+    n = fold(arg, scope)
+    if n is None or n.denominator != 1 or abs(n) > _STREAMS:
+        hint = FUNCTIONS["salt"].advice
+        raise scope.fail(f"a stream is a whole number up to {_STREAMS}", arg, hint)
+    return replace(scope, chances=scope.chances.salted(n.numerator))
+
+
+def joined(node: Method) -> Method:
+    """p.add.out(x) as p.addOut(x)."""
+    of = node.of
+    if not isinstance(of, Method) or of.args is not None:
+        return node
+    name = two_words(of.name, node.name)
+    return node if name is None else Method(node.start, node.end, of.of, name, node.args, of.at)
+
+
+def two_words(first: str, second: str) -> str | None:
+    """The function that Strudel writes as two words: add.out, add.squeeze."""
+    name = "squeeze" if (first, second) == ("add", "squeeze") else f"{first}{second.title()}"
+    return name if name in FUNCTIONS else None
+
+
+def spread(function: Function, args: Sequence[Expr]) -> Sequence[Expr]:
+    """The arguments; one list where any number of patterns may stand is the list of these."""
+    last = args[-1] if len(args) == len(function.params) else None
+    if function.params[-1].kind == "Pattern" and isinstance(last, ListNode):
+        return (*args[:-1], *last.items)
+    return args
+
+
+@dataclass(frozen=True, slots=True)
+class Varying:
+    """An argument whose value is a pattern where a plain number is taken."""
+
+    pattern: Pattern
+    convert: Callable[[Any], Any]
+
+
+def bound(make: Callable[..., Pattern], values: list[Any], text: bool) -> Pattern:
+    """The function of these values; arguments that vary are bound, the first outermost."""
+    i = next((i for i, value in enumerate(values) if isinstance(value, Varying)), None)
+    if i is None:
+        return make(*values)
+    before, varying, after = values[:i], values[i], values[i + 1 :]
+
+    def at(value: Any) -> Pattern:
+        return bound(make, [*before, varying.convert(value), *after], text)
+
+    return bind(varying.pattern, at, text=text)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, str):
+        raise PatternError(f"{value!r} is a word where a number is needed")
+    return float(value)
+
+
+def _chance(value: Any) -> float:
+    if not 0 <= _real(value) <= 1:
+        raise PatternError(CHANCE)
+    return float(value)
+
+
+#: Kind of a parameter -> the value that it takes of a pattern.
+CONVERT: dict[str, Callable[[Any], Any]] = {
+    "Time": as_time,
+    "Count": whole_number,
+    "Number": _real,
+    "Chance": _chance,
+}
+
+
 def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Pattern:
     """The pattern of a controller: cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
     takes = ("number", "channel") if name == "cc" else ("channel",)
@@ -213,7 +300,10 @@ def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Patt
 
 def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> ScoreError:
     """The error for an unknown name, with the nearest known one."""
-    if name in CONTROLS or name in SETTINGS:
+    if name in SETTINGS:
+        hint = f"it stands on a line of its own: {SETTINGS[name].example}"
+        return scope.fail(f'"{name}" is a setting, and no part of a pattern', node, hint)
+    if name in CONTROLS:
         return scope.fail(
             f'"{name}" is a control, not a value',
             node,
@@ -247,10 +337,11 @@ def misplaced_word(written: Expr | None, node: Any, scope: Scope) -> ScoreError:
     if not found:
         return scope.fail("this is text, and arithmetic takes numbers", node)
     word, start, end = found[0]
+    hint = "note names become numbers with .note" if NOTE.fullmatch(word) else None
     return ScoreError(
         f'"{word}" is a word, and arithmetic takes numbers',
         span=scope.outer or Span.of(scope.source, start, end),
-        hint="note names become numbers with .note" if NOTE.fullmatch(word) else None,
+        hint="texts cannot be added: write one, 'a b'" if isinstance(written, Text) else hint,
     )
 
 
@@ -262,4 +353,13 @@ _FOREIGN = {
     "jux": "a deck is placed with pan",
     **dict.fromkeys(("over", "xfade", "at", "now"), "it stands at the end of the line: ... over 4"),
     "x": "_ stands for the pattern inside a function",
+    "None": "a control is given back with default: blend = default",
+    "True": "write 1",
+    "False": "write 0",
+    **dict.fromkeys(("math", "np", "random"), "sine, rand and perlin are patterns: sine.slow(4)"),
+    "spread": 'an argument may be a pattern: fast("<1 2>"); a rhythm is "1(3,8)"',
+    "apply": "a chain of functions has a name by let: let f(p) = p.fast(2).rev",
+    "polymeter": 'write "{0 1, 0 .5 1}%4"',
+    "ur": "scenes one after the other: chain 'drop' 8, 'calm' 4",
+    **dict.fromkeys(("fadeIn", "fadeOut"), "a move ends the line: gain = 1 over 4"),
 }

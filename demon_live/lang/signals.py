@@ -122,16 +122,21 @@ for _name, (_pat, _help) in list(SIGNALS.items()):
 # --- chance ----------------------------------------------------------------------------------
 
 
-def rand(key: int) -> Pattern:
-    """White noise in 0..1: a new value each 1/1024 cycle."""
+def lot(key: int, t: Any) -> Any:
+    """The lots of cycle times: a new one each 1/1024 cycle."""
     # The offset keeps round musical times away from the borders of the grains.
-    return signal(Curve(lambda t: chance(key, np.floor(t * _GRAIN + 0.437))), None)
+    return chance(key, np.floor(t * _GRAIN + 0.437))
+
+
+def rand(key: int) -> Pattern:
+    """White noise in 0..1."""
+    return signal(Curve(lambda t: lot(key, t)), None)
 
 
 @function("seed = irand(8).segment(1)")
 def irand(n: Number, key: Lots) -> Pattern:
     """Whole numbers 0 .. n-1 by lot."""
-    return signal(Curve(lambda t: np.floor(chance(key, np.floor(t * _GRAIN + 0.437)) * n)), None)
+    return signal(Curve(lambda t: np.floor(lot(key, t) * n)), None)
 
 
 def perlin(key: int) -> Pattern:
@@ -148,8 +153,11 @@ def perlin(key: int) -> Pattern:
 
 #: name -> (key -> pattern, one line of help)
 RANDOM: dict[str, tuple[Callable[[int], Pattern], str]] = {
-    "rand": (rand, "White noise from 0 to 1, by lot, but the same at each hearing."),
-    "perlin": (perlin, "Smooth noise from 0 to 1: another goal each cycle."),
+    "rand": (
+        rand,
+        "White noise from 0 to 1, by lot; the same at each hearing, rand(2) is another.",
+    ),
+    "perlin": (perlin, "Smooth noise from 0 to 1: another goal each cycle; perlin(2) is another."),
 }
 
 
@@ -168,13 +176,17 @@ def numbers_of(values: Values) -> list[float]:
     return [float(v) for v in _listed(values)]
 
 
+#: Cycles that `inf` stands for: three weeks.
+_ENDLESS = 10**6
+
+
 def _spans(values: list[Any], cycles: Values) -> list[tuple[Any, Fraction]]:
     """Each value with its number of cycles; the shorter list is repeated."""
-    lengths = [as_time(v) for v in _listed(cycles)]
+    lengths = [Fraction(_ENDLESS) if v == math.inf else as_time(v) for v in _listed(cycles)]
     if not values or not lengths:
         raise PatternError("a list is empty")
-    if any(n <= 0 for n in lengths):
-        raise PatternError("a length must be above 0")
+    if any(n < 0 for n in lengths) or not any(lengths):
+        raise PatternError("a length must not be below 0, and one must be above", "cycles")
     count = max(len(values), len(lengths))
     if count > 256:
         raise PatternError("more than 256 values")
@@ -183,20 +195,24 @@ def _spans(values: list[Any], cycles: Values) -> list[tuple[Any, Fraction]]:
 
 @function("blend = linvar([0, 1], 8)")
 def linvar(values: Values, cycles: Values = 4) -> Pattern:
-    """FoxDot: in straight lines through the values, each in so many cycles."""
-    return _sweep(values, cycles, lambda x: x)
+    """FoxDot: in straight lines through the values, each in so many cycles; inf: it stays there."""
+    return _sweep(values, cycles, lambda x, falls: x)
 
 
 @function("blend = sinvar([0, 1], 8)")
 def sinvar(values: Values, cycles: Values = 4) -> Pattern:
-    """FoxDot: as linvar, in waves."""
-    return _sweep(values, cycles, lambda x: 0.5 - 0.5 * np.cos(x * np.pi))
+    """FoxDot: as linvar, in quarter waves: up as a sine, down as a cosine."""
+
+    def quarter(x: Any, falls: Any) -> Any:
+        return np.where(falls, 1 - np.cos(x * np.pi / 2), np.sin(x * np.pi / 2))
+
+    return _sweep(values, cycles, quarter)
 
 
 @function("blend = expvar([0, 1], 8)")
 def expvar(values: Values, cycles: Values = 4) -> Pattern:
     """FoxDot: as linvar, slow at first."""
-    return _sweep(values, cycles, lambda x: x * x)
+    return _sweep(values, cycles, lambda x, falls: x * x)
 
 
 @function("blend = var([.2, .9], [6, 2])")
@@ -207,8 +223,11 @@ def var(values: Values, cycles: Values = 4) -> Pattern:
     return fast(timecat([(n, pure(v)) for v, n in spans]), 1 / total)
 
 
-def _sweep(values: Values, cycles: Values, shape: Callable[[Any], Any]) -> Pattern:
-    """From each value to the next (and from the last to the first), by `shape`: 0..1 -> 0..1."""
+def _sweep(values: Values, cycles: Values, shape: Callable[[Any, Any], Any]) -> Pattern:
+    """From each value to the next (and from the last to the first).
+
+    shape: (x, falls) -> the part of the way, 0..1, at the part x of the time.
+    """
     spans = _spans(numbers_of(values), cycles)
     edges = np.concatenate([[0.0], np.cumsum([float(n) for _, n in spans])])
     heights = np.array([float(v) for v, _ in spans] + [float(spans[0][0])])
@@ -218,8 +237,11 @@ def _sweep(values: Values, cycles: Values, shape: Callable[[Any], Any]) -> Patte
     def f(t: Any) -> Any:
         u = t - np.floor(t / length) * length
         i = np.clip(np.searchsorted(edges, u, side="right") - 1, 0, len(spans) - 1)
-        x = (u - edges[i]) / (edges[i + 1] - edges[i])
-        return heights[i] + (heights[i + 1] - heights[i]) * shape(x)
+        a, b, width = heights[i], heights[i + 1], edges[i + 1] - edges[i]
+        # Of an endless way nothing is ever gone.
+        x = np.where(width < _ENDLESS, (u - edges[i]) / width, 0.0)
+        out = a + (b - a) * shape(x, b < a)
+        return out if np.ndim(t) else float(out)
 
     period = total.numerator if total.denominator <= 256 else None
     return signal(Curve(f), period)

@@ -15,7 +15,7 @@ from typing import Literal
 _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
 )
-_GOES_ON = re.compile(r"(?:[-+*/%=,(\[]|~>|<~|\bover|\bat|\bin)$")
+_GOES_ON = re.compile(r"(?:[-+*/%=,(\[|]|~>|<~|\b(?:over|at|in|and|or|not))$")
 _CLOSING = re.compile(r"(?:\s|#[^\n]*)*\)")
 _OPENS = re.compile(r"\s*(?:deck|scene)\b")
 
@@ -175,4 +175,6 @@ def is_complete(text: str) -> bool:
     if depth > 0:
         return False
     last = uncommented(text.rstrip().split("\n")[-1])
-    return not (re.search(r"(?:[-+*/%=,(\[.])$", last) and not last.endswith(".."))
+    return not (
+        re.search(r"(?:[-+*/%=,(\[.|]|\b(?:and|or|not))$", last) and not last.endswith("..")
+    )

@@ -79,7 +79,10 @@ class Bin(Node):
 
 @dataclass(frozen=True, slots=True)
 class Neg(Node):
+    """-of, or with op "not": 1 where it is 0."""
+
     of: Expr
+    op: str = "-"
 
 
 Expr = Num | Mini | Text | Name | Hole | ListNode | Call | Method | Bin | Neg
@@ -180,20 +183,20 @@ StatementNode = BindNode | SettingNode | WordNode | LetNode | GoNode | ChainNode
 
 # --- back to text ----------------------------------------------------------------------------
 
+#: How tight operators bind.
+_NOT, _COMPARED, _PRODUCT, _UNARY, _POWER, _POSTFIX = 3, 4, 7, 8, 9, 10
 _LEVEL = {
-    "<": 1,
-    "<=": 1,
-    ">": 1,
-    ">=": 1,
-    "==": 1,
-    "!=": 1,
-    "~>": 2,
-    "<~": 2,
-    "+": 3,
-    "-": 3,
-    "*": 4,
-    "/": 4,
-    "%": 4,
+    "or": 1,
+    "and": 2,
+    **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), _COMPARED),
+    "~>": 5,
+    "<~": 5,
+    "+": 6,
+    "-": 6,
+    "*": _PRODUCT,
+    "/": _PRODUCT,
+    "%": _PRODUCT,
+    "**": _POWER,
 }
 
 
@@ -227,7 +230,7 @@ def unparse_expr(node: Expr, level: int = 0) -> str:
             text = number(node.value)
             return (
                 f"({text})"
-                if ("/" in text and level >= 4) or (text[0] == "-" and level >= 6)
+                if ("/" in text and level >= _PRODUCT) or (text[0] == "-" and level >= _POWER)
                 else text
             )
         case Mini():
@@ -245,16 +248,19 @@ def unparse_expr(node: Expr, level: int = 0) -> str:
             return f"{node.name}({_args(node.args)})"
         case Method():
             args = "" if node.args is None else f"({_args(node.args)})"
-            return f"{unparse_expr(node.of, 6)}.{node.name}{args}"
+            return f"{unparse_expr(node.of, _POSTFIX)}.{node.name}{args}"
         case Neg():
-            text = f"-{unparse_expr(node.of, 5)}"
-            return f"({text})" if level > 5 else text
+            own = _UNARY if node.op == "-" else _NOT
+            text = f"{node.op}{' ' * (node.op == 'not')}{unparse_expr(node.of, own)}"
+            return f"({text})" if level > own else text
         case Bin():
-            own = _LEVEL[node.op]
-            # ~> and <~ lean to the right, the others to the left.
+            own = _LEVEL[node.op.strip("|")]
+            # ~> and <~ lean to the right, comparisons and ** to no side, the others to the left.
             right = node.op in ("~>", "<~")
-            left_text = unparse_expr(node.left, own + right)
-            right_text = unparse_expr(node.right, own + (not right))
+            alone = own in (_COMPARED, _POWER)
+            left_text = unparse_expr(node.left, own + (right or alone))
+            below = _UNARY if own == _POWER else own + (not right)
+            right_text = unparse_expr(node.right, below)
             # A fraction has no blanks: off(1/8, rev).
             fraction = node.op == "/" and left_text.isdigit() and right_text.isdigit()
             sign = "/" if fraction else f" {node.op} "

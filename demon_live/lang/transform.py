@@ -116,11 +116,11 @@ def timecat(steps: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
                     if part.const is not None:
                         out.append(Event(sb, se, sb, se, part.const[0]))
                     else:
-                        out.extend(_step(part, c, sb, se, sb, se))
+                        out.extend(squeezed(part, c, sb, se, sb, se))
                     continue
                 if sb >= e:
                     break
-                out.extend(_step(part, c, sb, se, max(b, sb), min(e, se)))
+                out.extend(squeezed(part, c, sb, se, max(b, sb), min(e, se)))
         return out
 
     made = Pattern(
@@ -163,7 +163,7 @@ def _shares(weights: list[Fraction]) -> list[Fraction]:
     return edges
 
 
-def _step(
+def squeezed(
     part: Pattern, c: int, sb: Fraction, se: Fraction, b: Fraction, e: Fraction
 ) -> list[Event]:
     """Cycle c of `part`, squeezed into [sb, se), as far as it lies in [b, e)."""

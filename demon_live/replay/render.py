@@ -101,7 +101,7 @@ def render(
         assets = Assets(
             assets.folders, within=bounds(path, trust), find=find, copies=folder_of(path)
         )
-    rules = recording.start.get("rules", 1) if recording is not None else journal.RULES
+    rules = recording.rules if recording is not None else journal.RULES
     with Offline(
         engine, backend=backend, seed=seed, stems=stems, assets=assets, rules=rules
     ) as offline:

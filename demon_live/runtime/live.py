@@ -235,7 +235,7 @@ class Live:
         trust: bool,
     ) -> Session:
         made = resume.recording if resume is not None else replay
-        rules = made.start.get("rules", 1) if made is not None else RULES
+        rules = made.rules if made is not None else RULES
         copies = folder_of(replay.path) if replay is not None and replay.path else None
         within = bounds(replay.path, trust) if replay is not None else None
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.

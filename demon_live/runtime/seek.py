@@ -121,7 +121,9 @@ def dry_run(
     output = NullOutput(str(recording.start.get("engine", "none")))
     copies = folder_of(recording.path) if recording.path is not None else None
     assets = Assets(folders or (Path.cwd(), shipped("patterns")), find=find, copies=copies)
-    session = Session(output, assets=assets, start=dict(recording.start), dry=True)
+    session = Session(
+        output, assets=assets, start={**recording.start, "rules": recording.rules}, dry=True
+    )
     for event in causes(recording, trust):
         if event.kind == KIND:
             session.repeat(event)

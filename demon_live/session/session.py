@@ -92,7 +92,7 @@ class Session:
         self._blocks: Mapping[str, ControlBlock] = {}
         self._sounds: frozenset[Sound] = frozenset()
         # Sets of before were made by a ring that never rested.
-        self._state = State(TempoMap.start(), always=self.rules < 3)
+        self._state = State(TempoMap.start(), always=self.rules < 2)
         self._engine = output.engine_name
         self._epoch = 0
         self._replaying = self._fresh = False
@@ -156,7 +156,7 @@ class Session:
         whole, state = origin == "file", self._state
         # At the prompt the lets of the files that play are known, too.
         lets = state.lets if whole else self._known_lets()
-        program = compile_source(text, name=name, lets=lets)
+        program = compile_source(text, name=name, lets=lets, chance=self.rules)
         if not whole:
             check_decks(text, program, state)
         edit = self._build(program, name, origin, now)

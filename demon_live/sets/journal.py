@@ -1,8 +1,8 @@
 """Sets: a performance as a log of causes (`*.set.jsonl`), append-only, one JSON object a line.
 
-The first line is the start (engine, seed, geometry), then every accepted text with the output
-sample at which it was accepted, written BEFORE it takes effect, then an end. Each line carries a
-checksum, so a torn tail (power cut, full disk) is recognised and loses only itself.
+The first line is the start (engine, seed, geometry, rules), then every accepted text with
+the output sample at which it was accepted, written BEFORE it takes effect, then an end. Each line
+carries a checksum, so a torn tail (power cut, full disk) is recognised and loses only itself.
 
     Journal    writes the lines of a session
     AppendLog  the file: lines are with the operating system when `append` returns, so that kill -9
@@ -36,9 +36,9 @@ from demon_live.paths import open_file, read_file
 SUFFIX = ".set.jsonl"
 _FORMAT = 1
 #: What a text means depends on the rules that its set was made with. 2: a score that is gone gives
-#: a control back to what other texts say of it (before: to its default). 3: the ring rests
-#: (before: `ring always`).
-RULES = 3
+#: a control back to what other texts say of it (before: to its default); chance is one function of
+#: time (before: of the place in the text, too); the ring rests (before: `ring always`).
+RULES = 2
 _KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "file", "mark", "end"})
 #: What the first line may say, beside what is shown only.
 _HEAD: Mapping[str, type[Any]] = {
@@ -88,6 +88,11 @@ class Recording:
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
     unknown: int = 0
+
+    @property
+    def rules(self) -> int:
+        """What its texts mean (`RULES`); sets of before do not say."""
+        return int(self.start.get("rules", 1))
 
     @property
     def length(self) -> int:

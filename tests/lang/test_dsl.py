@@ -101,13 +101,32 @@ def test_stage_scenes_and_words() -> None:
 def test_errors_are_those_of_the_language() -> None:
     with pytest.raises(DemonError, match="no control"):
         deck.denois = 1
-    deck.blend = mini("0 [1")
     with pytest.raises(DemonError, match="missing"):
-        program()
+        mini("0 [1")
     with pytest.raises(DemonError, match="neither true nor false"):
         bool(sine)
     with pytest.raises(DemonError, match="its own pattern"):
         sine.every(2, lambda p: p.off(1 / 8, lambda q: q * p))
+
+
+def test_an_unknown_method_gets_the_nearest_right_one() -> None:
+    with pytest.raises(AttributeError, match=r'no function "rnage": did you mean range\?'):
+        sine.rnage(0, 1)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"did you mean segment\?"):
+        sine.seg  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(sine, "qqqqqqqq")
+
+
+def test_an_endless_length() -> None:
+    deck.blend = dsl.linvar([0, 1], [8, float("inf")])  # type: ignore[attr-defined]
+    same("blend = linvar([0, 1], [8, inf])")
+
+
+def test_operators_of_python() -> None:
+    deck.blend = sine**2
+    deck.noise = 2 ** (saw - 1)
+    deck.hint = (saw > 0.2) & ~(saw > 0.6) | sine
+    same("blend = sine ** 2\nnoise = 2 ** (saw - 1)\nhint = saw > .2 and not saw > .6 or sine")
 
 
 def test_python_files() -> None:
@@ -187,9 +206,9 @@ def test_every_setting_and_performance_word_is_there_with_its_help(word: str) ->
 
 
 def test_methods_check_the_number_of_their_arguments() -> None:
-    with pytest.raises(TypeError, match="factor"):
+    with pytest.raises(DemonError, match="fast takes 1 argument"):
         sine.fast()  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
+    with pytest.raises(DemonError, match="2 to 3 arguments"):
         sine.euclid(1, 2, 3, 4)  # type: ignore[call-arg]
     assert str(sine.range(high=0.9, low=0.2)) == "sine.range(.2, .9)"
 

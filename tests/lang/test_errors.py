@@ -99,6 +99,449 @@ def test_what_a_beginner_reads(text: str, message: str, place: str, hint: str | 
     assert "^" * len(place) in shown
 
 
+#: What players of other languages write, and what is easily written wrong.
+POOR = [
+    (
+        "setcpm(120/4)",
+        "setcpm is not used here",
+        "setcpm(120/4)",
+        "write tempo 120 (4 beats a cycle), or cps 0.5",
+    ),
+    (
+        "setcpm(30)",
+        "setcpm is not used here",
+        "setcpm(30)",
+        "write tempo 120 (4 beats a cycle), or cps 0.5",
+    ),
+    (
+        "setcpm 30",
+        "setcpm is not used here",
+        "setcpm 30",
+        "write tempo 120 (4 beats a cycle), or cps 0.5",
+    ),
+    (
+        "setcps(120/60/4)",
+        "setcps is not used here",
+        "setcps(120/60/4)",
+        "write tempo 120 (4 beats a cycle), or cps 0.5",
+    ),
+    (
+        "setcps(.5)",
+        "setcps is not used here",
+        "setcps(.5)",
+        "write tempo 120 (4 beats a cycle), or cps 0.5",
+    ),
+    ('denoise = "<.4 .6 .8>/x"', "'x' is a word where a number is needed", "x", None),
+    ('denoise = "a*b"', "'b' is a word where a number is needed", "b", None),
+    ('blend = "a ..b"', "'a' is a word where a number is needed", "a", None),
+    (
+        "blend = '<0 .5 1>'",
+        'blend takes numbers, and "<0 .5 1>" is text',
+        "'<0 .5 1>'",
+        'mini-notation stands in double quotes: "<0 .5 1>"',
+    ),
+    (
+        "blend = '<0 .5 1>'.slow(2)",
+        'blend takes numbers, and "<0 .5 1>" is text',
+        "'<0 .5 1>'",
+        'mini-notation stands in double quotes: "<0 .5 1>"',
+    ),
+    (
+        "b1.stop()",
+        "b1.stop() is not used here",
+        "b1.stop",
+        "hush is silence; a control is given back with blend = default",
+    ),
+    (
+        "Clock.clear()",
+        "Clock.clear() is not used here",
+        "Clock.clear",
+        "hush is silence; a control is given back with blend = default",
+    ),
+    (
+        "print(blend)",
+        "print is not used here: there is nothing to load and nothing to print",
+        "print",
+        "? lists the words; a sound is named by source",
+    ),
+    (
+        'samples("github:x")',
+        "samples is not used here: there is nothing to load and nothing to print",
+        "samples",
+        "? lists the words; a sound is named by source",
+    ),
+    (
+        "blend.stop()",
+        "blend.stop() is not used here",
+        "blend.stop",
+        "hush is silence; a control is given back with blend = default",
+    ),
+    (
+        "live_loop :drums do",
+        "Sonic Pi's live_loop is not used here",
+        "live_loop",
+        'a control is bound to a pattern: blend = "0 .5 1"',
+    ),
+    (
+        "with_fx :reverb do",
+        "Sonic Pi's with_fx is not used here",
+        "with_fx",
+        'a control is bound to a pattern: blend = "0 .5 1"',
+    ),
+    (
+        "sync :x",
+        "Sonic Pi's sync is not used here",
+        "sync",
+        'a control is bound to a pattern: blend = "0 .5 1"',
+    ),
+    (
+        "set :blend, .5",
+        "Sonic Pi's set is not used here",
+        "set",
+        'a control is bound to a pattern: blend = "0 .5 1"',
+    ),
+    (
+        "sleep 1",
+        "Sonic Pi's sleep is not used here",
+        "sleep",
+        'a control is bound to a pattern: blend = "0 .5 1"',
+    ),
+    (
+        "end",
+        "Sonic Pi's end is not used here",
+        "end",
+        'a control is bound to a pattern: blend = "0 .5 1"',
+    ),
+    ("use_bpm 120", 'nothing begins with "use_bpm"', "use_bpm", "did you mean tempo?"),
+    (
+        'blend = "0 .5".nudge(.1)',
+        '"nudge" is a setting, and no part of a pattern',
+        "nudge",
+        "it stands on a line of its own: nudge -12",
+    ),
+    (
+        "let f(x) = f(x)\nblend = f(1)",
+        "f calls itself",
+        "f(1)",
+        "a let stands for its expression, which must end somewhere",
+    ),
+    (
+        "scene drop { blend = 1, denoise = .9 }",
+        "a comma does not separate bindings",
+        ",",
+        "write ; or begin a new line",
+    ),
+    (
+        "blend = every' 4 1 rev",
+        "Tidal's every' is not used here",
+        "every'",
+        ".every(4, rev, 1) begins a cycle later; all arguments stand in parentheses",
+    ),
+    ('deck "drums" { blend = 1 }', "deck needs a name", "deck", "write deck drums { gain = .8 }"),
+    ("deck.blend = sine", "this is the form of Python", "deck.blend =", "write blend = ..."),
+    (
+        'deck["drums"].denoise = sine',
+        "this is the form of Python",
+        'deck["drums"].denoise =',
+        "write drums.denoise = ...",
+    ),
+    (
+        "prompt = 'a' + 'b'",
+        '"a" is a word, and arithmetic takes numbers',
+        "'a'",
+        "texts cannot be added: write one, 'a b'",
+    ),
+    ("blend = sine.seg(4)", 'there is no function "seg"', "seg", "did you mean segment?"),
+    ("blend = saw.stut(3, 1/8, .5)", 'there is no function "stut"', "stut", "did you mean echo?"),
+    ("blend = saw.trunc(1/2)", 'there is no function "trunc"', "trunc", "did you mean linger?"),
+    (
+        "blend = chooseCycles(1, .5)",
+        'there is nothing called "chooseCycles"',
+        "chooseCycles",
+        "did you mean randcat?",
+    ),
+    ("blend = sin", 'there is nothing called "sin"', "sin", "did you mean sine?"),
+    (
+        "blend = math.sin",
+        'there is nothing called "math"',
+        "math",
+        "sine, rand and perlin are patterns: sine.slow(4)",
+    ),
+    (
+        "blend = np.sin",
+        'there is nothing called "np"',
+        "np",
+        "sine, rand and perlin are patterns: sine.slow(4)",
+    ),
+    ("blend = slider(.5)", 'there is nothing called "slider"', "slider", "did you mean cc?"),
+    ("blend = saw.chop(4)", 'there is no function "chop"', "chop", "did you mean segment?"),
+    (
+        "blend = sine.spread(fast, 2)",
+        'there is no function "spread"',
+        "spread",
+        'an argument may be a pattern: fast("<1 2>"); a rhythm is "1(3,8)"',
+    ),
+    (
+        "blend = None",
+        'there is nothing called "None"',
+        "None",
+        "a control is given back with default: blend = default",
+    ),
+    ("blend = True", 'there is nothing called "True"', "True", "write 1"),
+    (
+        "blend = overlay(saw, sine)",
+        'there is nothing called "overlay"',
+        "overlay",
+        "did you mean stack?",
+    ),
+    (
+        "blend = saw.timeLoop(2)",
+        'there is no function "timeLoop"',
+        "timeLoop",
+        "did you mean ribbon?",
+    ),
+    (
+        "blend = saw.inhabit(2)",
+        'there is no function "inhabit"',
+        "inhabit",
+        "did you mean pickRestart?",
+    ),
+    ("cpm 30", "cpm is not used here", "cpm 30", "write tempo 120 (4 beats a cycle), or cps 0.5"),
+    ("blend = saw.density(2)", 'there is no function "density"', "density", "did you mean fast?"),
+    (
+        'blend = "0 1".foldEvery(2, rev)',
+        'there is no function "foldEvery"',
+        "foldEvery",
+        "did you mean every?",
+    ),
+    ("blend = sine ^ 2", '"^" is no operator here', "^", "a power is **: sine ** 2"),
+    (
+        "blend = .5 if sine else 1",
+        "a pattern has no if",
+        "if sine else",
+        'write "<0 1>".pick(1, .5), or p.when("<0 1>", rev)',
+    ),
+    ("blend = saw.every(4, fast 2)", "arguments stand in parentheses", "fast 2", "write fast(2)"),
+    ("blend = saw.every(4 rev)", 'missing "," between arguments', "4 rev", "write 4, rev"),
+    (
+        'blend = cat("0 1" "1 0")',
+        'missing "," between arguments',
+        '"0 1" "1 0"',
+        'write "0 1", "1 0"',
+    ),
+    (
+        "blend = arrange([4 sine], [2, saw])",
+        'missing "," between arguments',
+        "4 sine",
+        "write 4, sine",
+    ),
+    (
+        "blend = slow(4) sine",
+        "a function stands behind its pattern",
+        "slow(4)",
+        "write sine.slow(4)",
+    ),
+    ("tempo 128bpm", "tempo takes a plain number, without a unit", "bpm", "write tempo 128"),
+    ("loop 8 bars", "loop takes a plain number, without a unit", "bars", "write loop 8"),
+    (
+        "source loops/amen.wav",
+        "a file name goes into quotes",
+        "loops/amen.wav",
+        'write source "loops/amen.wav"',
+    ),
+    ("-- slowly", "comments begin with #", "--", "write # slowly"),
+    ("/* x */", "comments begin with #", "/*", "write # x */"),
+    ('blend = sine over "4"', "over takes a plain number of cycles", '"4"', "write over 4"),
+    ("blend = sine Over 4", '"Over" is written in small letters', "Over", "write over"),
+    ("blend = P[0,1]", "FoxDot's P[ ] is not used here", "P[", 'a sequence is "0 1"'),
+    (
+        'blend = "0 .5"[0]',
+        "a pattern has no index",
+        "[0]",
+        'a part of a cycle is .bite(4, "0") or .zoom(0, 1/4)',
+    ),
+    (
+        'blend = f"0 {x}"',
+        "this string is Python's",
+        "f",
+        'write "0 1"; patterns are joined by cat, seq and pick',
+    ),
+    ("seed = 1_000", "a number is written in plain digits", "1_000", "write 1000"),
+    ("seed = 0x10", "a number is written in plain digits", "0x10", "write 16"),
+    (
+        'xfadeIn 1 4 $ sound "bd"',
+        "Tidal's xfadeIn is not used here",
+        "xfadeIn",
+        "a time stands behind a binding: blend = .5 xfade 4, ... at 8, ... in 2, ... now",
+    ),
+    (
+        'jumpIn 1 2 $ sound "bd"',
+        "Tidal's jumpIn is not used here",
+        "jumpIn",
+        "a time stands behind a binding: blend = .5 xfade 4, ... at 8, ... in 2, ... now",
+    ),
+    (
+        'once $ sound "bd"',
+        "Tidal's once is not used here",
+        "once",
+        "a time stands behind a binding: blend = .5 xfade 4, ... at 8, ... in 2, ... now",
+    ),
+    (
+        "blend = sine |> 2",
+        'Tidal\'s "|>" is not used here',
+        "|>",
+        "|+, +| and |+| are, with any of + - * / %; to take values in a rhythm write .struct",
+    ),
+    (
+        "blend = saw.iter(0)",
+        "iter needs a whole number from 1 to 4096 for n, not 0",
+        "0",
+        'write "0 .3 .6 1".iter(4)',
+    ),
+    (
+        "blend = saw.chunk(0, rev)",
+        "chunk takes 1 to 256 parts",
+        "0",
+        'write ".2*8".chunk(4, _ + .3)',
+    ),
+    (
+        "lpf = saw.rangex(0, 8000)",
+        "rangex goes by equal ratios: both ends must be above 0",
+        "0",
+        "write saw.rangex(200, 8000)",
+    ),
+    (
+        "blend = saw over 0",
+        "over needs a number of cycles above 0",
+        "over 0",
+        "write now, or over 4",
+    ),
+    (
+        "blend = saw over -4",
+        "over needs a number of cycles above 0",
+        "over -4",
+        "write now, or over 4",
+    ),
+    ("blend = saw at 0", "at needs a number of cycles above 0", "at 0", "write now, or at 4"),
+    ('blend = "0 1".press(1)', "press goes from 0 to under 1", "1", 'write "1 .5 1 .5".press'),
+    (
+        "blend = saw.ribbon(0, 0)",
+        "ribbon needs a length above 0",
+        "0",
+        "write rand.segment(8).ribbon(3, 1)",
+    ),
+    (
+        "blend = linvar([0,1],[0,0])",
+        "a length must not be below 0, and one must be above",
+        "[0,0]",
+        "write linvar([0, 1], 8)",
+    ),
+    (
+        "blend = saw.segment(-4)",
+        "segment needs a number of 0 or more",
+        "-4",
+        "write sine.range(.3, 1).segment(4)",
+    ),
+    (
+        'blend = "0 1".swing(2, 4)',
+        "the amount of swing goes from 0 to 1",
+        "2",
+        'write "0 .4*7".swing(1/3, 4)',
+    ),
+    ("let f(a,a) = a", 'two arguments are called "a"', "let f(a,a) = a", "give each its own name"),
+    ('blend = "0 .5".degradeBy(50)', "a chance goes from 0 to 1", "50", "write 0.5 for 50%"),
+    (
+        "blend = choose()",
+        "there is nothing to choose from: give patterns, or one list of them",
+        "choose()",
+        None,
+    ),
+    (
+        "lpf = run(8).scale('mino')",
+        "there is no scale 'mino': minor?",
+        "'mino'",
+        "write run(8).scale('c4 minor').mul(20)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "place", "hint"), POOR, ids=lambda v: str(v)[:30])
+def test_each_error_names_cause_and_remedy(
+    text: str, message: str, place: str, hint: str | None
+) -> None:
+    (error,) = failure(text).errors
+    assert error.message == message
+    assert error.span is not None
+    assert text[error.span.start : error.span.end] == place
+    assert error.hint == hint
+
+
+#: What plays, but was probably meant otherwise.
+DOUBTFUL = [
+    ("blend = saw.segment(0)", "this is silence: no step ever plays", "write ~ if it is meant"),
+    ("blend = saw.slow(0)", "this is silence: no step ever plays", "write ~ if it is meant"),
+    ('blend = "0 1".ply(0)', "this is silence: no step ever plays", "write ~ if it is meant"),
+    ('blend = "<0 1>/0"', "this is silence: no step ever plays", "write ~ if it is meant"),
+    (
+        "let sine = .5",
+        '"sine" is a word of the language; here it means this',
+        "another name keeps both",
+    ),
+    (
+        "prompt = '<acid dub>/4'",
+        "in single quotes this is one text, brackets and all",
+        'mini-notation stands in double quotes: "<acid dub>/4"',
+    ),
+    ('blend = "0,5 1"', "a comma plays both at once", "a decimal has a point: 0.5"),
+    (
+        'blend = "0 .5" # .5',
+        "everything behind # is a comment",
+        "a control is bound on a line of its own",
+    ),
+    (
+        "seed = irand(8)",
+        "this is a new number each 1/1024 of a cycle",
+        "hold it: irand(8).segment(1)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), DOUBTFUL, ids=lambda v: str(v)[:30])
+def test_what_was_probably_meant_otherwise_is_a_warning(text: str, message: str, hint: str) -> None:
+    warnings = compile_source(text).warnings
+    assert (message, hint) in [(w.message, w.hint) for w in warnings]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gain = silence",
+        'gain = "~"',
+        'gain = ""',
+        'gain = "1 ~".mask("<0 1>")',
+        'gain = "1(3,8)"',
+        "prompt = 'a, b (c)'",
+        "blend = .5  # blend of 2",
+        "let wob(n) = sine.fast(n)",
+        "seed = irand(8).segment(1)",
+    ],
+)
+def test_what_is_meant_is_no_warning(text: str) -> None:
+    assert compile_source(text).warnings == ()
+
+
+#: The remedies for words of tempo.
+TEMPI = [hint for *_, hint in POOR if hint and hint.startswith("write tempo") and "or cps" in hint]
+
+
+@pytest.mark.parametrize("hint", TEMPI)
+def test_the_remedy_for_a_tempo_compiles(hint: str) -> None:
+    first, second = hint.removeprefix("write ").replace(" (4 beats a cycle)", "").split(", or ")
+    bpm, cps = compile_source(first).settings["tempo"], compile_source(second).settings["cps"]
+    assert isinstance(cps, float)
+    assert bpm == cps * 240
+
+
 def test_every_error_is_told_in_order() -> None:
     error = failure(
         'blend = foo\nnoise = "a"\ntempo fast\n\n'
@@ -232,6 +675,20 @@ HOSTILE = {
     "linger": "blend = saw.linger(1/100000)",
     "number": "blend = 1e999999999",
     "digits": "blend = " + "9" * 10000,
+    "power": "blend = " + "9 ** " * 3000 + "9",
+    "nots": "blend = " + "not " * 3000 + "sine",
+    "compared": "blend = " + "1 < " * 3000 + "sine",
+    "tempo": "tempo " + " * ".join(["1e99"] * 2000),
+    "small tempo": "tempo " + " / ".join(["1e99"] * 2000),
+    "deep tempo": "tempo " + "(" * 3000 + "1" + ")" * 3000,
+    "minuses": "tempo " + "-" * 15000 + "1",
+    "cycles a minute": "setcpm(" + " * ".join(["999999999999999999"] * 700) + ")",
+    "questions": "blend = 1 " + "?" * 15000,
+    "ifs": "blend = 1 " + "if " * 5000,
+    "arguments": "blend = f(" + "a " * 7000,
+    "commas": "blend = f(" + "a, " * 5000 + "1 1",
+    "hexadecimal": "blend = 0x" + "f" * 9000,
+    "endless ramp": "blend = linvar([" + "0, " * 5000 + "1], inf)",
     "doubling": "let f0 = sine\n"
     + "".join(f"let f{i} = f{i - 1} + f{i - 1}\n" for i in range(1, 16))
     + "blend = f15",

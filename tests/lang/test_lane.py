@@ -109,7 +109,7 @@ def test_foxdot_words() -> None:
         0.9,
         0.2,
     ]
-    assert values(lane("blend = sinvar([0, 1], 2)"), 0, 1, 2, 3) == [0, 0.5, 1, 0.5]
+    assert values(lane("blend = sinvar([0, 1], 2)"), 0, 1, 2, 3) == [0, 0.7071, 1, 0.7071]
 
 
 # --- joined lanes ----------------------------------------------------------------------------

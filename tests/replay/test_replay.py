@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,12 @@ import pytest
 
 import demon_live
 from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.lang import compile_source
 from demon_live.lang.controllers import Key, Move
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import dry_run
-from demon_live.sets.journal import SUFFIX, Journal, SetEvent
+from demon_live.sets.journal import SUFFIX, Journal, SetEvent, load
 from demon_live.sets.set_files import folder_of
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, write_tone
 
@@ -90,6 +93,49 @@ def test_a_replay_hears_the_very_value_that_a_knob_had(tmp_path: Path) -> None:
     assert len(np.unique(take[:, 0])) > 20
     again = render(tmp_path / f"hands{SUFFIX}", engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
     assert np.array_equal(again[: len(take)], take)
+
+
+CHANCE = """record lots
+tempo 120
+loop 1
+prompt = 'c'
+gain = "[.2 .4 .6 .8]*2?".degradeBy(.3) * choose(.5, 1)
+pan = rand.segment(8)
+"""
+
+
+@pytest.mark.parametrize(("rule", "named"), [(1, False), (1, True), (2, True)])
+def test_a_set_replays_by_the_rules_that_it_was_made_with(
+    tmp_path: Path, rule: int, named: bool
+) -> None:
+    takes = {}
+    for made_with in (1, 2):
+        folder = tmp_path / str(made_with)
+        folder.mkdir()
+        instrument = offline(MockEngine(by_prompt), folder, rules=made_with)
+        instrument.session.apply(CHANCE)
+        takes[made_with] = np.concatenate([instrument.turn() for _ in range(60)])
+        instrument.session.apply("stop")
+    assert not np.array_equal(takes[1], takes[2])
+    path = tmp_path / str(rule) / f"lots{SUFFIX}"
+    first, _, rest = path.read_text().partition("\n")
+    head = json.loads(first)
+    assert head["rules"] == rule
+    if not named:
+        # As sets were written before there was a second rule.
+        head = {k: v for k, v in head.items() if k not in ("rules", "crc")}
+        body = json.dumps(head, sort_keys=True, separators=(",", ":"))
+        crc = f"{zlib.crc32(body.encode()):08x}"
+        path.write_text(f'{body[:-1]},"crc":"{crc}"}}\n{rest}')
+    again = render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    take = takes[rule]
+    assert np.array_equal(again[: len(take)], take)
+    lane = list(dry_run(load(path)))[-1].state.decks["main"].bound["pan"]
+    text = "pan = rand.segment(8)"
+    expected = compile_source(text, chance=rule).decks["main"]["pan"]
+    assert np.array_equal(
+        lane.sample(np.arange(9, 12, 0.1)), expected.sample(np.arange(9, 12, 0.1))
+    )
 
 
 def test_two_renders_of_a_set_are_the_same_file(

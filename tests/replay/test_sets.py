@@ -225,7 +225,7 @@ def test_a_line_of_time_that_cannot_be_read_is_an_error_of_that_line(tmp_path: P
 def test_a_thousand_changes_before_the_next_bar_are_one(tmp_path: Path) -> None:
     causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .5", "<prompt>")]
     causes += [SetEvent("apply", i, f"blend = .{i % 9 + 1}", "<prompt>") for i in range(1, 1100)]
-    *_, last = dry_run(Recording(None, {"engine": "imp"}, tuple(causes)))
+    *_, last = dry_run(Recording(None, {"engine": "imp", "rules": 2}, tuple(causes)))
     assert last.error is None
     lane = last.state.decks["main"].lanes["blend"]
     assert [lane.at(Fraction(c)) for c in (0, 1)] == [0.5, 0.2]
@@ -237,7 +237,7 @@ def test_a_thousand_changes_before_the_next_bar_are_one(tmp_path: Path) -> None:
 def test_changes_that_wait_without_end_are_refused_and_the_others_play(text: str) -> None:
     causes = [SetEvent("apply", 0, "tempo 120\nloop 1\nblend = .1", "<prompt>")]
     causes += [SetEvent("apply", i, text.format(i + 1), "<prompt>") for i in range(1, 400)]
-    moments = list(dry_run(Recording(None, {"engine": "imp"}, tuple(causes))))
+    moments = list(dry_run(Recording(None, {"engine": "imp", "rules": 2}, tuple(causes))))
     wrong = [m.error.message for m in moments if m.error is not None]
     assert len(wrong) == 400 - MOST_WAITING
     assert set(wrong) == {f"{MOST_WAITING} changes of blend are waiting already"}
@@ -252,7 +252,7 @@ def test_ramps_that_interrupt_each_other_make_no_long_numbers() -> None:
     causes += [
         SetEvent("apply", i, f"tempo {100 + i % 50} over 64", "<prompt>") for i in range(1, 80)
     ]
-    *_, last = dry_run(Recording(None, {"engine": "imp"}, tuple(causes)))
+    *_, last = dry_run(Recording(None, {"engine": "imp", "rules": 2}, tuple(causes)))
     assert last.error is None
     assert max(s.bpm.denominator for s in last.state.tempo.segments) < 64 * 10**30
 

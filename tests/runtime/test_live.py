@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from demon_live.errors import DemonError
+from demon_live.lang import Lane, compile_source
 from demon_live.runtime.live import Live
+from demon_live.sets.journal import Recording, SetEvent
+from demon_live.sets.session_log import Interrupted
 
 SCORE = """tempo 128
 loop 2
@@ -67,6 +72,25 @@ def test_a_broken_first_score_raises_and_leaves_nothing_behind(score: Path, tmp_
     with pytest.raises(DemonError, match=r"x\.demon:1:9"):
         Live([score], audio="null")
     assert not list(tmp_path.glob("demon-*/live-*"))
+
+
+@pytest.mark.parametrize("how", ["replay", "resume"])
+def test_a_set_that_names_no_rules_goes_on_by_the_first(
+    score: Path, tmp_path: Path, how: str
+) -> None:
+    text = "pan = rand.segment(8)"
+    past = Recording(None, {"engine": "imp"}, (SetEvent("apply", 0, text, "<prompt>", "repl"),))
+    given: dict[str, Any] = {"replay": past} if how == "replay" else {}
+    given = given or {"resume": Interrupted(past, tmp_path, 0)}
+    with Live(audio="null", **given) as live:
+        assert live.session.journal.start["rules"] == 1
+        lane = live.session.state.decks["main"].bound["pan"]
+        times = np.arange(8, 12, 1 / 8)
+        first = compile_source(text, chance=1).decks["main"]["pan"]
+        assert np.array_equal(Lane.prune(lane, Fraction(8)).sample(times), first.sample(times))
+        assert not np.array_equal(
+            first.sample(times), compile_source(text).decks["main"]["pan"].sample(times)
+        )
 
 
 def test_a_set_is_recorded_with_its_sound(score: Path, tmp_path: Path) -> None:
