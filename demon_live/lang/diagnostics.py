@@ -7,6 +7,7 @@ fits gives the error. A test runs the example of each.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -183,12 +184,17 @@ def _juxtaposed(text: str, at: int) -> Diagnosis | None:
     return Diagnosis("arguments stand in parentheses", *found.span(1), advice)
 
 
+_VALUES = re.compile(r"(?<![\d.])[\d.]+(?:\s+[\d.]+)+")
+
+
 def _missing_comma(text: str, at: int) -> Diagnosis | None:
-    found = re.search(r"\(\s*[^()]*?((?:[\d.]+\s+)+[\d.]+)[^()]*\)", _masked(text))
+    masked = _masked(text)
+    groups = re.finditer(r"\(([^()]*)\)", masked)
+    found = next(filter(None, (_VALUES.search(masked, *group.span(1)) for group in groups)), None)
     if found is None:
         return None
-    values = ", ".join(found.group(1).split())
-    return Diagnosis('missing "," between arguments', *found.span(1), f"write {values}")
+    values = ", ".join(found.group().split())
+    return Diagnosis('missing "," between arguments', *found.span(), f"write {values}")
 
 
 def _apostrophe(text: str, at: int) -> Diagnosis | None:
@@ -228,7 +234,14 @@ def _generic(text: str, at: int, expected: Sequence[str]) -> Diagnosis:
         return Diagnosis("the statement ends too early", max(0, last - 1), last, hint)
     shown = [_SHOWN[e] for e in expected if e in _SHOWN]
     hint = f"expected {', '.join(shown[:5])}" if shown else None  # type: ignore[assignment]
-    return Diagnosis(f'"{found.group()}" does not fit here', *found.span(), hint)
+    return Diagnosis(f"{_visible(found.group())} does not fit here", *found.span(), hint)
+
+
+def _visible(word: str) -> str:
+    """A word in quotes; an invisible character by its number and name."""
+    if len(word) == 1 and not word.isprintable():
+        return f"the invisible U+{ord(word):04X} ({unicodedata.name(word, 'control character')})"
+    return f'"{word}"'
 
 
 _SHOWN = {
