@@ -383,3 +383,17 @@ def test_control_z_undoes_and_no_control_character_enters_the_line(stage: Harnes
         h.keys("\x04")
 
     stage.play(script)
+
+
+def test_a_word_of_any_length_can_be_pasted(stage: Harness) -> None:
+    async def script(h: Harness) -> None:
+        # More than a pipe holds.
+        await asyncio.to_thread(h.keys, "\x1b[200~" + "x" * 100_000 + "\x1b[201~y")
+        await h.until(lambda: len(h.repl.prompt.text) == 100_001)
+        h.keys("z")
+        await h.until(lambda: h.repl.prompt.text.endswith("xyz"))
+        h.keys("\x03")
+        await h.until(lambda: h.repl.prompt.text == "")
+        h.keys("\x04")
+
+    stage.play(script)
