@@ -4,8 +4,8 @@
     MidiOut   the same for one output
 
 A missing package or device is never an error here: a port waits, and `problem` says what is
-missing and what helps. Ports come and go while the sound plays: a thread looks once a second, with a
-client of the sound system that stays.
+missing and what helps. Ports come and go while the sound plays: a thread looks once a second, with
+a client of the sound system that stays.
 
 mido has its own setting for the system to use: MIDO_BACKEND=mido.backends.rtmidi/UNIX_JACK.
 
