@@ -3,19 +3,27 @@
 #     make test     install what development needs, check, run the tests
 # ARGS go to demon: make live ARGS="patterns/02_blend.demon --audio null"
 # DEMON_TORCH names another torch: make live DEMON_TORCH="torch==2.13.0"
+# All packages but torch have the versions and hashes of .ci/*.lock; `make lock` takes newer ones.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 DEMON_TORCH ?=
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH_CPU := --index-url https://download.pytorch.org/whl/cpu
 # The torch of our own machines: a CPU build in a local folder that pip knows.
 TORCH_LOCAL := $(PIP) install --no-index --no-deps --constraint .ci/constraints.txt torch
+LOCKED := $(PIP) install --no-deps --require-hashes --requirement
+EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
+# One lock for all systems and Pythons. torch is left out: which build is right depends on the GPU.
+LOCK := $(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+    --generate-hashes --no-annotate --custom-compile-command "make lock" \
+    --override .ci/no-torch.txt --no-emit-package torch
 
-.PHONY: live test check venv dev soak chaos fuzz audit
+.PHONY: live test check venv dev soak chaos fuzz audit lock pythons
 .DELETE_ON_ERROR:
 
 live: $(VENV)/.installed $(VENV)/.portaudio
@@ -39,6 +47,21 @@ fuzz: $(VENV)/.dev
 audit: $(VENV)/.dev
 	$(PIP) install pip-audit
 	$(BIN)/python -m tests.rigs.audit $(ARGS)
+
+# Newer versions of the packages into .ci/*.lock.
+lock: | $(BIN)/python
+	$(PIP) install uv
+	$(LOCK) --extra dev --no-emit-package python-rtmidi --output-file .ci/dev.lock pyproject.toml .ci/lock.in
+	$(LOCK) --constraint .ci/dev.lock --output-file .ci/live.lock pyproject.toml .ci/lock.in
+	echo 'python-rtmidi>=1.5' | $(LOCK) --output-file .ci/midi.lock -
+
+# `make test` with each Python that is installed here.
+pythons:
+	@failed=; for python in $(PYTHONS); do \
+	    if ! $$python -c '' 2>/dev/null; then echo "$$python: not here"; continue; fi; \
+	    echo "$$python:"; \
+	    $(MAKE) test PYTHON=$$python VENV=.venv-$$(basename $$python) || failed="$$failed $$python"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -67,14 +90,20 @@ $(VENV)/.torch: | $(BIN)/python
 	else $(PIP) install torch; fi
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/.torch
+$(VENV)/.installed: pyproject.toml .ci/live.lock | $(VENV)/.torch
 	@echo "installing demon into $(VENV)"
-	@$(PIP) install --editable .
+	@$(LOCKED) .ci/live.lock
+	@$(EDITABLE)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/.torch
+# python-rtmidi has no wheel for some Pythons, and then needs a compiler and headers.
+$(VENV)/.dev: pyproject.toml .ci/dev.lock .ci/midi.lock | $(VENV)/.torch
 	@echo "installing demon and its development tools into $(VENV)"
-	@$(PIP) install --editable '.[dev]'
+	@$(LOCKED) .ci/dev.lock
+	@$(LOCKED) .ci/midi.lock >/dev/null 2>&1 || \
+	    echo "python-rtmidi cannot be installed here, so its tests are skipped (it has no wheel for this" \
+	    "Python: sudo apt install g++ libasound2-dev libjack-dev)"
+	@$(EDITABLE)
 	@touch $(VENV)/.installed $@
 
 # Asked until it is there, then never again.

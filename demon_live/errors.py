@@ -41,8 +41,9 @@ def excerpt(text: str, span: Span) -> str:
     """The line of `span` with carets under it (the first line only, when it spans several)."""
     lines = text.split("\n")
     line = lines[span.line - 1] if span.line <= len(lines) else ""
-    # Tabs would move the carets: show them as one blank.
-    line = line.replace("\t", " ").rstrip("\r")
+    # Tabs would move the carets: show them as one blank. No other control character may reach a
+    # terminal.
+    line = "".join(c if c.isprintable() else "·" for c in line.replace("\t", " ").rstrip("\r"))
     width = max(1, min(span.end - span.start, len(line) - span.col + 1))
     number = str(span.line)
     margin = " " * len(number)

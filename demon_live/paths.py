@@ -62,7 +62,28 @@ def cache_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """Files of running sessions (mmap'ed PCM, sockets), in memory where the system can."""
+    """Files of running sessions (mmap'ed PCM, sockets), in memory where the system can.
+
+    Raises FileError if the folder is not this user's own: others could read or replace the files.
+    """
+    path = _runtime_dir()
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or not is_own(found):
+        raise FileError(
+            f"{path} belongs to somebody else",
+            hint="name a folder of your own: DEMON_RUNTIME=~/run demon live",
+        )
+    if found.st_mode & 0o077 and hasattr(os, "getuid"):
+        path.chmod(0o700)
+    return path
+
+
+def is_own(found: os.stat_result) -> bool:
+    """Whether this user owns the file, as far as the system can tell."""
+    return not hasattr(os, "getuid") or found.st_uid == os.getuid()
+
+
+def _runtime_dir() -> Path:
     if asked := os.environ.get("DEMON_RUNTIME"):
         # Where it cannot be made, the next best is taken, as for one that is not writable.
         with contextlib.suppress(OSError):

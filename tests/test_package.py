@@ -7,9 +7,11 @@ quick and needs no network; the package itself can only come from the wheel.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -17,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from demon_live.models.manifest import load_manifest
 
@@ -111,3 +115,22 @@ def test_it_checks_and_renders_a_shipped_pattern(installed: Installed) -> None:
     assert rate == 48000
     assert len(audio) > rate
     assert np.abs(audio).max() > 0.01
+
+
+@pytest.mark.parametrize("lock", ["live", "dev"])
+def test_a_lock_has_every_dependency_in_a_version_that_is_allowed_with_its_hash(lock: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    wanted += project["optional-dependencies"]["dev"] if lock == "dev" else []
+    locked: dict[str, list[str]] = {}
+    for entry in re.split(r"\n(?=[\w-])", (ROOT / ".ci" / f"{lock}.lock").read_text()):
+        if found := re.match(r"([\w.-]+)==(\S+)", entry):
+            assert "--hash=sha256:" in entry
+            locked.setdefault(canonicalize_name(found[1]), []).append(found[2])
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        if name in ("torch", "python-rtmidi"):
+            assert name not in locked
+            continue
+        assert locked.get(name), name
+        assert all(requirement.specifier.contains(v) for v in locked[name]), name

@@ -4,7 +4,8 @@
     MidiOut   the same for one output
 
 A missing package or device is never an error here: a port waits, and `problem` says what is
-missing and what helps. Ports come and go while the sound plays: a thread looks once a second.
+missing and what helps. Ports come and go while the sound plays: a thread looks once a second, with
+a client of the sound system that stays.
 
 mido has its own setting for the system to use: MIDO_BACKEND=mido.backends.rtmidi/UNIX_JACK.
 
@@ -21,7 +22,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks for devices that came or went.
 SCAN_EVERY = 1.0
+#: Seconds between two looks for messages over JACK.
+_POLL_EVERY = 0.002
 #: Ports that one MidiIn listens to at most.
 MOST = 16
 _NO_PACKAGE = "MIDI needs its packages: pip install 'demon-live[midi]'"
@@ -89,11 +92,37 @@ class _MidoPort:
         self._port.close()
 
 
+class _PolledPort(_MidoPort):
+    """An input over JACK. JACK calls from its own thread, once a cycle: if that waited for Python,
+    cycles would be missed, and messages with them. So messages are fetched from rtmidi's queue."""
+
+    def __init__(
+        self, port: Any, parse: Callable[[bytes], Any], on_data: Callable[[bytes], None]
+    ) -> None:
+        super().__init__(port, parse)
+        self._on_data, self._closing = on_data, threading.Event()
+        port._rt.cancel_callback()
+        self._thread = threading.Thread(target=self._poll, name="midi-in", daemon=True)
+        self._thread.start()
+
+    def _poll(self) -> None:
+        while not self._closing.wait(_POLL_EVERY):
+            while (message := self._port._rt.get_message()) is not None:
+                self._on_data(bytes(message[0]))
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        super().close()
+
+
 class MidoBackend:
     """The machine's own ports. Nothing is imported before the first call."""
 
     def __init__(self) -> None:
         self._mido: Any = None
+        self._probes: tuple[Any, ...] = ()
+        self._lock = threading.Lock()
 
     def _load(self) -> Any:
         if self._mido is None:
@@ -111,7 +140,8 @@ class MidoBackend:
             )
         try:
             _, backend = self._load()
-            inputs, outputs = backend.get_input_names(), backend.get_output_names()
+            with self._lock:
+                inputs, outputs = self._names(backend)
         except ImportError:
             return Available(problem=_NO_PACKAGE)
         # Drivers raise any kind of error; each means that there are no ports.
@@ -119,8 +149,29 @@ class MidoBackend:
             return Available(problem=f"MIDI is not available: {error}")
         return Available(tuple(dict.fromkeys(inputs)), tuple(dict.fromkeys(outputs)))
 
+    def _names(self, backend: Any) -> tuple[Sequence[str], Sequence[str]]:
+        """Names of inputs and outputs. Each probe is a client of the sound system: with rtmidi they
+        stay open, since a client that comes or goes disturbs the others."""
+        if not backend.name.endswith(".rtmidi"):
+            return backend.get_input_names(), backend.get_output_names()
+        module = backend.module
+        if not self._probes:
+            api = module._get_api_id(backend.api)
+            self._probes = (module.rtmidi.MidiIn(rtapi=api), module.rtmidi.MidiOut(rtapi=api))
+        try:
+            inputs, outputs = (probe.get_ports() for probe in self._probes)
+        except Exception:
+            self._probes = ()
+            raise
+        if not inputs and not outputs:
+            # Their server may have ended.
+            self._probes = ()
+        return inputs, outputs
+
     def open_input(self, name: str, on_data: Callable[[bytes], None]) -> OpenPort:
         mido, backend = self._load()
+        if backend.api == "UNIX_JACK":
+            return _PolledPort(backend.open_input(name), mido.Message.from_bytes, on_data)
 
         def callback(message: Any) -> None:
             on_data(bytes(message.bytes()))

@@ -13,6 +13,7 @@ queues. A `Coalescer` belongs to its caller.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from collections.abc import Callable, Sequence
 from demon_live.control.midi import Backend, MidiIn, MidiMessage
 from demon_live.lang.controllers import Key, Move
 from demon_live.session.inputs import GAP
+
+log = logging.getLogger(__name__)
 
 #: Messages that wait; the oldest give way. At the most that MIDI sends, this is four seconds.
 _QUEUE = 4096
@@ -131,7 +134,11 @@ class Controllers:
                     coalescer.add(self._queue.popleft())
                 moves = coalescer.take(time.monotonic())
                 if moves:
-                    self._hear(moves)
+                    # What goes wrong with one move must not end the others.
+                    try:
+                        self._hear(moves)
+                    except Exception:
+                        log.exception("the moves of a controller")
                 elif coalescer.waiting:
                     # More messages may come until the next moment.
                     self._closing.wait(coalescer.due(time.monotonic()))

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import socket
-import stat
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,27 +81,13 @@ def check_name(name: str) -> str:
     return name
 
 
-def folder() -> Path:
-    """The runtime folder, private to this user. Raises FileError if it is not."""
-    path = runtime_dir()
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise FileError(
-            f"{path} belongs to somebody else",
-            hint="name a folder of your own: DEMON_RUNTIME=~/run demon live",
-        )
-    if found.st_mode & 0o077:
-        path.chmod(0o700)
-    return path
-
-
 def socket_path(name: str) -> Path:
     """Where the control socket of a session lies."""
-    return folder() / f"session-{check_name(name)}.sock"
+    return runtime_dir() / f"session-{check_name(name)}.sock"
 
 
 def _info_path(name: str) -> Path:
-    return folder() / f"session-{check_name(name)}.json"
+    return runtime_dir() / f"session-{check_name(name)}.json"
 
 
 @dataclass
@@ -208,7 +193,7 @@ def sessions() -> tuple[Info, ...]:
     """Every running session of this user, by name."""
     if not available():
         return ()
-    names = (m[1] for p in folder().iterdir() if (m := _FILE.fullmatch(p.name)))
+    names = (m[1] for p in runtime_dir().iterdir() if (m := _FILE.fullmatch(p.name)))
     found = (find(name) for name in sorted(names) if _NAME.fullmatch(name))
     return tuple(info for info in found if info is not None)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import struct
@@ -31,6 +32,8 @@ from demon_live.session.session_api import SessionApi
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 32
+#: Seconds of silence after which a client makes room for another.
+SILENCE = 60.0
 #: Seconds in which a request that has begun must end, and in which a reply must be taken.
 REQUEST_TIME = 5.0
 #: Requests a second of one client, and how many it may be ahead.
@@ -89,7 +92,8 @@ class ControlServer:
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._evaluations = RateLimit(EVAL_RATE, EVAL_BURST)
-        self._clients: set[socket.socket] = set()
+        #: Since when each waits for its next request; infinity while one is answered.
+        self._clients: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
         self._verbs: dict[str, Callable[..., Any]] = {
             "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
@@ -134,13 +138,28 @@ class ControlServer:
         if not same_user(client):
             return WireError("this session belongs to another user")
         with self._lock:
-            if len(self._clients) >= MAX_CLIENTS:
+            if len(self._clients) >= MAX_CLIENTS and not self._drop_silent():
                 return WireError(
                     f"{MAX_CLIENTS} programs are connected to this session already",
                     hint="close one of them",
                 )
-            self._clients.add(client)
+            self._clients[client] = time.monotonic()
         return None
+
+    def _drop_silent(self) -> bool:
+        """Hang up on the client that has been silent longest, if that is long enough."""
+        silent, since = min(self._clients.items(), key=lambda item: item[1])
+        if time.monotonic() - since < SILENCE:
+            return False
+        del self._clients[silent]
+        with contextlib.suppress(OSError):
+            silent.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def _note(self, client: socket.socket, since: float) -> None:
+        with self._lock:
+            if client in self._clients:
+                self._clients[client] = since
 
     def _serve(self, client: socket.socket) -> None:
         limit, buffer = RateLimit(RATE, BURST), b""
@@ -151,7 +170,9 @@ class ControlServer:
                     return
                 if self._closed.wait(limit.wait()):
                     return
+                self._note(client, math.inf)
                 client.sendall(self._answer(line))
+                self._note(client, time.monotonic())
                 # Only now: the end closes this connection, too.
                 if self._ending.is_set():
                     self._quit()
@@ -163,7 +184,7 @@ class ControlServer:
             pass
         finally:
             with self._lock:
-                self._clients.discard(client)
+                self._clients.pop(client, None)
             client.close()
 
     # --- answers ------------------------------------------------------------------------------

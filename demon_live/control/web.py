@@ -48,6 +48,8 @@ _quiet.propagate = False
 #: The default port.
 PORT = 8808
 MAX_PAGES = 16
+#: Connections that have not shown a token yet; for one more, the oldest is ended.
+MAX_STRANGERS = 64
 MAX_MESSAGE = 1024
 #: Frames a second; looks at the status; pictures of the sound.
 FRAMES, LOOKS, SOUNDS = 30, 10, 3
@@ -137,6 +139,7 @@ class WebServer:
         self._state = PageState(session)
         self._secret = secret or token()
         self._pages: set[_Page] = set()
+        self._strangers: list[Any] = []
         self._loop = asyncio.new_event_loop()
         self._ready: threading.Event = threading.Event()
         self._failed: list[OSError] = []
@@ -182,6 +185,7 @@ class WebServer:
     async def _listen(self, port: int | None) -> Any:
         serve = _package("asyncio.server").serve
         options = {
+            "create_connection": self._connection_type(),
             "process_request": self._admit,
             "max_size": MAX_MESSAGE,
             "compression": None,
@@ -198,10 +202,35 @@ class WebServer:
                 raise
             return await serve(self._talk, "127.0.0.1", 0, **options)
 
+    def _connection_type(self) -> type:
+        """The package's connection, counted until it is a page or gone."""
+        strangers = self._strangers
+
+        class Counted(_package("asyncio.server").ServerConnection):  # type: ignore[misc]
+            def connection_made(self, transport: asyncio.Transport) -> None:
+                if len(strangers) >= MAX_STRANGERS:
+                    strangers.pop(0).transport.abort()
+                strangers.append(self)
+                super().connection_made(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                with contextlib.suppress(ValueError):
+                    strangers.remove(self)
+                super().connection_lost(exc)
+
+        return Counted
+
     # --- who may see ----------------------------------------------------------------------------
 
     def _admit(self, connection: Any, request: Any) -> Any:
         """Answer a request for a file; None lets a websocket open."""
+        try:
+            return self._judge(connection, request)
+        # An address that is none, a header that is there twice.
+        except (ValueError, LookupError):
+            return self._answer(connection, http.HTTPStatus.BAD_REQUEST)
+
+    def _judge(self, connection: Any, request: Any) -> Any:
         hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
         host = request.headers.get("Host", "")
         address = urlsplit(request.path)
@@ -243,6 +272,8 @@ class WebServer:
     async def _talk(self, connection: Any) -> None:
         page = _Page()
         self._pages.add(page)
+        with contextlib.suppress(ValueError):
+            self._strangers.remove(connection)
         self._state.forget()
         page.put("hello", json.dumps({"k": "hello", "version": __version__}))
         for kind, message in self._state.all().items():

@@ -360,7 +360,7 @@ MAX_FILES, NONE = 16, "none"
 #: Cycles of a pattern that are searched for file names.
 _CYCLES = 16
 
-_PATH = re.compile(r"[\w.~-]*/[\w.-]*[A-Za-z_][\w./-]*")
+_PATH = re.compile(r"(?<![\w.~-])[\w.~-]*/[\w.-]*[A-Za-z_][\w./-]*")
 
 Places = dict[str, Span]
 

@@ -7,6 +7,7 @@ fits gives the error. A test runs the example of each.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from demon_live.controls import CONTROLS, SETTINGS
@@ -165,7 +166,14 @@ def _generic(text: str, at: int, expected: Sequence[str]) -> Diagnosis:
         return Diagnosis("the statement ends too early", max(0, last - 1), last, hint)
     shown = [_SHOWN[e] for e in expected if e in _SHOWN]
     hint = f"expected {', '.join(shown[:5])}" if shown else None  # type: ignore[assignment]
-    return Diagnosis(f'"{found.group()}" does not fit here', *found.span(), hint)
+    return Diagnosis(f"{_visible(found.group())} does not fit here", *found.span(), hint)
+
+
+def _visible(word: str) -> str:
+    """A word in quotes; an invisible character by its number and name."""
+    if len(word) == 1 and not word.isprintable():
+        return f"the invisible U+{ord(word):04X} ({unicodedata.name(word, 'control character')})"
+    return f'"{word}"'
 
 
 _SHOWN = {

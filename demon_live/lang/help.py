@@ -171,7 +171,7 @@ def reference() -> str:
 
 # --- completion ------------------------------------------------------------------------------
 
-_WORD = re.compile(r"[A-Za-z_][\w]*$")
+_WORD = re.compile(r"(?<!\w)[A-Za-z_]\w*$")
 _OPEN_TEXT = re.compile(r"""(['"])([^'"\n]*)$""")
 #: Definitions in the text.
 _NAMED = re.compile(r"\s*(let|scene|deck|snapshot)\s+([A-Za-z_]\w*)")
@@ -356,7 +356,7 @@ def _takes_function(bare: str) -> bool:
             if depth:
                 depth -= 1
                 continue
-            name = re.search(r"(\w+)$", bare[:i])
+            name = re.search(r"(?<!\w)(\w+)$", bare[:i])
             function = FUNCTIONS.get(name.group(1)) if name and c == "(" else None
             if function is None or not function.params:
                 return False

@@ -16,7 +16,7 @@ _PIECE = re.compile(
     r"""`[^`]*`?|"[^"\n]*"?|'(?:[^'\\\n]|\\.)*'?|#[^\n]*|[()\[\]{};\n]|[^`"'#()\[\]{};\n]+"""
 )
 _GOES_ON = re.compile(r"(?:[-+*/%=,(\[|]|~>|<~|\b(?:over|at|in|and|or|not))$")
-_CLOSING = re.compile(r"(?:\s|#[^\n]*)*\)")
+_CLOSING = re.compile(r"(?:\s|#[^\n]*\n)*\)")
 _OPENS = re.compile(r"\s*(?:deck|scene)\b")
 
 

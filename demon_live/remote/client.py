@@ -22,8 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,7 @@ from demon_live.core import (
 from demon_live.errors import DemonError
 from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
 from demon_live.remote.ray import Ray
-from demon_live.remote.transport import Transport, dial, unpack
+from demon_live.remote.transport import KEY, TlsConnection, Transport, dial, unpack
 from demon_live.runtime.engine_main import BEAT_EVERY, BusPlayhead, Pipe
 from demon_live.runtime.options import (
     Beat,
@@ -66,7 +64,9 @@ BEAT, SILENCE = 0.05, 2.0
 #: Failed calls at the known address before Ray is asked again; seconds between calls.
 _CALLS, _BETWEEN = 8, 0.5
 
-Reach = Callable[[bytes], Sequence[tuple[str, int]]]
+Address = tuple[str, int, bytes]
+"""Host, port, fingerprint of the certificate."""
+Reach = Callable[[bytes], Sequence[Address]]
 """key -> addresses at which the engine listens for a client that knows the key."""
 
 
@@ -89,7 +89,7 @@ def _run(conn: Pipe, opening: Opening) -> None:
     assert place is not None
     options = replace(opening.options, engine=place.engine)
 
-    def reach(key: bytes) -> Sequence[tuple[str, int]]:
+    def reach(key: bytes) -> Sequence[Address]:
         from demon_live.remote.server import EngineServer
 
         with Ray(place.address) as ray:
@@ -97,9 +97,9 @@ def _run(conn: Pipe, opening: Opening) -> None:
             opened = ray.get(actor.open.remote(options), 600)
             if isinstance(opened, DemonError):
                 raise opened
-            host, port = ray.get(actor.listen.remote(key), 60)
+            host, port, fingerprint = ray.get(actor.listen.remote(key), 60)
         # The address that the machine knows itself by, and the one that it is known by here.
-        return [(place.host, port), (host, port)]
+        return [(place.host, port, fingerprint), (host, port, fingerprint)]
 
     folder = Path(opening.folder)
     playhead = BusPlayhead(Bus.open(folder / "bus"))
@@ -130,8 +130,8 @@ class EngineClient:
         self._conn, self._playhead, self._options = conn, playhead, options
         self._files = files
         self._reach, self._host = reach, host
-        self._key = secrets.token_bytes(32)
-        self._addresses: Sequence[tuple[str, int]] = ()
+        self._key = secrets.token_bytes(KEY)
+        self._addresses: Sequence[Address] = ()
         self._lock, self._sending = threading.RLock(), threading.Lock()
         self._placements: dict[tuple[str, int], DeckPlacement] = {}
         self._state, self._sent = EngineState(), EngineState()
@@ -244,32 +244,36 @@ class EngineClient:
         return struct.pack(f"!cq{len(flat)}q", b"B", self._playhead.now(), *flat)
 
     def _keep(self) -> None:
-        """Connect, read until it breaks, connect again."""
+        """Connect, read until it breaks, connect again, until the session ends."""
         calls = 0
         while not self._closing.is_set():
+            pause = _BETWEEN
             try:
                 if not self._addresses or calls >= _CALLS:
                     calls = 0
                     self._addresses = self._reach(self._key)
-                conn = self._dial()
-            except (OSError, EOFError, AuthenticationError) as error:
                 calls += 1
+                conn = self._dial()
+                calls = 0
+                self._talk(conn)
+                continue
+            except OSError as error:
                 self._once(f"{self._host} does not answer ({error}); the loops play on")
-                self._closing.wait(_BETWEEN)
-                continue
             except DemonError as error:
+                pause *= 8
                 self._once(f"engine: {error}")
-                self._closing.wait(_BETWEEN * 8)
-                continue
-            calls = 0
-            self._talk(conn)
+            # Whatever else Ray or the other machine does ends an attempt, and not this thread.
+            except Exception as error:  # noqa: BLE001
+                pause *= 8
+                self._once(f"{self._host}: {type(error).__name__}: {error}; the loops play on")
+            self._closing.wait(pause)
 
-    def _dial(self) -> Connection:
-        problem: OSError | EOFError | AuthenticationError = ConnectionError("no address")
-        for host, port in self._addresses:
+    def _dial(self) -> TlsConnection:
+        problem: OSError = ConnectionError("no address")
+        for host, port, fingerprint in self._addresses:
             try:
-                return dial(host, port, self._key)
-            except (OSError, EOFError, AuthenticationError) as error:
+                return dial(host, port, self._key, fingerprint)
+            except OSError as error:
                 problem = error
         raise problem
 
@@ -278,7 +282,7 @@ class EngineClient:
             self._told.add(text)
             self._tell(Note(text))
 
-    def _talk(self, conn: Connection) -> None:
+    def _talk(self, conn: TlsConnection) -> None:
         line = Transport(conn, self._beat, BEAT)
         self._heard = time.monotonic()
         options = self._options
@@ -292,7 +296,7 @@ class EngineClient:
                 self._heard = time.monotonic()
                 self._hear(line, *unpack(data))
         # What a machine sends that is none of ours ends the line, too.
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001
             with self._lock:
                 ready, self._line, self._was_ready = self._was_ready, None, False
             if not self._closing.is_set() and ready:

@@ -4,8 +4,8 @@
     RayLink        a worker of a multi-GPU ring in an actor, on any machine with a free GPU
 
 Ray asks for the same minor version of Python and of Ray at both ends, and for demon-live on every
-machine that is to work. Who reaches its ports may run code: use a network of your own, or its
-tokens.
+machine that is to work. Who reaches its ports and knows its token may run code. A cluster on this
+machine listens on loopback only, with a token of its own that no file holds.
 
 Threads: a cluster belongs to the thread that opened it; there is one in a process at a time.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,12 +29,19 @@ from demon_live.runtime.options import require_ray
 _NAMESPACE = "demon-live"
 
 
-def load_ray() -> Any:
-    """The module `ray`. Raises EngineError."""
+def load_ray(*, here: bool = False) -> Any:
+    """The module `ray`. here: for a cluster on this machine. Raises EngineError."""
     require_ray()
     # Read when Ray loads: no usage statistics are sent, and no line is printed about it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if here:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Elsewhere than on Windows and macOS, Ray replaces a loopback address by one that others
+        # can reach, unless this says that no others are meant.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     return ray
@@ -47,7 +55,7 @@ class Ray:
     """
 
     def __init__(self, address: str | None, cpus: int | None = None) -> None:
-        self._ray = ray = load_ray()
+        self._ray = ray = load_ray(here=address is None)
         here = str(Path(__file__).resolve().parents[2])
         options: dict[str, Any] = {
             "logging_level": logging.ERROR,
@@ -56,6 +64,7 @@ class Ray:
         }
         if address is None:
             options["include_dashboard"] = False
+            options["_node_ip_address"] = "127.0.0.1"
             options["num_cpus"] = cpus
             # The workers run this code, wherever it lies.
             path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
@@ -72,8 +81,9 @@ class Ray:
             reason = str(error).strip().splitlines()
             raise EngineError(
                 f"there is no Ray at {address or 'this machine'}: {reason[0] if reason else error}",
-                hint="start it there with: ray start --head --ray-client-server-port 10001; if it "
-                "asks for a token: the same one here, and RAY_AUTH_MODE=token at both ends",
+                hint="start it there with: RAY_AUTH_MODE=token ray start --head "
+                "--ray-client-server-port 10001; ~/.ray/auth_token must be the same at both ends "
+                "(ray get-auth-token --generate makes one)",
             ) from error
 
     @property
@@ -154,6 +164,11 @@ class Ray:
 
 class Gone(EngineError):
     """A worker, an actor or its machine is lost."""
+
+
+def node_address() -> str:
+    """Inside an actor: the address that Ray knows this machine by."""
+    return str(load_ray().util.get_node_ip_address())
 
 
 def end_actor() -> None:

@@ -5,8 +5,8 @@ on their way is added to the generator's lead, and with it to the anticipation: 
 generated and sent that much earlier. When the line breaks the engine stays open and waits for the
 next call; after ten minutes without one it ends.
 
-Threads: `open` and `listen` are called by Ray; one thread accepts and plays; a line has its writer
-and a reader.
+Threads: `open` and `listen` are called by Ray; one thread plays, one accepts; each handshake has a
+thread, and a line has its writer and a reader.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import os
 import pickle
 import queue
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,14 @@ import numpy as np
 from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
 from demon_live.errors import DemonError, EngineError
 from demon_live.remote.codec import BlockOpener, close_window, open_pcm
-from demon_live.remote.transport import Delay, RemotePlayhead, Transport, pack, shake
+from demon_live.remote.transport import (
+    Delay,
+    RemotePlayhead,
+    TlsConnection,
+    Transport,
+    pack,
+    server_tls,
+)
 from demon_live.runtime.engine_main import opened, turn_for_ever
 from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
 
@@ -45,6 +52,8 @@ IDLE, SILENCE = 600.0, 2.0
 BEAT = 0.2
 #: PCM that is kept though nothing names it; windows that may wait to be sent.
 _SPARE, _WAITING = 8, 6
+#: Handshakes at a time: for one more, the oldest is ended.
+HANDSHAKES = 8
 _LONGEST = 600 * RATES.sample_rate
 
 
@@ -56,33 +65,45 @@ class EngineServer:
         self._options: EngineOptions | None = None
         self._key = b""
         self._server: socket.socket | None = None
+        self._tls: tuple[ssl.SSLContext, bytes] | None = None
 
     def open(self, options: EngineOptions) -> str | DemonError:
         """Open the model; what it is, or why not."""
         if self._engine is None:
             try:
+                self._tls = server_tls()
                 self._engine = opened(Opening("", options))
                 self._engine.notes.extend(_in_front())
             except DemonError as error:
                 return EngineError(error.message, hint=error.hint)
         return self._engine.describe()
 
-    def listen(self, key: bytes) -> tuple[str, int]:
-        """Wait for a client that knows the key; one that plays now is sent away. (host, port)."""
+    def listen(self, key: bytes) -> tuple[str, int, bytes]:
+        """Wait for a client that knows the key; one that plays now is sent away.
+
+        Returns:
+            host, port, fingerprint of the certificate.
+        """
+        from demon_live.remote.ray import node_address
+
         self._key = key
-        assert self._engine is not None
+        assert self._tls is not None
+        host = node_address()
         if self._server is None:
-            self._server = socket.create_server(("", 0), backlog=4)
+            # The client may know the machine by another address than Ray does.
+            everywhere = not host.startswith("127.")
+            self._server = socket.create_server(("" if everywhere else host, 0), backlog=64)
             threading.Thread(target=self._run, name="far", daemon=True).start()
-        return socket.gethostbyname(socket.gethostname()), self._server.getsockname()[1]
+        return host, self._server.getsockname()[1], self._tls[1]
 
     def _run(self) -> None:
         from demon_live.remote.ray import end_actor
 
         assert self._engine is not None
         assert self._server is not None
+        assert self._tls is not None
         try:
-            serve(self._engine, self._server, lambda: self._key, IDLE)
+            serve(self._engine, self._server, lambda: self._key, self._tls[0], IDLE)
         finally:
             self._engine.close()
             end_actor()
@@ -103,34 +124,120 @@ def _in_front() -> list[str]:
     return []
 
 
+class Listener:
+    """Accepts clients; strangers cost a thread for some seconds and nothing else.
+
+    Args:
+        server: listens.
+        key: what a client must know now.
+        tls: of this end.
+    """
+
+    def __init__(
+        self, server: socket.socket, key: Callable[[], bytes], tls: ssl.SSLContext
+    ) -> None:
+        self._server, self._key, self._tls = server, key, tls
+        self._changed = threading.Condition()
+        self._handshakes: list[TlsConnection] = []
+        self._newest: tuple[TlsConnection, bytes] | None = None
+        self.closed = False
+        server.settimeout(0.5)
+        threading.Thread(target=self._accept, name="far-door", daemon=True).start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody knocks."""
+        return bool(self._handshakes)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a client that knows the key waits to be served."""
+        return self._newest is not None
+
+    def next(self, seconds: float) -> tuple[TlsConnection, bytes] | None:
+        """The newest client and the key that it knew, as soon as there is one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.waiting, seconds)
+            newest, self._newest = self._newest, None
+        return newest
+
+    def _accept(self) -> None:
+        while not self.closed:
+            try:
+                sock, _ = self._server.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                if self._server.fileno() < 0:
+                    self.close()
+                # Without descriptors or memory: later, perhaps.
+                time.sleep(0.1)
+                continue
+            conn = TlsConnection(sock, self._tls, server=True)
+            with self._changed:
+                if len(self._handshakes) == HANDSHAKES:
+                    self._handshakes.pop(0).shutdown()
+                self._handshakes.append(conn)
+            threading.Thread(
+                target=self._greet, args=(conn,), name="far-knock", daemon=True
+            ).start()
+
+    def _greet(self, conn: TlsConnection) -> None:
+        key = self._key()
+        try:
+            conn.handshake(key)
+        except ConnectionRefusedError:
+            return
+        finally:
+            with self._changed, contextlib.suppress(ValueError):
+                self._handshakes.remove(conn)
+        with self._changed:
+            before, self._newest = self._newest, (conn, key)
+            self._changed.notify()
+        if before is not None:
+            before[0].close()
+        if self.closed:
+            self.close()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self.closed = True
+        if (newest := self.next(0)) is not None:
+            newest[0].close()
+
+
 def serve(
-    engine: Engine, server: socket.socket, key: Callable[[], bytes], idle: float = IDLE
+    engine: Engine,
+    server: socket.socket,
+    key: Callable[[], bytes],
+    tls: ssl.SSLContext,
+    idle: float = IDLE,
 ) -> None:
-    """Serve clients one at a time until Quit or `idle` seconds without one."""
+    """Serve clients one at a time until Quit or `idle` seconds without one. A client that dials
+    again takes the place of its old connection."""
     pcm: dict[str, Floats] = {}
     before = b""
-    server.settimeout(0.5)
+    listener = Listener(server, key, tls)
     last, warm = time.monotonic(), False
-    while time.monotonic() - last < idle:
-        try:
-            sock, _ = server.accept()
-            conn = shake(sock, key(), first=True)
-        except (OSError, EOFError, AuthenticationError):
-            if server.fileno() < 0:
-                return
+    while time.monotonic() - last < idle and not listener.closed:
+        called = listener.next(0.5)
+        if called is None:
+            if listener.busy:
+                last = time.monotonic()
             continue
-        mine = key()
+        conn, mine = called
         # A beat of its own: a turn may take long, and the line is none the worse for it.
         line = Transport(conn, lambda: pack({"kind": "beat"}), BEAT)
         if mine != before:
             # Another laptop: what the last one asked for is of no use to it.
             pcm, before = {}, mine
-        wanted = lambda mine=mine: key() == mine  # noqa: E731
+        wanted = lambda mine=mine: key() == mine and not listener.waiting  # noqa: E731
         played = _Caller(engine, line, pcm, wanted)
         if played.run(warm):
-            return
+            break
         warm = True
         last = time.monotonic()
+    listener.close()
 
 
 class _Caller:
@@ -238,7 +345,8 @@ class _Caller:
         try:
             while True:
                 self._hear(self._line.read())
-        except (OSError, EOFError, ValueError, KeyError, struct.error):
+        # The line ended, or the client is of another version.
+        except Exception:  # noqa: BLE001
             self._line.close()
             self._inbox.put(None)
 

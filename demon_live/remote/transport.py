@@ -4,8 +4,11 @@
            does), beats
     down   JSON and sound only: what a laptop reads from another machine can run nothing
 
-Both ends prove that they know a secret that came through Ray (HMAC, `multiprocessing.connection`);
-nothing is encrypted. Ray carries the engine; the stream has a connection of its own because Ray
+The connection is TLS 1.3. The server makes a certificate for itself; the client has its fingerprint
+through Ray and takes no other. Then the client sends a key that the server has through Ray. Nothing
+else is read before that, and all of it takes at most five seconds.
+
+Ray carries the engine; the stream has a connection of its own because Ray
 moves results of calls, each through a proxy and an object store, and reports a broken link after
 half a minute, while this must know within two seconds and drop what is too old to be heard.
 
@@ -24,23 +27,31 @@ Threads: `send` from any thread; one thread writes, one reads, both end with the
 from __future__ import annotations
 
 import contextlib
+import datetime
+import hashlib
+import hmac
 import json
-import os
+import secrets
 import socket
+import ssl
 import struct
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from demon_live.core import RATES
+from demon_live.errors import EngineError
 
-#: Bytes that may lie unsent in the kernel; seconds for a handshake.
+#: Bytes that may lie unsent in the kernel; seconds for a whole handshake.
 _UNSENT, _HANDSHAKE = 16384, 5.0
+#: Bytes of a key; what the server says to a client that knows it; bytes read or written at once.
+KEY, _WELCOME, _PIECE = 32, b"welcome", 1 << 16
 #: No message is longer: a source of ten minutes.
 _LONGEST = 256 << 20
 
@@ -65,8 +76,8 @@ def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _tuned(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in (("TCP_NOTSENT_LOWAT", _UNSENT), ("TCP_CONGESTION", b"bbr")):
+    options = (("TCP_NODELAY", 1), ("TCP_NOTSENT_LOWAT", _UNSENT), ("TCP_CONGESTION", b"bbr"))
+    for name, value in options:
         option = getattr(socket, name, None)
         # Not every system has it, or allows it.
         with contextlib.suppress(OSError):
@@ -74,42 +85,170 @@ def _tuned(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def shake(sock: socket.socket, key: bytes, *, first: bool) -> Connection:
-    """The socket as a connection whose other end knows the key. first: this end asks first.
+class TlsConnection:
+    """Whole messages over TLS. One thread may read while another writes.
 
-    Raises OSError, EOFError or AuthenticationError, and the socket is closed.
+    Args:
+        sock: connected; it is closed if the handshake fails.
+        context: of this end.
+        server: whether this end is the server.
     """
-    limit = struct.pack("ll", int(_HANDSHAKE), 0)
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
+        self._sock = sock
+        self._until: float | None = time.monotonic() + _HANDSHAKE
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
+        # TLS itself is for one thread at a time; this is never held while the socket is waited for.
+        self._lock = threading.Lock()
+
+    def handshake(self, key: bytes, fingerprint: bytes | None = None) -> TlsConnection:
+        """Make sure who the other end is: of the client by its key, of the server by the
+        fingerprint of its certificate. Raises ConnectionRefusedError, and closes the socket."""
+        try:
+            _tuned(self._sock)
+            self._begin()
+            if fingerprint is None:
+                if not hmac.compare_digest(self._read(KEY), key):
+                    raise ValueError("another key")
+                self._write(_WELCOME)
+            else:
+                certificate = self._tls.getpeercert(binary_form=True) or b""
+                if not hmac.compare_digest(hashlib.sha256(certificate).digest(), fingerprint):
+                    raise ValueError("another certificate")
+                self._write(key)
+                if self._read(len(_WELCOME)) != _WELCOME:
+                    raise ValueError("no welcome")
+            self._until = None
+            self._sock.settimeout(None)
+        # Whatever a stranger sends, and however it fails.
+        except Exception as error:
+            self.close()
+            raise ConnectionRefusedError(f"refused: {error or 'it hung up'}") from error
+        return self
+
+    def _begin(self) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                self._send(self._outgoing.read())
+            self._receive()
+
+    def _limit(self) -> None:
+        """Before each wait of a handshake: the time that is left."""
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the handshake takes too long")
+            self._sock.settimeout(left)
+
+    def _receive(self) -> None:
+        self._limit()
+        data = self._sock.recv(_PIECE)
+        if not data:
+            raise EOFError
+        with self._lock:
+            self._incoming.write(data)
+
+    def _send(self, data: bytes) -> None:
+        self._limit()
+        self._sock.sendall(data)
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                with self._lock:
+                    piece = self._tls.read(min(size - len(data), _PIECE))
+            except ssl.SSLWantReadError:
+                self._receive()
+                continue
+            if not piece:
+                raise EOFError
+            data += piece
+        return bytes(data)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            with self._lock:
+                rest = rest[self._tls.write(rest[:_PIECE]) :]
+                sealed = self._outgoing.read()
+            self._send(sealed)
+
+    def send_bytes(self, data: bytes) -> None:
+        """One message. Raises OSError."""
+        self._write(struct.pack("!I", len(data)) + data)
+
+    def recv_bytes(self, longest: int = _LONGEST) -> bytes:
+        """The next message; waits for it. Raises EOFError or OSError."""
+        (size,) = struct.unpack("!I", self._read(4))
+        if size > longest:
+            raise OSError(f"a message of {size} bytes")
+        return self._read(size)
+
+    def shutdown(self) -> None:
+        """End the connection; threads that read or write wake up."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def dial(
+    host: str, port: int, key: bytes, fingerprint: bytes, seconds: float = 2.0
+) -> TlsConnection:
+    """A connection to a far engine that listens. Raises OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # No authority vouches for it, and no name: the fingerprint does.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    sock = socket.create_connection((host, port), timeout=seconds)
+    return TlsConnection(sock, context, server=False).handshake(key, fingerprint)
+
+
+def server_tls() -> tuple[ssl.SSLContext, bytes]:
+    """A server's TLS with a certificate made now, and the certificate's fingerprint (SHA-256).
+
+    Raises EngineError.
+    """
     try:
-        _tuned(sock)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            sock.setsockopt(socket.SOL_SOCKET, option, limit)
-        sock.setblocking(True)
-    except OSError:
-        # Who called has hung up already.
-        sock.close()
-        raise
-    conn = Connection(sock.detach())
-    try:
-        steps = (deliver_challenge, answer_challenge)
-        for step in steps if first else reversed(steps):
-            step(conn, key)
-    except BaseException:
-        conn.close()
-        raise
-    with socket.socket(fileno=_copy(conn)) as same:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            same.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 0))
-    return conn
-
-
-def _copy(conn: Connection) -> int:
-    return os.dup(conn.fileno())
-
-
-def dial(host: str, port: int, key: bytes, seconds: float = 2.0) -> Connection:
-    """A connection to a far engine that listens. Raises OSError, EOFError, AuthenticationError."""
-    return shake(socket.create_connection((host, port), timeout=seconds), key, first=False)
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError as error:
+        raise EngineError(
+            "no certificate can be made: cryptography is not installed at the engine's machine",
+            hint="pip install 'demon-live[ray]' there",
+        ) from error
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "demon-live")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + 3650 * day)
+        .sign(private, hashes.SHA256())
+    )
+    pem, password = serialization.Encoding.PEM, secrets.token_bytes(32)
+    sealed = private.private_bytes(
+        pem,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # ssl reads certificates from files only.
+    with tempfile.TemporaryDirectory() as folder:
+        chain = Path(folder) / "chain.pem"
+        chain.write_bytes(sealed + certificate.public_bytes(pem))
+        context.load_cert_chain(chain, password=password)
+    return context, certificate.fingerprint(hashes.SHA256())
 
 
 class Transport:
@@ -120,7 +259,7 @@ class Transport:
 
     def __init__(
         self,
-        conn: Connection,
+        conn: TlsConnection,
         idle: Callable[[], bytes | None] = lambda: None,
         every: float | None = None,
     ) -> None:
@@ -206,8 +345,7 @@ class Transport:
                 return
             self._closed = True
             self._ready.notify_all()
-        with contextlib.suppress(OSError), socket.socket(fileno=_copy(self._conn)) as same:
-            same.shutdown(socket.SHUT_RDWR)
+        self._conn.shutdown()
 
     def finish(self, seconds: float) -> None:
         """Send what waits, for at most so long, and close."""
@@ -221,8 +359,7 @@ class Transport:
         """After `close`, when no thread reads any more: close the descriptor."""
         self.close()
         self._writer.join(5)
-        with contextlib.suppress(OSError):
-            self._conn.close()
+        self._conn.close()
 
 
 #: Seconds of beats that the playhead is estimated from: longer, and two clocks drift apart.

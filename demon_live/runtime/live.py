@@ -15,6 +15,7 @@ import itertools
 import logging
 import os
 import shutil
+import stat
 import threading
 import time
 from collections import deque
@@ -31,7 +32,7 @@ from demon_live.errors import DemonError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import Manifest, load_manifest
-from demon_live.paths import runtime_dir, sets_dir, shipped
+from demon_live.paths import is_own, runtime_dir, sets_dir, shipped
 from demon_live.runtime.memory import Trimmer
 from demon_live.runtime.options import EngineOptions, parse_remote, require_ray
 from demon_live.runtime.pcm_files import PcmFolder
@@ -124,6 +125,9 @@ def _sweep(folder: Path) -> None:
     """Remove what sessions that were killed have left: their loops lie in memory."""
     for old in folder.glob("live-*-*"):
         with contextlib.suppress(ValueError, OSError):
+            found = old.lstat()
+            if not stat.S_ISDIR(found.st_mode) or not is_own(found):
+                continue
             pid = int(old.name.split("-")[1])
             try:
                 os.kill(pid, 0)

@@ -26,17 +26,13 @@ from demon_live.session.status import Words
 from demon_live.ui import guide
 
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
-_BOUND = re.compile(r"([A-Za-z_][\w.]*)\s*=(?!=)")
+_BOUND = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*)\s*=(?!=)")
 _FILE = re.compile(r"^\s*load\s+['\"]?(.*)$")
 _QUESTION = re.compile(r"^\s*(?:\?\s*|help\s+)([\w.]*)$")
 _TOUR = re.compile(r"^\s*tour\s+(\w*)$")
-#: Inside the quotes of a prompt: the words since the last comma.
-_PROMPT = re.compile(
-    r"^\s*(?:\w+\.)?prompt2?\s*=(?:.*[(\[<,\s\"|])?\s*'(?:[^']*[,+;]\s*)?([^',+;]*)$"
-)
+#: A binding whose value has words, or files, in single quotes.
+_QUOTED = re.compile(r"^\s*(?:\w+\.)?(prompt2?|timbre)\s*=")
 _SOURCE = re.compile(r"^\s*source\s+['\"]([^'\"]*)$")
-#: Inside the single quotes of a file that a pattern names.
-_TIMBRE = re.compile(r"^\s*(?:\w+\.)?timbre\s*=(?:.*[(\[<,\s\"|])?\s*'([^']*)$")
 _ENGINE = re.compile(r"^\s*engine\s+['\"]?([\w.-]*)$")
 _MANY = 400
 
@@ -64,16 +60,23 @@ class ScoreCompleter(Completer):
 
             steps = [(str(i), s.title) for i, s in enumerate(STEPS)]
             yield from _fitting(step[1], [*steps, ("back", "the step before"), ("end", "leave it")])
-        elif (tag := _PROMPT.match(line)) is not None:
+        elif (tag := _open_quote(line, "prompt")) is not None:
+            # Of a prompt, the words since the last comma.
+            tag = re.split("[,+;]", tag)[-1].lstrip() if re.search("[,+;]", tag) else tag
             # From two letters on: at one, half of the vocabulary would cover the screen.
-            if requested or len(tag[1]) >= 2:
-                yield from _fitting(tag[1], ((t, "") for t in _tags()))
-        elif (source := _SOURCE.match(line) or _TIMBRE.match(line)) is not None:
-            yield from _fitting(source[1], ((f, "") for f in _sounds(self._words().folders)))
+            if requested or len(tag) >= 2:
+                yield from _fitting(tag, ((t, "") for t in _tags()))
+        elif (sound := _open_quote(line, "timbre")) is not None:
+            yield from self._sounds(sound)
+        elif (source := _SOURCE.match(line)) is not None:
+            yield from self._sounds(source[1])
         elif (engine := _ENGINE.match(line)) is not None:
             yield from _fitting(engine[1], _engines())
         else:
             yield from self._score(document, event)
+
+    def _sounds(self, typed: str) -> Iterable[Completion]:
+        return _fitting(typed, ((f, "") for f in _sounds(self._words().folders)))
 
     def _score(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         at, words = document.cursor_position, self._words()
@@ -99,6 +102,16 @@ class ScoreCompleter(Completer):
                     display = f"{one.word}({', '.join(params)})"
                 meta = f"{display}  {one.help}".strip()
                 yield Completion(one.word, -typed, display_meta=meta)
+
+
+def _open_quote(line: str, control: str) -> str | None:
+    """What follows the last single quote of a binding of the control, where it opens a text."""
+    bound = _QUOTED.match(line)
+    if bound is None or not bound[1].startswith(control):
+        return None
+    before, quote, inside = line[bound.end() :].rpartition("'")
+    opens = not before.strip() or before[-1].isspace() or before[-1] in '([<,"|'
+    return inside if quote and opens else None
 
 
 def _fitting(typed: str, known: Iterable[tuple[str, str]]) -> Iterator[Completion]:

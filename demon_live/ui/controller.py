@@ -15,10 +15,11 @@ import asyncio
 import logging
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
@@ -220,6 +221,15 @@ class UiController:
             self.evaluate(f"{'unmute' if deck.muted else 'mute'} {deck.name}")
 
 
+class TextBuffer(Buffer):
+    """A text without control characters, however they come: typed, quoted or pasted."""
+
+    def insert_text(self, data: str, *args: Any, **options: Any) -> None:
+        kept = "".join(c for c in data if c in "\n\t" or unicodedata.category(c) != "Cc")
+        if kept or not data:
+            super().insert_text(kept, *args, **options)
+
+
 class FrontEnd:
     """A view with a prompt. history: file of earlier lines; None = the user's."""
 
@@ -230,7 +240,7 @@ class FrontEnd:
     def __init__(self, controller: UiController, history: Path | None) -> None:
         self.controller = controller
         self.completer = ScoreCompleter(lambda: controller.words)
-        self.prompt = Buffer(
+        self.prompt = TextBuffer(
             multiline=True,
             completer=self.completer,
             complete_while_typing=True,

@@ -65,7 +65,7 @@ def question(line: str) -> str | None:
 
     None if it is no question.
     """
-    match = re.fullmatch(r"\s*(?:\?\s*(\S*)|(\w[\w.]*)\s*\?|help(?:\s+(\S+))?)\s*", line)
+    match = re.fullmatch(r"\?\s*(\S*)|(\w[\w.]*)\s*\?|help(?:\s+(\S+))?", line.strip())
     if match is None:
         return None
     return next((g for g in match.groups() if g), "").strip("?")

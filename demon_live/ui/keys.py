@@ -79,6 +79,8 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     keys.add("c-o", filter=_IN_PROMPT | _IN_SCORE)(
         lambda event: event.current_buffer.newline(copy_margin=True)
     )
+    keys.add("c-z")(lambda event: event.current_buffer.undo())
+    keys.add("escape", "z")(lambda event: event.current_buffer.redo())
     keys.add("c-c")(lambda event: front.cancel())
     keys.add("<sigint>")(lambda event: front.cancel())
     keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave())
@@ -134,9 +136,6 @@ def _editing_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> Non
             buffer.insert_text("  ")
         else:
             buffer.start_completion(select_first=False)
-
-    keys.add("c-z")(lambda event: event.current_buffer.undo())
-    keys.add("escape", "z")(lambda event: event.current_buffer.redo())
 
 
 def _moving_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:

@@ -14,7 +14,10 @@ from demon_live import __version__
 from demon_live import paths as places
 from demon_live.cli import doctor, main
 from demon_live.cli.arguments import COMMANDS, parser
+from demon_live.errors import FileError
 from demon_live.paths import shipped
+from demon_live.runtime import live
+from demon_live.runtime.live import Live
 
 GOOD = "blend = sine.slow(4).range(.2, 1)\n"
 
@@ -254,6 +257,43 @@ def test_a_runtime_folder_that_is_asked_for_is_made(
 ) -> None:
     monkeypatch.setenv("DEMON_RUNTIME", str(tmp_path / "a" / "run"))
     assert places.runtime_dir().parent == tmp_path / "a" / "run"
+
+
+@pytest.mark.parametrize("kind", ["link", "owner"])
+def test_nothing_is_removed_or_written_in_a_runtime_folder_of_somebody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / f"demon-{os.getuid()}"
+    (tmp_path / "theirs" / "live-999999999-1").mkdir(parents=True)
+    (folder.symlink_to if kind == "link" else (tmp_path / "theirs").rename)(
+        tmp_path / "theirs" if kind == "link" else folder
+    )
+    if kind == "owner":
+        monkeypatch.setattr(places, "is_own", lambda found: False)
+    monkeypatch.setenv("DEMON_RUNTIME", str(tmp_path))
+    with pytest.raises(FileError, match="belongs to somebody else"):
+        Live(random_weights=True, audio="null")
+    assert [path.name for path in folder.iterdir()] == ["live-999999999-1"]
+
+
+def test_the_sweep_removes_what_is_ours_and_follows_no_link(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    folder = tmp_path / "run"
+    for made in (away, folder / "live-999999999-1", folder / "live-999999999-2"):
+        made.mkdir(parents=True)
+        (made / "file").touch()
+    (folder / "live-999999999-3").symlink_to(away)
+    (folder / "live-999999999-1" / "link").symlink_to(away)
+    inode = (folder / "live-999999999-2").stat().st_ino
+    monkeypatch.setattr(live, "is_own", lambda found: found.st_ino != inode)
+    live._sweep(folder)
+    assert (away / "file").exists()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "live-999999999-2",
+        "live-999999999-3",
+    ]
 
 
 def test_a_score_that_is_not_there_is_answered_with_what_is(

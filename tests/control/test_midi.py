@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import closing
 
 import pytest
 
 from demon_live.control.midi import MidiIn, MidiMessage, MidiOut, MidoBackend
+from demon_live.control.midi_input import Controllers
+from demon_live.lang.controllers import Move
 from tests.helpers.fake_midi import FakeBackend
 
 
@@ -155,3 +159,21 @@ def test_a_machine_without_midi_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("MIDO_BACKEND", raising=False)
     monkeypatch.setattr(Path, "exists", lambda self: False)
     assert "snd-seq" in MidoBackend().available().problem
+
+
+def test_a_move_that_fails_does_not_end_the_others() -> None:
+    backend = FakeBackend()
+    first, last = threading.Event(), threading.Event()
+
+    def hear(moves: Sequence[Move]) -> None:
+        if moves[-1].value == 1.0:
+            last.set()
+            return
+        first.set()
+        raise RuntimeError("a fault of ours")
+
+    with closing(Controllers(hear, backend=backend)):
+        backend.feed(bytes((0xB0, 21, 0)))
+        assert first.wait(60)
+        backend.feed(bytes((0xB0, 21, 127)))
+        assert last.wait(60)

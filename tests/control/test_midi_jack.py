@@ -67,3 +67,25 @@ def test_messages_travel_out_of_one_port_and_into_another(jack: None) -> None:
         until(lambda: len(heard) >= len(sent))
     assert [m.data for m in heard] == sent
     assert all(a.at <= b.at for a, b in itertools.pairwise(heard))
+
+
+def test_the_end_of_a_sweep_is_heard_while_devices_are_looked_for(jack: None) -> None:
+    import mido
+
+    heard: list[MidiMessage] = []
+    backend = MidoBackend()
+    with (
+        mido.open_output("demon-source", virtual=True) as source,
+        closing(
+            MidiIn("demon-source", watch=False, on_message=heard.append, backend=backend)
+        ) as port,
+    ):
+        port.scan()
+        probes = backend._probes
+        for value in range(0, 125, 4):
+            source.send(mido.Message("control_change", control=21, value=value))
+            port.scan()
+            PAUSE.wait(0.01)
+        until(lambda: len(heard) == 32)
+        assert backend._probes is probes
+    assert [m.data[2] for m in heard] == list(range(0, 125, 4))

@@ -202,6 +202,46 @@ def test_clients_are_counted_and_bounded(
     second.close()
 
 
+def test_a_client_that_says_nothing_makes_room(
+    server: ControlServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(module, "SILENCE", -1.0)
+    first, second = Connection(socket_path(name)), Connection(socket_path(name))
+    assert first.ask("hello")
+    assert second.ask("hello")
+    assert first.ask("hello")
+    third = Connection(socket_path(name))
+    assert third.ask("hello")
+    assert first.ask("hello")
+    with pytest.raises(SessionGone):
+        second.ask("hello")
+    for client in (first, second, third):
+        client.close()
+
+
+def test_a_client_whose_request_is_being_answered_is_not_silent(
+    server: ControlServer, name: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(module, "SILENCE", -1.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> dict[str, str]:
+        begun.set()
+        assert go_on.wait(60)
+        return {}
+
+    monkeypatch.setattr(session, "scores", slow)
+    with raw(name) as client:
+        client.sendall(wire.request(1, "scores", {}))
+        assert begun.wait(60)
+        with raw(name) as other:
+            assert b"are connected to this session already" in other.recv(4096)
+        go_on.set()
+        assert b'"ok"' in client.recv(4096)
+
+
 def test_one_client_that_does_not_read_holds_up_no_other(
     server: ControlServer, name: str, session: Session
 ) -> None:

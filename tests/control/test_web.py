@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import socket as sockets
 import stat
 import struct
 import threading
@@ -149,6 +150,50 @@ def test_nothing_else_is_served(server: WebServer, path: str, status: int) -> No
 
 def test_a_name_that_was_made_to_point_here_is_no_way_in(server: WebServer) -> None:
     assert get(server, f"/?t={SECRET}", Host="evil.example").status == 403
+
+
+def _raw(server: WebServer, request: bytes) -> bytes:
+    """The first line of the answer to any bytes."""
+    with sockets.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(request)
+        return connection.recv(4096).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "GET /?t={t} HTTP/1.1\r\nHost: {h}\r\nHost: {h}\r\n\r\n",
+        "GET //[x HTTP/1.1\r\nHost: {h}\r\n\r\n",
+        "GET http://[/?t={t} HTTP/1.1\r\nHost: {h}\r\n\r\n",
+        "GET /?t={t} HTTP/1.1\r\n\r\n",
+        "GET /?t={t} HTTP/1.1\r\nHost: [\r\n\r\n",
+        "GET /ws?t={t} HTTP/1.1\r\nHost: {h}\r\nOrigin: http://{h}\r\n"
+        "Origin: http://evil.example\r\n\r\n",
+    ],
+)
+def test_a_hostile_request_is_a_fault_of_who_asks(server: WebServer, request_: str) -> None:
+    request = request_.format(t=SECRET, h=f"127.0.0.1:{server.port}")
+    assert _raw(server, request.encode("latin-1")).startswith(b"HTTP/1.1 4")
+
+
+def test_silent_strangers_take_a_bounded_number_of_connections(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_STRANGERS", 4)
+    with socket(server) as page, contextlib.ExitStack() as open_:
+        strangers = [
+            open_.enter_context(sockets.create_connection(("127.0.0.1", server.port), timeout=60))
+            for _ in range(20)
+        ]
+        # The last one is served although the others were there before it.
+        request = f"GET /?t={SECRET} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
+        strangers[-1].sendall(request.encode())
+        assert strangers[-1].recv(4096).startswith(b"HTTP/1.1 200")
+        assert len(server._strangers) <= 4
+        for stranger in strangers[:16]:
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+        assert "hello" in words(page, {"hello"})
 
 
 @pytest.mark.parametrize(

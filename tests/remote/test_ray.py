@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, Request, SlotValues
 from demon_live.engine.gpu_workers import ConditionArguments, WorkerOptions
 from demon_live.engine.multi_gpu import MultiGpuRing
-from demon_live.remote.client import EngineClient
+from demon_live.remote.client import Address, EngineClient
 from demon_live.remote.ray import Gone, Ray, RayLink
 from demon_live.remote.server import EngineServer
 from demon_live.remote.transport import RemotePlayhead
@@ -45,6 +48,38 @@ def ray() -> Iterator[Ray]:
         yield cluster
     if before == "0":
         del os.environ[_NICENESS]
+
+
+def _children(pid: int) -> set[int]:
+    every = {pid}
+    for process in psutil.Process(pid).children(recursive=True):
+        every.add(process.pid)
+    return every
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_cluster_of_this_machine_listens_on_loopback_only_and_asks_for_a_token(ray: Ray) -> None:
+    ours = _children(os.getpid())
+    addresses = {
+        c.laddr.ip
+        for c in psutil.net_connections("tcp")
+        if c.pid in ours and c.status == psutil.CONN_LISTEN
+    }
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_who_does_not_know_the_token_is_refused(ray: Ray) -> None:
+    address = ray._ray.get_runtime_context().gcs_address
+    strange = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+    words = f"import ray; ray.init({address!r}, logging_level='ERROR'); print('in')"
+    got = subprocess.run(
+        [sys.executable, "-c", words], env=strange, capture_output=True, text=True, timeout=300
+    )
+    assert "in" not in got.stdout.split()
+    assert "oken" in got.stdout + got.stderr
 
 
 def _die() -> None:
@@ -109,10 +144,11 @@ def test_an_engine_in_an_actor_plays_into_the_loops_here(ray: Ray, tmp_path: Pat
     buffer = LoopBuffer.create(tmp_path / loop.file, 48000)
     pipe, theirs = Pipe()
 
-    def reach(key: bytes) -> list[tuple[str, int]]:
+    def reach(key: bytes) -> list[Address]:
         assert str(ray.get(actor.open.remote(options), 300)).startswith("imp")
-        host, port = ray.get(actor.listen.remote(key), 60)
-        return [("127.0.0.1", port), (host, port)]
+        host, port, fingerprint = ray.get(actor.listen.remote(key), 60)
+        assert host == "127.0.0.1"
+        return [(host, port, fingerprint)]
 
     clock = RemotePlayhead()
     clock.beat(0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from multiprocessing import AuthenticationError, Pipe
-from multiprocessing.connection import Connection
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import pytest
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, SlotValues, Timbre
-from demon_live.remote.client import EngineClient
+from demon_live.remote import client, transport
+from demon_live.remote.client import Address, EngineClient
 from demon_live.remote.codec import (
     BlockOpener,
     BlockPacker,
@@ -28,14 +30,24 @@ from demon_live.remote.codec import (
     open_window,
     pack_pcm,
 )
-from demon_live.remote.server import serve
-from demon_live.remote.transport import Delay, RemotePlayhead, Transport, dial, pack, shake, unpack
+from demon_live.remote.server import HANDSHAKES, Listener, serve
+from demon_live.remote.transport import (
+    Delay,
+    RemotePlayhead,
+    TlsConnection,
+    Transport,
+    dial,
+    pack,
+    server_tls,
+    unpack,
+)
 from demon_live.runtime.options import EngineOptions, Note, Ready, Telemetry
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
+TLS, FINGERPRINT = server_tls()
 LOOP = Loop(0, "main", 0, Fraction(0), Fraction(96000), 1, Fraction(120), 4, 50)
 
 
@@ -143,22 +155,212 @@ def test_blocks_are_whole_again_after_the_line() -> None:
     assert sizes[1] < sizes[0] / 2
 
 
-def test_who_does_not_know_the_key_is_not_heard() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        refused: list[BaseException] = []
+def _meet(
+    key: bytes = KEY, fingerprint: bytes = FINGERPRINT
+) -> tuple[TlsConnection | ConnectionRefusedError, TlsConnection | ConnectionRefusedError]:
+    """What a server and a client get that meet over loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
 
-        def accept() -> None:
+        def accept() -> TlsConnection | ConnectionRefusedError:
             try:
-                shake(server.accept()[0], KEY, first=True)
-            except (AuthenticationError, OSError, EOFError) as error:
-                refused.append(error)
+                return TlsConnection(server.accept()[0], TLS, server=True).handshake(KEY)
+            except ConnectionRefusedError as error:
+                return error
 
-        thread = threading.Thread(target=accept)
-        thread.start()
-        with pytest.raises((AuthenticationError, OSError, EOFError)):
-            dial("127.0.0.1", server.getsockname()[1], b"another", 5)
-        thread.join(10)
-    assert len(refused) == 1
+        accepted = pool.submit(accept)
+        dialled: TlsConnection | ConnectionRefusedError
+        try:
+            dialled = dial("127.0.0.1", server.getsockname()[1], key, fingerprint, 60)
+        except ConnectionRefusedError as error:
+            dialled = error
+        return accepted.result(60), dialled
+
+
+def _pair() -> tuple[TlsConnection, TlsConnection]:
+    server, client = _meet()
+    assert isinstance(server, TlsConnection)
+    assert isinstance(client, TlsConnection)
+    return server, client
+
+
+def test_a_client_with_another_key_is_refused_at_both_ends() -> None:
+    server, client = _meet(key=b"x" * 32)
+    assert "another key" in str(server)
+    assert isinstance(client, ConnectionRefusedError)
+
+
+def test_a_server_with_another_certificate_does_not_get_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[bytes] = []
+    write = TlsConnection._write
+    monkeypatch.setattr(
+        TlsConnection, "_write", lambda self, data: (sent.append(data), write(self, data))[1]
+    )
+    server, client = _meet(fingerprint=b"x" * 32)
+    assert "another certificate" in str(client)
+    assert isinstance(server, ConnectionRefusedError)
+    assert sent == []
+
+
+@pytest.mark.parametrize("is_server", [True, False])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0\0\4\0\0\0\0",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+        b"#CHALLENGE#" + b"x" * 300,
+        b"\xff" * 70000,
+    ],
+)
+def test_garbage_in_place_of_a_handshake_is_refused(data: bytes, is_server: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, ThreadPoolExecutor() as pool:
+
+        def babble() -> None:
+            with contextlib.suppress(OSError):
+                theirs.sendall(data)
+                theirs.shutdown(socket.SHUT_WR)
+
+        pool.submit(babble)
+        context = TLS if is_server else ssl.create_default_context()
+        if not is_server:
+            context.check_hostname = False
+        conn = TlsConnection(ours, context, server=is_server)
+        with pytest.raises(ConnectionRefusedError):
+            conn.handshake(KEY, None if is_server else FINGERPRINT)
+    assert ours.fileno() == -1
+
+
+def test_a_handshake_has_five_seconds_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Seconds()
+    monkeypatch.setattr(transport.time, "monotonic", clock)
+
+    class Slow:
+        """A socket that gives a byte of a TLS record after each four seconds."""
+
+        given, limits, closed = 0, [], False  # type: ignore[var-annotated]
+
+        def settimeout(self, seconds: float) -> None:
+            self.limits.append(seconds)
+
+        def setsockopt(self, *_: object) -> None: ...
+
+        def sendall(self, data: bytes) -> None: ...
+
+        def recv(self, _: int) -> bytes:
+            self.given += 1
+            clock.now += 4
+            return b"\x16"
+
+        def close(self) -> None:
+            self.closed = True
+
+    slow = Slow()
+    with pytest.raises(ConnectionRefusedError, match="too long"):
+        TlsConnection(slow, TLS, server=True).handshake(KEY)  # type: ignore[arg-type]
+    assert slow.given == 2
+    assert max(slow.limits) <= 5
+    assert slow.closed
+
+
+def test_what_crosses_the_line_cannot_be_read_on_the_way() -> None:
+    seen = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        port = server.getsockname()[1]
+        dialled = pool.submit(dial, "127.0.0.1", port, KEY, FINGERPRINT, 60)
+        outside, _ = server.accept()
+        inside, far = socket.socketpair()
+
+        def carry(a: socket.socket, b: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := a.recv(4096):
+                    seen.extend(data)
+                    b.sendall(data)
+
+        for a, b in ((outside, inside), (inside, outside)):
+            pool.submit(carry, a, b)
+        there = TlsConnection(far, TLS, server=True).handshake(KEY)
+        here = dialled.result(60)
+        message = b"the same words again and again" * 500
+        here.send_bytes(message)
+        assert there.recv_bytes() == message
+        there.send_bytes(message)
+        assert here.recv_bytes() == message
+        for end in (here, there):
+            end.shutdown()
+            end.close()
+        for sock in (outside, inside):
+            sock.shutdown(socket.SHUT_RDWR)
+    assert len(seen) > 2 * len(message)
+    assert b"same words" not in seen
+    assert KEY not in seen
+    outside.close()
+    inside.close()
+
+
+def test_a_message_longer_than_allowed_is_not_read() -> None:
+    server, client = _pair()
+    client.send_bytes(b"x" * 100)
+    with pytest.raises(OSError, match="100 bytes"):
+        server.recv_bytes(99)
+    for conn in (server, client):
+        conn.close()
+
+
+@pytest.fixture
+def door() -> Iterator[tuple[Listener, int]]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        listener = Listener(server, lambda: KEY, TLS)
+        yield listener, server.getsockname()[1]
+        listener.close()
+
+
+def test_silent_strangers_do_not_shut_the_door(door: tuple[Listener, int]) -> None:
+    listener, port = door
+    strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * HANDSHAKES)]
+    for _ in range(3):
+        conn = dial("127.0.0.1", port, KEY, FINGERPRINT, 60)
+        called = listener.next(60)
+        assert called is not None
+        assert called[1] == KEY
+        for end in (conn, called[0]):
+            end.close()
+    assert len(listener._handshakes) <= HANDSHAKES
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_of_two_clients_that_wait_the_newer_is_served(door: tuple[Listener, int]) -> None:
+    listener, port = door
+    older, newer = (dial("127.0.0.1", port, KEY, FINGERPRINT, 60) for _ in range(2))
+    with pytest.raises((EOFError, OSError)):
+        older.recv_bytes()
+    called = listener.next(60)
+    assert called is not None
+    newer.send_bytes(b"here")
+    assert called[0].recv_bytes() == b"here"
+    assert listener.next(0) is None
+    for end in (older, newer, called[0]):
+        end.close()
+
+
+def test_an_engine_does_not_end_while_somebody_knocks() -> None:
+    engine = MockEngine(by_prompt, tick_ms=20)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        silent = socket.create_connection(("127.0.0.1", port))
+        served = threading.Thread(
+            target=serve, args=(engine, server, lambda: KEY, TLS, 0.7), daemon=True
+        )
+        served.start()
+        served.join(2.5)
+        assert served.is_alive()
+        silent.close()
+        served.join(60)
+        assert not served.is_alive()
 
 
 def test_messages_that_are_none_are_refused() -> None:
@@ -169,7 +371,7 @@ def test_messages_that_are_none_are_refused() -> None:
 
 
 def test_of_fleeting_messages_only_the_newest_wait() -> None:
-    ours, theirs = Pipe()
+    ours, theirs = _pair()
     held = threading.Event()
 
     def first() -> bytes:
@@ -189,6 +391,7 @@ def test_of_fleeting_messages_only_the_newest_wait() -> None:
     assert sorted(got[1:]) == sorted([b"sure", b"new", b"7", b"8"])
     assert line.dropped == 7
     line.release()
+    theirs.close()
 
 
 @dataclass
@@ -209,14 +412,14 @@ class Both:
         self.server = socket.create_server(("127.0.0.1", 0))
         port = self.server.getsockname()[1]
         self.served = threading.Thread(
-            target=serve, args=(self.engine, self.server, lambda: self.key, 60.0), daemon=True
+            target=serve, args=(self.engine, self.server, lambda: self.key, TLS, 60.0), daemon=True
         )
         self.served.start()
         self.pipe, theirs = Pipe()
 
-        def reach(key: bytes) -> list[tuple[str, int]]:
+        def reach(key: bytes) -> list[Address]:
             self.key = key
-            return [("127.0.0.1", port)]
+            return [("127.0.0.1", port, FINGERPRINT)]
 
         self.near = EngineClient(
             theirs, self, EngineOptions("mock"), reach, "there", PcmFiles(self.folder)
@@ -332,17 +535,17 @@ def test_a_far_end_that_talks_nonsense_costs_the_line_alone(tmp_path: Path) -> N
     server = socket.create_server(("127.0.0.1", 0))
     keys: list[bytes] = []
 
-    def reach(key: bytes) -> list[tuple[str, int]]:
+    def reach(key: bytes) -> list[Address]:
         keys.append(key)
-        return [("127.0.0.1", server.getsockname()[1])]
+        return [("127.0.0.1", server.getsockname()[1], FINGERPRINT)]
 
     files = PcmFiles(tmp_path)
     near = EngineClient(theirs, RemotePlayhead(), EngineOptions("mock"), reach, "there", files)
     thread = threading.Thread(target=near.run, daemon=True)
     thread.start()
-    conns: list[Connection] = []
+    conns: list[TlsConnection] = []
     for n in range(2):
-        conn = shake(server.accept()[0], keys[0], first=True)
+        conn = TlsConnection(server.accept()[0], TLS, server=True).handshake(keys[0])
         ready = {"kind": "ready", "description": "x", "notes": [], "has": []}
         conn.send_bytes(pack(ready))
         for _ in range(1000):
@@ -361,4 +564,37 @@ def test_a_far_end_that_talks_nonsense_costs_the_line_alone(tmp_path: Path) -> N
     assert not thread.is_alive()
     for conn in conns:
         conn.close()
+    server.close()
+
+
+def test_nothing_ends_the_dialling_but_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_BETWEEN", 0.01)
+    pipe, theirs = Pipe()
+    server = socket.create_server(("127.0.0.1", 0))
+    keys: list[bytes] = []
+    failures: list[Exception] = [AssertionError("x"), RuntimeError("y"), MemoryError()]
+
+    def reach(key: bytes) -> list[Address]:
+        keys.append(key)
+        if failures:
+            raise failures.pop()
+        return [("127.0.0.1", server.getsockname()[1], FINGERPRINT)]
+
+    files = PcmFiles(tmp_path)
+    near = EngineClient(theirs, RemotePlayhead(), EngineOptions("mock"), reach, "there", files)
+    thread = threading.Thread(target=near.run, daemon=True)
+    thread.start()
+    # Something else has the port of the engine.
+    for answer in (b"\0\0\0\4\0\0\0\0", b"HTTP/1.1 400 Bad Request\r\n\r\n", b""):
+        sock, _ = server.accept()
+        with sock:
+            sock.sendall(answer)
+    conn = TlsConnection(server.accept()[0], TLS, server=True).handshake(keys[-1])
+    assert conn.recv_bytes()[:1] == b"H"
+    pipe.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    conn.close()
     server.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from demon_live.controls import CONTROLS, SETTINGS
-from demon_live.errors import UsageError
+from demon_live.errors import DemonError, UsageError
+from demon_live.lang import compile_source, is_complete
 from demon_live.paths import shipped
 from demon_live.session.status import Words
 from demon_live.ui import guide
-from demon_live.ui.complete import ScoreCompleter, hint_at
+from demon_live.ui.complete import ScoreCompleter, _open_quote, hint_at
 
 
 def offered(text: str, *, asked: bool = False) -> list[str]:
@@ -22,6 +24,64 @@ def offered(text: str, *, asked: bool = False) -> list[str]:
     words = Words(("main", "drums"), ("drop",), {"wob": ("n",)}, (str(shipped("patterns")),))
     completer = ScoreCompleter(lambda: words)
     return [c.text for c in completer.get_completions(Document(text), event)]
+
+
+N = 200_000
+#: Texts that a pattern that goes back and forth would read N times N times.
+LONG = {
+    "letters": "x" * N,
+    "letters and a sign": "x" * N + "!",
+    "letters and digits": "x9" * (N // 2) + "!",
+    "names": "a." * (N // 2),
+    "names and =": "a=" * (N // 2),
+    "blanks": "blend = 1" + " " * N + "x",
+    "blanks in a prompt": "prompt = " + " " * N + "x",
+    "quotes": "prompt = " + " '" * (N // 2) + "x'",
+    "commas": "prompt = ' " + ", " * (N // 2) + "'",
+    "a file": "timbre = " + "( " * (N // 2) + "'",
+    "a question": "? " + " " * N + "a b",
+    "lines": "\n" * N,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_text_of_any_length_is_read_once(text: str) -> None:
+    assert isinstance(hint_at(text, len(text)), str)
+    assert isinstance(offered(text), list)
+    assert isinstance(offered(text, asked=True), list)
+    guide.question(text)
+    is_complete(text)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'timbre = "' + "a" * 60_000 + '"',
+        "blend = fast(" + "1 " * 30_000,
+        "blend = (1 +\n" + "#" * 60_000,
+    ],
+    ids=["a long word", "values without commas", "a comment that closes nothing"],
+)
+def test_a_statement_of_any_length_is_read_once(statement: str) -> None:
+    with contextlib.suppress(DemonError):
+        compile_source(statement)
+
+
+@pytest.mark.parametrize(
+    ("line", "control", "inside"),
+    [
+        ("prompt = 'acid, du", "prompt", "acid, du"),
+        ("two.prompt2 = <'a' 'b", "prompt", "b"),
+        ("prompt = \"'a", "prompt", "a"),
+        ("prompt = x'a", "prompt", None),
+        ("prompt = ", "prompt", None),
+        ("timbre = 'a' 'loops/d", "timbre", "loops/d"),
+        ("timbre = 'a", "prompt", None),
+        ("blend = 'a", "prompt", None),
+    ],
+)
+def test_the_text_in_open_quotes(line: str, control: str, inside: str | None) -> None:
+    assert _open_quote(line, control) == inside
 
 
 def test_controls_at_the_start_of_a_statement() -> None:

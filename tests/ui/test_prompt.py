@@ -367,3 +367,33 @@ def test_a_session_that_fails_to_answer_leaves_the_prompt_alive(stage: Harness) 
         s.keys("\x04")
 
     stage.play(script)
+
+
+def test_control_z_undoes_and_no_control_character_enters_the_line(stage: Harness) -> None:
+    async def script(h: Harness) -> None:
+        h.keys("\x1ablend")
+        await h.sees("demon> blend")
+        h.keys("\x1a" * 12)
+        await h.until(lambda: h.repl.prompt.text == "")
+        # Pasted, and quoted by Ctrl-Q (emacs keys).
+        h.keys("\x1b[200~bl\x1a\x00end\x07 = .3\x1b[201~\x11\x01")
+        await h.until(lambda: h.repl.prompt.text == "blend = .3")
+        h.keys("\r")
+        await h.until(lambda: h.session.applied == ["blend = .3"])
+        h.keys("\x04")
+
+    stage.play(script)
+
+
+def test_a_word_of_any_length_can_be_pasted(stage: Harness) -> None:
+    async def script(h: Harness) -> None:
+        # More than a pipe holds.
+        await asyncio.to_thread(h.keys, "\x1b[200~" + "x" * 100_000 + "\x1b[201~y")
+        await h.until(lambda: len(h.repl.prompt.text) == 100_001)
+        h.keys("z")
+        await h.until(lambda: h.repl.prompt.text.endswith("xyz"))
+        h.keys("\x03")
+        await h.until(lambda: h.repl.prompt.text == "")
+        h.keys("\x04")
+
+    stage.play(script)

@@ -630,6 +630,26 @@ def test_a_score_saved_elsewhere_is_taken_over_unless_it_is_being_edited(played:
     played.play(script)
 
 
+def test_ctrl_s_asks_once_where_the_file_was_saved_elsewhere(played: Played) -> None:
+    async def script(p: Played) -> None:
+        p.keys("# mine\r")
+        await p.sees("set.demon*")
+        p.session.files["set.demon"] = "blend = .8\n"
+        await p.until(lambda: p.view.page.clash)
+        p.keys("\x13")
+        await p.sees("saved elsewhere")
+        assert p.session.saved == []
+        assert p.session.files["set.demon"] == "blend = .8\n"
+        p.keys("\x13")
+        await p.until(lambda: p.session.saved == [("set.demon", f"# mine\n{SCORE}")])
+        # What this view saved itself is no other save.
+        p.keys("# more\r\x13")
+        await p.until(lambda: len(p.session.saved) == 2)
+        p.keys(LEAVE)
+
+    played.play(script)
+
+
 def test_leaving_a_recorded_set_asks_once(played: Played) -> None:
     played.session.recording("friday")
 
@@ -672,6 +692,14 @@ def test_wide_letters_keep_the_cursor_in_its_place() -> None:
     # Margin of 4, then a, two cells, b, a tab of four.
     assert drawn.cursor == (0, 4 + 1 + 2 + 1 + 4)
     assert text.cells(words(drawn.rows[0])) == 4 + 9
+
+
+def test_a_wider_window_shows_lines_from_their_beginning_again() -> None:
+    shown_page = page('source "loops/techno_128.flac"  # mine\n')
+    shown_page.buffer.cursor_position = len(shown_page.buffer.text) - 1
+    assert "source" in shown(picture(80, 24, page=shown_page))
+    assert "source" not in shown(picture(30, 12, page=shown_page))
+    assert "source" in shown(picture(80, 24, page=shown_page))
 
 
 def test_long_lines_scroll_sideways_to_the_cursor() -> None:

@@ -221,8 +221,15 @@ class StageView(FrontEnd):
         )
 
     def play_all(self) -> None:
-        """Evaluate the whole score as its file, and save it."""
+        """Evaluate the whole score as its file, and save it; if that was saved elsewhere meanwhile,
+        only at the second call."""
         page, content = self.page, self.page.buffer.text
+        if page.clash:
+            page.clash = False
+            line = f"       {page.name} was saved elsewhere: once more to overwrite that\n"
+            self.say([("warning", line)])
+            return
+        page.sent = content
         last = content.count("\n")
         self._flash(page, 0, last)
         session, name = self.controller.session, page.name

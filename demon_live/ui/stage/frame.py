@@ -148,6 +148,9 @@ def _score(picture: Picture, at: ScreenLayout) -> tuple[list[Row], tuple[int, in
     failed = "class:stage.flash.failed" if page.failed else "class:stage.flash"
     flash = (*page.flash, failed) if picture.now < page.flash_until else (-1, -1, "")
     error = page.error if page.error_for == document.text else None
+    if page.width != at.left:
+        # What was scrolled aside for a narrow window may fit now.
+        page.width, page.left = at.left, 0
     drawn = pages.sheet(
         document,
         at.left,

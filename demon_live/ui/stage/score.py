@@ -22,6 +22,7 @@ from demon_live.lang.highlighting import BindingHighlight, highlights
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.split import split
 from demon_live.session.status import Status
+from demon_live.ui.controller import TextBuffer
 
 _log = logging.getLogger(__name__)
 _OPEN = re.compile(r"(deck|scene)\s+(\w+)\s*(\{)?$")
@@ -144,7 +145,9 @@ class Page:
         saved: its text on disk.
         lines: its bindings with their places in the text `lines_for`.
         error: the last error, in the text `error_for`.
-        top, left: scrolling.
+        top, left: scrolling, in a window of `width` columns.
+        sent: the text that was last given to the session to be saved.
+        clash: its file was saved elsewhere while this text was being edited.
         flash: lines that were just evaluated, lit until `flash_until`.
         failed: they were refused.
     """
@@ -158,6 +161,9 @@ class Page:
     error_for: str = ""
     top: int = 0
     left: int = 0
+    width: int = 0
+    sent: str | None = None
+    clash: bool = False
     flash: tuple[int, int] = (-1, -1)
     flash_until: float = 0.0
     failed: bool = False
@@ -235,6 +241,8 @@ class Buffers:
             elif page.saved != content:
                 if not page.dirty:
                     _replace(page.buffer, content)
+                elif content not in (page.buffer.text, page.sent):
+                    page.clash = True
                 page.saved = content
 
     def _open(self, name: str, content: str, follow: bool) -> None:
@@ -250,7 +258,7 @@ class Buffers:
         self.show(min(self.at, len(self.pages) - 1))
 
     def _page(self, name: str, content: str = "") -> Page:
-        buffer = Buffer(
+        buffer = TextBuffer(
             multiline=True, completer=self._completer, complete_while_typing=True, name="score"
         )
         buffer.set_document(Document(content, 0), bypass_readonly=True)
