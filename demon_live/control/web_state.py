@@ -110,6 +110,9 @@ class PageState:
     def _slots(status: Status | None) -> list[list[float]]:
         if status is None:
             return []
+        if status.telemetry.resting:
+            # What plays is made: a finished picture of each deck.
+            return [[i, 1, 1, 0.0] for i in range(len(status.decks))]
         order = {deck.name: i for i, deck in enumerate(status.decks)}
         return [[order.get(s.deck, 0), s.step, s.steps, _round(s.denoise)] for s in status.slots]
 

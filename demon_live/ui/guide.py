@@ -21,7 +21,8 @@ SCREEN = {
     "lead": "How far ahead of the playhead new sound is written.",
     "dry": "Blocks of sound that were not ready in time. If it grows: `demon doctor`.",
     "tick": "Time of one step of all slots together.",
-    "slots": "Generations in flight: solver steps done, and their denoise.",
+    "slots": "Generations in flight: solver steps done, and their denoise. resting: all that will "
+    "be heard soon is made.",
     "held": "Controls that stand still, and the source of the deck.",
     "fine": "The engine keeps up with the music.",
     "tight": "The engine keeps up with little to spare: lower `loop`, `steps` or `depth`.",

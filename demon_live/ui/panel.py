@@ -98,7 +98,7 @@ def lanes(
         return []
     grid = _grid(status, cycle, columns, framed=False, ascii_only=ascii_only)
     ranked = _stretched(grid, status, rows, tallest=8)
-    if len(status.slots) + 1 <= rows - len(ranked):
+    if status.slots and len(status.slots) + 1 <= rows - len(ranked):
         ranked = [row for row in ranked if row[0] != _SLOTS]
         ranked += [(_SLOTS, [("", "")]), *((_SLOTS, row) for row in _tall_slots(status, grid))]
     return _trimmed(ranked, rows)
@@ -109,7 +109,7 @@ def wanted(status: Status | None) -> int:
     if status is None:
         return 1
     rows = sum(len(d.lanes) + 2 for d in status.decks)
-    return max(1, rows) + (1 if status.slots else 0) + 1
+    return max(1, rows) + (1 if _has_slots(status) else 0) + 1
 
 
 def _grid(
@@ -162,7 +162,7 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
                 ("class:held", text.fit(" · ".join(still), grid.inner - grid.name)),
             ]
             ranked.append((_STILL, grid.boxed(row)))
-    if status.slots:
+    if _has_slots(status):
         ranked.append((_SLOTS, grid.boxed(_slots(grid, status))))
     return ranked
 
@@ -309,9 +309,20 @@ def _slot_styles(status: Status) -> list[str]:
     return [DECK_STYLES[i % len(DECK_STYLES)] for i in at]
 
 
+def _has_slots(status: Status) -> bool:
+    return bool(status.slots) or status.telemetry.resting
+
+
 def _slots(grid: LaneGrid, status: Status) -> Row:
     """Each generation in flight: how many of its steps are done, and its denoise."""
     room = grid.inner - grid.name
+    if not status.slots:
+        told = status.telemetry
+        words = f"resting · {told.generations} made, {told.from_store} known already"
+        return [
+            ("class:control", text.fit("slots", grid.name)),
+            ("class:quiet", text.fit_to(words, room)),
+        ]
     drawn = [
         f"{text.steps(s.step, s.steps, ascii_only=grid.ascii_only)} {text.number(s.denoise):<4}"
         for s in status.slots

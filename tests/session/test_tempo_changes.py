@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from demon_live.audio.files import retimed
 from demon_live.core import Floats
@@ -125,7 +128,7 @@ def test_the_seam_of_a_loop_is_a_splice_like_any_other(bpm: str, beats: int, cyc
 
     engine.decode = shaped  # type: ignore[method-assign]
     instrument = offline(engine)
-    instrument.session.apply(f"beats {beats}\ntempo {bpm}\nloop {cycles}")
+    instrument.session.apply(f"ring always\nbeats {beats}\ntempo {bpm}\nloop {cycles}")
     stage = instrument.session.state.decks["main"].loop
     assert stage is not None
     out = run(instrument, 2 * stage.samples + BAR)[:, None]
@@ -133,6 +136,31 @@ def test_the_seam_of_a_loop_is_a_splice_like_any_other(bpm: str, beats: int, cyc
     own = steepest(out[seam // 2 : seam // 2 + BAR // 2])
     assert steepest(out[seam - 2400 : seam + 2400]) <= 1.2 * own + 1e-4
     assert longest_silence(out[4800:]) < 240
+
+
+class Wave(MockEngine):
+    """Frames rise and fall once along the loop."""
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, rows: Sequence[Any]) -> torch.Tensor:
+        turn = torch.arange(x.shape[1]) * (2 * torch.pi / x.shape[1])
+        return (x - (0.4 + 0.3 * torch.sin(turn))[None, :, None]) / t[:, None, None]
+
+
+@pytest.mark.parametrize(("bpm", "cycles"), [("174", 4), ("133.7", 3)])
+def test_a_lap_that_is_known_goes_over_into_the_next_as_the_first_did(
+    bpm: str, cycles: int
+) -> None:
+    instrument = offline(Wave(lambda r: 0.0))
+    instrument.session.apply(f"tempo {bpm}\nloop {cycles}")
+    stage = instrument.session.state.decks["main"].loop
+    assert stage is not None
+    out = run(instrument, 4 * stage.samples + BAR)[:, None]
+    laps = [out[stage.lap_start(k) - 4800 : stage.lap_start(k) + 4800] for k in (1, 2, 3)]
+    for lap in laps:
+        # No steeper than the step from one frame to the next.
+        assert steepest(lap) <= 0.3 * 2 * np.pi / stage.frames
+    # At this tempo laps differ by a sample in length.
+    assert all(np.allclose(lap, laps[0], atol=0.3 * 2 * np.pi / stage.frames) for lap in laps)
 
 
 def test_a_loop_at_another_tempo_is_the_same_loop() -> None:

@@ -107,6 +107,14 @@ def test_the_lamp_of_a_recording_is_crossed_while_its_sound_is_lost(
     assert lamp in "\n".join(lines(panel(shown, 80, 8, ascii_only=plain)))
 
 
+def test_a_ring_that_rests_says_so_where_its_slots_were() -> None:
+    resting = EngineStatus(generations=6, from_store=12, resting=True)
+    shown = lines(panel(status(deck("main", *LANES), slots=(), telemetry=resting), 80, 12))
+    busy = lines(panel(status(deck("main", *LANES)), 80, 12))
+    assert len(shown) == len(busy)
+    assert any("slots" in row and "resting · 6 made, 12 known already" in row for row in shown)
+
+
 def test_announcements_outlive_what_stands_still() -> None:
     drawn = "\n".join(lines(panel(status(deck("main", *LANES)), 80, 4)))
     assert "'dub' in 2 bars" in drawn
