@@ -9,6 +9,7 @@ Threads: a WindowDecoder may be used from one thread at a time, beside the ring'
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
@@ -36,6 +37,25 @@ class WindowDecoder:
             raise EngineError(f"no window of {window} frames with a margin of {margin}")
         self.margin, self.hop, self.size = margin, hop, window
         self._decode = decode
+        #: Bytes of decoded sound that are kept, for latents that come again.
+        self.keep = 0
+        self._kept: OrderedDict[tuple[int, int, int], tuple[Floats, Floats]] = OrderedDict()
+        self._bytes = 0
+
+    def again(self, latent: Floats, start: int, frames: int) -> Floats:
+        """As `window`, cyclic, from what is kept if it can be; not to be written to."""
+        key = id(latent), start % len(latent), frames
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][1]
+        audio = self.window(latent, start, frames)
+        # The latent is held, so that its id stays its own.
+        self._kept[key] = latent, audio
+        self._bytes += audio.nbytes
+        while self._bytes > self.keep:
+            _, (_, old) = self._kept.popitem(last=False)
+            self._bytes -= old.nbytes
+        return audio
 
     def window(self, latent: Floats, start: int, frames: int, cyclic: bool = True) -> Floats:
         """Decode the frames start..start+frames of a latent.

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 BEAT_EVERY, _REPORT_EVERY = 0.5, 0.1
 #: Seconds between two returns of freed memory to the system.
 _TRIM_EVERY = 10.0
+#: Seconds between two looks while the ring rests.
+_REST = 0.1
 #: A turn of a CPU engine may fill the time but for this factor.
 _HEADROOM = 1.15
 #: Frames of the loop that a spare is warmed with: short, since its arrays are kept.
@@ -161,13 +163,17 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
             if (text := drops.turn(started, status.dropped)) is not None:
                 conn.send(Note(text))
         trimmer.turn()
-        # A CPU engine is paced to its nominal tick: more ticks would only heat the machine. Where
-        # that is too short, a part of the time is left to the prompt and the sound.
+        if not generator.tick_due:
+            # The ring rests: until the score moves, or its windows have to be looked at.
+            conn.poll(_REST)
+            continue
+        # A CPU engine leaves a part of the time to the prompt and the sound, and a ring that never
+        # rests is paced to its nominal tick: more ticks would only heat the machine. Until there is
+        # something to hear, every tick counts.
         took = time.monotonic() - started
-        # Until there is something to hear, every tick counts.
-        paced = tick_ms and generator.primed and generator.paced
-        pace = max(tick_ms / 1000, took * _HEADROOM) if paced else took
-        due = started + (pace if generator.tick_due else 0.02)
+        nominal = tick_ms / 1000 if generator.paced else 0.0
+        pace = max(nominal, took * _HEADROOM) if tick_ms and generator.primed else took
+        due = started + pace
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest):
                 _take(conn, shedding.apply)

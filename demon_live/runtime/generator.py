@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
 _LARGEST = 1000.0
+#: Bytes of decoded sound that are kept for each deck: two minutes.
+_KEPT_SOUND = 48 << 20
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 
 
@@ -57,6 +59,7 @@ class _Deck:
     loop: Loop
     source: Floats | None
     placement: DeckPlacement
+    decoder: WindowDecoder
     scheduler: DeckScheduler = field(default_factory=DeckScheduler)
     needs: Needs = field(default_factory=Needs)
     block: ControlBlock | None = None
@@ -203,6 +206,7 @@ class Generator:
             return
         deck.block, deck.always = block, always
         deck.placement.exact = not always
+        deck.decoder.keep = 0 if always else _KEPT_SOUND
         self._share(block.deck, deck, block.lanes if always else {})
         if always:
             deck.placement.note(block.sampled_at, block.jumps)
@@ -281,10 +285,10 @@ class Generator:
         decoder = WindowDecoder(self.engine.decode, self.engine.margin)
         buffer = self._open(loop.file)
         ship = None if self._ship is None else partial(self._ship, loop)
-        placement = DeckPlacement(loop, buffer, decoder.window, self.engine.window, ship)
+        placement = DeckPlacement(loop, buffer, decoder.again, self.engine.window, ship)
         for control in self._decks[loop.deck].shared if loop.deck in self._decks else ():
             self.ring.share(control, None, deck=loop.deck)
-        deck = self._decks[loop.deck] = _Deck(loop, source, placement)
+        deck = self._decks[loop.deck] = _Deck(loop, source, placement, decoder)
         self._enlist(loop)
         # Its laps may have been moved while it was prepared.
         if wanted.loop != loop:

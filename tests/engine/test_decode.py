@@ -101,3 +101,24 @@ def test_nothing_and_nonsense():
             decoder.window(latent(), start, frames, cyclic=False)
     with pytest.raises(DemonError, match="the decoder made"):
         WindowDecoder(lambda x: np.zeros((1, 5, 2), np.float32), 2, HOP).window(latent(), 0, 4)
+
+
+def test_a_window_that_comes_again_is_decoded_once_within_a_bound() -> None:
+    calls = []
+
+    def decode(latent):
+        calls.append(1)
+        return np.repeat(latent[..., :2], 1920, axis=1)
+
+    decoder = WindowDecoder(decode, 2)
+    one, two = (np.full((20, 2), n, np.float32) for n in (1, 2))
+    decoder.keep = 2 * 4 * 1920 * 8
+    first = decoder.again(one, 3, 4)
+    assert decoder.again(one, 23, 4) is first
+    assert np.array_equal(decoder.again(two, 3, 4), 2 * first)
+    assert len(calls) == 2
+    decoder.again(one, 5, 4)
+    assert decoder.again(two, 3, 4)[0, 0] == 2
+    assert len(calls) == 3
+    decoder.again(one, 3, 4)
+    assert len(calls) == 4  # it had to go
