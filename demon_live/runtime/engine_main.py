@@ -169,10 +169,11 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
             continue
         # A CPU engine leaves a part of the time to the prompt and the sound, and a ring that never
         # rests is paced to its nominal tick: more ticks would only heat the machine. Until there is
-        # something to hear, every tick counts.
+        # something to hear, and while a hand waits, every tick counts.
         took = time.monotonic() - started
         nominal = tick_ms / 1000 if generator.paced else 0.0
-        pace = max(nominal, took * _HEADROOM) if tick_ms and generator.primed else took
+        leaves = tick_ms and generator.primed and not generator.hurried
+        pace = max(nominal, took * _HEADROOM) if leaves else took
         due = started + pace
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest):

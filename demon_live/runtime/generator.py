@@ -344,6 +344,11 @@ class Generator:
         return any(self._wants(deck, *reach) for deck in self._decks.values())
 
     @property
+    def hurried(self) -> bool:
+        """What a hand asked for is in flight."""
+        return any(deck.needs.late is not None for deck in self._decks.values())
+
+    @property
     def paced(self) -> bool:
         """Ticks that follow each other for ever come at the engine's nominal pace."""
         return any(deck.always for deck in self._decks.values())
@@ -384,9 +389,20 @@ class Generator:
         started = self._pace.begin_tick(learn=not self._standing)
         for generation in self.ring.tick():
             self._accept(generation)
+        for name, deck in self._decks.items():
+            if deck.needs.late is not None:
+                self._preview(name, deck)
         if self.ring.trouble is not None:
             self._complain(f"a deck cannot be generated: {self.ring.trouble}")
         self._pace.end_tick(started)
+
+    def _preview(self, name: str, deck: _Deck) -> None:
+        """What a hand asked for is heard from its prediction halfway, then from its end."""
+        found = self.ring.preview(name)
+        if found is None or found.request.hear_from != deck.needs.late:
+            return
+        if len(found.versions) == max(1, self.ring.steps // 2) and not deck.placement.empty:
+            deck.placement.accept(found)
 
     def _accept(self, generation: Generation) -> None:
         deck = self._decks.get(generation.request.deck)

@@ -37,10 +37,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a generation is made of: a need and the curves of its lap."""
+    """What a generation is made of: a need and the curves of its lap.
+
+    late: the need sounds already, since a hand has changed the score.
+    """
 
     need: Need
     curves: Mapping[str, Floats]
+    late: bool = False
 
     def equals(self, other: Asked) -> bool:
         """Whether both are the same generation, for whatever time."""
@@ -107,7 +111,7 @@ class Needs:
             if need is None or self._same(asked, need, at):
                 continue
             self._served.pop(need.begin, None)
-            self._flying[i] = Asked(need, self._curves(need))
+            self._flying[i] = Asked(need, self._curves(need), asked.late)
             changed.append(self._flying[i])
         return changed
 
@@ -121,7 +125,8 @@ class Needs:
         # The first of all is for what sounds first: a loop is filled from it.
         soon = [n for n in wanted if ready < n.begin <= reach] if self._begun else []
         for need in (*soon, *wanted):
-            asked = Asked(need, self._curves(need))
+            late = self._begun and need.begin <= ready
+            asked = Asked(need, self._curves(need), late)
             # What is in flight already will be in the store when it has landed.
             if not any(asked.equals(other) for other in self._flying):
                 return asked
@@ -137,6 +142,11 @@ class Needs:
         self._begun = True
         self._served[asked.need.begin] = asked
         self._flying.append(asked)
+
+    @property
+    def late(self) -> int | None:
+        """Where a need begins that sounds already while what a hand asked for is in flight."""
+        return next((asked.need.begin for asked in self._flying if asked.late), None)
 
     def landed(self, begin: int | None = None) -> None:
         """A generation for the need that begins there is finished; None: none is in flight."""
