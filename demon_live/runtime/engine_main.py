@@ -155,7 +155,9 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
         ended = time.monotonic()
         if generator.tick_due:
             times.add(ended - started)
-            shedding.turn(ended, ended - started)
+        # Turns of a ring that rests in between are late only if something is needed soon.
+        hurry = generator.paced or generator.behind
+        shedding.turn(ended, ended - started if hurry else 0.0)
         if started - reported >= _REPORT_EVERY:
             reported = started
             status = replace(generator.status(), shed=shedding.given_up)

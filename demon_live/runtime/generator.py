@@ -484,7 +484,7 @@ class Generator:
         self._standing, rest = True, -1
         for _ in range(turns):
             pump()
-            behind = self._behind()
+            behind = self.behind
             self.turn()
             if behind or not self.primed:
                 rest = self.ring.steps
@@ -495,7 +495,9 @@ class Generator:
         self._pace.restart()
         return self.primed
 
-    def _behind(self) -> bool:
+    @property
+    def behind(self) -> bool:
+        """Something that is heard within reach was not made yet."""
         reach = self._reach(self.playhead.now())
         for deck in self._decks.values():
             if deck.block is None:
