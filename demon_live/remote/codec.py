@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from demon_live.core import RATES, ControlBlock, Floats
 from demon_live.runtime.placement import Window
+from demon_live.session.sampler import next_heard
 
 
 def _flac(ints: NDArray[Any], subtype: str) -> bytes:
@@ -98,16 +99,16 @@ class BlockPacker:
     def pack(self, block: ControlBlock) -> bytes:
         """The mix strip stays out: it belongs to the laptop."""
         before = self._before
-        old = before.lanes if before is not None and before.loop == block.loop else {}
-        lanes: dict[str, Any] = {}
-        for name, lane in block.lanes.items():
-            if name not in old or len(old[name]) != len(lane):
-                lanes[name] = lane
-                continue
-            at = np.flatnonzero(lane != old[name])
-            lanes[name] = (at.astype(np.uint16), lane[at]) if len(lane) < 65536 else lane
         same = before is not None and before.loop == block.loop
-        thin = replace(block, lanes=lanes, mix={})
+        old = before.laps if before is not None and same else {}
+        laps: dict[str, Any] = {}
+        for name, two in block.laps.items():
+            if name not in old or old[name].shape != two.shape:
+                laps[name] = two
+                continue
+            at = np.flatnonzero(two != old[name])
+            laps[name] = (at.astype(np.uint32), two.ravel()[at])
+        thin = replace(block, lanes={}, laps=laps, mix={})
         self._before = block
         return zlib.compress(pickle.dumps((same, thin), protocol=5), 1)
 
@@ -120,14 +121,15 @@ class BlockOpener:
 
     def open(self, data: bytes) -> ControlBlock:
         same, thin = pickle.loads(zlib.decompress(data))
-        old = self._before.lanes if same and self._before is not None else {}
-        lanes: dict[str, Floats] = {}
-        for name, lane in thin.lanes.items():
-            if isinstance(lane, tuple):
-                at, values = lane
-                lane = old[name].copy()
-                lane[at] = values
-            lanes[name] = lane
-        block: ControlBlock = replace(thin, lanes=lanes)
+        old = self._before.laps if same and self._before is not None else {}
+        laps: dict[str, Floats] = {}
+        for name, two in thin.laps.items():
+            if isinstance(two, tuple):
+                at, values = two
+                two = old[name].copy()
+                two.reshape(-1)[at] = values
+            laps[name] = two
+        lanes = next_heard(thin.loop, thin.sampled_at, laps)
+        block: ControlBlock = replace(thin, lanes=lanes, laps=laps)
         self._before = block
         return block

@@ -88,9 +88,10 @@ class Needs:
         self._block, self._begin, self._next_lap = block, begin, loop.lap_start(lap + 1)
         laps = (self._next_lap, loop.lap_start(lap + 2))
         cuts = {row.from_sample for row in block.plan[1:]} | set(laps)
+        held = block.held or (block.plan[0].values if block.plan else {})
         edges = [begin, *sorted(c for c in cuts if at < c <= at + loop.samples)]
         self._needs = [
-            Need(a, b, value_at(block.plan, a) if a > at else block.held)
+            Need(a, b, value_at(block.plan, a) if a > at else held)
             for a, b in pairwise([*edges, laps[1]])
             if b > a
         ]

@@ -54,12 +54,27 @@ def lap_times(loop: Loop, lap: int) -> NDArray[np.int64]:
     return loop.lap_start(lap) + np.arange(loop.frames, dtype=np.int64) * RATES.hop
 
 
-def heard_at(loop: Loop, now: int) -> NDArray[np.int64]:
-    """For each frame of the loop the output sample at which its start is next heard, int64 [T]."""
+def lap_cycles(loop: Loop, tempo: TempoMap, lap: int) -> NDArray[np.float64]:
+    """The cycle at which each frame of the loop begins in a lap, float64 [T].
+
+    Laps begin on whole samples, musical time does not: so that equal moments of a periodic score
+    are equal in every lap, frames count from the exact beginning.
+    """
+    times = lap_times(loop, lap)
+    segment = tempo.segment_of(int(times[0]))
+    if tempo.segment_of(int(times[-1])) is not segment:
+        return tempo.cycles_at(times)
+    begin = segment.cycle + (loop.origin + lap * loop.lap - segment.at) / segment.length
+    offsets = np.arange(loop.frames, dtype=np.float64) * RATES.hop + 0.4999
+    return float(begin) + offsets / float(segment.length)
+
+
+def next_heard(loop: Loop, now: int, laps: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Of curves for this lap and the next, float32 [2, T], what is heard next, float32 [T]."""
     lap, _ = loop.locate(now)
     # The frame that sounds right now has begun already: its start is heard again in the next lap.
-    this = lap_times(loop, lap)
-    return np.where(this >= now, this, lap_times(loop, lap + 1))
+    ahead = lap_times(loop, lap) >= now
+    return {name: np.where(ahead, two[0], two[1]) for name, two in laps.items()}
 
 
 def plan(
@@ -133,18 +148,21 @@ class DeckSampler:
         loop: Loop,
         tempo: TempoMap,
         now: int,
+        always: bool = False,
     ) -> ControlBlock:
         """All that the score says about the near future of the deck.
 
-        Frames before the loop begins are sampled as if it had begun at `loop.from_sample`.
+        Frames before the loop begins are sampled as if it had begun at `loop.from_sample`. always:
+        for a ring that never rests, at the very samples at which frames are heard.
         """
         at = max(now, loop.from_sample)
         # This lap and the next: what is made now may be for either.
         lap, _ = loop.locate(at)
-        this = lap_times(loop, lap)
-        ahead = this >= at
-        times = np.concatenate([this, lap_times(loop, lap + 1)])
-        cycles = tempo.cycles_at(times)
+        laps = (lap, lap + 1)
+        if always:
+            cycles = tempo.cycles_at(np.concatenate([lap_times(loop, k) for k in laps]))
+        else:
+            cycles = np.concatenate([lap_cycles(loop, tempo, k) for k in laps])
         curves: dict[str, Floats] = {}
         slot: dict[str, LaneLike] = {}
         mix: dict[str, MixPoints] = {}
@@ -158,14 +176,14 @@ class DeckSampler:
                     mix[name] = points
             elif control.shape == "curve":
                 curve = self._held(name, partial(lane.sample, cycles))
-                if isinstance(curve, np.ndarray) and curve.shape == times.shape:
+                if isinstance(curve, np.ndarray) and curve.shape == cycles.shape:
                     curves[name] = curve
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
         rows = self._plan(slot, loop, tempo, at)
-        laps = {name: curve.reshape(2, -1) for name, curve in curves.items()}
-        heard = {name: np.where(ahead, two[0], two[1]) for name, two in laps.items()}
-        return ControlBlock(deck, version, loop, at, heard, rows, mix, laps, self._begun)
+        both = {name: curve.reshape(2, -1) for name, curve in curves.items()}
+        heard = next_heard(loop, at, both)
+        return ControlBlock(deck, version, loop, at, heard, rows, mix, both, self._begun)
 
     def _held(
         self, name: str, sample: Callable[[], Floats | MixPoints]
@@ -228,7 +246,9 @@ class Sampler:
                 continue
             lanes, loop = self._lanes_of(state, deck, here), deck.sampled(now)
             sampler = self._decks.setdefault(name, DeckSampler())
-            blocks[name] = sampler.block(name, next(self._versions), lanes, loop, state.tempo, now)
+            blocks[name] = sampler.block(
+                name, next(self._versions), lanes, loop, state.tempo, now, state.always
+            )
             for trouble in sampler.trouble():
                 self._tell(f"{name}: {trouble}; its last good values hold")
         return blocks

@@ -44,6 +44,7 @@ from demon_live.remote.transport import (
 from demon_live.runtime.options import EngineOptions, Note, Ready, Telemetry
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
+from demon_live.session.sampler import next_heard
 from tests.helpers.mock_engine import MockEngine, Singing, by_prompt
 
 KEY = b"k" * 32
@@ -133,25 +134,29 @@ def test_a_window_that_fits_nowhere_is_refused(change: dict[str, Any], what: str
 def test_blocks_are_whole_again_after_the_line() -> None:
     rng = np.random.default_rng(3)
     packer, opener = BlockPacker(), BlockOpener()
-    lanes = {"blend": rng.uniform(size=400).astype(np.float32)}
+    loop = Loop(0, "main", 0, Fraction(0), Fraction(200 * 1920), 4, Fraction(120), 4, 200)
+    laps = {"blend": rng.uniform(size=(2, 200)).astype(np.float32)}
     sizes = []
     for n in range(6):
-        lanes = {**lanes, "blend": lanes["blend"].copy()}
-        lanes["blend"][n * 3 : n * 3 + 3] = n
+        laps = {**laps, "blend": laps["blend"].copy()}
+        laps["blend"][0, n * 3 : n * 3 + 3] = n
         if n == 2:
-            lanes["noise"] = np.full(400, 0.5, np.float32)
+            laps["noise"] = np.full((2, 200), 0.5, np.float32)
         if n == 4:
-            del lanes["noise"]
-        loop = LOOP if n < 5 else replace(LOOP, epoch=1)
-        block = ControlBlock("main", n, loop, n, lanes, (SlotValues(n, {"prompt": "a"}),))
+            del laps["noise"]
+        loop = loop if n < 5 else replace(loop, epoch=1)
+        plan = (SlotValues(n, {"prompt": "a"}),)
+        lanes = next_heard(loop, n * 1920, laps)
+        block = ControlBlock("main", n, loop, n * 1920, lanes, plan, laps=laps)
         data = packer.pack(block)
         there = opener.open(data)
         sizes.append(len(data))
         assert there.plan == block.plan
         assert there.loop == loop
-        assert there.lanes.keys() == lanes.keys()
+        assert (there.lanes.keys(), there.laps.keys()) == (lanes.keys(), laps.keys())
         for name, lane in lanes.items():
             assert there.lanes[name].tobytes() == lane.tobytes()
+            assert there.laps[name].tobytes() == laps[name].tobytes()
     assert sizes[1] < sizes[0] / 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demon_live.lang import Lane, compile_source
-from demon_live.session.sampler import DeckSampler, heard_at, mix_points, plan
+from demon_live.session.sampler import DeckSampler, lap_times, mix_points, next_heard, plan
 from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap
 
@@ -24,7 +24,9 @@ def lane(line: str) -> Lane:
 
 def test_what_lies_behind_the_playhead_belongs_to_the_next_lap() -> None:
     now = 96_000 + 1
-    times = heard_at(SETTINGS, now)
+    lap, _ = SETTINGS.locate(now)
+    laps = np.stack([lap_times(SETTINGS, lap), lap_times(SETTINGS, lap + 1)])
+    times = next_heard(SETTINGS, now, {"times": laps})["times"]
     assert times[51] == 51 * 1920
     assert times[50] == 50 * 1920 + SETTINGS.samples  # its start has just passed
     assert times[0] == SETTINGS.samples
