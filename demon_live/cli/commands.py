@@ -255,6 +255,14 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sounds(args: argparse.Namespace) -> int:
+    from demon_live.audio.files import sounds
+
+    for name, text in sounds(Path(args.folder), args.tempo):
+        say([("word", f"{name:<32} "), ("", f"{text}\n")])
+    return 0
+
+
 def _new(args: argparse.Namespace) -> int:
     from demon_live.cli.starter import new
 
@@ -297,6 +305,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": _doctor,
     "bench": _bench,
     "new": _new,
+    "sounds": _sounds,
     "completion": _completion,
     "help": _help,
 }

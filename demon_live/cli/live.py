@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from demon_live._version import __version__
-from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.errors import DemonError, EngineError, FileError, UsageError
 from demon_live.ui import show
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from demon_live.runtime.session_process import Start
     from demon_live.session.session_api import SessionApi
     from demon_live.session.status import Status
+    from demon_live.ui.controller import Leaving
+
+#: Seconds that a session may take to close its files; a log that was written so recently is of one
+#: that has just died.
+_ENDING, _JUST = 15.0, 30.0
 
 
 def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
@@ -255,9 +260,12 @@ def _prompt(
 ) -> int:
     """A prompt until the performer leaves. `quit` ends the session; a lost terminal does not."""
     from demon_live.control.remote_session import RemoteSession
+    from demon_live.runtime.session_process import log_to_file
 
     session = RemoteSession(name, recent=recent, ended=signals.stop.set)
-    _show(args, session, signals, shown, first)
+    log_to_file("prompt.log")
+    joined = recent is not None
+    _show(args, session, signals, shown, first, "detach" if joined else "ask")
     return _leave(session, signals)
 
 
@@ -267,6 +275,7 @@ def _show(
     signals: _Signals,
     shown: list[Path],
     first: str,
+    leaving: Leaving = "end",
 ) -> None:
     from demon_live.ui.run import front
 
@@ -278,14 +287,14 @@ def _show(
         stage=args.stage,
         theme=args.theme,
         first=first,
+        leaving=leaving,
     )
 
 
 def _leave(session: RemoteSession, signals: _Signals) -> int:
     """End the session, or leave it alone, after the prompt."""
     if session.lost is not None:
-        session.close()
-        raise session.lost
+        return _say_gone(session, session.lost)
     if session.detached or signals.hung_up or _terminal_is_gone():
         session.close()
         if session.detached:
@@ -294,6 +303,20 @@ def _leave(session: RemoteSession, signals: _Signals) -> int:
         return 0
     with _ignoring_interrupts():
         session.quit()
+    return 0
+
+
+def _say_gone(session: RemoteSession, lost: DemonError) -> int:
+    """Tell in a sentence why the session is gone: it ended, or it died (an error)."""
+    from demon_live.control.registry import ended
+    from demon_live.sets.session_log import recently
+
+    session.close()
+    if not ended(session.info.name, _ENDING):
+        raise lost
+    if recently(within=_JUST):
+        raise EngineError("the session has died", hint="demon live --resume goes on with it")
+    say([("hint", "the session has ended: demon stop, or another prompt, ended it\n")])
     return 0
 
 

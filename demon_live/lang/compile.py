@@ -331,8 +331,13 @@ class _Compiler:
                 return None
             value = float(node.value)
             if not spec.low <= value <= spec.high:
+                meter = node.word == "beats" and "/" in chunk.text
                 self.error(
-                    f"{node.word} goes from {spec.low:g} to {spec.high:g}, not {value:g}", place
+                    f"{node.word} goes from {spec.low:g} to {spec.high:g}, not {value:g}",
+                    place,
+                    "beats 7, with the tempo of its eighths; behind a source: double"
+                    if meter
+                    else None,
                 )
                 return None
             if spec.shape == "integer" and node.value.denominator != 1:
@@ -350,7 +355,11 @@ class _Compiler:
                     f"write {spec.example}",
                 )
                 return None
-        return Setting(self.deck, node.word, value, self.when(chunk, node.whens), span)
+        if node.reading and (node.word != "source" or value in (None, "none")):
+            self.error(f"{node.reading} belongs to a source", place, 'source "x.wav" bars 2')
+            return None
+        when = self.when(chunk, node.whens)
+        return Setting(self.deck, node.word, value, when, span, node.reading)
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
         """Compile a definition without arguments, so that its errors show at its own place."""

@@ -52,6 +52,7 @@ from demon_live.lang.syntax import (
     WhenNode,
     WordNode,
     children,
+    number,
     unparse_statement,
 )
 
@@ -144,8 +145,12 @@ class _Build(Transformer[Token, Any]):
         last = whens[-1].end if whens else c[1].end
         return BindNode(_start(c[0]), last, str(c[0]), c[1], whens, None, _end(c[0]))
 
+    def reading(self, c: builtins.list[Token]) -> tuple[str, int]:
+        return " ".join([str(c[0]), *(number(_exact(t)) for t in c[1:])]), _end(c[-1])
+
     def setting(self, c: builtins.list[Any]) -> SettingNode:
-        whens, value = tuple(c[2:]), c[1]
+        value, whens = c[1], tuple(w for w in c[2:] if isinstance(w, WhenNode))
+        reading, read_end = next((r for r in c[2:] if isinstance(r, tuple)), ("", 0))
         if isinstance(value, Token):
             first, last = _start(value), _end(value)
             plain: Fraction | str | None = (
@@ -155,9 +160,8 @@ class _Build(Transformer[Token, Any]):
                 plain = None
         else:
             plain, first, last = value
-        return SettingNode(
-            _start(c[0]), whens[-1].end if whens else last, str(c[0]), plain, whens, first
-        )
+        end = whens[-1].end if whens else max(last, read_end)
+        return SettingNode(_start(c[0]), end, str(c[0]), plain, whens, first, reading)
 
     def word(self, c: builtins.list[Any]) -> WordNode:
         args = tuple(unquote(t) for t in c[1:] if isinstance(t, Token))

@@ -46,13 +46,17 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Sets tempo, loop, source ... `deck` matters for loop and source; the rest are global."""
+    """Sets tempo, loop, source ... `deck` matters for loop and source; the rest are global.
+
+    reading: how the tempo of a source is read (`audio.files.beats_in`).
+    """
 
     deck: str
     word: str
     value: SettingValue
     when: When
     span: Span
+    reading: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def _same(a: Statement | None, b: Statement) -> bool:
     if isinstance(a, Bind) and isinstance(b, Bind):
         return a.key == b.key and (a.lane is None) == (b.lane is None)
     if isinstance(a, Setting) and isinstance(b, Setting):
-        return a.value == b.value
+        return (a.value, a.reading) == (b.value, b.reading)
     if isinstance(a, Let) and isinstance(b, Let):
         return a.node == b.node
     if isinstance(a, Scene) and isinstance(b, Scene):

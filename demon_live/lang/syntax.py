@@ -130,12 +130,14 @@ class BindNode(Node):
 
 @dataclass(frozen=True, slots=True)
 class SettingNode(Node):
-    """tempo 128. value: exact number or text; None = none."""
+    """tempo 128. value: exact number or text; None = none. reading: `bars 2`, `bpm 137`, `half`
+    behind a source, or ""."""
 
     word: str
     value: Fraction | str | None
     whens: tuple[WhenNode, ...] = ()
     value_start: int = field(default=0, compare=False)
+    reading: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,8 @@ def unparse_statement(node: StatementNode) -> str:
             value = "default" if node.expr is None else unparse_expr(node.expr)
             return f"{name} = {value}{_whens(node.whens)}"
         case SettingNode():
-            return f"{node.word} {_setting_value(node)}{_whens(node.whens)}"
+            reading = f" {node.reading}" if node.reading else ""
+            return f"{node.word} {_setting_value(node)}{reading}{_whens(node.whens)}"
         case WordNode():
             args = "".join(f" {_bare(a)}" for a in node.args)
             return f"{node.name}{args}{_whens(node.whens)}"

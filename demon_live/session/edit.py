@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from demon_live.audio.files import tempo_in_name
 from demon_live.controls import SETTINGS, find
 from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError, FileError, ScoreError, Span
@@ -308,7 +309,9 @@ class Edit:
             deck = replace(deck, cycles=int(float(str(row.value))))
         else:
             source = None if row.value in (None, "none", "") else str(row.value)
-            deck = replace(deck, source=source, base=self.base)
+            deck = replace(
+                deck, source=source, base=self.base, reading=row.reading, beats_known=None
+            )
             self._sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
         self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
@@ -333,33 +336,42 @@ class Edit:
 
     def _build_loop(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
         loop = make_loop(deck, self.state.tempo, begin, self._epoch())
-        source = self._read_source(deck, loop, span)
+        deck, source = self._read_source(deck, loop, span)
         empty = (0 if self._dry else loop.samples, 2)
         self.audio[loop.file] = source if source is not None else np.zeros(empty, np.float32)
         if source is not None and loop.source_file is not None:
             self.audio[loop.source_file] = source
         self.state = self.state.with_deck(deck.with_loop(loop, self.now))
         self.loops.append(loop)
-        what = f"loop of {deck.cycles} cycles"
+        what = f"loop of {deck.cycles} cycle{'s' * (deck.cycles != 1)}"
         self.messages.append(
             f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
             f" · from bar {bars(begin)}"
         )
 
-    def _read_source(self, deck: DeckState, loop: Loop, span: Span | None) -> Floats | None:
+    def _read_source(
+        self, deck: DeckState, loop: Loop, span: Span | None
+    ) -> tuple[DeckState, Floats | None]:
+        """The sound of a deck's source for a loop, and the deck, which knows its tempo then."""
         if deck.source is None:
-            return None
+            return deck, None
         try:
             if self._dry:
-                return self._seen_source(self._look(deck.source, deck.base))
+                return deck, self._seen_source(self._look(deck.source, deck.base))
             sound = self._decode(deck.source, deck)
-            fitted, info = sound.fit(loop)
+            length, known = len(sound.audio), deck.beats_known
+            if known is None or known[0] != length or self.rules < 4:
+                known = (length, *sound.beats_in(loop, deck.reading))
+                deck = replace(deck, beats_known=known)
+            fitted, info = sound.fit(loop, known[1:])
         except DemonError as error:
             # The line of the score that names the file is where a performer looks.
             error.span = error.span or span
             raise
-        self._info.append(f"{info}, {sound.read}" if sound.read else info)
-        return fitted
+        stated = deck.reading or tempo_in_name(sound.name)
+        guess = "" if stated else " (guessed: bars 2, bpm 90, half or double behind it says it)"
+        self._info.append(f"{info}{guess}, of a file of {sound.read}")
+        return deck, fitted
 
     def _decode(self, source: str, deck: DeckState) -> DecodedSource:
         """The sound of a deck's source; one that is gone blocks only the text that names it."""
@@ -493,8 +505,15 @@ class Edit:
         current = self.state
         for name, deck in wanted.decks.items():
             now = current.decks.get(name) or DeckState(name, cycles=0)
-            if (now.cycles, now.source) != (deck.cycles, deck.source):
-                changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
+            if now.geometry != deck.geometry:
+                changed = replace(
+                    now,
+                    cycles=deck.cycles,
+                    source=deck.source,
+                    base=deck.base,
+                    reading=deck.reading,
+                    beats_known=deck.beats_known,
+                )
                 self.state = self.state.with_deck(changed)
                 self.renew[name] = None
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:

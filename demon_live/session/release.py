@@ -74,7 +74,8 @@ def _release_settings(edit: Edit, gone: list[Setting]) -> None:
 def _in_force(state: State, row: Setting) -> bool:
     deck = state.decks.get(row.deck)
     if row.word == "source":
-        return deck is not None and (deck.source or "none") == (row.value or "none")
+        said = (deck.source or "none", deck.reading) if deck is not None else None
+        return said == (row.value or "none", row.reading)
     if row.value == "auto":
         return state.depth is None
     value: object

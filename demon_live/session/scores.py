@@ -129,7 +129,9 @@ def _chained(lane: Lane) -> bool:
 
 
 def _source(deck: DeckState, folder: Path | None) -> str:
-    return f'source "{_way(deck.source, deck.base, folder)}"' if deck.source else "source none"
+    if deck.source is None:
+        return "source none"
+    return f'source "{_way(deck.source, deck.base, folder)}" {deck.reading}'.rstrip()
 
 
 def _way(name: str, base: str, folder: Path | None) -> str:
@@ -180,7 +182,8 @@ def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
             row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
         )
         value = f'"{value}"' if row.word == "source" and row.value else value
-        return f"{row.word} {value}{_when(row.when)}"
+        reading = f" {row.reading}" if row.reading else ""
+        return f"{row.word} {value}{reading}{_when(row.when)}"
     said = _text(row.lane, folder) if row.lane else "default"
     return f"{row.control} = {said}{_when(row.when)}"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import secrets
 import threading
 from collections import ChainMap
@@ -224,7 +225,14 @@ class Session:
         )
 
     def _look(self, name: str, base: str) -> Path:
-        return self.assets.look(name, base, fresh=self._fresh, replaying=self._replaying)
+        played = dict.fromkeys(folder_of(score) for score in self._state.files)
+        return self.assets.look(
+            name,
+            base,
+            fresh=self._fresh,
+            replaying=self._replaying,
+            beside=tuple(played) if self.rules > 3 else (),
+        )
 
     def _look_back(self, word: Word) -> None:
         """Undo and recall read sources again: the set says first what lies there now."""
@@ -495,12 +503,13 @@ class Session:
 
     def words(self) -> Words:
         """The names that a score may use now."""
+        played = [os.path.abspath(folder_of(score)) for score in self._state.files]
         return Words(
             decks=tuple(self._state.decks),
             scenes=tuple(self._state.scenes),
             snapshots=tuple(self.snapshots),
             lets={name: let.node.params for name, let in self._known_lets().items()},
-            folders=tuple(str(f) for f in self.assets.folders),
+            folders=tuple(dict.fromkeys([*played, *map(str, self.assets.folders)])),
         )
 
     def _known_lets(self) -> dict[str, Let]:

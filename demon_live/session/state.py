@@ -37,8 +37,9 @@ class DeckState:
 
     lanes: control -> function of time, transitions included. said: control -> what texts bind to
     it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
-    source: as written in the score; base: folder it is relative to. loops: the one that plays,
-    then those that come. moves: of `core.EngineDeck`.
+    source: as written in the score; base: folder it is relative to. reading: what the score says of
+    its tempo; beats_known: the samples, beats and tempo of it that were decided. loops: the one
+    that plays, then those that come. moves: of `core.EngineDeck`.
     """
 
     name: str
@@ -48,6 +49,8 @@ class DeckState:
     cycles: int = 4
     source: str | None = None
     base: str = ""
+    reading: str = ""
+    beats_known: tuple[int, int, float] | None = None
     loops: tuple[Loop, ...] = ()
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -60,6 +63,11 @@ class DeckState:
     def before(self) -> Loop | None:
         """The loop that plays until the newest begins."""
         return self.loops[-2] if len(self.loops) > 1 else None
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        """What a loop of the deck is made of, besides the tempo."""
+        return self.cycles, self.source, self.reading
 
     @property
     def bound(self) -> Mapping[str, Lane]:
@@ -186,7 +194,7 @@ class State:
 
         Not the transitions on the way, nor the tempo map, nor the files' texts.
         """
-        decks = {n: (dict(d.bound), d.cycles, d.source) for n, d in self.decks.items()}
+        decks = {n: (dict(d.bound), d.geometry) for n, d in self.decks.items()}
         ring = (self.quant, self.depth, self.steps, self.always)
         heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.globals.bound))
         return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))

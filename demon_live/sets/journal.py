@@ -37,8 +37,9 @@ SUFFIX = ".set.jsonl"
 _FORMAT = 1
 #: What a text means depends on the rules that its set was made with. 2: a score that is gone gives
 #: a control back to what other texts say of it (before: to its default). 3: the ring rests
-#: (before: `ring always`).
-RULES = 3
+#: (before: `ring always`). 4: sounds lie beside the scores that play, too; the tempo of a source is
+#: decided once; a score that is evaluated again plays what it says.
+RULES = 4
 _KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "file", "mark", "end"})
 #: What the first line may say, beside what is shown only.
 _HEAD: Mapping[str, type[Any]] = {

@@ -147,10 +147,13 @@ def _folders(root: Path) -> list[Path]:
         return []
 
 
-def hint_at(text: str, at: int) -> str:
-    """One line of help on the word at offset `at`, or else on the control that is bound there."""
+def hint_at(text: str, at: int, ctrl_d: str = "ends") -> str:
+    """One line of help on the word at offset `at`, or else on the control that is bound there.
+
+    ctrl_d: what Ctrl-D does, in a word.
+    """
     if not text:
-        return "? help · tour · Tab completes · Alt-. hushes · Alt-s stage · Ctrl-D leaves"
+        return f"? help · tour · Tab completes · Alt-. hush · Alt-s stage · Ctrl-D {ctrl_d}"
     if "\n" in text and not text.rpartition("\n")[2].strip() and at == len(text):
         return "it goes on: Enter here plays it as it is, Ctrl-C forgets it"
     for match in _WORD.finditer(text):

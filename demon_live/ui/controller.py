@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
@@ -35,9 +35,10 @@ from demon_live.ui.tour import Tour
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-#: Words that leave, and words that go to the other view.
-LEAVE = frozenset({"quit", "exit", "bye"})
+#: Words that end the session, and words that go to the other view.
+END = frozenset({"quit", "exit", "bye"})
 VIEWS = ("prompt", "stage")
+Leaving = Literal["detach", "ask", "end"]
 
 
 class UiController:
@@ -46,6 +47,8 @@ class UiController:
     Attributes:
         session: evaluates and answers.
         stop: leave when it is set.
+        leaving: what Ctrl-D does. detach: leave a session that others have, too. ask: end the
+            session or leave it playing, after a question. end: end it, after a question.
         say: shows pieces; set by the view, as are the next three.
         leave: ends the view.
         switch: goes to the view of that name.
@@ -55,8 +58,15 @@ class UiController:
         words: names for completion.
     """
 
-    def __init__(self, session: SessionApi, *, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        session: SessionApi,
+        *,
+        stop: threading.Event | None = None,
+        leaving: Leaving = "end",
+    ) -> None:
         self.session = session
+        self.leaving = leaving
         self.stop = stop or threading.Event()
         self.say: Callable[[show.Pieces], None] = lambda pieces: None
         self.leave: Callable[[], None] = lambda: None
@@ -68,7 +78,7 @@ class UiController:
         self.words = Words()
         self.tour = Tour()
         self._seen = 0
-        self._leaving = False
+        self._asked = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._worker = ThreadPoolExecutor(1, "evaluate")
         self._poller = ThreadPoolExecutor(1, "poll")
@@ -89,6 +99,10 @@ class UiController:
         """Fetch status and events. If the session fails to answer, the last status stays."""
         try:
             self.status, self.words, lines, at = await self.in_poller(self._fetch)
+        except DemonError as fault:
+            # A session that has ended sets `stop`.
+            _log.info("no status: %s", fault.message)
+            return False
         except Exception:  # noqa: BLE001 - a wall: the prompt outlives any session
             _log.exception("the session did not answer")
             return False
@@ -120,8 +134,9 @@ class UiController:
         word = text.strip()
         self.offered = ""
         topic = guide.question(word)
-        if word in LEAVE:
-            self.ask_to_leave()
+        asked, self._asked = self._asked, False
+        if word in END or (asked and word == "end"):
+            self._end(asked)
         elif word in VIEWS:
             self._start(self._switch(word))
         elif topic is not None:
@@ -194,7 +209,6 @@ class UiController:
 
     def _apply(self, text: str) -> show.Pieces:
         outcome = self.session.apply(text)
-        self._leaving = False
         return [*self._pieces(outcome), *self.tour.follow_up()]
 
     def _pieces(self, outcome: Outcome) -> show.Pieces:
@@ -202,15 +216,37 @@ class UiController:
 
     # --- commands of both views -----------------------------------------------------------------
 
-    def ask_to_leave(self) -> None:
-        """Leave; while a set is recorded, only at the second call."""
-        recording = self.status.recording if self.status else None
-        if recording and not self._leaving:
-            self._leaving = True
-            line = f"       {recording} is being recorded: once more to close it and leave\n"
+    def ask_to_leave(self, key: str) -> None:
+        """Leave a session that others have; ask before it ends. key: the one that was pressed."""
+        if self.leaving == "detach":
+            self.evaluate("detach")
+        elif self._asked:
+            self.leave()
+        else:
+            self._asked = True
+            ways = f"{key} again, or end, ends it"
+            if self.leaving == "ask":
+                ways += " · detach leaves it playing"
+            what = f"{self._recording} is being recorded" if self._recording else "the music plays"
+            self.say([("warning", f"       {what}: {ways} · anything else stays\n")])
+
+    def _end(self, asked: bool) -> None:
+        """End the session; while a set is recorded, only when asked twice."""
+        if self._recording and not asked:
+            self._asked = True
+            line = f"       {self._recording} is being recorded: once more to close it and end\n"
             self.say([("warning", line)])
             return
         self.leave()
+
+    @property
+    def _recording(self) -> str | None:
+        return self.status.recording if self.status else None
+
+    @property
+    def ctrl_d(self) -> str:
+        """What Ctrl-D and Ctrl-Q do, in a word."""
+        return "leaves" if self.leaving == "detach" else "ends"
 
     def mute(self, index: int) -> None:
         """Mute deck `index`, or unmute it."""

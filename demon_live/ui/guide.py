@@ -49,7 +49,7 @@ _KEYS = (
     ("F1", "about the word under the cursor"),
     ("Alt-s", "the stage view, and back"),
     ("Ctrl-C", "cancel what is typed; the sound goes on"),
-    ("Ctrl-D", "leave"),
+    ("Ctrl-D", "end the session, or leave one that you joined"),
 )
 _CLASS_HELP = {
     "mix": "heard at the next audio block",

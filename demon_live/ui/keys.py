@@ -81,7 +81,7 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     )
     keys.add("c-c")(lambda event: front.cancel())
     keys.add("<sigint>")(lambda event: front.cancel())
-    keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave())
+    keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave("Ctrl-D"))
     keys.add("c-l")(lambda event: front.repaint())
     keys.add("f1")(lambda event: front.explain())
     _statement(keys, front, "hush", "escape", ".")
@@ -110,7 +110,7 @@ def _mute(keys: KeyBindings, front: FrontEnd, deck: int, *sequence: str) -> None
 def _evaluating_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:
     keys.add("escape", "enter", filter=_IN_SCORE)(lambda event: stage.play_block())
     keys.add("c-s")(lambda event: stage.play_all())
-    keys.add("c-q")(lambda event: view.controller.ask_to_leave())
+    keys.add("c-q")(lambda event: view.controller.ask_to_leave("Ctrl-Q"))
     _statement(keys, view, "undo", "escape", "u")
     _statement(keys, view, "redo", "escape", "r")
     for deck in range(8):

@@ -261,7 +261,8 @@ class StageView(FrontEnd):
             self._overlay = []
         elif self.editing or not self.prompt.text:
             line = (
-                "       the sound goes on: Alt-. hushes, Ctrl-Q leaves, Alt-s goes to the prompt\n"
+                f"       the sound goes on: Alt-. hushes, Ctrl-Q {self.controller.ctrl_d}, "
+                "Alt-s goes to the prompt\n"
             )
             self.say([("hint", line)])
         self.page.buffer.exit_selection()
