@@ -369,10 +369,7 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "The audio that is transformed: a file beside a score that plays, in the folder of the "
-            "shell, or a shipped loop; none: start from noise. Its tempo is the one in its name, "
-            "else it is guessed once from its length; behind the name `bars 2`, `beats 6`, "
-            "`bpm 137`, `half` or `double` says it.",
+            "The sound that is transformed, a file; none: start from noise.",
             'source "loops/techno_128.flac"',
         ),
         Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),

@@ -272,7 +272,7 @@ def loop(value: float | str | bool | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | None) -> None:
-    """The audio that is transformed, a file next to the score; none: start from noise."""
+    """The sound that is transformed, a file; none: start from noise."""
 
 def engine(value: float | str | bool | None) -> None:
     """The engine that plays."""
@@ -281,10 +281,13 @@ def quant(value: float | str | bool | None) -> None:
     """Cycles that a statement without a `when` waits for; 0 is at once."""
 
 def depth(value: float | str | bool | None) -> None:
-    """Generations in flight."""
+    """Generations in flight at most; auto: as many as the engine was measured with."""
 
 def steps(value: float | str | bool | None) -> None:
     """Solver steps of a generation."""
+
+def ring(value: float | str | bool | None) -> None:
+    """rest: generate only what is new; always: generate on and on, as in the DEMON paper."""
 
 def link(value: float | str | bool | None) -> None:
     """Ableton Link: tempo and phase shared with all in the network, both ways."""

@@ -11,16 +11,24 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from demon_live.controls import FADER
 from demon_live.core import RATES, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
 from demon_live.session.tempo import TempoMap
 
 if TYPE_CHECKING:
-    from demon_live.lang import Lane, Let, Program, Scene
+    from demon_live.lang import Lane, Let, Program, Scene, Setting
 
 #: The "deck" of lanes that belong to the whole loop: the crossfader.
 GLOBALS = ""
+
+
+def label_of(deck: str, control: str) -> str:
+    """A control of a deck as a score says it; `gain` of no deck is that of the master."""
+    if deck == GLOBALS:
+        return control if control == FADER.name else f"master.{control}"
+    return f"{deck}.{control}"
 
 
 class Said(NamedTuple):
@@ -107,13 +115,28 @@ class DeckState:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """Settings of a scene in a chain, from `cycle` on, and again each `every` cycles (0: once).
+
+    base: the folder that file names are relative to.
+    """
+
+    cycle: Fraction
+    rows: tuple[Setting, ...]
+    every: Fraction = Fraction(0)
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything that an accepted statement may change.
 
-    globals: lanes that belong to no deck (the fader). sides: deck -> side of the crossfader, "a" or
-    "b". lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
+    globals: lanes that belong to no deck (the fader, the master). sides: deck -> side of the
+    crossfader, "a" or "b". lets: the words of the prompt. hands: what the controllers did; undo
+    leaves it as it is.
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
+    plan: the settings that a chain brings, ascending; the tempo map has those of the next rounds.
     always: generate on and on (`ring always`).
     muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
     out at an output sample. panics: how often there was a `panic`.
@@ -143,6 +166,7 @@ class State:
     clock: str = "off"
     nudge: float = 0.0
     ramp: tuple[tuple[Fraction, Fraction], ...] = ()
+    plan: tuple[Planned, ...] = ()
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""
@@ -187,6 +211,12 @@ class State:
             soloed=soloed,
             gates=(*past, *(g for g in rows if g.at > now)),
         )
+
+    @property
+    def next_step(self) -> Fraction | None:
+        """The cycle of the next step of a ramp or a plan."""
+        steps = [cycle for cycle, _ in self.ramp[:1]] + [p.cycle for p in self.plan[:1]]
+        return min(steps, default=None)
 
     @property
     def said(self) -> tuple[object, ...]:

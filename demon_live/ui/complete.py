@@ -46,7 +46,7 @@ class ScoreCompleter(Completer):
 
     def __init__(self, words: Callable[[], Words] = Words) -> None:
         self._words = words
-        self._files = PathCompleter(file_filter=lambda p: Path(p).is_dir() or p.endswith(".demon"))
+        self._files = PathCompleter(file_filter=_is_score_or_folder)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         """The words that may stand at the cursor."""
@@ -99,6 +99,11 @@ class ScoreCompleter(Completer):
                     display = f"{one.word}({', '.join(params)})"
                 meta = f"{display}  {one.help}".strip()
                 yield Completion(one.word, -typed, display_meta=meta)
+
+
+def _is_score_or_folder(path: str) -> bool:
+    hidden = Path(path).name.startswith(".")
+    return path.endswith(".demon") or (Path(path).is_dir() and not hidden)
 
 
 def _fitting(typed: str, known: Iterable[tuple[str, str]]) -> Iterator[Completion]:

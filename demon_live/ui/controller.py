@@ -140,7 +140,7 @@ class UiController:
         elif word in VIEWS:
             self._start(self._switch(word))
         elif topic is not None:
-            self.answer(lambda: guide.about(topic) if topic else guide.overview())
+            self.answer(lambda: guide.about(topic, self.session) if topic else guide.overview())
         elif word.split(" ")[0] == "tour":
             self.answer(lambda: self.tour.go(self.session, word[4:].strip(), self.columns()))
         else:

@@ -85,6 +85,7 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     keys.add("c-l")(lambda event: front.repaint())
     keys.add("f1")(lambda event: front.explain())
     _statement(keys, front, "hush", "escape", ".")
+    _statement(keys, front, "status", "escape", "w")
     _statement(keys, front, other, "escape", "s")
     _statement(keys, front, other, "f12")
     for deck in range(9):

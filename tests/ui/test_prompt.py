@@ -281,7 +281,11 @@ def test_the_tour_is_walked_with_enter_alone(stage: Harness) -> None:
         s.keys("\x04\x04")
 
     stage.play(script)
-    assert stage.session.applied == ['blend = "1 .2 1 .2"']
+    assert stage.session.applied == [
+        "snapshot before_tour",
+        "main.blend = default",
+        'blend = "1 .2 1 .2"',
+    ]
     assert [name[:2] for name in stage.session.loaded] == ["00", "01"]
     assert [name[:2] for name in stage.session.removed] == ["00"]
 
@@ -316,7 +320,9 @@ def test_what_played_before_the_tour_waits_and_comes_back(tmp_path: Path) -> Non
     session = instrument.session
     (tmp_path / "mine.demon").write_text("tempo 120\nloop 1\nprompt = 'a'\nlpf = 3000\n")
     session.load(tmp_path / "mine.demon")
+    session.apply("denoise = .3\ndeck pads { gain = .4 }\nmute main")
     run(instrument, 48_000)
+    session.apply("hush")
 
     def heard() -> list[tuple[str, str, str]]:
         run(instrument, 480_000)
@@ -325,15 +331,18 @@ def test_what_played_before_the_tour_waits_and_comes_back(tmp_path: Path) -> Non
 
     before = heard()
     told = "".join(text for _, text in tour.go(session, "9"))
-    assert "mine.demon waits" in told
+    assert "`tour end` brings back what played" in told
     assert not any("lpf" in row and "3000" in row for row in heard())
-    assert "air" in session.state.decks
+    assert list(session.state.decks) == ["main", "air"]
+    assert not session.state.hushed
+    assert not session.state.muted
     tour.go(session, "3")
     tour.go(session, "end")
     assert heard() == before
     assert list(session.scores()) == [str(tmp_path / "mine.demon")]
     assert session.state.bpm == 120
-    assert "goes on" in "".join(text for _, text in tour.go(session, "end"))
+    assert session.state.muted == {"main"}
+    assert "there is no tour" in "".join(text for _, text in tour.go(session, "end"))
 
 
 def test_tab_takes_the_line_that_is_laid_ready(stage: Harness) -> None:
@@ -345,7 +354,7 @@ def test_tab_takes_the_line_that_is_laid_ready(stage: Harness) -> None:
         s.keys("\x03\x04\x04")
 
     stage.play(script)
-    assert stage.session.applied == []
+    assert stage.session.applied == ["snapshot before_tour", "main.blend = default"]
 
 
 def test_completion_shows_the_range_and_enter_takes_it(stage: Harness) -> None:

@@ -199,6 +199,6 @@ def test_what_comes_first_is_evaluated_when_the_prompt_opens(tmp_path: Path) -> 
         opened.child.send("\r")
         opened.sees("Enter: the next step", "demon> tour")
         opened.child.send("\x04\x04")
-        opened.child.expect(r"applied: \['blend = \"1 .2 1 .2\"'\]")
+        opened.child.expect(r"'blend = \"1 .2 1 .2\"'\]")
     finally:
         opened.child.close(force=True)
