@@ -71,6 +71,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 	@echo "installing demon into $(VENV)"
 	@$(PIP) install --editable .
 	@touch $@
+	@echo "installed: $(BIN)/demon, or with 'source $(BIN)/activate' just demon"
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.torch
 	@echo "installing demon and its development tools into $(VENV)"

@@ -138,7 +138,13 @@ _SET = _option("set", metavar="SET", help="a name, or the path of a *.set.jsonl"
 _JSON = _flag("--json")
 _FROM_SET = (
     _flag("--trust", help="a set that was not recorded here may read sound files anywhere"),
-    _option("--from", dest="start", type=_CYCLE, default=0, metavar="CYCLE", help="begin there"),
+    _option(
+        "--from",
+        dest="start",
+        type=_CYCLE,
+        metavar="CYCLE",
+        help="begin there (default: where a set was begun to be recorded)",
+    ),
 )
 
 _LIVE = (

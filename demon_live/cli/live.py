@@ -50,7 +50,7 @@ def live(args: argparse.Namespace) -> int:
         # `--web set.demon`: the port may be left out, and then this is a score.
         args.paths.insert(0, args.web)
         args.web = "0"
-    paths = _scores(args.paths)
+    paths = _scores(args.paths, args.python)
     return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
 
 
@@ -79,15 +79,17 @@ def _resume(args: argparse.Namespace) -> int:
 def replay(args: argparse.Namespace) -> int:
     """`demon replay` without `--render`."""
     from demon_live.paths import sets_dir
+    from demon_live.runtime.seek import dry_run
     from demon_live.sets.journal import find_set, load
 
     path = find_set(args.set, [sets_dir()])
-    recording = load(path)
-    return _play(
-        args,
-        [path],
-        {"replay": recording, "speed": args.speed, "start": args.start, "trust": args.trust},
-    )
+    recording, start = load(path), args.start
+    if start is None and recording.begun:
+        # From where its sound begins.
+        last = list(dry_run(recording, trust=args.trust))[-1]
+        start = last.state.tempo.cycle_at(recording.begun)
+    what = {"replay": recording, "speed": args.speed, "start": start or 0, "trust": args.trust}
+    return _play(args, [path], what)
 
 
 def tour(args: argparse.Namespace) -> int:
@@ -127,8 +129,11 @@ def stop(args: argparse.Namespace) -> int:
 # --- starting -----------------------------------------------------------------------------------
 
 
-def _scores(words: Sequence[str]) -> list[Path]:
-    """The scores and folders to play. Raises FileError for a missing one."""
+def _scores(words: Sequence[str], python: bool = False) -> list[Path]:
+    """The scores and folders to play. Raises FileError for a missing one.
+
+    python: pattern files in Python are scores, too.
+    """
     if not words:
         from demon_live.paths import shipped
 
@@ -141,7 +146,7 @@ def _scores(words: Sequence[str]) -> list[Path]:
         # Of a name that no file can have a Path raises.
         if not os.path.exists(path):
             raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
-        if path.is_dir():
+        if path.is_dir() and not (python and any(path.glob("[!_.]*.py"))):
             files([str(path)])
     return paths
 
@@ -169,6 +174,7 @@ def _play(
     }
     if args.name is not None:
         check_name(args.name)
+    _check_doors(args)
     start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc, _port(args))
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
@@ -185,6 +191,18 @@ def _port(args: argparse.Namespace) -> int | None:
     if not args.web.isdigit() or not int(args.web) < 65536:
         raise UsageError(f"{args.web[:40]!r} is no port", hint="--web, or --web 8809")
     return int(args.web)
+
+
+def _check_doors(args: argparse.Namespace) -> None:
+    """What the doors need is looked for before anything is opened. Raises UsageError."""
+    if args.osc is not None:
+        from demon_live.control import osc
+
+        osc.require()
+    if args.web is not None:
+        from demon_live.control import web
+
+        web.require()
 
 
 def _check_backend(args: argparse.Namespace) -> None:

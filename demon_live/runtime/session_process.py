@@ -213,7 +213,11 @@ def doors(
         if claim is not None:
             held = claim
             server = ControlServer(
-                live.session, info.socket, who=lambda: _plain(held.info), quit=stop.set
+                live.session,
+                info.socket,
+                who=lambda: _plain(held.info),
+                tell=live.session.tell,
+                quit=stop.set,
             )
             open_.callback(server.close)
         if start.osc is not None:

@@ -22,8 +22,8 @@ import numpy as np
 from demon_live.audio.files import beats_in, fit_loop, load_source
 from demon_live.controls import Control, find
 from demon_live.core import RATES, Floats, Loop, Sound
-from demon_live.errors import DemonError, FileError
-from demon_live.lang import NONE, Bind, Lane, Scene, Statement
+from demon_live.errors import DemonError, FileError, Span
+from demon_live.lang import NONE, Bind, Lane, Program, Scene, Setting, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
 from demon_live.lang.pattern import Times
 from demon_live.session.state import State
@@ -69,6 +69,16 @@ def read_sound(path: Path) -> Sound:
     if sound is None:
         sound = _known[key] = Sound(key, audio, path.name)
     return sound
+
+
+def named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
+    """(name, place, purpose) of all files that a score and its scenes name."""
+    scenes = [row for scene in program.scenes.values() for row in scene.body]
+    for row in (*program.statements, *scenes):
+        if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
+            yield row.value, row.span, "sources"
+        elif isinstance(row, Bind):
+            yield from ((name, span, "sounds") for name, span in row.files)
 
 
 class Find(Protocol):

@@ -269,7 +269,7 @@ def _learn(session: Playing, word: Word, now: int) -> list[str]:
 
 
 def _record(session: Playing, word: Word, now: int) -> list[str]:
-    return [session.recorder.begin(word)]
+    return [session.recorder.begin(word, now)]
 
 
 def _stop(session: Playing, word: Word, now: int) -> list[str]:

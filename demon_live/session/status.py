@@ -258,6 +258,16 @@ def named(program: Program) -> list[str]:
     return out
 
 
+#: Characters of a statement that an event shows.
+_SHOWN = 120
+
+
+def came_in(name: str, text: str) -> str:
+    """An event: what came in by which door, so that everybody sees it."""
+    first, _, more = " ".join(text.split(" ")).strip().partition("\n")
+    return f"{name.strip('<>')}: {first[:_SHOWN]}{' ...' if more or len(first) > _SHOWN else ''}"
+
+
 def db(level: float) -> float:
     """Linear level -> dBFS, at least -120."""
     return max(-120.0, 20 * float(np.log10(max(level, 1e-6))))

@@ -40,6 +40,8 @@ _FORMAT = 1
 #: (before: `ring always`). 4: sounds lie beside the scores that play, too; the tempo of a source is
 #: decided once; a score that is evaluated again plays what it says.
 RULES = 4
+#: The text of the mark at which a recording began.
+BEGUN = "record"
 _KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "file", "mark", "end"})
 #: What the first line may say, beside what is shown only.
 _HEAD: Mapping[str, type[Any]] = {
@@ -89,6 +91,12 @@ class Recording:
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
     unknown: int = 0
+
+    @property
+    def begun(self) -> int:
+        """The output sample at which `record` was said: its sound begins there."""
+        marks = (e.sample for e in self.events if e.kind == "mark" and e.text == BEGUN)
+        return next(marks, 0)
 
     @property
     def length(self) -> int:
@@ -191,11 +199,16 @@ class Journal:
             if ledger is not None:
                 ledger.append(line)
 
-    def open(self, path: Path) -> None:
-        """Begin to record into `path`. Raises FileError if it exists or cannot be written."""
+    def open(self, path: Path, sample: int = 0) -> None:
+        """Begin to record into `path`, at an output sample; what was before is in it, too.
+
+        Raises FileError if it exists or cannot be written.
+        """
         self._file = AppendLog(path, lambda text: self.tell(text))
         self.path = path
         self._file.append(self._past.text())
+        if sample:
+            self._file.append(_line({"kind": "mark", "sample": sample, "text": BEGUN}))
 
     def keep(self, log: AppendLog) -> None:
         """From now on every line goes into this file, too, with all lines so far (`resume`)."""

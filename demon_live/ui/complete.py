@@ -166,10 +166,16 @@ def hint_at(text: str, at: int, ctrl_d: str = "ends") -> str:
             line = _line(match.group())
             if line:
                 return line
-    bound = None
+    bound = bound_at(text, at)
+    return _line(bound) if bound else ""
+
+
+def bound_at(text: str, at: int) -> str:
+    """The control whose binding holds offset `at`, or ""."""
+    bound = ""
     for match in _BOUND.finditer(text, 0, at):
         bound = match.group(1)
-    return _line(bound) if bound else ""
+    return bound
 
 
 @lru_cache(maxsize=512)

@@ -12,9 +12,11 @@ polls the session, so that neither a slow evaluation nor a slow poll holds up a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,9 +30,9 @@ from demon_live.errors import DemonError
 from demon_live.lang import is_complete
 from demon_live.paths import state_dir
 from demon_live.session.session_api import SessionApi
-from demon_live.session.status import Outcome, Status, Words
+from demon_live.session.status import Outcome, Status, Words, came_in
 from demon_live.ui import guide, show
-from demon_live.ui.complete import ScoreCompleter
+from demon_live.ui.complete import ScoreCompleter, bound_at
 from demon_live.ui.tour import Tour
 
 _log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ class UiController:
         self.words = Words()
         self.tour = Tour()
         self._seen = 0
+        #: Events that others get of what was typed here.
+        self._mine: deque[str] = deque(maxlen=64)
         self._asked = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._worker = ThreadPoolExecutor(1, "evaluate")
@@ -108,7 +112,10 @@ class UiController:
             return False
         self.polled_at = at
         for line in lines:
-            self.say(show.event(line))
+            # What was typed here has its answer here.
+            if line not in self._mine:
+                self.say(show.event(line))
+            self._forget(line)
         return True
 
     def _fetch(self) -> tuple[Status, Words, tuple[str, ...], float]:
@@ -208,8 +215,22 @@ class UiController:
         done(wrong)
 
     def _apply(self, text: str) -> show.Pieces:
-        outcome = self.session.apply(text)
+        outcome = self.own("<prompt>", text, lambda: self.session.apply(text))
         return [*self._pieces(outcome), *self.tour.follow_up()]
+
+    def own(self, door: str, text: str, work: Callable[[], Outcome]) -> Outcome:
+        """Evaluate what is typed here: others get it as an event, here it has its answer."""
+        line = came_in(door, text)
+        self._mine.append(line)
+        try:
+            return work()
+        except BaseException:
+            self._forget(line)
+            raise
+
+    def _forget(self, line: str) -> None:
+        with contextlib.suppress(ValueError):
+            self._mine.remove(line)
 
     def _pieces(self, outcome: Outcome) -> show.Pieces:
         return show.outcome(outcome.messages, outcome.warnings, self.columns())
@@ -319,9 +340,13 @@ class FrontEnd:
         return guide.question(text) is not None or is_complete(text)
 
     def word_at_cursor(self) -> str:
-        """The word under the cursor, or before it, in whatever is being edited."""
+        """The word under the cursor, or before it, in whatever is being edited; on a number, the
+        control that is bound to it."""
         document = self.app.current_buffer.document
-        return (document.get_word_under_cursor() or document.get_word_before_cursor()).strip()
+        word = (document.get_word_under_cursor() or document.get_word_before_cursor()).strip()
+        if word.strip(".0123456789"):
+            return word
+        return bound_at(document.text, document.cursor_position) or word
 
     def explain(self) -> None:
         """Show help on the word under the cursor."""

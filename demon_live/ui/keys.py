@@ -14,6 +14,7 @@ from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.search import stop_search
 
 from demon_live.ui.controller import FrontEnd
 
@@ -79,8 +80,8 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     keys.add("c-o", filter=_IN_PROMPT | _IN_SCORE)(
         lambda event: event.current_buffer.newline(copy_margin=True)
     )
-    keys.add("c-c")(lambda event: front.cancel())
-    keys.add("<sigint>")(lambda event: front.cancel())
+    keys.add("c-c")(lambda event: _cancel(event, front))
+    keys.add("<sigint>")(lambda event: _cancel(event, front))
     keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave("Ctrl-D"))
     keys.add("c-l")(lambda event: front.repaint())
     keys.add("f1")(lambda event: front.explain())
@@ -91,6 +92,13 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     for deck in range(9):
         _mute(keys, front, deck, "escape", str(deck + 1))
     return keys
+
+
+def _cancel(event: KeyPressEvent, front: FrontEnd) -> None:
+    if event.app.layout.is_searching:
+        stop_search()
+    else:
+        front.cancel()
 
 
 def _close_menu(event: KeyPressEvent) -> bool:

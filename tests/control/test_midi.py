@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from demon_live.control.midi import MidiIn, MidiMessage, MidiOut, MidoBackend
+from demon_live.paths import install
 from tests.helpers.fake_midi import FakeBackend
 
 
@@ -142,7 +143,7 @@ def test_a_missing_package_is_a_problem_with_a_remedy_not_an_error(
     backend = MidoBackend()
     found = backend.available()
     assert found.inputs == ()
-    assert "pip install 'demon-live[midi]'" in found.problem
+    assert install("midi") in found.problem
     port = MidiIn(watch=False, on_message=print, backend=backend)
     port.scan()
     assert port.problem == found.problem

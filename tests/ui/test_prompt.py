@@ -223,6 +223,41 @@ def test_ctrl_d_in_a_prompt_that_joined_detaches(stage: Harness) -> None:
     stage.play(script)
 
 
+def test_what_others_say_is_shown_and_what_is_typed_here_is_not(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("blend = .5\r")
+        await s.sees("from bar 6")
+        s.session.lines += ["prompt: blend = .5", "prompt: blend = .5", "send: lpf = 900"]
+        await s.sees("send: lpf = 900")
+        assert s.everything().count("prompt: blend = .5") == 1
+        s.keys("\x04\x04")
+
+    stage.play(script)
+
+
+def test_ctrl_c_leaves_a_search(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("\x12saw")
+        await s.sees("I-search backward: saw")
+        s.keys("\x03")
+        await s.until(lambda: not s.repl.app.layout.is_searching)
+        s.keys("blend = .5\r")
+        await s.sees("from bar 6")
+        s.keys("\x04\x04")
+
+    stage.play(script)
+    assert stage.session.applied == ["blend = .5"]
+
+
+def test_f1_on_a_number_explains_the_control(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("denoise = .5\x1bOP")
+        await s.sees("0 keeps the source exactly")
+        s.keys("\x03\x04\x04")
+
+    stage.play(script)
+
+
 def test_events_come_above_the_prompt_without_tearing_it(stage: Harness) -> None:
     async def script(s: Harness) -> None:
         typed = ""

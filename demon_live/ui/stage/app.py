@@ -215,7 +215,9 @@ class StageView(FrontEnd):
         session = self.controller.session
         self._flash(page, block.first, block.last)
         self.controller.attempt(
-            lambda: session.apply(block.source, "<stage>"),
+            lambda: self.controller.own(
+                "<stage>", block.source, lambda: session.apply(block.source, "<stage>")
+            ),
             lambda fault: self._settle(page, content, block.first, block.last, fault),
             lambda fault: moved(fault, block, content, page.name or "<stage>"),
         )
@@ -229,7 +231,9 @@ class StageView(FrontEnd):
 
         def work() -> Outcome:
             if name:
-                return session.save(name, content)
+                return self.controller.own(
+                    "<stage>", Path(name).name, lambda: session.save(name, content)
+                )
             return session.apply(content, "<stage>")
 
         def done(fault: DemonError | None) -> None:
