@@ -95,6 +95,7 @@ $(VENV)/.installed: pyproject.toml .ci/live.lock | $(VENV)/.torch
 	@$(LOCKED) .ci/live.lock
 	@$(EDITABLE)
 	@touch $@
+	@echo "installed: $(BIN)/demon, or with 'source $(BIN)/activate' just demon"
 
 # python-rtmidi has no wheel for some Pythons, and then needs a compiler and headers.
 $(VENV)/.dev: pyproject.toml .ci/dev.lock .ci/midi.lock | $(VENV)/.torch

@@ -369,7 +369,7 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "The audio that is transformed, a file next to the score; none: start from noise.",
+            "The sound that is transformed, a file; none: start from noise.",
             'source "loops/techno_128.flac"',
         ),
         Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),

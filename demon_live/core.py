@@ -244,11 +244,13 @@ class MixDeck:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixState:
-    """What the sound should be doing. gates: ascending. recording: path of the file, or None."""
+    """What the sound should be doing. gates: ascending. recording: path of the file, or None.
+    master: automation of the strip of the sum."""
 
     decks: Mapping[str, MixDeck] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
     recording: str | None = None
+    master: Mapping[str, MixPoints] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

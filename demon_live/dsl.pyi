@@ -348,7 +348,7 @@ def loop(value: float | str | bool | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | None) -> None:
-    """The audio that is transformed, a file next to the score; none: start from noise."""
+    """The sound that is transformed, a file; none: start from noise."""
 
 def engine(value: float | str | bool | None) -> None:
     """The engine that plays."""

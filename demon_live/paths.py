@@ -11,7 +11,9 @@ import contextlib
 import errno
 import io
 import os
+import shlex
 import stat
+import sys
 from pathlib import Path
 
 from demon_live.errors import FileError
@@ -31,6 +33,16 @@ def shipped(folder: str) -> Path:
         f"the installation has no folder {folder!r}",
         hint="install demon-live again, or run it from a checkout",
     )
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra for the Python that runs now."""
+    python = shlex.quote(min(sys.executable, os.path.relpath(sys.executable), key=len))
+    root = _PACKAGE.parent
+    if not (root / "pyproject.toml").is_file():
+        return f"{python} -m pip install 'demon-live[{extra}]'"
+    where = shlex.quote(f"{min(str(root), os.path.relpath(root), key=len)}[{extra}]")
+    return f"{python} -m pip install -e {where}"
 
 
 def state_dir() -> Path:

@@ -189,14 +189,26 @@ def tempo_in_name(name: str) -> float | None:
     return tempo if 40.0 <= tempo <= 300.0 else None
 
 
-def beats_in(samples: int, beats: int, bpm: float, name: str = "") -> tuple[int, float]:
+def beats_in(
+    samples: int, beats: int, bpm: float, name: str = "", reading: str = ""
+) -> tuple[int, float]:
     """How many beats a source of `samples` holds, and its tempo.
 
     With a tempo in the name: as many whole beats as fit (a beat that is almost there counts).
     Without: a power of two of bars (or of beats, under a bar) whose tempo is nearest to bpm.
+
+    reading: what the score says of it. `bars 2` (of `beats` beats), `beats 6`, `bpm 137`: so it is.
+    `half`, `double`: half the beats and the tempo that it would have, or twice as many.
     """
     minutes = samples / (60.0 * _RATE)
-    stated = tempo_in_name(name)
+    word, _, number = reading.partition(" ")
+    if word in ("bars", "beats"):
+        count = max(1, round(float(Fraction(number)) * (beats if word == "bars" else 1)))
+        return count, count / minutes
+    if word in ("half", "double"):
+        count, tempo = beats_in(samples, beats, bpm, name)
+        return (max(1, count // 2), tempo / 2) if word == "half" else (count * 2, tempo * 2)
+    stated = float(Fraction(number)) if word == "bpm" else tempo_in_name(name)
     if stated is not None:
         exact = stated * minutes
         whole = math.floor(exact + 0.02)
@@ -208,6 +220,31 @@ def beats_in(samples: int, beats: int, bpm: float, name: str = "") -> tuple[int,
     return best, best / minutes
 
 
+def sounds(folder: Path, bpm: float, beats: int = 4) -> list[tuple[str, str]]:
+    """The sound files of a folder, and the bars and tempo that a score at `bpm` takes each for.
+
+    Raises FileError.
+    """
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SOUND_ENDINGS)
+    except OSError as error:
+        raise FileError(f"{folder}: {error.strerror or error}", hint="name a folder") from None
+    if not files:
+        raise FileError(f"no sound file is in {folder}", hint="WAV, FLAC, OGG, AIFF, MP3")
+    rows = []
+    for path in files:
+        try:
+            audio, _ = load_source(path)
+        except FileError as error:
+            rows.append((path.name, error.message))
+            continue
+        have, tempo = beats_in(len(audio), beats, bpm, path.name)
+        why = "in its name" if tempo_in_name(path.name) else "guessed from its length"
+        text = f"{_length(have, beats)} at {tempo:.2f} bpm, {why}"
+        rows.append((path.name, f"{len(audio) / _RATE:.2f} s: {text}"))
+    return rows
+
+
 def fit_loop(
     audio: Floats,
     lap_samples: int,
@@ -216,10 +253,12 @@ def fit_loop(
     bpm: float | Fraction,
     *,
     name: str = "",
+    known: tuple[int, float] | None = None,
 ) -> tuple[Floats, str]:
     """The loop of a stage made of a source: float32 [lap_samples, 2], circular, and what was done.
 
     audio: float32 [n, 2] at 48 kHz. beats: of a cycle. name: the file's, which may state its tempo.
+    known: its beats and tempo; None = those of `beats_in`.
     The text reads like `techno_128.flac: 4 bars at 128 bpm, stretched to 120`.
     """
     bpm, total = float(bpm), cycles * beats
@@ -230,7 +269,7 @@ def fit_loop(
         hit[SEAM : SEAM + len(audio)] = audio
         text = f"{title}one hit of {len(audio) / _RATE:.2f} s on each beat"
         return _lay(hit, _edges(1, total, lap_samples), lap_samples), text
-    have, tempo = beats_in(len(audio), beats, bpm, name)
+    have, tempo = known or beats_in(len(audio), beats, bpm, name)
     used = min(have, total)
     if total % used and used > beats:
         used -= used % beats  # whole bars, or repetitions would leave the metre

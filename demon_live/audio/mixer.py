@@ -1,7 +1,7 @@
 """Decks into one stereo stream: loops, cross-fades, strips, bus, limiter.
 
     loop (Loop + PCM) -> finite check -> hpf -> lpf -> gain, mute -> pan      per deck
-    sum -> start-up, hush -> finite check -> limiter                           once
+    sum -> start-up, hush -> finite check -> hpf -> lpf -> gain -> pan -> limiter    once
 
 Pure and deterministic: a function of the calls made so far and of the loops' content. The audio
 process and offline rendering run this same code. All times are samples of the output stream.
@@ -129,25 +129,46 @@ class _Loop:
         return len(self._voices) == 1 and self._voices[0].audio is None
 
 
+class _Controls:
+    """The controls of a strip. At their defaults they change no bit."""
+
+    def __init__(self) -> None:
+        self._controls = {name: Slewed(CONTROLS[name]) for name in names("mix")}
+        self._hpf = Filter("high", CONTROLS["hpf"].low)
+        self._lpf = Filter("low", CONTROLS["lpf"].high)
+
+    def follow(self, points: Mapping[str, MixPoints]) -> None:
+        """Replaces the automation; what is not given returns to its default."""
+        unknown = set(points) - set(names("mix"))
+        if unknown:
+            raise ValueError(f"not a control of the mix strip: {', '.join(sorted(unknown))}")
+        for name, control in self._controls.items():
+            control.follow(points.get(name))
+
+    def process(self, audio: Doubles, a: int, gate: Ramp | None = None) -> Doubles:
+        """float64 [n, 2], from output sample a on. gate: opens and closes behind the gain."""
+        n, controls = len(audio), self._controls
+        audio = self._hpf.process(audio, controls["hpf"].curve(a, n))
+        audio = self._lpf.process(audio, controls["lpf"].curve(a, n))
+        audio = scale(audio, controls["gain"].curve(a, n))
+        if gate is not None:
+            audio = scale(audio, gate.curve(n))
+        return pan(audio, controls["pan"].curve(a, n))
+
+
 class _Strip:
     """One deck: its loop, its controls, its gate."""
 
     def __init__(self, open_: bool) -> None:
         self.buffer = _Loop()
-        self.controls = {name: Slewed(CONTROLS[name]) for name in names("mix")}
+        self.controls = _Controls()
         self.gate = Ramp(1.0 if open_ else 0.0, SWITCH)
         self.ending = False
-        self._hpf = Filter("high", CONTROLS["hpf"].low)
-        self._lpf = Filter("low", CONTROLS["lpf"].high)
 
     def process(self, a: int, n: int) -> tuple[Doubles, int]:
         """float64 [n, 2] from output sample a on, and the number of samples that were not sound."""
         audio, bad = _checked(self.buffer.read(a, n))
-        audio = self._hpf.process(audio, self.controls["hpf"].curve(a, n))
-        audio = self._lpf.process(audio, self.controls["lpf"].curve(a, n))
-        audio = scale(audio, self.controls["gain"].curve(a, n))
-        audio = scale(audio, self.gate.curve(n))
-        return pan(audio, self.controls["pan"].curve(a, n)), bad
+        return self.controls.process(audio, a, self.gate), bad
 
 
 class Mixer:
@@ -172,6 +193,8 @@ class Mixer:
         self._start_ramp.target = 1.0
         self._hush = Ramp(1.0, SWITCH)
         self._limiter = Limiter()
+        self._master = _Controls()
+        self._master_points: Mapping[str, MixPoints] = {}
         self._tails: dict[str, Doubles] = {}
 
     @property
@@ -212,6 +235,9 @@ class Mixer:
                 self.set_mix(name, deck.points)
             if deck.ends is not None and not self._strip(name).ending:
                 self.remove_deck(name, deck.ends)
+        if state.master is not self._master_points:
+            self._master_points = state.master
+            self._master.follow(state.master)
         self.set_gates(state.gates)
         if wrong is not None:
             raise wrong
@@ -239,11 +265,7 @@ class Mixer:
 
     def set_mix(self, deck: str, points: Mapping[str, MixPoints]) -> None:
         """Replaces the automation of the strip; what is not given returns to its default."""
-        unknown = set(points) - set(names("mix"))
-        if unknown:
-            raise ValueError(f"not a control of the mix strip: {', '.join(sorted(unknown))}")
-        for name, control in self._strip(deck).controls.items():
-            control.follow(points.get(name))
+        self._strip(deck).controls.follow(points)
 
     def set_gates(self, gates: Sequence[Gate]) -> None:
         """Which decks are heard, and when that changes; each change takes 10 ms. Loops run on.
@@ -343,7 +365,8 @@ class Mixer:
                 parts.setdefault(deck, np.zeros((size, 2)))[at : at + n] = audio
             if strip.ending and strip.buffer.over:
                 del self._strips[deck]
-        self.decided += n
         total, bad = _checked(total)
         self.bad += bad
+        total = self._master.process(total, self.decided)
+        self.decided += n
         return total

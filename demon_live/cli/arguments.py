@@ -44,6 +44,7 @@ def _number(name: str, kind: Callable[[str], Any], valid: Callable[[Any], bool])
 _SECONDS = _number("number of seconds", float, lambda x: 0 < x < 1e6)
 _COUNT = _number("count", int, lambda n: 0 < n <= 1_000_000)
 _SPEED = _number("speed", float, lambda x: 0 < x <= 100)
+_TEMPO = _number("tempo", float, lambda x: 20 <= x <= 400)
 _CYCLE = _number("cycle", float, lambda x: 0 <= x < 1e6)
 
 
@@ -137,7 +138,13 @@ _SET = _option("set", metavar="SET", help="a name, or the path of a *.set.jsonl"
 _JSON = _flag("--json")
 _FROM_SET = (
     _flag("--trust", help="a set that was not recorded here may read sound files anywhere"),
-    _option("--from", dest="start", type=_CYCLE, default=0, metavar="CYCLE", help="begin there"),
+    _option(
+        "--from",
+        dest="start",
+        type=_CYCLE,
+        metavar="CYCLE",
+        help="begin there (default: where a set was begun to be recorded)",
+    ),
 )
 
 _LIVE = (
@@ -245,6 +252,13 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
         (
             _option("paths", nargs="+", metavar="SCORE|DIR"),
             _flag("--format", help="print the scores in their canonical form"),
+        ),
+    ),
+    "sounds": (
+        "sound files of a folder, with the tempo and bars that would be assumed",
+        (
+            _option("folder", nargs="?", default=".", metavar="FOLDER"),
+            _option("--tempo", type=_TEMPO, default=120.0, metavar="BPM", help="of the score"),
         ),
     ),
     "replay": ("play a recorded set again", _REPLAY),

@@ -19,7 +19,7 @@ from typing import Any
 from demon_live.cli import live as play
 from demon_live.cli.arguments import COMMANDS, completion, parser
 from demon_live.cli.live import say
-from demon_live.errors import DemonError, UsageError
+from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.ui import show
 
 
@@ -144,9 +144,14 @@ def _score_or_set(word: str) -> Path:
     from demon_live.sets.journal import find_set
 
     path = Path(word)
-    if os.path.exists(path) or path.suffix == ".demon":
+    if os.path.isfile(path) or path.suffix == ".demon":
         return path
-    return find_set(word, [sets_dir()])
+    try:
+        return find_set(word, [sets_dir()])
+    except FileError as error:
+        if os.path.isdir(path):
+            error.hint = f"{word} is a folder: name a score in it, or record a set: record {word}"
+        raise
 
 
 @contextlib.contextmanager
@@ -255,6 +260,14 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sounds(args: argparse.Namespace) -> int:
+    from demon_live.audio.files import sounds
+
+    for name, text in sounds(Path(args.folder), args.tempo):
+        say([("word", f"{name:<32} "), ("", f"{text}\n")])
+    return 0
+
+
 def _new(args: argparse.Namespace) -> int:
     from demon_live.cli.starter import new
 
@@ -297,6 +310,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": _doctor,
     "bench": _bench,
     "new": _new,
+    "sounds": _sounds,
     "completion": _completion,
     "help": _help,
 }

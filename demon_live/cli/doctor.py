@@ -297,7 +297,7 @@ def _sessions() -> Iterable[Check]:
     for info in found:
         since = time.strftime("%H:%M", time.localtime(info.since))
         what = ", ".join(info.scores) or "no score"
-        doors = "".join(f" · {door}" for door in (info.web.partition("?")[0], info.osc) if door)
+        doors = "".join(f" · {door}" for door in (info.web, info.osc) if door)
         named = "" if info.name == DEFAULT else f" --name {info.name}"
         yield Check(
             f"session {info.name}",

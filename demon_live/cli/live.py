@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from demon_live._version import __version__
-from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.errors import DemonError, EngineError, FileError, UsageError
 from demon_live.ui import show
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from demon_live.runtime.session_process import Start
     from demon_live.session.session_api import SessionApi
     from demon_live.session.status import Status
+    from demon_live.ui.controller import Leaving
+
+#: Seconds that a session may take to close its files; a log that was written so recently is of one
+#: that has just died.
+_ENDING, _JUST = 15.0, 30.0
 
 
 def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
@@ -45,7 +50,7 @@ def live(args: argparse.Namespace) -> int:
         # `--web set.demon`: the port may be left out, and then this is a score.
         args.paths.insert(0, args.web)
         args.web = "0"
-    paths = _scores(args.paths)
+    paths = _scores(args.paths, args.python)
     return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
 
 
@@ -74,15 +79,17 @@ def _resume(args: argparse.Namespace) -> int:
 def replay(args: argparse.Namespace) -> int:
     """`demon replay` without `--render`."""
     from demon_live.paths import sets_dir
+    from demon_live.runtime.seek import dry_run
     from demon_live.sets.journal import find_set, load
 
     path = find_set(args.set, [sets_dir()])
-    recording = load(path)
-    return _play(
-        args,
-        [path],
-        {"replay": recording, "speed": args.speed, "start": args.start, "trust": args.trust},
-    )
+    recording, start = load(path), args.start
+    if start is None and recording.begun:
+        # From where its sound begins.
+        last = list(dry_run(recording, trust=args.trust))[-1]
+        start = last.state.tempo.cycle_at(recording.begun)
+    what = {"replay": recording, "speed": args.speed, "start": start or 0, "trust": args.trust}
+    return _play(args, [path], what)
 
 
 def tour(args: argparse.Namespace) -> int:
@@ -122,8 +129,11 @@ def stop(args: argparse.Namespace) -> int:
 # --- starting -----------------------------------------------------------------------------------
 
 
-def _scores(words: Sequence[str]) -> list[Path]:
-    """The scores and folders to play. Raises FileError for a missing one."""
+def _scores(words: Sequence[str], python: bool = False) -> list[Path]:
+    """The scores and folders to play. Raises FileError for a missing one.
+
+    python: pattern files in Python are scores, too.
+    """
     if not words:
         from demon_live.paths import shipped
 
@@ -136,7 +146,7 @@ def _scores(words: Sequence[str]) -> list[Path]:
         # Of a name that no file can have a Path raises.
         if not os.path.exists(path):
             raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
-        if path.is_dir():
+        if path.is_dir() and not (python and any(path.glob("[!_.]*.py"))):
             files([str(path)])
     return paths
 
@@ -164,6 +174,7 @@ def _play(
     }
     if args.name is not None:
         check_name(args.name)
+    _check_doors(args)
     start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc, _port(args))
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
@@ -180,6 +191,18 @@ def _port(args: argparse.Namespace) -> int | None:
     if not args.web.isdigit() or not int(args.web) < 65536:
         raise UsageError(f"{args.web[:40]!r} is no port", hint="--web, or --web 8809")
     return int(args.web)
+
+
+def _check_doors(args: argparse.Namespace) -> None:
+    """What the doors need is looked for before anything is opened. Raises UsageError."""
+    if args.osc is not None:
+        from demon_live.control import osc
+
+        osc.require()
+    if args.web is not None:
+        from demon_live.control import web
+
+        web.require()
 
 
 def _check_backend(args: argparse.Namespace) -> None:
@@ -255,9 +278,12 @@ def _prompt(
 ) -> int:
     """A prompt until the performer leaves. `quit` ends the session; a lost terminal does not."""
     from demon_live.control.remote_session import RemoteSession
+    from demon_live.runtime.session_process import log_to_file
 
     session = RemoteSession(name, recent=recent, ended=signals.stop.set)
-    _show(args, session, signals, shown, first)
+    log_to_file("prompt.log")
+    joined = recent is not None
+    _show(args, session, signals, shown, first, "detach" if joined else "ask")
     return _leave(session, signals)
 
 
@@ -267,6 +293,7 @@ def _show(
     signals: _Signals,
     shown: list[Path],
     first: str,
+    leaving: Leaving = "end",
 ) -> None:
     from demon_live.ui.run import front
 
@@ -278,14 +305,14 @@ def _show(
         stage=args.stage,
         theme=args.theme,
         first=first,
+        leaving=leaving,
     )
 
 
 def _leave(session: RemoteSession, signals: _Signals) -> int:
     """End the session, or leave it alone, after the prompt."""
     if session.lost is not None:
-        session.close()
-        raise session.lost
+        return _say_gone(session, session.lost)
     if session.detached or signals.hung_up or _terminal_is_gone():
         session.close()
         if session.detached:
@@ -294,6 +321,20 @@ def _leave(session: RemoteSession, signals: _Signals) -> int:
         return 0
     with _ignoring_interrupts():
         session.quit()
+    return 0
+
+
+def _say_gone(session: RemoteSession, lost: DemonError) -> int:
+    """Tell in a sentence why the session is gone: it ended, or it died (an error)."""
+    from demon_live.control.registry import ended
+    from demon_live.sets.session_log import recently
+
+    session.close()
+    if not ended(session.info.name, _ENDING):
+        raise lost
+    if recently(within=_JUST):
+        raise EngineError("the session has died", hint="demon live --resume goes on with it")
+    say([("hint", "the session has ended: demon stop, or another prompt, ended it\n")])
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def send(args: argparse.Namespace) -> int:
     finally:
         connection.close()
     if not args.quiet:
-        reply = show.outcome(_lines(answer, "messages"), _lines(answer, "warnings"))
+        messages, warnings = _lines(answer, "messages"), _lines(answer, "warnings")
+        reply = show.outcome(messages if messages or warnings else ("nothing changes",), warnings)
         sys.stdout.write(show.ansi(reply, show.wants_colour(sys.stdout)))
     return 0
 
@@ -49,9 +51,10 @@ def _request(args: argparse.Namespace) -> tuple[str, dict[str, str], tuple[str, 
             raise UsageError("--at and --as say where a text from - or -e stands")
         path = Path(args.file)
         if not os.path.exists(path):
-            raise FileError(
-                f"there is no score {str(path)!r}", hint="give the path of a .demon file"
-            )
+            line = bool(set(" =") & set(args.file))
+            hint = f"a line: demon send -e {shlex.quote(args.file)}"
+            hint = hint if line else "give the path of a .demon file"
+            raise FileError(f"there is no score {str(path)!r}", hint=hint)
         return "load", {"path": str(path.absolute())}, None
     text = args.text if args.text is not None else _read()
     if args.whole:

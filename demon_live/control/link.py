@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from demon_live.errors import DeviceError
+from demon_live.paths import install
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class LinkPeer:
             self._end()
             raise DeviceError(
                 "Ableton Link needs a package that is not installed",
-                hint="pip install 'demon-live[link]'",
+                hint=install("link"),
             ) from error
         self._link.enabled = True
 

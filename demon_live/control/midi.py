@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from demon_live.paths import install
+
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks for devices that came or went.
@@ -35,7 +37,7 @@ SCAN_EVERY = 1.0
 _POLL_EVERY = 0.002
 #: Ports that one MidiIn listens to at most.
 MOST = 16
-_NO_PACKAGE = "MIDI needs its packages: pip install 'demon-live[midi]'"
+_NO_PACKAGE = f"MIDI needs its packages: {install('midi')}"
 #: ALSA numbers its clients anew at each plug: "nanoKONTROL2 MIDI 1 24:0".
 _NUMBERS = re.compile(r"\s+\d+:\d+$")
 #: The loop-back port that every ALSA machine has: only opened by name.

@@ -36,9 +36,11 @@ from demon_live.control.wire import WireError
 from demon_live.controls import find
 from demon_live.errors import DemonError, DeviceError, UsageError
 from demon_live.lang.controllers import Key, Move
+from demon_live.paths import install
 
 if TYPE_CHECKING:
     from demon_live.session.session import Session
+from demon_live.session.status import came_in
 
 log = logging.getLogger(__name__)
 
@@ -159,15 +161,18 @@ def _read(data: bytes) -> tuple[str, list[Any]]:
         raise WireError(f"this is no OSC message: {str(error)[:80]}") from None
 
 
+def require() -> None:
+    """Raise UsageError where the package is missing."""
+    _package("osc_message")
+
+
 def _package(name: str) -> Any:
     import importlib
 
     try:
         return importlib.import_module(f"pythonosc.{name}")
     except ImportError:
-        raise UsageError(
-            "OSC needs the package python-osc", hint="pip install 'demon-live[osc]'"
-        ) from None
+        raise UsageError("OSC needs the package python-osc", hint=install("osc")) from None
 
 
 def _message(address: str, params: list[Any]) -> Message:
@@ -275,7 +280,7 @@ class OscServer:
 
     def __init__(self, session: Session, address: str) -> None:
         self._builder = _package("osc_message_builder").OscMessageBuilder
-        _package("osc_message")
+        require()
         host, port = parse_address(address)
         self._session = session
         self._limit = RateLimit(RATE, BURST)
@@ -356,6 +361,7 @@ class OscServer:
             self.dropped += 1
         else:
             outcome = self._session.apply(message.text, "<osc>", "osc")
+            self._session.tell(came_in("<osc>", message.text))
             reply = "\n".join((*outcome.messages, *outcome.warnings))
             self._answer(sender, "/demon/reply", reply)
 
@@ -374,8 +380,9 @@ class OscServer:
         self._figures(now)
         if (self.bad, self.dropped) != self._reported and now - self._complained >= COMPLAINT:
             self._complained, self._reported = now, (self.bad, self.dropped)
+            packets = f"{self.bad} packet{'s' * (self.bad != 1)}"
             counts = [
-                f"{self.bad} packets could not be read (the last: {self._why})" if self.bad else "",
+                f"{packets} could not be read (the last: {self._why})" if self.bad else "",
                 f"{self.dropped} statements came too fast" if self.dropped else "",
             ]
             self._session.tell("osc: " + "; ".join(c for c in counts if c))

@@ -28,6 +28,7 @@ from demon_live.control.wire import ControlRequest, WireError, pack
 from demon_live.errors import DemonError
 from demon_live.session.scores import score_name
 from demon_live.session.session_api import SessionApi
+from demon_live.session.status import came_in
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ class RateLimit:
 class ControlServer:
     """Serves `session` at the socket `path` until `close`.
 
-    who: answers `hello`. quit: called when a client asks for the end. Raises OSError if the socket
-    cannot be made.
+    who: answers `hello`. tell: called with a line about what came in. quit: called when a client
+    asks for the end. Raises OSError if the socket cannot be made.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class ControlServer:
         path: Path,
         *,
         who: Callable[[], Mapping[str, Any]] = dict,
+        tell: Callable[[str], None] = lambda text: None,
         quit: Callable[[], None] = lambda: None,
     ) -> None:
         self._session, self._path = session, path
-        self._quit = quit
+        self._quit, self._tell = quit, tell
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._evaluations = RateLimit(EVAL_RATE, EVAL_BURST)
@@ -98,8 +100,8 @@ class ControlServer:
         self._verbs: dict[str, Callable[..., Any]] = {
             "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
             "apply": self._apply,
-            "load": lambda path: pack(session.load(Path(path))),
-            "save": lambda path, text: pack(session.save(Path(path), text)),
+            "load": self._load,
+            "save": self._save,
             "remove": lambda name: pack(session.remove(name)),
             "status": lambda: pack(session.status()),
             "events": self._events,
@@ -212,7 +214,20 @@ class ControlServer:
     def _apply(self, text: str, name: str, origin: str) -> Any:
         # A file has one name, whatever path it was sent by.
         name = score_name(name) if origin == "file" else name
-        return pack(self._session.apply(text, name, origin))
+        outcome = self._session.apply(text, name, origin)
+        door, what = ("<send>", name) if origin == "file" else (name, text)
+        self._tell(came_in(door, what))
+        return pack(outcome)
+
+    def _load(self, path: str) -> Any:
+        outcome = self._session.load(Path(path))
+        self._tell(came_in("<send>", score_name(path)))
+        return pack(outcome)
+
+    def _save(self, path: str, text: str) -> Any:
+        outcome = self._session.save(Path(path), text)
+        self._tell(came_in("<stage>", Path(path).name))
+        return pack(outcome)
 
     def _events(self, since: int) -> Mapping[str, Any]:
         newest, lines = self._session.events(since)

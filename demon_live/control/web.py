@@ -34,7 +34,7 @@ from demon_live.control.server import RateLimit
 from demon_live.control.web_state import PageState
 from demon_live.control.wire import WireError
 from demon_live.errors import DeviceError, UsageError
-from demon_live.paths import state_dir
+from demon_live.paths import install, state_dir
 
 if TYPE_CHECKING:
     from demon_live.session.session import Session
@@ -135,7 +135,7 @@ class WebServer:
     def __init__(
         self, session: Session, port: int | None = None, *, secret: str | None = None
     ) -> None:
-        _package("asyncio.server")
+        require()
         self._state = PageState(session)
         self._secret = secret or token()
         self._pages: set[_Page] = set()
@@ -352,10 +352,13 @@ class WebServer:
         self._thread.join(3)
 
 
+def require() -> None:
+    """Raise UsageError where the package is missing."""
+    _package("asyncio.server")
+
+
 def _package(name: str) -> Any:
     try:
         return importlib.import_module(f"websockets.{name}")
     except ImportError:
-        raise UsageError(
-            "the web view needs the package websockets", hint="pip install 'demon-live[web]'"
-        ) from None
+        raise UsageError("the web view needs the package websockets", hint=install("web")) from None

@@ -21,20 +21,62 @@ from demon_live.core import Floats
 from demon_live.errors import ScoreError, Span, nearest
 from demon_live.lang.lane import CompositeLane, Lane
 from demon_live.lang.pattern import Times
-from demon_live.lang.program import Bind, Chain, Go, Scene, Setting, Statement
+from demon_live.lang.program import Bind, Chain, Go, Scene, Setting, Statement, When
 
 
-def find_scene(name: str, scenes: Mapping[str, Scene], span: Span) -> Scene:
-    """The scene called `name`. Raises ScoreError, with the nearest name."""
+def find_scene(
+    name: str, scenes: Mapping[str, Scene], span: Span, within: tuple[str, ...] = ()
+) -> Scene:
+    """The scene called `name`, with what it takes from others. Raises ScoreError, with the nearest
+    name.
+
+    within: the scenes that take from it.
+    """
     known = scenes.get(name)
+    if name in within:
+        raise ScoreError(f"scene {name} takes from itself", span=span)
     if known is not None:
-        return known
+        body = known.body
+        if known.restart:
+            body = tuple(replace(b, restart=True) if isinstance(b, Bind) else b for b in body)
+        if known.base:
+            own = {_target(row) for row in body}
+            base = find_scene(known.base, scenes, span, (*within, name))
+            body = (*(row for row in base.body if _target(row) not in own), *body)
+        return replace(known, body=body)
     near = nearest(name, scenes)
     raise ScoreError(
         f"there is no scene {name!r}",
         span=span,
         hint=f"did you mean {near[0]}?" if near else f"define it first: scene {name} {{ ... }}",
     )
+
+
+def _target(row: Bind | Setting) -> tuple[str, str]:
+    return row.deck, row.control if isinstance(row, Bind) else row.word
+
+
+def chain_settings(
+    row: Chain, scenes: Mapping[str, Scene]
+) -> list[tuple[Fraction, tuple[Setting, ...]]]:
+    """The settings of the scenes of a chain, each with its place in the chain."""
+    found, place = [], Fraction(0)
+    for name, length in row.scenes:
+        body = find_scene(name, scenes, row.span).body
+        if rows := tuple(s for s in body if isinstance(s, Setting)):
+            found.append((place, rows))
+        place += length
+    return found
+
+
+def chain_text(row: Chain) -> str:
+    """A chain as a statement, without its `when`."""
+    moves = row.moves or (None,) * len(row.scenes)
+    items = [
+        (f"{m.kind} {float(m.cycles):g} " if m else "") + f"{name} {float(length):g}"
+        for (name, length), m in zip(row.scenes, moves, strict=True)
+    ]
+    return "chain " + ", ".join(items) + " once" * row.once
 
 
 def expanded(rows: Iterable[Statement], scenes: MutableMapping[str, Scene]) -> list[Statement]:
@@ -66,36 +108,77 @@ def chain_lanes(
         (deck, control, lane) for each control.
 
     Raises:
-        ScoreError: an unknown scene, or one with settings.
+        ScoreError: an unknown scene.
     """
     total = sum((n for _, n in row.scenes), Fraction(0))
-    text = "chain " + ", ".join(f"{n} {float(c):g}" for n, c in row.scenes)
-    found: dict[tuple[str, str], list[tuple[Fraction, Lane, Fraction]]] = {}
+    text = chain_text(row)
+    found: dict[tuple[str, str], list[tuple[Fraction, Lane, Fraction, bool, bool]]] = {}
     place = Fraction(0)
-    for name, length in row.scenes:
+    moves_in = row.moves or (None,) * len(row.scenes)
+    for (name, length), into in zip(row.scenes, moves_in, strict=True):
         for bind in find_scene(name, scenes, row.span).body:
             if isinstance(bind, Setting):
-                raise ScoreError(
-                    f"scene {name!r} sets {bind.word}, which cannot be part of a chain",
-                    span=row.span,
-                    hint=f"take {bind.word} out of the scene, or use: go {name}",
-                )
+                continue
             lane = bind.lane or Lane.constant(bind.control)
-            found.setdefault((bind.deck, bind.control), []).append((place, lane, _move(bind)))
+            move = _move(bind) or into or When()
+            section = (place, lane, move.cycles, move.kind == "xfade", bind.restart)
+            found.setdefault((bind.deck, bind.control), []).append(section)
         place += length
     out = []
     for (deck, control), rows in found.items():
-        begins, lanes, moves = zip(*rows, strict=True)
+        begins, lanes, moves, fades, restarts = zip(*rows, strict=True)
         before = old(deck, control)
-        ring = ChainLane(before.spec, text, before, at, total, begins, lanes, moves)
+        ring = ChainLane(
+            before.spec, text, before, at, total, begins, lanes, moves, fades, restarts, row.once
+        )
         out.append((deck, control, ring))
     return out
 
 
-def _move(bind: Bind) -> Fraction:
-    """Cycles that a binding takes to move, 0 without `over` and `xfade`."""
-    when = bind.when if bind.when.kind in ("over", "xfade") else bind.when.then
-    return when.cycles if when is not None else Fraction(0)
+def _move(bind: Bind) -> When | None:
+    """The `over` or `xfade` of a binding."""
+    return bind.when if bind.when.kind in ("over", "xfade") else bind.when.then
+
+
+def restarted(lane: Lane, begin: Fraction) -> Lane:
+    """The lane as if time began at cycle `begin`. What controllers did stays where it was."""
+    return lane if lane.keys or not begin else RestartedLane(lane, begin)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RestartedLane(CompositeLane):
+    """A lane whose cycle 0 is at cycle `begin`."""
+
+    lane: Lane
+    begin: Fraction
+
+    @property
+    def spec(self) -> Control:  # type: ignore[override]
+        return self.lane.spec
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        return self.lane.text
+
+    def sample(self, cycles: Times) -> Floats:
+        return self.lane.sample(np.asarray(cycles, np.float64) - float(self.begin))
+
+    def at(self, cycle: Fraction) -> float | str:
+        return self.lane.at(cycle - self.begin)
+
+    def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
+        inside = self.lane.jumps(begin - self.begin, end - self.begin)
+        return [jump + self.begin for jump in inside]
+
+    @property
+    def parts(self) -> tuple[Lane, ...]:
+        return (self.lane,)
+
+    def rebuilt(self, parts: tuple[Lane, ...]) -> Lane:
+        return replace(self, lane=parts[0])
+
+    def since(self, before: Fraction) -> Lane:
+        return self
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,7 +187,8 @@ class ChainLane(CompositeLane):
 
     starts: the place of each section in the ring, ascending. The first may be later than 0: before
     it sounds `old` in the first round, the last section in later ones. moves: cycles that the
-    transition into each section takes.
+    transition into each section takes; fades: whether it is an `xfade`. restarts: whether the
+    patterns of a section begin with it. once: behind `total` the last section goes on.
     """
 
     spec: Control
@@ -115,29 +199,51 @@ class ChainLane(CompositeLane):
     starts: tuple[Fraction, ...]
     sections: tuple[Lane, ...]
     moves: tuple[Fraction, ...]
+    fades: tuple[bool, ...]
+    restarts: tuple[bool, ...]
+    once: bool = False
 
     def section(self, cycle: Fraction) -> Lane:
         """The lane that sounds at a cycle: a section, or the transition into it."""
         since = cycle - self.begin
         if since < self.starts[0]:
             return self.old
-        place = since % self.total
+        place = since if self.once else since % self.total
         i = bisect_right(self.starts, place) - 1
-        lane, move = self.sections[i], self.moves[i]
         if i < 0:
             # The last section, which began in the round before.
-            place += self.total
+            i, place = len(self.starts) - 1, place + self.total
         begun = cycle - (place - self.starts[i])
-        if place - self.starts[i] >= move:
+        lane, move = self._begun(i, begun), self.moves[i]
+        if cycle - begun >= move:
             return lane
-        first = i in (0, -len(self.starts)) and begun - self.begin == self.starts[0]
-        return Lane.glide(self.old if first else self.sections[i - 1], lane, begun, move)
+        if begun - self.begin == self.starts[0]:
+            before = self.old
+        else:
+            gap = (self.starts[i] - self.starts[i - 1]) % self.total or self.total
+            before = self._begun(i - 1, begun - gap)
+        join = Lane.xfade if self.fades[i] else Lane.glide
+        return join(before, lane, begun, move)
+
+    def standing(self, cycle: Fraction) -> Lane:
+        """The lane of the scene that plays just before a cycle, without transitions."""
+        since = cycle - self.begin
+        if since <= self.starts[0]:
+            return self.old
+        place = since if self.once else since % self.total or self.total
+        i = sum(start < place for start in self.starts) - 1
+        begun = cycle - place + self.starts[i] - (self.total if i < 0 else 0)
+        return self._begun(i, begun) if i >= 0 else self._begun(len(self.starts) - 1, begun)
+
+    def _begun(self, i: int, begun: Fraction) -> Lane:
+        """Section i, which began at cycle `begun`."""
+        return restarted(self.sections[i], begun) if self.restarts[i] else self.sections[i]
 
     def _edges(self, begin: Fraction, end: Fraction) -> list[Fraction]:
         """The cycles in [begin, end) at which sections begin and transitions end."""
         first = max(0, (begin - self.begin) // self.total)
-        last = (end - self.begin) // self.total
-        first = max(0, first - 1)
+        last = 0 if self.once else (end - self.begin) // self.total
+        first = min(max(0, first - 1), last)
         rounds = range(int(first), int(last) + 1)
         rows = list(zip(self.starts, self.moves, strict=True))
         edges = {self.begin + r * self.total + s for r in rounds for s, _ in rows}

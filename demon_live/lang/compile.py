@@ -122,6 +122,8 @@ class _OpenBlock:
     name: str
     place: Span
     deck: str
+    base: str = ""
+    restart: bool = False
     body: list[Bind | Setting] = field(default_factory=list)
 
 
@@ -205,6 +207,7 @@ class _Compiler:
         for s in self.statements:
             asked = [s.scene] if isinstance(s, Go) else []
             asked += [name for name, _ in s.scenes] if isinstance(s, Chain) else []
+            asked += [s.base] if isinstance(s, Scene) and s.base else []
             for name in asked:
                 near = None if name in known else meant(name, known)
                 if near is not None:
@@ -259,7 +262,8 @@ class _Compiler:
             case _ if in_scene:
                 self.error("a scene holds bindings and settings only", span)
             case WordNode():
-                check_args(node, chunk.text)
+                if node.name != "deck":
+                    check_args(node, chunk.text)
                 self.add(Word(node.name, node.args, self.when(chunk, node.whens), span))
             case GoNode():
                 self.add(Go(node.scene, self.when(chunk, node.whens), span))
@@ -285,15 +289,22 @@ class _Compiler:
             return
         if node.kind == "scene" and any(b.kind == "scene" for b in self.blocks):
             self.error("a scene inside a scene", span)
-        if node.kind == "deck" and any(b.kind == "deck" for b in self.blocks):
-            self.error("a deck inside a deck", span, 'close the other one with "}" first')
+        if node.kind != "scene" and any(b.kind != "scene" for b in self.blocks):
+            message = f"a {node.kind} inside a {self.blocks[-1].kind}"
+            self.error(message, span, 'close the other one with "}" first')
+        if node.kind == "deck" and (node.base or node.restart):
+            self.error("only a scene takes from and restart", span)
+        if node.kind != "master" and node.name == "master":
+            self.error("master is the sum of all decks", span, "write master { ... }")
         if len(self.blocks) >= MAX_NESTING:
             self.error(f"nested deeper than {MAX_NESTING}", span)
             return
         if node.block:
-            self.blocks.append(_OpenBlock(node.kind, node.name, span, self.deck))
-        if node.kind == "deck":
-            self.deck = node.name
+            self.blocks.append(
+                _OpenBlock(node.kind, node.name, span, self.deck, node.base, node.restart)
+            )
+        if node.kind != "scene":
+            self.deck = node.name if node.kind == "deck" else ""
 
     def close(self, place: Span) -> None:
         if not self.blocks:
@@ -303,7 +314,9 @@ class _Compiler:
         self.deck = block.deck
         if block.kind == "scene":
             span = Span.of(self.text, block.place.start, place.end)
-            self.statements.append(Scene(block.name, tuple(block.body), span))
+            body = tuple(block.body)
+            scene = Scene(block.name, body, span, base=block.base, restart=block.restart)
+            self.statements.append(scene)
 
     # --- when ---
     def when(self, chunk: Chunk, nodes: tuple[WhenNode, ...]) -> When:
@@ -335,10 +348,24 @@ class _Compiler:
                 "the length of a scene is above 0 cycles",
                 span=Span.of(chunk.text, node.start, node.end),
             )
-        return Chain(node.scenes, self.when(chunk, node.whens), span)
+        for move in (m for m in node.moves if m is not None):
+            if move.kind not in ("over", "xfade"):
+                place = Span.of(chunk.text, move.start, move.end)
+                raise ScoreError(
+                    f"{move.kind} is no transition", span=place, hint="over 2, or xfade 2"
+                )
+        moves = tuple(None if m is None else self.when(chunk, (m,)) for m in node.moves)
+        when = self.when(chunk, node.whens)
+        return Chain(node.scenes, when, span, moves, node.once)
 
     def setting(self, chunk: Chunk, node: SettingNode, span: Span) -> Setting | None:
         spec = SETTINGS[node.word]
+        if any(b.kind == "master" for b in self.blocks):
+            raise ScoreError(
+                f"{node.word} does not belong to the master",
+                span=Span.of(chunk.text, node.start, node.end),
+                hint="it takes gain, pan, lpf and hpf",
+            )
         place = self.span(chunk, node.value_start, node.whens[0].start if node.whens else node.end)
         value: SettingValue
         if spec.numeric and node.value not in spec.choices:
@@ -347,8 +374,13 @@ class _Compiler:
                 return None
             value = float(node.value)
             if not spec.low <= value <= spec.high:
+                meter = node.word == "beats" and "/" in chunk.text
                 self.error(
-                    f"{node.word} goes from {spec.low:g} to {spec.high:g}, not {value:g}", place
+                    f"{node.word} goes from {spec.low:g} to {spec.high:g}, not {value:g}",
+                    place,
+                    "beats 7, with the tempo of its eighths; behind a source: double"
+                    if meter
+                    else None,
                 )
                 return None
             if spec.shape == "integer" and node.value.denominator != 1:
@@ -366,7 +398,11 @@ class _Compiler:
                     f"write {spec.example}",
                 )
                 return None
-        return Setting(self.deck, node.word, value, self.when(chunk, node.whens), span)
+        if node.reading and (node.word != "source" or value in (None, "none")):
+            self.error(f"{node.reading} belongs to a source", place, 'source "x.wav" bars 2')
+            return None
+        when = self.when(chunk, node.whens)
+        return Setting(self.deck, node.word, value, when, span, node.reading)
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
         """Compile a definition without arguments, so that its errors show at its own place."""
@@ -405,7 +441,10 @@ class _Compiler:
             self.unknown_control(node, name)
             return None
         # The fader belongs to the session, on whatever deck it is written.
-        deck = "" if setting else node.deck or self.deck
+        deck = "" if setting or node.deck == "master" else node.deck or self.deck
+        if not deck and not setting and spec.cls != "mix":
+            self.error(f"the master has no {node.control}", name, "it has gain, pan, lpf and hpf")
+            return None
         if self.visit is not None:
             self.visit(node, chunk, span, node.deck or self.deck, self.scope(chunk, node.control))
             return None

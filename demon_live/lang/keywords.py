@@ -57,7 +57,7 @@ PERFORMANCE: dict[str, Performance] = {
     ),
 }
 #: Words that begin a statement and are no control.
-KEYWORDS = ("deck", "scene", "let", "go", "chain", "fader", *SETTINGS, *PERFORMANCE)
+KEYWORDS = ("deck", "scene", "master", "let", "go", "chain", "fader", *SETTINGS, *PERFORMANCE)
 #: Words that begin a statement or end it: (word, signature, meaning, example).
 STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -73,19 +73,40 @@ STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
         "The statements inside belong to this deck; without braces, all that follow.",
         "deck drums { gain = .8 }",
     ),
+    ("off", "deck NAME off", "The deck fades out and is gone.", "deck drums off"),
+    (
+        "master",
+        "master { ... }",
+        "gain, pan, lpf and hpf of the sum of all decks.",
+        "master { gain = .8; hpf = 30 }",
+    ),
     (
         "scene",
         "scene NAME { ... }",
         "A named group of bindings, for go and chain.",
         "scene drop { blend = 1; denoise = .9 }",
     ),
+    (
+        "from",
+        "scene NAME from SCENE { ... }",
+        "A scene that says what another one says, but for these lines.",
+        "scene drop { blend = 1 }; scene drop2 from drop { lpf = 900 }",
+    ),
+    (
+        "restart",
+        "scene NAME restart { ... }",
+        "Its patterns begin with the scene, not with bar 0.",
+        'scene fill restart { gain = "<1!3 0>" }',
+    ),
     ("go", "go SCENE [when]", "Plays a scene.", "go drop at 8"),
     (
         "chain",
         "chain 'SCENE' CYCLES, ...",
-        "Scenes one after the other, each for its cycles.",
-        "chain 'drop' 8, 'calm' 4",
+        "Scenes one after the other, each for its cycles. `over 2 calm 4` moves there; `chain off` "
+        "stays in the scene that plays.",
+        "chain 'drop' 8, over 2 'calm' 4",
     ),
+    ("once", "chain ... once", "At its end it stays in the last scene.", "chain 'drop' 8 once"),
     (
         "fader",
         "fader PATTERN [when]",

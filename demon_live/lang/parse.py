@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import lark
@@ -52,6 +53,7 @@ from demon_live.lang.syntax import (
     WhenNode,
     WordNode,
     children,
+    number,
     unparse_statement,
 )
 
@@ -163,8 +165,12 @@ class _Build(Transformer[Token, Any]):
         last = whens[-1].end if whens else c[1].end
         return BindNode(_start(c[0]), last, str(c[0]), c[1], whens, None, _end(c[0]))
 
+    def reading(self, c: builtins.list[Token]) -> tuple[str, int]:
+        return " ".join([str(c[0]), *(number(_exact(t)) for t in c[1:])]), _end(c[-1])
+
     def setting(self, c: builtins.list[Any]) -> SettingNode:
-        whens, value = tuple(c[2:]), c[1]
+        value, whens = c[1], tuple(w for w in c[2:] if isinstance(w, WhenNode))
+        reading, read_end = next((r for r in c[2:] if isinstance(r, tuple)), ("", 0))
         if isinstance(value, Token):
             first, last = _start(value), _end(value)
             plain: Fraction | str | None = (
@@ -174,9 +180,8 @@ class _Build(Transformer[Token, Any]):
                 plain = None
         else:
             plain, first, last = value
-        return SettingNode(
-            _start(c[0]), whens[-1].end if whens else last, str(c[0]), plain, whens, first
-        )
+        end = whens[-1].end if whens else max(last, read_end)
+        return SettingNode(_start(c[0]), end, str(c[0]), plain, whens, first, reading)
 
     def word(self, c: builtins.list[Any]) -> WordNode:
         args = tuple(unquote(t) for t in c[1:] if isinstance(t, Token))
@@ -195,17 +200,33 @@ class _Build(Transformer[Token, Any]):
         whens = tuple(c[2:])
         return GoNode(_start(c[0]), whens[-1].end if whens else _end(c[1]), unquote(c[1]), whens)
 
-    def chain_item(self, c: builtins.list[Token]) -> tuple[str, Fraction, int]:
-        return unquote(c[0]), _exact(c[1]), _end(c[1])
+    def chain_item(self, c: builtins.list[Token]) -> tuple[str, Fraction, WhenNode | None, int]:
+        *move, name, length = c
+        when = None
+        if move:
+            when = WhenNode(_start(move[0]), _end(move[1]), str(move[0]), _exact(move[1]))
+        return unquote(name), _exact(length), when, _end(length)
 
     def chain(self, c: builtins.list[Any]) -> ChainNode:
         items = [x for x in c[1:] if isinstance(x, tuple)]
         whens = tuple(x for x in c[1:] if isinstance(x, WhenNode))
-        end = whens[-1].end if whens else items[-1][2]
-        return ChainNode(_start(c[0]), end, tuple((n, k) for n, k, _ in items), whens)
+        last = c[-1]
+        end = whens[-1].end if whens else last[3] if isinstance(last, tuple) else _end(last)
+        scenes, moves = tuple((i[0], i[1]) for i in items), tuple(i[2] for i in items)
+        once = any(isinstance(x, Token) and x.type == "ONCE" for x in c)
+        return ChainNode(_start(c[0]), end, scenes, whens, moves if any(moves) else (), once)
 
     def open(self, c: builtins.list[Token]) -> OpenNode:
-        return OpenNode(_start(c[0]), _end(c[-1]), str(c[0]), str(c[1]), len(c) == 3)
+        said = {token.type: str(after) for token, after in pairwise(c)}
+        block, restart = c[-1].type == "BRACE", any(t.type == "RESTART" for t in c)
+        name = str(c[0]) if c[0].type == "MASTER" else str(c[1])
+        base = said.get("FROM", "")
+        return OpenNode(_start(c[0]), _end(c[-1]), str(c[0]), name, block, base, restart)
+
+    def deck_off(self, c: builtins.list[Any]) -> WordNode:
+        whens = tuple(c[3:])
+        end = whens[-1].end if whens else _end(c[2])
+        return WordNode(_start(c[0]), end, str(c[0]), (str(c[1]),), whens)
 
 
 def _exact(token: str) -> Fraction:

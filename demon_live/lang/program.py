@@ -42,22 +42,29 @@ class Bind:
     key: str = ""
     #: The sound files that it may ask for, and where each is written.
     files: tuple[tuple[str, Span], ...] = ()
+    #: Its pattern begins where it begins to play.
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Sets tempo, loop, source ... `deck` matters for loop and source; the rest are global."""
+    """Sets tempo, loop, source ... `deck` matters for loop and source; the rest are global.
+
+    reading: how the tempo of a source is read (`audio.files.beats_in`).
+    """
 
     deck: str
     word: str
     value: SettingValue
     when: When
     span: Span
+    reading: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """hush, mute, undo, recall ...: a word of keywords.PERFORMANCE with its arguments."""
+    """hush, mute, undo, recall ...: a word of keywords.PERFORMANCE with its arguments; and
+    `deck NAME off`, with the word "deck"."""
 
     name: str
     args: tuple[str, ...]
@@ -74,11 +81,22 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Scenes with their lengths in cycles, one after the other, from the start again at the end."""
+    """Scenes with their lengths in cycles, one after the other, from the start again at the end.
+
+    No scenes: the chain that plays is over. moves: the transition into each scene; () = none.
+    once: at the end the last scene goes on.
+    """
 
     scenes: tuple[tuple[str, Fraction], ...]
     when: When
     span: Span
+    moves: tuple[When | None, ...] = ()
+    once: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal keys play equally."""
+        return self.scenes, self.moves, self.once
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +111,15 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A named group of bindings and settings."""
+    """A named group of bindings and settings. base: the scene that it takes all others from.
+    restart: its patterns begin with it."""
 
     name: str
     body: tuple[Bind | Setting, ...]
     span: Span
     when: When = When()
+    base: str = ""
+    restart: bool = False
 
 
 Statement = Bind | Setting | Word | Go | Chain | Let | Scene
@@ -166,17 +187,17 @@ def _last(program: Program | None) -> dict[tuple[str, ...], Statement]:
     return out
 
 
-def _same(a: Statement | None, b: Statement) -> bool:
+def same(a: Statement | None, b: Statement) -> bool:
+    """Whether two statements mean the same, wherever they stand."""
     if isinstance(a, Bind) and isinstance(b, Bind):
         return a.key == b.key and (a.lane is None) == (b.lane is None)
     if isinstance(a, Setting) and isinstance(b, Setting):
-        return a.value == b.value
+        return (a.value, a.reading) == (b.value, b.reading)
     if isinstance(a, Let) and isinstance(b, Let):
         return a.node == b.node
     if isinstance(a, Scene) and isinstance(b, Scene):
-        return len(a.body) == len(b.body) and all(
-            _same(x, y) for x, y in zip(a.body, b.body, strict=True)
-        )
+        head = (a.base, a.restart, len(a.body)) == (b.base, b.restart, len(b.body))
+        return head and all(same(x, y) for x, y in zip(a.body, b.body, strict=True))
     return a == b
 
 
@@ -191,7 +212,7 @@ def diff(old: Program | None, new: Program) -> tuple[Statement, ...]:
     out: list[Statement] = []
     for s in new.statements:
         key = keys.get(id(s))
-        if (key is not None and not _same(before.get(key), s)) or (
+        if (key is not None and not same(before.get(key), s)) or (
             isinstance(s, (Word, Go, Chain)) and not _contains(old, s)
         ):
             out.append(s)
@@ -218,6 +239,6 @@ def _contains(program: Program | None, s: Word | Go | Chain) -> bool:
             return True
         if isinstance(s, Go) and isinstance(t, Go) and s.scene == t.scene:
             return True
-        if isinstance(s, Chain) and isinstance(t, Chain) and s.scenes == t.scenes:
+        if isinstance(s, Chain) and isinstance(t, Chain) and s.key == t.key:
             return True
     return False

@@ -17,7 +17,7 @@ _PIECE = re.compile(
 )
 _GOES_ON = re.compile(r"(?:[-+*/%=,(\[|]|~>|<~|\b(?:over|at|in|and|or|not))$")
 _CLOSING = re.compile(r"(?:\s|#[^\n]*\n)*\)")
-_OPENS = re.compile(r"\s*(?:deck|scene)\b")
+_OPENS = re.compile(r"\s*(?:deck|scene|master)\b")
 
 
 @dataclass(frozen=True, slots=True)

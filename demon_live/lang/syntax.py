@@ -133,12 +133,14 @@ class BindNode(Node):
 
 @dataclass(frozen=True, slots=True)
 class SettingNode(Node):
-    """tempo 128. value: exact number or text; None = none."""
+    """tempo 128. value: exact number or text; None = none. reading: `bars 2`, `bpm 137`, `half`
+    behind a source, or ""."""
 
     word: str
     value: Fraction | str | None
     whens: tuple[WhenNode, ...] = ()
     value_start: int = field(default=0, compare=False)
+    reading: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +167,23 @@ class GoNode(Node):
 
 @dataclass(frozen=True, slots=True)
 class ChainNode(Node):
+    """No scenes: `chain off`. moves: the transition into each scene, if it has one."""
+
     scenes: tuple[tuple[str, Fraction], ...]
     whens: tuple[WhenNode, ...] = ()
+    moves: tuple[WhenNode | None, ...] = ()
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenNode(Node):
-    """deck NAME, deck NAME {, scene NAME {"""
+    """deck NAME, deck NAME {, scene NAME {, scene NAME from BASE restart {, master {"""
 
     kind: str
     name: str
     block: bool
+    base: str = ""
+    restart: bool = False
 
 
 StatementNode = BindNode | SettingNode | WordNode | LetNode | GoNode | ChainNode | OpenNode
@@ -272,8 +280,10 @@ def _args(args: tuple[Expr, ...]) -> str:
     return ", ".join(unparse_expr(a) for a in args)
 
 
-def _whens(whens: tuple[WhenNode, ...]) -> str:
-    return "".join(" now" if w.kind == "now" else f" {w.kind} {number(w.cycles)}" for w in whens)
+def _whens(whens: tuple[WhenNode | None, ...]) -> str:
+    return "".join(
+        " now" if w.kind == "now" else f" {w.kind} {number(w.cycles)}" for w in whens if w
+    )
 
 
 def unparse_statement(node: StatementNode) -> str:
@@ -284,8 +294,11 @@ def unparse_statement(node: StatementNode) -> str:
             value = "default" if node.expr is None else unparse_expr(node.expr)
             return f"{name} = {value}{_whens(node.whens)}"
         case SettingNode():
-            return f"{node.word} {_setting_value(node)}{_whens(node.whens)}"
+            reading = f" {node.reading}" if node.reading else ""
+            return f"{node.word} {_setting_value(node)}{reading}{_whens(node.whens)}"
         case WordNode():
+            if node.name == "deck":
+                return f"deck {node.args[0]} off{_whens(node.whens)}"
             args = "".join(f" {_bare(a)}" for a in node.args)
             return f"{node.name}{args}{_whens(node.whens)}"
         case LetNode():
@@ -294,10 +307,18 @@ def unparse_statement(node: StatementNode) -> str:
         case GoNode():
             return f"go {_bare(node.scene)}{_whens(node.whens)}"
         case ChainNode():
-            scenes = ", ".join(f"{quoted(n)} {number(k)}" for n, k in node.scenes)
-            return f"chain {scenes}{_whens(node.whens)}"
+            moves = node.moves or (None,) * len(node.scenes)
+            scenes = ", ".join(
+                f"{_whens((m,)).strip()} " * (m is not None) + f"{quoted(n)} {number(k)}"
+                for (n, k), m in zip(node.scenes, moves, strict=True)
+            )
+            once = " once" if node.once else ""
+            return f"chain {scenes or 'off'}{once}{_whens(node.whens)}"
         case OpenNode():
-            return f"{node.kind} {node.name}{' {' if node.block else ''}"
+            name = "" if node.kind == "master" else f" {node.name}"
+            base = f" from {node.base}" if node.base else ""
+            restart = " restart" if node.restart else ""
+            return f"{node.kind}{name}{base}{restart}{' {' if node.block else ''}"
 
 
 def _setting_value(node: SettingNode) -> str:

@@ -65,7 +65,7 @@ def fetch(manifest: Manifest, wanted: FetchPlan, tell: Callable[[str], None]) ->
     if importlib.util.find_spec("huggingface_hub") is None:
         raise EngineError(
             "fetching needs huggingface_hub, not installed here",
-            hint="pip install 'demon-live[ace]'",
+            hint=places.install("ace"),
         )
     for i, finding in enumerate(wanted.wanted):
         tell(f"{i + 1} of {len(wanted.wanted)}  {finding.weight.file}")

@@ -49,7 +49,7 @@ class How:
     backend: str = "auto"
     cycles: float | None = None
     seconds: float | None = None
-    start: float = 0
+    start: float | None = 0
     stems: bool = False
     random_weights: bool = False
 

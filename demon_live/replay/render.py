@@ -72,7 +72,7 @@ def render(
     *,
     cycles: float | None = None,
     seconds: float | None = None,
-    start: float = 0,
+    start: float | None = None,
     engine: str | Engine = "imp",
     backend: str = "auto",
     seed: int | None = None,
@@ -85,6 +85,7 @@ def render(
 
     cycles or seconds: how much; a score gives 8 cycles by default, a set its own length.
     start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
+    None: where the set was begun to be recorded, or 0.
     seed: added to every seed of the score; a set brings its own. stems: one more file a deck, what
     it gave to the sum before the limiter. trust: a set that was not recorded here may read sources
     anywhere. find: finds the files of sources. progress: told the part done, 0..1.
@@ -115,7 +116,11 @@ def render(
         else:
             warnings = offline.session.load(path).warnings
             moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
-        begin = place_of(Fraction(start), moments)
+        if start is None:
+            begin = recording.begun if recording is not None else 0
+            start = float(moments[-1].state.tempo.cycle_at(begin))
+        else:
+            begin = place_of(Fraction(start), moments)
         total = _length(moments, recording, start, begin, cycles, seconds)
         _must_fit(out, total, explicit=seconds is not None)
         if begin:

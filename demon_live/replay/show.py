@@ -12,6 +12,7 @@ from demon_live.controls import find
 from demon_live.core import RATES
 from demon_live.lang.split import uncommented
 from demon_live.runtime.seek import Moment
+from demon_live.session.state import State
 from demon_live.sets.journal import Recording
 
 _KNOBS = "hands"
@@ -63,6 +64,8 @@ def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -
     start, length = recording.start, recording.length
     said = sum(m.event.kind == "apply" for m in moments)
     head = f"{recording.path.name if recording.path else 'set'} · {_clock(length).strip()} · "
+    if recording.begun:
+        head += f"recorded from {_clock(recording.begun).strip()} · "
     head += f"engine {start.get('engine', '?')} · demon {start.get('app', '?')} · {said} texts"
     rows = [head, "", "   time      bar    bpm"]
     for run in _runs(moments):
@@ -74,6 +77,7 @@ def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -
         if moment.error is not None:
             rows.append(f"{'':24}cannot be done here: {moment.error.message}")
     last = moments[-1].state if moments else None
+    rows += _form(last) if last is not None else []
     if last is not None and last.decks:
         rows += ["", "at the end:"]
         for deck in last.decks.values():
@@ -84,6 +88,21 @@ def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -
     if recording.unknown:
         rows.append(f"{recording.unknown} lines of unknown kinds were left out")
     return "\n".join(rows) + "\n"
+
+
+def _form(state: State) -> list[str]:
+    """The scenes of the chains that the scores name, with their bars."""
+    rows: list[str] = []
+    for chain in (c for program in state.files.values() for c in program.chains if c.scenes):
+        place = Fraction(0)
+        rows += ["", "form" + ", once:" * chain.once + ", again and again:" * (not chain.once)]
+        for name, length in chain.scenes:
+            bpm = float(state.tempo.segment_at(place).bpm)
+            clock = _clock(state.tempo.sample_at(place))
+            rows.append(f"{clock} {float(place):8g} {bpm:6.4g}  {name}, {float(length):g} bars")
+            place += length
+        rows.append(f"{_clock(state.tempo.sample_at(place))} {float(place):8g}         end")
+    return rows
 
 
 # --- a picture ------------------------------------------------------------------------------------

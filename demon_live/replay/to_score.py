@@ -1,8 +1,9 @@
 """A set as a score that one can edit: what played, cycle by cycle, as scenes in a chain.
 
-What was bound in a cycle becomes a scene; cycles that play the same share one. Mutes, solos and
-hushes become gain 0, moves begin at whole cycles and keep their length. What a chain cannot say
-stands in comments: later changes of tempo, loop and source, and the moves of controllers.
+What was bound in a cycle becomes a scene; cycles that play the same share one. Tempo, loop and
+source stand in the scenes if they change. Mutes, solos and hushes become gain 0, moves begin at
+whole cycles and keep their length. What a chain cannot say stands in comments: the crossfader's
+decks and the moves of controllers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
+from demon_live.controls import FADER, SETTINGS
 from demon_live.errors import FileError
 from demon_live.lang import Lane, Let, unparse
 from demon_live.lang.chain import ChainLane
@@ -17,7 +19,7 @@ from demon_live.lang.lane import GlideLane
 from demon_live.lang.split import comments
 from demon_live.runtime.seek import Moment
 from demon_live.session.scores import SCORE_LIMIT
-from demon_live.session.state import GLOBALS, State
+from demon_live.session.state import GLOBALS, State, label_of
 from demon_live.sets.journal import Recording
 
 #: (deck, control) -> expression, with its move
@@ -66,6 +68,19 @@ def bindings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
     return out
 
 
+def settings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
+    """Tempo, loops and sources at a cycle, as a score says them."""
+    segment, sample = state.tempo.segment_at(cycle), state.tempo.sample_at(cycle)
+    out = {(GLOBALS, "tempo"): f"{float(segment.bpm):g}", (GLOBALS, "beats"): str(segment.beats)}
+    for name, deck in state.decks.items():
+        loop = deck.playing(sample)
+        if loop is not None:
+            out[name, "loop"] = str(loop.cycles)
+            reading = f" {deck.reading}" if deck.reading and loop.source == deck.source else ""
+            out[name, "source"] = f'"{loop.source}"{reading}' if loop.source else "none"
+    return out
+
+
 def _cycles(moments: Sequence[Moment], end: int) -> Iterator[tuple[int, State]]:
     """Each whole cycle with the state that was decided by its first sample."""
     i, cycle = 0, 0
@@ -84,26 +99,38 @@ def to_score(
     recording: Recording, moments: Sequence[Moment], first: int = 0, cycles: int | None = None
 ) -> str:
     """The score of a set, or of `cycles` of it from cycle `first` on. Raises FileError."""
-    rows = [(c, s, bindings(s, Fraction(c))) for c, s in _cycles(moments, recording.length)]
+    states = list(_cycles(moments, recording.length))
+    said = [(settings(s, Fraction(c)), bindings(s, Fraction(c))) for c, s in states]
+    begin = first if first < len(said) else 0
+    still = said[begin][0] if said else {}
+    moving = {key for one, _ in said[begin:] for key in one if one[key] != still.get(key)}
+    rows = [
+        (c, s, {**{k: v for k, v in one.items() if k in moving}, **bound})
+        for (c, s), (one, bound) in zip(states, said, strict=True)
+    ]
     rows = [r for r in rows if r[0] >= first and (cycles is None or r[0] < first + cycles)]
     if not rows or not any(b for _, _, b in rows):
         raise FileError("nothing plays in this stretch of the set", hint="see: demon set show")
     # A chain puts no decks under the fader: it is kept if they were there all the time.
     faded = all(dict(state.sides) == dict(rows[0][1].sides) for _, state, _ in rows)
-    every = sorted({key for _, _, b in rows for key in b if faded or key[0] != GLOBALS})
+    every = sorted(
+        {key for _, _, b in rows for key in b if faded or key != (GLOBALS, FADER.name)},
+        # A scene says first what its loops are made of.
+        key=lambda key: (key[0], key[1] not in SETTINGS, key[1]),
+    )
     scenes: dict[tuple[str, ...], str] = {}
     chain: list[tuple[str, int]] = []
     last: tuple[str, ...] = ()
-    for _, _, said in rows:
+    for _, _, here in rows:
         # A move is said once, where it begins: the cycles after it belong to the same scene.
-        texts = tuple(said.get(key, _silent(key, said)) for key in every)
+        texts = tuple(here.get(key, _silent(key, here)) for key in every)
         if chain and _still(texts, last):
             chain[-1] = chain[-1][0], chain[-1][1] + 1
             continue
         last = texts
         name = scenes.setdefault(texts, f"s{len(scenes) + 1}")
         chain.append((name, 1))
-    text = "\n".join([*_head(recording, rows), *_body(every, scenes, chain, rows), ""])
+    text = "\n".join([*_head(recording, rows, still), *_body(every, scenes, chain, rows), ""])
     if len(text.encode()) > SCORE_LIMIT or max(map(len, text.splitlines())) > _STATEMENT:
         raise FileError(
             f"the set changes too often for one score ({len(scenes)} scenes)",
@@ -114,6 +141,8 @@ def to_score(
 
 def _silent(key: tuple[str, str], said: Bindings) -> str:
     """A control that is not bound; a deck that is not there is not heard either."""
+    if key[1] in SETTINGS:
+        return ""
     there = any(deck == key[0] for deck, _ in said) or key[0] == GLOBALS
     return "default" if there or key[1] != "gain" else "0"
 
@@ -122,17 +151,17 @@ def _still(texts: tuple[str, ...], last: tuple[str, ...]) -> bool:
     return all(a == b or a == b.rpartition(" over ")[0] for a, b in zip(texts, last, strict=True))
 
 
-def _head(recording: Recording, rows: Sequence[tuple[int, State, Bindings]]) -> Iterator[str]:
+def _head(
+    recording: Recording, rows: Sequence[tuple[int, State, Bindings]], still: Bindings
+) -> Iterator[str]:
     state = rows[0][1]
     name = recording.path.name if recording.path else "a set"
     yield f"# from {name}, cycles {rows[0][0]} to {rows[-1][0] + 1}"
-    yield f"tempo {float(state.bpm):g}"
-    if state.beats != 4:
-        yield f"beats {state.beats}"
+    yield f"tempo {still[GLOBALS, 'tempo']}"
+    if still[GLOBALS, "beats"] != "4":
+        yield f"beats {still[GLOBALS, 'beats']}"
     before = state
     for cycle, now, _ in rows:
-        if now.bpm != before.bpm:
-            yield f"# bar {cycle}: tempo {float(now.bpm):g} (a chain holds no tempo)"
         if dict(now.sides) != dict(before.sides):
             under = " ".join(deck for deck, _ in sorted(now.sides.items(), key=lambda x: x[1]))
             yield f"# bar {cycle}: crossfade {under} (a chain does not move decks there)"
@@ -145,21 +174,15 @@ def _head(recording: Recording, rows: Sequence[tuple[int, State, Bindings]]) -> 
             lets.update(program.lets)
         lets.update(now.lets)
     yield from (unparse(let.node) for let in lets.values())
-    yield from _decks(rows)
+    yield from _decks(rows, still)
 
 
-def _decks(rows: Sequence[tuple[int, State, Bindings]]) -> Iterator[str]:
-    """Each deck as it began, and in comments what became of it."""
-    known: dict[str, tuple[int, str | None]] = {}
-    for cycle, state, _ in rows:
-        for deck in state.decks.values():
-            now = (deck.cycles, deck.source)
-            source = f'source "{deck.source}"' if deck.source else "source none"
-            if deck.name not in known:
-                yield from ("", f"deck {deck.name}", f"loop {deck.cycles}", source)
-            elif known[deck.name] != now:
-                yield f"# bar {cycle}: deck {deck.name}: loop {deck.cycles}, {source}"
-            known[deck.name] = now
+def _decks(rows: Sequence[tuple[int, State, Bindings]], still: Bindings) -> Iterator[str]:
+    """Each deck as it began."""
+    for name in dict.fromkeys(name for _, state, _ in rows for name in state.decks):
+        loop, source = still.get((name, "loop")), still.get((name, "source"))
+        if loop is not None and source is not None:
+            yield from ("", f"deck {name}", f"loop {loop}", f"source {source}")
     # The scenes that follow speak of the first deck, unless they name another.
     yield from ("", "deck main")
 
@@ -174,13 +197,17 @@ def _body(
         yield from ("", f"scene {name} {{")
         deck = "main"
         for (on, control), text in zip(every, texts, strict=True):
+            if not text:
+                continue
             if on not in (deck, GLOBALS):
                 yield from ["  }"] if deck != "main" else []
                 yield from [f"  deck {on} {{"] if on != "main" else []
                 deck = on
-            yield f"{'  ' if deck == 'main' else '    '}{control} = {text}"
+            label = label_of(on, control) if on == GLOBALS and control not in SETTINGS else control
+            line = f"{label} {text}" if control in SETTINGS else f"{label} = {text}"
+            yield f"{'  ' if deck == 'main' else '    '}{line}"
         yield from ["  }", "}"] if deck != "main" else ["}"]
     sides: Mapping[str, str] = rows[0][1].sides
     if any(on == GLOBALS for on, _ in every) and len(sides) == 2:
         yield from ("", "crossfade " + " ".join(sorted(sides, key=lambda d: sides[d])))
-    yield from ("", "chain " + ", ".join(f"{name} {length}" for name, length in chain))
+    yield from ("", "chain " + ", ".join(f"{name} {length}" for name, length in chain) + " once")

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,13 @@ from demon_live._version import __version__
 from demon_live.audio.files import reason
 from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
+from demon_live.lang import compile_source
 from demon_live.models.manifest import load_manifest, verify
-from demon_live.paths import remove_file, sets_dir
+from demon_live.paths import remove_file, sets_dir, shipped
 from demon_live.runtime.seek import dry_run
-from demon_live.sets.journal import SUFFIX, Recording, find_set, load
+from demon_live.session.assets import named_files
+from demon_live.session.scores import read_score, score_name
+from demon_live.sets.journal import RULES, SUFFIX, Recording, SetEvent, find_set, load
 from demon_live.sets.recorder import is_sound_of
 from demon_live.sets.set_files import KIND, SetFiles, folder_of
 
@@ -225,6 +229,8 @@ Say = Callable[[str], None]
 
 def run(args: argparse.Namespace, say: Say) -> int:
     """Do what the command line asks; the exit code. Raises DemonError."""
+    if args.action == "show" and args.set.endswith(".demon"):
+        return _show(args, recording_of(Path(args.set)), say)
     path = find_set(args.set, [sets_dir()])
     recording = load(path)
     if args.action == "show":
@@ -239,6 +245,20 @@ def run(args: argparse.Namespace, say: Say) -> int:
     for sound, seconds in mend(path):
         say(f"{sound}: {seconds:.1f} s\n")
     return 0
+
+
+def recording_of(path: Path) -> Recording:
+    """A score as the set that it makes when it plays once: its longest chain, or eight cycles."""
+    text, name = read_score(path), score_name(path)
+    chains = compile_source(text, name=name).chains
+    cycles = max((sum(n for _, n in chain.scenes) for chain in chains), default=0) or 8
+    start = {"engine": "imp", "rules": RULES, "app": __version__}
+    score = SetEvent("apply", 0, text, name, "file")
+    (moment,) = dry_run(Recording(path, start, (score,)))
+    if moment.error is not None:
+        raise moment.error
+    end = SetEvent("end", moment.state.tempo.sample_at(Fraction(cycles)))
+    return Recording(path, start, (score, end))
 
 
 def _show(args: argparse.Namespace, recording: Recording, say: Say) -> int:
@@ -267,7 +287,38 @@ def _to_score(args: argparse.Namespace, recording: Recording, say: Say) -> int:
         raise FileError(f"{out} exists already", hint="choose another name")
     _write(out, text)
     say(f"{out}\n")
+    for name in _bring_files(recording, text, out.parent):
+        say(f"{name}\n")
     return 0
+
+
+def _bring_files(recording: Recording, text: str, folder: Path) -> Iterator[str]:
+    """Copy the sound files of a score to where it lies, if it would not find them there; what is
+    copied, or missing, by name."""
+    roots = (folder, Path.cwd(), shipped("patterns"))
+    names = dict.fromkeys(name for name, _, _ in named_files(compile_source(text)))
+    for name in (n for n in names if not any(os.path.isfile(root / n) for root in roots)):
+        place = folder / name
+        inside = place.resolve().is_relative_to(folder.resolve())
+        found = _copy_of(recording, name)
+        if found is None or not inside:
+            yield f"{name} is missing: put it beside the score"
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found, place)
+        yield f"{place}"
+
+
+def _copy_of(recording: Recording, name: str) -> Path | None:
+    """The file that a set means by a name: its own copy, or the one that it was made of."""
+    for event in (e for e in recording.events if e.kind == KIND and e.name == name):
+        files = SetFiles(folder_of(recording.path) if recording.path is not None else None)
+        files.learn(event)
+        here = Path(event.origin) / name
+        for path in (files.find(name, event.origin), here):
+            if path is not None and path.is_file():
+                return path
+    return None
 
 
 def _write(path: Path, text: str) -> None:

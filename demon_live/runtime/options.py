@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from demon_live.core import EngineStatus
 from demon_live.errors import EngineError, UsageError
+from demon_live.paths import install
 from demon_live.runtime.pace import TurnStats
 
 #: How the name of an engine on another machine begins.
@@ -58,9 +59,7 @@ def has_ray() -> bool:
 def require_ray() -> None:
     """Raises EngineError unless Ray is installed."""
     if not has_ray():
-        raise EngineError(
-            "Ray is not installed here", hint="pip install 'demon-live[ray]' (Linux, macOS)"
-        )
+        raise EngineError("Ray is not installed here", hint=f"{install('ray')} (Linux, macOS)")
 
 
 @dataclass(frozen=True, slots=True)

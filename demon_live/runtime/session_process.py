@@ -213,7 +213,11 @@ def doors(
         if claim is not None:
             held = claim
             server = ControlServer(
-                live.session, info.socket, who=lambda: _plain(held.info), quit=stop.set
+                live.session,
+                info.socket,
+                who=lambda: _plain(held.info),
+                tell=live.session.tell,
+                quit=stop.set,
             )
             open_.callback(server.close)
         if start.osc is not None:
@@ -264,14 +268,14 @@ def terminate(info: Info, patience: float = 15.0) -> bool:
     return ended(info.name, patience)
 
 
-def log_to_file() -> None:
+def log_to_file(name: str = "demon.log") -> None:
     """What goes wrong inside is written down, not printed across the prompt."""
     from logging.handlers import RotatingFileHandler
 
     from demon_live.paths import state_dir
 
     with contextlib.suppress(OSError):
-        path = state_dir() / "demon.log"
+        path = state_dir() / name
         handler = RotatingFileHandler(path, maxBytes=1_000_000, backupCount=2, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("demon_live").addHandler(handler)

@@ -19,11 +19,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from demon_live.audio.files import fit_loop, load_source
+from demon_live.audio.files import beats_in, fit_loop, load_source
 from demon_live.controls import Control, find
 from demon_live.core import RATES, Floats, Loop, Sound
-from demon_live.errors import DemonError, FileError
-from demon_live.lang import NONE, Bind, Lane, Scene, Statement
+from demon_live.errors import DemonError, FileError, Span
+from demon_live.lang import NONE, Bind, Lane, Program, Scene, Setting, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
 from demon_live.lang.pattern import Times
 from demon_live.session.state import State
@@ -32,6 +32,8 @@ from demon_live.sets.set_files import File, SetFiles, digest_of
 
 #: Seconds of a timbre at most: models listen to half a minute.
 LONGEST = 60
+#: The base of names at the prompt and over OSC: the folder of the shell.
+_SHELL = ("", ".")
 #: Between the name and the key of a value.
 _MARK = "\x1f"
 
@@ -67,6 +69,16 @@ def read_sound(path: Path) -> Sound:
     if sound is None:
         sound = _known[key] = Sound(key, audio, path.name)
     return sound
+
+
+def named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
+    """(name, place, purpose) of all files that a score and its scenes name."""
+    scenes = [row for scene in program.scenes.values() for row in scene.body]
+    for row in (*program.statements, *scenes):
+        if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
+            yield row.value, row.span, "sources"
+        elif isinstance(row, Bind):
+            yield from ((name, span, "sounds") for name, span in row.files)
 
 
 class Find(Protocol):
@@ -155,14 +167,19 @@ class DecodedSource:
     stamp: tuple[object, ...]
     _loops: dict[tuple[object, ...], tuple[Floats, str]] = field(default_factory=dict)
 
-    def fit(self, loop: Loop) -> tuple[Floats, str]:
+    def beats_in(self, loop: Loop, reading: str) -> tuple[int, float]:
+        """Its beats and its tempo, as the first loop that is made of it decides."""
+        return beats_in(len(self.audio), loop.beats, float(loop.bpm), self.name, reading)
+
+    def fit(self, loop: Loop, known: tuple[int, float]) -> tuple[Floats, str]:
         """`fit_loop` for a loop; decks that share a source and its geometry share the result."""
-        geometry = (loop.samples, loop.cycles, loop.beats, loop.bpm)
+        shape = (loop.samples, loop.cycles, loop.beats, loop.bpm)
+        geometry = (*shape, known)
         if geometry not in self._loops:
             # Two: what plays and what comes. A ramp of the tempo has dozens.
             for old in list(self._loops)[:-1]:
                 del self._loops[old]
-            self._loops[geometry] = fit_loop(self.audio, *geometry, name=self.name)
+            self._loops[geometry] = fit_loop(self.audio, *shape, name=self.name, known=known)
         return self._loops[geometry]
 
 
@@ -225,19 +242,29 @@ class Assets:
         self.decoded = DecodedSources()
         self._read: dict[tuple[str, str], Path] = {}
 
-    def look(self, name: str, base: str, *, fresh: bool, replaying: bool) -> Path:
-        """The file of a name. Raises FileError.
+    def look(
+        self, name: str, base: str, *, fresh: bool, replaying: bool, beside: Sequence[str] = ()
+    ) -> Path:
+        """The file of a name: beside its score or those that play, in the folder of the shell, then
+        in the library. Raises FileError.
 
         Args:
             name, base: as written, and the folder that it is relative to.
             fresh: what is evaluated now means what lies there now; otherwise what a set says, or
                 what comes back by itself, means what it meant then.
             replaying: keep to `within`.
+            beside: the folders of the scores that play.
         """
         path = None if fresh else self.set_files.find(name, base)
         if path is None:
             within = self.within if replaying else None
-            path = self._find(name, base, (*self.folders, *(within or ())), within)
+            roots = [*map(Path, beside), *self.folders, *(within or ())]
+            # At the prompt, and over OSC, the folder of the shell comes second.
+            if beside and base in _SHELL and not Path(name).expanduser().is_absolute():
+                others = [*map(Path, beside[1:]), Path(), *roots[len(beside) :]]
+                path = self._find(name, beside[0], others, within)
+            else:
+                path = self._find(name, base, roots, within)
         self._read[name, base] = path
         self._found(name, base, path)
         return path

@@ -269,7 +269,7 @@ def _learn(session: Playing, word: Word, now: int) -> list[str]:
 
 
 def _record(session: Playing, word: Word, now: int) -> list[str]:
-    return [session.recorder.begin(word)]
+    return [session.recorder.begin(word, now)]
 
 
 def _stop(session: Playing, word: Word, now: int) -> list[str]:
@@ -288,7 +288,11 @@ def _save(session: Playing, word: Word, now: int) -> list[str]:
 
 
 def _load(session: Playing, word: Word, now: int) -> list[str]:
-    outcome = session.load(Path(word.args[0]))
+    path = Path(word.args[0])
+    if not path.suffix and not path.exists():
+        # As `save` calls it.
+        path = _save_path(word)
+    outcome = session.load(path)
     return [*outcome.messages, *outcome.warnings]
 
 

@@ -8,16 +8,17 @@ Threads: an Edit belongs to the call that builds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from demon_live.audio.files import tempo_in_name
 from demon_live.controls import SETTINGS, find
 from demon_live.core import RATES, Floats, Loop
-from demon_live.errors import DemonError, FileError, ScoreError, Span
+from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang import (
     Bind,
     Chain,
@@ -27,9 +28,24 @@ from demon_live.lang import (
     When,
     Word,
 )
-from demon_live.lang.chain import chain_lanes, expanded, find_scene
+from demon_live.lang.chain import (
+    ChainLane,
+    chain_lanes,
+    chain_settings,
+    expanded,
+    find_scene,
+    restarted,
+)
 from demon_live.session.assets import DecodedSource, DecodedSources, with_sounds
-from demon_live.session.state import GLOBALS, DeckState, Said, State, make_loop
+from demon_live.session.state import (
+    GLOBALS,
+    DeckState,
+    Planned,
+    Said,
+    State,
+    label_of,
+    make_loop,
+)
 from demon_live.session.tempo import TempoMap
 from demon_live.sets.journal import RULES
 
@@ -43,6 +59,8 @@ NOTICE = 3 * RATES.sample_rate // 2
 MOST_FILES = 64
 #: Changes of one control that may lie ahead at different moments.
 MOST_WAITING = 64
+#: Steps of a plan whose tempos the tempo map has.
+_FORECAST = 64
 #: Denominator of the tempo that a ramp begins with.
 _FINEST = 10**30
 #: A step of a ramp is prepared this long before it begins, in samples.
@@ -62,6 +80,22 @@ def folder_of(score: str) -> str:
 def bars(cycle: Fraction) -> str:
     """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
     return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
+
+
+def _rates(start: Fraction, end: Fraction, steps: int) -> list[Fraction]:
+    """The tempos of a ramp. Ramps that interrupt each other would make ever longer fractions."""
+    start = start.limit_denominator(max(_FINEST, end.denominator))
+    return [start + (end - start) * (k + 1) / steps for k in range(steps)]
+
+
+def _ahead(step: Planned, here: Fraction) -> Planned | None:
+    """The next time that a step of a plan comes; None: it is over."""
+    if step.cycle > here:
+        return step
+    if not step.every:
+        return None
+    rounds = (here - step.cycle) // step.every + 1
+    return replace(step, cycle=step.cycle + rounds * step.every)
 
 
 class Edit:
@@ -157,13 +191,28 @@ class Edit:
         for row in rows:
             if isinstance(row, Bind):
                 self._bind(row)
+            elif isinstance(row, Word) and row.name == "deck":
+                self._deck_off(row)
             elif isinstance(row, Word):
                 self.words.append(row)
             elif isinstance(row, Chain):
                 self._chain(row)
 
+    def _deck_off(self, row: Word) -> None:
+        name, decks = row.args[0], self.state.decks
+        if name not in decks:
+            near = nearest(name, decks)
+            hint = f"did you mean {near[0]}?" if near else f"decks: {', '.join(decks)}"
+            raise ScoreError(f"there is no deck {name!r}", span=row.span, hint=hint)
+        self.drop(name, row.when)
+
     def _chain(self, row: Chain) -> None:
-        at, here = self.effect(row.when), self.state.tempo.cycle_at(self.now)
+        if not row.scenes:
+            self._chain_off(row)
+            return
+        settings = chain_settings(row, self.scenes)
+        at = self.effect(row.when, prepared=bool(settings))
+        here = self.state.tempo.cycle_at(self.now)
 
         def old(deck: str, control: str) -> Lane:
             lane = self.state.deck(deck).lanes.get(control) or Lane.constant(control)
@@ -173,6 +222,29 @@ class Edit:
             rows = self._rows(deck, control, lane, lane.text)
             self.bind_lane(deck, control, rows, at, row.when)
             self._check_waiting(deck, control, row.span)
+        self.unplan()
+        every = Fraction(0) if row.once else sum((n for _, n in row.scenes), Fraction(0))
+        plan = tuple(Planned(at + place, rows, every, self.base) for place, rows in settings)
+        self.state = replace(self.state, plan=plan)
+        self.forecast()
+        near = self.state.tempo.cycle_at(self.now + STEP_NOTICE)
+        while (step := self.state.next_step) is not None and step <= near:
+            self.step(quiet=False)
+
+    def _chain_off(self, row: Chain) -> None:
+        """Let the scene of the chain that plays go on."""
+        at, said = self.effect(row.when), len(self.messages)
+        self.unplan()
+        for name, deck in [*self.state.decks.items(), (GLOBALS, self.state.globals)]:
+            for control, lane in deck.bound.items():
+                if isinstance(lane, ChainLane):
+                    stays = lane.standing(at)
+                    rows = self._rows(name, control, stays, stays.text)
+                    self.bind_lane(name, control, rows, at, row.when)
+        found = len(self.messages) > said
+        del self.messages[said:]
+        what = f"its scene stays, from bar {bars(at)}" if found else "no chain plays"
+        self.messages.append(f"chain off · {what}")
 
     def _new_decks(self, rows: list[Statement]) -> bool:
         chained = [
@@ -201,9 +273,8 @@ class Edit:
         if over is None or self._silent:
             return
         start, steps = state.tempo.segment_at(begin).bpm, max(1, int(over.cycles))
-        # Ramps that interrupt each other would make ever longer fractions.
+        rates = _rates(start, state.bpm, steps)
         start = start.limit_denominator(max(_FINEST, state.bpm.denominator))
-        rates = [start + (state.bpm - start) * (k + 1) / steps for k in range(steps)]
         tempo, target = state.tempo, state.bpm
         for k, bpm in enumerate(rates):
             tempo = tempo.change(begin + k, bpm, state.beats)
@@ -214,14 +285,89 @@ class Edit:
             f"from bar {bars(begin)}"
         )
 
-    def step(self) -> None:
-        """The next step of a ramp of the tempo: every deck gets its loop."""
+    def step(self, quiet: bool = True) -> None:
+        """The next step of a ramp of the tempo, or of what a chain brings."""
+        state = self.state
+        if state.plan and (not state.ramp or state.plan[0].cycle <= state.ramp[0][0]):
+            self._planned()
+        else:
+            self._ramp_step()
+        if quiet:
+            self.messages.clear()
+
+    def _planned(self) -> None:
+        """The next settings of a chain; what they do not change needs no new loop."""
+        step, *rest = self.state.plan
+        self.unplan()
+        if step.every:
+            rest.append(replace(step, cycle=step.cycle + step.every))
+        plan = tuple(sorted(rest, key=lambda planned: planned.cycle))
+        before, self.begin = (self.base, self.begin), step.cycle
+        self.base = step.base
+        rows = [row for row in step.rows if not self._has(row)]
+        for row in rows:
+            self.set(row)
+        self._ramp([row for row in rows if row.word not in _AT_ONCE])
+        self.build_loops()
+        self.base, self.begin = before
+        self.state = replace(self.state, plan=plan)
+        self.forecast()
+
+    def _has(self, row: Setting) -> bool:
+        """Whether a deck has this loop or source already."""
+        deck = self.state.decks.get(row.deck)
+        if deck is None or row.word not in ("loop", "source"):
+            return False
+        if row.word == "loop":
+            return deck.cycles == int(float(str(row.value)))
+        return (deck.source or "none", deck.reading) == (row.value or "none", row.reading)
+
+    def _coming(self) -> Iterator[tuple[Fraction, Fraction, int]]:
+        """(cycle, bpm, beats) of the changes of tempo that the plan will bring."""
+        state, plan = self.state, list(self.state.plan)
+        bpm, beats = state.ramp[-1][1] if state.ramp else state.bpm, state.beats
+        for _ in range(_FORECAST if plan else 0):
+            if not plan:
+                return
+            step = min(plan, key=lambda planned: planned.cycle)
+            plan.remove(step)
+            if step.every:
+                plan.append(replace(step, cycle=step.cycle + step.every))
+            before, over = (bpm, beats), None
+            for row in step.rows:
+                if row.word == "beats":
+                    beats = int(float(str(row.value)))
+                elif row.word in ("tempo", "cps"):
+                    rate = Fraction(str(row.value))
+                    bpm = rate if row.word == "tempo" else rate * 60 * beats
+                    over = row.when if row.when.kind == "over" else row.when.then
+            if over is not None:
+                rates = _rates(before[0], bpm, max(1, int(over.cycles)))
+                yield from ((step.cycle + k, rate, beats) for k, rate in enumerate(rates))
+            elif before != (bpm, beats):
+                yield step.cycle, bpm, beats
+
+    def forecast(self) -> None:
+        """Put the tempos of the plan into the tempo map, so that what is to come has its place."""
+        tempo = self.state.tempo
+        for cycle, bpm, beats in self._coming():
+            tempo = tempo.change(cycle, bpm, beats)
+        self.state = replace(self.state, tempo=tempo)
+
+    def unplan(self) -> None:
+        """Forget what a chain would still bring."""
+        here = self.state.tempo.cycle_at(self.now)
+        coming = {cycle for cycle, _, _ in self._coming() if cycle > here}
+        first, *others = self.state.tempo.segments
+        kept = (first, *(s for s in others if s.cycle not in coming))
+        self.state = replace(self.state, tempo=TempoMap(kept), plan=())
+
+    def _ramp_step(self) -> None:
         (cycle, bpm), *rest = self.state.ramp
         self.state = replace(self.state, bpm=bpm, ramp=tuple(rest))
         self.begin = cycle
         self.renew.update(dict.fromkeys(self.state.decks))
         self.build_loops()
-        self.messages.clear()
 
     def set(self, row: Setting) -> None:
         """Take a setting; loops that it changes are built by `build_loops`."""
@@ -308,7 +454,9 @@ class Edit:
             deck = replace(deck, cycles=int(float(str(row.value))))
         else:
             source = None if row.value in (None, "none", "") else str(row.value)
-            deck = replace(deck, source=source, base=self.base)
+            deck = replace(
+                deck, source=source, base=self.base, reading=row.reading, beats_known=None
+            )
             self._sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
         self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
@@ -330,36 +478,46 @@ class Edit:
         renew, self.renew = self.renew, {}
         for name, span in renew.items():
             self._build_loop(state.decks[name], span, begin)
+        self.forecast()
 
     def _build_loop(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
         loop = make_loop(deck, self.state.tempo, begin, self._epoch())
-        source = self._read_source(deck, loop, span)
+        deck, source = self._read_source(deck, loop, span)
         empty = (0 if self._dry else loop.samples, 2)
         self.audio[loop.file] = source if source is not None else np.zeros(empty, np.float32)
         if source is not None and loop.source_file is not None:
             self.audio[loop.source_file] = source
         self.state = self.state.with_deck(deck.with_loop(loop, self.now))
         self.loops.append(loop)
-        what = f"loop of {deck.cycles} cycles"
+        what = f"loop of {deck.cycles} cycle{'s' * (deck.cycles != 1)}"
         self.messages.append(
             f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
             f" · from bar {bars(begin)}"
         )
 
-    def _read_source(self, deck: DeckState, loop: Loop, span: Span | None) -> Floats | None:
+    def _read_source(
+        self, deck: DeckState, loop: Loop, span: Span | None
+    ) -> tuple[DeckState, Floats | None]:
+        """The sound of a deck's source for a loop, and the deck, which knows its tempo then."""
         if deck.source is None:
-            return None
+            return deck, None
         try:
             if self._dry:
-                return self._seen_source(self._look(deck.source, deck.base))
+                return deck, self._seen_source(self._look(deck.source, deck.base))
             sound = self._decode(deck.source, deck)
-            fitted, info = sound.fit(loop)
+            length, known = len(sound.audio), deck.beats_known
+            if known is None or known[0] != length or self.rules < 2:
+                known = (length, *sound.beats_in(loop, deck.reading))
+                deck = replace(deck, beats_known=known)
+            fitted, info = sound.fit(loop, known[1:])
         except DemonError as error:
             # The line of the score that names the file is where a performer looks.
             error.span = error.span or span
             raise
-        self._info.append(f"{info}, {sound.read}" if sound.read else info)
-        return fitted
+        stated = deck.reading or tempo_in_name(sound.name)
+        guess = "" if stated else " (guessed: bars 2, bpm 90, half or double behind it says it)"
+        self._info.append(f"{info}{guess}, of a file of {sound.read}")
+        return deck, fitted
 
     def _decode(self, source: str, deck: DeckState) -> DecodedSource:
         """The sound of a deck's source; one that is gone blocks only the text that names it."""
@@ -391,9 +549,12 @@ class Edit:
 
     def _bind(self, row: Bind) -> None:
         at = self.begin if self.begin == 0 else self.effect(row.when)
+        lane = row.lane
+        if row.restart and lane is not None:
+            lane = restarted(lane, at)
         # The same name in another folder is another file.
         key = f"{row.key} {self.base}" if row.files else row.key
-        rows = self._rows(row.deck, row.control, row.lane, key)
+        rows = self._rows(row.deck, row.control, lane, key)
         self.bind_lane(row.deck, row.control, rows, at, row.when)
         self._check_waiting(row.deck, row.control, row.span)
         if row.lane is not None and row.control == "prompt":
@@ -470,7 +631,7 @@ class Edit:
     ) -> None:
         control = find(control_name)
         assert control is not None
-        label = control_name if deck in ("main", GLOBALS) else f"{deck}.{control_name}"
+        label = control_name if deck == "main" else label_of(deck, control_name)
         text = " ".join(lane.text.split()) if lane is not None else ""
         what = f"{label} = {text}" if lane is not None else f"{label} reverts"
         move = when if when.kind in ("over", "xfade") else when.then
@@ -482,9 +643,9 @@ class Edit:
             from_to = f"from bar {bars(at)}"
         self.messages.append(f"{what} · {from_to} · class {control.cls}")
 
-    def drop(self, name: str) -> None:
-        """Let a deck fade out at the next quantum."""
-        at = self.effect(When())
+    def drop(self, name: str, when: When = When()) -> None:  # noqa: B008 - frozen
+        """Let a deck fade out, at the next quantum."""
+        at = self.effect(when)
         self.state = self.state.without_deck(name, self.state.tempo.sample_at(at), self.now)
         self.messages.append(f"{name}: the deck ends at bar {bars(at)}")
 
@@ -493,13 +654,25 @@ class Edit:
         current = self.state
         for name, deck in wanted.decks.items():
             now = current.decks.get(name) or DeckState(name, cycles=0)
-            if (now.cycles, now.source) != (deck.cycles, deck.source):
-                changed = replace(now, cycles=deck.cycles, source=deck.source, base=deck.base)
+            if now.geometry != deck.geometry:
+                changed = replace(
+                    now,
+                    cycles=deck.cycles,
+                    source=deck.source,
+                    base=deck.base,
+                    reading=deck.reading,
+                    beats_known=deck.beats_known,
+                )
                 self.state = self.state.with_deck(changed)
                 self.renew[name] = None
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
             self.renew.update(dict.fromkeys(current.decks))
+        here = self.state.tempo.cycle_at(self.now)
+        self.unplan()
+        plan = sorted((p for q in wanted.plan if (p := _ahead(q, here))), key=lambda p: p.cycle)
+        self.state = replace(self.state, plan=tuple(plan))
+        self.forecast()
         if self.renew:
             self.begin = self.effect(when, prepared=True)
         self.build_loops()

@@ -20,6 +20,7 @@ from demon_live.core import (
     Floats,
     Gate,
     MixDeck,
+    MixPoints,
     MixState,
     Sound,
     Timbre,
@@ -118,8 +119,13 @@ def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> Engi
     return EngineState(decks, state.depth, state.steps, timbres, state.panics, always=state.always)
 
 
-def mix_state(state: State, blocks: Blocks, recording: str | None) -> MixState:
-    """What the sound should be doing. recording: path of the file that is being written."""
+def mix_state(
+    state: State, blocks: Blocks, master: Mapping[str, MixPoints], recording: str | None
+) -> MixState:
+    """What the sound should be doing.
+
+    master: automation of the master strip. recording: path of the file that is being written.
+    """
     decks = {deck.name: MixDeck(deck.loops, ends=at) for deck, at in state.ending}
     for name, deck in state.decks.items():
         block = blocks.get(name)
@@ -129,4 +135,4 @@ def mix_state(state: State, blocks: Blocks, recording: str | None) -> MixState:
             decks[name] = MixDeck(deck.loops, block.version, block.mix)
     gates = tuple(replace(g, hushed=state.hushed) for g in state.gates or (Gate(),))
     heard = {name: deck for name, deck in decks.items() if deck.loops}
-    return MixState(heard, gates, recording)
+    return MixState(heard, gates, recording, master)

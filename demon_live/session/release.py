@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from demon_live.lang import Bind, Program, Setting, When, removed
-from demon_live.lang.chain import ChainLane
+from demon_live.lang import Bind, Chain, Program, Scene, Setting, Statement, When, removed
+from demon_live.lang.chain import ChainLane, find_scene
+from demon_live.lang.program import same
 from demon_live.session.edit import Edit, folder_of
 from demon_live.session.state import GLOBALS, State
 
@@ -28,6 +29,71 @@ def release(edit: Edit, old: Program | None, new: Program | None) -> None:
             edit.drop(name)
 
 
+def overridden(state: State, name: str, program: Program) -> tuple[Statement, ...]:
+    """The statements of a score that plays which something else has taken the place of: the prompt,
+    an undo, the end of a deck. What another score says instead stays."""
+    moved = {
+        (row.deck, row.word)
+        for scene in (*program.scenes.values(), *state.scenes.values())
+        for row in scene.body
+        if isinstance(row, Setting)
+    }
+    chained = {
+        (row.deck, row.control)
+        for chain in program.chains
+        for scene, _ in chain.scenes
+        if scene in state.scenes
+        for row in state.scenes[scene].body
+        if isinstance(row, Bind)
+    }
+    lost = {key for key in chained if not _says(state, name, *key)}
+    last = {(row.deck, row.control): row for row in program.statements if isinstance(row, Bind)}
+    rows: list[Statement] = []
+    for row in program.statements:
+        if isinstance(row, Bind):
+            key = row.deck, row.control
+            wanted = row is last[key] and key not in chained
+            if wanted and not _says(state, name, *key, nothing=row.lane is None):
+                rows.append(row)
+        elif isinstance(row, Setting):
+            if (row.deck, row.word) not in moved and _taken(state, name, row):
+                rows.append(row)
+        elif (isinstance(row, Chain) and lost) or (
+            isinstance(row, Scene) and not same(state.scenes.get(row.name), row)
+        ):
+            rows.append(row)
+    return tuple(rows)
+
+
+def _says(state: State, name: str, deck: str, control: str, nothing: bool = False) -> bool:
+    """Whether a score has its say about a control, if only below another score."""
+    if deck != GLOBALS and deck not in state.decks:
+        return False
+    said = state.deck(deck).said.get(control, ())
+    if nothing:
+        return not said or said[-1].score != ""
+    return any(row.score == name for row in said) and said[-1].score != ""
+
+
+_RESTORED = frozenset({"tempo", "cps", "beats", "loop", "source", "quant", "depth", "steps"})
+
+
+def _taken(state: State, name: str, row: Setting) -> bool:
+    """Whether a setting is not in force, and no other score says why."""
+    clocked = state.ramp or state.link or state.clock == "in"
+    if row.word not in _RESTORED or (clocked and row.word in ("tempo", "cps", "beats")):
+        return False
+    others = [
+        other
+        for score, program in state.files.items()
+        for other in program.statements
+        if score != name
+        and isinstance(other, Setting)
+        and (other.deck, other.word) == (row.deck, row.word)
+    ]
+    return not _in_force(state, row) and not any(_in_force(state, other) for other in others)
+
+
 def _release(edit: Edit, name: str, control: str, when: When) -> None:
     if name != GLOBALS and name not in edit.state.decks:
         return
@@ -42,9 +108,13 @@ def _release(edit: Edit, name: str, control: str, when: When) -> None:
 
 
 def _release_chains(edit: Edit, old: Program | None, new: Program | None) -> None:
-    spoken = {c.scenes for c in new.chains} if new else set()
-    over = [c for c in old.chains if c.scenes not in spoken] if old else []
-    bodies = [edit.scenes[name].body for chain in over for name, _ in chain.scenes]
+    spoken = {c.key for c in new.chains} if new else set()
+    over = [c for c in old.chains if c.key not in spoken] if old else []
+    if over and not spoken:
+        edit.unplan()
+    bodies = [
+        find_scene(name, edit.scenes, chain.span).body for chain in over for name, _ in chain.scenes
+    ]
     for bind in (row for body in bodies for row in body if isinstance(row, Bind)):
         known = {GLOBALS: edit.state.globals, **edit.state.decks}
         deck = known.get(bind.deck)
@@ -74,7 +144,8 @@ def _release_settings(edit: Edit, gone: list[Setting]) -> None:
 def _in_force(state: State, row: Setting) -> bool:
     deck = state.decks.get(row.deck)
     if row.word == "source":
-        return deck is not None and (deck.source or "none") == (row.value or "none")
+        said = (deck.source or "none", deck.reading) if deck is not None else None
+        return said == (row.value or "none", row.reading)
     if row.value == "auto":
         return state.depth is None
     value: object

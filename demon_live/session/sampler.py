@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.controls import find
+from demon_live.controls import find, names
 from demon_live.core import RATES, ControlBlock, Floats, Loop, MixPoints, SlotValues
 from demon_live.session.state import DeckState, State
 from demon_live.session.tempo import TempoMap
@@ -252,6 +252,13 @@ class Sampler:
             for trouble in sampler.trouble():
                 self._tell(f"{name}: {trouble}; its last good values hold")
         return blocks
+
+    def master(self, state: State, now: int) -> dict[str, MixPoints]:
+        """The automation of the master strip."""
+        here = state.tempo.cycle_at(now)
+        lanes = state.globals.bound_lanes(here)
+        mix = {n: lane.resolve(state.hands) for n, lane in lanes.items() if n in names("mix")}
+        return {name: mix_points(lane, state.tempo, now) for name, lane in mix.items()}
 
     def _lanes_of(self, state: State, deck: DeckState, here: Fraction) -> Mapping[str, LaneLike]:
         # The same objects while nothing changes, so that the plan made from them stays good.

@@ -51,21 +51,26 @@ class Reloader:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._seen: dict[Path, str] = {}
+        #: When each was written: the same text written again is a text evaluated again.
+        self._saved: dict[Path, int] = {}
 
     def written(self, path: Path, text: str) -> None:
         """The session wrote a file itself: its content is known."""
-        self._seen[_key(path)] = _digest(text.encode())
+        key = _key(path)
+        self._saved[key], self._seen[key] = _saved_at(path), _digest(text.encode())
 
     def load(self, path: Path) -> Outcome:
         """Load a score; its content is then known. Raises DemonError."""
+        saved = _saved_at(path)
         data, digest = _read(path)
         outcome = self.session.load(path, data)
-        self._seen[_key(path)] = digest
+        self._saved[_key(path)], self._seen[_key(path)] = saved, digest
         return outcome
 
     def touch(self, path: Path, last: bool = True) -> bool:
         """Look at a file again. False (unless `last`): gone, empty or broken, so look once more."""
-        key, (data, digest) = _key(path), _read(path)
+        key, saved = _key(path), _saved_at(path)
+        data, digest = _read(path)
         if path.suffix == ".py" and not self.session.python:
             return True
         if not digest or not is_score(path):
@@ -80,7 +85,9 @@ class Reloader:
                     self.session.tell(line)
             return True
         if self._seen.get(key) == digest:
-            return True
+            before, self._saved[key] = self._saved.get(key, saved), saved
+            if before == saved or not self.session.differs(score_name(path)):
+                return True
         if key not in self._seen and self._renamed(key, path, digest):
             return True
         try:
@@ -91,7 +98,7 @@ class Reloader:
             self._seen[key] = digest
             self.session.tell(str(error))
             return True
-        self._seen[key] = digest
+        self._saved[key], self._seen[key] = saved, digest
         lines = [*outcome.messages, *outcome.warnings] or ["nothing changes"]
         self.session.tell(f"{score_name(path)}: " + lines[0])
         for line in lines[1:]:
@@ -113,6 +120,12 @@ class Reloader:
 def _key(path: Path) -> Path:
     """One name for one file. Links stay links: what they lead to may change, or be gone."""
     return Path(os.path.abspath(path))
+
+
+def _saved_at(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def _read(path: Path) -> tuple[bytes | None, str]:

@@ -12,7 +12,7 @@ from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
 from demon_live.lang.syntax import number
 from demon_live.paths import open_file, remove_file, shipped
 from demon_live.session.assets import SoundLane, renamed
-from demon_live.session.state import DeckState, State
+from demon_live.session.state import GLOBALS, DeckState, State, label_of
 
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
@@ -116,7 +116,8 @@ def as_score(state: State, folder: Path | None = None) -> str:
     rows += dict.fromkeys(x.text for x in every if _chained(x))
     if len(state.sides) == 2:
         rows.append("crossfade " + " ".join(sorted(state.sides, key=lambda d: state.sides[d])))
-    rows += [f"fader {x.text}" for n, x in state.globals.bound.items() if not _chained(x)]
+    shared = [(n, x) for n, x in state.globals.bound.items() if not _chained(x)]
+    rows += [f"{label_of(GLOBALS, n)} = {x.text}" for n, x in shared]
     rows += [f"mute {deck}" for deck in sorted(state.muted & state.decks.keys())]
     soloed = sorted(state.soloed & state.decks.keys())
     rows += ["solo " + " ".join(soloed)] if soloed else []
@@ -129,7 +130,9 @@ def _chained(lane: Lane) -> bool:
 
 
 def _source(deck: DeckState, folder: Path | None) -> str:
-    return f'source "{_way(deck.source, deck.base, folder)}"' if deck.source else "source none"
+    if deck.source is None:
+        return "source none"
+    return f'source "{_way(deck.source, deck.base, folder)}" {deck.reading}'.rstrip()
 
 
 def _way(name: str, base: str, folder: Path | None) -> str:
@@ -163,7 +166,8 @@ def _text(lane: Lane, folder: Path | None) -> str:
 
 def scene_rows(scene: Scene, folder: Path | None = None) -> list[str]:
     """A scene as lines of score. folder: where it will lie, for the files that it names."""
-    rows, deck = [f"scene {scene.name} {{"], "main"
+    base, restart = f" from {scene.base}" * bool(scene.base), " restart" * scene.restart
+    rows, deck = [f"scene {scene.name}{base}{restart} {{"], "main"
     for row in scene.body:
         if row.deck not in (deck, ""):
             rows += ["  }"] if deck != "main" else []
@@ -180,9 +184,11 @@ def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
             row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
         )
         value = f'"{value}"' if row.word == "source" and row.value else value
-        return f"{row.word} {value}{_when(row.when)}"
+        reading = f" {row.reading}" if row.reading else ""
+        return f"{row.word} {value}{reading}{_when(row.when)}"
     said = _text(row.lane, folder) if row.lane else "default"
-    return f"{row.control} = {said}{_when(row.when)}"
+    control = label_of(row.deck, row.control) if row.deck == GLOBALS else row.control
+    return f"{control} = {said}{_when(row.when)}"
 
 
 def _when(when: When) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import secrets
 import threading
 from collections import ChainMap
@@ -21,17 +22,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-from demon_live.core import ControlBlock, Sound
+from demon_live.core import ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, FileError
-from demon_live.lang import Let, Program, Word, compile_source, diff
+from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
 from demon_live.lang.controllers import Move
+from demon_live.paths import shipped
 from demon_live.session.agenda import Agenda, Messages
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import STEP_NOTICE, Edit, folder_of
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
-from demon_live.session.release import release
+from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
 from demon_live.session.scores import read_score, score_name, write_score
 from demon_live.session.state import State
@@ -90,6 +92,7 @@ class Session:
         self._pumping = threading.Lock()
         self._sampler = Sampler(self.tell)
         self._blocks: Mapping[str, ControlBlock] = {}
+        self._master: Mapping[str, MixPoints] = {}
         self._sounds: frozenset[Sound] = frozenset()
         # Sets of before were made by a ring that never rested.
         self._state = State(TempoMap.start(), always=self.rules < 2)
@@ -153,6 +156,9 @@ class Session:
         return self.output.playhead.now() if now is None else now
 
     def _apply(self, text: str, name: str, origin: str, now: int) -> Outcome:
+        if self._state.plan:
+            # A dry run is not pumped.
+            self._step(now)
         whole, state = origin == "file", self._state
         # At the prompt the lets of the files that play are known, too.
         lets = state.lets if whole else self._known_lets()
@@ -168,6 +174,9 @@ class Session:
         self._reserve(edit, new)
         self._note_files(now)
         self.journal.write(SetEvent("apply", now, text, name, origin))
+        if whole and new.hushed and self.rules > 1:
+            new = replace(new, hushed=False)
+            edit.messages.append("the sound is back")
         self.commit(edit, new)
         messages = [*([] if whole else named(program)), *edit.messages]
         for word in words:
@@ -182,12 +191,29 @@ class Session:
         edit = self.edit(now, _base(name, origin), name if origin == "file" else "")
         self._fresh = not self._replaying
         try:
-            edit.build(diff(before, program) if origin == "file" else program.statements)
+            rows, again = program.statements, list[Statement]()
+            if origin == "file":
+                rows = diff(before, program)
+                back = self._overridden(name, program) if before is not None else ()
+                again = [row for row in back if row not in rows]
+            edit.build((*again, *rows))
+            if again:
+                edit.messages.insert(0, "what the score says plays again")
         finally:
             self._fresh = False
         if origin == "file":
             release(edit, before, program)
         return edit
+
+    def _overridden(self, name: str, program: Program) -> tuple[Statement, ...]:
+        return overridden(self._state, name, program) if self.rules > 1 else ()
+
+    def differs(self, name: str) -> bool:
+        """Whether something else plays than what the score `name` says."""
+        with self._lock:
+            program = self._state.files.get(name)
+            hushed = self._state.hushed and self.rules > 1
+            return program is not None and (hushed or bool(self._overridden(name, program)))
 
     def _warnings(self, program: Program, edit: Edit) -> tuple[str, ...]:
         state = self._state
@@ -224,7 +250,14 @@ class Session:
         )
 
     def _look(self, name: str, base: str) -> Path:
-        return self.assets.look(name, base, fresh=self._fresh, replaying=self._replaying)
+        played = dict.fromkeys(folder_of(score) for score in self._state.files)
+        return self.assets.look(
+            name,
+            base,
+            fresh=self._fresh,
+            replaying=self._replaying,
+            beside=tuple(played) if self.rules > 1 else (),
+        )
 
     def _look_back(self, word: Word) -> None:
         """Undo and recall read sources again: the set says first what lies there now."""
@@ -274,7 +307,7 @@ class Session:
     def _publish(self) -> None:
         self.output.publish(
             engine_state(self._state, self._blocks, self._sounds),
-            mix_state(self._state, self._blocks, self.recorder.sound),
+            mix_state(self._state, self._blocks, self._master, self.recorder.sound),
         )
 
     def remove(self, name: str, *, now: int | None = None) -> Outcome:
@@ -384,13 +417,21 @@ class Session:
     def save(self, path: Path | str, text: str) -> Outcome:
         """Write a score file, whatever is wrong with it, and play it. Raises DemonError.
 
+        Of a shipped score a copy is written into the working folder.
+
         path: also the name of a score that plays, wherever it lies.
         """
         name = str(path) if str(path) in self._paths else score_name(path)
         where = self._paths.setdefault(name, Path(path).absolute())
+        copy = where.is_relative_to(shipped("patterns"))
+        if copy:
+            # What came with the program stays as it came.
+            where = Path.cwd() / where.name
         write_score(where, text)
         self._written(where, text)
-        return self.apply(text, name, "file")
+        outcome = self.apply(text, name, "file")
+        lines = (f"saved as a copy: {where}",) if copy else ()
+        return Outcome((*outcome.messages, *lines), outcome.warnings)
 
     def _run_python(self, text: str, name: str) -> str:
         """A Python pattern file as a score: it is the score that is journalled and replayed."""
@@ -417,23 +458,27 @@ class Session:
                 self._agenda.run(now)
                 self._step(now)
                 state = self._state
-            blocks = self._sampler.blocks(state, now)
+            blocks, master = self._sampler.blocks(state, now), self._sampler.master(state, now)
             with self._lock:
-                self._blocks = blocks
+                self._blocks, self._master = blocks, master
                 self._publish()
 
     def _step(self, now: int) -> None:
-        """Prepare the next step of a ramp of the tempo when it is near."""
-        state = self._state
-        if state.ramp and state.tempo.sample_at(state.ramp[0][0]) <= now + STEP_NOTICE:
+        """Prepare the steps of ramps of the tempo and of chains that are near."""
+        while (cycle := self._state.next_step) is not None:
+            state = self._state
+            if state.tempo.sample_at(cycle) > now + STEP_NOTICE:
+                return
             edit = self.edit(now)
             try:
                 edit.step()
                 self.commit(edit, edit.state)
             except DemonError as error:
-                # The ramp goes on with its next step: sampling must not wait for a file.
-                self.tell(f"a step of the tempo is left out: {error.message}")
-                self.swap(replace(state, ramp=state.ramp[1:]))
+                # What follows still comes: sampling must not wait for a file.
+                self.tell(f"a step of the tempo or of a chain is left out: {error.message}")
+                ramp = tuple(row for row in state.ramp if row[0] > cycle)
+                plan = tuple(step for step in state.plan if step.cycle > cycle)
+                self.swap(replace(state, ramp=ramp, plan=plan))
 
     def at(self, cycle: Fraction | float, what: str | Callable[[], None]) -> None:
         """Apply a text, or call a function, when `cycle` comes: sets as scripts."""
@@ -495,12 +540,13 @@ class Session:
 
     def words(self) -> Words:
         """The names that a score may use now."""
+        played = [os.path.abspath(folder_of(score)) for score in self._state.files]
         return Words(
             decks=tuple(self._state.decks),
             scenes=tuple(self._state.scenes),
             snapshots=tuple(self.snapshots),
             lets={name: let.node.params for name, let in self._known_lets().items()},
-            folders=tuple(str(f) for f in self.assets.folders),
+            folders=tuple(dict.fromkeys([*played, *map(str, self.assets.folders)])),
         )
 
     def _known_lets(self) -> dict[str, Let]:

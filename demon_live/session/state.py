@@ -11,16 +11,24 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from demon_live.controls import FADER
 from demon_live.core import RATES, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
 from demon_live.session.tempo import TempoMap
 
 if TYPE_CHECKING:
-    from demon_live.lang import Lane, Let, Program, Scene
+    from demon_live.lang import Lane, Let, Program, Scene, Setting
 
 #: The "deck" of lanes that belong to the whole loop: the crossfader.
 GLOBALS = ""
+
+
+def label_of(deck: str, control: str) -> str:
+    """A control of a deck as a score says it; `gain` of no deck is that of the master."""
+    if deck == GLOBALS:
+        return control if control == FADER.name else f"master.{control}"
+    return f"{deck}.{control}"
 
 
 class Said(NamedTuple):
@@ -37,8 +45,9 @@ class DeckState:
 
     lanes: control -> function of time, transitions included. said: control -> what texts bind to
     it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
-    source: as written in the score; base: folder it is relative to. loops: the one that plays,
-    then those that come. moves: of `core.EngineDeck`.
+    source: as written in the score; base: folder it is relative to. reading: what the score says of
+    its tempo; beats_known: the samples, beats and tempo of it that were decided. loops: the one
+    that plays, then those that come. moves: of `core.EngineDeck`.
     """
 
     name: str
@@ -48,6 +57,8 @@ class DeckState:
     cycles: int = 4
     source: str | None = None
     base: str = ""
+    reading: str = ""
+    beats_known: tuple[int, int, float] | None = None
     loops: tuple[Loop, ...] = ()
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -60,6 +71,11 @@ class DeckState:
     def before(self) -> Loop | None:
         """The loop that plays until the newest begins."""
         return self.loops[-2] if len(self.loops) > 1 else None
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        """What a loop of the deck is made of, besides the tempo."""
+        return self.cycles, self.source, self.reading
 
     @property
     def bound(self) -> Mapping[str, Lane]:
@@ -99,13 +115,28 @@ class DeckState:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """Settings of a scene in a chain, from `cycle` on, and again each `every` cycles (0: once).
+
+    base: the folder that file names are relative to.
+    """
+
+    cycle: Fraction
+    rows: tuple[Setting, ...]
+    every: Fraction = Fraction(0)
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything that an accepted statement may change.
 
-    globals: lanes that belong to no deck (the fader). sides: deck -> side of the crossfader, "a" or
-    "b". lets: the words of the prompt. hands: what the controllers did; undo leaves it as it is.
+    globals: lanes that belong to no deck (the fader, the master). sides: deck -> side of the
+    crossfader, "a" or "b". lets: the words of the prompt. hands: what the controllers did; undo
+    leaves it as it is.
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
+    plan: the settings that a chain brings, ascending; the tempo map has those of the next rounds.
     always: generate on and on (`ring always`).
     muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
     out at an output sample. panics: how often there was a `panic`.
@@ -135,6 +166,7 @@ class State:
     clock: str = "off"
     nudge: float = 0.0
     ramp: tuple[tuple[Fraction, Fraction], ...] = ()
+    plan: tuple[Planned, ...] = ()
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""
@@ -181,12 +213,18 @@ class State:
         )
 
     @property
+    def next_step(self) -> Fraction | None:
+        """The cycle of the next step of a ramp or a plan."""
+        steps = [cycle for cycle, _ in self.ramp[:1]] + [p.cycle for p in self.plan[:1]]
+        return min(steps, default=None)
+
+    @property
     def said(self) -> tuple[object, ...]:
         """What a performer would call "what plays": two states that agree in it are one for undo.
 
         Not the transitions on the way, nor the tempo map, nor the files' texts.
         """
-        decks = {n: (dict(d.bound), d.cycles, d.source) for n, d in self.decks.items()}
+        decks = {n: (dict(d.bound), d.geometry) for n, d in self.decks.items()}
         ring = (self.quant, self.depth, self.steps, self.always)
         heard = (self.hushed, self.muted, self.soloed, dict(self.sides), dict(self.globals.bound))
         return (decks, self.bpm, self.beats, *ring, *heard, dict(self.scenes), dict(self.lets))

@@ -69,7 +69,7 @@ class LaneView:
 @dataclass(frozen=True, slots=True)
 class DeckView:
     """One deck. playhead: 0..1 of its loop. cycles: the loop's length. side: of the crossfader,
-    "a" or "b", or "" when it is not under it."""
+    "a" or "b", or "" when it is not under it. read: beats and tempo of its source, in words."""
 
     name: str
     cycles: int
@@ -79,6 +79,7 @@ class DeckView:
     soloed: bool
     lanes: tuple[LaneView, ...] = ()
     side: str = ""
+    read: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,15 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
         soloed=deck.name in state.soloed,
         lanes=lanes,
         side=state.sides.get(deck.name, ""),
+        read=_read(deck),
     )
+
+
+def _read(deck: DeckState) -> str:
+    if deck.source is None or deck.beats_known is None:
+        return ""
+    _, beats, tempo = deck.beats_known
+    return f"{beats} beat{'s' * (beats != 1)} at {round(tempo, 2):g} bpm"
 
 
 def _fader(state: State, here: Fraction) -> float | None:
@@ -247,6 +256,16 @@ def named(program: Program) -> list[str]:
             params = f"({', '.join(row.node.params)})" if row.node.params else ""
             out.append(f"{row.name}{params} · a word from now on")
     return out
+
+
+#: Characters of a statement that an event shows.
+_SHOWN = 120
+
+
+def came_in(name: str, text: str) -> str:
+    """An event: what came in by which door, so that everybody sees it."""
+    first, _, more = " ".join(text.split(" ")).strip().partition("\n")
+    return f"{name.strip('<>')}: {first[:_SHOWN]}{' ...' if more or len(first) > _SHOWN else ''}"
 
 
 def db(level: float) -> float:

@@ -37,8 +37,12 @@ SUFFIX = ".set.jsonl"
 _FORMAT = 1
 #: What a text means depends on the rules that its set was made with. 2: a score that is gone gives
 #: a control back to what other texts say of it (before: to its default); chance is one function of
-#: time (before: of the place in the text, too); the ring rests (before: `ring always`).
+#: time (before: of the place in the text, too); the ring rests (before: `ring always`); sounds lie
+#: beside the scores that play, too; a source has one tempo; a score that is evaluated
+#: again plays what it says.
 RULES = 2
+#: The text of the mark at which a recording began.
+BEGUN = "record"
 _KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "file", "mark", "end"})
 #: What the first line may say, beside what is shown only.
 _HEAD: Mapping[str, type[Any]] = {
@@ -93,6 +97,12 @@ class Recording:
     def rules(self) -> int:
         """What its texts mean (`RULES`); sets of before do not say."""
         return int(self.start.get("rules", 1))
+
+    @property
+    def begun(self) -> int:
+        """The output sample at which `record` was said: its sound begins there."""
+        marks = (e.sample for e in self.events if e.kind == "mark" and e.text == BEGUN)
+        return next(marks, 0)
 
     @property
     def length(self) -> int:
@@ -195,11 +205,16 @@ class Journal:
             if ledger is not None:
                 ledger.append(line)
 
-    def open(self, path: Path) -> None:
-        """Begin to record into `path`. Raises FileError if it exists or cannot be written."""
+    def open(self, path: Path, sample: int = 0) -> None:
+        """Begin to record into `path`, at an output sample; what was before is in it, too.
+
+        Raises FileError if it exists or cannot be written.
+        """
         self._file = AppendLog(path, lambda text: self.tell(text))
         self.path = path
         self._file.append(self._past.text())
+        if sample:
+            self._file.append(_line({"kind": "mark", "sample": sample, "text": BEGUN}))
 
     def keep(self, log: AppendLog) -> None:
         """From now on every line goes into this file, too, with all lines so far (`resume`)."""

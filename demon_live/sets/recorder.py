@@ -119,17 +119,18 @@ class Recorder:
                 hint="choose another name: sets are never overwritten",
             )
 
-    def begin(self, word: Word) -> str:
-        """Open the files; what has been played so far is in the set, too."""
+    def begin(self, word: Word, now: int = 0) -> str:
+        """Open the files at output sample `now`; what was played before is in the set, too."""
         name = str(word.args[0]) if word.args else datetime.now().strftime("set-%Y%m%d-%H%M%S")
         path = self._folder / f"{name}{SUFFIX}"
         checked_target(self._folder / f"{name}.flac")
-        self._journal.open(path)
+        self._journal.open(path, now)
         remember(path, ended=False)
         self.name, self.lost, self._torn = name, False, False
         for file, where in self._files.items():
             self._copy(file, where)
-        return f"recording · {path} and {name}.flac"
+        before = " · the set knows all before it, too: --from 0" if now else ""
+        return f"recording · {path} and {name}.flac{before}"
 
     def keep(self, file: File, path: Path) -> None:
         """A file was read: it belongs to the set, also to one that is begun later."""

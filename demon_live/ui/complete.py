@@ -42,7 +42,7 @@ class ScoreCompleter(Completer):
 
     def __init__(self, words: Callable[[], Words] = Words) -> None:
         self._words = words
-        self._files = PathCompleter(file_filter=lambda p: Path(p).is_dir() or p.endswith(".demon"))
+        self._files = PathCompleter(file_filter=_is_score_or_folder)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         """The words that may stand at the cursor."""
@@ -114,6 +114,11 @@ def _open_quote(line: str, control: str) -> str | None:
     return inside if quote and opens else None
 
 
+def _is_score_or_folder(path: str) -> bool:
+    hidden = Path(path).name.startswith(".")
+    return path.endswith(".demon") or (Path(path).is_dir() and not hidden)
+
+
 def _fitting(typed: str, known: Iterable[tuple[str, str]]) -> Iterator[Completion]:
     low = typed.lower()
     for word, meta in known:
@@ -160,10 +165,13 @@ def _folders(root: Path) -> list[Path]:
         return []
 
 
-def hint_at(text: str, at: int) -> str:
-    """One line of help on the word at offset `at`, or else on the control that is bound there."""
+def hint_at(text: str, at: int, ctrl_d: str = "ends") -> str:
+    """One line of help on the word at offset `at`, or else on the control that is bound there.
+
+    ctrl_d: what Ctrl-D does, in a word.
+    """
     if not text:
-        return "? help · tour · Tab completes · Alt-. hushes · Alt-s stage · Ctrl-D leaves"
+        return f"? help · tour · Tab completes · Alt-. hush · Alt-s stage · Ctrl-D {ctrl_d}"
     if "\n" in text and not text.rpartition("\n")[2].strip() and at == len(text):
         return "it goes on: Enter here plays it as it is, Ctrl-C forgets it"
     for match in _WORD.finditer(text):
@@ -171,10 +179,16 @@ def hint_at(text: str, at: int) -> str:
             line = _line(match.group())
             if line:
                 return line
-    bound = None
+    bound = bound_at(text, at)
+    return _line(bound) if bound else ""
+
+
+def bound_at(text: str, at: int) -> str:
+    """The control whose binding holds offset `at`, or ""."""
+    bound = ""
     for match in _BOUND.finditer(text, 0, at):
         bound = match.group(1)
-    return _line(bound) if bound else ""
+    return bound
 
 
 @lru_cache(maxsize=512)

@@ -12,14 +12,16 @@ polls the session, so that neither a slow evaluation nor a slow poll holds up a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
@@ -29,16 +31,17 @@ from demon_live.errors import DemonError
 from demon_live.lang import is_complete
 from demon_live.paths import state_dir
 from demon_live.session.session_api import SessionApi
-from demon_live.session.status import Outcome, Status, Words
+from demon_live.session.status import Outcome, Status, Words, came_in
 from demon_live.ui import guide, show
-from demon_live.ui.complete import ScoreCompleter
+from demon_live.ui.complete import ScoreCompleter, bound_at
 from demon_live.ui.tour import Tour
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-#: Words that leave, and words that go to the other view.
-LEAVE = frozenset({"quit", "exit", "bye"})
+#: Words that end the session, and words that go to the other view.
+END = frozenset({"quit", "exit", "bye"})
 VIEWS = ("prompt", "stage")
+Leaving = Literal["detach", "ask", "end"]
 
 
 class UiController:
@@ -47,6 +50,8 @@ class UiController:
     Attributes:
         session: evaluates and answers.
         stop: leave when it is set.
+        leaving: what Ctrl-D does. detach: leave a session that others have, too. ask: end the
+            session or leave it playing, after a question. end: end it, after a question.
         say: shows pieces; set by the view, as are the next three.
         leave: ends the view.
         switch: goes to the view of that name.
@@ -56,8 +61,15 @@ class UiController:
         words: names for completion.
     """
 
-    def __init__(self, session: SessionApi, *, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        session: SessionApi,
+        *,
+        stop: threading.Event | None = None,
+        leaving: Leaving = "end",
+    ) -> None:
         self.session = session
+        self.leaving = leaving
         self.stop = stop or threading.Event()
         self.say: Callable[[show.Pieces], None] = lambda pieces: None
         self.leave: Callable[[], None] = lambda: None
@@ -69,7 +81,9 @@ class UiController:
         self.words = Words()
         self.tour = Tour()
         self._seen = 0
-        self._leaving = False
+        #: Events that others get of what was typed here.
+        self._mine: deque[str] = deque(maxlen=64)
+        self._asked = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._worker = ThreadPoolExecutor(1, "evaluate")
         self._poller = ThreadPoolExecutor(1, "poll")
@@ -90,12 +104,19 @@ class UiController:
         """Fetch status and events. If the session fails to answer, the last status stays."""
         try:
             self.status, self.words, lines, at = await self.in_poller(self._fetch)
+        except DemonError as fault:
+            # A session that has ended sets `stop`.
+            _log.info("no status: %s", fault.message)
+            return False
         except Exception:  # noqa: BLE001 - a wall: the prompt outlives any session
             _log.exception("the session did not answer")
             return False
         self.polled_at = at
         for line in lines:
-            self.say(show.event(line))
+            # What was typed here has its answer here.
+            if line not in self._mine:
+                self.say(show.event(line))
+            self._forget(line)
         return True
 
     def _fetch(self) -> tuple[Status, Words, tuple[str, ...], float]:
@@ -121,12 +142,13 @@ class UiController:
         word = text.strip()
         self.offered = ""
         topic = guide.question(word)
-        if word in LEAVE:
-            self.ask_to_leave()
+        asked, self._asked = self._asked, False
+        if word in END or (asked and word == "end"):
+            self._end(asked)
         elif word in VIEWS:
             self._start(self._switch(word))
         elif topic is not None:
-            self.answer(lambda: guide.about(topic) if topic else guide.overview())
+            self.answer(lambda: guide.about(topic, self.session) if topic else guide.overview())
         elif word.split(" ")[0] == "tour":
             self.answer(lambda: self.tour.go(self.session, word[4:].strip(), self.columns()))
         else:
@@ -194,24 +216,59 @@ class UiController:
         done(wrong)
 
     def _apply(self, text: str) -> show.Pieces:
-        outcome = self.session.apply(text)
-        self._leaving = False
+        outcome = self.own("<prompt>", text, lambda: self.session.apply(text))
         return [*self._pieces(outcome), *self.tour.follow_up()]
+
+    def own(self, door: str, text: str, work: Callable[[], Outcome]) -> Outcome:
+        """Evaluate what is typed here: others get it as an event, here it has its answer."""
+        line = came_in(door, text)
+        self._mine.append(line)
+        try:
+            return work()
+        except BaseException:
+            self._forget(line)
+            raise
+
+    def _forget(self, line: str) -> None:
+        with contextlib.suppress(ValueError):
+            self._mine.remove(line)
 
     def _pieces(self, outcome: Outcome) -> show.Pieces:
         return show.outcome(outcome.messages, outcome.warnings, self.columns())
 
     # --- commands of both views -----------------------------------------------------------------
 
-    def ask_to_leave(self) -> None:
-        """Leave; while a set is recorded, only at the second call."""
-        recording = self.status.recording if self.status else None
-        if recording and not self._leaving:
-            self._leaving = True
-            line = f"       {recording} is being recorded: once more to close it and leave\n"
+    def ask_to_leave(self, key: str) -> None:
+        """Leave a session that others have; ask before it ends. key: the one that was pressed."""
+        if self.leaving == "detach":
+            self.evaluate("detach")
+        elif self._asked:
+            self.leave()
+        else:
+            self._asked = True
+            ways = f"{key} again, or end, ends it"
+            if self.leaving == "ask":
+                ways += " · detach leaves it playing"
+            what = f"{self._recording} is being recorded" if self._recording else "the music plays"
+            self.say([("warning", f"       {what}: {ways} · anything else stays\n")])
+
+    def _end(self, asked: bool) -> None:
+        """End the session; while a set is recorded, only when asked twice."""
+        if self._recording and not asked:
+            self._asked = True
+            line = f"       {self._recording} is being recorded: once more to close it and end\n"
             self.say([("warning", line)])
             return
         self.leave()
+
+    @property
+    def _recording(self) -> str | None:
+        return self.status.recording if self.status else None
+
+    @property
+    def ctrl_d(self) -> str:
+        """What Ctrl-D and Ctrl-Q do, in a word."""
+        return "leaves" if self.leaving == "detach" else "ends"
 
     def mute(self, index: int) -> None:
         """Mute deck `index`, or unmute it."""
@@ -293,9 +350,13 @@ class FrontEnd:
         return guide.question(text) is not None or is_complete(text)
 
     def word_at_cursor(self) -> str:
-        """The word under the cursor, or before it, in whatever is being edited."""
+        """The word under the cursor, or before it, in whatever is being edited; on a number, the
+        control that is bound to it."""
         document = self.app.current_buffer.document
-        return (document.get_word_under_cursor() or document.get_word_before_cursor()).strip()
+        word = (document.get_word_under_cursor() or document.get_word_before_cursor()).strip()
+        if word.strip(".0123456789"):
+            return word
+        return bound_at(document.text, document.cursor_position) or word
 
     def explain(self) -> None:
         """Show help on the word under the cursor."""

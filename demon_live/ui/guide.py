@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 
 from demon_live.controls import CONTROLS, SETTINGS, Control, PropagationClass, find, names
 from demon_live.errors import UsageError, nearest
+from demon_live.ui.lists import BARE, LISTS
 from demon_live.ui.show import Pieces
 
 if TYPE_CHECKING:
     from demon_live.lang import Help
+    from demon_live.session.session_api import SessionApi
 
 #: Words on the screen that no score contains.
 SCREEN = {
+    "cycle": "A cycle is a bar. Patterns repeat each cycle; `beats` says how many beats it has.",
+    "detach": "Leaves the prompt; the session plays on, and `demon attach` returns to it.",
+    "quit": "Ends the session for everybody. `detach` leaves it playing.",
+    "stage": "The stage view: the score on the whole screen. Alt-s goes there, and back.",
     "bar": "Bar and beat. A set begins with bar 0; `at 8` waits for a bar that 8 divides.",
     "lead": "How far ahead of the playhead new sound is written.",
     "dry": "Blocks of sound that were not ready in time. If it grows: `demon doctor`.",
@@ -34,13 +40,17 @@ SCREEN = {
 }
 
 _INDENT = " " * 7
-_PERFORM = "hush panic mute unmute solo unsolo undo redo record stop save load"
+_PERFORM = (
+    "hush panic mute unmute solo unsolo undo redo snapshot recall crossfade learn record stop save "
+    "load"
+)
+_LISTED = " ".join(f"?{name}" for name in LISTS if name != "tags")
 _GROUPS: tuple[tuple[PropagationClass, str], ...] = (
     ("step", "curves"),
     ("slot", "at birth"),
     ("mix", "mix"),
 )
-_KEYS = (
+KEYS = (
     ("Enter", "evaluate; inside an open bracket or brace: a new line"),
     ("Alt-Enter", "evaluate as it stands"),
     ("Ctrl-O", "a new line"),
@@ -49,10 +59,20 @@ _KEYS = (
     ("Alt-1 .. 9", "mute a deck, and back"),
     ("F1", "about the word under the cursor"),
     ("Alt-s", "the stage view, and back"),
+    ("Alt-w", "status: what plays, the address of the web page"),
     ("Ctrl-C", "cancel what is typed; the sound goes on"),
-    ("Ctrl-D", "leave"),
+    ("Ctrl-D", "end the session, or leave one that you joined"),
 )
-_CLASS_HELP = {
+#: More than a line has room for.
+_MORE = {
+    "source": "A file is looked for beside the scores that play, then in the folder where demon "
+    "was started, then among the shipped loops. Its tempo is the one in its name (amen_137.wav), "
+    "else it is guessed once, from its length; behind the name `bars 2`, `beats 6`, `bpm 137`, "
+    "`half` or `double` says it. `demon sounds FOLDER` lists files with what would be assumed.",
+    "prompt": "?words lists what the model knows; Tab inside the quotes completes it.",
+    "beats": "For 7/8: beats 7, the tempo of the eighths, and `double` behind a source.",
+}
+CLASS_HELP = {
     "mix": "heard at the next audio block",
     "step": "heard one tick after it is written; a planned change is on its bar",
     "slot": "set when a generation is born; a planned change is on its bar",
@@ -62,13 +82,14 @@ _CLASS_HELP = {
 
 
 def question(line: str) -> str | None:
-    """The word that `line` asks about (`?blend`, `blend?`, `help blend`), "" for a bare `?`.
+    """The word that `line` asks about (`?blend`, `blend?`, `help blend`, `decks`), "" for a bare
+    `?`.
 
     None if it is no question.
     """
     match = re.fullmatch(r"\?\s*(\S*)|(\w[\w.]*)\s*\?|help(?:\s+(\S+))?", line.strip())
     if match is None:
-        return None
+        return line.strip() if line.strip() in BARE else None
     return next((g for g in match.groups() if g), "").strip("?")
 
 
@@ -80,24 +101,33 @@ def overview() -> Pieces:
         ("", "   then when: now, at 8, in 2, over 4\n"),
     ]
     rows = [(title, " ".join(names(cls))) for cls, title in _GROUPS]
-    for title, words in (*rows, ("settings", " ".join(SETTINGS)), ("perform", _PERFORM)):
+    for title, words in (
+        *rows,
+        ("settings", " ".join(SETTINGS)),
+        ("form", "deck scene go chain once master let fader"),
+        ("perform", _PERFORM),
+    ):
         wrapped = textwrap.wrap(words, 70)
         pieces += [("heading", f"{title:<9}"), ("name", f"{wrapped[0]}\n")]
         pieces += [("name", f"{' ' * 9}{line}\n") for line in wrapped[1:]]
-    for i, (key, what) in enumerate(_KEYS):
+    for i, (key, what) in enumerate(KEYS):
         pieces += [("heading", f"{'keys' if i == 0 else '':<9}"), ("word", f"{key:<16}")]
         pieces.append(("", f" {what}\n"))
+    pieces += [("heading", "more     "), ("word", f"{_LISTED}\n")]
     pieces.append(
         ("hint", "?NAME explains any word, those on the panel too. `tour` plays a tour.\n")
     )
     return pieces
 
 
-def about(name: str) -> Pieces:
-    """Explain a control, a setting, a function, a performance word or a word of the screen.
+def about(name: str, session: SessionApi | None = None) -> Pieces:
+    """Explain a control, a setting, a function, a performance word or a word of the screen, or list
+    what there is. session: whose scenes, decks and words are listed.
 
     Raises UsageError with the nearest known words.
     """
+    if name in LISTS:
+        return LISTS[name](session)
     control = find(name)
     if control is not None:
         return _control(control)
@@ -131,7 +161,8 @@ def _control(control: Control) -> Pieces:
         ("topic", control.name),
         ("", f"  {', '.join(f for f in facts if f)}\n"),
         ("", _wrapped(control.help)),
-        ("hint", _wrapped(f"class {control.cls}: {_CLASS_HELP[control.cls]}")),
+        *([("", _wrapped(_MORE[control.name]))] if control.name in _MORE else []),
+        ("hint", _wrapped(f"class {control.cls}: {CLASS_HELP[control.cls]}")),
         ("word", f"{_INDENT}{control.example}\n"),
     ]
 
@@ -168,4 +199,4 @@ def known() -> tuple[str, ...]:
     from demon_live.lang.help import all_names
 
     words = {w for w in all_names() if w.isidentifier()}
-    return tuple(sorted({*words, *CONTROLS, *SETTINGS, *SCREEN}))
+    return tuple(sorted({*words, *CONTROLS, *SETTINGS, *SCREEN, *LISTS}))

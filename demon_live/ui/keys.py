@@ -14,6 +14,7 @@ from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.search import stop_search
 
 from demon_live.ui.controller import FrontEnd
 
@@ -81,17 +82,25 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     )
     keys.add("c-z")(lambda event: event.current_buffer.undo())
     keys.add("escape", "z")(lambda event: event.current_buffer.redo())
-    keys.add("c-c")(lambda event: front.cancel())
-    keys.add("<sigint>")(lambda event: front.cancel())
-    keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave())
+    keys.add("c-c")(lambda event: _cancel(event, front))
+    keys.add("<sigint>")(lambda event: _cancel(event, front))
+    keys.add("c-d", filter=_IN_PROMPT & _EMPTY)(lambda event: controller.ask_to_leave("Ctrl-D"))
     keys.add("c-l")(lambda event: front.repaint())
     keys.add("f1")(lambda event: front.explain())
     _statement(keys, front, "hush", "escape", ".")
+    _statement(keys, front, "status", "escape", "w")
     _statement(keys, front, other, "escape", "s")
     _statement(keys, front, other, "f12")
     for deck in range(9):
         _mute(keys, front, deck, "escape", str(deck + 1))
     return keys
+
+
+def _cancel(event: KeyPressEvent, front: FrontEnd) -> None:
+    if event.app.layout.is_searching:
+        stop_search()
+    else:
+        front.cancel()
 
 
 def _close_menu(event: KeyPressEvent) -> bool:
@@ -112,7 +121,7 @@ def _mute(keys: KeyBindings, front: FrontEnd, deck: int, *sequence: str) -> None
 def _evaluating_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:
     keys.add("escape", "enter", filter=_IN_SCORE)(lambda event: stage.play_block())
     keys.add("c-s")(lambda event: stage.play_all())
-    keys.add("c-q")(lambda event: view.controller.ask_to_leave())
+    keys.add("c-q")(lambda event: view.controller.ask_to_leave("Ctrl-Q"))
     _statement(keys, view, "undo", "escape", "u")
     _statement(keys, view, "redo", "escape", "r")
     for deck in range(8):

@@ -155,7 +155,8 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
             else:
                 still.append(f"{lane.control} {_value(lane)}")
         if deck.source:
-            still.append(f"source {deck.source}")
+            read = f" ({deck.read})" if deck.read else ""
+            still.append(f"source {deck.source}{read}")
         if still:
             row: Row = [
                 ("class:held", text.fit("held", grid.name)),

@@ -106,7 +106,7 @@ def _evaluate(session: SessionApi, text: str, out: IO[str], colour: bool) -> Non
         if not text.strip():
             return
         if word is not None:
-            pieces = guide.about(word) if word else guide.overview()
+            pieces = guide.about(word, session) if word else guide.overview()
         else:
             done = session.apply(text.strip("\n"), "<stdin>")
             pieces = show.outcome(done.messages, done.warnings)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prompt_toolkit.application import Application, run_in_terminal
-from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
 from prompt_toolkit.input import Input
@@ -75,7 +74,7 @@ class Repl(FrontEnd):
         self._drain: asyncio.Task[None] | None = None
         self._warned_cancel = False
         self.app: Application[None] = Application(
-            layout=_layout(self.prompt, self._panel, lambda: controller.offered),
+            layout=_layout(self, self._panel),
             key_bindings=keys.prompt_keys(self),
             style=STYLE,
             include_default_pygments_style=False,
@@ -154,7 +153,15 @@ class Repl(FrontEnd):
         """Ctrl-C: clear the prompt. The sound goes on."""
         if not self.prompt.text and not self._warned_cancel:
             self._warned_cancel = True
-            self.say([("hint", "       the sound goes on: Alt-. hushes, Ctrl-D leaves\n")])
+            self.say(
+                [
+                    (
+                        "hint",
+                        "       the sound goes on: Alt-. hushes, "
+                        f"Ctrl-D {self.controller.ctrl_d}\n",
+                    )
+                ]
+            )
         self.prompt.reset()
 
     def explain(self) -> None:
@@ -167,10 +174,9 @@ class Repl(FrontEnd):
         self.app.renderer.clear()
 
 
-def _layout(
-    buffer: Buffer, below: Callable[[], StyleAndTextTuples], offered: Callable[[], str]
-) -> Layout:
-    """The redrawn part of the screen. below: the panel. offered: a line for an empty input."""
+def _layout(repl: Repl, below: Callable[[], StyleAndTextTuples]) -> Layout:
+    """The redrawn part of the screen. below: the panel."""
+    buffer, controller = repl.prompt, repl.controller
     search = SearchToolbar()
     control = BufferControl(
         buffer,
@@ -182,8 +188,8 @@ def _layout(
             HighlightMatchingBracketProcessor(chars="[](){}<>"),
             DisplayMultipleCursors(),
             ConditionalProcessor(
-                AfterInput(lambda: [("class:hint", offered())]),
-                Condition(lambda: not buffer.text and bool(offered())),
+                AfterInput(lambda: [("class:hint", controller.offered)]),
+                Condition(lambda: not buffer.text and bool(controller.offered)),
             ),
         ],
     )
@@ -196,7 +202,8 @@ def _layout(
     )
 
     def help_line() -> StyleAndTextTuples:
-        return [("class:hint", f"       {hint_at(buffer.text, buffer.cursor_position)}")]
+        text = hint_at(buffer.text, buffer.cursor_position, controller.ctrl_d)
+        return [("class:hint", f"       {text}")]
 
     hint = Window(FormattedTextControl(help_line), height=1, dont_extend_height=True)
     rows = Window(FormattedTextControl(below), dont_extend_height=True, height=Dimension(min=0))

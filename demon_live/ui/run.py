@@ -11,7 +11,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from demon_live.session.session_api import SessionApi
 from demon_live.ui import show
-from demon_live.ui.controller import FrontEnd, UiController
+from demon_live.ui.controller import FrontEnd, Leaving, UiController
 from demon_live.ui.prompt import Repl
 
 _log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ def front(
     stage: bool = False,
     theme: str = "dark",
     first: str = "",
+    leaving: Leaving = "end",
 ) -> None:
     """Show the prompt or the stage view until the performer leaves. Errors never end it.
 
@@ -35,8 +36,9 @@ def front(
         stage: begin with the stage view.
         theme: ground of the stage view, dark or light.
         first: a statement to evaluate at once.
+        leaving: what Ctrl-D does.
     """
-    controller = UiController(session, stop=stop)
+    controller = UiController(session, stop=stop, leaving=leaving)
     try:
         asyncio.run(_views(controller, banner or [], stage, theme, first))
     except (EOFError, OSError):

@@ -150,10 +150,9 @@ class Tour:
             return self._end(session, columns)
         step = STEPS[self._find(word)]
         pieces: show.Pieces = [("heading", f"tour {self._at} of {len(STEPS) - 1}: {step.title}\n")]
-        if not self._waiting and (others := self._others(session)):
-            self._make_room(session, others)
-            names = ", ".join(Path(name).name for name in others)
-            pieces.append(("hint", f"       {names} waits: `tour end` brings back what played\n"))
+        if not self._waiting:
+            self._make_room(session)
+            pieces.append(("hint", "       `tour end` brings back what played\n"))
         if step.score:
             pieces += self._play(session, step.score, columns)
         pieces.append(("", _wrapped(step.words, columns)))
@@ -169,11 +168,9 @@ class Tour:
         self._explained = True
         step = STEPS[self._at]
         more = self._at + 1 < len(STEPS)
-        back = "tour end" if self._waiting else ""
-        self._offer = "tour" if more else back
+        self._offer = "tour" if more else "tour end"
         hint = "Enter: the next step" if more else "Enter: back to what played before"
-        pieces: show.Pieces = [("", _wrapped(step.then, 79))]
-        return [*pieces, ("hint", f"       {hint}\n")] if self._offer else pieces
+        return [("", _wrapped(step.then, 79)), ("hint", f"       {hint}\n")]
 
     def take(self) -> str:
         """The line to suggest in the prompt, once; "" for none."""
@@ -187,18 +184,29 @@ class Tour:
     def _ours(self) -> set[str]:
         return {score_name(p) for p in self.folder.glob("[0-9]*.demon")}
 
-    def _make_room(self, session: SessionApi, others: list[str]) -> None:
-        """Unload the performer's scores, after a snapshot of them: only the tour plays."""
+    def _make_room(self, session: SessionApi) -> None:
+        """Let only the tour play, after a snapshot of all that plays."""
         session.apply(f"snapshot {_BEFORE}")
         self._waiting = True
-        for name in others:
+        for name in self._others(session):
             session.remove(name)
+        decks = session.status().decks
+        rows = [f"unmute {deck.name}" for deck in decks if deck.muted]
+        rows += ["unsolo"] if any(deck.soloed for deck in decks) else []
+        for deck in decks:
+            if deck.name == "main":
+                # A score of the tour that plays says them again.
+                rows += [f"{_named(lane.control)} = default" for lane in deck.lanes]
+            else:
+                rows.append(f"deck {deck.name} off")
+        if rows:
+            session.apply("\n".join(rows))
 
     def _end(self, session: SessionApi, columns: int) -> show.Pieces:
         """Bring back what played before the tour."""
         self._at, self._explained, self._offer = -1, True, ""
         if not self._waiting:
-            return [("hint", "       the tour is over; what plays goes on\n")]
+            return [("hint", "       there is no tour\n")]
         self._waiting = False
         outcome = session.apply(f"recall {_BEFORE}")
         return show.outcome(outcome.messages, outcome.warnings, columns)
@@ -229,6 +237,10 @@ class Tour:
         outcome = session.load(path)
         reply = show.outcome(outcome.messages, outcome.warnings, columns)
         return [("hint", f"{path.name}\n"), *show.coloured(text), *reply]
+
+
+def _named(control: str) -> str:
+    return control if control.startswith("lora.") else f"main.{control}"
 
 
 def _wrapped(words: str, columns: int) -> str:

@@ -13,6 +13,7 @@ import pytest
 from demon_live.control.midi import MidiIn, MidiMessage, MidiOut, MidoBackend
 from demon_live.control.midi_input import Controllers
 from demon_live.lang.controllers import Move
+from demon_live.paths import install
 from tests.helpers.fake_midi import FakeBackend
 
 
@@ -146,7 +147,7 @@ def test_a_missing_package_is_a_problem_with_a_remedy_not_an_error(
     backend = MidoBackend()
     found = backend.available()
     assert found.inputs == ()
-    assert "pip install 'demon-live[midi]'" in found.problem
+    assert install("midi") in found.problem
     port = MidiIn(watch=False, on_message=print, backend=backend)
     port.scan()
     assert port.problem == found.problem

@@ -20,6 +20,7 @@ from demon_live.control.registry import Claim, Info, find, sessions, socket_path
 from demon_live.control.remote_session import RemoteSession
 from demon_live.control.server import ControlServer, RateLimit
 from demon_live.errors import FileError, ScoreError
+from demon_live.session.scores import score_name
 from tests.helpers.served import Session
 from tests.helpers.ui_fakes import STATUS
 
@@ -43,7 +44,11 @@ def asked_to_quit() -> threading.Event:
 def server(session: Session, name: str, asked_to_quit: threading.Event) -> Iterator[ControlServer]:
     claim = Claim.take(Info(name, os.getpid()))
     control = ControlServer(
-        session, socket_path(name), who=lambda: {"name": name}, quit=asked_to_quit.set
+        session,
+        socket_path(name),
+        who=lambda: {"name": name},
+        tell=session.lines.append,
+        quit=asked_to_quit.set,
     )
     yield control
     control.close()
@@ -97,6 +102,25 @@ def test_who_comes_later_hears_the_last_lines(
     late = RemoteSession(name, recent=3)
     assert late.events(0) == (20, ("17", "18", "19"))
     late.close()
+
+
+def test_everybody_sees_what_comes_in_and_from_where(
+    remote: RemoteSession, session: Session, tmp_path: Path
+) -> None:
+    remote.apply("blend = 1")
+    remote.apply("blend = 2\nlpf = 900", "<send>")
+    (tmp_path / "gig.demon").write_text("blend = 3")
+    remote.load(tmp_path / "gig.demon")
+    remote.save("set.demon", "blend = 4")
+    with pytest.raises(ScoreError):
+        remote.apply("wrong = 1", "<send>")
+    name = score_name(tmp_path / "gig.demon")
+    assert session.lines == [
+        "prompt: blend = 1",
+        "send: blend = 2 ...",
+        f"send: {name}",
+        "stage: set.demon",
+    ]
 
 
 def test_detach_leaves_the_session_alone(

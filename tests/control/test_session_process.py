@@ -118,10 +118,22 @@ def test_the_sound_survives_its_prompt_and_ends_with_quit(
     prompt.expect("plays already. Return to it")
     prompt.send("\r")
     prompt.expect("for help")
-    prompt.send("\x04")
+    prompt.send("\x04")  # a prompt that joined leaves
+    prompt.expect("plays on")
+    prompt.expect(pexpect.EOF)
+    assert playing(name).pid == info.pid
+
+    prompt = terminal(tmp_path, "attach", "--name", name)
+    prompt.expect("playing")
+    other = terminal(tmp_path, "attach", "--name", name)
+    other.expect("playing")
+    prompt.send("quit\r")
     prompt.expect(pexpect.EOF)
     prompt.close()
     assert prompt.exitstatus == 0
+    other.expect("the session has ended")
+    other.expect(pexpect.EOF)
+    assert "Traceback" not in other.before
     assert find(name) is None
     assert list(runtime_dir().glob(f"live-{info.pid}-*")) == []
 
@@ -144,7 +156,9 @@ def test_a_prompt_whose_session_dies_says_so(tmp_path: Path, score: Path, name: 
     prompt = terminal(tmp_path, "live", str(score), "--name", name)
     prompt.expect("playing")
     os.kill(playing(name).pid, signal.SIGKILL)
-    prompt.expect("the session does not answer")
+    prompt.expect("the session has died")
+    assert "Traceback" not in prompt.before
+    prompt.expect("demon live --resume")
     prompt.expect(pexpect.EOF)
     prompt.close()
     assert prompt.exitstatus == 3

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import demon_live
+from demon_live.cli import main
+from demon_live.cli.commands import _score_or_set
 from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.lang import compile_source
 from demon_live.lang.controllers import Key, Move
@@ -19,7 +21,7 @@ from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import dry_run
 from demon_live.sets.journal import SUFFIX, Journal, SetEvent, load
 from demon_live.sets.set_files import folder_of
-from tests.helpers.mock_engine import MockEngine, by_prompt, offline, write_tone
+from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run, write_tone
 
 TAKE = (
     (0, "tempo 120\nloop 2\nsource \"low.wav\"\nprompt = 'a'\nblend = saw.range(.3, 1)"),
@@ -56,10 +58,46 @@ def test_a_replay_equals_the_take_bit_for_bit(
     write_tone(tmp_path / "low.wav", 0.3, 4)
     take, path = performed(tmp_path)
     assert np.abs(take).max() > 0.2
-    again = render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    again = render(path, start=0, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
     # The end mark stands at what the mixer has decided, a limiter's look-ahead past what was heard.
     assert 0 <= len(again) - len(take) < 480
     assert np.array_equal(again[: len(take)], take)
+
+
+def test_a_set_that_was_recorded_late_renders_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    (tmp_path / "friday").mkdir()
+    monkeypatch.chdir(tmp_path)
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.session.apply("tempo 120\nloop 1\nprompt = 'c'\ngain = sine.slow(2)")
+    run(instrument, 130_000)
+    begun = instrument.output.playhead.now()
+    said = instrument.session.apply("record friday").messages
+    assert said[0].endswith("the set knows all before it, too: --from 0")
+    take = np.concatenate([instrument.turn() for _ in range(40)])
+    instrument.session.apply("stop")
+    path = tmp_path / f"friday{SUFFIX}"
+    assert load(path).begun == begun
+    again = render(path, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    whole = render(path, start=0, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+    assert np.array_equal(again, whole[begun:])
+    # The playhead is a limiter's look-ahead past what was heard.
+    assert abs(len(again) - len(take)) < 480
+    assert main(["set", "show", str(path)]) == 0
+    assert "recorded from 0:02.7" in capsys.readouterr().out
+    # A folder of that name is not in the way of the set.
+    assert _score_or_set("friday") == Path(f"friday{SUFFIX}")
+
+
+def test_a_folder_is_no_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    (tmp_path / "friday").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError) as found:
+        _score_or_set("friday")
+    assert "record friday" in str(found.value.hint)
 
 
 def test_a_script_replays_a_set_by_the_name_of_the_session(

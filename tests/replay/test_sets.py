@@ -28,6 +28,7 @@ from demon_live.session.session import Session
 from demon_live.session.state import State
 from demon_live.sets.journal import SUFFIX, Recording, SetEvent, load
 from demon_live.sets.recorder import about_engine, notices
+from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run, write_tone
 
 BAR = 96_000
 SAID = (
@@ -143,16 +144,86 @@ def test_a_fader_that_was_there_all_the_time_is_part_of_the_score(tmp_path: Path
         )
 
 
-def test_what_a_chain_cannot_say_stands_in_comments(tmp_path: Path) -> None:
+def test_tempo_loop_and_source_of_a_set_stand_in_the_scenes(tmp_path: Path) -> None:
     said = ((0, "tempo 120\nloop 2\nprompt = 'a'"), (6, "tempo 130"), (12, "loop 4\npan = .2"))
     said = (*said, (14, "deck two\nprompt = 'b'\ncrossfade main two\nfader 1"))
     recording = played(tmp_path, said, 20)
     score = to_score(recording, list(dry_run(recording)))
-    assert "tempo 120" in score
-    assert "tempo 130 (a chain holds no tempo)" in score
-    assert "deck main: loop 4" in score
+    session = Session(NullOutput())
+    session.apply(score, "x.demon", "file")
+    session.pump()
+    moments = list(dry_run(recording))
+    for cycle in range(20):
+        made = session.state.tempo.segment_at(Fraction(cycle))
+        assert made.bpm == moments[-1].state.tempo.segment_at(Fraction(cycle)).bpm
+    found = []
+    for cycle in (2, 18):
+        sample = session.state.tempo.sample_at(Fraction(cycle))
+        session.output.time.advance(sample - session.output.time.now())  # type: ignore[attr-defined]
+        session.pump()
+        found.append(session.state.decks["main"].cycles)
+    assert found == [2, 4]
+    assert score.rstrip().endswith(" once")
     assert "crossfade main two (a chain" in score
     assert "fader" not in score.replace("the fader", "")
+
+
+def test_a_score_of_a_set_finds_its_sounds_where_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    gig, there = tmp_path / "gig", tmp_path / "there"
+    gig.mkdir()
+    there.mkdir()
+    write_tone(gig / "own_120.wav", 0.25, 2.0)
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    (gig / "x.demon").write_text("tempo 120\nloop 1\nsource \"own_120.wav\"\nprompt = 'a'")
+    instrument.session.apply("record friday")
+    instrument.session.load(gig / "x.demon")
+    run(instrument, 4 * 96_000)
+    instrument.session.apply("stop")
+    (gig / "own_120.wav").unlink()
+    out = there / "f.demon"
+    assert main(["set", "to-score", f"friday{SUFFIX}", "-o", str(out)]) == 0
+    assert (there / "own_120.wav").is_file()
+    assert capsys.readouterr().out.splitlines() == [str(out), str(there / "own_120.wav")]
+    assert main(["check", str(out)]) == 0
+    assert "ok  " in capsys.readouterr().out
+
+
+def test_the_form_of_a_score_is_shown_before_it_is_rendered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = tmp_path / "piece.demon"
+    score.write_text(
+        "tempo 120\nscene a { gain = .5 }\nscene b { tempo 60; gain = 1 }\nchain a 8, b 4 once\n"
+    )
+    assert main(["set", "show", str(score)]) == 0
+    shown = capsys.readouterr().out
+    rows = [" ".join(row.split()) for row in shown.splitlines()]
+    assert "form, once:" in rows
+    assert "0:16.0 8 60 b, 4 bars" in rows
+    assert "0:32.0 12 end" in rows
+    assert main(["set", "show", str(score), "--svg", str(tmp_path / "form.svg")]) == 0
+    assert (tmp_path / "form.svg").read_text().startswith("<svg")
+
+
+def test_check_looks_into_scenes_and_chains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = tmp_path / "piece.demon"
+    for wrong in ("go drop", "chain a 4, drop 4", "scene b from drop { gain = 1 }"):
+        score.write_text(f"scene a {{ gain = .5 }}\n{wrong}\n")
+        assert main(["check", str(score)]) == 1
+        assert "there is no scene 'drop'" in capsys.readouterr().err
+    (tmp_path / "other.demon").write_text("scene drop { gain = 1 }\n")
+    assert main(["check", str(score)]) == 0
+    score.write_text('scene a { gain = .5; source "gone.wav" }\nchain a 4\n')
+    assert main(["check", str(score)]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1].startswith("ok, but for 1 warning  ")
+    assert "1 scene, a chain of 4 bars" in said.out
 
 
 def test_a_stretch_of_a_set_as_a_score(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class Terminal:
 
     def close(self, face: str) -> None:
         """Leave, which ends the session, too: Ctrl-Q on stage, Ctrl-C and Ctrl-D at the prompt."""
-        self.send(b"\x11" if face == "stage" else b"\x03\x04")
+        self.send(b"\x11\x11" if face == "stage" else b"\x03\x04\x04")
         end = time.monotonic() + 15
         while self.child.isalive() and time.monotonic() < end:
             time.sleep(0.1)

@@ -13,7 +13,7 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from demon_live.ui.controller import UiController
+from demon_live.ui.controller import Leaving, UiController
 from demon_live.ui.prompt import Repl
 from tests.helpers.ui_fakes import FakeSession
 
@@ -34,6 +34,7 @@ class Harness:
     def __init__(self, session: FakeSession, history: Path) -> None:
         self.session = session
         self.history = history
+        self.leaving: Leaving = "end"
         self.screen = pyte.HistoryScreen(COLUMNS, ROWS, history=1000)
         self._stream = pyte.Stream(self.screen)
         self._out = _Tty()
@@ -82,7 +83,10 @@ class Harness:
         with create_pipe_input() as self._pipe:
             size = Size(rows=ROWS, columns=COLUMNS)
             output = Vt100_Output(self._out, lambda: size, term="xterm", enable_cpr=False)
-            controller = UiController(self.session)  # type: ignore[arg-type]
+            controller = UiController(
+                self.session,  # type: ignore[arg-type]
+                leaving=self.leaving,
+            )
             self.repl = Repl(
                 controller, input=self._pipe, output=output, history=self.history, hz=50
             )
@@ -99,7 +103,7 @@ def test_a_statement_is_evaluated_and_answered(stage: Harness) -> None:
     async def script(s: Harness) -> None:
         s.keys("blend = .5\r")
         await s.sees("blend · from bar 6 · class step")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
     assert stage.session.applied == ["blend = .5"]
@@ -112,7 +116,7 @@ def test_an_error_shows_caret_and_hint_and_the_prompt_goes_on(stage: Harness) ->
         await s.sees("still playing: everything, as before")
         s.keys("blend = 1\r")
         await s.sees("from bar 6")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
     assert "^^^^^" in stage.everything()
@@ -125,7 +129,7 @@ def test_a_fault_of_ours_does_not_end_the_set(stage: Harness) -> None:
         await s.sees("this failed inside demon: RuntimeError: a fault of ours")
         s.keys("blend = 1\r")
         await s.sees("from bar 6")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
 
@@ -138,7 +142,7 @@ def test_an_open_brace_opens_a_line_and_alt_enter_evaluates(stage: Harness) -> N
         await s.sees("scene · from bar 6")
         s.keys("deck b {\x1b\r")
         await s.sees("deck · from bar 6")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
     assert stage.session.applied == ["scene a {\nblend = 1\n}", "deck b {"]
@@ -152,7 +156,7 @@ def test_ctrl_c_cancels_what_is_typed_and_nothing_else(stage: Harness) -> None:
         await s.until(lambda: s.repl.prompt.text == "")
         s.keys("\x03")
         await s.sees("the sound goes on")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
     assert stage.session.applied == []
@@ -163,7 +167,7 @@ def test_alt_dot_hushes_and_keeps_what_is_typed(stage: Harness) -> None:
         s.keys("blend = .5\x1b.")
         await s.sees("hush · from bar 6")
         assert s.repl.prompt.text == "blend = .5"
-        s.keys("\x03\x04")
+        s.keys("\x03\x04\x04")
 
     stage.play(script)
     assert stage.session.applied == ["hush"]
@@ -173,7 +177,7 @@ def test_alt_digit_mutes_a_deck_and_back(stage: Harness) -> None:
     async def script(s: Harness) -> None:
         s.keys("\x1b1")
         await s.sees("mute · from bar 6")
-        s.keys("\x1b9\x04")
+        s.keys("\x1b9\x04\x04")
 
     stage.play(script)
     assert stage.session.applied == ["mute main"]
@@ -188,6 +192,68 @@ def test_leaving_a_recorded_set_asks_once(stage: Harness) -> None:
         await s.sees("friday is being recorded")
         assert not s.repl.app.is_done
         s.keys("\x04")
+
+    stage.play(script)
+
+
+def test_ctrl_d_asks_before_it_ends_the_session(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("\x04")
+        await s.sees("Ctrl-D again, or end, ends it")
+        s.keys("blend = .5\r")
+        await s.sees("from bar 6")
+        s.keys("\x04")
+        await s.until(lambda: s.everything().count("Ctrl-D again") == 2)
+        assert not s.repl.app.is_done
+        s.keys("end\r")
+
+    stage.play(script)
+    assert stage.session.applied == ["blend = .5"]
+
+
+def test_ctrl_d_in_a_prompt_that_joined_detaches(stage: Harness) -> None:
+    stage.leaving = "detach"
+
+    async def script(s: Harness) -> None:
+        await s.sees("Ctrl-D leaves")
+        s.keys("\x04")
+        await s.until(lambda: s.session.applied == ["detach"])
+        s.keys("quit\r")
+
+    stage.play(script)
+
+
+def test_what_others_say_is_shown_and_what_is_typed_here_is_not(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("blend = .5\r")
+        await s.sees("from bar 6")
+        s.session.lines += ["prompt: blend = .5", "prompt: blend = .5", "send: lpf = 900"]
+        await s.sees("send: lpf = 900")
+        assert s.everything().count("prompt: blend = .5") == 1
+        s.keys("\x04\x04")
+
+    stage.play(script)
+
+
+def test_ctrl_c_leaves_a_search(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("\x12saw")
+        await s.sees("I-search backward: saw")
+        s.keys("\x03")
+        await s.until(lambda: not s.repl.app.layout.is_searching)
+        s.keys("blend = .5\r")
+        await s.sees("from bar 6")
+        s.keys("\x04\x04")
+
+    stage.play(script)
+    assert stage.session.applied == ["blend = .5"]
+
+
+def test_f1_on_a_number_explains_the_control(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("denoise = .5\x1bOP")
+        await s.sees("0 keeps the source exactly")
+        s.keys("\x03\x04\x04")
 
     stage.play(script)
 
@@ -207,7 +273,7 @@ def test_events_come_above_the_prompt_without_tearing_it(stage: Harness) -> None
         assert sum("╭" in row for row in rows) == 1
         s.keys("\r")
         await s.sees("from bar 6")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
     whole = stage.everything()
@@ -225,7 +291,7 @@ def test_questions_are_answered_here(stage: Harness) -> None:
         await s.sees("did you mean blend")
         s.keys("?\r")
         await s.sees("Ctrl-D")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
     assert stage.session.applied == []
@@ -247,10 +313,14 @@ def test_the_tour_is_walked_with_enter_alone(stage: Harness) -> None:
         await s.sees("tour 5 of")
         s.keys("wrong = 1\r")
         await s.sees("Place, cause, remedy")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
-    assert stage.session.applied == ['blend = "1 .2 1 .2"']
+    assert stage.session.applied == [
+        "snapshot before_tour",
+        "main.blend = default",
+        'blend = "1 .2 1 .2"',
+    ]
     assert [name[:2] for name in stage.session.loaded] == ["00", "01"]
     assert [name[:2] for name in stage.session.removed] == ["00"]
 
@@ -285,7 +355,9 @@ def test_what_played_before_the_tour_waits_and_comes_back(tmp_path: Path) -> Non
     session = instrument.session
     (tmp_path / "mine.demon").write_text("tempo 120\nloop 1\nprompt = 'a'\nlpf = 3000\n")
     session.load(tmp_path / "mine.demon")
+    session.apply("denoise = .3\ndeck pads { gain = .4 }\nmute main")
     run(instrument, 48_000)
+    session.apply("hush")
 
     def heard() -> list[tuple[str, str, str]]:
         run(instrument, 480_000)
@@ -294,15 +366,18 @@ def test_what_played_before_the_tour_waits_and_comes_back(tmp_path: Path) -> Non
 
     before = heard()
     told = "".join(text for _, text in tour.go(session, "9"))
-    assert "mine.demon waits" in told
+    assert "`tour end` brings back what played" in told
     assert not any("lpf" in row and "3000" in row for row in heard())
-    assert "air" in session.state.decks
+    assert list(session.state.decks) == ["main", "air"]
+    assert not session.state.hushed
+    assert not session.state.muted
     tour.go(session, "3")
     tour.go(session, "end")
     assert heard() == before
     assert list(session.scores()) == [str(tmp_path / "mine.demon")]
     assert session.state.bpm == 120
-    assert "goes on" in "".join(text for _, text in tour.go(session, "end"))
+    assert session.state.muted == {"main"}
+    assert "there is no tour" in "".join(text for _, text in tour.go(session, "end"))
 
 
 def test_tab_takes_the_line_that_is_laid_ready(stage: Harness) -> None:
@@ -311,10 +386,10 @@ def test_tab_takes_the_line_that_is_laid_ready(stage: Harness) -> None:
         await s.until(lambda: s.repl.controller.offered != "")
         s.keys("\t")
         await s.until(lambda: s.repl.prompt.text == 'blend = "1 .2 1 .2"')
-        s.keys("\x03\x04")
+        s.keys("\x03\x04\x04")
 
     stage.play(script)
-    assert stage.session.applied == []
+    assert stage.session.applied == ["snapshot before_tour", "main.blend = default"]
 
 
 def test_completion_shows_the_range_and_enter_takes_it(stage: Harness) -> None:
@@ -326,7 +401,7 @@ def test_completion_shows_the_range_and_enter_takes_it(stage: Harness) -> None:
         s.keys("\r")
         await s.until(lambda: s.repl.prompt.complete_state is None)
         assert s.session.applied == []
-        s.keys("\x03\x04")
+        s.keys("\x03\x04\x04")
 
     stage.play(script)
 
@@ -335,7 +410,7 @@ def test_the_hint_line_is_about_the_word_under_the_cursor(stage: Harness) -> Non
     async def script(s: Harness) -> None:
         s.keys("denoise = .")
         await s.sees("denoise  0..1, default 1, slot.")
-        s.keys("\x03\x04")
+        s.keys("\x03\x04\x04")
 
     stage.play(script)
 
@@ -344,13 +419,13 @@ def test_lines_are_remembered_over_sets(stage: Harness, tmp_path: Path) -> None:
     async def first(s: Harness) -> None:
         s.keys("blend = .25\r")
         await s.sees("from bar 6")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     async def second(s: Harness) -> None:
         await s.until(lambda: len(s.repl.prompt._working_lines) > 1)
         s.keys("\x1b[A")
         await s.until(lambda: s.repl.prompt.text == "blend = .25")
-        s.keys("\x03\x04")
+        s.keys("\x03\x04\x04")
 
     stage.play(first)
     Harness(FakeSession(), tmp_path / "history").play(second)
@@ -364,7 +439,7 @@ def test_a_session_that_fails_to_answer_leaves_the_prompt_alive(stage: Harness) 
         s.session.status = broken  # type: ignore[method-assign,assignment]
         s.keys("blend = 1\r")
         await s.sees("from bar 6")
-        s.keys("\x04")
+        s.keys("\x04\x04")
 
     stage.play(script)
 

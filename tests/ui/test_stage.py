@@ -476,7 +476,7 @@ def played(tmp_path: Path) -> Played:
     return Played(session, tmp_path, (80, 24))
 
 
-LEAVE = "\x11"
+LEAVE = "\x11\x11"
 
 
 def test_alt_enter_plays_the_block_under_the_cursor(played: Played) -> None:
@@ -561,7 +561,7 @@ def test_the_prompt_of_the_stage_is_the_prompt(played: Played) -> None:
         await p.until(lambda: "class slot" not in p.lines())
         p.keys("\x10" * 3)
         await p.until(lambda: p.view.prompt.text.startswith("scene a {"))
-        p.keys("\x03\x04")
+        p.keys("\x03\x04\x04")
 
     played.play(script)
     assert played.session.applied == ["blend = .5", "scene a {\nblend = 1\n}"]
@@ -655,9 +655,9 @@ def test_leaving_a_recorded_set_asks_once(played: Played) -> None:
 
     async def script(p: Played) -> None:
         await p.sees("friday")
-        p.keys(LEAVE)
-        await p.sees("once more to close it and leave")
-        p.keys(LEAVE)
+        p.keys("\x11")
+        await p.sees("friday is being recorded: Ctrl-Q again, or end, ends it")
+        p.keys("\x11")
 
     played.play(script)
     assert played.face == ""

@@ -152,7 +152,7 @@ def test_a_storm_of_messages_does_not_tear_what_is_typed(terminal: Terminal) -> 
         assert any(row.startswith(word) for row in above)
     terminal.child.send("\r")
     terminal.until("demon>")
-    terminal.child.send("\x04")
+    terminal.child.send("\x04\x04")
     terminal.child.expect(r"applied: \['blend = tri.slow\(2\)'\]")
 
 
@@ -188,7 +188,7 @@ def test_on_stage_a_storm_of_messages_and_sizes_loses_nothing_that_is_typed(
     quiet = [row for row in shown.split("\n") if not row.startswith(("demon> x", *STRAY))]
     fresh = [row for row in again.split("\n") if not row.startswith(("demon> x", *STRAY))]
     assert quiet[3:20] == fresh[3:20]
-    stage.child.send("\x03\x11")
+    stage.child.send("\x03\x11\x11")
     stage.child.expect(r"applied: \['blend = tri.slow\(2\)', 'calm'\]")
 
 
@@ -198,7 +198,7 @@ def test_what_comes_first_is_evaluated_when_the_prompt_opens(tmp_path: Path) -> 
         opened.sees("Enter plays the grey line", 'demon> blend = "1 .2 1 .2"')
         opened.child.send("\r")
         opened.sees("Enter: the next step", "demon> tour")
-        opened.child.send("\x04")
-        opened.child.expect(r"applied: \['blend = \"1 .2 1 .2\"'\]")
+        opened.child.send("\x04\x04")
+        opened.child.expect(r"'blend = \"1 .2 1 .2\"'\]")
     finally:
         opened.child.close(force=True)

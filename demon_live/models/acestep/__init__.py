@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib.util
 
 from demon_live.errors import EngineError
+from demon_live.paths import install
 
 _NEEDED = ("diffusers", "transformers", "tokenizers")
 
@@ -31,5 +32,5 @@ def require() -> None:
     if lacking:
         raise EngineError(
             f"ACE-Step needs {', '.join(lacking)}, not installed here",
-            hint="pip install 'demon-live[ace]'; the engine imp needs none of it",
+            hint=f"{install('ace')}; the engine imp needs none of it",
         )

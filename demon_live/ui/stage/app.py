@@ -215,7 +215,9 @@ class StageView(FrontEnd):
         session = self.controller.session
         self._flash(page, block.first, block.last)
         self.controller.attempt(
-            lambda: session.apply(block.source, "<stage>"),
+            lambda: self.controller.own(
+                "<stage>", block.source, lambda: session.apply(block.source, "<stage>")
+            ),
             lambda fault: self._settle(page, content, block.first, block.last, fault),
             lambda fault: moved(fault, block, content, page.name or "<stage>"),
         )
@@ -236,7 +238,9 @@ class StageView(FrontEnd):
 
         def work() -> Outcome:
             if name:
-                return session.save(name, content)
+                return self.controller.own(
+                    "<stage>", Path(name).name, lambda: session.save(name, content)
+                )
             return session.apply(content, "<stage>")
 
         def done(fault: DemonError | None) -> None:
@@ -268,7 +272,8 @@ class StageView(FrontEnd):
             self._overlay = []
         elif self.editing or not self.prompt.text:
             line = (
-                "       the sound goes on: Alt-. hushes, Ctrl-Q leaves, Alt-s goes to the prompt\n"
+                f"       the sound goes on: Alt-. hushes, Ctrl-Q {self.controller.ctrl_d}, "
+                "Alt-s goes to the prompt\n"
             )
             self.say([("hint", line)])
         self.page.buffer.exit_selection()

@@ -27,7 +27,7 @@ _KEYS = (
     ("Tab", "complete the word"),
     ("Ctrl-C", "close this; the sound goes on"),
     ("Alt-s", "the prompt without the stage; `stage` comes back"),
-    ("Ctrl-Q", "leave"),
+    ("Ctrl-Q", "end the session, or leave one that you joined"),
 )
 _EXCERPT = re.compile(r"  +\d+ \| ")
 _LOG = 64

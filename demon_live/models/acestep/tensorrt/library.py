@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demon_live.errors import EngineError, UsageError
+from demon_live.paths import install
 
 #: Compute capabilities that tensorrt-rtx builds for, and the cards they are.
 RTX: Mapping[str, str] = {
@@ -74,9 +75,7 @@ def logger(trt: Any) -> tuple[Any, list[str]]:
 def _library(name: str, module: str) -> Library:
     if importlib.util.find_spec(module) is None:
         extra = "rtx" if name == "tensorrt-rtx" else "tensorrt"
-        raise EngineError(
-            f"{name} is not installed", hint=f"pip install 'demon-live[{extra}]', or use graphs"
-        )
+        raise EngineError(f"{name} is not installed", hint=f"{install(extra)}, or use graphs")
     from importlib.metadata import version
 
     return Library(name, module, version(name))

@@ -1,0 +1,46 @@
+"""Hints name the command for the Python that runs; what doors need is looked for first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from demon_live import paths
+from demon_live.cli import main
+from demon_live.cli.live import _scores
+from demon_live.control import osc
+from demon_live.errors import FileError, UsageError
+
+
+def test_an_extra_is_installed_for_the_python_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    python, _, rest = paths.install("osc").partition(" ")
+    assert Path(python).absolute() == Path(sys.executable)
+    assert rest == "-m pip install -e '.[osc]'"
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "demon_live")
+    assert paths.install("osc").endswith(" -m pip install 'demon-live[osc]'")
+
+
+def test_a_door_that_lacks_its_package_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> None:
+        raise UsageError("OSC needs the package python-osc", hint=paths.install("osc"))
+
+    monkeypatch.setattr(osc, "require", missing)
+    out = tmp_path / "x.wav"
+    words = ["live", "--no-tty", "--osc", "9000", "--audio", f"file:{out}"]
+    assert main(words) == UsageError.exit_code
+    assert "pip install -e" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_python_patterns_alone_plays_where_they_may_run(tmp_path: Path) -> None:
+    (tmp_path / "beat.py").write_text("")
+    assert _scores([str(tmp_path)], python=True) == [tmp_path]
+    with pytest.raises(FileError, match="without scores"):
+        _scores([str(tmp_path)])
