@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
 
 from demon_live.lang.dsl_pattern import Pat as _Pat
 from demon_live.lang.dsl_score import Deck as Deck
@@ -21,7 +24,7 @@ from demon_live.lang.dsl_score import scene as scene
 from demon_live.lang.dsl_score import score as score
 from demon_live.lang.dsl_score import xfade as xfade
 
-Value = _Pat | float | str | Fraction | Sequence["Value"]
+Value = _Pat | float | str | Fraction | np.generic | Sequence["Value"]
 Transformer = _Pat | Callable[[Pat], Pat]
 
 class Pat(_Pat):
@@ -259,40 +262,43 @@ def mini(notation: str) -> Pat:
 def text(words: str) -> Pat:
     """A plain text, as 'single quotes' in a score."""
 
-def tempo(value: float | str | bool | None) -> None:
+def tempo(value: float | str | bool | Path | None) -> None:
     """Beats a minute."""
 
-def cps(value: float | str | bool | None) -> None:
+def cps(value: float | str | bool | Path | None) -> None:
     """Cycles a second, instead of tempo."""
 
-def beats(value: float | str | bool | None) -> None:
+def beats(value: float | str | bool | Path | None) -> None:
     """Beats in a cycle."""
 
-def loop(value: float | str | bool | None) -> None:
+def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
-def source(value: float | str | bool | None) -> None:
+def source(value: float | str | bool | Path | None) -> None:
     """The audio that is transformed, a file next to the score; none: start from noise."""
 
-def engine(value: float | str | bool | None) -> None:
+def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays."""
 
-def quant(value: float | str | bool | None) -> None:
+def quant(value: float | str | bool | Path | None) -> None:
     """Cycles that a statement without a `when` waits for; 0 is at once."""
 
-def depth(value: float | str | bool | None) -> None:
-    """Generations in flight."""
+def depth(value: float | str | bool | Path | None) -> None:
+    """Generations in flight at most; auto: as many as the engine was measured with."""
 
-def steps(value: float | str | bool | None) -> None:
+def steps(value: float | str | bool | Path | None) -> None:
     """Solver steps of a generation."""
 
-def link(value: float | str | bool | None) -> None:
+def ring(value: float | str | bool | Path | None) -> None:
+    """rest: generate only what is new; always: generate on and on, as in the DEMON paper."""
+
+def link(value: float | str | bool | Path | None) -> None:
     """Ableton Link: tempo and phase shared with all in the network, both ways."""
 
-def clock(value: float | str | bool | None) -> None:
+def clock(value: float | str | bool | Path | None) -> None:
     """MIDI clock: in follows a device's tempo and phase, out sends ours."""
 
-def nudge(value: float | str | bool | None) -> None:
+def nudge(value: float | str | bool | Path | None) -> None:
     """How much later than Link or MIDI clock we are heard; negative is earlier."""
 
 def hush(*names: str) -> None:

@@ -25,6 +25,7 @@ from demon_live.core import ControlBlock, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Word, compile_source, diff
 from demon_live.lang.controllers import Move
+from demon_live.lang.dsl_score import Score, python_score
 from demon_live.session.agenda import Agenda, Messages
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
@@ -373,13 +374,23 @@ class Session:
         self._paths[name] = path.absolute()
         try:
             text = read_score(path, data)
-            if path.suffix == ".py":
-                text = self._run_python(text, name)
+            said = self._run_python(text, name) if path.suffix == ".py" else None
         except DemonError as error:
             self._explain(error, "", name)
             self._errors[name] = error
             raise
-        return self.apply(text, name, "file")
+        if said is None:
+            return self.apply(text, name, "file")
+        # It is the score that is journalled and replayed; what is wrong with it is shown in Python.
+        try:
+            outcome = self.apply(said.text, name, "file")
+        except DemonError as error:
+            for one in error.errors:
+                said.place(one)
+            raise
+        shown = compile_source(said.text, name).warnings, said.program().warnings
+        lines = dict(zip(map(str, shown[0]), map(str, shown[1]), strict=True))
+        return replace(outcome, warnings=tuple(lines.get(w, w) for w in outcome.warnings))
 
     def save(self, path: Path | str, text: str) -> Outcome:
         """Write a score file, whatever is wrong with it, and play it. Raises DemonError.
@@ -392,16 +403,16 @@ class Session:
         self._written(where, text)
         return self.apply(text, name, "file")
 
-    def _run_python(self, text: str, name: str) -> str:
-        """A Python pattern file as a score: it is the score that is journalled and replayed."""
+    def _run_python(self, text: str, name: str) -> Score:
+        """The score that a Python pattern file says."""
         if not self.python:
             raise FileError(
                 f"{name} is Python and would run as code",
                 hint="allow it at the start: demon live --python",
             )
-        from demon_live.dsl import run_python
-
-        return run_python(text, name).text
+        said = python_score(text, name)
+        said.program()
+        return said
 
     def _explain(self, error: DemonError, text: str, file: str) -> None:
         """Add to an error where it is and what plays on. file: name of the score, or ""."""
