@@ -9,8 +9,9 @@
 
 A string is mini-notation, or the text of a control that takes text; text() is always text, and
 mini() always mini-notation. Functions may be Python's: every(4, lambda p: p.rev). `import *` leaves
-out the names that hide a builtin (d.iter, d.pow). The names of signals, functions, settings and performance words come
-from the tables of the language; `python -m tests.tools.dsl_stub` writes dsl.pyi, which lists them.
+out the names that hide a builtin (d.iter, d.pow). The names of signals, functions, settings and
+performance words come from the tables of the language; `python -m tests.tools.dsl_stub` writes
+dsl.pyi, which lists them.
 """
 
 import builtins

@@ -50,9 +50,10 @@ def number_of(value: object) -> int | float | Fraction | None:
         return value
     if isinstance(value, (str, bytes, Pat)) or getattr(value, "shape", ()) != ():
         return None
-    for convert in (operator.index, Fraction, lambda v: v.item()):
+    conversions: tuple[Callable[[Any], Any], ...] = (operator.index, Fraction, lambda v: v.item())
+    for convert in conversions:
         try:
-            found = convert(value)  # type: ignore[operator]
+            found = convert(value)
         except (TypeError, ValueError, AttributeError):
             continue
         return found if isinstance(found, (int, float, Fraction)) else None

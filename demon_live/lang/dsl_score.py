@@ -29,7 +29,7 @@ from demon_live.controls import CONTROLS, SETTINGS, find
 from demon_live.core import Floats
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
-from demon_live.lang.dsl_pattern import Pat, PlainString, Value, shown, exact, number_of, to_expr
+from demon_live.lang.dsl_pattern import Pat, PlainString, Value, exact, number_of, shown, to_expr
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.parse import format_source
 from demon_live.lang.program import Program
@@ -418,7 +418,7 @@ def python_score(source_text: str, name: str = "<python>", seconds: float = PATI
                     compile(source_text, name, "exec"),
                     {"__name__": "__demon__", "__file__": name},
                 )
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the caller's thread raises it
                 failed.append(error)
 
     # A thread of its own, which can be left where it never ends.

@@ -19,14 +19,14 @@ from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 from demon_live.core import ControlBlock, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Word, compile_source, diff
 from demon_live.lang.controllers import Move
 from demon_live.lang.dsl_score import Score, python_score
-from demon_live.session.agenda import Agenda, Messages
+from demon_live.session.agenda import Handle, Messages, Scripts, What, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import STEP_NOTICE, Edit, folder_of
@@ -57,6 +57,8 @@ class Session:
         changed: called after each accepted change; live, it wakes the sampling thread.
         written: called with (path, text) of a score file that this session wrote.
         dry: nothing will sound, so sources are looked for but not read.
+        alone: everything runs in one thread, functions of scripts too, and what they raise is
+            raised (renders).
     """
 
     #: `demon_live.render`, for scripts: `Session.replay("friday.set.jsonl")`.
@@ -74,6 +76,7 @@ class Session:
         changed: Callable[[], None] = lambda: None,
         written: Callable[[Path, str], None] = lambda path, text: None,
         dry: bool = False,
+        alone: bool = False,
     ) -> None:
         self.output, self.assets = output, assets or Assets()
         # The random number tells this session's sets from all others (set_files.is_own).
@@ -100,7 +103,10 @@ class Session:
         self.undone = Undo()
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
-        self._agenda, self._messages = Agenda(), Messages()
+        self._due: Fraction | None = None
+        self._messages = Messages()
+        offers = ("bar", "event", "error", *(("generation",) if alone else ()))
+        self.scripts = Scripts(self, self.tell, alone=alone, offers=offers)
         self._unknown_said: set[str] = set()
         self._errors: dict[str, DemonError] = {}
         self._saved_at: dict[str, str] = {}
@@ -109,21 +115,23 @@ class Session:
 
     def apply(
         self,
-        text: str,
+        text: str | Score,
         name: str = "<prompt>",
         origin: str = "repl",
         *,
+        at: Fraction | None = None,
         now: int | None = None,
         replay: bool = False,
     ) -> Outcome:
         """Compile a text and let it play from its quantum on.
 
         Args:
-            text: statements.
+            text: statements, or a Score.
             name: where errors say they are.
             origin: "repl": the statements add to what plays; "osc": the same, but file names are
                 bounded as in a score; "file": the text is all that the score `name` says, and the
                 difference to its last version is applied.
+            at: the cycle that takes the place of the next quantum, if it is still to come.
             now: output sample of the decision; None = the playhead.
             replay: a set says it: files mean what they meant then, and words that concern this
                 machine are left out.
@@ -131,12 +139,16 @@ class Session:
         Raises:
             DemonError: nothing has changed.
         """
+        text = text_of(text)
         with self._lock:
-            at = self._now(now)
+            meant = due(self) if at is None else Fraction(at)
+            # As exact as a set keeps it.
+            self._due = None if meant is None else max(Fraction(0), meant.limit_denominator(10**9))
             self._replaying = replay
             try:
-                outcome = self._apply(text, name, origin, at)
+                outcome = self._apply(text, name, origin, self._now(now))
             except DemonError as error:
+                self.scripts.emit("error", error)
                 self._explain(error, text, name if origin == "file" else "")
                 for one in error.errors:
                     one.name = one.name or name
@@ -144,7 +156,7 @@ class Session:
                     self._errors[name] = error
                 raise
             finally:
-                self._replaying = False
+                self._due, self._replaying = None, False
                 self.assets.forget()
             self._errors.pop(name, None)
             self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
@@ -168,7 +180,8 @@ class Session:
         new = _with_program(edit, state, program, name, whole)
         self._reserve(edit, new)
         self._note_files(now)
-        self.journal.write(SetEvent("apply", now, text, name, origin))
+        at = "" if self._due is None else str(self._due)
+        self.journal.write(SetEvent("apply", now, text, name, origin, at))
         self.commit(edit, new)
         messages = [*([] if whole else named(program)), *edit.messages]
         for word in words:
@@ -222,6 +235,7 @@ class Session:
             engine="" if self._replaying or self._dry else self._engine,
             dry=self._dry,
             rules=self.rules,
+            due=self._due,
         )
 
     def _look(self, name: str, base: str) -> Path:
@@ -332,7 +346,8 @@ class Session:
     def repeat(self, event: SetEvent, *, now: int | None = None) -> Outcome:
         """Do what a line of a set says was done; marks and the end do nothing."""
         if event.kind == "apply":
-            return self.apply(event.text, event.name, event.replay_origin, now=now, replay=True)
+            origin, at = event.replay_origin, event.due
+            return self.apply(event.text, event.name, origin, at=at, now=now, replay=True)
         if event.kind == "align":
             try:
                 cycle, sample, bpm = event.text.split()
@@ -425,7 +440,7 @@ class Session:
         with self._pumping:
             with self._lock:
                 now = self.output.playhead.now()
-                self._agenda.run(now)
+                self.scripts.run(now, lambda: self._state.tempo)
                 self._step(now)
                 state = self._state
             blocks = self._sampler.blocks(state, now)
@@ -446,12 +461,51 @@ class Session:
                 self.tell(f"a step of the tempo is left out: {error.message}")
                 self.swap(replace(state, ramp=state.ramp[1:]))
 
-    def at(self, cycle: Fraction | float, what: str | Callable[[], None]) -> None:
-        """Apply a text, or call a function, when `cycle` comes: sets as scripts."""
-        with self._lock:
-            when = self._state.tempo.sample_at(Fraction(cycle))
-            call = what if callable(what) else lambda: self._try(what, "<script>")
-            self._agenda.add(when, call)
+    @property
+    def cycle(self) -> Fraction:
+        """Where the next sample that is not decided lies."""
+        return self._state.tempo.cycle_at(self.output.playhead.now())
+
+    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
+        """Let a text, a Score or the statements of a function be heard at `cycle`.
+
+        Args:
+            cycle: by the tempo of then; one that is over counts as now.
+            what: a function gets (session, cycle), or nothing, two seconds ahead; what it applies
+                is heard at the cycle. So is a text, but for words that act at once, such as hush.
+
+        Returns:
+            Its handle, to cancel it.
+        """
+        return self.scripts.at(cycle, what)
+
+    @overload
+    def every(self, cycles: Fraction | float, call: Callable[..., object]) -> Handle: ...
+    @overload
+    def every(self, cycles: Fraction | float) -> Callable[[Callable[..., object]], Handle]: ...
+    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
+        """Call a function, as `at` does, for each cycle that `cycles` divides.
+
+        Returns:
+            Its handle, to cancel it; without a function a decorator that gives it.
+        """
+        if call is None:
+            return lambda found: self.every(cycles, found)
+        return self.scripts.every(cycles, call, self.cycle)
+
+    def on(self, what: What, call: Callable[..., object]) -> Handle:
+        """Call a function when something happens.
+
+        Args:
+            what: "bar": (session, cycle) as each bar begins; "event": (session, line) for each
+                line to the performer; "error": (session, DemonError) for what is refused;
+                "generation": (session, Generation) for each latent, only of an Offline.
+            call: takes these two, or nothing.
+
+        Returns:
+            Its handle, to cancel it.
+        """
+        return self.scripts.on(what, call, self.cycle)
 
     def _try(self, text: str, name: str, echo: bool = False) -> None:
         try:
@@ -483,6 +537,7 @@ class Session:
         """Add a line for the performer that is no answer to a statement."""
         with self._lock:
             self._messages.add(text)
+        self.scripts.emit("event", text)
 
     def events(self, since: int = 0) -> tuple[int, tuple[str, ...]]:
         """(number of the newest, lines that came after number `since`)."""
@@ -526,6 +581,7 @@ class Session:
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""
         self.inputs.close()
+        self.scripts.close()
         with self._lock:
             self.recorder.end(self.output.playhead.now())
             self._publish()

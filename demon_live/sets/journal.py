@@ -22,10 +22,12 @@ import errno
 import io
 import json
 import os
+import re
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,9 @@ _HEAD: Mapping[str, type[Any]] = {
     "app": str,
     "weights": dict,
 }
+#: The texts of a line.
+_TEXTS = ("text", "name", "origin", "at")
+_CYCLE = re.compile(r"\d{1,18}(/[1-9]\d{0,11})?", re.ASCII)
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
 _LATEST = 48_000 * 3_155_760_000
@@ -58,7 +63,7 @@ class SetEvent:
     """One cause, at an output sample.
 
     kind: apply | remove | rename | align | hands | file | mark | end. text, name, origin: as
-    applied; of a rename, text is the new name.
+    applied; of a rename, text is the new name. at: the cycle that a script meant it for, or "".
     """
 
     kind: str
@@ -66,6 +71,12 @@ class SetEvent:
     text: str = ""
     name: str = ""
     origin: str = ""
+    at: str = ""
+
+    @property
+    def due(self) -> Fraction | None:
+        """The cycle that a script meant it for."""
+        return Fraction(self.at) if _CYCLE.fullmatch(self.at) else None
 
     @property
     def replay_origin(self) -> str:
@@ -126,7 +137,7 @@ def _sane(row: Mapping[str, Any]) -> bool:
         isinstance(kind, str)
         and type(sample) is int
         and 0 <= sample <= _LATEST
-        and all(isinstance(row.get(k, ""), str) for k in ("text", "name", "origin"))
+        and all(isinstance(row.get(k, ""), str) for k in _TEXTS)
     )
 
 
@@ -183,7 +194,7 @@ class Journal:
         A full disk stops nothing: see `AppendLog`.
         """
         row = {"kind": event.kind, "sample": event.sample}
-        row |= {k: v for k in ("text", "name", "origin") if (v := getattr(event, k))}
+        row |= {k: v for k in _TEXTS if (v := getattr(event, k))}
         line = _line(row)
         self._past.append(line)
         for ledger in (self._log, self._file):
@@ -242,7 +253,7 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
         elif row["kind"] not in _KINDS:
             unknown += 1
         else:
-            known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
+            known = {k: str(row.get(k, "")) for k in _TEXTS}
             events.append(SetEvent(str(row["kind"]), int(row["sample"]), **known))
     if start is None:
         raise FileError(
