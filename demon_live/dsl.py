@@ -19,6 +19,7 @@ import builtins
 from demon_live.controls import SETTINGS
 from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.dsl_pattern import Pat, mini, text
+from demon_live.lang.dsl_samples import curve, midi, onsets
 from demon_live.lang.dsl_score import (
     Deck,
     Score,
@@ -51,7 +52,7 @@ _ = Pat(Hole(0, 0))
 _PATTERNS = [
     name
     for name in dict.fromkeys((*SIGNALS, *RANDOM, "silence", *CONTROLLERS, *FUNCTIONS))
-    if name not in ("mini", "range", "abs", "round")
+    if name not in ("mini", "range", "abs", "round", "curve", "midi", "onsets")
 ]
 globals().update({name: Pat(Name(0, 0, name)) for name in _PATTERNS})
 globals().update({word: setting(word) for word in SETTINGS})
@@ -65,12 +66,15 @@ __all__ = [
     "_",
     "at",
     "chain",
+    "curve",
     "deck",
     "fader",
     "go",
     "in_",
+    "midi",
     "mini",
     "now",
+    "onsets",
     "over",
     "program",
     "run_python",

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.lang.dsl_pattern import Pat as _Pat
+from demon_live.lang.dsl_samples import curve as curve
+from demon_live.lang.dsl_samples import midi as midi
+from demon_live.lang.dsl_samples import onsets as onsets
 from demon_live.lang.dsl_score import Deck as Deck
 from demon_live.lang.dsl_score import Score as Score
 from demon_live.lang.dsl_score import Timed as Timed

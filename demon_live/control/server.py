@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,14 @@ class ControlServer:
             self._closed.wait(self._evaluations.wait())
         return self._verbs[request.do](**request.args)
 
-    def _apply(self, text: str, name: str, origin: str) -> Any:
+    def _apply(self, text: str, name: str, origin: str, at: str) -> Any:
         # A file has one name, whatever path it was sent by.
         name = score_name(name) if origin == "file" else name
-        return pack(self._session.apply(text, name, origin))
+        if not at:
+            return pack(self._session.apply(text, name, origin))
+        if not wire.CYCLE.fullmatch(at):
+            raise WireError(f"{at!r} is no cycle", hint="write 8 or 17/2")
+        return pack(self._session.apply(text, name, origin, at=Fraction(at)))
 
     def _events(self, since: int) -> Mapping[str, Any]:
         newest, lines = self._session.events(since)

@@ -8,7 +8,8 @@ holds up no other client and no replies queue up for it. `VERBS` is the whole vo
 that breaks these rules raises WireError; the connection stays usable unless the line had no end.
 
     hello     name, pid, engine and versions of the session
-    apply     evaluate `text`; origin "repl" adds to what plays, "file" is the whole of file `name`
+    apply     evaluate `text`; origin "repl" adds to what plays, "file" is the whole of file `name`;
+              `at`: the cycle it is heard at, as 7/2, or ""
     load      read the score at `path` and apply it as that file
     save      write `text` to the score file at `path` and play it
     remove    unload the score file `name`
@@ -30,6 +31,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
@@ -54,6 +56,7 @@ VERBS: Mapping[str, _Spec] = {
         "text": (str, 64 * 1024, None),
         "name": (str, 4096, "<prompt>"),
         "origin": (str, 8, "repl"),
+        "at": (str, 32, ""),
     },
     "load": {"path": (str, 4096, None)},
     "save": {"path": (str, 4096, None), "text": (str, 64 * 1024, None)},
@@ -67,6 +70,8 @@ VERBS: Mapping[str, _Spec] = {
 #: Verbs that change what plays.
 EVALUATIONS = frozenset({"apply", "load", "save", "remove"})
 _ORIGINS = ("repl", "file")
+#: A cycle, exact.
+CYCLE = re.compile(r"\d{1,15}(/[1-9]\d{0,11})?", re.ASCII)
 
 
 class WireError(DemonError):

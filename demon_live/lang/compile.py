@@ -49,6 +49,7 @@ from demon_live.lang.program import (
     When,
     Word,
 )
+from demon_live.lang.samples import beside
 from demon_live.lang.scope import Scope, Work
 from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import (
@@ -93,7 +94,8 @@ def compile_source(
     """
     compiler = _Compiler(text, name, deck, seed)
     compiler.lets.update(lets or {})
-    return compiler.run()
+    with beside(name):
+        return compiler.run()
 
 
 #: (binding, its statement, its place in the score, deck, scope of its expression)

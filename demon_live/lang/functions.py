@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from demon_live.lang import samples as samples  # registers itself
 from demon_live.lang.combinators import by_cycle
 from demon_live.lang.cycle_table import smooth as smooth  # registers itself
 from demon_live.lang.pattern import Pattern, PatternError

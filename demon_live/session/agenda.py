@@ -5,9 +5,9 @@
     on(what, function)                     when something happens
 
 Times are cycles, and become samples by the tempo of the moment. A text is applied `AHEAD` of its
-cycle and heard on it; so are the statements of a function. Functions run in a thread of their own,
-one after the other, so that none holds up the sound; where all is one thread (renders) they run
-there, and what they raise is raised.
+cycle and heard on it; so are the statements of a function of (session, cycle). Functions run in a
+thread of their own, one after the other, so that none holds up the sound; where all is one thread
+(renders) they run there, and what they raise is raised.
 
 Threads: any.
 """
@@ -133,7 +133,7 @@ class Scripts:
         """See `Session.at`."""
         when = exact(cycle)
         if callable(what):
-            return self._add(_Entry(cycle=when, call=self._function(what)))
+            return self._add(self._called(what, when))
         text = text_of(what)
         return self._add(_Entry(cycle=when, call=lambda c: self._say(text, c), ahead=_ahead(text)))
 
@@ -142,9 +142,7 @@ class Scripts:
         step = exact(cycles)
         if step <= 0:
             raise UsageError(f"every takes a number of cycles above 0, not {cycles}")
-        return self._add(
-            _Entry(cycle=-(-now // step) * step, call=self._function(call), every=step)
-        )
+        return self._add(self._called(call, -(-now // step) * step, step))
 
     def on(self, what: What, call: Callable[..., object], now: Fraction) -> Handle:
         """See `Session.on`."""
@@ -154,11 +152,10 @@ class Scripts:
                 f"there is no {what!r} to wait for here", hint=", ".join(self._offers) + more
             )
         if what == "bar":
-            first = Fraction(-(-now // 1))
-            return self._add(
-                _Entry(cycle=first, call=self._function(call), every=Fraction(1), ahead=0)
-            )
-        listener = _Listener(what=what, call=_taking(call))
+            bar = self._called(call, Fraction(-(-now // 1)), Fraction(1))
+            bar.ahead = 0
+            return self._add(bar)
+        listener = _Listener(what=what, call=_taking(call)[0])
         with self._lock:
             self._listeners = [x for x in self._listeners if not x.cancelled] + [listener]
         return listener
@@ -208,8 +205,11 @@ class Scripts:
         except DemonError as error:
             self._fail(error)
 
-    def _function(self, call: Callable[..., object]) -> Callable[[Fraction], None]:
-        function = _taking(call)
+    def _called(
+        self, call: Callable[..., object], cycle: Fraction, every: Fraction | None = None
+    ) -> _Entry:
+        """A function on the timeline; one without parameters comes when its cycle does."""
+        function, takes = _taking(call)
         waiting = threading.Semaphore(1)
 
         def due(cycle: Fraction) -> None:
@@ -220,7 +220,7 @@ class Scripts:
                 return
             self._do(function, cycle, cycle, done=waiting.release)
 
-        return due
+        return _Entry(cycle=cycle, call=due, every=every, ahead=AHEAD if takes else 0)
 
     def _do(
         self,
@@ -303,25 +303,25 @@ def _name(call: Callable[..., object]) -> str:
     return getattr(call, "__qualname__", None) or repr(call)
 
 
-def _taking(call: Callable[..., object]) -> Callable[..., object]:
-    """A function of (session, value), made of one that takes both or nothing."""
+def _taking(call: Callable[..., object]) -> tuple[Callable[..., object], bool]:
+    """(a function of session and value, whether the given one takes these or nothing)."""
     if not callable(call):
         raise UsageError(f"a function is needed, not {call!r}")
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):
-        return call
-    for given in (2, 0):
-        with contextlib.suppress(TypeError):
-            signature.bind(*range(given))
-            if given:
-                return call
+        return call, True
+    with contextlib.suppress(TypeError):
+        signature.bind(None, None)
+        return call, True
+    with contextlib.suppress(TypeError):
+        signature.bind()
 
-            def plain(session: object, value: object) -> object:
-                return call()
+        def plain(session: object, value: object) -> object:
+            return call()
 
-            plain.__qualname__ = _name(call)
-            return plain
+        plain.__qualname__ = _name(call)
+        return plain, False
     raise UsageError(
         f"{_name(call)}{signature} cannot be called", hint="it takes (session, cycle), or nothing"
     )

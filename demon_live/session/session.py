@@ -14,7 +14,7 @@ import itertools
 import secrets
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -26,6 +26,7 @@ from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Word, compile_source, diff
 from demon_live.lang.controllers import Move
 from demon_live.lang.dsl_score import Score, python_score
+from demon_live.lang.samples import reading
 from demon_live.session.agenda import Handle, Messages, Scripts, What, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
@@ -169,7 +170,9 @@ class Session:
         whole, state = origin == "file", self._state
         # At the prompt the lets of the files that play are known, too.
         lets = state.lets if whole else self._known_lets()
-        program = compile_source(text, name=name, lets=lets)
+        base = _base(name, origin)
+        with self._freshly(), reading(lambda file: self._look(file, base)):
+            program = compile_source(text, name=name, lets=lets)
         if not whole:
             check_decks(text, program, state)
         edit = self._build(program, name, origin, now)
@@ -194,11 +197,8 @@ class Session:
         """What a text changes: built as a whole, with no effect yet."""
         before = self._state.files.get(name)
         edit = self.edit(now, _base(name, origin), name if origin == "file" else "")
-        self._fresh = not self._replaying
-        try:
+        with self._freshly():
             edit.build(diff(before, program) if origin == "file" else program.statements)
-        finally:
-            self._fresh = False
         if origin == "file":
             release(edit, before, program)
         return edit
@@ -237,6 +237,15 @@ class Session:
             rules=self.rules,
             due=self._due,
         )
+
+    @contextlib.contextmanager
+    def _freshly(self) -> Iterator[None]:
+        """Names of files mean what lies there now, unless a set says what they meant."""
+        self._fresh = not self._replaying
+        try:
+            yield
+        finally:
+            self._fresh = False
 
     def _look(self, name: str, base: str) -> Path:
         return self.assets.look(name, base, fresh=self._fresh, replaying=self._replaying)
@@ -471,8 +480,9 @@ class Session:
 
         Args:
             cycle: by the tempo of then; one that is over counts as now.
-            what: a function gets (session, cycle), or nothing, two seconds ahead; what it applies
-                is heard at the cycle. So is a text, but for words that act at once, such as hush.
+            what: a function of (session, cycle) is called two seconds ahead, and what it applies is
+                heard at the cycle; one without parameters is called when the cycle comes. A text
+                is heard at the cycle, too; words that act at once, such as hush, a moment later.
 
         Returns:
             Its handle, to cancel it.

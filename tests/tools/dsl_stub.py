@@ -26,6 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.lang.dsl_pattern import Pat as _Pat
+from demon_live.lang.dsl_samples import curve as curve
+from demon_live.lang.dsl_samples import midi as midi
+from demon_live.lang.dsl_samples import onsets as onsets
 {score}
 
 Value = _Pat | float | str | Fraction | np.generic | Sequence["Value"]
