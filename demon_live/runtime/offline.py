@@ -150,12 +150,12 @@ class Offline:
         rules: int = RULES,
     ) -> None:
         self._owned = isinstance(engine, str)
-        if not isinstance(seed, int):
+        if not isinstance(seed, (int, np.integer)):
             raise UsageError(f"seed is a whole number, not {seed!r}")
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
-        self.output = OfflineOutput(opened, seed=seed, stems=stems)
+        self.output = OfflineOutput(opened, seed=int(seed), stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
-        start = {"seed": seed, "rules": rules, **about_engine(opened.manifest)}
+        start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest)}
         self.session = Session(
             self.output, assets=assets, sets=sets, start=start, inputs=inputs, alone=True
         )

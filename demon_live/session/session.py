@@ -432,7 +432,7 @@ class Session:
         if not self.python:
             raise FileError(
                 f"{name} is Python and would run as code",
-                hint="allow it at the start: demon live --python",
+                hint="allow it: demon live --python, or python=True in Python",
             )
         said = python_score(text, name)
         said.program()
