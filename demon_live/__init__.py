@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from demon_live._version import __version__
 
@@ -21,7 +22,7 @@ _HOMES = {
     "Handle": "session.agenda",
     "Live": "runtime.live",
     "Offline": "runtime.offline",
-    "Recording": "replay.recording",
+    "Recording": "sets.journal",
     "RemoteSession": "control.remote_session",
     "Rendered": "replay.render",
     "Request": "core",
@@ -58,13 +59,13 @@ if _TYPE_CHECKING:
     from demon_live.models.protocol import Engine as Engine
     from demon_live.replay.generate import Generated as Generated
     from demon_live.replay.generate import generate as generate
-    from demon_live.replay.recording import Recording as Recording
     from demon_live.replay.render import Rendered as Rendered
     from demon_live.replay.render import render as render
     from demon_live.runtime.live import Live as Live
     from demon_live.runtime.offline import Offline as Offline
     from demon_live.session.agenda import Handle as Handle
     from demon_live.session.session import Session as Session
+    from demon_live.sets.journal import Recording as Recording
 
 __all__ = [
     "AsyncSession",
@@ -103,10 +104,16 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'demon_live' has no attribute {name!r}")
-    found = getattr(_importlib.import_module(f"demon_live.{_HOMES[name]}"), name)
+    found = _load(_HOMES[name], name)
+    # Packages below know nothing of renders and cuts; the names for scripts are joined here.
     if name == "Session":
-        # The session package knows nothing of renders; the name for scripts is joined here.
         found.replay = staticmethod(
-            lambda *args, **options: __getattr__("render")(*args, **options)  # type: ignore[operator]
+            lambda *args, **options: _load("replay.render", "render")(*args, **options)
         )
+    if name == "Recording":
+        found.cut = lambda *args, **options: _load("replay.surgery", "cut")(*args, **options)
     return found
+
+
+def _load(module: str, name: str) -> _Any:
+    return getattr(_importlib.import_module(f"demon_live.{module}"), name)

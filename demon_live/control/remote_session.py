@@ -171,7 +171,7 @@ class RemoteSession(SessionApi):
             while not self._closed.wait(_LOOK):
                 status = self.status()
                 tempo = TempoMap.start(Fraction(status.bpm), status.beats)
-                scripts.run(tempo.sample_at(Fraction(status.cycle)), lambda found=tempo: found)
+                scripts.run(tempo.sample_at(Fraction(status.cycle)), tempo)
                 seen, lines = self.events(seen)
                 for line in lines:
                     scripts.emit("event", line)

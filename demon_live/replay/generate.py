@@ -208,7 +208,7 @@ def _frames(name: str, value: Any, frames: int) -> Floats:
     control = _control(name)
     places = np.arange(frames) * len(given) / frames
     curve = np.interp(places, np.arange(len(given) + 1), np.append(given, given[0]))
-    return np.clip(curve, control.low, control.high).astype(np.float32)
+    return np.asarray(np.clip(curve, control.low, control.high), np.float32)
 
 
 def _find(name: str | Path) -> Path:

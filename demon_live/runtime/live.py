@@ -58,12 +58,15 @@ _numbers = itertools.count(1)
 class _LiveOutput:
     """Engine process, audio process and the playhead of their bus, as the session sees them.
 
-    Until `start` what is published only waits: a session may be restored first.
+    Until `start` what is published only waits: a session may be restored first. engine: as it was
+    asked for; name: its own.
     """
 
-    def __init__(self, folder: Path, engine: str, controls: frozenset[str] | None) -> None:
+    def __init__(
+        self, folder: Path, engine: str, name: str, controls: frozenset[str] | None
+    ) -> None:
         self.folder = folder
-        self.engine_name = self._lexicon = engine
+        self._lexicon, self.engine_name = engine, name
         self.device_name = "starting"
         self.controls = controls
         self.start_at = 0
@@ -198,7 +201,9 @@ class Live:
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
-        self._output = _LiveOutput(self._folder, manifest.name, manifest.controls)
+        elsewhere = parse_remote(engine)
+        given = engine if elsewhere is None else elsewhere.engine
+        self._output = _LiveOutput(self._folder, given, manifest.name, manifest.controls)
         self._wake, self._closing = threading.Event(), threading.Event()
         self._doors = contextlib.ExitStack()
         #: Set when another program asks for the end.

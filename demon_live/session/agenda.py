@@ -168,9 +168,9 @@ class Scripts:
 
     # --- happening ----------------------------------------------------------------------------
 
-    def run(self, now: int, tempo: Callable[[], TempoMap]) -> None:
+    def run(self, now: int, tempo: TempoMap) -> None:
         """Do what is due at output sample `now`, in the order of the cycles."""
-        while (entry := self._next(now, tempo())) is not None:
+        while (entry := self._next(now, tempo)) is not None:
             entry.call(entry.cycle)
 
     def _next(self, now: int, tempo: TempoMap) -> _Entry | None:

@@ -449,7 +449,7 @@ class Session:
         with self._pumping:
             with self._lock:
                 now = self.output.playhead.now()
-                self.scripts.run(now, lambda: self._state.tempo)
+                self.scripts.run(now, self._state.tempo)
                 self._step(now)
                 state = self._state
             blocks = self._sampler.blocks(state, now)

@@ -23,13 +23,14 @@ import io
 import json
 import os
 import re
+import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from demon_live import faults
 from demon_live.errors import FileError
@@ -86,12 +87,16 @@ class SetEvent:
         return "osc" if self.name == "<osc>" else "repl"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recording:
-    """A set as it was read.
+    """A set as a value: read it, cut it, change it, write it, render it.
 
-    torn: lines that could not be read (a crash). unknown: lines of kinds that this version does
-    not know.
+    Attributes:
+        path: where it was read; beside it lie its sound files.
+        start: what the first line says: seed, engine, rules.
+        events: what was done, in order.
+        torn: lines that could not be read (a crash).
+        unknown: lines of kinds that this version does not know.
     """
 
     path: Path | None
@@ -99,6 +104,48 @@ class Recording:
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
     unknown: int = 0
+
+    #: `replay.surgery.cut`: a part of the set, from one cycle to another.
+    cut: ClassVar[Callable[..., Any]]
+
+    @staticmethod
+    def load(path: Path | str) -> Recording:
+        """Read a set. A torn tail is dropped and counted. Raises FileError."""
+        return load(path)
+
+    def map(self, change: Callable[[SetEvent], SetEvent | Iterable[SetEvent] | None]) -> Recording:
+        """The set with each event changed.
+
+        Args:
+            change: gives the event that takes the place of another, several, or None.
+        """
+        made: list[SetEvent] = []
+        for event in self.events:
+            new = change(event)
+            made += [new] if isinstance(new, SetEvent) else [*(new or ())]
+        # Events of one sample keep their order.
+        return replace(self, events=tuple(sorted(made, key=lambda e: e.sample)))
+
+    def write(self, path: Path | str) -> Recording:
+        """Write it as a new set, its sound files too; the set as it lies there.
+
+        Raises FileError: there is one already, it cannot be written, or a file is gone.
+        """
+        path = Path(path)
+        if not path.name.endswith(SUFFIX):
+            path = path.with_name(path.name + SUFFIX)
+        log = AppendLog(path)
+        try:
+            log.append(_line({**self.start, "kind": "start", "format": _FORMAT}))
+            for event in self.events:
+                log.append(_event_line(event))
+            if not self.events or self.events[-1].kind != "end":
+                log.append(_line({"kind": "end", "sample": self.length}))
+        finally:
+            log.close()
+        if self.path is not None:
+            _copy_files(self, folder_of(self.path), folder_of(path))
+        return replace(self, path=path)
 
     @property
     def length(self) -> int:
@@ -112,6 +159,30 @@ def _line(row: Mapping[str, Any]) -> str:
         # Half a character (a broken paste) has no UTF-8; as an escape it has a place in JSON.
         body = json.dumps(row, sort_keys=True, separators=(",", ":"))
     return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'
+
+
+def _event_line(event: SetEvent) -> str:
+    row = {"kind": event.kind, "sample": event.sample}
+    return _line(row | {k: v for k in _TEXTS if (v := getattr(event, k))})
+
+
+def folder_of(path: Path) -> Path:
+    """Where the files of the set at `path` are kept."""
+    return path.with_name(path.name.removesuffix(SUFFIX) + ".files")
+
+
+def _copy_files(recording: Recording, source: Path, target: Path) -> None:
+    """Copy the sound files that a set names. Raises FileError."""
+    for event in recording.events:
+        digest, _, name = event.text.partition(" ")
+        place = source / digest / name
+        if event.kind != "file" or Path(name).name != name or not place.is_file():
+            continue
+        try:
+            (target / digest).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place, target / digest / name)
+        except OSError as error:
+            raise FileError(f"the set cannot keep {place}: {error.strerror}") from None
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -193,9 +264,7 @@ class Journal:
 
         A full disk stops nothing: see `AppendLog`.
         """
-        row = {"kind": event.kind, "sample": event.sample}
-        row |= {k: v for k in _TEXTS if (v := getattr(event, k))}
-        line = _line(row)
+        line = _event_line(event)
         self._past.append(line)
         for ledger in (self._log, self._file):
             if ledger is not None:
