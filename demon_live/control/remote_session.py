@@ -90,8 +90,10 @@ class RemoteSession(SessionApi):
             self.detached = True
             self._ended()
             return Outcome(("detach · the session plays on · demon attach returns to it",))
-        cycle = {} if at is None else {"at": str(max(Fraction(0), at.limit_denominator(10**9)))}
-        return self._outcome(self._command("apply", text=text, name=name, origin=origin, **cycle))
+        if at is None:
+            return self._outcome(self._command("apply", text=text, name=name, origin=origin))
+        cycle = str(max(Fraction(0), Fraction(at).limit_denominator(10**9)))
+        return self._outcome(self._command("at", text=text, name=name, cycle=cycle))
 
     def load(self, path: Path | str) -> Outcome:
         """Play a score file as that file."""
@@ -165,9 +167,10 @@ class RemoteSession(SessionApi):
             return self._scripts
 
     def _follow(self) -> None:
-        scripts, seen = self._timeline(), self.events(0)[0]
+        scripts = self._timeline()
         # The session is gone, or was left.
         with contextlib.suppress(DemonError):
+            seen = self.events(0)[0]
             while not self._closed.wait(_LOOK):
                 status = self.status()
                 tempo = TempoMap.start(Fraction(status.bpm), status.beats)

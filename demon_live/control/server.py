@@ -95,6 +95,7 @@ class ControlServer:
         self._verbs: dict[str, Callable[..., Any]] = {
             "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
             "apply": self._apply,
+            "at": self._at,
             "load": lambda path: pack(session.load(Path(path))),
             "save": lambda path, text: pack(session.save(Path(path), text)),
             "remove": lambda name: pack(session.remove(name)),
@@ -189,14 +190,15 @@ class ControlServer:
             self._closed.wait(self._evaluations.wait())
         return self._verbs[request.do](**request.args)
 
-    def _apply(self, text: str, name: str, origin: str, at: str) -> Any:
+    def _apply(self, text: str, name: str, origin: str) -> Any:
         # A file has one name, whatever path it was sent by.
         name = score_name(name) if origin == "file" else name
-        if not at:
-            return pack(self._session.apply(text, name, origin))
-        if not wire.CYCLE.fullmatch(at):
-            raise WireError(f"{at!r} is no cycle", hint="write 8 or 17/2")
-        return pack(self._session.apply(text, name, origin, at=Fraction(at)))
+        return pack(self._session.apply(text, name, origin))
+
+    def _at(self, text: str, name: str, cycle: str) -> Any:
+        if not wire.CYCLE.fullmatch(cycle):
+            raise WireError(f"{cycle!r} is no cycle", hint="write 8 or 17/2")
+        return pack(self._session.apply(text, name, at=Fraction(cycle)))
 
     def _events(self, since: int) -> Mapping[str, Any]:
         newest, lines = self._session.events(since)

@@ -405,8 +405,12 @@ def run_python(source_text: str, name: str = "<python>", seed: int = 0) -> Progr
     return python_score(source_text, name).program(seed)
 
 
-def python_score(source_text: str, name: str = "<python>", seconds: float = PATIENCE) -> Score:
-    """Run a file of Python: the Score that it has filled. Raises DemonError, as `run_python`."""
+def python_score(source_text: str, name: str = "<python>", seconds: float | None = None) -> Score:
+    """Run a file of Python: the Score that it has filled. Raises DemonError, as `run_python`.
+
+    seconds: after which it is taken for endless; None: PATIENCE.
+    """
+    seconds = PATIENCE if seconds is None else seconds
     filled = Score(name)
     filled._source = source_text
     failed: list[Exception] = []

@@ -210,7 +210,8 @@ class Scripts:
     ) -> _Entry:
         """A function on the timeline; one without parameters comes when its cycle does."""
         function, takes = _taking(call)
-        waiting = threading.Semaphore(1)
+        # One turn runs, one may wait.
+        waiting = threading.Semaphore(2)
 
         def due(cycle: Fraction) -> None:
             if not waiting.acquire(blocking=False):

@@ -14,8 +14,10 @@ import pytest
 from demon_live import dsl as d
 from demon_live.core import Floats
 from demon_live.errors import DemonError, UsageError
+from demon_live.lang import dsl_score
 from demon_live.runtime.offline import Offline
 from demon_live.session.output import NullOutput
+from demon_live.session.score_files import Reloader
 from demon_live.session.session import Session
 from demon_live.sets.journal import load
 from tests.helpers.mock_engine import MockEngine, by_prompt, edges, offline
@@ -263,6 +265,32 @@ def test_a_scheduled_text_replays_on_its_sample(tmp_path: Path) -> None:
     assert [e.at for e in events if e.at] == ["7/3", "4"]
     again = render(path, engine=MockEngine(by_prompt), cycles=6, trust=True).audio  # type: ignore[arg-type]
     assert np.array_equal(again, audio)
+
+
+def test_a_file_of_python_shows_its_own_lines_and_an_endless_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(NullOutput("mock"), python=True)
+    reloader = Reloader(session)
+    score = tmp_path / "a.py"
+    head = "from demon_live import dsl as d\n\n"
+
+    def save(body: str) -> str:
+        score.write_text(head + body)
+        seen = session.events(0)[0]
+        assert reloader.touch(score, last=False) or reloader.touch(score)
+        return "\n".join(session.events(seen)[1])
+
+    save("d.deck.blend = .5\n")
+    assert "a.py:3:1:" in save("d.deck.denoise = 1.4\n")
+    assert 'as a score: denoise = "x"' in save("d.deck.denoise = 'x'\n")
+    assert "a.py:3:1: there is no file" in save("d.deck.source('none.wav')\n")
+    monkeypatch.setattr(dsl_score, "PATIENCE", 0.2)
+    told = save("while True:\n    pass\n")
+    assert "does not end" in told
+    assert "still playing: a as saved at" in told
+    assert "blend" in save("d.deck.blend = .25\n")
+    session.close()
 
 
 def test_an_offline_that_is_closed_says_so(stage: Offline) -> None:
