@@ -47,12 +47,12 @@ if _TYPE_CHECKING:
     from demon_live.control.remote_session import connect as connect
     from demon_live.core import Generation as Generation
     from demon_live.core import Request as Request
+    from demon_live.dsl import curve as curve
+    from demon_live.dsl import midi as midi
+    from demon_live.dsl import onsets as onsets
     from demon_live.engine import Ring as Ring
     from demon_live.engine import timesteps as timesteps
     from demon_live.errors import DemonError as DemonError
-    from demon_live.lang.dsl_samples import curve as curve
-    from demon_live.lang.dsl_samples import midi as midi
-    from demon_live.lang.dsl_samples import onsets as onsets
     from demon_live.lang.dsl_score import Score as Score
     from demon_live.models.base import EngineBase as EngineBase
     from demon_live.models.engine import open_engine as open_engine

@@ -207,6 +207,7 @@ class Pat:
         )
 
 
+Number = float | Fraction | np.generic
 Value = Pat | float | str | Fraction | np.generic | Sequence["Value"]
 Transformer = Pat | Callable[[Any], Pat]
 _FREE = Control("value", "curve", "step", 0.0, "", "", float("-inf"), float("inf"))

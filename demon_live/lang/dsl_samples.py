@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from demon_live.errors import FileError, ScoreError
-from demon_live.lang.dsl_pattern import Pat, exact
+from demon_live.lang.dsl_pattern import Number, Pat, exact
 from demon_live.lang.dsl_score import score
 from demon_live.lang.syntax import Call, Expr, Num, Text
 
@@ -28,7 +28,7 @@ _RATE = 256
 
 def curve(
     y: ArrayLike | Callable[[Any], Any] | str | os.PathLike[str],
-    cycles: float = 1,
+    cycles: Number = 1,
     *,
     held: bool = False,
 ) -> Pat:
@@ -49,7 +49,7 @@ def curve(
     return Pat(Call(0, 0, "curve", (*args, *([Num(0, 0, exact(1))] if held else []))))
 
 
-def onsets(times: ArrayLike | str | os.PathLike[str], cycles: float = 1) -> Pat:
+def onsets(times: ArrayLike | str | os.PathLike[str], cycles: Number = 1) -> Pat:
     """1 at each time: a rhythm for struct and mask.
 
     Args:

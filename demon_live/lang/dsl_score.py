@@ -29,7 +29,16 @@ from demon_live.controls import CONTROLS, SETTINGS, find
 from demon_live.core import Floats
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
-from demon_live.lang.dsl_pattern import Pat, PlainString, Value, exact, number_of, shown, to_expr
+from demon_live.lang.dsl_pattern import (
+    Number,
+    Pat,
+    PlainString,
+    Value,
+    exact,
+    number_of,
+    shown,
+    to_expr,
+)
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.parse import format_source
 from demon_live.lang.program import Program
@@ -228,22 +237,22 @@ def _timed(kind: str, cycles: object, value: Value | Timed | None) -> Timed:
     return Timed(value, (when,))
 
 
-def over(cycles: float, value: Value | Timed | None) -> Timed:
+def over(cycles: Number, value: Value | Timed | None) -> Timed:
     """Move there in a straight line over a number of cycles."""
     return _timed("over", cycles, value)
 
 
-def xfade(cycles: float, value: Value | Timed | None) -> Timed:
+def xfade(cycles: Number, value: Value | Timed | None) -> Timed:
     """As over; gain moves at equal power."""
     return _timed("xfade", cycles, value)
 
 
-def at(cycle: float, value: Value | Timed | None = None) -> Timed:
+def at(cycle: Number, value: Value | Timed | None = None) -> Timed:
     """At the next cycle divisible by `cycle`."""
     return _timed("at", cycle, value)
 
 
-def in_(cycles: float, value: Value | Timed | None = None) -> Timed:
+def in_(cycles: Number, value: Value | Timed | None = None) -> Timed:
     """After a number of cycles."""
     return _timed("in", cycles, value)
 
@@ -297,7 +306,7 @@ class Deck:
     def __dir__(self) -> list[str]:
         return [*CONTROLS, "loop", "source"]
 
-    def loop(self, cycles: int) -> None:
+    def loop(self, cycles: Number) -> None:
         """The length of the deck's loop, in cycles."""
         _set("loop", cycles, self._name)
 
@@ -341,7 +350,7 @@ def go(name: str, when: Timed | None = None) -> None:
     score().add(GoNode(0, 0, name, when.whens if when else ()))
 
 
-def chain(*scenes: tuple[str, float]) -> None:
+def chain(*scenes: tuple[str, Number]) -> None:
     """Scenes one after the other: chain(("drop", 8), ("calm", 4))."""
     if not all(isinstance(row, tuple) and len(row) == 2 for row in scenes):
         raise ScoreError(
