@@ -1,20 +1,25 @@
 """The words of the score language in Python: a line of score pastes into Python and back.
 
-    from demon_live.dsl import deck, sine, saw, mini, scene, over, program
+    from demon_live import dsl as d
 
-    deck.blend = sine.slow(4).range(.2, .9)
-    deck["drums"].denoise = mini("<.4 .6 .8 1>/2")
-    deck.velocity = over(4, sine.fast(3) * .2 + .9)
-    program()                                    # the same Program as from the same score
+    d.deck.blend = d.sine.slow(4).range(.2, .9)
+    d.deck["drums"].denoise = d.mini("<.4 .6 .8 1>/2")
+    d.deck.velocity = d.over(4, d.sine.fast(3) * .2 + .9)
+    d.program()                                  # the same Program as from the same score
 
-Strings are mini-notation; text() is plain text. Functions may be Python's:
-every(4, lambda p: p.rev). The names of signals, functions, settings and performance words come
-from the tables of the language; `python -m tests.tools.dsl_stub` writes dsl.pyi, which lists them.
+A string is mini-notation, or the text of a control that takes text; text() is always text, and
+mini() always mini-notation. Functions may be Python's: every(4, lambda p: p.rev). `import *` leaves
+out the names that hide a builtin (d.iter, d.pow). The names of signals, functions, settings and
+performance words come from the tables of the language; `python -m tests.tools.dsl_stub` writes
+dsl.pyi, which lists them.
 """
+
+import builtins
 
 from demon_live.controls import SETTINGS
 from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.dsl_pattern import Pat, mini, text
+from demon_live.lang.dsl_samples import curve, midi, onsets
 from demon_live.lang.dsl_score import (
     Deck,
     Score,
@@ -47,7 +52,7 @@ _ = Pat(Hole(0, 0))
 _PATTERNS = [
     name
     for name in dict.fromkeys((*SIGNALS, *RANDOM, "silence", *CONTROLLERS, *FUNCTIONS))
-    if name not in ("mini", "range", "abs", "round")
+    if name not in ("mini", "range", "abs", "round", "curve", "midi", "onsets")
 ]
 globals().update({name: Pat(Name(0, 0, name)) for name in _PATTERNS})
 globals().update({word: setting(word) for word in SETTINGS})
@@ -61,12 +66,15 @@ __all__ = [
     "_",
     "at",
     "chain",
+    "curve",
     "deck",
     "fader",
     "go",
     "in_",
+    "midi",
     "mini",
     "now",
+    "onsets",
     "over",
     "program",
     "run_python",
@@ -74,7 +82,7 @@ __all__ = [
     "score",
     "text",
     "xfade",
-    *_PATTERNS,
+    *(name for name in _PATTERNS if not hasattr(builtins, name)),
     *SETTINGS,
     *PERFORMANCE,
 ]

@@ -33,6 +33,7 @@ WAV_LIMIT = 0xFFFFFF00  #: bytes of sound in a WAV
 _LOWEST, _HIGHEST = 4_000, 384_000  #: sample rates that are read, in Hz
 _BLOCK = 1024  #: samples read at once; a damaged block is lost as a whole
 _FULL = 1 << 20  #: bytes; a disk with less is full
+_CHANNELS = 64  #: of a file at most
 SEAM = 480  #: samples of the cross-fade where a loop closes: 10 ms
 _RATE = RATES.sample_rate
 
@@ -367,7 +368,9 @@ def _lay(piece: Floats, edges: list[int], samples: int) -> Floats:
 
 
 def write_audio(path: str | Path, audio: Floats) -> None:
-    """Writes float32 [n, 2] at 48 kHz to .wav (float) or .flac (24 bit). Raises FileError.
+    """Writes float32 [n, 2] (or mono, [n]) at 48 kHz to .wav (float) or .flac (24 bit).
+
+    Raises FileError.
 
     The file appears complete or not at all, and equal samples give equal bytes.
     """
@@ -379,6 +382,14 @@ def write_audio(path: str | Path, audio: Floats) -> None:
             hint="end it in .wav or .flac",
         )
     audio = np.ascontiguousarray(audio, "<f4")
+    if audio.ndim == 1:
+        audio = np.repeat(audio[:, None], 2, axis=1)
+    if audio.ndim != 2 or not 1 <= audio.shape[1] <= _CHANNELS:
+        turned = audio.ndim == 2 and audio.shape[0] <= _CHANNELS
+        raise FileError(
+            f"sound is [n, 2], this is {list(audio.shape)}",
+            hint="write audio.T" if turned else "48000 rows are a second",
+        )
     if kind == ".wav" and audio.nbytes > WAV_LIMIT:
         raise FileError(f"{path} would be over 4 GB, more than a WAV can hold", hint="write .flac")
     part = path.with_name(path.name + ".part")

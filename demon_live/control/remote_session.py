@@ -8,10 +8,14 @@ Threads: every method may be called from any thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +23,20 @@ from demon_live.control.client import Connection, SessionGone, choose, gone
 from demon_live.control.registry import Info, ended, find, socket_path
 from demon_live.control.wire import unpack
 from demon_live.errors import DemonError
+from demon_live.lang.dsl_score import Score
+from demon_live.session.agenda import Handle, Scripts, What, due, text_of
 from demon_live.session.session_api import SessionApi
 from demon_live.session.status import Outcome, Status, Words
+from demon_live.session.tempo import TempoMap
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: Seconds between two looks at the names for completion.
 _WORDS_EVERY = 0.5
 #: Seconds that a session may take to close its files and fade.
 _ENDING = 15.0
+#: Seconds between two looks at the session's clock, while scripts wait for it.
+_LOOK = 0.05
 
 
 class RemoteSession(SessionApi):
@@ -61,16 +71,29 @@ class RemoteSession(SessionApi):
         self._words = Words()
         self._words_at = 0.0
         self._look_at_words()
+        self._scripts: Scripts | None = None
+        self._closed = threading.Event()
 
     # --- the SessionApi -----------------------------------------------------------------------
 
-    def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
-        """Evaluate a text; `detach` leaves the session without a prompt."""
+    def apply(
+        self,
+        text: str | Score,
+        name: str = "<prompt>",
+        origin: str = "repl",
+        *,
+        at: Fraction | None = None,
+    ) -> Outcome:
+        """Evaluate a text or a Score; `detach` leaves the session without a prompt."""
+        text, at = text_of(text), due(self) if at is None else at
         if text.strip() == "detach" and origin != "file":
             self.detached = True
             self._ended()
             return Outcome(("detach · the session plays on · demon attach returns to it",))
-        return self._outcome(self._command("apply", text=text, name=name, origin=origin))
+        if at is None:
+            return self._outcome(self._command("apply", text=text, name=name, origin=origin))
+        cycle = str(max(Fraction(0), Fraction(at).limit_denominator(10**9)))
+        return self._outcome(self._command("at", text=text, name=name, cycle=cycle))
 
     def load(self, path: Path | str) -> Outcome:
         """Play a score file as that file."""
@@ -113,7 +136,57 @@ class RemoteSession(SessionApi):
         """The names for completion, at most half a second old."""
         return self._words
 
+    # --- scripts ------------------------------------------------------------------------------
+
+    @property
+    def cycle(self) -> Fraction:
+        """Where the next sample that is not decided lies."""
+        return Fraction(self.status().cycle)
+
+    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
+        """As `Session.at`, for as long as this process is attached."""
+        return self._timeline().at(cycle, what)
+
+    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
+        """As `Session.every`, for as long as this process is attached."""
+        if call is None:
+            return lambda found: self.every(cycles, found)
+        return self._timeline().every(cycles, call, self.cycle)
+
+    def on(self, what: What, call: Callable[..., object]) -> Handle:
+        """As `Session.on`: "bar", "event", or "error" of a function here."""
+        return self._timeline().on(what, call, self.cycle)
+
+    def _timeline(self) -> Scripts:
+        """The scripts of this process; a thread looks at the session's clock for them."""
+        with self._gone:
+            if self._scripts is None:
+                offers = ("bar", "event", "error")
+                self._scripts = Scripts(self, log.warning, offers=offers)
+                threading.Thread(target=self._follow, name="scripts", daemon=True).start()
+            return self._scripts
+
+    def _follow(self) -> None:
+        scripts = self._timeline()
+        # The session is gone, or was left.
+        with contextlib.suppress(DemonError):
+            seen = self.events(0)[0]
+            while not self._closed.wait(_LOOK):
+                status = self.status()
+                tempo = TempoMap.start(Fraction(status.bpm), status.beats)
+                scripts.run(tempo.sample_at(Fraction(status.cycle)), tempo)
+                seen, lines = self.events(seen)
+                for line in lines:
+                    scripts.emit("event", line)
+        scripts.close()
+
     # --- beyond a front end -------------------------------------------------------------------
+
+    def __enter__(self) -> RemoteSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def quit(self) -> bool:
         """End the session; True once it has ended, its files closed."""
@@ -124,6 +197,7 @@ class RemoteSession(SessionApi):
 
     def close(self) -> None:
         """Leave; the session plays on."""
+        self._closed.set()
         self._commands.close()
         self._views.close()
 
@@ -154,6 +228,42 @@ class RemoteSession(SessionApi):
     @staticmethod
     def _outcome(row: Any) -> Outcome:
         return _of(Outcome, row)
+
+
+def connect(name: str | None = None) -> RemoteSession:
+    """The running session called `name`; None: the default one, or the only one.
+
+    Raises:
+        FileError: it does not run.
+    """
+    return RemoteSession(name)
+
+
+class AsyncSession:
+    """A RemoteSession whose methods are awaited: `await session.apply("gain = 1")`.
+
+    The functions of `at`, `every` and `on` run in a thread.
+    """
+
+    def __init__(self, session: RemoteSession) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._session, name)
+        if not callable(method):
+            raise AttributeError(f"{name} waits for the session: await session.status()")
+        return functools.partial(asyncio.to_thread, method)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._session.close()
+
+
+async def aconnect(name: str | None = None) -> AsyncSession:
+    """As `connect`, for code with asyncio. Raises FileError."""
+    return AsyncSession(await asyncio.to_thread(connect, name))
 
 
 def _of(kind: type[T], row: Any) -> T:

@@ -19,6 +19,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ class ControlServer:
         self._verbs: dict[str, Callable[..., Any]] = {
             "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
             "apply": self._apply,
+            "at": self._at,
             "load": self._load,
             "save": self._save,
             "remove": lambda name: pack(session.remove(name)),
@@ -228,6 +230,11 @@ class ControlServer:
         outcome = self._session.save(Path(path), text)
         self._tell(came_in("<stage>", Path(path).name))
         return pack(outcome)
+
+    def _at(self, text: str, name: str, cycle: str) -> Any:
+        if not wire.CYCLE.fullmatch(cycle):
+            raise WireError(f"{cycle!r} is no cycle", hint="write 8 or 17/2")
+        return pack(self._session.apply(text, name, at=Fraction(cycle)))
 
     def _events(self, since: int) -> Mapping[str, Any]:
         newest, lines = self._session.events(since)

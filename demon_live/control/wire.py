@@ -9,6 +9,7 @@ that breaks these rules raises WireError; the connection stays usable unless the
 
     hello     name, pid, engine and versions of the session
     apply     evaluate `text`; origin "repl" adds to what plays, "file" is the whole of file `name`
+    at        evaluate `text`, to be heard at `cycle`, as 8 or 7/2
     load      read the score at `path` and apply it as that file
     save      write `text` to the score file at `path` and play it
     remove    unload the score file `name`
@@ -30,6 +31,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
@@ -55,6 +57,11 @@ VERBS: Mapping[str, _Spec] = {
         "name": (str, 4096, "<prompt>"),
         "origin": (str, 8, "repl"),
     },
+    "at": {
+        "text": (str, 64 * 1024, None),
+        "name": (str, 4096, "<prompt>"),
+        "cycle": (str, 32, None),
+    },
     "load": {"path": (str, 4096, None)},
     "save": {"path": (str, 4096, None), "text": (str, 64 * 1024, None)},
     "remove": {"name": (str, 4096, None)},
@@ -65,8 +72,10 @@ VERBS: Mapping[str, _Spec] = {
     "quit": {},
 }
 #: Verbs that change what plays.
-EVALUATIONS = frozenset({"apply", "load", "save", "remove"})
+EVALUATIONS = frozenset({"apply", "at", "load", "save", "remove"})
 _ORIGINS = ("repl", "file")
+#: A cycle, exact.
+CYCLE = re.compile(r"\d{1,15}(/[1-9]\d{0,11})?", re.ASCII)
 
 
 class WireError(DemonError):

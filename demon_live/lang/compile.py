@@ -50,6 +50,7 @@ from demon_live.lang.program import (
     When,
     Word,
 )
+from demon_live.lang.samples import beside
 from demon_live.lang.scope import Scope, Work
 from demon_live.lang.signals import RANDOM, SIGNALS
 from demon_live.lang.split import Chunk, split, whole
@@ -98,7 +99,8 @@ def compile_source(
     compiler = _Compiler(text, name, deck, seed)
     compiler.chance = chance
     compiler.lets.update(lets or {})
-    return compiler.run()
+    with beside(name):
+        return compiler.run()
 
 
 #: (binding, its statement, its place in the score, deck, scope of its expression)

@@ -8,14 +8,23 @@ table that takes a pattern; demon_live/dsl.pyi, which is generated, tells type c
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from demon_live.controls import Control
+from demon_live.core import Floats
 from demon_live.errors import ScoreError
+from demon_live.lang.compile import compile_source
 from demon_live.lang.functions import FUNCTIONS
-from demon_live.lang.keywords import meant
+from demon_live.lang.lane import PatternLane
 from demon_live.lang.mini_syntax import parse_mini
+from demon_live.lang.pattern import Event
 from demon_live.lang.registry import Function
 from demon_live.lang.syntax import (
     Bin,
@@ -33,18 +42,46 @@ from demon_live.lang.syntax import (
 )
 
 
-def exact(number: float | Fraction) -> Fraction:
-    """The exact number that a Python number stands for: 1/3 is a third, .1 a tenth.
+def number_of(value: object) -> int | float | Fraction | None:
+    """A number of Python, numpy or torch as one of Python; None for anything else."""
+    if isinstance(value, np.floating):
+        # The fewest digits that tell a float32 apart: np.float32(.3) is .3.
+        return float(str(value))
+    if isinstance(value, (float, Fraction)):
+        return value
+    if isinstance(value, (str, bytes, Pat)) or getattr(value, "shape", ()) != ():
+        return None
+    conversions: tuple[Callable[[Any], Any], ...] = (operator.index, Fraction, lambda v: v.item())
+    for convert in conversions:
+        try:
+            found = convert(value)
+        except (TypeError, ValueError, AttributeError):
+            continue
+        return found if isinstance(found, (int, float, Fraction)) else None
+    return None
 
-    Raises ScoreError for inf and nan.
+
+def exact(value: object) -> Fraction:
+    """The exact number that a number stands for: 1/3 is a third, .1 a tenth.
+
+    Raises ScoreError for inf, nan and what is no number.
     """
+    number = number_of(value)
+    if number is None:
+        raise ScoreError(f"{shown(value)} is no number")
     if isinstance(number, (int, Fraction)):
         return Fraction(number)
     if number != number or number in (float("inf"), float("-inf")):
         raise ScoreError(f"{number} is no number for a score")
-    decimal = Fraction(repr(number))
+    decimal = Fraction(repr(float(number)))
     near = decimal.limit_denominator(5040)
     return near if float(near) == number else decimal
+
+
+def shown(value: object) -> str:
+    """A value in an error: its beginning."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class Pat:
@@ -61,13 +98,38 @@ class Pat:
     def __repr__(self) -> str:
         return f"<{self}>"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            known = [] if name.startswith("_") else [f.name for f in FUNCTIONS.values() if f.method]
+            near = meant(name, known)
+            mean = f": did you mean {near}?" if near else ""
+            raise AttributeError(f'there is no function "{name}" of patterns{mean}')
+
     __hash__ = None  # type: ignore[assignment]
 
-    def __getattr__(self, name: str) -> Any:
-        near = meant(name, [f.name for f in FUNCTIONS.values() if f.method])
-        raise AttributeError(
-            f'there is no function "{name}"' + (f": did you mean {near}?" if near else "")
-        )
+    def _lane(self, seed: int) -> PatternLane:
+        lane = compile_source(f"blend = {self}", "<pattern>", seed=seed).decks["main"]["blend"]
+        if not isinstance(lane, PatternLane):
+            raise ScoreError(f"{self} is moved by a controller, which has no values here")
+        # As it is, not clipped to the range of a control.
+        return replace(lane, spec=_FREE)
+
+    def sample(self, cycles: ArrayLike, seed: int = 0) -> Floats:
+        """The values at times.
+
+        Args:
+            cycles: times in cycles, [n].
+            seed: of random numbers.
+
+        Returns:
+            float32 [n]; a rest is 0.
+        """
+        return self._lane(seed).sample(np.asarray(cycles, np.float64))
+
+    def events(self, begin: float, end: float, seed: int = 0) -> list[Event]:
+        """The events in the cycles [begin, end); signals have the value at their beginning."""
+        return self._lane(seed).pattern.query(exact(begin), exact(end))
 
     def __call__(self, *args: Value | Transformer) -> Self:
         """p.rev() is p.rev; p.smooth(.1); rev(p) and fast(2)(p) apply a function."""
@@ -146,11 +208,12 @@ class Pat:
     def __ge__(self, other: Value) -> Self:
         return self._op(">=", other)
 
+    # What is no pattern is another thing, so that tools may compare.
     def __eq__(self, other: Value) -> Self:  # type: ignore[override]
-        return self._op("==", other)
+        return self._op("==", other) if _is_value(other) else NotImplemented
 
     def __ne__(self, other: Value) -> Self:  # type: ignore[override]
-        return self._op("!=", other)
+        return self._op("!=", other) if _is_value(other) else NotImplemented
 
     def __neg__(self) -> Self:
         return type(self)(Neg(0, 0, self.node))
@@ -162,8 +225,20 @@ class Pat:
         )
 
 
-Value = Pat | float | str | Fraction | Sequence["Value"]
+Number = float | Fraction | np.generic
+Value = Pat | float | str | Fraction | np.generic | Sequence["Value"]
 Transformer = Pat | Callable[[Any], Pat]
+_FREE = Control("value", "curve", "step", 0.0, "", "", float("-inf"), float("inf"))
+
+
+class PlainString(Mini):
+    """A string of Python: mini-notation, or the text of a control that takes text."""
+
+    __slots__ = ()
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, (Pat, str, list, tuple)) or number_of(value) is not None
 
 
 def _member(function: Function) -> Any:
@@ -205,17 +280,18 @@ def to_expr(value: Value) -> Expr:
     """A Python value as an expression: numbers, strings as mini-notation, lists, patterns."""
     if isinstance(value, Pat):
         return value.node
-    if value == float("inf"):
+    if isinstance(value, float) and value == float("inf"):
         return Name(0, 0, "inf")
-    if isinstance(value, (int, float, Fraction)):
-        return Num(0, 0, exact(value))
     if isinstance(value, str):
-        return Mini(0, 0, value)
+        return PlainString(0, 0, str(value))
     if isinstance(value, (list, tuple)):
         return ListNode(0, 0, tuple(to_expr(v) for v in value))
-    raise ScoreError(
-        f"{value!r} is no pattern", hint="numbers, strings of mini-notation, lists and patterns are"
-    )
+    if number_of(value) is not None:
+        return Num(0, 0, exact(value))
+    hint = "numbers, strings of mini-notation, lists and patterns are"
+    if hasattr(value, "__array__") or callable(value):
+        hint = "an array or a function of time is one with: curve(y, cycles=4)"
+    raise ScoreError(f"{shown(value)} is no pattern", hint=hint)
 
 
 def _argument(value: Value | Transformer) -> Expr:

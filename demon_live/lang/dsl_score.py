@@ -8,25 +8,45 @@ Threads: each thread (and each context) has its own current Score.
 
 from __future__ import annotations
 
+import contextvars
+import html
+import linecache
+import os
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from fractions import Fraction
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from demon_live.controls import CONTROLS, SETTINGS, find
+from demon_live.core import Floats
 from demon_live.errors import DemonError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
-from demon_live.lang.dsl_pattern import Pat, Value, exact, to_expr
+from demon_live.lang.dsl_pattern import (
+    Number,
+    Pat,
+    PlainString,
+    Value,
+    exact,
+    number_of,
+    shown,
+    to_expr,
+)
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.parse import format_source
 from demon_live.lang.program import Program
 from demon_live.lang.syntax import (
     BindNode,
     ChainNode,
+    Expr,
     GoNode,
-    Mini,
     SettingNode,
     StatementNode,
     Text,
@@ -44,9 +64,11 @@ class Score:
 
     def __init__(self, name: str = "<python>") -> None:
         self.name = name
-        self._rows: list[tuple[str, str, StatementNode]] = []
+        self._rows: list[tuple[str, str, StatementNode, tuple[str, int]]] = []
         self._scene = ""
         self._token: Token[Score | None] | None = None
+        #: The text of a file that Python does not find by its name.
+        self._source = ""
 
     def __enter__(self) -> Score:
         self._token = _current.set(self)
@@ -56,46 +78,119 @@ class Score:
         if self._token is not None:
             _current.reset(self._token)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A token belongs to its thread.
+        return {**self.__dict__, "_token": None}
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"<Score {self.name}: {len(self._rows)} statements>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text)}</pre>"
+
     def add(self, node: StatementNode, deck_name: str = "main") -> None:
         """Add a statement to a deck, or to the open scene."""
-        self._rows.append((self._scene, deck_name, node))
+        self._rows.append((self._scene, deck_name, node, _caller()))
 
     def find(self, deck_name: str, control: str) -> BindNode | None:
         """The last binding of a control."""
-        for _, name, node in reversed(self._rows):
+        for _, name, node, _ in reversed(self._rows):
             if isinstance(node, BindNode) and (name, node.control) == (deck_name, control):
                 return node
         return None
 
+    def _lines(self) -> list[tuple[str, tuple[str, int]]]:
+        """Each line of the score, with the line of Python that said it."""
+        lines: list[tuple[str, tuple[str, int]]] = []
+        scene_name, deck_name = "", "main"
+        nowhere = ("", 0)
+
+        def move(new_scene: str, new_deck: str, place: tuple[str, int]) -> None:
+            nonlocal scene_name, deck_name
+            if (deck_name != "main") and (new_deck != deck_name or new_scene != scene_name):
+                lines.append(("}", nowhere))
+                deck_name = "main"
+            if scene_name and new_scene != scene_name:
+                lines.append(("}", nowhere))
+            if new_scene and new_scene != scene_name:
+                lines.append((f"scene {new_scene} {{", place))
+            scene_name = new_scene
+            if new_deck != deck_name:
+                lines.append((f"deck {new_deck} {{", place))
+                deck_name = new_deck
+
+        for in_scene, on_deck, node, place in self._rows:
+            move(in_scene, on_deck, place)
+            lines.append((unparse_statement(node), place))
+        move("", "main", nowhere)
+        return lines
+
     @property
     def text(self) -> str:
         """The score as text. Each statement stands on its own line."""
-        lines: list[str] = []
-        scene_name, deck_name = "", "main"
-
-        def move(new_scene: str, new_deck: str) -> None:
-            nonlocal scene_name, deck_name
-            if (deck_name != "main") and (new_deck != deck_name or new_scene != scene_name):
-                lines.append("}")
-                deck_name = "main"
-            if scene_name and new_scene != scene_name:
-                lines.append("}")
-            if new_scene and new_scene != scene_name:
-                lines.append(f"scene {new_scene} {{")
-            scene_name = new_scene
-            if new_deck != deck_name:
-                lines.append(f"deck {new_deck} {{")
-                deck_name = new_deck
-
-        for in_scene, on_deck, node in self._rows:
-            move(in_scene, on_deck)
-            lines.append(unparse_statement(node))
-        move("", "main")
-        return format_source("\n".join(lines))
+        return format_source("\n".join(line for line, _ in self._lines()))
 
     def program(self, seed: int = 0) -> Program:
-        """Compile the score. Raises DemonError."""
-        return compile_source(self.text, self.name, seed=seed)
+        """Compile the score. Raises DemonError, at the line of Python that said it."""
+        try:
+            made = compile_source(self.text, self.name, seed=seed)
+        except DemonError as error:
+            for one in error.errors:
+                self.place(one)
+            raise
+        for warning in made.warnings:
+            self.place(warning)
+        return made
+
+    def sample(self, deck_name: str, control: str, cycles: ArrayLike) -> Floats:
+        """The values of a control at times in cycles, float32 [n]."""
+        lane = self.program().decks.get(deck_name, {}).get(control)
+        if lane is None:
+            raise ScoreError(f"{control} is not bound on deck {deck_name}")
+        return lane.sample(np.asarray(cycles, np.float64))
+
+    def play(self, session: Any) -> Any:
+        """Let a session play it from its next bar on: its Outcome. Raises DemonError."""
+        return session.apply(self)
+
+    def place(self, error: DemonError) -> None:
+        """Let an error of the text show the line of Python that said it."""
+        if error.span is None:
+            return
+        rows = [row for row in self.text.split("\n") if row.strip()]
+        said = self.text.split("\n")[error.span.line - 1].strip()
+        number = sum(bool(r.strip()) for r in self.text.split("\n")[: error.span.line]) - 1
+        lines = self._lines()
+        file, line = lines[number][1] if len(rows) == len(lines) and number >= 0 else ("", 0)
+        own = self._source if file == self.name else ""
+        text = own or "".join(linecache.getlines(file))
+        if not text or not 0 < line <= text.count("\n") + 1:
+            return
+        error.span, error.source, error.name = _line_span(text, line), text, file
+        hint = f"{error.hint}; " if error.hint else ""
+        error.hint = f"{hint}as a score: {said}"
+
+
+#: Frames of these files say nothing themselves.
+_OWN = (os.path.dirname(__file__), os.path.join(os.path.dirname(os.path.dirname(__file__)), "dsl."))
+
+
+def _caller() -> tuple[str, int]:
+    """The line that said a statement: (file, line)."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _line_span(text: str, line: int) -> Span:
+    rows = text.split("\n")
+    start = sum(len(row) + 1 for row in rows[: line - 1])
+    row = rows[line - 1] if line <= len(rows) else ""
+    return Span.of(text, start + len(row) - len(row.lstrip()), start + len(row))
 
 
 _current: ContextVar[Score | None] = ContextVar("score", default=None)
@@ -110,8 +205,10 @@ def score() -> Score:
     return found
 
 
-def program(name: str = "<python>") -> Program:
-    """Compile the statements so far. Raises DemonError."""
+def program(name: str | Score = "<python>") -> Program:
+    """Compile the statements so far, or those of a Score. Raises DemonError."""
+    if isinstance(name, Score):
+        return name.program()
     current = score()
     current.name = name
     return current.program()
@@ -128,34 +225,39 @@ class Timed:
         self.whens = whens
 
 
-def _timed(kind: str, cycles: float | Fraction, value: Value | Timed | None) -> Timed:
+def _timed(kind: str, cycles: object, value: Value | Timed | None) -> Timed:
+    if number_of(cycles) is None:
+        word = f"{kind}_" if kind == "in" else kind
+        raise ScoreError(
+            f"{word} takes a number of cycles first, then the value", hint=f"write {word}(4, ...)"
+        )
     when = WhenNode(0, 0, kind, exact(cycles))
     if isinstance(value, Timed):
         return Timed(value.value, (when, *value.whens))
     return Timed(value, (when,))
 
 
-def over(cycles: float, value: Value | Timed | None) -> Timed:
+def over(cycles: Number, value: Value | Timed | None) -> Timed:
     """Move there in a straight line over a number of cycles."""
     return _timed("over", cycles, value)
 
 
-def xfade(cycles: float, value: Value | Timed | None) -> Timed:
+def xfade(cycles: Number, value: Value | Timed | None) -> Timed:
     """As over; gain moves at equal power."""
     return _timed("xfade", cycles, value)
 
 
-def at(cycle: float, value: Value | Timed | None) -> Timed:
+def at(cycle: Number, value: Value | Timed | None = None) -> Timed:
     """At the next cycle divisible by `cycle`."""
     return _timed("at", cycle, value)
 
 
-def in_(cycles: float, value: Value | Timed | None) -> Timed:
+def in_(cycles: Number, value: Value | Timed | None = None) -> Timed:
     """After a number of cycles."""
     return _timed("in", cycles, value)
 
 
-def now(value: Value | Timed | None) -> Timed:
+def now(value: Value | Timed | None = None) -> Timed:
     """At once."""
     return _timed("now", 0, value)
 
@@ -173,43 +275,61 @@ class Deck:
         object.__setattr__(self, "_name", name)
 
     def __getitem__(self, name: str) -> Deck:
+        if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
+            raise ScoreError(f"{name!r} is no name of a deck", hint="a deck has one word: drums")
         return Deck(name)
 
     def __setattr__(self, name: str, value: Value | Timed | None) -> None:
         spec = find(name) if not name.startswith("lora_") else find(f"lora.{name[5:]}")
         if spec is None or spec.cls == "prepared":
             near = nearest(name, CONTROLS)
-            raise ScoreError(
-                f'there is no control "{name}"', hint=f"did you mean {near[0]}?" if near else None
-            )
+            hint = f"did you mean {near[0]}?" if near else None
+            if name in SETTINGS:
+                call = f"deck.{name}" if name in ("loop", "source") else name
+                hint = f"{name} is a setting: {call}({shown(value)})"
+            raise ScoreError(f'there is no control "{name}"', hint=hint)
         timed = value if isinstance(value, Timed) else Timed(value, ())
         plain = timed.value
         expr = None if plain is None else to_expr(plain)
-        # A plain string is text for a control that takes text, unless it looks like mini-notation.
-        if isinstance(expr, Mini) and not spec.numeric and not _MINI_SIGNS.intersection(expr.text):
-            expr = Text(0, 0, expr.text)
+        if expr is not None and not spec.numeric:
+            expr = _texts(expr)
         score().add(BindNode(0, 0, spec.name, expr, timed.whens), self._name)
 
     # Any: type checkers see the methods of Pat in dsl.pyi only.
     def __getattr__(self, name: str) -> Any:
         found = score().find(self._name, name)
         if found is None or found.expr is None:
-            raise AttributeError(f"{name} is not bound on deck {self._name}")
+            what = f"{name} is not bound on deck {self._name}"
+            raise AttributeError(what if find(name) else f'{what}; a deck is deck["{name}"]')
         return Pat(found.expr)
 
     def __dir__(self) -> list[str]:
         return [*CONTROLS, "loop", "source"]
 
-    def loop(self, cycles: int) -> None:
+    def loop(self, cycles: Number) -> None:
         """The length of the deck's loop, in cycles."""
         _set("loop", cycles, self._name)
 
-    def source(self, path: str | None) -> None:
+    def source(self, path: str | os.PathLike[str] | None) -> None:
         """The audio that the deck transforms; None starts from noise."""
         _set("source", path, self._name)
 
 
 deck = Deck()
+
+
+def _texts(node: Any) -> Any:
+    """An expression for a control that takes text: plain strings are text, unless they look like
+    mini-notation."""
+    if isinstance(node, PlainString):
+        mini = _MINI_SIGNS.intersection(node.text)
+        return node if mini else Text(0, 0, node.text)
+    if isinstance(node, tuple):
+        return tuple(map(_texts, node))
+    if isinstance(node, Expr):
+        inner = {f.name: _texts(getattr(node, f.name)) for f in fields(node)}
+        return replace(node, **inner)
+    return node
 
 
 @contextmanager
@@ -224,27 +344,35 @@ def scene(name: str) -> Iterator[None]:
 
 
 def go(name: str, when: Timed | None = None) -> None:
-    """Play a scene: go("drop", at(8, None))."""
+    """Play a scene: go("drop", at(8))."""
+    if when is not None and not isinstance(when, Timed):
+        raise ScoreError(f"go takes a time, not {when!r}", hint=f'write go("{name}", at({when!r}))')
     score().add(GoNode(0, 0, name, when.whens if when else ()))
 
 
-def chain(*scenes: tuple[str, float]) -> None:
+def chain(*scenes: tuple[str, Number]) -> None:
     """Scenes one after the other: chain(("drop", 8), ("calm", 4))."""
+    if not all(isinstance(row, tuple) and len(row) == 2 for row in scenes):
+        raise ScoreError(
+            "chain takes pairs of a scene and its length", hint='write chain(("drop", 8))'
+        )
     score().add(ChainNode(0, 0, tuple((n, exact(k)) for n, k in scenes)))
 
 
 # --- settings and performance ----------------------------------------------------------------
 
 
-def _set(word: str, value: float | str | None, deck_name: str = "main") -> None:
-    plain = value if value is None or isinstance(value, str) else exact(value)
+def _set(word: str, value: object, deck_name: str = "main") -> None:
+    plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if plain is not None and not isinstance(plain, str):
+        plain = exact(plain)
     score().add(SettingNode(0, 0, word, plain), deck_name)
 
 
-def setting(word: str) -> Callable[[float | str | bool | None], None]:
+def setting(word: str) -> Callable[[float | str | bool | Path | None], None]:
     """The Python function for a setting: tempo(128), link(True)."""
 
-    def set_value(value: float | str | bool | None) -> None:
+    def set_value(value: float | str | bool | Path | None) -> None:
         _set(word, ("on" if value else "off") if isinstance(value, bool) else value)
 
     set_value.__name__, set_value.__doc__ = word, SETTINGS[word].help
@@ -270,23 +398,81 @@ def fader(value: Value | Timed | None) -> None:
 
 # --- files of Python -------------------------------------------------------------------------
 
+#: Seconds in which a file must have said its score.
+PATIENCE = 2.0
+
+
+class EndlessError(ScoreError):
+    """A file of Python that does not end."""
+
 
 def run_python(source_text: str, name: str = "<python>", seed: int = 0) -> Program:
     """Run a file of Python that fills a Score, and compile it. It is code: only behind --python.
 
-    Raises DemonError, with the line of the file where Python stopped.
+    Raises DemonError, with the line of the file.
     """
-    with Score(name) as current:
-        try:
-            exec(compile(source_text, name, "exec"), {"__name__": "__demon__", "__file__": name})
-        except Exception as error:
-            raise _placed(error, source_text, name) from error
-        try:
-            made = current.program(seed)
-        except DemonError as error:
-            error.hint = f"{error.hint or ''} (shown as a score; the file is Python)".strip()
-            raise
-    return made
+    return python_score(source_text, name).program(seed)
+
+
+def python_score(source_text: str, name: str = "<python>", seconds: float | None = None) -> Score:
+    """Run a file of Python: the Score that it has filled. Raises DemonError, as `run_python`.
+
+    seconds: after which it is taken for endless; None: PATIENCE.
+    """
+    seconds = PATIENCE if seconds is None else seconds
+    filled = Score(name)
+    filled._source = source_text
+    failed: list[Exception] = []
+
+    def run() -> None:
+        with suppress(_Ended), filled:
+            try:
+                exec(
+                    compile(source_text, name, "exec"),
+                    {"__name__": "__demon__", "__file__": name},
+                )
+            except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+                failed.append(error)
+
+    # A thread of its own, which can be left where it never ends.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="score", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        place = _line_of(thread, name)
+        _end(thread)
+        raise EndlessError(
+            f"this file does not end within {seconds:g} s",
+            span=_line_span(source_text, place) if place else None,
+            hint="it says a score once; what repeats is a pattern",
+            source=source_text,
+            name=name,
+        )
+    if failed:
+        raise _placed(failed[0], source_text, name) from failed[0]
+    return filled
+
+
+class _Ended(BaseException):
+    """Raised inside a file that does not end."""
+
+
+def _end(thread: threading.Thread) -> None:
+    import ctypes
+
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Ended))
+
+
+def _line_of(thread: threading.Thread, name: str) -> int:
+    """The line of the file that a thread runs; 0 if it is not known."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_filename == name:
+            return frame.f_lineno
+        frame = frame.f_back
+    return 0
 
 
 def _placed(error: Exception, source_text: str, name: str) -> ScoreError:
@@ -300,9 +486,7 @@ def _placed(error: Exception, source_text: str, name: str) -> ScoreError:
             if f.filename == name and f.lineno
         ]
         line = lines[-1] if lines else 1
-    start = sum(len(row) + 1 for row in source_text.split("\n")[: line - 1])
-    row = source_text.split("\n")[line - 1] if line <= source_text.count("\n") + 1 else ""
-    span = Span.of(source_text, start + len(row) - len(row.lstrip()), start + len(row))
+    span = _line_span(source_text, line)
     message = error.message if isinstance(error, DemonError) else f"{type(error).__name__}: {error}"
     hint = error.hint if isinstance(error, DemonError) else None
     return ScoreError(message, span=span, hint=hint, source=source_text, name=name)

@@ -15,6 +15,7 @@ import numpy as np
 
 from demon_live.errors import nearest
 from demon_live.lang import choice as choice  # registers its functions
+from demon_live.lang import samples as samples  # registers itself
 from demon_live.lang.cycle_table import smooth as smooth  # registers itself
 from demon_live.lang.pattern import Pattern, PatternError
 from demon_live.lang.registry import (

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from demon_live.errors import EngineError, nearest
-from demon_live.models.manifest import load_manifest
+from demon_live.models.manifest import FAMILY, load_manifest, own_engine
 from demon_live.models.protocol import Engine as Engine
 from demon_live.models.protocol import Row as Row
 
@@ -29,10 +29,11 @@ def open_engine(
     threads: int | None = None,
     random_weights: bool = False,
 ) -> Engine:
-    """Open a shipped engine by name, or another by the path of its TOML.
+    """Open a shipped engine by name, or another by the path of its TOML or as MODULE:CLASS.
 
     Args:
-        name_or_path: a name such as `imp`, or the path of a manifest.
+        name_or_path: a name such as `imp` or of an entry point, the path of a manifest, or
+            MODULE:CLASS of an `EngineBase`.
         backend: auto, or one that the manifest lists.
         device: auto, cpu or cuda.
         threads: of the model on a CPU.
@@ -42,7 +43,7 @@ def open_engine(
         EngineError: no such engine or backend, files missing or damaged, no such device.
     """
     manifest = load_manifest(name_or_path)
-    if manifest.family not in ("imp", "acestep"):
+    if manifest.family not in ("imp", "acestep", FAMILY):
         raise EngineError(
             f"engine {manifest.name} is of family {manifest.family!r}, which is not played",
             hint="families that play: imp, acestep",
@@ -59,6 +60,9 @@ def open_engine(
     # OpenMP threads that spin at barriers stall for whole time slices once another process (the
     # sound, the prompt) wants a core: a tick of 110 ms took seconds. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if manifest.family == FAMILY and (own := own_engine(str(name_or_path))) is not None:
+        engine: Engine = own()
+        return engine
     if manifest.family == "acestep":
         from demon_live.models.acestep.open import open_ace as opened
     else:

@@ -18,6 +18,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -34,6 +35,8 @@ _LONGEST = 256 * 1024
 _MOST = 1e15
 #: No manifest opens so many brackets at once; the TOML parser would go that deep.
 _NESTED = "[" * 32
+#: The family of engines that are classes of Python (`models.base`), and how packages offer them.
+FAMILY, GROUP = "python", "demon_live.engines"
 BACKENDS = ("onnx", "eager", "graphs", "tensorrt")
 
 
@@ -334,7 +337,8 @@ def find_manifests() -> list[Manifest]:
 
 
 def load_manifest(name_or_path: str | Path) -> Manifest:
-    """The manifest of a shipped engine by name, or any other by the path of its TOML.
+    """The manifest of a shipped engine by name, or any other by the path of its TOML, by its entry
+    point, or as MODULE:CLASS.
 
     Raises EngineError, with the place in the TOML where it has one.
     """
@@ -342,11 +346,43 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     if text.endswith(".toml"):
         return _parse(Path(text))
     names = [path.stem for path in sorted(_folder().glob("*.toml"))]
+    own = own_engine(text) if text not in names else None
+    if own is not None:
+        described: Manifest = own.describe_class()
+        return described
     if text not in names:
+        names += sorted(entry_points(group=GROUP).names)
         near = nearest(text, names)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
         raise EngineError(f"there is no engine {text!r}", hint=hint)
     return _parse(_folder() / f"{text}.toml")
+
+
+def own_engine(name: str) -> Any:
+    """The class of an engine that a package offers, or of MODULE:CLASS; None if there is none.
+
+    Raises EngineError: it cannot be imported.
+    """
+    module, colon, attribute = name.partition(":")
+    if colon and re.fullmatch(r"[\w.]+", module) and attribute.isidentifier():
+        points = [EntryPoint(name, name, GROUP)]
+    else:
+        points = list(entry_points(group=GROUP, name=name))
+    if not points:
+        return None
+    try:
+        found = points[0].load()
+    # A wall: the module of a stranger may fail in any way.
+    except Exception as error:
+        raise EngineError(
+            f"engine {name!r} cannot be imported: {type(error).__name__}: {error}",
+            hint="python must find its module: run demon where it lies, or install it",
+        ) from error
+    if not hasattr(found, "describe_class"):
+        raise EngineError(
+            f"{name!r} is no engine", hint="an engine is a class: class Mine(demon_live.EngineBase)"
+        )
+    return found
 
 
 # ----------------------------------------------------------------------------------------- checking

@@ -10,6 +10,8 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +22,9 @@ import numpy as np
 
 from demon_live.audio.files import WAV_LIMIT, write_audio
 from demon_live.audio.sinks import checked_target
-from demon_live.core import RATES, Floats
+from demon_live.core import RATES, Floats, Generation
 from demon_live.errors import DemonError, FileError, UsageError
+from demon_live.lang.dsl_score import Score
 from demon_live.models.engine import Engine
 from demon_live.paths import shipped
 from demon_live.runtime.offline import Offline
@@ -58,16 +61,52 @@ def replay_into(
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a render gave. audio: float32 [n, 2]. stems: deck -> float32 [n, 2]."""
+    """What a render gave. A notebook shows it as a player.
+
+    Attributes:
+        path: of the file that was written.
+        audio: float32 [n, 2] at 48 kHz.
+        stems: deck -> float32 [n, 2].
+        generations: the newest latents, at most 256, with what they were made of.
+    """
 
     path: Path | None
     audio: Floats
     stems: Mapping[str, Floats] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    generations: tuple[Generation, ...] = ()
+
+    def save(self, path: Path | str) -> Path:
+        """Write the sound as .wav or .flac. Raises FileError."""
+        write_audio(path, self.audio)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        return f"<Rendered {len(self.audio) / RATES.sample_rate:.2f} s, {self.path or 'no file'}>"
+
+    def _repr_html_(self) -> str:
+        return player(self.audio)
+
+
+#: Seconds of a player in a notebook at most: its sound is part of the page.
+_PLAYER = 60
+
+
+def player(audio: Floats) -> str:
+    """Sound float32 [n, 2] as an element of a page."""
+    short = np.clip(audio[: _PLAYER * RATES.sample_rate], -1, 1)
+    pcm = np.round(short * 32767).astype("<i2").tobytes()
+    rate = RATES.sample_rate
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", 16, 1, 2, rate, rate * 4,
+        4, 16, b"data", len(pcm),
+    )  # fmt: skip
+    data = base64.b64encode(head + pcm).decode()
+    return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
 
 
 def render(
-    path: Path | str,
+    what: Path | str | Score | journal.Recording,
     out: Path | str | None = None,
     *,
     cycles: float | None = None,
@@ -78,30 +117,39 @@ def render(
     seed: int | None = None,
     stems: bool = False,
     trust: bool = False,
+    python: bool = False,
     find: Find = find_source,
     progress: Callable[[float], None] | None = None,
 ) -> Rendered:
     """Render a score or a set to a WAV or FLAC file (or, without `out`, to an array).
 
-    cycles or seconds: how much; a score gives 8 cycles by default, a set its own length.
-    start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
-    None: where the set was begun to be recorded, or 0.
-    seed: added to every seed of the score; a set brings its own. stems: one more file a deck, what
-    it gave to the sum before the limiter. trust: a set that was not recorded here may read sources
-    anywhere. find: finds the files of sources. progress: told the part done, 0..1.
-    Raises DemonError.
+    Args:
+        what: the path of a score or a set; a Score; a Recording.
+        out: the file.
+        cycles, seconds: how much; a score gives 8 cycles by default, a set its own length.
+        start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
+            None: where the set was begun to be recorded, or 0.
+        engine, backend: as in `open_engine`; or an engine that is open.
+        seed: added to every seed of the score; a set brings its own.
+        stems: one more file a deck, what it gave to the sum before the limiter.
+        trust: a set that was not recorded here may read sources anywhere.
+        python: a score in a .py file may run.
+        find: finds the files of sources.
+        progress: told the part done, 0..1.
+
+    Raises:
+        DemonError: nothing was written.
     """
-    path = Path(path)
     if out is not None:
         checked_target(out)
-    recording = journal.load(path) if path.name.endswith(journal.SUFFIX) else None
+    recording = _recording(what)
     if seed is None:
         seed = recording.start.get("seed", 0) if recording else 0
     assets = Assets((Path.cwd(), shipped("patterns")), find=find)
     if recording is not None:
-        assets = Assets(
-            assets.folders, within=bounds(path, trust), find=find, copies=folder_of(path)
-        )
+        copies = None if recording.path is None else folder_of(recording.path)
+        within = bounds(recording.path, trust)
+        assets = Assets(assets.folders, within=within, find=find, copies=copies)
     rules = recording.rules if recording is not None else journal.RULES
     with Offline(
         engine, backend=backend, seed=seed, stems=stems, assets=assets, rules=rules
@@ -114,8 +162,11 @@ def render(
             step = replay_into(offline, recording, trust)
             step()
         else:
-            warnings = offline.session.load(path).warnings
-            moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
+            offline.session.python = python
+            session = offline.session
+            said = session.apply(what) if isinstance(what, Score) else session.load(Path(str(what)))
+            warnings = said.warnings
+            moments = [Moment(0, journal.SetEvent("apply", 0), session.state)]
         if start is None:
             begin = recording.begun if recording is not None else 0
             start = float(moments[-1].state.tempo.cycle_at(begin))
@@ -126,13 +177,28 @@ def render(
         if begin:
             seek(offline, step, pre_roll(begin, moments, offline.output.generator.drain), begin)
         audio, parts = _collect(offline, step, begin, total, stems, progress)
+        made = tuple(offline.generations()[1])
     if out is None:
-        return Rendered(None, audio, parts, warnings)
+        return Rendered(None, audio, parts, warnings, made)
     out = Path(out)
     write_audio(out, audio)
     for deck, part in parts.items():
         write_audio(out.with_name(f"{out.stem}-{deck}{out.suffix}"), part)
-    return Rendered(out, audio, parts, warnings)
+    return Rendered(out, audio, parts, warnings, made)
+
+
+def _recording(what: object) -> journal.Recording | None:
+    """The set that is to be rendered; None for a score. Raises DemonError."""
+    if isinstance(what, journal.Recording):
+        return what
+    if isinstance(what, Score):
+        return None
+    if not isinstance(what, (str, Path)):
+        raise UsageError(
+            f"this is no score: {type(what).__name__}",
+            hint="render takes a path, a Score or a Recording",
+        )
+    return journal.load(what) if Path(what).name.endswith(journal.SUFFIX) else None
 
 
 def _length(

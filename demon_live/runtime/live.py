@@ -59,12 +59,15 @@ _numbers = itertools.count(1)
 class _LiveOutput:
     """Engine process, audio process and the playhead of their bus, as the session sees them.
 
-    Until `start` what is published only waits: a session may be restored first.
+    Until `start` what is published only waits: a session may be restored first. engine: as it was
+    asked for; name: its own.
     """
 
-    def __init__(self, folder: Path, engine: str, controls: frozenset[str] | None) -> None:
+    def __init__(
+        self, folder: Path, engine: str, name: str, controls: frozenset[str] | None
+    ) -> None:
         self.folder = folder
-        self.engine_name = self._lexicon = engine
+        self._lexicon, self.engine_name = engine, name
         self.device_name = "starting"
         self.controls = controls
         self.start_at = 0
@@ -164,6 +167,9 @@ class Live:
         python: pattern files in Python may run.
         resume: a session that died, to go on with.
         trust: a set that was not recorded here may read sources anywhere.
+        name: what `demon send`, `demon attach` and `connect` call it; None: they do not reach it.
+        osc: [HOST:]PORT to listen at.
+        web: port of a web page to watch; 0 is the usual one.
 
     Raises:
         DemonError: nothing can be played.
@@ -189,6 +195,9 @@ class Live:
         python: bool = False,
         resume: Interrupted | None = None,
         trust: bool = False,
+        name: str | None = None,
+        osc: str | None = None,
+        web: int | None = None,
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
@@ -196,8 +205,13 @@ class Live:
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
-        self._output = _LiveOutput(self._folder, manifest.name, manifest.controls)
+        elsewhere = parse_remote(engine)
+        given = engine if elsewhere is None else elsewhere.engine
+        self._output = _LiveOutput(self._folder, given, manifest.name, manifest.controls)
         self._wake, self._closing = threading.Event(), threading.Event()
+        self._doors = contextlib.ExitStack()
+        #: Set when another program asks for the end.
+        self.ended = threading.Event()
         self.session = self._new_session(manifest, seed, python, replay, resume, trust)
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
@@ -225,6 +239,8 @@ class Live:
             self._output.start(audio or ("device" if device else "auto"), device)
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
+            if (name, osc, web) != (None, None, None):
+                self._open_doors(name, osc, web)
         except BaseException:
             self.close()
             raise
@@ -310,6 +326,12 @@ class Live:
         if record:
             self.session.apply(f"record '{record}'", "<start>")
 
+    def _open_doors(self, name: str | None, osc: str | None, web: int | None) -> None:
+        from demon_live.runtime.session_process import Start, doors
+
+        start = Start(name, {"engine": self._output.engine_name}, osc=osc, web=web)
+        self.info = self._doors.enter_context(doors(self, start, self.ended))
+
     @property
     def engine(self) -> EngineSupervisor:
         """The engine process."""
@@ -386,6 +408,7 @@ class Live:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._doors.close()
         self._wake.set()
         if self._watcher is not None:
             self._watcher.close()

@@ -8,6 +8,7 @@ Threads: everything runs in the caller's.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any, cast
 import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
+from demon_live.core import RATES, EngineState, EngineStatus, Floats, Generation, MixState
+from demon_live.engine.ring import Ring
 from demon_live.errors import EngineError, UsageError
+from demon_live.lang.dsl_pattern import exact
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.runtime.generator import Generator
@@ -26,12 +29,14 @@ from demon_live.session.assets import Assets
 from demon_live.session.inputs import Inputs
 from demon_live.session.session import Session
 from demon_live.session.status import db
-from demon_live.session.tempo import Playhead
+from demon_live.session.tempo import Playhead, TempoMap
 from demon_live.sets.journal import RULES
 from demon_live.sets.recorder import about_engine
 
 #: Turns after which priming gives up: a ring that gives nothing by then never will.
 _PRIME_TURNS = 256
+#: Generations that `Offline.generations` keeps.
+_KEPT = 256
 
 
 class _MixerPlayhead:
@@ -145,12 +150,21 @@ class Offline:
         rules: int = RULES,
     ) -> None:
         self._owned = isinstance(engine, str)
+        if not isinstance(seed, (int, np.integer)):
+            raise UsageError(f"seed is a whole number, not {seed!r}")
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
-        self.output = OfflineOutput(opened, seed=seed, stems=stems)
+        self.output = OfflineOutput(opened, seed=int(seed), stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
-        start = {"seed": seed, "rules": rules, **about_engine(opened.manifest)}
-        self.session = Session(self.output, assets=assets, sets=sets, start=start, inputs=inputs)
-        self._primed = False
+        start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest)}
+        self.session = Session(
+            self.output, assets=assets, sets=sets, start=start, inputs=inputs, alone=True
+        )
+        self._primed = self._closed = False
+        #: Sound that was made and not given yet, and the cycle that it begins at.
+        self._rest: Floats = np.zeros((0, 2), np.float32)
+        self._cycle = Fraction(0)
+        self._ring: Ring | None = None
+        self._generations: deque[tuple[int, Generation]] = deque(maxlen=_KEPT)
 
     def prime(self) -> None:
         """Generate, with the clock standing still, until every deck has something to play."""
@@ -159,7 +173,32 @@ class Offline:
         reason = f": {self.output.notes[-1]}" if self.output.notes else ""
         raise EngineError(f"the engine gives no sound{reason}", hint="run: demon doctor")
 
+    def generations(self, since: int = 0) -> tuple[int, list[Generation]]:
+        """(number of the newest, the generations after number `since`); the last 256 are kept."""
+        rows = [(n, g) for n, g in self._generations if n > since]
+        return (rows[-1][0] if rows else since), [g for _, g in rows]
+
+    def _listen(self) -> None:
+        """Note what the ring gives; a generator may make a new ring."""
+        ring = self.output.generator.ring
+        if ring is self._ring:
+            return
+        self._ring, tick = ring, ring.tick
+
+        def noted() -> list[Generation]:
+            made = tick()
+            for generation in made:
+                number = self._generations[-1][0] if self._generations else 0
+                self._generations.append((number + 1, generation))
+                self.session.scripts.emit("generation", generation)
+            return made
+
+        ring.tick = noted  # type: ignore[method-assign]
+
     def _play(self) -> None:
+        if self._closed:
+            raise EngineError("this Offline is closed", hint="render inside of its with block")
+        self._listen()
         if not self._primed:
             self._primed = True
             self.prime()
@@ -183,22 +222,40 @@ class Offline:
         return self.output.mixer.render_stems(self.output.blocks)
 
     def render(self, *, cycles: float | None = None, seconds: float | None = None) -> Floats:
-        """The next cycles or seconds, float32 [n, 2]."""
-        begin = self.output.mixer.position
+        """The next cycles or seconds, float32 [n, 2]: pieces join, bit for bit.
+
+        A tempo that changes meanwhile changes the length of its cycles.
+        """
         if (cycles is None) == (seconds is None):
             raise UsageError("give cycles or seconds")
-        if seconds is not None:
-            total = round(seconds * RATES.sample_rate)
-        else:
-            tempo = self.session.state.tempo
-            total = tempo.sample_at(tempo.cycle_at(begin) + Fraction(cycles or 0)) - begin
-        if total <= 0:
-            return np.zeros((0, 2), np.float32)
-        pieces = [self.turn() for _ in range(-(-total // (self.output.blocks * BLOCK)))]
-        return np.concatenate(pieces)[:total]
+        begin = self.output.mixer.position - len(self._rest)
+        start = self._tempo.cycle_at(begin)
+        if self._tempo.sample_at(self._cycle) == begin:
+            start = self._cycle
+        end = start + exact(cycles or 0)
+        pieces, length = [self._rest], len(self._rest)
+
+        def total() -> int:
+            if seconds is not None:
+                return round(seconds * RATES.sample_rate)
+            return max(0, self._tempo.sample_at(end) - begin)
+
+        while length < total():
+            pieces.append(self.turn())
+            length += len(pieces[-1])
+        audio, wanted = np.concatenate(pieces), total()
+        self._rest, self._cycle = audio[wanted:], end
+        return audio[:wanted]
+
+    @property
+    def _tempo(self) -> TempoMap:
+        return self.session.state.tempo
 
     def close(self) -> None:
-        """Close the engine, if it was opened here."""
+        """Close the engine, if it was opened here. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         self.session.close()
         if self._owned:
             self.output.generator.close()

@@ -20,6 +20,7 @@ from typing import Protocol
 from demon_live.controls import find
 from demon_live.errors import ScoreError, nearest
 from demon_live.lang import Bind, Program, Setting, When, Word
+from demon_live.session.agenda import TIMED
 from demon_live.session.edit import Edit
 from demon_live.session.inputs import Inputs
 from demon_live.session.scores import as_score, write_score
@@ -29,8 +30,6 @@ from demon_live.session.undo import Undo
 from demon_live.sets.recorder import Recorder
 
 NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn"})
-#: Words that may wait for a cycle; all others act at once.
-_TIMED = frozenset({"mute", "unmute", "solo", "unsolo", "recall"})
 
 
 class Playing(Protocol):
@@ -51,11 +50,11 @@ class Playing(Protocol):
 
 def check_word(session: Playing, word: Word, state: State) -> None:
     """Raises ScoreError if a word cannot be done in `state`. Changes nothing."""
-    if word.when.kind not in ("quant", "now") and word.name not in _TIMED:
+    if word.when.kind not in ("quant", "now") and word.name not in TIMED:
         raise ScoreError(
             f"{word.name} acts at once and takes no {word.when.kind}",
             span=word.span,
-            hint="these may wait: " + ", ".join(sorted(_TIMED)),
+            hint="these may wait: " + ", ".join(sorted(TIMED)),
         )
     match word.name:
         case "mute" | "unmute" | "solo" | "crossfade":
@@ -144,9 +143,10 @@ def do_word(session: Playing, word: Word, now: int) -> list[str]:
 
 def _moment(session: Playing, word: Word, now: int) -> tuple[int, str]:
     """(output sample from which a word counts, 0 for at once; the same in words)."""
-    if word.when.kind not in ("at", "in"):
+    edit = session.edit(now)
+    if word.when.kind not in ("at", "in") and edit.due is None:
         return 0, ""
-    cycle = session.edit(now).effect(word.when)
+    cycle = edit.effect(word.when)
     return session.state.tempo.sample_at(cycle), f" · from bar {float(cycle):g}"
 
 
@@ -212,7 +212,8 @@ def go_to(session: Playing, wanted: State, when: When, now: int) -> list[str]:
     edit = session.edit(now)
     edit.restore(wanted, when)
     before = session.state
-    at = edit.state.tempo.sample_at(edit.effect(when)) if when.kind in ("at", "in") else 0
+    timed = when.kind in ("at", "in") or edit.due is not None
+    at = edit.state.tempo.sample_at(edit.effect(when)) if timed else 0
     state = replace(
         edit.state,
         files=wanted.files,

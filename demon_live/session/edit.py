@@ -112,6 +112,7 @@ class Edit:
         engine: the name of the one that plays; "" accepts any (a replay).
         dry: nothing will sound: sources are looked for, not read.
         rules: of the set that is replayed (`sets.journal.RULES`).
+        due: the cycle that statements without a time are meant for; None = the next quantum.
     """
 
     def __init__(
@@ -127,8 +128,10 @@ class Edit:
         engine: str = "",
         dry: bool = False,
         rules: int = RULES,
+        due: Fraction | None = None,
     ) -> None:
         self.state = state
+        self.due = due
         self.now = now
         self.name = name
         self.base = base
@@ -150,7 +153,7 @@ class Edit:
         self._named: set[str] = set()
         self.begin: Fraction | None = None
         # The very first text: there is nothing to move from, so everything simply begins.
-        self._silent = not state.decks and now == 0
+        self._silent = not state.decks and now == 0 and not due
 
     def effect(self, when: When, prepared: bool = False) -> Fraction:
         """The cycle at which a statement takes effect."""
@@ -160,6 +163,8 @@ class Edit:
         here = tempo.cycle_at(self.now)
         prepared = prepared or self.begin is not None
         earliest = max(tempo.cycle_at(self.now + NOTICE), here) if prepared else here
+        if self.due is not None:
+            return self._scheduled(when, max(self.due, earliest))
         if when.kind == "now":
             return earliest
         if when.kind == "at" and when.cycles > 0:
@@ -171,6 +176,13 @@ class Edit:
             return earliest
         cycle = next_multiple(earliest, quant)
         return cycle if cycle > here else cycle + quant
+
+    @staticmethod
+    def _scheduled(when: When, due: Fraction) -> Fraction:
+        """As `effect`, seen from the cycle that the statement is meant for."""
+        if when.kind == "at" and when.cycles > 0:
+            return next_multiple(due, when.cycles)
+        return due + when.cycles if when.kind == "in" else due
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""

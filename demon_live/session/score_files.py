@@ -22,6 +22,7 @@ from watchdog.observers import Observer
 
 from demon_live import faults
 from demon_live.errors import DemonError
+from demon_live.lang.dsl_score import EndlessError
 from demon_live.session.scores import read_start, score_name
 from demon_live.session.session import Session
 from demon_live.session.status import Outcome
@@ -93,7 +94,7 @@ class Reloader:
         try:
             outcome = self.session.load(path, data)
         except DemonError as error:
-            if not last:
+            if not last and not isinstance(error, EndlessError):
                 return False
             self._seen[key] = digest
             self.session.tell(str(error))

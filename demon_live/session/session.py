@@ -15,19 +15,21 @@ import os
 import secrets
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 from demon_live.core import ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
 from demon_live.lang.controllers import Move
+from demon_live.lang.dsl_score import Score, python_score
+from demon_live.lang.samples import reading
 from demon_live.paths import shipped
-from demon_live.session.agenda import Agenda, Messages
+from demon_live.session.agenda import Handle, Messages, Scripts, What, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import STEP_NOTICE, Edit, folder_of
@@ -58,6 +60,8 @@ class Session:
         changed: called after each accepted change; live, it wakes the sampling thread.
         written: called with (path, text) of a score file that this session wrote.
         dry: nothing will sound, so sources are looked for but not read.
+        alone: everything runs in one thread, functions of scripts too, and what they raise is
+            raised (renders).
     """
 
     #: `demon_live.render`, for scripts: `Session.replay("friday.set.jsonl")`.
@@ -75,6 +79,7 @@ class Session:
         changed: Callable[[], None] = lambda: None,
         written: Callable[[Path, str], None] = lambda path, text: None,
         dry: bool = False,
+        alone: bool = False,
     ) -> None:
         self.output, self.assets = output, assets or Assets()
         # The random number tells this session's sets from all others (set_files.is_own).
@@ -102,7 +107,10 @@ class Session:
         self.undone = Undo()
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
-        self._agenda, self._messages = Agenda(), Messages()
+        self._due: Fraction | None = None
+        self._messages = Messages()
+        offers = ("bar", "event", "error", *(("generation",) if alone else ()))
+        self.scripts = Scripts(self, self.tell, alone=alone, offers=offers)
         self._unknown_said: set[str] = set()
         self._errors: dict[str, DemonError] = {}
         self._saved_at: dict[str, str] = {}
@@ -111,21 +119,23 @@ class Session:
 
     def apply(
         self,
-        text: str,
+        text: str | Score,
         name: str = "<prompt>",
         origin: str = "repl",
         *,
+        at: Fraction | None = None,
         now: int | None = None,
         replay: bool = False,
     ) -> Outcome:
         """Compile a text and let it play from its quantum on.
 
         Args:
-            text: statements.
+            text: statements, or a Score.
             name: where errors say they are.
             origin: "repl": the statements add to what plays; "osc": the same, but file names are
                 bounded as in a score; "file": the text is all that the score `name` says, and the
                 difference to its last version is applied.
+            at: the cycle that takes the place of the next quantum, if it is still to come.
             now: output sample of the decision; None = the playhead.
             replay: a set says it: files mean what they meant then, and words that concern this
                 machine are left out.
@@ -133,12 +143,16 @@ class Session:
         Raises:
             DemonError: nothing has changed.
         """
+        text = text_of(text)
         with self._lock:
-            at = self._now(now)
+            meant = due(self) if at is None else Fraction(at)
+            # As exact as a set keeps it.
+            self._due = None if meant is None else max(Fraction(0), meant.limit_denominator(10**9))
             self._replaying = replay
             try:
-                outcome = self._apply(text, name, origin, at)
+                outcome = self._apply(text, name, origin, self._now(now))
             except DemonError as error:
+                self.scripts.emit("error", error)
                 self._explain(error, text, name if origin == "file" else "")
                 for one in error.errors:
                     one.name = one.name or name
@@ -146,7 +160,7 @@ class Session:
                     self._errors[name] = error
                 raise
             finally:
-                self._replaying = False
+                self._due, self._replaying = None, False
                 self.assets.forget()
             self._errors.pop(name, None)
             self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
@@ -162,7 +176,9 @@ class Session:
         whole, state = origin == "file", self._state
         # At the prompt the lets of the files that play are known, too.
         lets = state.lets if whole else self._known_lets()
-        program = compile_source(text, name=name, lets=lets, chance=self.rules)
+        base = _base(name, origin)
+        with self._freshly(), reading(lambda file: self._look(file, base)):
+            program = compile_source(text, name=name, lets=lets, chance=self.rules)
         if not whole:
             check_decks(text, program, state)
         edit = self._build(program, name, origin, now)
@@ -173,7 +189,8 @@ class Session:
         new = _with_program(edit, state, program, name, whole)
         self._reserve(edit, new)
         self._note_files(now)
-        self.journal.write(SetEvent("apply", now, text, name, origin))
+        at = "" if self._due is None else str(self._due)
+        self.journal.write(SetEvent("apply", now, text, name, origin, at))
         if whole and new.hushed and self.rules > 1:
             new = replace(new, hushed=False)
             edit.messages.append("the sound is back")
@@ -189,18 +206,15 @@ class Session:
         """What a text changes: built as a whole, with no effect yet."""
         before = self._state.files.get(name)
         edit = self.edit(now, _base(name, origin), name if origin == "file" else "")
-        self._fresh = not self._replaying
-        try:
-            rows, again = program.statements, list[Statement]()
-            if origin == "file":
-                rows = diff(before, program)
-                back = self._overridden(name, program) if before is not None else ()
-                again = [row for row in back if row not in rows]
+        rows, again = program.statements, list[Statement]()
+        if origin == "file":
+            rows = diff(before, program)
+            back = self._overridden(name, program) if before is not None else ()
+            again = [row for row in back if row not in rows]
+        with self._freshly():
             edit.build((*again, *rows))
-            if again:
-                edit.messages.insert(0, "what the score says plays again")
-        finally:
-            self._fresh = False
+        if again:
+            edit.messages.insert(0, "what the score says plays again")
         if origin == "file":
             release(edit, before, program)
         return edit
@@ -247,7 +261,17 @@ class Session:
             engine="" if self._replaying or self._dry else self._engine,
             dry=self._dry,
             rules=self.rules,
+            due=self._due,
         )
+
+    @contextlib.contextmanager
+    def _freshly(self) -> Iterator[None]:
+        """Names of files mean what lies there now, unless a set says what they meant."""
+        self._fresh = not self._replaying
+        try:
+            yield
+        finally:
+            self._fresh = False
 
     def _look(self, name: str, base: str) -> Path:
         played = dict.fromkeys(folder_of(score) for score in self._state.files)
@@ -364,7 +388,8 @@ class Session:
     def repeat(self, event: SetEvent, *, now: int | None = None) -> Outcome:
         """Do what a line of a set says was done; marks and the end do nothing."""
         if event.kind == "apply":
-            return self.apply(event.text, event.name, event.replay_origin, now=now, replay=True)
+            origin, at = event.replay_origin, event.due
+            return self.apply(event.text, event.name, origin, at=at, now=now, replay=True)
         if event.kind == "align":
             try:
                 cycle, sample, bpm = event.text.split()
@@ -406,13 +431,23 @@ class Session:
         self._paths[name] = path.absolute()
         try:
             text = read_score(path, data)
-            if path.suffix == ".py":
-                text = self._run_python(text, name)
+            said = self._run_python(text, name) if path.suffix == ".py" else None
         except DemonError as error:
             self._explain(error, "", name)
             self._errors[name] = error
             raise
-        return self.apply(text, name, "file")
+        if said is None:
+            return self.apply(text, name, "file")
+        # It is the score that is journalled and replayed; what is wrong with it is shown in Python.
+        try:
+            outcome = self.apply(said.text, name, "file")
+        except DemonError as error:
+            for one in error.errors:
+                said.place(one)
+            raise
+        shown = compile_source(said.text, name).warnings, said.program().warnings
+        lines = dict(zip(map(str, shown[0]), map(str, shown[1]), strict=True))
+        return replace(outcome, warnings=tuple(lines.get(w, w) for w in outcome.warnings))
 
     def save(self, path: Path | str, text: str) -> Outcome:
         """Write a score file, whatever is wrong with it, and play it. Raises DemonError.
@@ -433,16 +468,16 @@ class Session:
         lines = (f"saved as a copy: {where}",) if copy else ()
         return Outcome((*outcome.messages, *lines), outcome.warnings)
 
-    def _run_python(self, text: str, name: str) -> str:
-        """A Python pattern file as a score: it is the score that is journalled and replayed."""
+    def _run_python(self, text: str, name: str) -> Score:
+        """The score that a Python pattern file says."""
         if not self.python:
             raise FileError(
                 f"{name} is Python and would run as code",
-                hint="allow it at the start: demon live --python",
+                hint="allow it: demon live --python, or python=True in Python",
             )
-        from demon_live.dsl import run_python
-
-        return run_python(text, name).text
+        said = python_score(text, name)
+        said.program()
+        return said
 
     def _explain(self, error: DemonError, text: str, file: str) -> None:
         """Add to an error where it is and what plays on. file: name of the score, or ""."""
@@ -455,7 +490,7 @@ class Session:
         with self._pumping:
             with self._lock:
                 now = self.output.playhead.now()
-                self._agenda.run(now)
+                self.scripts.run(now, self._state.tempo)
                 self._step(now)
                 state = self._state
             blocks, master = self._sampler.blocks(state, now), self._sampler.master(state, now)
@@ -480,12 +515,52 @@ class Session:
                 plan = tuple(step for step in state.plan if step.cycle > cycle)
                 self.swap(replace(state, ramp=ramp, plan=plan))
 
-    def at(self, cycle: Fraction | float, what: str | Callable[[], None]) -> None:
-        """Apply a text, or call a function, when `cycle` comes: sets as scripts."""
-        with self._lock:
-            when = self._state.tempo.sample_at(Fraction(cycle))
-            call = what if callable(what) else lambda: self._try(what, "<script>")
-            self._agenda.add(when, call)
+    @property
+    def cycle(self) -> Fraction:
+        """Where the next sample that is not decided lies."""
+        return self._state.tempo.cycle_at(self.output.playhead.now())
+
+    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
+        """Let a text, a Score or the statements of a function be heard at `cycle`.
+
+        Args:
+            cycle: by the tempo of then; one that is over counts as now.
+            what: a function of (session, cycle) is called two seconds ahead, and what it applies is
+                heard at the cycle; one without parameters is called when the cycle comes. A text
+                is heard at the cycle, too; words that act at once, such as hush, a moment later.
+
+        Returns:
+            Its handle, to cancel it.
+        """
+        return self.scripts.at(cycle, what)
+
+    @overload
+    def every(self, cycles: Fraction | float, call: Callable[..., object]) -> Handle: ...
+    @overload
+    def every(self, cycles: Fraction | float) -> Callable[[Callable[..., object]], Handle]: ...
+    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
+        """Call a function, as `at` does, for each cycle that `cycles` divides.
+
+        Returns:
+            Its handle, to cancel it; without a function a decorator that gives it.
+        """
+        if call is None:
+            return lambda found: self.every(cycles, found)
+        return self.scripts.every(cycles, call, self.cycle)
+
+    def on(self, what: What, call: Callable[..., object]) -> Handle:
+        """Call a function when something happens.
+
+        Args:
+            what: "bar": (session, cycle) as each bar begins; "event": (session, line) for each
+                line to the performer; "error": (session, DemonError) for what is refused;
+                "generation": (session, Generation) for each latent, only of an Offline.
+            call: takes these two, or nothing.
+
+        Returns:
+            Its handle, to cancel it.
+        """
+        return self.scripts.on(what, call, self.cycle)
 
     def _try(self, text: str, name: str, echo: bool = False) -> None:
         try:
@@ -517,6 +592,7 @@ class Session:
         """Add a line for the performer that is no answer to a statement."""
         with self._lock:
             self._messages.add(text)
+        self.scripts.emit("event", text)
 
     def events(self, since: int = 0) -> tuple[int, tuple[str, ...]]:
         """(number of the newest, lines that came after number `since`)."""
@@ -561,6 +637,7 @@ class Session:
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""
         self.inputs.close()
+        self.scripts.close()
         with self._lock:
             self.recorder.end(self.output.playhead.now())
             self._publish()

@@ -10,6 +10,7 @@ Threads: the methods may be called from any thread, and none of them waits for t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,9 @@ class SessionApi(Protocol):
     """`apply`, `load` and `save` raise DemonError, with the place in the text, for a text that is
     refused; everything plays on as before."""
 
-    def apply(self, text: str, name: str = ..., origin: str = ...) -> Outcome:
+    def apply(
+        self, text: str, name: str = ..., origin: str = ..., *, at: Fraction | None = ...
+    ) -> Outcome:
         """Evaluate a text.
 
         Args:
@@ -28,6 +31,7 @@ class SessionApi(Protocol):
             name: where errors are said to be; "<...>" is no file.
             origin: "repl": `text` adds to what plays; "osc": the same, with file names bounded as
                 in a score; "file": it is the whole score file `name`.
+            at: the cycle that takes the place of the next quantum, if it is still to come.
         """
 
     def load(self, path: Path | str) -> Outcome:

@@ -22,12 +22,15 @@ import errno
 import io
 import json
 import os
+import re
+import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from demon_live import faults
 from demon_live.errors import FileError
@@ -52,6 +55,9 @@ _HEAD: Mapping[str, type[Any]] = {
     "app": str,
     "weights": dict,
 }
+#: The texts of a line.
+_TEXTS = ("text", "name", "origin", "at")
+_CYCLE = re.compile(r"\d{1,18}(/[1-9]\d{0,11})?", re.ASCII)
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
 _LATEST = 48_000 * 3_155_760_000
@@ -62,7 +68,7 @@ class SetEvent:
     """One cause, at an output sample.
 
     kind: apply | remove | rename | align | hands | file | mark | end. text, name, origin: as
-    applied; of a rename, text is the new name.
+    applied; of a rename, text is the new name. at: the cycle that a script meant it for, or "".
     """
 
     kind: str
@@ -70,6 +76,12 @@ class SetEvent:
     text: str = ""
     name: str = ""
     origin: str = ""
+    at: str = ""
+
+    @property
+    def due(self) -> Fraction | None:
+        """The cycle that a script meant it for."""
+        return Fraction(self.at) if _CYCLE.fullmatch(self.at) else None
 
     @property
     def replay_origin(self) -> str:
@@ -79,12 +91,16 @@ class SetEvent:
         return "osc" if self.name == "<osc>" else "repl"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recording:
-    """A set as it was read.
+    """A set as a value: read it, cut it, change it, write it, render it.
 
-    torn: lines that could not be read (a crash). unknown: lines of kinds that this version does
-    not know.
+    Attributes:
+        path: where it was read; beside it lie its sound files.
+        start: what the first line says: seed, engine, rules.
+        events: what was done, in order.
+        torn: lines that could not be read (a crash).
+        unknown: lines of kinds that this version does not know.
     """
 
     path: Path | None
@@ -92,6 +108,48 @@ class Recording:
     events: tuple[SetEvent, ...] = ()
     torn: int = 0
     unknown: int = 0
+
+    #: `replay.surgery.cut`: a part of the set, from one cycle to another.
+    cut: ClassVar[Callable[..., Any]]
+
+    @staticmethod
+    def load(path: Path | str) -> Recording:
+        """Read a set. A torn tail is dropped and counted. Raises FileError."""
+        return load(path)
+
+    def map(self, change: Callable[[SetEvent], SetEvent | Iterable[SetEvent] | None]) -> Recording:
+        """The set with each event changed.
+
+        Args:
+            change: gives the event that takes the place of another, several, or None.
+        """
+        made: list[SetEvent] = []
+        for event in self.events:
+            new = change(event)
+            made += [new] if isinstance(new, SetEvent) else [*(new or ())]
+        # Events of one sample keep their order.
+        return replace(self, events=tuple(sorted(made, key=lambda e: e.sample)))
+
+    def write(self, path: Path | str) -> Recording:
+        """Write it as a new set, its sound files too; the set as it lies there.
+
+        Raises FileError: there is one already, it cannot be written, or a file is gone.
+        """
+        path = Path(path)
+        if not path.name.endswith(SUFFIX):
+            path = path.with_name(path.name + SUFFIX)
+        log = AppendLog(path)
+        try:
+            log.append(_line({**self.start, "kind": "start", "format": _FORMAT}))
+            for event in self.events:
+                log.append(_event_line(event))
+            if not self.events or self.events[-1].kind != "end":
+                log.append(_line({"kind": "end", "sample": self.length}))
+        finally:
+            log.close()
+        if self.path is not None:
+            _copy_files(self, folder_of(self.path), folder_of(path))
+        return replace(self, path=path)
 
     @property
     def rules(self) -> int:
@@ -118,6 +176,30 @@ def _line(row: Mapping[str, Any]) -> str:
     return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'
 
 
+def _event_line(event: SetEvent) -> str:
+    row = {"kind": event.kind, "sample": event.sample}
+    return _line(row | {k: v for k in _TEXTS if (v := getattr(event, k))})
+
+
+def folder_of(path: Path) -> Path:
+    """Where the files of the set at `path` are kept."""
+    return path.with_name(path.name.removesuffix(SUFFIX) + ".files")
+
+
+def _copy_files(recording: Recording, source: Path, target: Path) -> None:
+    """Copy the sound files that a set names. Raises FileError."""
+    for event in recording.events:
+        digest, _, name = event.text.partition(" ")
+        place = source / digest / name
+        if event.kind != "file" or Path(name).name != name or not place.is_file():
+            continue
+        try:
+            (target / digest).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place, target / digest / name)
+        except OSError as error:
+            raise FileError(f"the set cannot keep {place}: {error.strerror}") from None
+
+
 def _parse(line: str) -> dict[str, Any] | None:
     """The object of one line, or None if it is torn or was changed."""
     body, mark, tail = line.rstrip("\r\n").rpartition(',"crc":"')
@@ -141,7 +223,7 @@ def _sane(row: Mapping[str, Any]) -> bool:
         isinstance(kind, str)
         and type(sample) is int
         and 0 <= sample <= _LATEST
-        and all(isinstance(row.get(k, ""), str) for k in ("text", "name", "origin"))
+        and all(isinstance(row.get(k, ""), str) for k in _TEXTS)
     )
 
 
@@ -197,9 +279,7 @@ class Journal:
 
         A full disk stops nothing: see `AppendLog`.
         """
-        row = {"kind": event.kind, "sample": event.sample}
-        row |= {k: v for k in ("text", "name", "origin") if (v := getattr(event, k))}
-        line = _line(row)
+        line = _event_line(event)
         self._past.append(line)
         for ledger in (self._log, self._file):
             if ledger is not None:
@@ -262,7 +342,7 @@ def _read(lines: Iterable[str], path: Path | None) -> Recording:
         elif row["kind"] not in _KINDS:
             unknown += 1
         else:
-            known = {k: str(row.get(k, "")) for k in ("text", "name", "origin")}
+            known = {k: str(row.get(k, "")) for k in _TEXTS}
             events.append(SetEvent(str(row["kind"]), int(row["sample"]), **known))
     if start is None:
         raise FileError(

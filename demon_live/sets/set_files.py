@@ -30,7 +30,8 @@ from pathlib import Path
 
 from demon_live.errors import FileError
 from demon_live.paths import open_file, read_file, remove_file, shipped, state_dir
-from demon_live.sets.journal import SUFFIX, Recording, SetEvent
+from demon_live.sets.journal import Recording, SetEvent
+from demon_live.sets.journal import folder_of as folder_of
 
 KIND = "file"
 #: Bytes; ten minutes, the longest source, have 921 MB at 192 kHz in float32.
@@ -46,11 +47,6 @@ class File:
 
     digest: str
     name: str
-
-
-def folder_of(path: Path) -> Path:
-    """Where the files of the set at `path` are kept."""
-    return path.with_name(path.name.removesuffix(SUFFIX) + ".files")
 
 
 def digest_of(path: Path) -> str:

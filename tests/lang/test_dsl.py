@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
+import pickle
+import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from fractions import Fraction as F
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from demon_live import dsl
@@ -34,6 +41,7 @@ from demon_live.dsl import (
 from demon_live.errors import DemonError
 from demon_live.lang import compile_source, diff
 from demon_live.lang.dsl_pattern import Pat
+from demon_live.lang.dsl_score import EndlessError, python_score
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
@@ -157,7 +165,8 @@ def test_every_word_is_there_with_its_help() -> None:
                 names = list(inspect.signature(member).parameters)[1:]
                 assert len(names) == len(word.params)
     for name in (*SIGNALS, *(w for w in FUNCTIONS if w not in ("range", "abs", "round"))):
-        assert isinstance(getattr(dsl, name), Pat) or name == "mini", name
+        plain = name in ("mini", "curve", "onsets", "midi")
+        assert isinstance(getattr(dsl, name), Pat) or plain, name
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,8 +177,7 @@ def test_a_score_and_its_python_twin_give_equal_lanes(expression: str) -> None:
     quoted = expression.split('"')
     python = "".join(f'mini("{part}")' if i % 2 else part for i, part in enumerate(quoted))
     python = python.replace(".3.", "pure(.3).").replace("(.3 ", "(pure(.3) ")
-    names = {name: getattr(dsl, name) for name in dsl.__all__}
-    names["_"] = dsl._
+    names = {name: value for name, value in vars(dsl).items() if not name.startswith("__")}
     with Score():
         deck.noise = eval(python, {"__builtins__": {}}, names)
         twin = program().decks["main"]["noise"]
@@ -211,6 +219,138 @@ def test_methods_check_the_number_of_their_arguments() -> None:
     with pytest.raises(DemonError, match="2 to 3 arguments"):
         sine.euclid(1, 2, 3, 4)  # type: ignore[call-arg]
     assert str(sine.range(high=0.9, low=0.2)) == "sine.range(.2, .9)"
+
+
+NUMBERS = [
+    np.float64(0.3), np.float32(0.3), np.array(0.3), torch.tensor(0.3, dtype=torch.float64),
+    Decimal("0.3"), F(3, 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: type(n).__name__)
+def test_numbers_of_other_libraries_are_numbers(number: Any) -> None:
+    deck.blend = number
+    deck.noise = sine * number
+    deck.hint = dsl.seq(number, 1)
+    deck.velocity = over(np.int64(2), number)
+    tempo(np.float64(128))
+    deck.loop(np.int32(4))  # type: ignore[arg-type]
+    deck.seed = torch.tensor(3)  # type: ignore[assignment]
+    same(
+        "blend = .3\nnoise = sine * .3\nhint = seq(.3, 1)\nvelocity = .3 over 2\n"
+        "tempo 128\nloop 4\nseed = 3"
+    )
+
+
+def test_arrays_and_functions_are_no_numbers_but_curves() -> None:
+    for value in (np.linspace(0, 1, 1000), lambda t: t):
+        with pytest.raises(DemonError, match="is no pattern") as caught:
+            deck.blend = value  # type: ignore[assignment]
+        assert "curve(" in str(caught.value.hint)
+        assert len(str(caught.value)) < 250
+
+
+def test_patterns_are_sampled_as_they_are() -> None:
+    times = np.arange(0, 2, 0.125)
+    assert np.allclose((sine * 8).sample(times), 4 + 4 * np.sin(times * 2 * np.pi), atol=1e-5)
+    assert [(e.begin, e.value) for e in mini("0 ~ 1").events(0, 1)] == [(0, 0), (F(2, 3), 1)]
+    with pytest.raises(DemonError, match="controller"):
+        dsl.cc(21).sample(times)
+
+
+def test_patterns_compare_with_patterns_only() -> None:
+    assert sine not in [int, None]
+    assert sine != str  # noqa: E721 - tools compare so
+    assert str(sine == 0.5) == "sine == .5"
+    assert inspect.signature(dsl.every) is not None
+    with pytest.raises(DemonError, match="neither true nor false"):
+        max(sine, saw)  # type: ignore[type-var]
+
+
+def test_a_name_that_is_wrong_has_a_near_one() -> None:
+    with pytest.raises(AttributeError, match="did you mean slow"):
+        sine.slwo(4)  # type: ignore[attr-defined]
+    assert not hasattr(sine, "_repr_png_")
+
+
+MISTAKES: list[tuple[Callable[[], object], str]] = [
+    (lambda: over(sine, 4), "over(4"),  # type: ignore[arg-type]
+    (lambda: dsl.in_(sine, 4), "in_(4"),  # type: ignore[arg-type]
+    (lambda: go("x", 8), 'go("x", at(8))'),  # type: ignore[arg-type]
+    (lambda: chain("x", 8), 'chain(("drop", 8))'),  # type: ignore[arg-type]
+    (lambda: setattr(deck, "source", "x.wav"), "deck.source('x.wav')"),
+    (lambda: setattr(deck, "loop", 4), "deck.loop(4)"),
+    (lambda: setattr(deck, "tempo", 120), "tempo(120)"),
+    (lambda: deck["my deck"], "one word"),
+    (lambda: tempo([1]), "is no number"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("mistake", "said"), MISTAKES, ids=[said for _, said in MISTAKES])
+def test_mistakes_have_a_remedy(mistake: Callable[[], object], said: str) -> None:
+    with pytest.raises(DemonError) as caught:
+        mistake()
+    assert said in str(caught.value)
+
+
+def test_a_deck_is_asked_for_by_its_name() -> None:
+    with pytest.raises(AttributeError, match=r'deck\["drums"\]'):
+        deck.drums.blend = 1
+
+
+def test_strings_are_text_wherever_a_control_takes_text() -> None:
+    deck.prompt = dsl.cat("acid techno", "deep house")
+    deck.prompt2 = mini("a b")
+    deck.blend = dsl.cat("0 1", 0.5)
+    source(Path("loops/a.wav"))
+    same(
+        "prompt = cat('acid techno', 'deep house')\nprompt2 = \"a b\"\n"
+        "blend = cat(\"0 1\", .5)\nsource 'loops/a.wav'"
+    )
+
+
+def test_a_score_is_a_value() -> None:
+    with Score("mine") as made:
+        deck.blend = saw
+        assert str(pickle.loads(pickle.dumps(made))) == made.text == str(made)
+    assert program(made).text == made.text
+    assert "mine" in repr(made)
+    assert "blend = saw" in made._repr_html_()
+    assert made.sample("main", "blend", [0.25, 0.5]).tolist() == [0.25, 0.5]
+
+
+def test_errors_show_the_line_of_python() -> None:
+    deck.prompt = "a"
+    deck["drums"].denoise = "wrong"; line = inspect.currentframe().f_lineno  # type: ignore[union-attr] # noqa: E702  # fmt: skip
+    with pytest.raises(DemonError) as caught:
+        program()
+    assert caught.value.span is not None
+    assert caught.value.span.line == line
+    assert caught.value.name == __file__
+    assert 'as a score: denoise = "wrong"' in str(caught.value)
+
+
+def test_warnings_of_a_file_of_python_show_its_line() -> None:
+    made = run_python("from demon_live import dsl as d\n\nd.deck.denoise = 1.4\n", "a.py")
+    assert str(made.warnings[0]).startswith("a.py:3:1: ")
+    assert "d.deck.denoise = 1.4" in str(made.warnings[0])
+
+
+def test_a_file_of_python_that_does_not_end_is_an_error() -> None:
+    code = "from demon_live import dsl as d\nd.deck.blend = 1\nwhile True:\n    pass\n"
+    with pytest.raises(EndlessError, match="does not end") as caught:
+        python_score(code, "a.py", seconds=0.2)
+    assert caught.value.span is not None
+    assert caught.value.span.line >= 1
+    for thread in threading.enumerate():
+        if thread.name == "score":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_a_star_hides_no_builtin() -> None:
+    assert not {*dsl.__all__} & {*dir(builtins)}
+    assert isinstance(dsl.pow, Pat)
 
 
 def test_the_stub_is_up_to_date() -> None:
