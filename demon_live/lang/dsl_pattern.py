@@ -22,6 +22,7 @@ from demon_live.core import Floats
 from demon_live.errors import ScoreError
 from demon_live.lang.compile import compile_source
 from demon_live.lang.functions import FUNCTIONS
+from demon_live.lang.keywords import meant
 from demon_live.lang.lane import PatternLane
 from demon_live.lang.mini_syntax import parse_mini
 from demon_live.lang.pattern import Event
