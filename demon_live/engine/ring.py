@@ -79,7 +79,7 @@ class Ring:
         noise_bytes: int = 96 << 20,
         background: bool = False,
         capture: bool = True,
-        store_bytes: int = 256 << 20,
+        store_bytes: int = 64 << 20,
     ) -> None:
         timesteps(steps, 1.0, shift)
         self.model, self.steps, self.depth, self.shift = model, steps, _depth(depth), shift

@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 #: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
 _LARGEST = 1000.0
-#: Bytes of decoded sound that are kept for each deck: two minutes.
-_KEPT_SOUND = 48 << 20
+#: Bytes of decoded sound that are kept for each deck: a minute.
+_KEPT_SOUND = 24 << 20
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 
 
