@@ -18,8 +18,16 @@ from numpy.typing import NDArray
 from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 
+#: 24 dB over full scale, where the mixer would turn samples into silence: no window means that.
+_LOUDEST = 16.0
+
 #: latent float32 [B, F, C] -> audio float32 [B, F * hop, 2]
 Decode = Callable[[Floats], Floats]
+
+
+def sound(audio: Floats) -> bool:
+    """Whether these are samples that may be heard: finite, and not absurdly loud."""
+    return bool(np.abs(audio).max(initial=0.0) <= _LOUDEST)  # False for NaN, too
 
 
 class WindowDecoder:
@@ -49,6 +57,9 @@ class WindowDecoder:
             self._kept.move_to_end(key)
             return self._kept[key][1]
         audio = self.window(latent, start, frames)
+        if not sound(audio):
+            # The next call may give what can be heard.
+            return audio
         # The latent is held, so that its id stays its own.
         self._kept[key] = latent, audio
         self._bytes += audio.nbytes

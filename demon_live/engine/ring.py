@@ -38,6 +38,8 @@ from demon_live.engine.store import RingStats, Store, key_of
 from demon_live.engine.weights import PREFIX, AdapterStrengths
 from demon_live.errors import DemonError, UsageError
 
+#: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
+_LARGEST = 1000.0
 #: Generations that one tick takes from the store at most.
 _MOST_FOUND = 64
 
@@ -304,6 +306,10 @@ class Ring:
         """Use other weights from this tick on, for all slots alike; they count as a version."""
         if self._weights.before_tick():
             self._shared.bump()
+            # What is in flight is made with both: it is no generation of its request alone.
+            for batch in self._batches.values():
+                for slot in batch.slots:
+                    slot.key = None
             self.weighed_at = self.version
         if self._weights.trouble is not None:
             self.trouble, self._weights.trouble = self._weights.trouble, None
@@ -413,12 +419,10 @@ class Ring:
         return out
 
     def _finished(self) -> list[tuple[Slot, int, Floats | None]]:
-        """(slot, tick of its last step, latent), by birth; None for a latent that is not finite."""
+        """(slot, tick of its last step, latent), by birth; None for a latent that is not sound."""
         received = sorted(self._readback.receive(), key=lambda entry: entry[0][0].id)
-        # One pass: a sum of squares is finite if all its terms are.
         return [
-            (slot, tick, latent if np.isfinite(np.vdot(latent, latent)) else None)
-            for (slot, tick), latent in received
+            (slot, tick, latent if _is_sound(latent) else None) for (slot, tick), latent in received
         ]
 
     @property
@@ -445,6 +449,11 @@ class Ring:
         """Slots in the ring, those above a smaller new depth included."""
         return sum(len(batch.slots) for batch in self._batches.values())
 
+    def requests(self, deck: str) -> list[Request]:
+        """What is in flight for a deck."""
+        slots = (slot for batch in self._batches.values() for slot in batch.slots)
+        return [slot.request for slot in slots if slot.request.deck == deck]
+
     @property
     def free(self) -> bool:
         """Whether the next tick would admit a request."""
@@ -467,7 +476,7 @@ class Ring:
 
     def preview(self, deck: str) -> Generation | None:
         """The clean prediction of the deck's most advanced slot, so that a change is heard before
-        its generation is finished. None when no slot of it has made a step, or it is not finite.
+        its generation is finished. None when no slot of it has made a step, or it is not sound.
         """
         stepped = [
             (slot.k, -slot.id, batch, place)
@@ -481,7 +490,7 @@ class Ring:
         slot = batch.slots[place]
         with torch.no_grad():
             latent = batch.predictions([place])[0].cpu().numpy()
-        if not np.isfinite(latent).all():
+        if not _is_sound(latent):
             return None
         return Generation(
             latent, slot.request, tuple(slot.versions), slot.born, self.tick_number - 1
@@ -492,6 +501,11 @@ def _depth(depth: int) -> int:
     if depth < 1:
         raise UsageError(f"a ring holds at least 1 generation, not {depth}", hint="depth 4")
     return depth
+
+
+def _is_sound(latent: Floats) -> bool:
+    """Whether a latent is finite and has not exploded."""
+    return bool(np.abs(latent).max(initial=0.0) <= _LARGEST)  # False for NaN, too
 
 
 def _fall(old: float, new: float) -> float:

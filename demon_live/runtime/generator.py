@@ -45,8 +45,6 @@ from demon_live.session.tempo import Playhead
 
 log = logging.getLogger(__name__)
 
-#: Latents of all engines have a deviation near 1: larger than this a generation has exploded.
-_LARGEST = 1000.0
 #: Bytes of decoded sound that are kept for each deck: a minute.
 _KEPT_SOUND = 24 << 20
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
@@ -131,7 +129,6 @@ class Generator:
         #: Whether every shape of the engine has run once.
         self.warm = False
         self._written_ahead = 0
-        self._exploded = 0
         #: Set by load shedding; and the last error of a tick.
         self.window_part, self.gap_fill = 1.0, True
         #: Asked before a loop is written again from a newer generation.
@@ -368,9 +365,7 @@ class Generator:
         """Admit, tick, place: once. Never raises; errors are counted and reported once."""
         self._collect_sources()
         self._collect_timbres()
-        if not self.ring.in_flight:
-            for deck in self._decks.values():
-                deck.needs.landed()
+        self._count_flying()
         if self.tick_due:
             try:
                 self._tick()
@@ -387,7 +382,9 @@ class Generator:
         if any(d.block and d.needs.urgent(*reach) for d in self._decks.values() if not d.always):
             self.ring.hasten()
         started = self._pace.begin_tick(learn=not self._standing)
-        for generation in self.ring.tick():
+        done = self.ring.tick()
+        self._count_flying()
+        for generation in done:
             self._accept(generation)
         for name, deck in self._decks.items():
             if deck.needs.late is not None:
@@ -395,6 +392,12 @@ class Generator:
         if self.ring.trouble is not None:
             self._complain(f"a deck cannot be generated: {self.ring.trouble}")
         self._pace.end_tick(started)
+
+    def _count_flying(self) -> None:
+        """What the ring has finished, or lost, is in flight no more."""
+        for name, deck in self._decks.items():
+            begins = [request.hear_from for request in self.ring.requests(name)]
+            deck.needs.keep_flying(begins)
 
     def _preview(self, name: str, deck: _Deck) -> None:
         """What a hand asked for is heard from its prediction halfway, then from its end."""
@@ -407,10 +410,6 @@ class Generator:
     def _accept(self, generation: Generation) -> None:
         deck = self._decks.get(generation.request.deck)
         if deck is None:
-            return
-        deck.needs.landed(generation.request.hear_from)
-        if not np.abs(generation.latent).max() <= _LARGEST:
-            self._exploded += 1
             return
         if generation.versions[-1] >= self.ring.weighed_at and (
             generation.request.hear_from < deck.turned
@@ -557,9 +556,7 @@ class Generator:
             decode_ms=self._pace.decode_s * 1000,
             lead_ms=self._written_ahead * 1000 / RATES.sample_rate,
             late=sum(d.placement.late for d in self._decks.values()),
-            dropped=self.ring.dropped
-            + self._exploded
-            + sum(d.placement.nonfinite for d in self._decks.values()),
+            dropped=self.ring.dropped + sum(d.placement.nonfinite for d in self._decks.values()),
             on_time_ms=max(late, default=0) * 1000 / RATES.sample_rate,
             slots=self.ring.slots(),
         )

@@ -10,7 +10,8 @@ Threads: belongs to the engine loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -149,15 +150,15 @@ class Needs:
         """Where a need begins that sounds already while what a hand asked for is in flight."""
         return next((asked.need.begin for asked in self._flying if asked.late), None)
 
-    def landed(self, begin: int | None = None) -> None:
-        """A generation for the need that begins there is finished; None: none is in flight."""
-        if begin is None:
-            self._flying.clear()
-            return
-        for i, asked in enumerate(self._flying):
-            if asked.need.begin == begin:
-                del self._flying[i]
-                return
+    def keep_flying(self, begins: Iterable[int]) -> None:
+        """Only these are in flight, by the begins of their needs; of equal ones the newest."""
+        left = Counter(begins)
+        kept: list[Asked] = []
+        for asked in reversed(self._flying):
+            if left[asked.need.begin] > 0:
+                left[asked.need.begin] -= 1
+                kept.insert(0, asked)
+        self._flying = kept
 
     def _curves(self, need: Need) -> dict[str, Floats]:
         """Every curve of the lap of a need, float32 [T]."""

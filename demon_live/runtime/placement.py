@@ -23,11 +23,10 @@ import numpy as np
 
 from demon_live.audio.pcmring import likeness
 from demon_live.core import RATES, Floats, Generation, Loop
+from demon_live.engine.decode import sound
 
 #: Half of a splice, in samples (8 ms): 16 ms in all.
 HALF = 384
-#: 24 dB over full scale, where the mixer would turn samples into silence: no window means that.
-_LOUDEST = 16.0
 #: Finished generations that are kept for a deck.
 _KEEP = 64
 
@@ -52,11 +51,6 @@ def plays_on(before: Loop, loop: Loop) -> bool:
     """Whether a new loop is the old one at another tempo: its loop begins with what plays."""
     mine = (loop.source, loop.cycles, loop.beats)
     return (before.source, before.cycles, before.beats) == mine
-
-
-def sound(audio: Floats) -> bool:
-    """Whether these are samples that may be heard: finite, and not absurdly loud."""
-    return bool(np.abs(audio).max(initial=0.0) <= _LOUDEST)  # False for NaN, too
 
 
 @dataclass(frozen=True, slots=True)

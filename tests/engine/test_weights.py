@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,22 @@ def test_all_rows_see_new_weights_at_the_very_next_tick_and_the_stamps_say_so():
     it.tick()
     assert it.strengths == {}
     assert equal(it.model.bits(), net().bits())
+
+
+def test_what_was_made_with_and_without_an_adapter_is_not_kept():
+    it = Ring(net(adapter("a", 1)), steps=8, depth=4, shift=3.0)
+    plain = replace(request(7), curves={}, identity=("seven",))
+    it.submit(plain)
+    it.tick()
+    it.share("lora.a", 0.5)
+    it.tick()
+    it.share("lora.a", None)
+    (mixed,) = it.flush()
+    it.submit(plain)
+    (again,) = it.flush()
+    assert it.stats().from_store == 0
+    assert not same(again.latent, mixed.latent)
+    assert same(again.latent, alone(plain, net()))
 
 
 def test_decks_share_the_weights_and_the_strongest_wish_counts():

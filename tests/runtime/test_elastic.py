@@ -169,3 +169,58 @@ def test_every_deck_is_served_while_a_knob_streams() -> None:
     # Both decks in the sum: main's own level and the new one of the other.
     assert run(stage, BAR)[-1] == pytest.approx(0.1 + 0.3, abs=1e-3)
     assert stage.output.notes == []
+
+
+class Failing(MockEngine):
+    """worse: what is added to the velocity of deck main. decode_as: a factor of what is decoded."""
+
+    def __init__(self) -> None:
+        super().__init__(by_prompt)
+        self.worse, self.decode_as = 0.0, 1.0
+
+    def velocity(self, x: Any, t: Any, rows: Any) -> Any:
+        main = [[[float(row.request.deck == "main")]] for row in rows]
+        return super().velocity(x, t, rows) + x.new_tensor(main) * self.worse
+
+    def decode(self, latent: Floats) -> Floats:
+        return super().decode(latent) * np.float32(self.decode_as)
+
+
+def failing(text: str = "") -> tuple[Offline, Failing]:
+    engine = Failing()
+    stage = offline(engine)
+    stage.session.apply(HEAD + text)
+    run(stage, 4 * BAR)
+    return stage, engine
+
+
+def test_what_was_lost_is_made_for_the_next_lap_beside_a_deck_that_never_rests() -> None:
+    stage, engine = failing("deck two { loop 1; prompt = 'c'; feedback = .3 }")
+    engine.worse = float("nan")
+    stage.session.apply("deck main { prompt = 'b' now }")
+    for _ in range(2 * engine.steps):
+        stage.turn()
+    engine.worse = 0.0
+    assert run(stage, 6 * BAR)[-1] == pytest.approx(0.2 + 0.3, abs=1e-3)
+
+
+def test_a_generation_that_exploded_is_neither_kept_nor_heard_in_part() -> None:
+    stage, engine = failing()
+    engine.worse = -1e6
+    stage.session.apply("prompt = 'b' now")
+    for _ in range(2 * engine.steps):
+        stage.turn()
+    engine.worse = 0.0
+    assert run(stage, 6 * BAR)[-1] == pytest.approx(0.2, abs=1e-3)
+    assert stage.output.generator.status().dropped == 2  # for this lap, and for the next
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 1e6])
+def test_a_window_that_cannot_be_heard_is_decoded_again(factor: float) -> None:
+    stage, engine = failing()
+    engine.decode_as = factor
+    stage.session.apply("prompt = 'b' now")
+    run(stage, 2 * BAR)
+    engine.decode_as = 1.0
+    run(stage, 4 * BAR)
+    assert run(stage, 2 * BAR).min() == pytest.approx(0.2, abs=1e-3)

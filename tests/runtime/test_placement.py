@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from demon_live.core import Floats, Generation, Request
-from demon_live.runtime.placement import HALF, DeckPlacement, crossfade, sound
+from demon_live.engine.decode import sound
+from demon_live.runtime.placement import HALF, DeckPlacement, crossfade
 from demon_live.session.tempo import VirtualPlayhead
 from tests.helpers.loops import WINDOW, generation, heard, hold, loop, placement
 
