@@ -270,7 +270,9 @@ def _learn(session: Playing, word: Word, now: int) -> list[str]:
 
 
 def _record(session: Playing, word: Word, now: int) -> list[str]:
-    return [session.recorder.begin(word, now)]
+    # In the first bar it is the whole set that is recorded.
+    late = session.state.tempo.cycle_at(now) >= 1
+    return [session.recorder.begin(word, now if late else 0)]
 
 
 def _stop(session: Playing, word: Word, now: int) -> list[str]:

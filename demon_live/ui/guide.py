@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from demon_live.controls import CONTROLS, SETTINGS, Control, PropagationClass, find, names
 from demon_live.errors import UsageError, nearest
-from demon_live.ui.lists import BARE, LISTS
+from demon_live.ui.lists import BARE, CLASS_HELP, KEYS, LISTS
 from demon_live.ui.show import Pieces
 
 if TYPE_CHECKING:
@@ -50,19 +50,6 @@ _GROUPS: tuple[tuple[PropagationClass, str], ...] = (
     ("slot", "at birth"),
     ("mix", "mix"),
 )
-KEYS = (
-    ("Enter", "evaluate; inside an open bracket or brace: a new line"),
-    ("Alt-Enter", "evaluate as it stands"),
-    ("Ctrl-O", "a new line"),
-    ("Tab, Up, Ctrl-R", "complete, earlier lines, search them"),
-    ("Alt-.", "hush"),
-    ("Alt-1 .. 9", "mute a deck, and back"),
-    ("F1", "about the word under the cursor"),
-    ("Alt-s", "the stage view, and back"),
-    ("Alt-w", "status: what plays, the address of the web page"),
-    ("Ctrl-C", "cancel what is typed; the sound goes on"),
-    ("Ctrl-D", "end the session, or leave one that you joined"),
-)
 #: More than a line has room for.
 _MORE = {
     "source": "A file is looked for beside the scores that play, then in the folder where demon "
@@ -71,13 +58,6 @@ _MORE = {
     "`half` or `double` says it. `demon sounds FOLDER` lists files with what would be assumed.",
     "prompt": "?words lists what the model knows; Tab inside the quotes completes it.",
     "beats": "For 7/8: beats 7, the tempo of the eighths, and `double` behind a source.",
-}
-CLASS_HELP = {
-    "mix": "heard at the next audio block",
-    "step": "heard one tick after it is written; a planned change is on its bar",
-    "slot": "set when a generation is born; a planned change is on its bar",
-    "model": "heard one tick after the weights are refitted",
-    "prepared": "made ready, then switched at a bar",
 }
 
 

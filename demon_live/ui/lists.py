@@ -14,6 +14,26 @@ from demon_live.ui.show import Pieces
 if TYPE_CHECKING:
     from demon_live.session.session_api import SessionApi
 
+KEYS = (
+    ("Enter", "evaluate; inside an open bracket or brace: a new line"),
+    ("Alt-Enter", "evaluate as it stands"),
+    ("Ctrl-O", "a new line"),
+    ("Tab, Up, Ctrl-R", "complete, earlier lines, search them"),
+    ("Alt-.", "hush"),
+    ("Alt-1 .. 9", "mute a deck, and back"),
+    ("F1", "about the word under the cursor"),
+    ("Alt-s", "the stage view, and back"),
+    ("Alt-w", "status: what plays, the address of the web page"),
+    ("Ctrl-C", "cancel what is typed; the sound goes on"),
+    ("Ctrl-D", "end the session, or leave one that you joined"),
+)
+CLASS_HELP = {
+    "mix": "heard at the next audio block",
+    "step": "heard one tick after it is written; a planned change is on its bar",
+    "slot": "set when a generation is born; a planned change is on its bar",
+    "model": "heard one tick after the weights are refitted",
+    "prepared": "made ready, then switched at a bar",
+}
 #: Columns of names that stand in a table.
 _NAME, _WIDTH = 16, 78
 
@@ -67,14 +87,10 @@ def _words(session: SessionApi | None) -> Pieces:
 
 
 def _keys(session: SessionApi | None) -> Pieces:
-    from demon_live.ui.guide import KEYS
-
     return _table("keys", KEYS)
 
 
 def _class(session: SessionApi | None) -> Pieces:
-    from demon_live.ui.guide import CLASS_HELP
-
     return _table("class: how soon a change of a control is heard", CLASS_HELP.items())
 
 

@@ -20,6 +20,7 @@ from demon_live.control.osc import Evaluate, Knob, Listen, OscServer, Turn, pars
 from demon_live.control.wire import WireError
 from demon_live.errors import DemonError, DeviceError, UsageError
 from demon_live.lang.controllers import Key, Move
+from demon_live.paths import install
 from tests.helpers.ui_fakes import FakeSession
 
 
@@ -273,4 +274,4 @@ def test_without_the_package_the_remedy_is_named(
     monkeypatch.setitem(__import__("sys").modules, "pythonosc.osc_message_builder", None)
     with pytest.raises(DemonError, match="python-osc") as error:
         OscServer(session, "0")
-    assert "demon-live[osc]" in str(error.value)
+    assert install("osc") in str(error.value)

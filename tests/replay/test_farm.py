@@ -248,4 +248,4 @@ def test_without_ray_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("demon_live.runtime.options.has_ray", lambda: False)
     with pytest.raises(EngineError, match="not installed") as error:
         Ray(None)
-    assert "demon-live[ray]" in str(error.value)
+    assert "[ray]" in str(error.value)

@@ -153,8 +153,8 @@ def test_a_file_applies_the_difference_to_its_last_version(stage: Offline, tmp_p
     stage.session.apply("gain = 1")
     file.write_text("gain = .5\npan = .0\n")
     stage.session.load(file)
-    # The line about gain did not change, so what was typed since then stays.
-    assert level(stage, 2) == 0.1
+    # The score is evaluated again: it plays what it says, not what was typed since then.
+    assert level(stage, 2) == 0.05
     file.write_text("pan = 0\n")
     stage.session.load(file)
     # Nor does it take with it what the prompt says.

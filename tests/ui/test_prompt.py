@@ -252,7 +252,7 @@ def test_ctrl_c_leaves_a_search(stage: Harness) -> None:
 def test_f1_on_a_number_explains_the_control(stage: Harness) -> None:
     async def script(s: Harness) -> None:
         s.keys("denoise = .5\x1bOP")
-        await s.sees("0 keeps the source exactly")
+        await s.sees("class slot: set when a generation is born")
         s.keys("\x03\x04\x04")
 
     stage.play(script)
