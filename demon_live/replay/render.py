@@ -145,11 +145,7 @@ def render(
     recording = _recording(what)
     if seed is None:
         seed = recording.start.get("seed", 0) if recording else 0
-    assets = Assets((Path.cwd(), shipped("patterns")), find=find)
-    if recording is not None:
-        copies = None if recording.path is None else folder_of(recording.path)
-        within = bounds(recording.path, trust)
-        assets = Assets(assets.folders, within=within, find=find, copies=copies)
+    assets = _assets(recording, trust, find)
     rules = recording.rules if recording is not None else journal.RULES
     with Offline(
         engine, backend=backend, seed=seed, stems=stems, assets=assets, rules=rules
@@ -163,10 +159,8 @@ def render(
             step()
         else:
             offline.session.python = python
-            session = offline.session
-            said = session.apply(what) if isinstance(what, Score) else session.load(Path(str(what)))
-            warnings = said.warnings
-            moments = [Moment(0, journal.SetEvent("apply", 0), session.state)]
+            warnings = _say(offline, what)
+            moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
         if start is None:
             begin = recording.begun if recording is not None else 0
             start = float(moments[-1].state.tempo.cycle_at(begin))
@@ -178,13 +172,27 @@ def render(
             seek(offline, step, pre_roll(begin, moments, offline.output.generator.drain), begin)
         audio, parts = _collect(offline, step, begin, total, stems, progress)
         made = tuple(offline.generations()[1])
-    if out is None:
-        return Rendered(None, audio, parts, warnings, made)
-    out = Path(out)
-    write_audio(out, audio)
-    for deck, part in parts.items():
-        write_audio(out.with_name(f"{out.stem}-{deck}{out.suffix}"), part)
+    if out is not None:
+        out = Path(out)
+        write_audio(out, audio)
+        for deck, part in parts.items():
+            write_audio(out.with_name(f"{out.stem}-{deck}{out.suffix}"), part)
     return Rendered(out, audio, parts, warnings, made)
+
+
+def _assets(recording: journal.Recording | None, trust: bool, find: Find) -> Assets:
+    folders = (Path.cwd(), shipped("patterns"))
+    if recording is None:
+        return Assets(folders, find=find)
+    copies = None if recording.path is None else folder_of(recording.path)
+    return Assets(folders, within=bounds(recording.path, trust), find=find, copies=copies)
+
+
+def _say(offline: Offline, what: object) -> tuple[str, ...]:
+    """Let a score play from the first sample on: its warnings."""
+    session = offline.session
+    said = session.apply(what) if isinstance(what, Score) else session.load(Path(str(what)))
+    return said.warnings
 
 
 def _recording(what: object) -> journal.Recording | None:

@@ -33,6 +33,7 @@ from demon_live.models.conditioning import check_prompt, lexicon_of
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.paths import is_own, runtime_dir, sets_dir, shipped
+from demon_live.runtime.doors import Start, doors
 from demon_live.runtime.memory import Trimmer
 from demon_live.runtime.options import EngineOptions, parse_remote, require_ray
 from demon_live.runtime.pcm_files import PcmFolder
@@ -239,8 +240,7 @@ class Live:
             self._output.start(audio or ("device" if device else "auto"), device)
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
-            if (name, osc, web) != (None, None, None):
-                self._open_doors(name, osc, web)
+            self._open_doors(Start(name, {"engine": engine}, osc=osc, web=web))
         except BaseException:
             self.close()
             raise
@@ -326,11 +326,9 @@ class Live:
         if record:
             self.session.apply(f"record '{record}'", "<start>")
 
-    def _open_doors(self, name: str | None, osc: str | None, web: int | None) -> None:
-        from demon_live.runtime.session_process import Start, doors
-
-        start = Start(name, {"engine": self._output.engine_name}, osc=osc, web=web)
-        self.info = self._doors.enter_context(doors(self, start, self.ended))
+    def _open_doors(self, start: Start) -> None:
+        if (start.name, start.osc, start.web) != (None, None, None):
+            self.info = self._doors.enter_context(doors(self, start, self.ended))
 
     @property
     def engine(self) -> EngineSupervisor:

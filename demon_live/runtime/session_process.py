@@ -21,51 +21,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from demon_live._version import __version__
 from demon_live.control import wire
-from demon_live.control.registry import DEFAULT, Claim, Info, available, ended, find, taken
+from demon_live.control.registry import DEFAULT, Claim, Info, ended, find, taken
 from demon_live.errors import DemonError, EngineError
-
-if TYPE_CHECKING:
-    from demon_live.runtime.live import Live
+from demon_live.runtime.doors import Start as Start
+from demon_live.runtime.doors import doors as doors
+from demon_live.runtime.doors import info_row
 
 log = logging.getLogger(__name__)
 
 #: Seconds that an engine and a device may take to open.
 _OPENING = 120.0
-
-
-@dataclass(frozen=True)
-class Start:
-    """How a session is started. name: None = the default one. live: arguments of `Live`.
-
-    scores: what `doctor` shows. osc: [HOST:]PORT to listen at, or None. web: port of the web view,
-    0 = the usual one, or None.
-    """
-
-    name: str | None = None
-    live: Mapping[str, Any] = field(default_factory=dict)
-    scores: tuple[str, ...] = ()
-    osc: str | None = None
-    web: int | None = None
-
-    def info(self, *, detached: bool) -> Info:
-        """What others may know of it from its first moment on."""
-        return Info(
-            self.name or DEFAULT,
-            os.getpid(),
-            time.time(),
-            str(self.live.get("engine", "imp")),
-            self.scores,
-            os.getcwd(),
-            __version__,
-            detached,
-        )
 
 
 @dataclass
@@ -148,7 +117,7 @@ def _session(start: Start, pipe: int) -> int:
             from demon_live.runtime.live import Live
 
             with Live(**start.live) as live, doors(live, start, stop, claim) as info:
-                os.write(pipe, wire.reply(0, ok=_plain(info)))
+                os.write(pipe, wire.reply(0, ok=info_row(info)))
                 os.close(pipe)
                 told = True
                 _wait(stop)
@@ -171,10 +140,6 @@ def _wait(stop: threading.Event) -> None:
         pass
 
 
-def _plain(info: Info) -> dict[str, Any]:
-    return {name: getattr(info, name) for name in Info.__slots__}
-
-
 def _last_words() -> Path:
     from demon_live.paths import state_dir
 
@@ -191,64 +156,6 @@ def _detach_streams() -> None:
     os.dup2(nothing, 1)
     os.dup2(words, 2)
     faulthandler.enable(file=2)
-
-
-@contextlib.contextmanager
-def doors(
-    live: Live, start: Start, stop: threading.Event, claim: Claim | None = None
-) -> Iterator[Info]:
-    """Everything through which others reach a session: control socket, OSC, web page.
-
-    Without a claim (a session that has its terminal to itself) a name is claimed if it is free;
-    only a name that was asked for must be. Closed on the way out, the claim given back.
-    """
-    from demon_live.control.server import ControlServer
-
-    with contextlib.ExitStack() as open_:
-        info = start.info(detached=False) if claim is None else claim.info
-        if claim is None and available():
-            claim = _claim(live, start, info)
-            if claim is not None:
-                open_.callback(claim.release)
-        if claim is not None:
-            held = claim
-            server = ControlServer(
-                live.session,
-                info.socket,
-                who=lambda: _plain(held.info),
-                tell=live.session.tell,
-                quit=stop.set,
-            )
-            open_.callback(server.close)
-        if start.osc is not None:
-            from demon_live.control.osc import OscServer
-
-            osc = OscServer(live.session, start.osc)
-            open_.callback(osc.close)
-            info = replace(info, osc=osc.address)
-        if start.web is not None:
-            from demon_live.control.web import WebServer
-
-            web = WebServer(live.session, start.web or None)
-            open_.callback(web.close)
-            info = replace(info, web=web.url)
-            live.session.tell(f"web view: {web.url}")
-        if claim is not None:
-            claim.publish(info)
-        yield info
-
-
-def _claim(live: Live, start: Start, info: Info) -> Claim | None:
-    try:
-        return Claim.take(info)
-    except DemonError:
-        if start.name is not None:
-            raise
-        live.session.tell(
-            f"a session called {info.name!r} plays already: demon send does not reach this one "
-            "(give it a --name)"
-        )
-        return None
 
 
 def terminate(info: Info, patience: float = 15.0) -> bool:

@@ -124,7 +124,7 @@ class Scripts:
         self._listeners: list[_Listener] = []
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._worker: _Worker | None = None
+        self._worker: _ScriptThread | None = None
         self._emitting = threading.local()
 
     # --- asking -------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Scripts:
             run()
             return
         with self._lock:
-            self._worker = self._worker or _Worker()
+            self._worker = self._worker or _ScriptThread()
         self._worker.add(run)
 
     def _fail(self, error: DemonError) -> None:
@@ -271,7 +271,7 @@ class Scripts:
                 self._worker.close()
 
 
-class _Worker:
+class _ScriptThread:
     """A thread that calls functions in their order."""
 
     def __init__(self) -> None:
