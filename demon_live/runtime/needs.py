@@ -40,12 +40,14 @@ class Need:
 class Asked:
     """What a generation is made of: a need and the curves of its lap.
 
-    late: the need sounds already, since a hand has changed the score.
+    late: the need sounds already, since a hand has changed the score. steered: its curves were
+    changed in flight, so that it is no generation of its own causes alone.
     """
 
     need: Need
     curves: Mapping[str, Floats]
     late: bool = False
+    steered: bool = False
 
     def equals(self, other: Asked) -> bool:
         """Whether both are the same generation, for whatever time."""
@@ -113,7 +115,7 @@ class Needs:
             if need is None or self._same(asked, need, at):
                 continue
             self._served.pop(need.begin, None)
-            self._flying[i] = Asked(need, self._curves(need), asked.late)
+            self._flying[i] = Asked(asked.need, self._curves(need), asked.late, steered=True)
             changed.append(self._flying[i])
         return changed
 
@@ -130,7 +132,7 @@ class Needs:
             late = self._begun and need.begin <= ready
             asked = Asked(need, self._curves(need), late)
             # What is in flight already will be in the store when it has landed.
-            if not any(asked.equals(other) for other in self._flying):
+            if not any(asked.equals(other) for other in self._flying if not other.steered):
                 return asked
         return None
 

@@ -181,6 +181,10 @@ class DeckPlacement:
         if generation.request.epoch != self.loop.epoch:
             return
         begin, end = self._bounds(generation.request.hear_from)
+        same = [g for g in self._generations if begin <= g.request.hear_from < end]
+        if self.exact and any(g.born > generation.born for g in same):
+            # What was asked for later was in the store, and is here already.
+            return
         # Only the newest of a group is ever asked for.
         kept = [g for g in self._generations if not begin <= g.request.hear_from < end]
         self._generations = [*kept[-_KEEP:], generation]

@@ -224,3 +224,28 @@ def test_a_window_that_cannot_be_heard_is_decoded_again(factor: float) -> None:
     engine.decode_as = 1.0
     run(stage, 4 * BAR)
     assert run(stage, 2 * BAR).min() == pytest.approx(0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3, 5])
+def test_a_second_edit_is_heard_as_soon_as_by_a_ring_that_never_rests(gap: int) -> None:
+    heard = {}
+    for word in ("rest", "always"):
+        stage = playing(f"ring {word}", bars=4)
+        stage.session.apply("prompt = 'b' now")
+        for _ in range(gap):
+            stage.turn()
+        stage.session.apply("prompt = 'd' now")
+        out = run(stage, 4 * BAR)
+        heard[word] = int(np.flatnonzero(out > 0.35)[0])
+        assert out[-1] == pytest.approx(0.4, abs=1e-4)
+    assert heard["rest"] <= heard["always"]
+
+
+def test_going_back_to_what_is_known_is_not_undone_by_what_was_in_flight() -> None:
+    stage = playing("", bars=4)
+    stage.session.apply("prompt = 'b' now")
+    stage.turn()
+    stage.session.apply("prompt = 'a' now")
+    out = run(stage, 6 * BAR)
+    assert out[-1] == pytest.approx(0.1, abs=1e-4)
+    assert stats(stage).resting
