@@ -105,7 +105,7 @@ class Pat:
             known = [] if name.startswith("_") else [f.name for f in FUNCTIONS.values() if f.method]
             near = meant(name, known)
             mean = f": did you mean {near}?" if near else ""
-            raise AttributeError(f'there is no function "{name}" of patterns{mean}')
+            raise AttributeError(f'there is no function "{name}"{mean}')
 
     __hash__ = None  # type: ignore[assignment]
 

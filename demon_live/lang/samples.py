@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, FileError
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError
 from demon_live.lang.registry import Count, Time, Values, function
 from demon_live.lang.transform import signal
@@ -44,8 +44,24 @@ _folder: ContextVar[Path] = ContextVar("folder", default=Path())
 
 
 def _nearby(name: str) -> Path:
-    places = [folder / name for folder in (_folder.get(), Path(), shipped("patterns"))]
-    return next((place for place in places if place.exists()), places[0])
+    """The file of a name, in one of the folders that a score may read. Raises FileError."""
+    first: Path | None = None
+    outside = False
+    for folder in (_folder.get(), Path(), shipped("patterns")):
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            path = (folder / name).resolve()
+            if path.is_relative_to(folder.resolve()):
+                first = first or path
+                if path.exists():
+                    return path
+            else:
+                outside = True
+    if outside or first is None:
+        raise FileError(
+            f"{name!r} is outside the folder of the score",
+            hint="copy the file next to the score, or name it at the prompt",
+        )
+    return first
 
 
 @contextlib.contextmanager
@@ -72,9 +88,9 @@ def _read(name: Values) -> bytes:
     if not isinstance(name, str):
         raise PatternError("the name of a file is needed, in 'quotes'")
     find = _find.get()
-    if find is None and name in _newest and not _nearby(name).exists():
-        return _newest[name]
     try:
+        if find is None and name in _newest and not _nearby(name).exists():
+            return _newest[name]
         data = read_file((find or _nearby)(name), _LARGEST)
         if find is not None:
             _newest.pop(name, None)

@@ -141,3 +141,18 @@ def test_a_score_of_python_finds_its_arrays_beside_itself(here: Path) -> None:
     stage.session.load(score)
     assert stage.session.state.decks["main"].lanes["blend"].at(Fraction(1)) == 1
     assert [p.parent.parent for p in here.rglob("*.npy")] == [folder]
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.csv", "/etc/hostname", "a/../../secret.csv", "link.csv"]
+)
+def test_a_score_reads_no_data_outside_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "secret.csv").write_text("1\n2\n")
+    (home / "link.csv").symlink_to(tmp_path / "secret.csv")
+    monkeypatch.chdir(home)
+    with pytest.raises(DemonError, match="outside the folder of the score"):
+        compile_source(f"blend = curve('{name}', 4)")
