@@ -444,7 +444,8 @@ class _Compiler:
             return None
         # The fader belongs to the session, on whatever deck it is written.
         deck = "" if setting or node.deck == "master" else node.deck or self.deck
-        if not deck and not setting and spec.cls != "mix":
+        broken = any(block.kind == "broken" for block in self.blocks)
+        if not deck and not setting and spec.cls != "mix" and not broken:
             self.error(f"the master has no {node.control}", name, "it has gain, pan, lpf and hpf")
             return None
         if self.visit is not None:

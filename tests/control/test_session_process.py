@@ -118,6 +118,7 @@ def test_the_sound_survives_its_prompt_and_ends_with_quit(
     prompt.expect("plays already. Return to it")
     prompt.send("\r")
     prompt.expect("for help")
+    prompt.expect("bpm")  # its panel is there, so keys are read
     prompt.send("\x04")  # a prompt that joined leaves
     prompt.expect("plays on")
     prompt.expect(pexpect.EOF)

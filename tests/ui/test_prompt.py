@@ -455,7 +455,7 @@ def test_control_z_undoes_and_no_control_character_enters_the_line(stage: Harnes
         await h.until(lambda: h.repl.prompt.text == "blend = .3")
         h.keys("\r")
         await h.until(lambda: h.session.applied == ["blend = .3"])
-        h.keys("\x04")
+        h.keys("\x04\x04")
 
     stage.play(script)
 
@@ -469,6 +469,6 @@ def test_a_word_of_any_length_can_be_pasted(stage: Harness) -> None:
         await h.until(lambda: h.repl.prompt.text.endswith("xyz"))
         h.keys("\x03")
         await h.until(lambda: h.repl.prompt.text == "")
-        h.keys("\x04")
+        h.keys("\x04\x04")
 
     stage.play(script)
