@@ -324,7 +324,10 @@ class Generator:
 
     def _panic(self) -> None:
         self.ring.close()
-        self.ring = self._new_ring(self.ring.steps, self.ring.depth)
+        ring = self._new_ring(self.ring.steps, self.ring.depth)
+        # Births are compared: what comes now is newer than all that was made.
+        ring.tick_number = self.ring.tick_number
+        self.ring = ring
         for name, deck in self._decks.items():
             deck.scheduler.reset()
             deck.needs.reset()

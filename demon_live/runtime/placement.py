@@ -186,7 +186,7 @@ class DeckPlacement:
             # What was asked for later was in the store, and is here already.
             return
         # Only the newest of a group is ever asked for.
-        kept = [g for g in self._generations if not begin <= g.request.hear_from < end]
+        kept = [g for g in self._generations if g not in same]
         self._generations = [*kept[-_KEEP:], generation]
         self._fresh = True
 

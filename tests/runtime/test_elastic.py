@@ -249,3 +249,14 @@ def test_going_back_to_what_is_known_is_not_undone_by_what_was_in_flight() -> No
     out = run(stage, 6 * BAR)
     assert out[-1] == pytest.approx(0.1, abs=1e-4)
     assert stats(stage).resting
+
+
+def test_an_edit_after_a_panic_is_heard_in_the_same_lap() -> None:
+    stage = playing("loop 16", bars=1)
+    for prompt in "cde":
+        stage.session.apply(f"prompt = '{prompt}' now")
+        run(stage, BAR)
+    stage.session.apply("panic")
+    stage.session.apply("prompt = 'b' now")
+    out = run(stage, 4 * BAR)
+    assert out[-1] == pytest.approx(0.2, abs=1e-4)
