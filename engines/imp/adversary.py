@@ -34,12 +34,13 @@ from engines.imp.training import Optimiser
 LOW, MIDDLE, HIGH = (300, 1500), (1500, 5500), (5500, 20_000)
 VIEWS = (
     (8192, (LOW, MIDDLE)),
+    (4096, (MIDDLE,)),
     (2048, (LOW, MIDDLE, HIGH)),
     (256, ((0, 20_000),)),
 )
-"""Window in samples (a quarter of it is the step), bands in Hz. Few and short: what a step costs
-is paid in steps, and tens of thousands of them are wanted."""
-CROP = imp.SAMPLE_RATE // 2
+"""Window in samples (a quarter of it is the step), bands in Hz. Few: what a step costs is paid in
+steps, and tens of thousands of them are wanted."""
+CROP = imp.SAMPLE_RATE
 """Samples of a segment that the discriminators see."""
 PLANES = 8
 FLOOR = 1e-2

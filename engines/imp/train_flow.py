@@ -64,7 +64,8 @@ class Training:
         start = load_shards(options.init, "flow") if options.init else {}
         knows = options.timbre > 0 or imp.knows_timbre(start)
         told = options.lanes > 0 or "lanes.weight" in start
-        flow = imp.ImpFlow(channels=options.channels, timbre=knows, lanes=told)
+        depth = options.depth or imp.blocks_in(start, "") or None
+        flow = imp.ImpFlow(channels=options.channels, timbre=knows, lanes=told, depth=depth)
         self.flow = flow.to(self.device)
         if start:
             self.flow.load_state_dict(grown_flow({k: v.float() for k, v in start.items()}, flow))
@@ -326,6 +327,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=168)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--depth", type=int, help="blocks; those of --init come first")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--guidance", type=float, default=0.6)
     parser.add_argument("--guide-from", type=float, default=0.5)

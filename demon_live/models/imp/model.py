@@ -345,6 +345,7 @@ class ImpFlow(nn.Module):
     (zeros) adds exactly nothing, and it adds nothing to anything before it is trained. Weights
     without it load all the same.
     lanes: with the branch that reads notes and hits frame by frame, in the same way.
+    depth: how many blocks, DEPTH by default.
     """
 
     bar_features: Tensor
@@ -354,7 +355,12 @@ class ImpFlow(nn.Module):
     tones: Tensor
 
     def __init__(
-        self, *, channels: int = CHANNELS, timbre: bool = True, lanes: bool = False
+        self,
+        *,
+        channels: int = CHANNELS,
+        timbre: bool = True,
+        lanes: bool = False,
+        depth: int | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -363,7 +369,7 @@ class ImpFlow(nn.Module):
         self.time = nn.Sequential(nn.Linear(256, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.cond = nn.Sequential(nn.Linear(LABELS, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.modulate = nn.Linear(WIDTH, 6 * WIDTH)
-        self.blocks = nn.ModuleList(FlowBlock() for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(FlowBlock() for _ in range(depth or DEPTH))
         self.final = nn.Linear(WIDTH, 2 * WIDTH)
         self.out = nn.Linear(WIDTH, PATCH * channels)
         for layer in (self.modulate, self.final, self.out):
@@ -482,7 +488,13 @@ def flow_like(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
     """The flow model of the shapes and branches of `tensors`; not filled."""
     channels = tensors[f"{prefix}out.bias"].shape[0] // PATCH
     lanes = f"{prefix}lanes.weight" in tensors
-    return ImpFlow(channels=channels, timbre=knows_timbre(tensors), lanes=lanes)
+    depth = blocks_in(tensors, prefix)
+    return ImpFlow(channels=channels, timbre=knows_timbre(tensors), lanes=lanes, depth=depth)
+
+
+def blocks_in(names: Iterable[str], prefix: str = "flow.") -> int:
+    """How many blocks the flow model of weights of these names has."""
+    return sum(name.startswith(f"{prefix}blocks.") and name.endswith(".table") for name in names)
 
 
 def flow_of(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
