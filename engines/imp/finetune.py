@@ -126,7 +126,7 @@ def learn(bank: Bank, options: argparse.Namespace) -> imp.ImpFlow:
     # With what the shipped weights know: their graph is copied.
     options.timbre = TIMBRE if shipped.timbre is not None else 0.0
     options.lanes = shipped.lanes is not None
-    options.channels = shipped.channels
+    options.channels, options.depth = shipped.channels, len(shipped.blocks)
     training = Training(bank.to(options.device), options)
     training.flow.load_state_dict(shipped.state_dict())
     for count in range(options.steps):

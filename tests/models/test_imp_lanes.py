@@ -139,7 +139,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("tags.toml", "decoder.onnx", "codec.safetensors"):
         shutil.copy(shipped.folder / name, folder / name)
     torch.manual_seed(0)
-    flow = imp.ImpFlow(lanes=True)
+    flow = imp.ImpFlow(channels=shipped.channels, lanes=True)
     with torch.no_grad():
         for p in flow.parameters():
             p.normal_(std=0.3 if p.ndim < 2 else p[0].numel() ** -0.5)
@@ -154,12 +154,14 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("random", [False, True])
 def test_an_engine_that_can_be_told_notes_plays_untold(told: Path, random: bool) -> None:
     """With either backend, with its weights or with made-up ones in their shapes."""
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, FRAMES, 64), np.float32))
+    channels = load_manifest("imp").channels
+    noise = np.random.default_rng(0).standard_normal((2, FRAMES, channels), np.float32)
+    x = torch.from_numpy(noise)
     t, made = torch.tensor([0.6, 0.3]), []
     for backend in ("onnx", "eager"):
         engine = open_engine(told, backend=backend, device="cpu", threads=1, random_weights=random)
         wanted = engine.condition("techno", bpm=125.0, cycles=1, beats=4, frames=FRAMES)
-        rows = [Row(Request(FRAMES, 64), wanted)] * 2
+        rows = [Row(Request(FRAMES, channels), wanted)] * 2
         made.append(engine.velocity(x, t, rows))
         single = [engine.velocity(x[i : i + 1], t[i : i + 1], rows[:1]) for i in (0, 1)]
         assert backend == "eager" or torch.equal(made[-1], torch.cat(single))

@@ -22,20 +22,23 @@ from demon_live.models.imp.labels import (
     null_condition,
     parse_key,
 )
+from demon_live.models.manifest import load_manifest
 
 ENGINE = Path(__file__).resolve().parents[2] / "engines" / "imp"
 VOCABULARY = load_vocabulary(ENGINE / "tags.toml")
 trained = pytest.mark.skipif(not (ENGINE / "flow.safetensors").exists(), reason="no weights")
 
 
-def inputs(rows: int, frames: int, bars: float = 4, seed: int = 0) -> dict[str, torch.Tensor]:
+def inputs(
+    rows: int, frames: int, bars: float = 4, seed: int = 0, channels: int = imp.CHANNELS
+) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     bpm = bars * 240 * imp.FRAME_HZ / frames
     phase = torch.from_numpy(loop_phase(bars, bpm, frames)).expand(rows, -1, -1).contiguous()
     return {
-        "x": torch.randn(rows, frames, imp.CHANNELS, generator=g),
+        "x": torch.randn(rows, frames, channels, generator=g),
         "t": torch.rand(rows, generator=g),
-        "hint": torch.randn(rows, frames, imp.CHANNELS + 1, generator=g),
+        "hint": torch.randn(rows, frames, channels + 1, generator=g),
         "phase": phase,
         "cond": torch.rand(rows, COND, generator=g),
     }
@@ -182,8 +185,7 @@ def test_lexicon_points_at_tags() -> None:
 
 @trained
 def test_weights_are_small_and_named_as_the_modules() -> None:
-    paths = list(ENGINE.glob("*.safetensors"))
-    assert sum(p.stat().st_size for p in paths) < 60_000_000
+    assert sum(w.bytes for w in load_manifest("imp").weights) < 60_000_000
     imp.load_codec(ENGINE / "codec.safetensors")
     imp.load_flow(ENGINE / "flow.safetensors")
 
@@ -195,9 +197,10 @@ def test_exported_flow_equals_eager(rows: int, frames: int) -> None:
     session = onnxruntime.InferenceSession(
         str(ENGINE / "flow.onnx"), providers=["CPUExecutionProvider"]
     )
-    given = inputs(rows, frames)
     flow = imp.load_flow(ENGINE / "flow.safetensors")
-    given["cond"] = given["cond"][:, : flow.width]
+    given = inputs(rows, frames, channels=flow.channels)
+    given["cond"] = given["cond"][:, None, : flow.width].expand(-1, frames // 2, -1).contiguous()
+    given["lanes"] = torch.rand(rows, frames, imp.LANES, generator=torch.Generator().manual_seed(2))
     feed = {k: x.numpy() for k, x in given.items()}
     made = session.run(None, feed)[0]
     eager = flow(**given).numpy()
@@ -215,9 +218,9 @@ def test_exported_decoder_equals_eager() -> None:
         str(ENGINE / "decoder.onnx"), providers=["CPUExecutionProvider"]
     )
     _, decoder = imp.load_codec(ENGINE / "codec.safetensors")
-    z = torch.randn(2, 33, imp.CHANNELS, generator=torch.Generator().manual_seed(7))
-    made = session.run(None, {"latent": z.numpy()})
-    for name, a, b in zip(("level", "phase", "air", "share"), made, decoder.trunk(z), strict=True):
+    z = torch.randn(2, 33, decoder.channels, generator=torch.Generator().manual_seed(7))
+    made, names = session.run(None, {"latent": z.numpy()}), [o.name for o in session.get_outputs()]
+    for name, a, b in zip(names, made, decoder.trunk(z), strict=True):
         assert np.abs(a - b.numpy()).max() < 1e-4, name
 
 

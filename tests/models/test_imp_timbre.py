@@ -272,16 +272,16 @@ def test_a_crossed_target_is_shown_with_its_source_or_with_a_reference() -> None
 
 def options(**given: Any) -> argparse.Namespace:
     base = {"device": "cpu", "init": None, "batch": 2, "timbre": 0.4, "guidance": 0.6}
-    base |= {"lanes": 0.0, "channels": imp.CHANNELS, "guide_from": 0.5}
+    base |= {"lanes": 0.0, "channels": imp.CHANNELS, "guide_from": 0.5, "depth": None}
     return argparse.Namespace(**(base | given))
 
 
 @pytest.mark.skipif(not (ENGINE / "flow.safetensors").exists(), reason="no weights")
 def test_training_starts_where_the_weights_of_an_engine_stand() -> None:
-    bank = banks.noise(2)
-    bank.frames[:], bank.latent = 40, bank.latent[..., :]
     shipped = imp.load_flow(ENGINE / "flow.safetensors")
-    training = Training(bank, options(init=ENGINE))
+    bank = banks.noise(2, shipped.channels)
+    bank.frames[:], bank.latent = 40, bank.latent[..., :]
+    training = Training(bank, options(init=ENGINE, channels=shipped.channels))
     assert training.flow.timbre is not None
     assert unseen(training.flow, bank) == unseen(shipped, bank)
     assert unseen(training.flow, bank, told=True) == unseen(shipped, bank, told=True)
@@ -318,8 +318,10 @@ def asked(engine: ImpEngine, prompt: str = "techno", **more: str) -> Any:
 
 
 def velocity(engine: ImpEngine, wanted: Any) -> torch.Tensor:
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, FRAMES, 64), np.float32))
-    return engine.velocity(x, torch.tensor([0.6]), [Row(Request(FRAMES, 64), wanted)])
+    channels = engine.manifest.channels
+    noise = np.random.default_rng(0).standard_normal((1, FRAMES, channels), np.float32)
+    x = torch.from_numpy(noise)
+    return engine.velocity(x, torch.tensor([0.6]), [Row(Request(FRAMES, channels), wanted)])
 
 
 def opened(path: str | Path, backend: str) -> ImpEngine:
@@ -341,7 +343,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("tags.toml", "decoder.onnx", "codec.safetensors"):
         shutil.copy(shipped.folder / name, folder / name)
-    imp.save_half(folder / "flow.safetensors", flow=noisy(imp.ImpFlow()))
+    imp.save_half(folder / "flow.safetensors", flow=noisy(imp.ImpFlow(channels=shipped.channels)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         export.write(folder, ["flow.onnx"])

@@ -258,7 +258,7 @@ MARGIN = _margin()
 
 # ------------------------------------------------------------------------------------ flow model
 
-WIDTH, DEPTH, HEADS, INNER, PATCH = 256, 8, 4, 512, 2
+WIDTH, DEPTH, HEADS, INNER, PATCH = 256, 10, 4, 512, 2
 _PLANES = WIDTH // HEADS // 2
 BAR_FEATURES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Fourier features of the position in the bar (64: a 64th note)."""

@@ -16,6 +16,8 @@ from demon_live.models.manifest import Manifest
 
 #: A damaged, truncated or foreign weights file raises one of these.
 BROKEN = (OSError, RuntimeError, ValueError, KeyError)
+TONE_BINS = 320
+"""Bins of the tone (8 kHz) of the codec that ships."""
 
 
 class ImpWeights:
@@ -42,12 +44,18 @@ class ImpWeights:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             if name == "flow.safetensors":
-                made = imp.flow_like(shapes) if shapes else imp.ImpFlow(channels=channels)
+                made = (
+                    imp.flow_like(shapes) if shapes else imp.ImpFlow(channels=channels, lanes=True)
+                )
                 return made.eval().requires_grad_(False)
+            lines = channels > imp.CHANNELS
             pair: tuple[torch.nn.Module, ...] = (
                 imp.codec_like(shapes)
                 if shapes
-                else (imp.ImpEncoder(channels), imp.ImpDecoder(channels))
+                else (
+                    imp.ImpEncoder(channels, lines=lines),
+                    imp.ImpDecoder(channels, TONE_BINS, lines=lines),
+                )
             )
             return pair[which].eval().requires_grad_(False)
 
