@@ -214,7 +214,8 @@ class Edit:
         name, decks = row.args[0], self.state.decks
         if name not in decks:
             near = nearest(name, decks)
-            hint = f"did you mean {near[0]}?" if near else f"decks: {', '.join(decks)}"
+            known = f"decks: {', '.join(decks)}" if decks else "no deck plays"
+            hint = f"did you mean {near[0]}?" if near else known
             raise ScoreError(f"there is no deck {name!r}", span=row.span, hint=hint)
         self.drop(name, row.when)
 
