@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ from demon_live.session.state import (
 from demon_live.session.tempo import TempoMap
 from demon_live.sets.journal import RULES
 
+#: The packages of settings that share time with others.
+_PACKAGES = {"link": "aalink", "clock": "rtmidi"}
 #: Settings that prepare no loop.
 _AT_ONCE = ("quant", "ring", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
@@ -423,7 +426,10 @@ class Edit:
         else:
             self.state = replace(self.state, nudge=float(str(row.value)))
         unit = " ms" if row.word == "nudge" else ""
-        self.messages.append(f"{row.word} {row.value}{unit}")
+        package = _PACKAGES.get(row.word) if row.value != "off" else None
+        lacks = package is not None and find_spec(package) is None
+        alone = ", but its package is not installed: bars stay our own" if lacks else ""
+        self.messages.append(f"{row.word} {row.value}{unit}{alone}")
 
     def pin(self, cycle: Fraction, sample: int, bpm: Fraction) -> None:
         """Let `cycle` be heard on output sample `sample`, and go on at `bpm` from there.
