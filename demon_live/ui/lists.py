@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from demon_live.ui.panel import values
 from demon_live.ui.show import Pieces
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def _status(session: SessionApi | None) -> Pieces:
         ("decks", ", ".join(d.name for d in status.decks)),
         ("scores", scores),
     ]
+    if status.master:
+        rows.append(("master", values(status.master)))
     if info is not None:
         rows.append(("session", f"{info.name} · process {info.pid}"))
         rows += [(door, at) for door, at in (("web", info.web), ("osc", info.osc)) if at]

@@ -14,6 +14,7 @@ taller. Curves are drawn once for each new sampling, and only cut at the playhea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ def wanted(status: Status | None) -> int:
     if status is None:
         return 1
     rows = sum(len(d.lanes) + 2 for d in status.decks)
-    return max(1, rows) + (1 if _has_slots(status) else 0) + 1
+    return max(1, rows) + bool(status.master) + _has_slots(status) + 1
 
 
 def _grid(
@@ -141,28 +142,35 @@ def _trimmed(ranked: _Ranked, rows: int) -> list[Row]:
 def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
     """All rows of all decks, each with its rank; curves have `tall` rows."""
     ranked: _Ranked = []
+    row: Row
     # Where there is little room the prompt shows words first, the stage view curves.
     words, curve = (_NEWS, _CURVE) if grid.framed else (_CURVE, _NEWS)
     for i, deck in enumerate(status.decks):
         ranked.append((_TITLE, _title(grid, status, deck, first=i == 0)))
         at, still = grid.playhead(status, deck), []
         for lane in deck.lanes:
-            if lane.samples is None:
+            if isinstance(lane.value, str):
                 ranked.append((words, grid.boxed(_words(grid, lane))))
             elif _moves(lane):
                 rank = _NEWS if lane.next else curve
                 ranked += [(rank, grid.boxed(row)) for row in _curve(grid, lane, at, tall)]
             else:
-                still.append(f"{lane.control} {_value(lane)}")
+                still.append(values([lane]))
         if deck.source:
             read = f" ({deck.read})" if deck.read else ""
             still.append(f"source {deck.source}{read}")
         if still:
-            row: Row = [
+            row = [
                 ("class:held", text.fit("held", grid.name)),
                 ("class:held", text.fit(" · ".join(still), grid.inner - grid.name)),
             ]
             ranked.append((_STILL, grid.boxed(row)))
+    if status.master:
+        row = [
+            ("class:control", text.fit("master", grid.name)),
+            ("class:held", text.fit(values(status.master), grid.inner - grid.name)),
+        ]
+        ranked.append((_NEWS, grid.boxed(row)))
     if _has_slots(status):
         ranked.append((_SLOTS, grid.boxed(_slots(grid, status))))
     return ranked
@@ -241,6 +249,11 @@ def _moves(lane: LaneView) -> bool:
         return False
     x = np.asarray(lane.samples)
     return bool(lane.next) or not (x.size == 0 or bool(np.ptp(x) < 1e-4))
+
+
+def values(lanes: Iterable[LaneView]) -> str:
+    """Controls with their values, in a row."""
+    return " · ".join(f"{lane.control} {_value(lane)}" for lane in lanes)
 
 
 def _value(lane: LaneView) -> str:
