@@ -146,8 +146,8 @@ def _scores(words: Sequence[str], python: bool = False) -> list[Path]:
         # Of a name that no file can have a Path raises.
         if not os.path.exists(path):
             raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
-        if path.is_dir() and not (python and any(path.glob("[!_.]*.py"))):
-            files([str(path)])
+        if path.is_dir():
+            files([str(path)], python)
     return paths
 
 
