@@ -18,7 +18,7 @@ import numpy as np
 
 from demon_live.audio.files import tempo_in_name
 from demon_live.controls import SETTINGS, find
-from demon_live.core import RATES, Floats, Loop
+from demon_live.core import RATES, Beats, Floats, Loop
 from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang import (
     Bind,
@@ -338,7 +338,7 @@ class Edit:
             return deck.cycles == int(float(str(row.value)))
         return (deck.source or "none", deck.reading) == (row.value or "none", row.reading)
 
-    def _coming(self) -> Iterator[tuple[Fraction, Fraction, int]]:
+    def _coming(self) -> Iterator[tuple[Fraction, Fraction, Beats]]:
         """(cycle, bpm, beats) of the changes of tempo that the plan will bring."""
         state, plan = self.state, list(self.state.plan)
         bpm, beats = state.ramp[-1][1] if state.ramp else state.bpm, state.beats
@@ -352,7 +352,7 @@ class Edit:
             before, over = (bpm, beats), None
             for row in step.rows:
                 if row.word == "beats":
-                    beats = int(float(str(row.value)))
+                    beats = _beats(row)
                 elif row.word in ("tempo", "cps"):
                     rate = Fraction(str(row.value))
                     bpm = rate if row.word == "tempo" else rate * 60 * beats
@@ -394,7 +394,7 @@ class Edit:
         elif row.word == "cps":
             self.state = replace(state, bpm=Fraction(str(value)) * 60 * state.beats)
         elif row.word == "beats":
-            self.state = replace(state, beats=int(float(str(value))))
+            self.state = replace(state, beats=_beats(row))
         elif row.word == "quant":
             self.state = replace(state, quant=Fraction(str(value)))
             self.messages.append(f"quant {value}: statements wait for {value} cycles")
@@ -703,3 +703,8 @@ class Edit:
                 rows, said = before.get(control, ()), now.said.get(control, ())
                 if rows[-1:] != said[-1:]:
                     self.bind_lane(name, control, rows, self.effect(when), when)
+
+
+def _beats(row: Setting) -> Beats:
+    beats = Fraction(str(row.value))
+    return beats.numerator if beats.denominator == 1 else beats

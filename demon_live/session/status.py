@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from demon_live.controls import FADER, find
-from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus
+from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus, plain_beats
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
@@ -93,7 +93,7 @@ class Status:
 
     cycle: float
     bpm: float
-    beats: int
+    beats: float
     engine: str
     device: str
     decks: tuple[DeckView, ...] = ()
@@ -153,7 +153,7 @@ def describe(
     return Status(
         cycle=float(state.tempo.cycle_at(now)),
         bpm=float(state.tempo.segment_of(now).bpm),
-        beats=state.beats,
+        beats=plain_beats(state.beats),
         engine=output.engine_name,
         device=output.device_name,
         decks=tuple(_deck(d, state, now) for d in state.decks.values()),

@@ -65,6 +65,8 @@ BEGINNERS = [
     ("prompt = Am", "text goes into quotes", "Am", "write prompt = 'Am'"),
     ("gain = -6dB", "there are no decibels here", "-6dB", "-6 dB is 0.5"),
     ("gain = 0 dB at 8", "there are no decibels here", "0 dB", "1 is as it is"),
+    ("beats 3.3", "beats takes a whole number", "3.3", "beats 4, or a meter: beats 7/8"),
+    ("beats 7/64", "beats goes from 1 to 32, not 0.109375", "7/64", None),
     ("setbpm 130", 'nothing begins with "setbpm"', "setbpm", "did you mean tempo?"),
     ("setbpm(130)", "a setting takes no parentheses", "(130)", "write tempo 130"),
     ("blend = .5 -- slowly", 'there is nothing called "slowly"', "slowly", "comments begin with #"),
