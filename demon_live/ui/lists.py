@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from demon_live.ui.panel import values
 from demon_live.ui.show import Pieces
 
 if TYPE_CHECKING:
@@ -134,6 +133,8 @@ def _status(session: SessionApi | None) -> Pieces:
         ("scores", scores),
     ]
     if status.master:
+        from demon_live.ui.panel import values
+
         rows.append(("master", values(status.master)))
     if info is not None:
         rows.append(("session", f"{info.name} · process {info.pid}"))

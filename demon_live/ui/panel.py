@@ -375,7 +375,8 @@ def _error(grid: LaneGrid, name: str, error: DemonError) -> Row:
     file = name.rsplit("/", 1)[-1]
     saved = error.playing if error.playing and " as saved " in error.playing else ""
     playing = f" ({saved} plays on)" if saved else ""
-    message = f"{grid.glyph('✗', 'x')} {file}{place}: {error.message}{playing}"
+    what = error.message.removeprefix(f"{name}: ")
+    message = f"{grid.glyph('✗', 'x')} {file}{place}: {what}{playing}"
     return grid.boxed([("class:error", text.fit(message, grid.inner))])
 
 

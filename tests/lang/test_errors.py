@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from demon_live.errors import nearest
+from demon_live.errors import FileError, nearest
 from demon_live.lang import DemonError, compile_source
 from demon_live.lang.diagnostics import MISTAKES
 
@@ -747,3 +747,9 @@ def test_a_near_word_is_found_and_short_words_are_not_near_to_everything(
     word: str, near: list[str]
 ) -> None:
     assert nearest(word, ["slow", "solid", "imp", "cat", "sine", "x" * 64]) == near
+
+
+def test_an_error_of_a_file_names_it_once() -> None:
+    error = FileError("mine.demon: No such file or directory", name="mine.demon")
+    assert str(error) == "mine.demon: No such file or directory"
+    assert str(FileError("it is empty", name="mine.demon")) == "mine.demon: it is empty"

@@ -180,3 +180,13 @@ source "x.wav" bars 2 at 4
 def test_the_canonical_text_of_the_new_statements_is_stable() -> None:
     assert format_source(TEXT) == TEXT
     assert len(compile_source(TEXT).statements) == 5
+
+
+def test_an_unknown_scene_is_answered_with_those_that_there_are(plays: Offline) -> None:
+    with pytest.raises(DemonError) as first:
+        plays.session.apply("go peak")
+    assert first.value.hint == "a new one: scene peak { ... }"
+    plays.session.apply("scene calm { gain = .2 }\nscene loud { gain = 1 }")
+    with pytest.raises(DemonError) as second:
+        plays.session.apply("chain calm 2, peak 4")
+    assert second.value.hint == "scenes: calm, loud; a new one: scene peak { ... }"
