@@ -73,7 +73,7 @@ def _resume(args: argparse.Namespace) -> int:
         ) from None
     args.engine = past.engine
     more = {"paths": (), "resume": past, "record": args.record, "python": args.python}
-    return _play(args, list(past.scores), more)
+    return _play(args, [path for path in past.scores if path.is_file()], more)
 
 
 def replay(args: argparse.Namespace) -> int:
