@@ -73,6 +73,11 @@ class LaneGrid:
         side, pad = self.glyph("│", "|"), " " * (self.inner - text.width(row))
         return [("class:frame", f"{side} "), *row, ("", pad), ("class:frame", f" {side}")]
 
+    def held(self, name: str, words: str) -> Row:
+        """A row of values that stand still."""
+        shown = text.fit(name, self.name) + text.fit(words, self.inner - self.name)
+        return self.boxed([("class:held", shown)])
+
     def playhead(self, status: Status, deck: DeckView) -> float:
         """0..1 of the deck's loop at the ear."""
         return (deck.playhead + (self.cycle - status.cycle) / max(deck.cycles, 1)) % 1.0
@@ -142,7 +147,6 @@ def _trimmed(ranked: _Ranked, rows: int) -> list[Row]:
 def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
     """All rows of all decks, each with its rank; curves have `tall` rows."""
     ranked: _Ranked = []
-    row: Row
     # Where there is little room the prompt shows words first, the stage view curves.
     words, curve = (_NEWS, _CURVE) if grid.framed else (_CURVE, _NEWS)
     for i, deck in enumerate(status.decks):
@@ -157,20 +161,11 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
             else:
                 still.append(values([lane]))
         if deck.source:
-            read = f" ({deck.read})" if deck.read else ""
-            still.append(f"source {deck.source}{read}")
+            still.append(f"source {deck.source}" + f" ({deck.read})" * bool(deck.read))
         if still:
-            row = [
-                ("class:held", text.fit("held", grid.name)),
-                ("class:held", text.fit(" · ".join(still), grid.inner - grid.name)),
-            ]
-            ranked.append((_STILL, grid.boxed(row)))
+            ranked.append((_STILL, grid.held("held", " · ".join(still))))
     if status.master:
-        row = [
-            ("class:control", text.fit("master", grid.name)),
-            ("class:held", text.fit(values(status.master), grid.inner - grid.name)),
-        ]
-        ranked.append((_NEWS, grid.boxed(row)))
+        ranked.append((_NEWS, grid.held("master", values(status.master))))
     if _has_slots(status):
         ranked.append((_SLOTS, grid.boxed(_slots(grid, status))))
     return ranked
@@ -373,10 +368,9 @@ def _tall_slots(status: Status, grid: LaneGrid) -> list[Row]:
 def _error(grid: LaneGrid, name: str, error: DemonError) -> Row:
     place = f":{error.span.line}:{error.span.col}" if error.span else ""
     file = name.rsplit("/", 1)[-1]
-    saved = error.playing if error.playing and " as saved " in error.playing else ""
-    playing = f" ({saved} plays on)" if saved else ""
-    what = error.message.removeprefix(f"{name}: ")
-    message = f"{grid.glyph('✗', 'x')} {file}{place}: {what}{playing}"
+    playing = f" ({error.playing} plays on)" if " as saved " in (error.playing or "") else ""
+    what = error.message.removeprefix(f"{name}: ") + playing
+    message = f"{grid.glyph('✗', 'x')} {file}{place}: {what}"
     return grid.boxed([("class:error", text.fit(message, grid.inner))])
 
 
