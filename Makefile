@@ -1,6 +1,8 @@
 # Two commands from a fresh clone, with only python3 and make:
 #     make live     install into .venv and play
 #     make test     install what development needs, check, run the tests
+# More, into the same .venv:
+#     make extras    OSC, the web page, MIDI and Link; or one of them: make osc
 # ARGS go to demon: make live ARGS="patterns/02_blend.demon --audio null"
 # DEMON_TORCH names another torch: make live DEMON_TORCH="torch==2.13.0"
 # All packages but torch have the versions and hashes of .ci/*.lock; `make lock` takes newer ones.
@@ -12,22 +14,30 @@ DEMON_TORCH ?=
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# LOUD shows what is downloaded, its size and how far it is.
+LOUD := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(LOUD) --quiet
+# The extras of pyproject.toml, each a target.
+EXTRAS := osc web midi link ray ace tensorrt rtx
 TORCH_CPU := --index-url https://download.pytorch.org/whl/cpu
 # The torch of our own machines: a CPU build in a local folder that pip knows.
 TORCH_LOCAL := $(PIP) install --no-index --no-deps --constraint .ci/constraints.txt torch
 LOCKED := $(PIP) install --no-deps --require-hashes --requirement
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
+EXTRA := $(LOUD) install --no-build-isolation --editable
 # One lock for all systems and Pythons. torch is left out: which build is right depends on the GPU.
 LOCK := $(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 \
     --generate-hashes --no-annotate --custom-compile-command "make lock" \
     --override .ci/no-torch.txt --no-emit-package torch
 
-.PHONY: live test check venv dev soak chaos fuzz audit lock pythons
+.PHONY: live test check venv dev soak chaos fuzz audit lock pythons extras $(EXTRAS)
 .DELETE_ON_ERROR:
 
 live: $(VENV)/.installed $(VENV)/.portaudio
-	@exec $(BIN)/demon live $(ARGS)
+	@if [ -e $(VENV)/.played ]; then exec $(BIN)/demon live $(ARGS); fi; \
+	$(BIN)/demon live $(ARGS); ended=$$?; touch $(VENV)/.played; \
+	echo "from now on: make live, or $(BIN)/demon live;" \
+	    "after 'source $(BIN)/activate' just demon live"; exit $$ended
 
 test: check
 	$(BIN)/python -m pytest
@@ -69,6 +79,12 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+extras: $(VENV)/.installed
+	@$(EXTRA) '.[osc,web,midi,link]'
+
+$(EXTRAS): $(VENV)/.installed
+	@$(EXTRA) '.[$@]'
+
 venv: $(VENV)/.installed
 dev: $(VENV)/.dev
 
@@ -81,18 +97,18 @@ $(BIN)/python:
 # torch comes first, on its own: left to the resolver, Linux gets gigabytes of CUDA libraries that a
 # machine without an NVIDIA GPU cannot use.
 $(VENV)/.torch: | $(BIN)/python
-	@echo "installing torch (once)"
-	@if [ -n "$(DEMON_TORCH)" ]; then $(PIP) install "$(DEMON_TORCH)"; \
+	@echo "installing torch, once: about 200 MB to download without CUDA, gigabytes with it"
+	@if [ -n "$(DEMON_TORCH)" ]; then $(LOUD) install "$(DEMON_TORCH)"; \
 	elif $(BIN)/python -c 'import torch' 2>/dev/null; then :; \
 	elif $(TORCH_LOCAL) 2>/dev/null; then :; \
 	elif [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	    $(PIP) install $(TORCH_CPU) torch || $(PIP) install torch; \
-	else $(PIP) install torch; fi
+	    $(LOUD) install $(TORCH_CPU) torch || $(LOUD) install torch; \
+	else $(LOUD) install torch; fi
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml .ci/live.lock | $(VENV)/.torch
-	@echo "installing demon into $(VENV)"
-	@$(LOCKED) .ci/live.lock
+	@echo "installing demon into $(VENV), which will have about 1.2 GB"
+	@$(LOUD) install --no-deps --require-hashes --requirement .ci/live.lock
 	@$(EDITABLE)
 	@touch $@
 	@echo "installed: $(BIN)/demon, or with 'source $(BIN)/activate' just demon"

@@ -351,7 +351,14 @@ SETTINGS: dict[str, Control] = {
             unit="Hz",
         ),
         Control(
-            "beats", "integer", "prepared", 4.0, "Beats in a cycle.", "beats 4", low=1.0, high=32.0
+            "beats",
+            "integer",
+            "prepared",
+            4.0,
+            "Beats in a cycle, or a meter: beats 7/8.",
+            "beats 4",
+            low=1.0,
+            high=32.0,
         ),
         Control(
             "loop",

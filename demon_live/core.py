@@ -18,6 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+#: Beats of a cycle: whole, or those of a meter (7/8 has 7/2).
+Beats = int | Fraction
+
+
+def plain_beats(beats: Beats) -> float:
+    """Beats as displays and models take them: 4, or 3.5."""
+    return beats if isinstance(beats, int) else float(beats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Loop:
     lap: Fraction
     cycles: int
     bpm: Fraction
-    beats: int
+    beats: Beats
     frames: int
     source: str | None = None
 

@@ -363,7 +363,7 @@ def cps(value: float | str | bool | Path | None) -> None:
     """Cycles a second, instead of tempo."""
 
 def beats(value: float | str | bool | Path | None) -> None:
-    """Beats in a cycle."""
+    """Beats in a cycle, or a meter: beats 7/8."""
 
 def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""

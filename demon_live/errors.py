@@ -93,6 +93,8 @@ class DemonError(Exception):
         place = self.name or ""
         if self.span is not None:
             place = f"{place or '<text>'}:{self.span.line}:{self.span.col}"
+        elif self.message.startswith(place):
+            place = ""
         rows = [f"{place}: {self.message}" if place else self.message]
         if self.span is not None and self.source is not None:
             rows.append(excerpt(self.source, self.span))

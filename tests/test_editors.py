@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from demon_live.control.registry import Claim, Info, socket_path
+from demon_live.control.server import ControlServer
 from demon_live.paths import shipped
+from demon_live.runtime.offline import Offline
+from demon_live.session.status import Outcome
+from tests.helpers.mock_engine import MockEngine, write_tone
 from tests.helpers.served import Recorder, session
 
 __all__ = ["session"]
@@ -57,6 +63,66 @@ qall!
     ]
     found = json.loads((tmp_path / "found").read_text())
     assert found == [[4, 1, 'there is no control "wrong"']]
+
+
+@pytest.mark.skipif(shutil.which("vim") is None, reason="there is no vim here")
+def test_vim_finds_sounds_as_every_door_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("gig", "shell", "library", "elsewhere"):
+        (tmp_path / place).mkdir()
+        write_tone(tmp_path / place / f"{place}_120.wav", 0.2, 2.0)
+    # Of two files with one name the one beside the score is meant.
+    write_tone(tmp_path / "gig" / "both_120.wav", 0.2, 2.0)
+    write_tone(tmp_path / "shell" / "both_120.wav", 0.2, 4.0)
+    names = ("gig", "shell", "library", "both")
+    score = tmp_path / "gig" / "set.demon"
+    score.write_text("".join(f'deck {name} {{ source "{name}_120.wav" }}\n' for name in names))
+    monkeypatch.chdir(tmp_path / "shell")
+    made = Offline(
+        MockEngine(lambda row: 0.2),  # type: ignore[arg-type]
+        folders=(Path.cwd(), tmp_path / "library"),
+        sets=tmp_path,
+    )
+    replies: list[str] = []
+    apply = made.session.apply
+
+    def noted(text: str, name: str, origin: str) -> Outcome:
+        outcome = apply(text, name, origin)
+        replies.extend(outcome.messages)
+        return outcome
+
+    monkeypatch.setattr(made.session, "apply", noted)
+    claim = Claim.take(Info("default", os.getpid()))
+    server = ControlServer(made.session, socket_path("default"))
+    script = tmp_path / "do.vim"
+    script.write_text(
+        f"""
+let g:demon_command = '{sys.executable} -m demon_live'
+source {EDITORS}/demon.vim
+edit {score}
+call DemonFile()
+for n in range(1, 4)
+  call setline(n, substitute(getline(n), 'deck ', 'deck line_', ''))
+  call DemonSend(n, n)
+endfor
+qall!
+"""
+    )
+    root = str(Path(__file__).parents[1])
+    try:
+        subprocess.run(
+            ["vim", "-es", "-u", "NONE", "-i", "NONE", "-N", "-S", str(script)],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=100, check=False,
+            cwd=tmp_path / "elsewhere", env={**os.environ, "PYTHONPATH": root},
+        )  # fmt: skip
+    finally:
+        server.close()
+        claim.release()
+        made.close()
+    loops = [reply.partition(",")[2].partition(" ·")[0].strip() for reply in replies]
+    read = "1 bar at 120 bpm, 4 times, of a file of 2.00 s"
+    assert loops == [f"{name}_120.wav: {read}" for name in (*names, *names)]
 
 
 def test_vs_code_runs_tasks_that_exist() -> None:

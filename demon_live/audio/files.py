@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.core import RATES, SOUND_ENDINGS, Floats
+from demon_live.core import RATES, SOUND_ENDINGS, Beats, Floats
 from demon_live.errors import FileError, nearest
 from demon_live.paths import open_file, remove_file
 
@@ -191,7 +191,7 @@ def tempo_in_name(name: str) -> float | None:
 
 
 def beats_in(
-    samples: int, beats: int, bpm: float, name: str = "", reading: str = ""
+    samples: int, beats: Beats, bpm: float, name: str = "", reading: str = ""
 ) -> tuple[int, float]:
     """How many beats a source of `samples` holds, and its tempo.
 
@@ -216,12 +216,13 @@ def beats_in(
         if whole >= 1:
             # Cut to the beat, the file is the tempo; with a tail behind the last beat, the name is.
             return whole, whole / minutes if abs(exact - whole) <= 0.02 else stated
-    guesses = [beats * 2**k for k in range(11)] + [2**k for k in range(10) if 2**k < beats]
+    bars = [beats * 2**k for k in range(11)] + [2**k for k in range(10) if 2**k < beats]
+    guesses = [int(n) for n in bars if n == int(n)]
     best = min(guesses, key=lambda n: (abs(math.log2(n / minutes / bpm)), n))
     return best, best / minutes
 
 
-def sounds(folder: Path, bpm: float, beats: int = 4) -> list[tuple[str, str]]:
+def sounds(folder: Path, bpm: float, beats: Beats = 4) -> list[tuple[str, str]]:
     """The sound files of a folder, and the bars and tempo that a score at `bpm` takes each for.
 
     Raises FileError.
@@ -250,7 +251,7 @@ def fit_loop(
     audio: Floats,
     lap_samples: int,
     cycles: int,
-    beats: int,
+    beats: Beats,
     bpm: float | Fraction,
     *,
     name: str = "",
@@ -271,7 +272,7 @@ def fit_loop(
         text = f"{title}one hit of {len(audio) / _RATE:.2f} s on each beat"
         return _lay(hit, _edges(1, total, lap_samples), lap_samples), text
     have, tempo = known or beats_in(len(audio), beats, bpm, name)
-    used = min(have, total)
+    used: Beats = min(have, total)
     if total % used and used > beats:
         used -= used % beats  # whole bars, or repetitions would leave the metre
     edges = _edges(used, total, lap_samples)
@@ -285,19 +286,19 @@ def fit_loop(
     if used < have:
         text += f", the first {_length(used, beats)}"
     if used < total:
-        text += f", {total / used:g} times"
+        text += f", {float(total / used):g} times"
     return _lay(piece, edges, lap_samples), text
 
 
-def _edges(used: int, total: int, samples: int) -> list[int]:
+def _edges(used: Beats, total: Beats, samples: int) -> list[int]:
     """Where the repetitions of `used` beats begin in a loop of `total`, and where the last ends."""
     return [round(k * used * samples / total) for k in range(-(-total // used) + 1)]
 
 
-def _length(n: int, beats: int) -> str:
+def _length(n: Beats, beats: Beats) -> str:
     """`n` beats in words."""
     count, word = (n // beats, "bar") if n % beats == 0 else (n, "beat")
-    return f"{count} {word}{'s' * (count != 1)}"
+    return f"{float(count):g} {word}{'s' * (count != 1)}"
 
 
 def _closed(audio: Floats) -> Floats:

@@ -252,6 +252,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
         (
             _option("paths", nargs="+", metavar="SCORE|DIR"),
             _flag("--format", help="print the scores in their canonical form"),
+            _flag("--python", help="run *.py pattern files to check them"),
         ),
     ),
     "sounds": (

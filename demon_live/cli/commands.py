@@ -180,7 +180,7 @@ def _progress(name: str) -> Iterator[Callable[[float], None] | None]:
 def _check(args: argparse.Namespace) -> int:
     from demon_live.cli.check import check
 
-    return check(args.paths, canonical=args.format, say=say)
+    return check(args.paths, canonical=args.format, python=args.python, say=say)
 
 
 def _engines(args: argparse.Namespace) -> int:

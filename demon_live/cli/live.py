@@ -73,7 +73,7 @@ def _resume(args: argparse.Namespace) -> int:
         ) from None
     args.engine = past.engine
     more = {"paths": (), "resume": past, "record": args.record, "python": args.python}
-    return _play(args, list(past.scores), more)
+    return _play(args, [path for path in past.scores if path.is_file()], more)
 
 
 def replay(args: argparse.Namespace) -> int:
@@ -146,8 +146,8 @@ def _scores(words: Sequence[str], python: bool = False) -> list[Path]:
         # Of a name that no file can have a Path raises.
         if not os.path.exists(path):
             raise FileError(f"there is no score {str(path)!r}", hint=near_scores(path))
-        if path.is_dir() and not (python and any(path.glob("[!_.]*.py"))):
-            files([str(path)])
+        if path.is_dir():
+            files([str(path)], python)
     return paths
 
 

@@ -173,7 +173,7 @@ class RemoteSession(SessionApi):
             seen = self.events(0)[0]
             while not self._closed.wait(_LOOK):
                 status = self.status()
-                tempo = TempoMap.start(Fraction(status.bpm), status.beats)
+                tempo = TempoMap.start(Fraction(status.bpm), Fraction(status.beats))
                 scripts.run(tempo.sample_at(Fraction(status.cycle)), tempo)
                 seen, lines = self.events(seen)
                 for line in lines:

@@ -21,7 +21,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
 from demon_live.control.link import BeatReading, Leader
-from demon_live.core import RATES
+from demon_live.core import RATES, Beats
 from demon_live.errors import DemonError
 from demon_live.session.edit import NOTICE
 from demon_live.session.tempo import TempoMap
@@ -72,7 +72,7 @@ def beat_at(tempo: TempoMap, sample: float) -> float:
     return float(cycle * segment.beats)
 
 
-def _wrapped(beats: float, bar: int) -> float:
+def _wrapped(beats: float, bar: Beats) -> float:
     """Into [-bar / 2, bar / 2)."""
     return (beats + bar / 2) % bar - bar / 2
 
@@ -226,7 +226,7 @@ class Sync:
         if word == "link":
             from demon_live.control.link import LinkPeer
 
-            return LinkPeer(float(state.bpm), state.beats)
+            return LinkPeer(float(state.bpm), float(state.beats))
         from demon_live.control.midi_clock import ClockIn
 
         return ClockIn()

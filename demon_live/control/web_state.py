@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.controls import find
-from demon_live.core import RATES, Floats
+from demon_live.core import RATES, Floats, plain_beats
 from demon_live.errors import DemonError
 from demon_live.lang.highlighting import BindingHighlight, highlights
 from demon_live.session.status import DeckView, LaneView, Status
@@ -94,7 +94,7 @@ class PageState:
         output, state, status = self.session.output, self.session.state, self._status
         now = output.playhead.now()
         ahead = status.ahead_ms / 1000 if status else 0.0
-        bpm, beats = float(state.tempo.segment_of(now).bpm), state.beats
+        bpm, beats = float(state.tempo.segment_of(now).bpm), plain_beats(state.beats)
         cycle = float(state.tempo.cycle_at(now)) - ahead * bpm / 60 / beats
         dry, (left, right) = output.meters()
         row: dict[str, Any] = {

@@ -45,10 +45,11 @@ def find_scene(
             body = (*(row for row in base.body if _target(row) not in own), *body)
         return replace(known, body=body)
     near = nearest(name, scenes)
+    listed = f"scenes: {', '.join(sorted(scenes)[:8])}; " if scenes else ""
     raise ScoreError(
         f"there is no scene {name!r}",
         span=span,
-        hint=f"did you mean {near[0]}?" if near else f"define it first: scene {name} {{ ... }}",
+        hint=f"did you mean {near[0]}?" if near else f"{listed}a new one: scene {name} {{ ... }}",
     )
 
 

@@ -16,7 +16,7 @@ from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.cycle_table import trial
 from demon_live.lang.functions import FUNCTIONS, NOTE
-from demon_live.lang.keywords import PERFORMANCE, meant
+from demon_live.lang.keywords import PERFORMANCE, key_of, meant
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini_syntax import MAX_NESTING
 from demon_live.lang.pattern import Curve, Event, Pattern, PatternError, less_work
@@ -175,11 +175,16 @@ def _excess(site: Site, low: float, high: float) -> None:
         else f"the bottom is clipped to {spec.low:g}"
     )
     least, most = max(low, spec.low), min(high, spec.high)
-    ranged = spec.shape in ("curve", "number") and least < most
+    remedy = ""
+    if spec.shape in ("curve", "number") and least < most:
+        if isinstance(site.expr, Method) and site.expr.name == "range":
+            remedy = f"; write .range({least:.4g}, {most:.4g})"
+        elif above and low >= spec.low == 0:
+            remedy = f"; to keep its shape: (...) / {high / spec.high:.4g}"
     site.report.warn(
         f"{spec.name} goes from {spec.low:g} to {spec.high:g}{unit}, this reaches {reached:.4g}",
         site.place,
-        f"{side}; write .range({least:.4g}, {most:.4g})" if ranged else side,
+        side + remedy,
     )
 
 
@@ -191,7 +196,8 @@ def _bad_choice(site: Site, value: str) -> None:
         _, start, end = found[0]
         span = Span.of(site.report.text, site.start + start, site.start + end)
     whole = site.expr.text if isinstance(site.expr, Mini) else value
-    near = [w for w in (meant(whole, spec.choices), meant(value, spec.choices)) if w]
+    near = [w for w in (key_of(whole), meant(whole, spec.choices), meant(value, spec.choices)) if w]
+    near = [word for word in near if word in spec.choices]
     few = ", ".join(spec.choices[:4]) + (" ..." if len(spec.choices) > 4 else "")
     hint = f"write {spec.name} = {near[0]!r}" if near else f"it is one of {few}"
     site.report.error(f"{spec.name} knows no {value!r}", span, hint)
@@ -267,7 +273,8 @@ def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]
         return
     if expr.name not in SIGNALS:
         span = Span.of(source, expr.start, expr.end)
-        hint = f"write {spec.name} = '{expr.name}'"
+        meant_key = key_of(expr.name) if spec.name == "key" else None
+        hint = f"write {spec.name} = '{meant_key or expr.name}'"
         raise ScoreError("text goes into quotes", span=span, hint=hint)
 
 

@@ -376,17 +376,16 @@ class _Compiler:
                 return None
             value = float(node.value)
             if not spec.low <= value <= spec.high:
-                meter = node.word == "beats" and "/" in chunk.text
                 self.error(
-                    f"{node.word} goes from {spec.low:g} to {spec.high:g}, not {value:g}",
-                    place,
-                    "beats 7, with the tempo of its eighths; behind a source: double"
-                    if meter
-                    else None,
+                    f"{node.word} goes from {spec.low:g} to {spec.high:g}, not {value:g}", place
                 )
                 return None
             if spec.shape == "integer" and node.value.denominator != 1:
-                self.error(f"{node.word} takes a whole number", place, f"write {spec.example}")
+                if node.word == "beats" and node.value.denominator in (2, 4):
+                    return Setting(self.deck, "beats", value, self.when(chunk, node.whens), span)
+                more = ", or a meter: beats 7/8" if node.word == "beats" else ""
+                hint = f"write {spec.example}{more}"
+                self.error(f"{node.word} takes a whole number", place, hint)
                 return None
         elif isinstance(node.value, Fraction):
             self.error(f"{node.word} takes text", place, f"write {spec.example}")

@@ -14,7 +14,7 @@ from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import ALIASES, KEYWORDS, STATEMENTS, meant
-from demon_live.lang.mistakes import FOREIGN, PIECE, Diagnosis, Mistake, by_regex
+from demon_live.lang.mistakes import ARGUMENTS, FOREIGN, PIECE, Diagnosis, Mistake, by_regex
 
 # --- quotes and brackets ---------------------------------------------------------------------
 
@@ -257,9 +257,9 @@ MISTAKES: tuple[Mistake, ...] = (
     by_regex(
         "method without parentheses",
         "blend = sine.slow 4",
-        r"\.(([A-Za-z]\w*)\s+(-?[\d.]+))",
+        rf"\.(([A-Za-z]\w*)\s+({ARGUMENTS}))",
         "arguments stand in parentheses",
-        "write .{2}({3})",
+        lambda words: f"write .{words[2]}({', '.join(words[3].split())})",
         1,
     ),
     Mistake("missing =", "blend sine.slow(4)", _unknown_start),
@@ -305,7 +305,7 @@ MISTAKES: tuple[Mistake, ...] = (
     by_regex(
         "two values",
         "blend = .2 .8",
-        r"=\s*(-?[\d.]+(?:\s+-?[\d.]+)+)",
+        r"=\s*(-?[\d.]+(?:\s+(?:-?[\d.]+|~))+)",
         "several values in a row are mini-notation",
         'put them in double quotes: "{1}"',
         1,

@@ -262,7 +262,7 @@ def _matching(options: Iterable[Completion], prefix: str, start: int) -> list[Co
     low = prefix.lower()
     seen: dict[str, Completion] = {}
     for o in options:
-        if o.word.lower().startswith(low) and o.word not in seen:
+        if o.word.lower().lstrip("'").startswith(low) and o.word not in seen:
             seen[o.word] = Completion(o.word, o.kind, o.display, o.help, start)
     return list(seen.values())
 
@@ -306,7 +306,7 @@ def _statements() -> Iterator[Completion]:
         yield _control_word(c)
     for c in SETTINGS.values():
         yield Completion(c.name, "prepared", c.range_text, c.help)
-    for word in ("deck", "scene", "let", "go", "chain", "fader"):
+    for word in ("deck", "scene", "let", "go", "chain", "fader", "master"):
         yield Completion(word, "word", *_STATEMENT_HELP[word])
     for word, row in PERFORMANCE.items():
         yield Completion(word, "word", "", row.help)
@@ -335,10 +335,15 @@ def _setting_values(control: Control, known: dict[str, list[str]]) -> Iterator[C
 
 def _values(bare: str, known: dict[str, list[str]]) -> Iterator[Completion]:
     """Words that begin an expression; in the argument of a function, functions too."""
+    bound = re.match(r"(?:\w+\.)?(\w+)\s*=$", bare)
+    control = find(bound.group(1)) if bound else None
+    for choice in control.choices if control else ():
+        yield Completion(f"'{choice}'", "choice", bound.group(1) if bound else "", "")
     yield from (Completion(n, "let", "let", "a word of the score") for n in known["let"])
-    yield from (Completion(n, "signal", "signal", line) for n, (_, line) in SIGNALS.items())
-    yield from (Completion(n, "signal", "signal", line) for n, (_, line) in RANDOM.items())
-    yield from (Completion(n, "signal", "controller", c.help) for n, c in CONTROLLERS.items())
+    if control is None or control.numeric:
+        yield from (Completion(n, "signal", "signal", line) for n, (_, line) in SIGNALS.items())
+        yield from (Completion(n, "signal", "signal", line) for n, (_, line) in RANDOM.items())
+        yield from (Completion(n, "signal", "controller", c.help) for n, c in CONTROLLERS.items())
     yield from (_function(f) for f in FUNCTIONS.values() if not f.method)
     if _takes_function(bare):
         yield from (_function(f) for f in FUNCTIONS.values() if f.method)

@@ -5,6 +5,7 @@ ALIASES are the names of our words in other languages and trades.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -201,6 +202,20 @@ ALIASES: dict[str, str] = {
     "slider": "cc",
     "pvar": "var",
 }
+
+
+#: Notes that the keys call otherwise.
+_SAME_NOTE = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb"}
+
+
+def key_of(word: str) -> str | None:
+    """The key that a chord's name means: 'Am' is 'A minor'. None if it is no such name."""
+    found = re.fullmatch(r"([A-Ga-g][#b]?)\s*(m|min|minor|M|maj|major)?", word.strip())
+    if found is None:
+        return None
+    note, mode = found.group(1).capitalize(), found.group(2) or "major"
+    minor = mode == "m" or mode.startswith("min")
+    return f"{_SAME_NOTE.get(note, note)} {'minor' if minor else 'major'}"
 
 
 def meant(word: str, words: Iterable[str]) -> str | None:

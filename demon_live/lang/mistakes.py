@@ -80,6 +80,8 @@ def masked(text: str) -> str:
 
 #: A bare number or word, or something in quotes.
 _ARGUMENT = r"""(?:"[^"]*"|'[^']*'|[\w.]+)"""
+#: Arguments behind a function's name, up to a word of time: a number, then anything.
+ARGUMENTS = rf"-?[\d.]+(?:\s+(?!(?:at|in|over|xfade|now)\b)-?{_ARGUMENT})*"
 
 
 def _tidal_tick(text: str, at: int) -> Diagnosis | None:
@@ -100,6 +102,10 @@ def _tempo(words: Sequence[str]) -> str:
     if words[1] != "setcps":
         cycles /= 60
     return f"write tempo {float(cycles * 240):g} (4 beats a cycle), or cps {float(cycles):g}"
+
+
+def _decibels(words: Sequence[str]) -> str:
+    return f"1 is as it is; {words[1]} dB is {10 ** (float(words[1]) / 20):.2g}"
 
 
 def _plain_digits(words: Sequence[str]) -> str:
@@ -136,6 +142,37 @@ FOREIGN: tuple[Mistake, ...] = (
         "comments begin with #",
         "write # {2}",
         1,
+    ),
+    by_regex(
+        "sound of Tidal",
+        's("bd sd").fast(2)',
+        r"^(s|sound|note|n|freq)\s*\(",
+        "{1}() is not used here: a deck plays one loop",
+        'source "loops/breaks_134.flac" names it, and a control is bound: blend = "1 .5"',
+        1,
+    ),
+    by_regex(
+        "all of Tidal",
+        "all(lpf 300)",
+        r"^(all)\s*[($]",
+        "{1} is not used here",
+        "master {{ lpf = 300 }} is over all decks",
+        1,
+    ),
+    by_regex(
+        "silence of Tidal",
+        "d1 silence",
+        r"^(d\d+)\s*\$?\s*silence\b",
+        "Tidal's {1} is not used here",
+        "mute NAME silences a deck, deck NAME off ends it, hush silences all",
+        1,
+    ),
+    by_regex(
+        "decibels",
+        "gain = -6dB",
+        r"(?<![\w.])(-?(?:\d{1,3}(?:\.\d*)?|\.\d+))\s*d[bB]\b",
+        "there are no decibels here",
+        _decibels,
     ),
     by_regex(
         "sonic pi",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from importlib import resources
@@ -300,7 +300,7 @@ def parse_statement(text: str) -> StatementNode | ScoreError:
         return ScoreError(message, span=span, hint="give parts names with let", source=text)
     try:
         node: StatementNode = _parser().parse(text)  # type: ignore[assignment]
-        return _too_deep(text, node) or node
+        return _too_deep(text, node) or _metered(text, node)
     except lark.exceptions.UnexpectedInput as error:
         at = getattr(error, "pos_in_stream", None)
         token = getattr(error, "token", None)
@@ -308,6 +308,18 @@ def parse_statement(text: str) -> StatementNode | ScoreError:
             at = None
         wanted = sorted(getattr(error, "accepts", None) or getattr(error, "allowed", None) or ())
         return explain(text, len(text) if at is None else at, wanted)
+
+
+_METER = re.compile(r"(\d{1,2})\s*/\s*(2|4|8|16)\b(?!\s*[-+*/%.])")
+
+
+def _metered(text: str, node: StatementNode) -> StatementNode:
+    """`beats 7/8` is a meter: its value in the beats that tempo counts."""
+    if isinstance(node, SettingNode) and node.word == "beats":
+        meter = _METER.match(text, node.value_start)
+        if meter is not None:
+            return replace(node, value=Fraction(4 * int(meter[1]), int(meter[2])))
+    return node
 
 
 def expected(text: str) -> set[str]:

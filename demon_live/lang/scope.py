@@ -314,6 +314,8 @@ def unknown(name: str, node: Any, scope: Scope, *, method: bool = False) -> Scor
     words = functions if method else [*functions, *more]
     near = None if name in _FOREIGN else meant(name, words)
     hint = f"did you mean {near}?" if near else _FOREIGN.get(name, "? lists all words")
+    if scope.outer is None and scope.source[: node.start].rstrip().endswith("--"):
+        hint = "comments begin with #"
     what = "no function" if method else "nothing"
     return scope.fail(
         f'there is {what} "{name}"' if method else f'there is nothing called "{name}"', node, hint

@@ -208,6 +208,14 @@ _LEVEL = {
 }
 
 
+def meter(beats: Fraction | int) -> str:
+    """Beats of a bar as `beats` takes them: 4, or 7/8 for three and a half."""
+    for part, unit in ((1, ""), (2, "/8"), (4, "/16")):
+        if beats * part == int(beats * part):
+            return f"{int(beats * part)}{unit}"
+    return number(Fraction(beats))
+
+
 def number(value: Fraction) -> str:
     """An exact number as it is written: .25, 8, 1/3."""
     if value.denominator == 1:
@@ -325,7 +333,7 @@ def _setting_value(node: SettingNode) -> str:
     if node.value is None:
         return "none"
     if isinstance(node.value, Fraction):
-        return number(node.value)
+        return meter(node.value) if node.word == "beats" else number(node.value)
     if node.word == "source" and not set('"\n') & set(node.value):
         return f'"{node.value}"'
     return quoted(node.value) if node.word == "source" else _bare(node.value)

@@ -17,6 +17,7 @@ from demon_live.lang import Lane, Let, unparse
 from demon_live.lang.chain import ChainLane
 from demon_live.lang.lane import GlideLane
 from demon_live.lang.split import comments
+from demon_live.lang.syntax import meter
 from demon_live.runtime.seek import Moment
 from demon_live.session.scores import SCORE_LIMIT
 from demon_live.session.state import GLOBALS, State, label_of
@@ -71,7 +72,7 @@ def bindings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
 def settings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
     """Tempo, loops and sources at a cycle, as a score says them."""
     segment, sample = state.tempo.segment_at(cycle), state.tempo.sample_at(cycle)
-    out = {(GLOBALS, "tempo"): f"{float(segment.bpm):g}", (GLOBALS, "beats"): str(segment.beats)}
+    out = {(GLOBALS, "tempo"): f"{float(segment.bpm):g}", (GLOBALS, "beats"): meter(segment.beats)}
     for name, deck in state.decks.items():
         loop = deck.playing(sample)
         if loop is not None:

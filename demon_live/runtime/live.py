@@ -291,7 +291,7 @@ class Live:
         # What was saved meanwhile plays, too.
         for path in past.scores:
             if path.is_file():
-                self._reloader.touch(path)
+                self._reloader.resume(path)
 
     def _seek(self, cycle: Fraction) -> None:
         """Do what a set says until it reaches `cycle`, at once; the playhead begins there."""

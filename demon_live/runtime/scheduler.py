@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demon_live.controls import CONTROLS
-from demon_live.core import ControlBlock, Floats, Loop, Request, SlotValues
+from demon_live.core import ControlBlock, Floats, Loop, Request, SlotValues, plain_beats
 from demon_live.engine.shared import STEP_LANES
 from demon_live.models.engine import Engine
 
@@ -147,7 +147,7 @@ def build_request(
     geometry: dict[str, Any] = {
         "bpm": float(loop.bpm),
         "cycles": loop.cycles,
-        "beats": loop.beats,
+        "beats": plain_beats(loop.beats),
         "frames": loop.frames,
     }
     prompts = str(values.get("prompt", "")), str(values.get("prompt2", ""))

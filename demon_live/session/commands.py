@@ -229,7 +229,7 @@ def go_to(session: Playing, wanted: State, when: When, now: int) -> list[str]:
         state = state.with_gates(wanted.muted, wanted.soloed, at, now)
     session.commit(edit, state)
     if (state.muted, state.soloed) != (before.muted, before.soloed):
-        edit.messages.append(_heard(state))
+        edit.messages.append(_gated(before, state))
     if dict(state.sides) != dict(before.sides):
         under = " and ".join(state.sides) or "no deck"
         edit.messages.append(f"crossfade: {under} under the fader")
@@ -240,10 +240,14 @@ def go_to(session: Playing, wanted: State, when: When, now: int) -> list[str]:
     return edit.messages
 
 
-def _heard(state: State) -> str:
-    rows = [("muted", state.muted), ("solo", state.soloed)]
-    shown = [f"{name}: {', '.join(sorted(decks))}" for name, decks in rows if decks]
-    return " · ".join(shown) or "no deck is muted"
+def _gated(before: State, state: State) -> str:
+    """The words that lead from the mutes and solos of `before` to those of `state`."""
+    rows = [("mute", state.muted - before.muted), ("unmute", before.muted - state.muted)]
+    if state.soloed != before.soloed:
+        rows.append(("solo" if state.soloed else "unsolo", state.soloed))
+    return " · ".join(
+        " ".join([word, *sorted(decks)]) for word, decks in rows if decks or word == "unsolo"
+    )
 
 
 def _snapshot(session: Playing, word: Word, now: int) -> list[str]:

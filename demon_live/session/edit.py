@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from demon_live.audio.files import tempo_in_name
 from demon_live.controls import SETTINGS, find
-from demon_live.core import RATES, Floats, Loop
+from demon_live.core import RATES, Beats, Floats, Loop
 from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang import (
     Bind,
@@ -49,6 +50,8 @@ from demon_live.session.state import (
 from demon_live.session.tempo import TempoMap
 from demon_live.sets.journal import RULES
 
+#: The packages of settings that share time with others.
+_PACKAGES = {"link": "aalink", "clock": "rtmidi"}
 #: Settings that prepare no loop.
 _AT_ONCE = ("quant", "ring", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
@@ -214,7 +217,8 @@ class Edit:
         name, decks = row.args[0], self.state.decks
         if name not in decks:
             near = nearest(name, decks)
-            hint = f"did you mean {near[0]}?" if near else f"decks: {', '.join(decks)}"
+            known = f"decks: {', '.join(decks)}" if decks else "no deck plays"
+            hint = f"did you mean {near[0]}?" if near else known
             raise ScoreError(f"there is no deck {name!r}", span=row.span, hint=hint)
         self.drop(name, row.when)
 
@@ -334,7 +338,7 @@ class Edit:
             return deck.cycles == int(float(str(row.value)))
         return (deck.source or "none", deck.reading) == (row.value or "none", row.reading)
 
-    def _coming(self) -> Iterator[tuple[Fraction, Fraction, int]]:
+    def _coming(self) -> Iterator[tuple[Fraction, Fraction, Beats]]:
         """(cycle, bpm, beats) of the changes of tempo that the plan will bring."""
         state, plan = self.state, list(self.state.plan)
         bpm, beats = state.ramp[-1][1] if state.ramp else state.bpm, state.beats
@@ -348,7 +352,7 @@ class Edit:
             before, over = (bpm, beats), None
             for row in step.rows:
                 if row.word == "beats":
-                    beats = int(float(str(row.value)))
+                    beats = _beats(row)
                 elif row.word in ("tempo", "cps"):
                     rate = Fraction(str(row.value))
                     bpm = rate if row.word == "tempo" else rate * 60 * beats
@@ -390,7 +394,7 @@ class Edit:
         elif row.word == "cps":
             self.state = replace(state, bpm=Fraction(str(value)) * 60 * state.beats)
         elif row.word == "beats":
-            self.state = replace(state, beats=int(float(str(value))))
+            self.state = replace(state, beats=_beats(row))
         elif row.word == "quant":
             self.state = replace(state, quant=Fraction(str(value)))
             self.messages.append(f"quant {value}: statements wait for {value} cycles")
@@ -422,7 +426,10 @@ class Edit:
         else:
             self.state = replace(self.state, nudge=float(str(row.value)))
         unit = " ms" if row.word == "nudge" else ""
-        self.messages.append(f"{row.word} {row.value}{unit}")
+        package = _PACKAGES.get(row.word) if row.value != "off" else None
+        lacks = package is not None and find_spec(package) is None
+        alone = ", but its package is not installed: bars stay our own" if lacks else ""
+        self.messages.append(f"{row.word} {row.value}{unit}{alone}")
 
     def pin(self, cycle: Fraction, sample: int, bpm: Fraction) -> None:
         """Let `cycle` be heard on output sample `sample`, and go on at `bpm` from there.
@@ -696,3 +703,8 @@ class Edit:
                 rows, said = before.get(control, ()), now.said.get(control, ())
                 if rows[-1:] != said[-1:]:
                     self.bind_lane(name, control, rows, self.effect(when), when)
+
+
+def _beats(row: Setting) -> Beats:
+    beats = Fraction(str(row.value))
+    return beats.numerator if beats.denominator == 1 else beats

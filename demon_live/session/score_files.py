@@ -23,7 +23,7 @@ from watchdog.observers import Observer
 from demon_live import faults
 from demon_live.errors import DemonError
 from demon_live.lang.dsl_score import EndlessError
-from demon_live.session.scores import read_start, score_name
+from demon_live.session.scores import read_score, read_start, score_name
 from demon_live.session.session import Session
 from demon_live.session.status import Outcome
 
@@ -59,6 +59,15 @@ class Reloader:
         """The session wrote a file itself: its content is known."""
         key = _key(path)
         self._saved[key], self._seen[key] = _saved_at(path), _digest(text.encode())
+
+    def resume(self, path: Path) -> None:
+        """Go on with a score that played: its file is read only if it was saved since."""
+        data, digest = _read(path)
+        played = self.session.scores().get(score_name(path))
+        with contextlib.suppress(DemonError):
+            if data is not None and read_score(path, data) == played:
+                self._saved[_key(path)], self._seen[_key(path)] = _saved_at(path), digest
+        self.touch(path)
 
     def load(self, path: Path) -> Outcome:
         """Load a score; its content is then known. Raises DemonError."""

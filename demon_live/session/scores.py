@@ -9,7 +9,7 @@ from pathlib import Path
 from demon_live import faults
 from demon_live.errors import FileError, nearest
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
-from demon_live.lang.syntax import number
+from demon_live.lang.syntax import meter, number
 from demon_live.paths import open_file, remove_file, shipped
 from demon_live.session.assets import SoundLane, renamed
 from demon_live.session.state import GLOBALS, DeckState, State, label_of
@@ -99,7 +99,7 @@ def score_name(path: Path | str) -> str:
 
 def as_score(state: State, folder: Path | None = None) -> str:
     """What plays now, as one score. folder: where it will lie, for the sources that it names."""
-    rows = [f"tempo {float(state.bpm):g}", f"beats {state.beats}"]
+    rows = [f"tempo {float(state.bpm):g}", f"beats {meter(state.beats)}"]
     rows += [f"quant {float(state.quant):g}"] if state.quant != 1 else []
     rows += [f"{w} {v}" for w in ("depth", "steps") if (v := getattr(state, w)) is not None]
     rows += ["ring always"] if state.always else []

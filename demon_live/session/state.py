@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from demon_live.controls import FADER
-from demon_live.core import RATES, Gate, Loop
+from demon_live.core import RATES, Beats, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
 from demon_live.session.tempo import TempoMap
@@ -144,7 +144,7 @@ class State:
 
     tempo: TempoMap
     bpm: Fraction = Fraction(120)
-    beats: int = 4
+    beats: Beats = 4
     quant: Fraction = Fraction(1)
     decks: Mapping[str, DeckState] = field(default_factory=lambda: MappingProxyType({}))
     files: Mapping[str, Program] = field(default_factory=lambda: MappingProxyType({}))

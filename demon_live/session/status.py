@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from demon_live.controls import find
-from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus
+from demon_live.controls import FADER, find
+from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus, plain_beats
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
@@ -87,12 +87,13 @@ class Status:
     """Everything that a toolbar or a stage view shows.
 
     cycle: where the next sample that is not yet decided lies; the ear hears it ahead_ms later.
-    recording_lost: the sound of the recording cannot be written now.
+    recording_lost: the sound of the recording cannot be written now. master: the controls of the
+    strip over all decks.
     """
 
     cycle: float
     bpm: float
-    beats: int
+    beats: float
     engine: str
     device: str
     decks: tuple[DeckView, ...] = ()
@@ -106,6 +107,7 @@ class Status:
     recording_lost: bool = False
     hushed: bool = False
     fader: float | None = None
+    master: tuple[LaneView, ...] = ()
     errors: Mapping[str, DemonError] = field(default_factory=dict)
     telemetry: EngineStatus = field(default_factory=EngineStatus)
     ahead_ms: float = 0.0
@@ -151,7 +153,7 @@ def describe(
     return Status(
         cycle=float(state.tempo.cycle_at(now)),
         bpm=float(state.tempo.segment_of(now).bpm),
-        beats=state.beats,
+        beats=plain_beats(state.beats),
         engine=output.engine_name,
         device=output.device_name,
         decks=tuple(_deck(d, state, now) for d in state.decks.values()),
@@ -162,6 +164,7 @@ def describe(
         peak_db=peaks,
         grade=grader(telemetry, dry, now),
         fader=_fader(state, state.tempo.cycle_at(now)),
+        master=_master(state, now),
         recording=recorder.name,
         recording_lost=recorder.lost,
         hushed=state.hushed,
@@ -174,12 +177,6 @@ def describe(
 def _deck(deck: DeckState, state: State, now: int) -> DeckView:
     loop = deck.playing(now)
     playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
-    here = state.tempo.cycle_at(now)
-    lanes = tuple(
-        _lane(name, lane.resolve(state.hands), loop, state.tempo, now, here)
-        for name, lane in deck.lanes.items()
-        if name in deck.bound
-    )
     return DeckView(
         name=deck.name,
         cycles=loop.cycles if loop else deck.cycles,
@@ -187,10 +184,25 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
         source=deck.source,
         muted=deck.name in state.muted,
         soloed=deck.name in state.soloed,
-        lanes=lanes,
+        lanes=_bound(deck, loop, state, now),
         side=state.sides.get(deck.name, ""),
         read=_read(deck),
     )
+
+
+def _bound(deck: DeckState, loop: Loop | None, state: State, now: int) -> tuple[LaneView, ...]:
+    here = state.tempo.cycle_at(now)
+    return tuple(
+        _lane(name, lane.resolve(state.hands), loop, state.tempo, now, here)
+        for name, lane in deck.lanes.items()
+        if name in deck.bound
+    )
+
+
+def _master(state: State, now: int) -> tuple[LaneView, ...]:
+    """The strip over all decks; the fader stands beside it."""
+    lanes = _bound(state.globals, None, state, now)
+    return tuple(lane for lane in lanes if lane.control != FADER.name)
 
 
 def _read(deck: DeckState) -> str:
@@ -214,12 +226,13 @@ def _lane(
     control = find(name)
     text = lane.sounding(here).text
     waits = lane.text if lane.text != text else ""
-    if lane.kind == "number" and control is not None and loop is not None:
+    if lane.kind == "number" and control is not None:
+        low, high = control.low, control.high
         return LaneView(
             name,
             text,
             round(float(lane.at(here)), 3),
-            samples=_picture(lane, loop, tempo, now, control.low, control.high),
+            samples=None if loop is None else _picture(lane, loop, tempo, now, low, high),
             low=control.low,
             high=control.high,
             coming=waits,

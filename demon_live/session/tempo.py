@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.core import RATES
+from demon_live.core import RATES, Beats
 
 
-def samples_per_cycle(bpm: Fraction, beats: int) -> Fraction:
+def samples_per_cycle(bpm: Fraction, beats: Beats) -> Fraction:
     """Exact length of a cycle of `beats` beats at `bpm` beats a minute, in samples."""
     return beats * 60 * RATES.sample_rate / bpm
 
@@ -53,7 +53,7 @@ class Segment:
     at: Fraction
     length: Fraction
     bpm: Fraction
-    beats: int
+    beats: Beats
 
 
 def _round(x: Fraction) -> int:
@@ -67,12 +67,12 @@ class TempoMap:
     segments: tuple[Segment, ...]
 
     @staticmethod
-    def start(bpm: Fraction = Fraction(120), beats: int = 4) -> TempoMap:
+    def start(bpm: Fraction = Fraction(120), beats: Beats = 4) -> TempoMap:
         """A map that begins with cycle 0 at sample 0."""
         length = samples_per_cycle(bpm, beats)
         return TempoMap((Segment(Fraction(0), Fraction(0), length, bpm, beats),))
 
-    def change(self, cycle: Fraction, bpm: Fraction, beats: int) -> TempoMap:
+    def change(self, cycle: Fraction, bpm: Fraction, beats: Beats) -> TempoMap:
         """The map with another tempo from `cycle` on; later segments are dropped."""
         kept = tuple(s for s in self.segments if s.cycle < cycle)
         length = samples_per_cycle(bpm, beats)
@@ -82,7 +82,9 @@ class TempoMap:
             return TempoMap((Segment(cycle, at, length, bpm, beats),))
         return TempoMap((*kept, Segment(cycle, self.exact(cycle), length, bpm, beats)))
 
-    def pin(self, cycle: Fraction, sample: int, bpm: Fraction, beats: int, begin: int) -> TempoMap:
+    def pin(
+        self, cycle: Fraction, sample: int, bpm: Fraction, beats: Beats, begin: int
+    ) -> TempoMap:
         """The map in which `cycle` falls on output sample `sample`, and the tempo holds from there.
 
         Between `begin` (an output sample before it) and there, time is bent to fit; what was before

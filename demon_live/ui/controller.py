@@ -79,7 +79,7 @@ class UiController:
         self.status: Status | None = None
         self.polled_at = 0.0
         self.words = Words()
-        self.tour = Tour()
+        self.tour = Tour(own=self.own)
         self._seen = 0
         #: Events that others get of what was typed here.
         self._mine: deque[str] = deque(maxlen=64)
@@ -292,6 +292,8 @@ class FrontEnd:
 
     #: Of `VIEWS`.
     name = ""
+    #: Columns beside an explanation.
+    margin = 0
     app: Application[None]
 
     def __init__(self, controller: UiController, history: Path | None) -> None:
@@ -310,7 +312,7 @@ class FrontEnd:
         """Show the view until the performer leaves; returns the view to go to, "" to leave."""
         controller = self.controller
         controller.say, controller.leave, controller.switch = self.say, self._exit, self._switch
-        controller.columns = lambda: self.app.output.get_size().columns
+        controller.columns = lambda: self.app.output.get_size().columns - self.margin
         self._next = ""
         await self._show()
         return self._next

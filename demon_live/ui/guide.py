@@ -57,7 +57,7 @@ _MORE = {
     "else it is guessed once, from its length; behind the name `bars 2`, `beats 6`, `bpm 137`, "
     "`half` or `double` says it. `demon sounds FOLDER` lists files with what would be assumed.",
     "prompt": "?words lists what the model knows; Tab inside the quotes completes it.",
-    "beats": "For 7/8: beats 7, the tempo of the eighths, and `double` behind a source.",
+    "beats": "A meter works too: beats 7/8 has three and a half of the beats that tempo counts.",
 }
 
 

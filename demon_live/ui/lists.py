@@ -132,6 +132,10 @@ def _status(session: SessionApi | None) -> Pieces:
         ("decks", ", ".join(d.name for d in status.decks)),
         ("scores", scores),
     ]
+    if status.master:
+        from demon_live.ui.panel import values
+
+        rows.append(("master", values(status.master)))
     if info is not None:
         rows.append(("session", f"{info.name} · process {info.pid}"))
         rows += [(door, at) for door, at in (("web", info.web), ("osc", info.osc)) if at]

@@ -14,6 +14,7 @@ taller. Curves are drawn once for each new sampling, and only cut at the playhea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -72,6 +73,11 @@ class LaneGrid:
         side, pad = self.glyph("│", "|"), " " * (self.inner - text.width(row))
         return [("class:frame", f"{side} "), *row, ("", pad), ("class:frame", f" {side}")]
 
+    def held(self, name: str, words: str) -> Row:
+        """A row of values that stand still."""
+        shown = text.fit(name, self.name) + text.fit(words, self.inner - self.name)
+        return self.boxed([("class:held", shown)])
+
     def playhead(self, status: Status, deck: DeckView) -> float:
         """0..1 of the deck's loop at the ear."""
         return (deck.playhead + (self.cycle - status.cycle) / max(deck.cycles, 1)) % 1.0
@@ -109,7 +115,7 @@ def wanted(status: Status | None) -> int:
     if status is None:
         return 1
     rows = sum(len(d.lanes) + 2 for d in status.decks)
-    return max(1, rows) + (1 if _has_slots(status) else 0) + 1
+    return max(1, rows) + bool(status.master) + _has_slots(status) + 1
 
 
 def _grid(
@@ -147,22 +153,19 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
         ranked.append((_TITLE, _title(grid, status, deck, first=i == 0)))
         at, still = grid.playhead(status, deck), []
         for lane in deck.lanes:
-            if lane.samples is None:
+            if isinstance(lane.value, str):
                 ranked.append((words, grid.boxed(_words(grid, lane))))
             elif _moves(lane):
                 rank = _NEWS if lane.next else curve
                 ranked += [(rank, grid.boxed(row)) for row in _curve(grid, lane, at, tall)]
             else:
-                still.append(f"{lane.control} {_value(lane)}")
+                still.append(values([lane]))
         if deck.source:
-            read = f" ({deck.read})" if deck.read else ""
-            still.append(f"source {deck.source}{read}")
+            still.append(f"source {deck.source}" + f" ({deck.read})" * bool(deck.read))
         if still:
-            row: Row = [
-                ("class:held", text.fit("held", grid.name)),
-                ("class:held", text.fit(" · ".join(still), grid.inner - grid.name)),
-            ]
-            ranked.append((_STILL, grid.boxed(row)))
+            ranked.append((_STILL, grid.held("held", " · ".join(still))))
+    if status.master:
+        ranked.append((_NEWS, grid.held("master", values(status.master))))
     if _has_slots(status):
         ranked.append((_SLOTS, grid.boxed(_slots(grid, status))))
     return ranked
@@ -241,6 +244,11 @@ def _moves(lane: LaneView) -> bool:
         return False
     x = np.asarray(lane.samples)
     return bool(lane.next) or not (x.size == 0 or bool(np.ptp(x) < 1e-4))
+
+
+def values(lanes: Iterable[LaneView]) -> str:
+    """Controls with their values, in a row."""
+    return " · ".join(f"{lane.control} {_value(lane)}" for lane in lanes)
 
 
 def _value(lane: LaneView) -> str:
@@ -360,9 +368,9 @@ def _tall_slots(status: Status, grid: LaneGrid) -> list[Row]:
 def _error(grid: LaneGrid, name: str, error: DemonError) -> Row:
     place = f":{error.span.line}:{error.span.col}" if error.span else ""
     file = name.rsplit("/", 1)[-1]
-    saved = error.playing if error.playing and " as saved " in error.playing else ""
-    playing = f" ({saved} plays on)" if saved else ""
-    message = f"{grid.glyph('✗', 'x')} {file}{place}: {error.message}{playing}"
+    playing = f" ({error.playing} plays on)" if " as saved " in (error.playing or "") else ""
+    what = error.message.removeprefix(f"{name}: ") + playing
+    message = f"{grid.glyph('✗', 'x')} {file}{place}: {what}"
     return grid.boxed([("class:error", text.fit(message, grid.inner))])
 
 

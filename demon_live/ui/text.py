@@ -127,7 +127,7 @@ def steps(done: int, of: int, *, ascii_only: bool = False) -> str:
     return full * done + empty * (of - done)
 
 
-def bar_beat(cycle: float, beats: int) -> str:
+def bar_beat(cycle: float, beats: float) -> str:
     """Bar and beat: bars are cycles, so that `at 8` is bar 8; beats count from 1."""
     bar = int(np.floor(cycle))
     beat = int((cycle - bar) * beats)

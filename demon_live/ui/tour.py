@@ -11,6 +11,7 @@ Threads: a `Tour` belongs to the thread that evaluates; `take` may be called fro
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from demon_live.errors import FileError, UsageError
 from demon_live.paths import shipped
 from demon_live.session.scores import score_name
 from demon_live.session.session_api import SessionApi
+from demon_live.session.status import Outcome
 from demon_live.ui import show
 
 #: The snapshot of what played before the tour.
 _BEFORE = "before_tour"
+
+Own = Callable[[str, str, Callable[[], Outcome]], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,11 @@ STEPS: tuple[Step, ...] = (
 
 
 class Tour:
-    """folder: where the scores of the tour are; None = those shipped."""
+    """folder: where the scores of the tour are; None = those shipped. own: evaluates as what was
+    typed here (door, text, work), so that no event of it is shown here."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None, own: Own = lambda door, text, work: work()):
+        self._folder, self._own = folder, own
         self._at = -1
         self._explained = True
         self._offer = ""
@@ -186,7 +191,7 @@ class Tour:
 
     def _make_room(self, session: SessionApi) -> None:
         """Let only the tour play, after a snapshot of all that plays."""
-        session.apply(f"snapshot {_BEFORE}")
+        self._apply(session, f"snapshot {_BEFORE}")
         self._waiting = True
         for name in self._others(session):
             session.remove(name)
@@ -200,7 +205,10 @@ class Tour:
             else:
                 rows.append(f"deck {deck.name} off")
         if rows:
-            session.apply("\n".join(rows))
+            self._apply(session, "\n".join(rows))
+
+    def _apply(self, session: SessionApi, text: str) -> Outcome:
+        return self._own("<prompt>", text, lambda: session.apply(text))
 
     def _end(self, session: SessionApi, columns: int) -> show.Pieces:
         """Bring back what played before the tour."""
@@ -208,7 +216,7 @@ class Tour:
         if not self._waiting:
             return [("hint", "       there is no tour\n")]
         self._waiting = False
-        outcome = session.apply(f"recall {_BEFORE}")
+        outcome = self._apply(session, f"recall {_BEFORE}")
         return show.outcome(outcome.messages, outcome.warnings, columns)
 
     def _find(self, word: str) -> int:
@@ -234,7 +242,7 @@ class Tour:
         for name in session.scores():
             if name in ours:
                 session.remove(name)
-        outcome = session.load(path)
+        outcome = self._own("<send>", score_name(path), lambda: session.load(path))
         reply = show.outcome(outcome.messages, outcome.warnings, columns)
         return [("hint", f"{path.name}\n"), *show.coloured(text), *reply]
 

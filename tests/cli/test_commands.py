@@ -55,6 +55,56 @@ def test_check_goes_on_after_a_broken_file(
     assert f"ok  {score}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("text", "place", "said"),
+    [
+        ("scene a { gain = 1 }\ngo b", "2:1", "there is no scene 'b'"),
+        ("scene drop { gain = 1 }\nchain drop 8, dorp 4", "2:1", "did you mean drop?"),
+        ("scene a from b { gain = 1 }", "1:1", "scene b { ... } defines it"),
+        ("gain = 1\nscene a { engine imp }", "2:11", "no scene changes it"),
+        ("deck air { gain = 1 }\ndeck aire off", "2:1", "did you mean air?"),
+        ("gain = 1\nmute drums", "2:1", "deck drums { ... } begins it"),
+        ("recall calm", "1:1", "there is no snapshot 'calm'"),
+    ],
+)
+def test_check_finds_what_would_fail_on_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, place: str, said: str
+) -> None:
+    path = tmp_path / "s.demon"
+    path.write_text(text)
+    assert main(["check", str(path)]) == 1
+    shown = capsys.readouterr().err
+    assert f"{path}:{place}: " in shown
+    assert said in shown
+
+
+def test_check_knows_what_scenes_and_scores_beside_define(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.demon").write_text("scene a { deck air { gain = 1; lpf = 300 } }\ngo a\n")
+    (tmp_path / "b.demon").write_text("mute air\nsnapshot calm\nrecall calm\ngo a\n")
+    assert main(["check", str(tmp_path)]) == 0
+    assert "1 scene of 2 lines\n" in capsys.readouterr().out
+
+
+def test_check_runs_a_pattern_file_only_where_that_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "beat.py"
+    path.write_text("from demon_live import dsl as d\nd.deck.blend = d.sine.slw(4)\n")
+    assert main(["check", str(path)]) == 1
+    assert f"allow it: demon check --python {path}" in capsys.readouterr().err
+    assert main(["check", "--python", str(path)]) == 1
+    shown = capsys.readouterr().err
+    assert f"{path}:2:" in shown
+    assert "did you mean slow?" in shown
+    path.write_text(path.read_text().replace("slw", "slow"))
+    assert main(["check", "--python", str(path)]) == 0
+    assert capsys.readouterr().out == f"ok  {path}  main: 1 control\n"
+    assert main(["check", "--python", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"ok  {path}  main: 1 control\n"
+
+
 def test_check_warns_of_a_source_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,27 @@ def test_an_extra_is_installed_for_the_python_that_runs(
     assert rest == "-m pip install -e '.[osc]'"
     monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "demon_live")
     assert paths.install("osc").endswith(" -m pip install 'demon-live[osc]'")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="without make")
+def test_make_installs_each_extra_that_a_hint_may_name(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].keys() - {"dev"}
+    for target in [*extras, "extras"]:
+        # -n only prints what it would do.
+        done = subprocess.run(
+            ["make", "--no-print-directory", "-n", target, f"VENV={tmp_path}"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={k: v for k, v in os.environ.items() if k != "MAKEFLAGS"},
+        )
+        named = "osc,web,midi,link" if target == "extras" else target
+        assert done.stdout.splitlines()[-1].endswith(
+            f"install --no-build-isolation --editable '.[{named}]'"
+        )
 
 
 def test_a_door_that_lacks_its_package_leaves_nothing_behind(

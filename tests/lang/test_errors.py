@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from demon_live.errors import nearest
+from demon_live.errors import FileError, nearest
 from demon_live.lang import DemonError, compile_source
 from demon_live.lang.diagnostics import MISTAKES
 
@@ -58,6 +58,31 @@ BEGINNERS = [
     ("blend = Sine", 'there is nothing called "Sine"', "Sine", "did you mean sine?"),
     ('gain = "c3 e3"', 'gain takes numbers, and "c3" is text', "c3", "numbers with .note"),
     ('key = "A min"', "key knows no 'A'", "A", "write key = 'A minor'"),
+    ("key = 'Am'", "key knows no 'Am'", "'Am'", "write key = 'A minor'"),
+    ("key = 'Db'", "key knows no 'Db'", "'Db'", "write key = 'C# major'"),
+    ("key = Am", "text goes into quotes", "Am", "write key = 'A minor'"),
+    ("key = A minor", "text goes into quotes", "A minor", "write 'A minor'"),
+    ("prompt = Am", "text goes into quotes", "Am", "write prompt = 'Am'"),
+    ("gain = -6dB", "there are no decibels here", "-6dB", "-6 dB is 0.5"),
+    ("gain = 0 dB at 8", "there are no decibels here", "0 dB", "1 is as it is"),
+    ("beats 3.3", "beats takes a whole number", "3.3", "beats 4, or a meter: beats 7/8"),
+    ("beats 7/64", "beats goes from 1 to 32, not 0.109375", "7/64", None),
+    ("setbpm 130", 'nothing begins with "setbpm"', "setbpm", "did you mean tempo?"),
+    ("setbpm(130)", "a setting takes no parentheses", "(130)", "write tempo 130"),
+    ("blend = .5 -- slowly", 'there is nothing called "slowly"', "slowly", "comments begin with #"),
+    ("blend = saw.range .2 1", "arguments stand in parentheses", "range .2 1", ".range(.2, 1)"),
+    ("blend = saw.slow 4 at 8", "arguments stand in parentheses", "slow 4", "write .slow(4)"),
+    ("blend = saw.every 4 rev", "arguments stand in parentheses", "every 4 rev", ".every(4, rev)"),
+    ("lpf = 200 ~ 800", "several values in a row are mini-notation", "200 ~ 800", '"200 ~ 800"'),
+    (
+        's("bd sd").fast(2)',
+        "s() is not used here: a deck plays one loop",
+        "s",
+        'source "loops/breaks_134.flac"',
+    ),
+    ("all(lpf 300)", "all is not used here", "all", "master { lpf = 300 }"),
+    ("d1 silence", "Tidal's d1 is not used here", "d1", "hush silences all"),
+    ("d1 $ silence", "Tidal's d1 is not used here", "d1", "hush silences all"),
     ("bpm 128", 'nothing begins with "bpm"', "bpm", "did you mean tempo?"),
     ("volume = .5", 'there is no control "volume"', "volume", "did you mean gain?"),
     (
@@ -589,6 +614,8 @@ def test_values_out_of_range_are_warnings() -> None:
         compile_source("pan = -2").warnings[0].message == "pan goes from -1 to 1, this reaches -2"
     )
     assert not compile_source("pan = -1").warnings
+    (warning,) = compile_source('blend = "0 1" + "0 .2"').warnings
+    assert warning.hint == "the top is clipped to 1; to keep its shape: (...) / 1.2"
 
 
 def test_a_scene_that_is_nearly_there() -> None:
@@ -720,3 +747,9 @@ def test_a_near_word_is_found_and_short_words_are_not_near_to_everything(
     word: str, near: list[str]
 ) -> None:
     assert nearest(word, ["slow", "solid", "imp", "cat", "sine", "x" * 64]) == near
+
+
+def test_an_error_of_a_file_names_it_once() -> None:
+    error = FileError("mine.demon: No such file or directory", name="mine.demon")
+    assert str(error) == "mine.demon: No such file or directory"
+    assert str(FileError("it is empty", name="mine.demon")) == "mine.demon: it is empty"

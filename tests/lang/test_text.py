@@ -121,6 +121,10 @@ def test_statements_round_trip(node: StatementNode) -> None:
         ("blend = 1 / 3", "blend = 1/3\n"),
         ("prompt = 'it\\'s'", "prompt = 'it\\'s'\n"),
         ("hush()", "hush\n"),
+        ("beats 7 / 8 at 4", "beats 7/8 at 4\n"),
+        ("beats 3.5", "beats 7/8\n"),
+        ("beats 4/4; beats 12/8", "beats 4\nbeats 6\n"),
+        ("beats 7/16", "beats 7/16\n"),
         (
             "pan=0 #a\nvelocity = 1  # b\nhush",
             "pan      = 0  # a\nvelocity = 1  # b\nhush\n".replace("# a", "#a"),

@@ -223,7 +223,7 @@ def test_check_looks_into_scenes_and_chains(
     assert main(["check", str(score)]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[-1].startswith("ok, but for 1 warning  ")
-    assert "1 scene, a chain of 4 bars" in said.out
+    assert "1 scene of 2 lines, a chain of 4 bars" in said.out
 
 
 def test_a_stretch_of_a_set_as_a_score(tmp_path: Path) -> None:

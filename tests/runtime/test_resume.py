@@ -11,6 +11,7 @@ import pytest
 from demon_live.runtime.seek import restore
 from demon_live.session.assets import Assets
 from demon_live.session.output import NullOutput
+from demon_live.session.score_files import Reloader
 from demon_live.session.session import Session
 from demon_live.sets.journal import SetEvent
 from demon_live.sets.session_log import Interrupted, find_interrupted, recently
@@ -87,6 +88,24 @@ def test_everything_is_as_it_was(home: Path) -> None:
     # Undo goes back through what happened before the crash.
     after.apply("undo", now=at)
     assert any("resumed from bar" in line for line in after.events(0)[1])
+
+
+def test_a_score_that_was_not_saved_since_changes_nothing(home: Path) -> None:
+    before, past = performed(home)
+    after = fresh(home)
+    restore(after, past)
+    reloader = Reloader(after)
+    (home / "x.demon").write_text(TAKE[0][1])
+    reloader.resume(Path("x.demon"))
+    assert after.state.hushed
+    texts = {k: lane.text for k, lane in after.state.decks["main"].bound.items()}
+    assert texts == {k: lane.text for k, lane in before.state.decks["main"].bound.items()}
+    reloader.touch(Path("x.demon"))
+    assert after.state.hushed
+    # What was saved since plays.
+    (home / "x.demon").write_text(TAKE[0][1] + "\nguide = 3")
+    Reloader(after).resume(Path("x.demon"))
+    assert after.state.decks["main"].bound["guide"].text == "3"
 
 
 def test_of_many_loops_only_those_that_may_be_heard_are_prepared(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,32 @@ def test_a_file_beside_the_score_wins_over_one_in_the_folder_of_the_shell(
     name, origin = DOORS[door]
     said = made.session.apply('source "own_120.wav"', name.format(gig=folder / "gig"), origin)
     assert any("own_120.wav: 1 bar" in line for line in said.messages)
+
+
+@pytest.mark.parametrize(
+    ("text", "bar", "said"),
+    [
+        ("beats 7/8", 84_000, "own_120.wav: 8 beats at 120 bpm, the first 2 bars"),
+        ("beats 5/4", 120_000, "own_120.wav: 8 beats at 120 bpm, the first 1 bar"),
+        ("beats 12/8", 144_000, "own_120.wav: 8 beats at 120 bpm, the first 1 bar"),
+        ("beats 6/8", 72_000, "own_120.wav: 8 beats at 120 bpm, the first 2 bars"),
+    ],
+)
+def test_a_meter_leaves_the_tempo_of_a_source_alone(
+    folder: Path, text: str, bar: int, said: str
+) -> None:
+    write_tone(folder / "gig" / "own_120.wav", 0.2, 4.0)
+    made = instrument(folder)
+    outcome = made.session.apply(f'tempo 120\n{text}\nloop 2\nsource "own_120.wav"')
+    assert any(said in line for line in outcome.messages)
+    assert not any("stretched" in line for line in outcome.messages)
+    run(made, 10 * SECOND)
+    tempo = made.session.state.tempo
+    assert tempo.sample_at(Fraction(5)) - tempo.sample_at(Fraction(4)) == bar
+    written = as_score(made.session.state)
+    again = instrument(folder)
+    again.session.apply(written)
+    assert again.session.state.beats == made.session.state.beats
 
 
 def test_the_tempo_of_a_file_is_decided_once(folder: Path) -> None:

@@ -12,6 +12,7 @@ from demon_live.errors import DemonError
 from demon_live.lang import compile_source, format_source
 from demon_live.runtime.offline import Offline
 from demon_live.session.scores import as_score
+from demon_live.ui.lists import LISTS
 from tests.helpers.mock_engine import MockEngine, offline, run, write_tone
 
 BAR = 96_000
@@ -132,6 +133,9 @@ def test_the_master_is_the_strip_of_the_sum(plays: Offline) -> None:
     run(plays, 2 * BAR)
     assert np.abs(run(plays, BAR)).max() == pytest.approx(loud / 2, rel=0.02)
     assert "master.gain = .5\n" in as_score(plays.session.state)
+    (shown,) = plays.session.status().master
+    assert (shown.control, shown.text, shown.value) == ("gain", ".5", 0.5)
+    assert "gain .5" in "".join(piece for _, piece in LISTS["status"](plays.session))
     plays.session.apply("master.gain = 1 now")
     run(plays, BAR)
     assert np.abs(run(plays, BAR)).max() == pytest.approx(loud, rel=0.02)
@@ -176,3 +180,13 @@ source "x.wav" bars 2 at 4
 def test_the_canonical_text_of_the_new_statements_is_stable() -> None:
     assert format_source(TEXT) == TEXT
     assert len(compile_source(TEXT).statements) == 5
+
+
+def test_an_unknown_scene_is_answered_with_those_that_there_are(plays: Offline) -> None:
+    with pytest.raises(DemonError) as first:
+        plays.session.apply("go peak")
+    assert first.value.hint == "a new one: scene peak { ... }"
+    plays.session.apply("scene calm { gain = .2 }\nscene loud { gain = 1 }")
+    with pytest.raises(DemonError) as second:
+        plays.session.apply("chain calm 2, peak 4")
+    assert second.value.hint == "scenes: calm, loud; a new one: scene peak { ... }"

@@ -115,6 +115,14 @@ def test_a_ring_that_rests_says_so_where_its_slots_were() -> None:
     assert any("slots" in row and "resting · 6 made, 12 known already" in row for row in shown)
 
 
+def test_the_master_has_a_row_that_stays_where_there_is_little_room() -> None:
+    strip = (LaneView("lpf", "300", 300.0), LaneView("gain", ".5", 0.5))
+    for rows in (5, 12):
+        drawn = lines(panel(status(deck("main", *LANES), master=strip), 80, rows))
+        assert any(row.startswith("│ master  ") and "lpf 300 · gain .5" in row for row in drawn)
+    assert "master" not in "\n".join(lines(panel(status(deck("main", *LANES)), 80, 12)))
+
+
 def test_announcements_outlive_what_stands_still() -> None:
     drawn = "\n".join(lines(panel(status(deck("main", *LANES)), 80, 4)))
     assert "'dub' in 2 bars" in drawn

@@ -13,6 +13,8 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from demon_live.paths import shipped
+from demon_live.session.scores import score_name
 from demon_live.ui.controller import Leaving, UiController
 from demon_live.ui.prompt import Repl
 from tests.helpers.ui_fakes import FakeSession
@@ -302,6 +304,11 @@ def test_the_tour_is_walked_with_enter_alone(stage: Harness) -> None:
         s.keys("tour\r")
         await s.sees("tour 0 of")
         await s.sees('demon> blend = "1 .2 1 .2"')
+        played = f"send: {score_name(shipped('patterns') / s.session.loaded[0])}"
+        s.session.lines += ["prompt: snapshot before_tour", played, "send: lpf = 900"]
+        await s.sees("send: lpf = 900")
+        assert "before_tour" not in s.everything()
+        assert played not in s.everything()
         s.keys("\r")
         await s.sees("Four steps a bar")
         await s.until(lambda: s.repl.controller.offered == "tour")

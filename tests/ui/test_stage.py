@@ -630,6 +630,26 @@ def test_a_score_saved_elsewhere_is_taken_over_unless_it_is_being_edited(played:
     played.play(script)
 
 
+def test_the_tour_shows_its_score_whatever_was_being_edited(played: Played) -> None:
+    async def script(p: Played) -> None:
+        p.keys("wrong = 1\r\x1b[A\x1b\r")
+        await p.sees("✗ wrong = 1")
+        p.keys("\x1b[Z")
+        await p.until(lambda: not p.view.editing)
+        p.keys("tour\r")
+        await p.sees("Enter or Esc closes this")
+        # The words of a step are wrapped once, for the box in which they stand.
+        torn = [row for row in p.lines().split("\n") if row.split()[-1:] == ["little"]]
+        assert torn == []
+        p.keys("\r")
+        await p.sees("# 00 hello")
+        assert p.view.page.name.endswith("00_hello.demon")
+        assert "✗" not in p.lines()
+        p.keys(LEAVE)
+
+    played.play(script)
+
+
 def test_ctrl_s_asks_once_where_the_file_was_saved_elsewhere(played: Played) -> None:
     async def script(p: Played) -> None:
         p.keys("# mine\r")

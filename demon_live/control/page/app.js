@@ -191,7 +191,7 @@ function draw(now) {
   const beat = Math.floor((cycle - bar) * moment.beats);
   if (shown.beats !== moment.beats) {
     shown.beats = moment.beats;
-    $("beats").replaceChildren(...Array.from({ length: moment.beats }, () => document.createElement("i")));
+    $("beats").replaceChildren(...Array.from({ length: Math.ceil(moment.beats) }, () => document.createElement("i")));
     shown.beat = null;
   }
   if (bar !== shown.bar) $("bar").textContent = shown.bar = bar;

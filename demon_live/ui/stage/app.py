@@ -32,7 +32,7 @@ from demon_live.ui import keys, show, text
 from demon_live.ui.complete import hint_at
 from demon_live.ui.controller import FrontEnd, UiController
 from demon_live.ui.stage import frame as frames
-from demon_live.ui.stage.log import EventLog, explained, overlay, rows_of
+from demon_live.ui.stage.log import MARGIN, EventLog, explained, overlay, rows_of
 from demon_live.ui.stage.painter import LogWriter, NoOutput, Painter, ascii_only
 from demon_live.ui.stage.score import Buffers, Page, block_at, mark_lines, moved
 from demon_live.ui.text import Row
@@ -55,6 +55,7 @@ class StageView(FrontEnd):
     """
 
     name = "stage"
+    margin = MARGIN
 
     def __init__(
         self,
@@ -167,7 +168,9 @@ class StageView(FrontEnd):
         except Exception:  # noqa: BLE001 - a wall: the view outlives any session
             _log.exception("the session did not answer")
             return
-        self.buffers.update(playing, follow=self._painted)
+        # What was just loaded is shown, unless another score is being edited.
+        busy = self.editing and self.page.dirty
+        self.buffers.update(playing, follow=self._painted and not busy)
 
     def _on_page(self) -> None:
         self.score_control.buffer = self.page.buffer
@@ -241,7 +244,9 @@ class StageView(FrontEnd):
                 return self.controller.own(
                     "<stage>", Path(name).name, lambda: session.save(name, content)
                 )
-            return session.apply(content, "<stage>")
+            return self.controller.own(
+                "<stage>", content, lambda: session.apply(content, "<stage>")
+            )
 
         def done(fault: DemonError | None) -> None:
             if name:

@@ -6,6 +6,7 @@ carries a meaning alone: each lamp is also a word.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from demon_live.session.status import Status
@@ -99,7 +100,7 @@ def _lamp(grade: str, words: str) -> tuple[str, str]:
 def _beats(status: Status, cycle: float, ascii_only: bool) -> list[tuple[str, str]]:
     here = int((cycle % 1) * status.beats)
     on, off = ("#", ".") if ascii_only else ("●", "○")
-    lamps = [on if i == here else off for i in range(min(status.beats, 16))]
+    lamps = [on if i == here else off for i in range(min(math.ceil(status.beats), 16))]
     return [
         ("class:stage.beat" if i == here else "class:quiet", f"{lamp} ")
         for i, lamp in enumerate(lamps)

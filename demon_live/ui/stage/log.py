@@ -31,6 +31,8 @@ _KEYS = (
 )
 _EXCERPT = re.compile(r"  +\d+ \| ")
 _LOG = 64
+#: Columns beside an explanation over the score.
+MARGIN = 8
 #: How long the answer to a key keeps its place, in seconds.
 _ANSWER = 5.0
 
@@ -97,7 +99,7 @@ def overlay(word: str, columns: int, rows: int) -> list[Row]:
 
 def explained(rows: Sequence[Row], columns: int, most: int) -> list[Row]:
     """Rows of an explanation that fit on the screen, long ones wrapped."""
-    width = max(20, columns - 8)
+    width = max(20, columns - MARGIN)
     out: list[Row] = []
     for row in rows:
         line = "".join(t for _, t in row)

@@ -251,8 +251,7 @@ class Buffers:
             self.pages = [page]
         else:
             self.pages.append(page)
-            # Show the score that was just loaded, unless another one is being edited.
-            if follow and not self.page.dirty:
+            if follow:
                 self.show(len(self.pages) - 1)
                 return
         self.show(min(self.at, len(self.pages) - 1))
