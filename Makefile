@@ -40,7 +40,7 @@ live: $(VENV)/.installed $(VENV)/.portaudio
 	    "after 'source $(BIN)/activate' just demon live"; exit $$ended
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # What must hold for an hour, with JSON reports; ARGS go to the rig: make soak ARGS="--minutes 5".
 # Their short forms are part of `make test`.
