@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demon_live.pictures import of_latent
+
 Floats = NDArray[np.float32]
 
 
@@ -304,6 +306,17 @@ class Generation:
     versions: tuple[int, ...]
     born: int
     retired: int
+
+    def __repr__(self) -> str:
+        asked = self.request
+        frames, channels = self.latent.shape
+        return (
+            f"<Generation {frames} x {channels} of {asked.deck}, denoise {asked.denoise:g}, "
+            f"seed {asked.seed}, ticks {self.born} to {self.retired}>"
+        )
+
+    def _repr_svg_(self) -> str:
+        return of_latent(self.latent, repr(self).strip("<>")).svg
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    # The words of the language, scripts, sets as values and the store brought files and lines.
-    "files": 220,
+    # The words of the language, scripts, sets as values, pictures and the store brought both.
+    "files": 221,
     "lines": 51_600,
     "class_names_twice": 0,
     "import_circles": 0,
