@@ -199,6 +199,7 @@ class EngineState:
 
     depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
     everything in flight was thrown away. always: generate on and on, also what is known already.
+    latents: report each generation.
     """
 
     decks: Mapping[str, EngineDeck] = field(default_factory=dict)
@@ -207,6 +208,7 @@ class EngineState:
     timbres: tuple[Timbre, ...] = ()
     panics: int = 0
     always: bool = False
+    latents: bool = False
 
     @property
     def inputs(self) -> list[str]:

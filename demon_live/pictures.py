@@ -1,6 +1,6 @@
 """Pictures as SVG: curves, waves and latents, for notebooks and for `demon set show`.
 
-Threads: a Canvas belongs to the call that draws on it; the rest are pure functions.
+Threads: a Drawing belongs to the call that draws on it; the rest are pure functions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WIDTH, _LEFT, _HEIGHT, _POINTS = 640, 60, 80, 1120
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class SvgPicture:
     """A picture. A notebook shows it. svg: its text."""
 
     svg: str
@@ -32,7 +32,7 @@ class Picture:
         return self.svg
 
 
-class Canvas:
+class Drawing:
     """Rows of a picture, from top to bottom, over cycles or seconds.
 
     Args:
@@ -121,42 +121,42 @@ def places(length: float) -> NDArray[np.float64]:
     return np.linspace(0, length, _POINTS, endpoint=False)
 
 
-def of_curve(values: NDArray[Any], length: float, title: str) -> Picture:
+def of_curve(values: NDArray[Any], length: float, title: str) -> SvgPicture:
     """A curve of its values at `places(length)`, its lowest and highest beside it."""
-    canvas = Canvas(length, _WIDTH, _LEFT)
-    canvas.axis()
+    drawing = Drawing(length, _WIDTH, _LEFT)
+    drawing.axis()
     low, high = float(values.min()), float(values.max())
     shares = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
-    canvas.text(8, canvas.y + 9, f"{high:.4g}", 10, "#999")
+    drawing.text(8, drawing.y + 9, f"{high:.4g}", 10, "#999")
     if high > low:
-        canvas.text(8, canvas.y + _HEIGHT, f"{low:.4g}", 10, "#999")
+        drawing.text(8, drawing.y + _HEIGHT, f"{low:.4g}", 10, "#999")
     points = zip(places(length).tolist(), shares.tolist(), strict=True)
-    canvas.curve(list(points), canvas.y, _HEIGHT, COLOURS[0])
-    canvas.y += _HEIGHT
-    return Picture(canvas.svg(title))
+    drawing.curve(list(points), drawing.y, _HEIGHT, COLOURS[0])
+    drawing.y += _HEIGHT
+    return SvgPicture(drawing.svg(title))
 
 
-def of_sound(audio: NDArray[np.float32], rate: int, title: str) -> Picture:
+def of_sound(audio: NDArray[np.float32], rate: int, title: str) -> SvgPicture:
     """The peaks of a sound float32 [n, 2], left above and right below, over seconds."""
-    canvas = Canvas(len(audio) / rate, _WIDTH, _LEFT)
-    canvas.axis()
+    drawing = Drawing(len(audio) / rate, _WIDTH, _LEFT)
+    drawing.axis()
     columns = np.array_split(np.abs(audio).clip(max=1), min(len(audio), _WIDTH - _LEFT - 20) or 1)
     peaks = [column.max(axis=0, initial=0).tolist() for column in columns]
-    half, middle = _HEIGHT / 2, canvas.y + _HEIGHT / 2
+    half, middle = _HEIGHT / 2, drawing.y + _HEIGHT / 2
     for i, (left, right) in enumerate(peaks):
-        x = canvas.x(canvas.length * i / len(peaks))
-        canvas.tick(x, round(middle - half * left, 1), round(middle + half * right, 1), COLOURS[0])
-    canvas.y += _HEIGHT
-    return Picture(canvas.svg(title))
+        x = drawing.x(drawing.length * i / len(peaks))
+        drawing.tick(x, round(middle - half * left, 1), round(middle + half * right, 1), COLOURS[0])
+    drawing.y += _HEIGHT
+    return SvgPicture(drawing.svg(title))
 
 
-def of_latent(latent: NDArray[np.float32], title: str) -> Picture:
+def of_latent(latent: NDArray[np.float32], title: str) -> SvgPicture:
     """A latent [T, C]: frames from left to right, channels from top to bottom, -3 to 3 from dark
     to bright."""
-    canvas = Canvas(len(latent), _WIDTH, _LEFT)
-    canvas.image(_png(np.clip(latent.T / 6 + 0.5, 0, 1)), _HEIGHT)
-    canvas.y += _HEIGHT
-    return Picture(canvas.svg(title))
+    drawing = Drawing(len(latent), _WIDTH, _LEFT)
+    drawing.image(_png(np.clip(latent.T / 6 + 0.5, 0, 1)), _HEIGHT)
+    drawing.y += _HEIGHT
+    return SvgPicture(drawing.svg(title))
 
 
 def _png(shares: NDArray[np.float32]) -> bytes:

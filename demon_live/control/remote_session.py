@@ -1,7 +1,8 @@
 """The SessionApi over the control socket: a session in another process.
 
-Two connections: a statement may take its time while a view polls over the other one. The names for
-completion are fetched along with the status, so that `words` never waits.
+Two connections: a statement may take its time while a view polls over the other one; and one more
+for each `watch`, over which the session pushes what happens. The names for completion are fetched
+along with the status, so that `words` never waits.
 
 Threads: every method may be called from any thread.
 """
@@ -14,7 +15,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,8 +36,6 @@ T = TypeVar("T")
 _WORDS_EVERY = 0.5
 #: Seconds that a session may take to close its files and fade.
 _ENDING = 15.0
-#: Seconds between two looks at the session's clock, while scripts wait for it.
-_LOOK = 0.05
 
 
 class RemoteSession(SessionApi):
@@ -72,7 +71,8 @@ class RemoteSession(SessionApi):
         self._words_at = 0.0
         self._look_at_words()
         self._scripts: Scripts | None = None
-        self._closed = threading.Event()
+        #: For pushed events, one each.
+        self._pushing: list[Connection] = []
 
     # --- the SessionApi -----------------------------------------------------------------------
 
@@ -136,6 +136,24 @@ class RemoteSession(SessionApi):
         """The names for completion, at most half a second old."""
         return self._words
 
+    def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
+        """As `Session.watch`, in a thread of its own; values have crossed the socket."""
+        connection, handle = Connection(socket_path(self.info.name)), Handle()
+        self._pushing.append(connection)
+        pushed = connection.follow(" ".join(kinds))
+
+        def run() -> None:
+            for kind, value in pushed:
+                if handle.cancelled:
+                    break
+                # The session may go away between the event and what it calls.
+                with contextlib.suppress(SessionGone):
+                    call(kind, value)
+            connection.close()
+
+        threading.Thread(target=run, name="pushed", daemon=True).start()
+        return handle
+
     # --- scripts ------------------------------------------------------------------------------
 
     @property
@@ -154,31 +172,29 @@ class RemoteSession(SessionApi):
         return self._timeline().every(cycles, call, self.cycle)
 
     def on(self, what: What, call: Callable[..., object]) -> Handle:
-        """As `Session.on`: "bar", "event", or "error" of a function here."""
-        return self._timeline().on(what, call, self.cycle)
+        """As `Session.on`."""
+        scripts = self._timeline()
+        if what == "generation" and not scripts.wants(what):
+            # Latents cross the socket only for those who wait for them.
+            self.watch((what,), scripts.emit)
+        return scripts.on(what, call, self.cycle)
 
     def _timeline(self) -> Scripts:
-        """The scripts of this process; a thread looks at the session's clock for them."""
+        """The scripts of this process, which what the session pushes keeps going."""
         with self._gone:
             if self._scripts is None:
-                offers = ("bar", "event", "error")
-                self._scripts = Scripts(self, log.warning, offers=offers)
-                threading.Thread(target=self._follow, name="scripts", daemon=True).start()
+                self._scripts = Scripts(self, log.warning)
+                self.watch(("clock", "event", "error"), self._pushed)
             return self._scripts
 
-    def _follow(self) -> None:
+    def _pushed(self, kind: str, value: Any) -> None:
         scripts = self._timeline()
-        # The session is gone, or was left.
-        with contextlib.suppress(DemonError):
-            seen = self.events(0)[0]
-            while not self._closed.wait(_LOOK):
-                status = self.status()
-                tempo = TempoMap.start(Fraction(status.bpm), status.beats)
-                scripts.run(tempo.sample_at(Fraction(status.cycle)), tempo)
-                seen, lines = self.events(seen)
-                for line in lines:
-                    scripts.emit("event", line)
-        scripts.close()
+        if kind != "clock":
+            scripts.emit(kind, value)
+            return
+        cycle, bpm, beats = value
+        tempo = TempoMap.start(Fraction(bpm), beats)
+        scripts.run(tempo.sample_at(Fraction(cycle)), tempo)
 
     # --- beyond a front end -------------------------------------------------------------------
 
@@ -197,9 +213,10 @@ class RemoteSession(SessionApi):
 
     def close(self) -> None:
         """Leave; the session plays on."""
-        self._closed.set()
-        self._commands.close()
-        self._views.close()
+        if self._scripts is not None:
+            self._scripts.close()
+        for connection in (self._commands, self._views, *self._pushing):
+            connection.close()
 
     # --- the wire -----------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from demon_live.lang.syntax import (
     Text,
     unparse_expr,
 )
-from demon_live.pictures import Picture, of_curve, places
+from demon_live.pictures import SvgPicture, of_curve, places
 
 
 def number_of(value: object) -> int | float | Fraction | None:
@@ -133,7 +133,7 @@ class Pat:
         """The events in the cycles [begin, end); signals have the value at their beginning."""
         return self._lane(seed).pattern.query(exact(begin), exact(end))
 
-    def plot(self, cycles: float = 1, seed: int = 0) -> Picture:
+    def plot(self, cycles: float = 1, seed: int = 0) -> SvgPicture:
         """A picture of the first cycles. A notebook shows it, and one cycle of any pattern."""
         length = float(exact(cycles))
         if length <= 0:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from demon_live.controls import find
 from demon_live.core import RATES
 from demon_live.lang.split import uncommented
-from demon_live.pictures import COLOURS, Canvas, Curve
+from demon_live.pictures import COLOURS, Curve, Drawing
 from demon_live.runtime.seek import Moment
 from demon_live.session.state import State
 from demon_live.sets.journal import Recording
@@ -115,73 +115,73 @@ def as_svg(recording: Recording, moments: Sequence[Moment]) -> str:
     block is what it plays until something changes, with its prompts; below it a curve for each
     control that moves. Standing on a mark shows what was said."""
     end = float(moments[-1].state.tempo.cycle_at(recording.length)) if moments else 1.0
-    canvas = Canvas(end)
-    canvas.axis()
+    drawing = Drawing(end)
+    drawing.axis()
     rows = (("texts", "apply", "#9cdcfe"), ("files gone", "remove", "#e15759"))
     for label, kind, colour in (*rows, ("knobs", _KNOBS, "#edc948")):
         found = [m for m in moments if m.event.kind == kind]
         if found:
-            canvas.text(8, canvas.y + 16, label)
+            drawing.text(8, drawing.y + 16, label)
             for m in found:
-                canvas.tick(
-                    canvas.x(_cycle(m)),
-                    canvas.y,
-                    canvas.y + 22,
+                drawing.tick(
+                    drawing.x(_cycle(m)),
+                    drawing.y,
+                    drawing.y + 22,
                     colour,
                     f"bar {_cycle(m):.2f}: " + (m.event.text or m.event.name),
                 )
-            canvas.y += _ROW
-    _tempo(canvas, moments, end)
-    _decks(canvas, moments, end)
+            drawing.y += _ROW
+    _tempo(drawing, moments, end)
+    _decks(drawing, moments, end)
     name = recording.path.name if recording.path else "set"
     engine = recording.start.get("engine", "?")
-    return canvas.svg(f"{name} · {_clock(recording.length).strip()} · {engine}")
+    return drawing.svg(f"{name} · {_clock(recording.length).strip()} · {engine}")
 
 
-def _tempo(canvas: Canvas, moments: Sequence[Moment], end: float) -> None:
+def _tempo(drawing: Drawing, moments: Sequence[Moment], end: float) -> None:
     """Each stretch of the tempo, with its number."""
     if not moments:
         return
-    canvas.text(8, canvas.y + 16, "bpm")
+    drawing.text(8, drawing.y + 16, "bpm")
     segments = moments[-1].state.tempo.segments
     for i, s in enumerate(segments):
         a = float(s.cycle)
         b = float(segments[i + 1].cycle) if i + 1 < len(segments) else end
-        x = canvas.x(a)
-        canvas.bar(x, canvas.x(b) - 1, canvas.y, 22, "#3a3f4b", f"{float(s.bpm):g} bpm")
-        canvas.text(x + 3, canvas.y + 15, f"{float(s.bpm):g}", 10)
-    canvas.y += _ROW
+        x = drawing.x(a)
+        drawing.bar(x, drawing.x(b) - 1, drawing.y, 22, "#3a3f4b", f"{float(s.bpm):g} bpm")
+        drawing.text(x + 3, drawing.y + 15, f"{float(s.bpm):g}", 10)
+    drawing.y += _ROW
 
 
-def _decks(canvas: Canvas, moments: Sequence[Moment], end: float) -> None:
+def _decks(drawing: Drawing, moments: Sequence[Moment], end: float) -> None:
     names = list(dict.fromkeys(n for m in moments for n in m.state.decks))
     for i, name in enumerate(names):
         colour, blocks = COLOURS[i % len(COLOURS)], list(_blocks(moments, name, end))
-        canvas.text(8, canvas.y + 16, name)
+        drawing.text(8, drawing.y + 16, name)
         for begin, until, title in blocks:
-            canvas.bar(canvas.x(begin), canvas.x(until) - 1, canvas.y, 22, colour, title)
-        _prompts(canvas, words(moments, name, end), blocks)
-        canvas.y += _ROW - 6
+            drawing.bar(drawing.x(begin), drawing.x(until) - 1, drawing.y, 22, colour, title)
+        _prompts(drawing, words(moments, name, end), blocks)
+        drawing.y += _ROW - 6
         for control, curve in curves(moments, name, end).items():
-            canvas.text(24, canvas.y + 17, control, 10, "#999")
-            canvas.curve(curve, canvas.y, 22, colour)
-            canvas.y += _ROW - 8
-        canvas.y += 8
+            drawing.text(24, drawing.y + 17, control, 10, "#999")
+            drawing.curve(curve, drawing.y, 22, colour)
+            drawing.y += _ROW - 8
+        drawing.y += 8
 
 
 def _prompts(
-    canvas: Canvas,
+    drawing: Drawing,
     prompts: Sequence[tuple[float, float, str]],
     blocks: Sequence[tuple[float, float, str]],
 ) -> None:
     """The deck's prompts on its row, where it is heard and as far as there is room."""
     for begin, until, _ in blocks:
         for first, last, text in prompts:
-            a, b = canvas.x(max(begin, first)), canvas.x(min(until, last))
+            a, b = drawing.x(max(begin, first)), drawing.x(min(until, last))
             room = int((b - a - 6) / 5.5)
             if room > 4:
                 shown = text if len(text) <= room else f"{text[: room - 1]}…"
-                canvas.text(a + 3, canvas.y + 15, shown, 10, "#fff")
+                drawing.text(a + 3, drawing.y + 15, shown, 10, "#fff")
 
 
 def _blocks(moments: Sequence[Moment], deck: str, end: float) -> Iterator[tuple[float, float, str]]:

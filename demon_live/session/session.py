@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -109,8 +109,7 @@ class Session:
         self.snapshots: dict[str, State] = {}
         self._due: Fraction | None = None
         self._messages = Messages()
-        offers = ("bar", "event", "error", *(("generation",) if alone else ()))
-        self.scripts = Scripts(self, self.tell, alone=alone, offers=offers)
+        self.scripts = Scripts(self, self.tell, alone=alone)
         self._unknown_said: set[str] = set()
         self._errors: dict[str, DemonError] = {}
         self._saved_at: dict[str, str] = {}
@@ -330,7 +329,7 @@ class Session:
 
     def _publish(self) -> None:
         self.output.publish(
-            engine_state(self._state, self._blocks, self._sounds),
+            engine_state(self._state, self._blocks, self._sounds, self.scripts.wants("generation")),
             mix_state(self._state, self._blocks, self._master, self.recorder.sound),
         )
 
@@ -554,13 +553,18 @@ class Session:
         Args:
             what: "bar": (session, cycle) as each bar begins; "event": (session, line) for each
                 line to the performer; "error": (session, DemonError) for what is refused;
-                "generation": (session, Generation) for each latent, only of an Offline.
-            call: takes these two, or nothing.
+                "generation": (session, Generation) for each latent. Live, its request is without
+                conditions and sources, which stay with the engine.
+            call: takes these two, or nothing. While 64 calls of it wait, it misses some.
 
         Returns:
             Its handle, to cancel it.
         """
         return self.scripts.on(what, call, self.cycle)
+
+    def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
+        """See `SessionApi.watch`."""
+        return self.scripts.watch(kinds, call)
 
     def _try(self, text: str, name: str, echo: bool = False) -> None:
         try:

@@ -9,11 +9,12 @@ Threads: the methods may be called from any thread, and none of them waits for t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from demon_live.session.agenda import Handle
 from demon_live.session.status import Outcome, Status, Words
 
 
@@ -48,6 +49,16 @@ class SessionApi(Protocol):
 
     def events(self, since: int) -> tuple[int, tuple[str, ...]]:
         """(number of the newest event, the events after number `since`)."""
+
+    def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
+        """Call `call(kind, value)` when something happens, at once and in the thread in which it
+        does: it must not wait.
+
+        Args:
+            kinds: "event", "error" and "generation" as of `Session.on`; "clock": (cycle, bpm,
+                beats) at each sampling of the score, a dozen times a second.
+            call: what is called.
+        """
 
     def scores(self) -> Mapping[str, str]:
         """The score files that play, name -> text of the version that plays, in load order."""

@@ -7,7 +7,7 @@ from tests.tools import house
 LIMITS = {
     # The words of the language, scripts, sets as values, pictures and the store brought both.
     "files": 221,
-    "lines": 51_600,
+    "lines": 51_850,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
