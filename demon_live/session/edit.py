@@ -8,7 +8,7 @@ Threads: an Edit belongs to the call that builds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -37,6 +37,7 @@ from demon_live.lang.chain import (
     restarted,
 )
 from demon_live.session.assets import DecodedSource, DecodedSources, with_sounds
+from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
 from demon_live.session.state import (
     GLOBALS,
     DeckState,
@@ -46,7 +47,7 @@ from demon_live.session.state import (
     label_of,
     make_loop,
 )
-from demon_live.session.tempo import TempoMap
+from demon_live.session.tempo import TempoMap, bars, next_multiple
 from demon_live.sets.journal import RULES
 
 #: Settings that prepare no loop.
@@ -59,43 +60,8 @@ NOTICE = 3 * RATES.sample_rate // 2
 MOST_FILES = 64
 #: Changes of one control that may lie ahead at different moments.
 MOST_WAITING = 64
-#: Steps of a plan whose tempos the tempo map has.
-_FORECAST = 64
-#: Denominator of the tempo that a ramp begins with.
-_FINEST = 10**30
 #: A step of a ramp is prepared this long before it begins, in samples.
 STEP_NOTICE = NOTICE + RATES.sample_rate // 2
-
-
-def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
-    """The first multiple of n at or after `cycle`."""
-    return -(-cycle // n) * n
-
-
-def folder_of(score: str) -> str:
-    """The folder that file names in a score are relative to."""
-    return str(Path(score).parent)
-
-
-def bars(cycle: Fraction) -> str:
-    """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
-    return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
-
-
-def _rates(start: Fraction, end: Fraction, steps: int) -> list[Fraction]:
-    """The tempos of a ramp. Ramps that interrupt each other would make ever longer fractions."""
-    start = start.limit_denominator(max(_FINEST, end.denominator))
-    return [start + (end - start) * (k + 1) / steps for k in range(steps)]
-
-
-def _ahead(step: Planned, here: Fraction) -> Planned | None:
-    """The next time that a step of a plan comes; None: it is over."""
-    if step.cycle > here:
-        return step
-    if not step.every:
-        return None
-    rounds = (here - step.cycle) // step.every + 1
-    return replace(step, cycle=step.cycle + rounds * step.every)
 
 
 class Edit:
@@ -234,11 +200,10 @@ class Edit:
             rows = self._rows(deck, control, lane, lane.text)
             self.bind_lane(deck, control, rows, at, row.when)
             self._check_waiting(deck, control, row.span)
-        self.unplan()
+        self.state = unplanned(self.state, self.now)
         every = Fraction(0) if row.once else sum((n for _, n in row.scenes), Fraction(0))
         plan = tuple(Planned(at + place, rows, every, self.base) for place, rows in settings)
-        self.state = replace(self.state, plan=plan)
-        self.forecast()
+        self.state = forecast(replace(self.state, plan=plan))
         near = self.state.tempo.cycle_at(self.now + STEP_NOTICE)
         while (step := self.state.next_step) is not None and step <= near:
             self.step(quiet=False)
@@ -246,7 +211,7 @@ class Edit:
     def _chain_off(self, row: Chain) -> None:
         """Let the scene of the chain that plays go on."""
         at, said = self.effect(row.when), len(self.messages)
-        self.unplan()
+        self.state = unplanned(self.state, self.now)
         for name, deck in [*self.state.decks.items(), (GLOBALS, self.state.globals)]:
             for control, lane in deck.bound.items():
                 if isinstance(lane, ChainLane):
@@ -274,28 +239,12 @@ class Edit:
         return bool(new)
 
     def _ramp(self, rows: list[Setting]) -> None:
-        """`tempo 128 over 4`: the tempo map goes there in steps of a cycle; each step's loops are
-        prepared when it is near (`step`)."""
-        moves = [(r, r.when if r.when.kind == "over" else r.when.then) for r in rows]
-        over = next((m for r, m in moves if r.word in ("tempo", "cps") and m is not None), None)
-        begin, state = self.begin, self.state
-        assert begin is not None
-        if rows and any(r.word in ("tempo", "cps", "beats") for r in rows):
-            self.state = state = replace(state, ramp=())
-        if over is None or self._silent:
-            return
-        start, steps = state.tempo.segment_at(begin).bpm, max(1, int(over.cycles))
-        rates = _rates(start, state.bpm, steps)
-        start = start.limit_denominator(max(_FINEST, state.bpm.denominator))
-        tempo, target = state.tempo, state.bpm
-        for k, bpm in enumerate(rates):
-            tempo = tempo.change(begin + k, bpm, state.beats)
-        ramp = tuple((begin + k, bpm) for k, bpm in enumerate(rates))[1:]
-        self.state = replace(state, tempo=tempo, bpm=rates[0], ramp=ramp)
-        self.messages.append(
-            f"tempo {float(start):g} to {float(target):g} in {steps} steps of a bar, "
-            f"from bar {bars(begin)}"
-        )
+        assert self.begin is not None
+        if any(row.word in ("tempo", "cps", "beats") for row in rows):
+            self.state = replace(self.state, ramp=())
+        if not self._silent:
+            self.state, said = ramped(self.state, rows, self.begin)
+            self.messages += [said] if said else []
 
     def step(self, quiet: bool = True) -> None:
         """The next step of a ramp of the tempo, or of what a chain brings."""
@@ -310,69 +259,20 @@ class Edit:
     def _planned(self) -> None:
         """The next settings of a chain; what they do not change needs no new loop."""
         step, *rest = self.state.plan
-        self.unplan()
+        self.state = unplanned(self.state, self.now)
         if step.every:
             rest.append(replace(step, cycle=step.cycle + step.every))
         plan = tuple(sorted(rest, key=lambda planned: planned.cycle))
         before, self.begin = (self.base, self.begin), step.cycle
         self.base = step.base
-        rows = [row for row in step.rows if not self._has(row)]
+        kept = [r for r in step.rows if r.word in ("loop", "source") and in_force(self.state, r)]
+        rows = [row for row in step.rows if row not in kept]
         for row in rows:
             self.set(row)
         self._ramp([row for row in rows if row.word not in _AT_ONCE])
         self.build_loops()
         self.base, self.begin = before
-        self.state = replace(self.state, plan=plan)
-        self.forecast()
-
-    def _has(self, row: Setting) -> bool:
-        """Whether a deck has this loop or source already."""
-        deck = self.state.decks.get(row.deck)
-        if deck is None or row.word not in ("loop", "source"):
-            return False
-        if row.word == "loop":
-            return deck.cycles == int(float(str(row.value)))
-        return (deck.source or "none", deck.reading) == (row.value or "none", row.reading)
-
-    def _coming(self) -> Iterator[tuple[Fraction, Fraction, int]]:
-        """(cycle, bpm, beats) of the changes of tempo that the plan will bring."""
-        state, plan = self.state, list(self.state.plan)
-        bpm, beats = state.ramp[-1][1] if state.ramp else state.bpm, state.beats
-        for _ in range(_FORECAST if plan else 0):
-            if not plan:
-                return
-            step = min(plan, key=lambda planned: planned.cycle)
-            plan.remove(step)
-            if step.every:
-                plan.append(replace(step, cycle=step.cycle + step.every))
-            before, over = (bpm, beats), None
-            for row in step.rows:
-                if row.word == "beats":
-                    beats = int(float(str(row.value)))
-                elif row.word in ("tempo", "cps"):
-                    rate = Fraction(str(row.value))
-                    bpm = rate if row.word == "tempo" else rate * 60 * beats
-                    over = row.when if row.when.kind == "over" else row.when.then
-            if over is not None:
-                rates = _rates(before[0], bpm, max(1, int(over.cycles)))
-                yield from ((step.cycle + k, rate, beats) for k, rate in enumerate(rates))
-            elif before != (bpm, beats):
-                yield step.cycle, bpm, beats
-
-    def forecast(self) -> None:
-        """Put the tempos of the plan into the tempo map, so that what is to come has its place."""
-        tempo = self.state.tempo
-        for cycle, bpm, beats in self._coming():
-            tempo = tempo.change(cycle, bpm, beats)
-        self.state = replace(self.state, tempo=tempo)
-
-    def unplan(self) -> None:
-        """Forget what a chain would still bring."""
-        here = self.state.tempo.cycle_at(self.now)
-        coming = {cycle for cycle, _, _ in self._coming() if cycle > here}
-        first, *others = self.state.tempo.segments
-        kept = (first, *(s for s in others if s.cycle not in coming))
-        self.state = replace(self.state, tempo=TempoMap(kept), plan=())
+        self.state = forecast(replace(self.state, plan=plan))
 
     def _ramp_step(self) -> None:
         (cycle, bpm), *rest = self.state.ramp
@@ -490,7 +390,7 @@ class Edit:
         renew, self.renew = self.renew, {}
         for name, span in renew.items():
             self._build_loop(state.decks[name], span, begin)
-        self.forecast()
+        self.state = forecast(self.state)
 
     def _build_loop(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
         loop = make_loop(deck, self.state.tempo, begin, self._epoch())
@@ -681,10 +581,9 @@ class Edit:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
             self.renew.update(dict.fromkeys(current.decks))
         here = self.state.tempo.cycle_at(self.now)
-        self.unplan()
-        plan = sorted((p for q in wanted.plan if (p := _ahead(q, here))), key=lambda p: p.cycle)
-        self.state = replace(self.state, plan=tuple(plan))
-        self.forecast()
+        self.state = unplanned(self.state, self.now)
+        plan = sorted((p for q in wanted.plan if (p := next_time(q, here))), key=lambda p: p.cycle)
+        self.state = forecast(replace(self.state, plan=tuple(plan)))
         if self.renew:
             self.begin = self.effect(when, prepared=True)
         self.build_loops()

@@ -18,6 +18,11 @@ from demon_live.session.state import GLOBALS, DeckState, State, label_of
 SCORE_LIMIT = 64 * 1024
 
 
+def folder_of(score: str) -> str:
+    """The folder that file names in a score are relative to."""
+    return str(Path(score).parent)
+
+
 def read_score(path: Path, data: bytes | None = None) -> str:
     """The text of a score file. data: its content, if it was read. Raises FileError."""
     try:

@@ -32,12 +32,12 @@ from demon_live.paths import shipped
 from demon_live.session.agenda import Handle, Messages, Scripts, What, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
-from demon_live.session.edit import STEP_NOTICE, Edit, folder_of
+from demon_live.session.edit import STEP_NOTICE, Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
-from demon_live.session.scores import read_score, score_name, write_score
+from demon_live.session.scores import folder_of, read_score, score_name, write_score
 from demon_live.session.state import State
 from demon_live.session.status import Grader, Outcome, Status, Words, describe, explain, named
 from demon_live.session.tempo import TempoMap
