@@ -13,12 +13,9 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
-from demon_live.audio.files import tempo_in_name
 from demon_live.controls import SETTINGS, find
-from demon_live.core import RATES, Floats, Loop
-from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
+from demon_live.core import RATES
+from demon_live.errors import FileError, ScoreError, Span, nearest
 from demon_live.lang import (
     Bind,
     Chain,
@@ -36,7 +33,8 @@ from demon_live.lang.chain import (
     find_scene,
     restarted,
 )
-from demon_live.session.assets import DecodedSource, DecodedSources, with_sounds
+from demon_live.session.assets import DecodedSources, with_sounds
+from demon_live.session.loops import NOTICE, LoopBuilder
 from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
 from demon_live.session.state import (
     GLOBALS,
@@ -54,8 +52,6 @@ from demon_live.sets.journal import RULES
 _AT_ONCE = ("quant", "ring", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
 _PROMPT_CYCLES, _PROMPTS = 16, 64
-#: A loop needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
-NOTICE = 3 * RATES.sample_rate // 2
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
 MOST_FILES = 64
 #: Changes of one control that may lie ahead at different moments.
@@ -102,20 +98,15 @@ class Edit:
         self.name = name
         self.base = base
         self.rules = rules
-        self._look, self._engine, self._decoded = look, engine, decoded
+        self._look, self._engine, self._dry = look, engine, dry
         self.scenes = dict(state.scenes)
-        self._epoch = epoch
-        self._dry = dry
         self.messages: list[str] = []
         self.words: list[Word] = []
-        self.loops: list[Loop] = []
-        #: The PCM of new loops and sources, by name.
-        self.audio: dict[str, Floats] = {}
+        self._builder = LoopBuilder(look, decoded, epoch, dry, rules, self.messages.append)
+        self.loops, self.audio = self._builder.loops, self._builder.audio
         self.prompts: list[str] = []
         #: Decks that need a new loop, and from which cycle on.
         self.renew: dict[str, Span | None] = {}
-        self._sourced: set[str] = set()
-        self._info: list[str] = []
         self._named: set[str] = set()
         self.begin: Fraction | None = None
         # The very first text: there is nothing to move from, so everything simply begins.
@@ -369,7 +360,7 @@ class Edit:
             deck = replace(
                 deck, source=source, base=self.base, reading=row.reading, beats_known=None
             )
-            self._sourced.add(row.deck)
+            self._builder.sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
         self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
 
@@ -389,60 +380,8 @@ class Edit:
             self.messages.append(f"tempo {float(state.bpm):g}: from bar {bars(begin)}")
         renew, self.renew = self.renew, {}
         for name, span in renew.items():
-            self._build_loop(state.decks[name], span, begin)
+            self.state = self._builder.build(self.state, name, span, begin, self.now)
         self.state = forecast(self.state)
-
-    def _build_loop(self, deck: DeckState, span: Span | None, begin: Fraction) -> None:
-        loop = make_loop(deck, self.state.tempo, begin, self._epoch())
-        deck, source = self._read_source(deck, loop, span)
-        empty = (0 if self._dry else loop.samples, 2)
-        self.audio[loop.file] = source if source is not None else np.zeros(empty, np.float32)
-        if source is not None and loop.source_file is not None:
-            self.audio[loop.source_file] = source
-        self.state = self.state.with_deck(deck.with_loop(loop, self.now))
-        self.loops.append(loop)
-        what = f"loop of {deck.cycles} cycle{'s' * (deck.cycles != 1)}"
-        self.messages.append(
-            f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
-            f" · from bar {bars(begin)}"
-        )
-
-    def _read_source(
-        self, deck: DeckState, loop: Loop, span: Span | None
-    ) -> tuple[DeckState, Floats | None]:
-        """The sound of a deck's source for a loop, and the deck, which knows its tempo then."""
-        if deck.source is None:
-            return deck, None
-        try:
-            if self._dry:
-                return deck, self._seen_source(self._look(deck.source, deck.base))
-            sound = self._decode(deck.source, deck)
-            length, known = len(sound.audio), deck.beats_known
-            if known is None or known[0] != length or self.rules < 2:
-                known = (length, *sound.beats_in(loop, deck.reading))
-                deck = replace(deck, beats_known=known)
-            fitted, info = sound.fit(loop, known[1:])
-        except DemonError as error:
-            # The line of the score that names the file is where a performer looks.
-            error.span = error.span or span
-            raise
-        stated = deck.reading or tempo_in_name(sound.name)
-        guess = "" if stated else " (guessed: bars 2, bpm 90, half or double behind it says it)"
-        self._info.append(f"{info}{guess}, of a file of {sound.read}")
-        return deck, fitted
-
-    def _decode(self, source: str, deck: DeckState) -> DecodedSource:
-        """The sound of a deck's source; one that is gone blocks only the text that names it."""
-        try:
-            sound = self._decoded.read(self._look(source, deck.base))
-        except DemonError:
-            known = self._decoded.get(source, deck.base)
-            if known is None or deck.name in self._sourced:
-                raise
-            self.messages.append(f"{known.name} cannot be read now: what was read of it plays on")
-            return known
-        self._decoded.add(source, deck.base, sound)
-        return sound
 
     def _named_file(self, name: str) -> Path:
         self._named.add(name)
@@ -452,12 +391,6 @@ class Edit:
                 hint="use fewer, or divide it between several scores",
             )
         return self._look(name, self.base)
-
-    def _seen_source(self, path: Path) -> Floats:
-        if not path.is_file():
-            raise FileError(f"there is no file {path}", hint="is it where the set was played?")
-        self._info.append(path.name)
-        return np.zeros((0, 2), np.float32)
 
     def _bind(self, row: Bind) -> None:
         at = self.begin if self.begin == 0 else self.effect(row.when)
