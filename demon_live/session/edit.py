@@ -13,18 +13,10 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from demon_live.controls import SETTINGS, find
+from demon_live.controls import find
 from demon_live.core import RATES
 from demon_live.errors import FileError, ScoreError, Span, nearest
-from demon_live.lang import (
-    Bind,
-    Chain,
-    Lane,
-    Setting,
-    Statement,
-    When,
-    Word,
-)
+from demon_live.lang import Bind, Chain, Lane, Setting, Statement, When, Word
 from demon_live.lang.chain import (
     ChainLane,
     chain_lanes,
@@ -35,21 +27,12 @@ from demon_live.lang.chain import (
 )
 from demon_live.session.assets import DecodedSources, with_sounds
 from demon_live.session.loops import NOTICE, LoopBuilder
-from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
-from demon_live.session.state import (
-    GLOBALS,
-    DeckState,
-    Planned,
-    Said,
-    State,
-    label_of,
-    make_loop,
-)
-from demon_live.session.tempo import TempoMap, bars, next_multiple
+from demon_live.session.plan import effect_cycle, forecast, in_force, next_time, ramped, unplanned
+from demon_live.session.settings import AT_ONCE, with_setting
+from demon_live.session.state import GLOBALS, DeckState, Planned, Said, State, label_of, make_loop
+from demon_live.session.tempo import TempoMap, bars
 from demon_live.sets.journal import RULES
 
-#: Settings that prepare no loop.
-_AT_ONCE = ("quant", "ring", "link", "clock", "nudge")
 #: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
 _PROMPT_CYCLES, _PROMPTS = 16, 64
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
@@ -116,30 +99,8 @@ class Edit:
         """The cycle at which a statement takes effect."""
         if self._silent:
             return Fraction(0)
-        tempo = self.state.tempo
-        here = tempo.cycle_at(self.now)
         prepared = prepared or self.begin is not None
-        earliest = max(tempo.cycle_at(self.now + NOTICE), here) if prepared else here
-        if self.due is not None:
-            return self._scheduled(when, max(self.due, earliest))
-        if when.kind == "now":
-            return earliest
-        if when.kind == "at" and when.cycles > 0:
-            return next_multiple(earliest, when.cycles)
-        if when.kind == "in":
-            return max(Fraction(here // 1) + when.cycles, earliest)
-        quant = self.state.quant
-        if quant == 0:
-            return earliest
-        cycle = next_multiple(earliest, quant)
-        return cycle if cycle > here else cycle + quant
-
-    @staticmethod
-    def _scheduled(when: When, due: Fraction) -> Fraction:
-        """As `effect`, seen from the cycle that the statement is meant for."""
-        if when.kind == "at" and when.cycles > 0:
-            return next_multiple(due, when.cycles)
-        return due + when.cycles if when.kind == "in" else due
+        return effect_cycle(self.state, when, self.now, self.due, prepared)
 
     def build(self, statements: Iterable[Statement]) -> None:
         """Take all statements of one text, in order."""
@@ -147,7 +108,7 @@ class Edit:
         rows = expanded(named, self.scenes)
         if self._silent:
             self.begin = Fraction(0)
-        settings = [s for s in rows if isinstance(s, Setting) and s.word not in _AT_ONCE]
+        settings = [s for s in rows if isinstance(s, Setting) and s.word not in AT_ONCE]
         for row in rows:
             if isinstance(row, Setting):
                 self.set(row)
@@ -260,7 +221,7 @@ class Edit:
         rows = [row for row in step.rows if row not in kept]
         for row in rows:
             self.set(row)
-        self._ramp([row for row in rows if row.word not in _AT_ONCE])
+        self._ramp([row for row in rows if row.word not in AT_ONCE])
         self.build_loops()
         self.base, self.begin = before
         self.state = forecast(replace(self.state, plan=plan))
@@ -274,46 +235,17 @@ class Edit:
 
     def set(self, row: Setting) -> None:
         """Take a setting; loops that it changes are built by `build_loops`."""
-        value = row.value
-        state = self.state
-        if row.word == "tempo":
-            self.state = replace(state, bpm=Fraction(str(value)))
-        elif row.word == "cps":
-            self.state = replace(state, bpm=Fraction(str(value)) * 60 * state.beats)
-        elif row.word == "beats":
-            self.state = replace(state, beats=int(float(str(value))))
-        elif row.word == "quant":
-            self.state = replace(state, quant=Fraction(str(value)))
-            self.messages.append(f"quant {value}: statements wait for {value} cycles")
-        elif row.word == "depth":
-            depth = None if value == "auto" else int(float(str(value)))
-            self.state = replace(state, depth=depth)
-            self.messages.append(f"depth {value}: generations in flight")
-        elif row.word == "steps":
-            self.state = replace(state, steps=int(float(str(value))))
-            self.messages.append(f"steps {value}: solver steps of a generation")
-        elif row.word == "ring":
-            self.state = replace(state, always=row.value == "always")
-            self.messages.append(f"ring {row.value}")
-        elif row.word in ("loop", "source"):
+        if row.word in ("loop", "source"):
             self._set_deck(row)
-        elif row.word in ("link", "clock", "nudge"):
-            self._set_sync(row)
-        else:
-            self._refuse(row)
+            return
+        if row.word == "engine" and (not self._engine or str(row.value) in (self._engine, "")):
+            return
+        decks = self.state.decks
+        self.state, said = with_setting(self.state, row)
+        self.messages += [said] if said else []
         if row.word in ("tempo", "cps", "beats"):
-            for name in state.decks:
+            for name in decks:
                 self.renew.setdefault(name, row.span)
-
-    def _set_sync(self, row: Setting) -> None:
-        if row.word == "link":
-            self.state = replace(self.state, link=row.value == "on")
-        elif row.word == "clock":
-            self.state = replace(self.state, clock=str(row.value))
-        else:
-            self.state = replace(self.state, nudge=float(str(row.value)))
-        unit = " ms" if row.word == "nudge" else ""
-        self.messages.append(f"{row.word} {row.value}{unit}")
 
     def pin(self, cycle: Fraction, sample: int, bpm: Fraction) -> None:
         """Let `cycle` be heard on output sample `sample`, and go on at `bpm` from there.
@@ -334,22 +266,6 @@ class Edit:
                 continue
             moved = replace(make_loop(deck, tempo, cycle, deck.loop.epoch), lap=deck.loop.lap)
             self.state = self.state.with_deck(deck.with_loop(moved, self.now))
-
-    def _refuse(self, row: Setting) -> None:
-        if row.word == "engine":
-            if not self._engine or str(row.value) in (self._engine, ""):
-                return
-            raise ScoreError(
-                "the engine is chosen when the instrument starts",
-                span=row.span,
-                hint=f"leave, and start again with: demon live --engine {row.value}",
-            )
-        if str(row.value) != "off":
-            raise ScoreError(
-                f"{row.word} is not supported by this version",
-                span=row.span,
-                hint=SETTINGS[row.word].help if row.word in SETTINGS else None,
-            )
 
     def _set_deck(self, row: Setting) -> None:
         deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)
@@ -463,13 +379,7 @@ class Edit:
         self.state = self.state.with_deck(deck)
         self._say(name, control_name, lane, at, when)
         if control_name in ("denoise", "shift") and at <= here and new.kind == "number":
-            self._move_in_flight(name, control_name, float(new.at(at)))
-
-    def _move_in_flight(self, name: str, control_name: str, value: float) -> None:
-        deck = self.state.deck(name)
-        serial = 1 + max((n for n, _ in deck.moves.values()), default=0)
-        moves = {**deck.moves, control_name: (serial, value)}
-        self.state = self.state.with_deck(replace(deck, moves=moves))
+            self.state = self.state.with_deck(deck.moved(control_name, float(new.at(at))))
 
     def _say(
         self, deck: str, control_name: str, lane: Lane | None, at: Fraction, when: When

@@ -82,6 +82,11 @@ class DeckState:
         """control -> the lane that plays, without transitions (for undo, display and diff)."""
         return {control: rows[-1].lane for control, rows in self.said.items()}
 
+    def moved(self, control: str, value: float) -> DeckState:
+        """With another value of a control for the generations in flight."""
+        serial = 1 + max((n for n, _ in self.moves.values()), default=0)
+        return replace(self, moves={**self.moves, control: (serial, value)})
+
     def with_said(self, control: str, rows: tuple[Said, ...]) -> DeckState:
         """The deck with other texts binding a control; () unbinds it."""
         said = {name: old for name, old in self.said.items() if name != control}
