@@ -26,7 +26,7 @@ from demon_live.control.wire import unpack
 from demon_live.errors import DemonError
 from demon_live.lang.dsl_score import Score
 from demon_live.session.agenda import Handle, Scripts, What, due, text_of
-from demon_live.session.session_api import SessionApi
+from demon_live.session.session_api import ScriptApi, SessionApi
 from demon_live.session.status import Outcome, Status, Words
 from demon_live.session.tempo import TempoMap
 
@@ -38,7 +38,7 @@ _WORDS_EVERY = 0.5
 _ENDING = 15.0
 
 
-class RemoteSession(SessionApi):
+class RemoteSession(ScriptApi, SessionApi):
     """The session called `name`; None: the default one, or the only one. Raises FileError.
 
     recent: how many of the earlier events to show (None: all). ended: called once, in any thread,
@@ -71,6 +71,7 @@ class RemoteSession(SessionApi):
         self._words_at = 0.0
         self._look_at_words()
         self._scripts: Scripts | None = None
+        self._latents = Handle(cancelled=True)
         #: For pushed events, one each.
         self._pushing: list[Connection] = []
 
@@ -161,26 +162,23 @@ class RemoteSession(SessionApi):
         """Where the next sample that is not decided lies."""
         return Fraction(self.status().cycle)
 
-    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
-        """As `Session.at`, for as long as this process is attached."""
-        return self._timeline().at(cycle, what)
-
-    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
-        """As `Session.every`, for as long as this process is attached."""
-        if call is None:
-            return lambda found: self.every(cycles, found)
-        return self._timeline().every(cycles, call, self.cycle)
-
     def on(self, what: What, call: Callable[..., object]) -> Handle:
         """As `Session.on`."""
-        scripts = self._timeline()
-        if what == "generation" and not scripts.wants(what):
-            # Latents cross the socket only for those who wait for them.
-            self.watch((what,), scripts.emit)
-        return scripts.on(what, call, self.cycle)
+        handle = super().on(what, call)
+        # Latents cross the socket only while someone waits for them.
+        if what == "generation" and self._latents.cancelled:
+            self._latents = self.watch((what,), self._latent)
+        return handle
 
-    def _timeline(self) -> Scripts:
-        """The scripts of this process, which what the session pushes keeps going."""
+    def _latent(self, kind: str, generation: Any) -> None:
+        self.scripts.emit(kind, generation)
+        if not self.scripts.wants(kind):
+            self._latents.cancel()
+
+    @property
+    def scripts(self) -> Scripts:
+        """The timeline of this process, which lasts as long as it is attached; what the session
+        pushes keeps it going."""
         with self._gone:
             if self._scripts is None:
                 self._scripts = Scripts(self, log.warning)
@@ -188,7 +186,7 @@ class RemoteSession(SessionApi):
             return self._scripts
 
     def _pushed(self, kind: str, value: Any) -> None:
-        scripts = self._timeline()
+        scripts = self.scripts
         if kind != "clock":
             scripts.emit(kind, value)
             return

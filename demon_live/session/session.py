@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 from demon_live.core import ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, FileError
@@ -29,7 +29,7 @@ from demon_live.lang.controllers import Move
 from demon_live.lang.dsl_score import Score, python_score
 from demon_live.lang.samples import reading
 from demon_live.paths import shipped
-from demon_live.session.agenda import Handle, Messages, Scripts, What, due, text_of
+from demon_live.session.agenda import Handle, Messages, Scripts, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import STEP_NOTICE, Edit
@@ -38,6 +38,7 @@ from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
 from demon_live.session.scores import folder_of, read_score, score_name, write_score
+from demon_live.session.session_api import ScriptApi
 from demon_live.session.state import State
 from demon_live.session.status import Grader, Outcome, Status, Words, describe, explain, named
 from demon_live.session.tempo import TempoMap
@@ -47,7 +48,7 @@ from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
 
 
-class Session:
+class Session(ScriptApi):
     """A performance in progress.
 
     Args:
@@ -109,7 +110,7 @@ class Session:
         self.snapshots: dict[str, State] = {}
         self._due: Fraction | None = None
         self._messages = Messages()
-        self.scripts = Scripts(self, self.tell, alone=alone)
+        self._timeline = Scripts(self, self.tell, alone=alone)
         self._unknown_said: set[str] = set()
         self._errors: dict[str, DemonError] = {}
         self._saved_at: dict[str, str] = {}
@@ -515,52 +516,14 @@ class Session:
                 self.swap(replace(state, ramp=ramp, plan=plan))
 
     @property
+    def scripts(self) -> Scripts:
+        """What is on the timeline."""
+        return self._timeline
+
+    @property
     def cycle(self) -> Fraction:
         """Where the next sample that is not decided lies."""
         return self._state.tempo.cycle_at(self.output.playhead.now())
-
-    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
-        """Let a text, a Score or the statements of a function be heard at `cycle`.
-
-        Args:
-            cycle: by the tempo of then; one that is over counts as now.
-            what: a function of (session, cycle) is called two seconds ahead, and what it applies is
-                heard at the cycle; one without parameters is called when the cycle comes. A text
-                is heard at the cycle, too; words that act at once, such as hush, a moment later.
-
-        Returns:
-            Its handle, to cancel it.
-        """
-        return self.scripts.at(cycle, what)
-
-    @overload
-    def every(self, cycles: Fraction | float, call: Callable[..., object]) -> Handle: ...
-    @overload
-    def every(self, cycles: Fraction | float) -> Callable[[Callable[..., object]], Handle]: ...
-    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
-        """Call a function, as `at` does, for each cycle that `cycles` divides.
-
-        Returns:
-            Its handle, to cancel it; without a function a decorator that gives it.
-        """
-        if call is None:
-            return lambda found: self.every(cycles, found)
-        return self.scripts.every(cycles, call, self.cycle)
-
-    def on(self, what: What, call: Callable[..., object]) -> Handle:
-        """Call a function when something happens.
-
-        Args:
-            what: "bar": (session, cycle) as each bar begins; "event": (session, line) for each
-                line to the performer; "error": (session, DemonError) for what is refused;
-                "generation": (session, Generation) for each latent. Live, its request is without
-                conditions and sources, which stay with the engine.
-            call: takes these two, or nothing. While 64 calls of it wait, it misses some.
-
-        Returns:
-            Its handle, to cancel it.
-        """
-        return self.scripts.on(what, call, self.cycle)
 
     def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
         """See `SessionApi.watch`."""

@@ -178,6 +178,21 @@ def test_generations_cross_while_someone_waits_for_them(stage: Stage) -> None:
         stage.session.scripts.emit("generation", Generation(latent, asked, (4, 5), 1, 2))
         found = made.get(timeout=60)
         handle.cancel()
+        last = Generation(latent, asked, (), 3, 4)
+
+        def ended() -> bool:
+            stage.session.scripts.emit("generation", last)
+            return not stage.session.scripts.wants("generation")
+
+        # Those that nobody waits for end it.
+        until(ended)
+        stage.session.pump()
+        assert not stage.output.engine.latents
+        far.on("generation", lambda session, generation: made.put(generation))
+        for born in (5, 6):
+            stage.session.scripts.emit("generation", Generation(latent, asked, (), born, 9))
+        assert [made.get(timeout=60).born for _ in range(2)] == [5, 6]
+        assert made.empty()
     assert np.array_equal(found.latent, latent)
     assert found.request.values == {"denoise": 0.5}
     assert (found.request.seed, found.request.deck) == (7, "drums")
