@@ -14,7 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from demon_live.controls import find
-from demon_live.core import RATES
 from demon_live.errors import FileError, ScoreError, Span, nearest
 from demon_live.lang import Bind, Chain, Lane, Setting, Statement, When, Word
 from demon_live.lang.chain import (
@@ -26,10 +25,20 @@ from demon_live.lang.chain import (
     restarted,
 )
 from demon_live.session.assets import DecodedSources, with_sounds
-from demon_live.session.loops import NOTICE, LoopBuilder
-from demon_live.session.plan import effect_cycle, forecast, in_force, next_time, ramped, unplanned
+from demon_live.session.loops import LoopBuilder
+from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
 from demon_live.session.settings import AT_ONCE, with_setting
-from demon_live.session.state import GLOBALS, DeckState, Planned, Said, State, label_of, make_loop
+from demon_live.session.state import (
+    GLOBALS,
+    STEP_NOTICE,
+    DeckState,
+    Planned,
+    Said,
+    State,
+    effect_cycle,
+    label_of,
+    make_loop,
+)
 from demon_live.session.tempo import TempoMap, bars
 from demon_live.sets.journal import RULES
 
@@ -39,8 +48,6 @@ _PROMPT_CYCLES, _PROMPTS = 16, 64
 MOST_FILES = 64
 #: Changes of one control that may lie ahead at different moments.
 MOST_WAITING = 64
-#: A step of a ramp is prepared this long before it begins, in samples.
-STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
 
 class Edit:

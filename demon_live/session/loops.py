@@ -13,14 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.audio.files import tempo_in_name
-from demon_live.core import RATES, Floats, Loop
+from demon_live.core import Floats, Loop
 from demon_live.errors import DemonError, FileError, Span
 from demon_live.session.assets import DecodedSource, DecodedSources
 from demon_live.session.state import DeckState, State, make_loop
 from demon_live.session.tempo import bars
-
-#: A loop needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
-NOTICE = 3 * RATES.sample_rate // 2
 
 
 class LoopBuilder:

@@ -1,4 +1,4 @@
-"""What is decided ahead: when a statement takes effect, what a chain brings, the steps of a ramp.
+"""What is decided ahead: the settings that a chain brings, and the steps of a ramp of the tempo.
 
 Threads: pure functions of a State.
 """
@@ -9,47 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from demon_live.lang import Setting, When
-from demon_live.session.loops import NOTICE
+from demon_live.lang import Setting
 from demon_live.session.state import Planned, State
-from demon_live.session.tempo import TempoMap, bars, next_multiple
+from demon_live.session.tempo import TempoMap, bars
 
 #: Steps of a plan whose tempos the tempo map has.
 _FORECAST = 64
 #: Denominator of the tempo that a ramp begins with.
 _FINEST = 10**30
-
-
-def effect_cycle(
-    state: State, when: When, now: int, due: Fraction | None = None, prepared: bool = False
-) -> Fraction:
-    """The cycle at which a statement takes effect.
-
-    Args:
-        state: what plays.
-        when: what the statement says.
-        now: output sample of the decision.
-        due: the cycle that it is meant for; None: the next quantum.
-        prepared: it needs new loops.
-    """
-    tempo = state.tempo
-    here = tempo.cycle_at(now)
-    earliest = max(tempo.cycle_at(now + NOTICE), here) if prepared else here
-    if due is not None:
-        due = max(due, earliest)
-        if when.kind == "at" and when.cycles > 0:
-            return next_multiple(due, when.cycles)
-        return due + when.cycles if when.kind == "in" else due
-    if when.kind == "now":
-        return earliest
-    if when.kind == "at" and when.cycles > 0:
-        return next_multiple(earliest, when.cycles)
-    if when.kind == "in":
-        return max(Fraction(here // 1) + when.cycles, earliest)
-    if state.quant == 0:
-        return earliest
-    cycle = next_multiple(earliest, state.quant)
-    return cycle if cycle > here else cycle + state.quant
 
 
 def _rates(start: Fraction, end: Fraction, steps: int) -> list[Fraction]:

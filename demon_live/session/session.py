@@ -17,7 +17,6 @@ import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,21 +25,20 @@ from demon_live.core import ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
 from demon_live.lang.controllers import Move
-from demon_live.lang.dsl_score import Score, python_score
+from demon_live.lang.dsl_score import Score
 from demon_live.lang.samples import reading
-from demon_live.paths import shipped
 from demon_live.session.agenda import Handle, Messages, Scripts, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
-from demon_live.session.edit import STEP_NOTICE, Edit
+from demon_live.session.edit import Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
-from demon_live.session.scores import folder_of, read_score, score_name, write_score
+from demon_live.session.scores import KnownScores, folder_of, score_name
 from demon_live.session.session_api import ScriptApi
-from demon_live.session.state import State
-from demon_live.session.status import Grader, Outcome, Status, Words, describe, explain, named
+from demon_live.session.state import STEP_NOTICE, State
+from demon_live.session.status import Grader, Outcome, Status, Words, describe, named
 from demon_live.session.tempo import TempoMap
 from demon_live.session.undo import Undo
 from demon_live.sets.journal import RULES, Journal, SetEvent
@@ -112,9 +110,7 @@ class Session(ScriptApi):
         self._messages = Messages()
         self._timeline = Scripts(self, self.tell, alone=alone)
         self._unknown_said: set[str] = set()
-        self._errors: dict[str, DemonError] = {}
-        self._saved_at: dict[str, str] = {}
-        self._paths: dict[str, Path] = {}
+        self._known = KnownScores()
         self._grader = Grader()
 
     def apply(
@@ -153,17 +149,14 @@ class Session(ScriptApi):
                 outcome = self._apply(text, name, origin, self._now(now))
             except DemonError as error:
                 self.scripts.emit("error", error)
-                self._explain(error, text, name if origin == "file" else "")
+                self._refused(error, text, name if origin == "file" else "")
                 for one in error.errors:
                     one.name = one.name or name
-                if origin == "file":
-                    self._errors[name] = error
                 raise
             finally:
                 self._due, self._replaying = None, False
                 self.assets.forget()
-            self._errors.pop(name, None)
-            self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
+            self._known.accepted(name)
             return outcome
 
     def _now(self, now: int | None) -> int:
@@ -339,7 +332,7 @@ class Session(ScriptApi):
         name = score_name(name)
         with self._lock:
             old = self._state.files.get(name)
-            self._errors.pop(name, None)
+            self._known.errors.pop(name, None)
             if old is None:
                 return Outcome()
             before, edit = self._state, self.edit(self._now(now), folder_of(name), name)
@@ -364,9 +357,7 @@ class Session(ScriptApi):
             if old not in state.files or new in state.files or len(folders) > 1:
                 return False
             self.journal.write(SetEvent("rename", self._now(now), new, old))
-            for known in (self._errors, self._saved_at, self._paths):
-                known.pop(old, None)
-            self._saved_at[new], self._paths[new] = datetime.now().strftime("%H:%M:%S"), path
+            self._known.rename(old, new, path)
             self.swap(state.renamed(old, new))
             return True
 
@@ -419,25 +410,22 @@ class Session(ScriptApi):
                 play is shown once: nobody would see it mended.
         """
         name = score_name(path)
-        shown = name in self._errors or name in self._state.files or data is not None
+        shown = name in self._known.errors or name in self._state.files or data is not None
         try:
             return self._load(Path(path), name, data)
         except DemonError:
             if not shown:
-                self._errors.pop(name, None)
+                self._known.errors.pop(name, None)
             raise
 
     def _load(self, path: Path, name: str, data: bytes | None) -> Outcome:
-        self._paths[name] = path.absolute()
         try:
-            text = read_score(path, data)
-            said = self._run_python(text, name) if path.suffix == ".py" else None
+            said = self._known.read(path, name, data, self.python)
         except DemonError as error:
-            self._explain(error, "", name)
-            self._errors[name] = error
+            self._refused(error, "", name)
             raise
-        if said is None:
-            return self.apply(text, name, "file")
+        if isinstance(said, str):
+            return self.apply(said, name, "file")
         # It is the score that is journalled and replayed; what is wrong with it is shown in Python.
         try:
             outcome = self.apply(said.text, name, "file")
@@ -456,33 +444,14 @@ class Session(ScriptApi):
 
         path: also the name of a score that plays, wherever it lies.
         """
-        name = str(path) if str(path) in self._paths else score_name(path)
-        where = self._paths.setdefault(name, Path(path).absolute())
-        copy = where.is_relative_to(shipped("patterns"))
-        if copy:
-            # What came with the program stays as it came.
-            where = Path.cwd() / where.name
-        write_score(where, text)
+        name, where, lines = self._known.write(path, text)
         self._written(where, text)
         outcome = self.apply(text, name, "file")
-        lines = (f"saved as a copy: {where}",) if copy else ()
         return Outcome((*outcome.messages, *lines), outcome.warnings)
 
-    def _run_python(self, text: str, name: str) -> Score:
-        """The score that a Python pattern file says."""
-        if not self.python:
-            raise FileError(
-                f"{name} is Python and would run as code",
-                hint="allow it: demon live --python, or python=True in Python",
-            )
-        said = python_score(text, name)
-        said.program()
-        return said
-
-    def _explain(self, error: DemonError, text: str, file: str) -> None:
+    def _refused(self, error: DemonError, text: str, file: str) -> None:
         """Add to an error where it is and what plays on. file: name of the score, or ""."""
-        saved = self._saved_at.get(file) if file else None
-        explain(error, text, file, saved, playing=bool(self._state.decks))
+        self._known.refused(error, text, file, playing=bool(self._state.decks))
 
     def pump(self) -> None:
         """Sample every deck's lanes for the time ahead and publish them; live, a dozen times a
@@ -575,7 +544,7 @@ class Session(ScriptApi):
     def errors(self) -> dict[str, DemonError]:
         """Files that are broken now, by name."""
         with self._lock:
-            return dict(self._errors)
+            return dict(self._known.errors)
 
     def scores(self) -> dict[str, str]:
         """The score files that play: name -> text of the version that plays."""
