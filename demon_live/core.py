@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demon_live.pictures import of_latent
+
 Floats = NDArray[np.float32]
 #: Beats of a cycle: whole, or those of a meter (7/8 has 7/2).
 Beats = int | Fraction
@@ -204,6 +206,7 @@ class EngineState:
 
     depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
     everything in flight was thrown away. always: generate on and on, also what is known already.
+    latents: report each generation.
     """
 
     decks: Mapping[str, EngineDeck] = field(default_factory=dict)
@@ -212,6 +215,7 @@ class EngineState:
     timbres: tuple[Timbre, ...] = ()
     panics: int = 0
     always: bool = False
+    latents: bool = False
 
     @property
     def inputs(self) -> list[str]:
@@ -311,6 +315,17 @@ class Generation:
     versions: tuple[int, ...]
     born: int
     retired: int
+
+    def __repr__(self) -> str:
+        asked = self.request
+        frames, channels = self.latent.shape
+        return (
+            f"<Generation {frames} x {channels} of {asked.deck}, denoise {asked.denoise:g}, "
+            f"seed {asked.seed}, ticks {self.born} to {self.retired}>"
+        )
+
+    def _repr_svg_(self) -> str:
+        return of_latent(self.latent, repr(self).strip("<>")).svg
 
 
 @dataclass(frozen=True, slots=True)

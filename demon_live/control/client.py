@@ -72,6 +72,23 @@ class Connection:
             raise gone("its answers are out of step")
         return result
 
+    def follow(self, kinds: str) -> Iterator[tuple[str, Any]]:
+        """Ask for pushed events, then give each as (kind, value) until the connection ends.
+
+        Nothing else can be asked afterwards. Raises as `ask` does.
+        """
+        self.ask("follow", kinds=kinds)
+        self._socket.settimeout(None)
+
+        def pushed() -> Iterator[tuple[str, Any]]:
+            with contextlib.suppress(OSError, wire.WireError):
+                while True:
+                    kind, value = wire.parse_pushed(self._line())
+                    if kind != wire.BEAT:
+                        yield kind, value
+
+        return pushed()
+
     def _line(self) -> bytes:
         rows = [self._buffer]
         size = len(self._buffer)

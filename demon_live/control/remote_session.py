@@ -1,7 +1,8 @@
 """The SessionApi over the control socket: a session in another process.
 
-Two connections: a statement may take its time while a view polls over the other one. The names for
-completion are fetched along with the status, so that `words` never waits.
+Two connections: a statement may take its time while a view polls over the other one; and one more
+for each `watch`, over which the session pushes what happens. The names for completion are fetched
+along with the status, so that `words` never waits.
 
 Threads: every method may be called from any thread.
 """
@@ -14,7 +15,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from demon_live.control.wire import unpack
 from demon_live.errors import DemonError
 from demon_live.lang.dsl_score import Score
 from demon_live.session.agenda import Handle, Scripts, What, due, text_of
-from demon_live.session.session_api import SessionApi
+from demon_live.session.session_api import ScriptApi, SessionApi
 from demon_live.session.status import Outcome, Status, Words
 from demon_live.session.tempo import TempoMap
 
@@ -35,11 +36,9 @@ T = TypeVar("T")
 _WORDS_EVERY = 0.5
 #: Seconds that a session may take to close its files and fade.
 _ENDING = 15.0
-#: Seconds between two looks at the session's clock, while scripts wait for it.
-_LOOK = 0.05
 
 
-class RemoteSession(SessionApi):
+class RemoteSession(ScriptApi, SessionApi):
     """The session called `name`; None: the default one, or the only one. Raises FileError.
 
     recent: how many of the earlier events to show (None: all). ended: called once, in any thread,
@@ -72,7 +71,9 @@ class RemoteSession(SessionApi):
         self._words_at = 0.0
         self._look_at_words()
         self._scripts: Scripts | None = None
-        self._closed = threading.Event()
+        self._latents = Handle(cancelled=True)
+        #: For pushed events, one each.
+        self._pushing: list[Connection] = []
 
     # --- the SessionApi -----------------------------------------------------------------------
 
@@ -136,6 +137,24 @@ class RemoteSession(SessionApi):
         """The names for completion, at most half a second old."""
         return self._words
 
+    def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
+        """As `Session.watch`, in a thread of its own; values have crossed the socket."""
+        connection, handle = Connection(socket_path(self.info.name)), Handle()
+        self._pushing.append(connection)
+        pushed = connection.follow(" ".join(kinds))
+
+        def run() -> None:
+            for kind, value in pushed:
+                if handle.cancelled:
+                    break
+                # The session may go away between the event and what it calls.
+                with contextlib.suppress(SessionGone):
+                    call(kind, value)
+            connection.close()
+
+        threading.Thread(target=run, name="pushed", daemon=True).start()
+        return handle
+
     # --- scripts ------------------------------------------------------------------------------
 
     @property
@@ -143,42 +162,37 @@ class RemoteSession(SessionApi):
         """Where the next sample that is not decided lies."""
         return Fraction(self.status().cycle)
 
-    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
-        """As `Session.at`, for as long as this process is attached."""
-        return self._timeline().at(cycle, what)
-
-    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
-        """As `Session.every`, for as long as this process is attached."""
-        if call is None:
-            return lambda found: self.every(cycles, found)
-        return self._timeline().every(cycles, call, self.cycle)
-
     def on(self, what: What, call: Callable[..., object]) -> Handle:
-        """As `Session.on`: "bar", "event", or "error" of a function here."""
-        return self._timeline().on(what, call, self.cycle)
+        """As `Session.on`."""
+        handle = super().on(what, call)
+        # Latents cross the socket only while someone waits for them.
+        if what == "generation" and self._latents.cancelled:
+            self._latents = self.watch((what,), self._latent)
+        return handle
 
-    def _timeline(self) -> Scripts:
-        """The scripts of this process; a thread looks at the session's clock for them."""
+    def _latent(self, kind: str, generation: Any) -> None:
+        self.scripts.emit(kind, generation)
+        if not self.scripts.wants(kind):
+            self._latents.cancel()
+
+    @property
+    def scripts(self) -> Scripts:
+        """The timeline of this process, which lasts as long as it is attached; what the session
+        pushes keeps it going."""
         with self._gone:
             if self._scripts is None:
-                offers = ("bar", "event", "error")
-                self._scripts = Scripts(self, log.warning, offers=offers)
-                threading.Thread(target=self._follow, name="scripts", daemon=True).start()
+                self._scripts = Scripts(self, log.warning)
+                self.watch(("clock", "event", "error"), self._pushed)
             return self._scripts
 
-    def _follow(self) -> None:
-        scripts = self._timeline()
-        # The session is gone, or was left.
-        with contextlib.suppress(DemonError):
-            seen = self.events(0)[0]
-            while not self._closed.wait(_LOOK):
-                status = self.status()
-                tempo = TempoMap.start(Fraction(status.bpm), Fraction(status.beats))
-                scripts.run(tempo.sample_at(Fraction(status.cycle)), tempo)
-                seen, lines = self.events(seen)
-                for line in lines:
-                    scripts.emit("event", line)
-        scripts.close()
+    def _pushed(self, kind: str, value: Any) -> None:
+        scripts = self.scripts
+        if kind != "clock":
+            scripts.emit(kind, value)
+            return
+        cycle, bpm, beats = value
+        tempo = TempoMap.start(Fraction(bpm), Fraction(beats))
+        scripts.run(tempo.sample_at(Fraction(cycle)), tempo)
 
     # --- beyond a front end -------------------------------------------------------------------
 
@@ -197,9 +211,10 @@ class RemoteSession(SessionApi):
 
     def close(self) -> None:
         """Leave; the session plays on."""
-        self._closed.set()
-        self._commands.close()
-        self._views.close()
+        if self._scripts is not None:
+            self._scripts.close()
+        for connection in (self._commands, self._views, *self._pushing):
+            connection.close()
 
     # --- the wire -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import math
 import os
+import queue
 import socket
 import struct
 import threading
@@ -27,13 +28,15 @@ from demon_live.control import wire
 from demon_live.control.client import short_address
 from demon_live.control.wire import ControlRequest, WireError, pack
 from demon_live.errors import DemonError
+from demon_live.session.agenda import Handle
 from demon_live.session.scores import score_name
 from demon_live.session.session_api import SessionApi
 from demon_live.session.status import came_in
 
 log = logging.getLogger(__name__)
 
-MAX_CLIENTS = 32
+#: Clients, and pushed events that wait for one of them.
+MAX_CLIENTS, MAX_PUSHED = 32, 1024
 #: Seconds of silence after which a client makes room for another.
 SILENCE = 60.0
 #: Seconds in which a request that has begun must end, and in which a reply must be taken.
@@ -42,6 +45,8 @@ REQUEST_TIME = 5.0
 RATE, BURST = 400.0, 400.0
 #: The same for statements, of all clients together.
 EVAL_RATE, EVAL_BURST = 100.0, 200.0
+#: Seconds without an event after which a client that follows is sent a sign of life.
+_BEAT = 1.0
 
 
 class RateLimit:
@@ -97,6 +102,8 @@ class ControlServer:
         self._evaluations = RateLimit(EVAL_RATE, EVAL_BURST)
         #: Since when each waits for its next request; infinity while one is answered.
         self._clients: dict[socket.socket, float] = {}
+        #: What each client that follows is still to be sent.
+        self._pushes: dict[socket.socket, tuple[Handle, queue.Queue[tuple[str, Any]]]] = {}
         self._lock = threading.Lock()
         self._verbs: dict[str, Callable[..., Any]] = {
             "hello": lambda: {"protocol": wire.PROTOCOL, **who()},
@@ -175,7 +182,9 @@ class ControlServer:
                 if self._closed.wait(limit.wait()):
                     return
                 self._note(client, math.inf)
-                client.sendall(self._answer(line))
+                client.sendall(self._answer(line, client))
+                if client in self._pushes:
+                    self._push(client)
                 self._note(client, time.monotonic())
                 # Only now: the end closes this connection, too.
                 if self._ending.is_set():
@@ -189,16 +198,46 @@ class ControlServer:
         finally:
             with self._lock:
                 self._clients.pop(client, None)
+            if client in self._pushes:
+                self._pushes.pop(client)[0].cancel()
             client.close()
+
+    # --- pushed events ------------------------------------------------------------------------
+
+    def _follow(self, client: socket.socket, kinds: str) -> bool:
+        """Let what happens wait for this client from now on."""
+        events: queue.Queue[tuple[str, Any]] = queue.Queue(MAX_PUSHED)
+
+        def happened(kind: str, value: Any) -> None:
+            try:
+                events.put_nowait((kind, value))
+            except queue.Full:
+                # It does not read.
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+        self._pushes[client] = self._session.watch(kinds.split(), happened), events
+        return True
+
+    def _push(self, client: socket.socket) -> None:
+        """Send what happens until the connection ends, which raises OSError."""
+        _, events = self._pushes[client]
+        while not self._closed.is_set():
+            try:
+                event = events.get(timeout=_BEAT)
+            except queue.Empty:
+                # Else nothing would show that the client has left.
+                event = wire.BEAT, None
+            client.sendall(wire.pushed(*event))
 
     # --- answers ------------------------------------------------------------------------------
 
-    def _answer(self, line: bytes) -> bytes:
+    def _answer(self, line: bytes, client: socket.socket) -> bytes:
         number = 0
         try:
             request = wire.parse_request(line)
             number = request.id
-            return wire.reply(number, ok=self._do(request))
+            return wire.reply(number, ok=self._do(request, client))
         except DemonError as error:
             return wire.reply(number, error=error)
         # A wall: no request, however strange, may end the server.
@@ -206,11 +245,13 @@ class ControlServer:
             log.exception("a request failed")
             return wire.reply(number, error=error)
 
-    def _do(self, request: ControlRequest) -> Any:
+    def _do(self, request: ControlRequest, client: socket.socket) -> Any:
         if self._ending.is_set():
             raise WireError("the session is ending")
         if request.do in wire.EVALUATIONS:
             self._closed.wait(self._evaluations.wait())
+        if request.do == "follow":
+            return self._follow(client, **request.args)
         return self._verbs[request.do](**request.args)
 
     def _apply(self, text: str, name: str, origin: str) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from demon_live.control.link import BeatReading, Leader
 from demon_live.core import RATES, Beats
 from demon_live.errors import DemonError
-from demon_live.session.edit import NOTICE
+from demon_live.session.state import NOTICE
 from demon_live.session.tempo import TempoMap
 
 if TYPE_CHECKING:

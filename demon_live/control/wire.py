@@ -3,9 +3,14 @@
     request   {"v": 1, "id": 7, "do": "apply", "text": "hush", "name": "<prompt>"}
     reply     {"id": 7, "ok": ...}   or   {"id": 7, "error": {"kind": "ScoreError", ...}}
 
-A client sends a request and reads its reply; the server never speaks first, so a slow client
-holds up no other client and no replies queue up for it. `VERBS` is the whole vocabulary. A request
-that breaks these rules raises WireError; the connection stays usable unless the line had no end.
+A client sends a request and reads its reply; a slow client holds up no other client and no replies
+queue up for it. `VERBS` is the whole vocabulary. A request that breaks these rules raises
+WireError; the connection stays usable unless the line had no end.
+
+After `follow` a connection is one for pushed events: the server sends them as they come, and the
+client only reads, a beat when nothing happens. One that does not read is dropped.
+
+    pushed    {"push": "event", "value": "the engine ended ..."}
 
     hello     name, pid, engine and versions of the session
     apply     evaluate `text`; origin "repl" adds to what plays, "file" is the whole of file `name`
@@ -17,6 +22,7 @@ that breaks these rules raises WireError; the connection stays usable unless the
     events    lines after number `since`; `lost` of them were forgotten before the request
     scores    the score files that play, name -> text
     words     the names that a score may use now, for completion
+    follow    push what happens of these `kinds`: clock event error generation
     quit      end the session: recordings are closed, the sound fades
 
 Values of `session.status` (Status, DeckView, Outcome, ...) and `SlotStatus` cross as an object with
@@ -69,11 +75,14 @@ VERBS: Mapping[str, _Spec] = {
     "events": {"since": (int, 2**53, 0)},
     "scores": {},
     "words": {},
+    "follow": {"kinds": (str, 64, "clock event error")},
     "quit": {},
 }
 #: Verbs that change what plays.
 EVALUATIONS = frozenset({"apply", "at", "load", "save", "remove"})
 _ORIGINS = ("repl", "file")
+#: What `follow` pushes; and what it pushes when nothing happens.
+_KINDS, BEAT = ("clock", "event", "error", "generation"), "beat"
 #: A cycle, exact.
 CYCLE = re.compile(r"\d{1,15}(/[1-9]\d{0,11})?", re.ASCII)
 
@@ -101,6 +110,11 @@ def reply(number: int, *, ok: Any = None, error: BaseException | None = None) ->
     row: dict[str, Any] = {"id": number}
     row |= {"ok": ok} if error is None else {"error": encode_error(error)}
     return _line(row)
+
+
+def pushed(kind: str, value: Any) -> bytes:
+    """An event as bytes, newline included."""
+    return _line({"push": kind, "value": pack(value)})
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -147,6 +161,8 @@ def parse_request(data: bytes) -> ControlRequest:
     args = {name: _argument(verb, name, row, spec) for name, spec in VERBS[verb].items()}
     if args.get("origin", "repl") not in _ORIGINS:
         raise WireError(f"origin is one of: {', '.join(_ORIGINS)}")
+    if not set(args.get("kinds", "").split()) <= {*_KINDS}:
+        raise WireError(f"kinds are some of: {' '.join(_KINDS)}")
     return ControlRequest(number, verb, MappingProxyType(args))
 
 
@@ -170,6 +186,12 @@ def parse_reply(data: bytes) -> tuple[int, Any]:
     if type(number) is not int or "ok" not in row:
         raise WireError("the session's answer is not a reply")
     return number, row["ok"]
+
+
+def parse_pushed(data: bytes) -> tuple[str, Any]:
+    """Read a pushed event: (kind, value). Raises WireError."""
+    row = _object(data, MAX_REPLY)
+    return str(row.get("push")), unpack(row.get("value"))
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -269,7 +291,8 @@ def _array(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _number(value.item())
     data = np.ascontiguousarray(value, np.float32).tobytes()
-    return {"_": "f32", "d": base64.b64encode(data).decode()}
+    row = {"_": "f32", "d": base64.b64encode(data).decode()}
+    return row if value.ndim == 1 else {**row, "s": value.shape}
 
 
 def _number(value: Any) -> Any:
@@ -292,7 +315,8 @@ def unpack(row: Any, depth: int = 0) -> Any:
         if name == "f32":
             import numpy as np
 
-            return np.frombuffer(base64.b64decode(row["d"], validate=True), np.float32)
+            flat = np.frombuffer(base64.b64decode(row["d"], validate=True), np.float32)
+            return flat.reshape(row.get("s", -1))
         if name == "error":
             return decode_error(row)
         if name == "map":

@@ -41,6 +41,7 @@ from demon_live.lang.syntax import (
     Text,
     unparse_expr,
 )
+from demon_live.pictures import SvgPicture, of_curve, places
 
 
 def number_of(value: object) -> int | float | Fraction | None:
@@ -131,6 +132,20 @@ class Pat:
     def events(self, begin: float, end: float, seed: int = 0) -> list[Event]:
         """The events in the cycles [begin, end); signals have the value at their beginning."""
         return self._lane(seed).pattern.query(exact(begin), exact(end))
+
+    def plot(self, cycles: float = 1, seed: int = 0) -> SvgPicture:
+        """A picture of the first cycles. A notebook shows it, and one cycle of any pattern."""
+        length = float(exact(cycles))
+        if length <= 0:
+            raise ScoreError(f"a picture shows more than {cycles} cycles")
+        return of_curve(self.sample(places(length), seed), length, str(self))
+
+    def _repr_svg_(self) -> str | None:
+        # Texts and functions of patterns have no curve.
+        try:
+            return self.plot().svg
+        except ScoreError:
+            return None
 
     def __call__(self, *args: Value | Transformer) -> Self:
         """p.rev() is p.rev; p.smooth(.1); rev(p) and fast(2)(p) apply a function."""

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 
 from demon_live.controls import CONTROLS, SETTINGS, find
 from demon_live.core import Floats
-from demon_live.errors import DemonError, ScoreError, Span, nearest
+from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
 from demon_live.lang.dsl_pattern import (
     Number,
@@ -69,6 +69,24 @@ class Score:
         self._token: Token[Score | None] | None = None
         #: The text of a file that Python does not find by its name.
         self._source = ""
+        #: Lines of text that it begins with.
+        self._before: list[str] = []
+
+    @classmethod
+    def from_text(cls, text: str, name: str = "<text>") -> Score:
+        """The Score of a text, without its empty lines. More statements may follow."""
+        made = cls(name)
+        made._before = [line for line in text.splitlines() if line.strip()]
+        return made
+
+    @classmethod
+    def from_py(cls, path: Path | str) -> Score:
+        """The Score that a file of Python says, which runs. Raises DemonError."""
+        try:
+            code = Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"{path} cannot be read: {error}") from None
+        return python_score(code, str(path))
 
     def __enter__(self) -> Score:
         self._token = _current.set(self)
@@ -104,9 +122,9 @@ class Score:
 
     def _lines(self) -> list[tuple[str, tuple[str, int]]]:
         """Each line of the score, with the line of Python that said it."""
-        lines: list[tuple[str, tuple[str, int]]] = []
         scene_name, deck_name = "", "main"
         nowhere = ("", 0)
+        lines = [(line, nowhere) for line in self._before]
 
         def move(new_scene: str, new_deck: str, place: tuple[str, int]) -> None:
             nonlocal scene_name, deck_name

@@ -366,6 +366,8 @@ def own_engine(name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if colon and re.fullmatch(r"[\w.]+", module) and attribute.isidentifier():
         points = [EntryPoint(name, name, GROUP)]
+        # `python -m` looks where it is run, and so does every way to start demon.
+        sys.path += {str(Path.cwd())}.difference(sys.path)
     else:
         points = list(entry_points(group=GROUP, name=name))
     if not points:

@@ -40,13 +40,14 @@ from demon_live.core import (
     SlotStatus,
 )
 from demon_live.errors import DemonError
-from demon_live.remote.codec import BlockPacker, open_window, pack_pcm
+from demon_live.remote.codec import BlockPacker, open_generation, open_window, pack_pcm
 from demon_live.remote.ray import Ray
 from demon_live.remote.transport import KEY, TlsConnection, Transport, dial, unpack
 from demon_live.runtime.engine_main import BEAT_EVERY, BusPlayhead, Pipe
 from demon_live.runtime.options import (
     Beat,
     EngineOptions,
+    GenerationReport,
     Note,
     Opening,
     Ready,
@@ -316,6 +317,8 @@ class EngineClient:
                 self._report(head)
             case "note":
                 self._tell(Note(str(head["text"])[:2000]))
+            case "made":
+                self._tell(GenerationReport(open_generation(head, body)))
             case "ready":
                 self._ready(line, head)
 
@@ -365,4 +368,5 @@ def _without_blocks(state: EngineState) -> EngineState:
 def _outline(state: EngineState) -> tuple[object, ...]:
     """What a state says apart from its blocks, to be compared."""
     decks = tuple((name, deck.loop, dict(deck.moves)) for name, deck in state.decks.items())
-    return (decks, state.depth, state.steps, state.timbres, state.panics, state.always)
+    steered = (state.depth, state.steps, state.timbres, state.panics)
+    return (decks, *steered, state.always, state.latents)

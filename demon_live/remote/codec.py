@@ -22,9 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.core import RATES, ControlBlock, Floats
+from demon_live.core import RATES, ControlBlock, Floats, Generation, Request
 from demon_live.runtime.placement import Window
 from demon_live.session.sampler import next_heard
+
+#: What is said of a request: numbers and names.
+_ASKED = ("frames", "channels", "denoise", "seed", "deck", "shift", "epoch", "hear_from")
 
 
 def _flac(ints: NDArray[Any], subtype: str) -> bytes:
@@ -88,6 +91,27 @@ def open_window(head: dict[str, Any], data: bytes, half: int) -> Window:
     if len(audio) != n:
         raise ValueError(f"a window of {len(audio)} samples instead of {n}")
     return Window(start, end, base, audio, heard)
+
+
+def close_generation(made: Generation) -> tuple[dict[str, Any], bytes]:
+    """A generation as numbers and the latent: of its request what the score said."""
+    asked = made.request
+    head = {
+        "request": {name: getattr(asked, name) for name in _ASKED} | {"values": dict(asked.values)},
+        "versions": list(made.versions),
+        "born": made.born,
+        "retired": made.retired,
+    }
+    return head, np.ascontiguousarray(made.latent, np.float32).tobytes()
+
+
+def open_generation(head: dict[str, Any], data: bytes) -> Generation:
+    """See `close_generation`. Raises ValueError, KeyError or TypeError for what is none."""
+    asked = Request(**head["request"])
+    latent = np.frombuffer(data, np.float32).reshape(asked.frames, asked.channels)
+    return Generation(
+        latent, asked, tuple(head["versions"]), int(head["born"]), int(head["retired"])
+    )
 
 
 class BlockPacker:

@@ -29,7 +29,7 @@ import numpy as np
 
 from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
 from demon_live.errors import DemonError, EngineError
-from demon_live.remote.codec import BlockOpener, close_window, open_pcm
+from demon_live.remote.codec import BlockOpener, close_generation, close_window, open_pcm
 from demon_live.remote.transport import (
     Delay,
     RemotePlayhead,
@@ -39,7 +39,14 @@ from demon_live.remote.transport import (
     server_tls,
 )
 from demon_live.runtime.engine_main import opened, turn_for_ever
-from demon_live.runtime.options import EngineOptions, Note, Opening, Ready, Telemetry
+from demon_live.runtime.options import (
+    EngineOptions,
+    GenerationReport,
+    Note,
+    Opening,
+    Ready,
+    Telemetry,
+)
 
 if TYPE_CHECKING:
     from demon_live.models.engine import Engine
@@ -334,6 +341,9 @@ class _Caller:
                 self._line.send(pack(head | {"notes": notes, "has": list(self._pcm)}))
             case Note(text):
                 self._line.send(pack({"kind": "note", "text": text}))
+            case GenerationReport(generation):
+                head, body = close_generation(generation)
+                self._line.send(pack({"kind": "made", **head}, body), keep=_WAITING)
             case Telemetry(status, turns):
                 link, jitter = self._delay.figures()
                 said = asdict(status) | {"link_ms": link, "jitter_ms": jitter}

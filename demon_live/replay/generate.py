@@ -30,6 +30,7 @@ from demon_live.lang.dsl_pattern import exact, number_of
 from demon_live.lang.dsl_score import Score, deck
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
+from demon_live.pictures import of_latent
 from demon_live.replay.render import player
 from demon_live.runtime.scheduler import Target, build_request
 from demon_live.session.assets import find_source
@@ -66,7 +67,7 @@ class Generated:
         return f"<Generated {len(self.audio) / RATES.sample_rate:.2f} s, {said}>"
 
     def _repr_html_(self) -> str:
-        return player(self.audio)
+        return player(self.audio) + of_latent(self.latent, "latent").svg
 
 
 def generate(

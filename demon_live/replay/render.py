@@ -27,6 +27,7 @@ from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.lang.dsl_score import Score
 from demon_live.models.engine import Engine
 from demon_live.paths import shipped
+from demon_live.pictures import of_sound
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import Moment, dry_run, place_of, pre_roll, seek
 from demon_live.session.assets import Assets, Find, find_source
@@ -93,7 +94,7 @@ _PLAYER = 60
 
 
 def player(audio: Floats) -> str:
-    """Sound float32 [n, 2] as an element of a page."""
+    """Sound float32 [n, 2] as a picture of its peaks and a player, for a page."""
     short = np.clip(audio[: _PLAYER * RATES.sample_rate], -1, 1)
     pcm = np.round(short * 32767).astype("<i2").tobytes()
     rate = RATES.sample_rate
@@ -102,7 +103,8 @@ def player(audio: Floats) -> str:
         4, 16, b"data", len(pcm),
     )  # fmt: skip
     data = base64.b64encode(head + pcm).decode()
-    return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
+    picture = of_sound(audio, rate, f"{len(audio) / rate:.2f} s").svg
+    return f'{picture}<audio controls src="data:audio/wav;base64,{data}"></audio>'
 
 
 def render(

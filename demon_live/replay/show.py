@@ -6,11 +6,11 @@ import bisect
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from html import escape
 
 from demon_live.controls import find
 from demon_live.core import RATES
 from demon_live.lang.split import uncommented
+from demon_live.pictures import COLOURS, Curve, Drawing
 from demon_live.runtime.seek import Moment
 from demon_live.session.state import State
 from demon_live.sets.journal import Recording
@@ -107,49 +107,7 @@ def _form(state: State) -> list[str]:
 
 # --- a picture ------------------------------------------------------------------------------------
 
-_WIDTH, _LEFT, _ROW = 1200, 110, 34
-_COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#e15759", "#76b7b2", "#edc948", "#9c755f")
-
-
-class _Canvas:
-    def __init__(self, cycles: float) -> None:
-        self.cycles = max(cycles, 1e-9)
-        self.rows: list[str] = []
-        self.y = 40
-
-    def x(self, cycle: float) -> float:
-        share = min(1.0, max(0.0, cycle / self.cycles))
-        return round(_LEFT + share * (_WIDTH - _LEFT - 20), 2)
-
-    def text(self, x: float, y: float, text: str, size: int = 11, colour: str = "#ddd") -> None:
-        self.rows.append(
-            f'<text x="{x}" y="{y}" font-size="{size}" fill="{colour}">{escape(text)}</text>'
-        )
-
-    def tick(self, x: float, top: float, bottom: float, colour: str, title: str = "") -> None:
-        hover = f"<title>{escape(title)}</title>" if title else ""
-        line = f'<line x1="{x}" x2="{x}" y1="{top}" y2="{bottom}" stroke="{colour}" '
-        self.rows.append(f'{line}stroke-width="1.5">{hover}</line>')
-
-    def curve(self, curve: Curve, y: float, height: float, colour: str) -> None:
-        """Straight lines from point to point, interrupted where there is none."""
-        runs: list[list[str]] = [[]]
-        for point in curve:
-            if point is None:
-                runs.append([])
-            else:
-                runs[-1].append(f"{self.x(point[0]):g},{y + height * (1 - point[1]):.1f}")
-        for run in (r for r in runs if len(r) > 1):
-            self.rows.append(
-                f'<polyline points="{" ".join(run)}" fill="none" stroke="{colour}" '
-                f'stroke-width="1.3" stroke-linejoin="round"/>'
-            )
-
-    def bar(self, a: float, b: float, y: float, height: float, colour: str, title: str) -> None:
-        self.rows.append(
-            f'<rect x="{a}" y="{y}" width="{max(0.5, b - a):.2f}" height="{height}" '
-            f'fill="{colour}" fill-opacity=".75"><title>{escape(title)}</title></rect>'
-        )
+_ROW = 34
 
 
 def as_svg(recording: Recording, moments: Sequence[Moment]) -> str:
@@ -157,88 +115,73 @@ def as_svg(recording: Recording, moments: Sequence[Moment]) -> str:
     block is what it plays until something changes, with its prompts; below it a curve for each
     control that moves. Standing on a mark shows what was said."""
     end = float(moments[-1].state.tempo.cycle_at(recording.length)) if moments else 1.0
-    canvas = _Canvas(end)
-    _axis(canvas, end)
+    drawing = Drawing(end)
+    drawing.axis()
     rows = (("texts", "apply", "#9cdcfe"), ("files gone", "remove", "#e15759"))
     for label, kind, colour in (*rows, ("knobs", _KNOBS, "#edc948")):
         found = [m for m in moments if m.event.kind == kind]
         if found:
-            canvas.text(8, canvas.y + 16, label)
+            drawing.text(8, drawing.y + 16, label)
             for m in found:
-                canvas.tick(
-                    canvas.x(_cycle(m)),
-                    canvas.y,
-                    canvas.y + 22,
+                drawing.tick(
+                    drawing.x(_cycle(m)),
+                    drawing.y,
+                    drawing.y + 22,
                     colour,
                     f"bar {_cycle(m):.2f}: " + (m.event.text or m.event.name),
                 )
-            canvas.y += _ROW
-    _tempo(canvas, moments, end)
-    _decks(canvas, moments, end)
-    height = canvas.y + 10
+            drawing.y += _ROW
+    _tempo(drawing, moments, end)
+    _decks(drawing, moments, end)
     name = recording.path.name if recording.path else "set"
-    title = f"{name} · {_clock(recording.length).strip()} · {recording.start.get('engine', '?')}"
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'width="{_WIDTH}" height="{height}" font-family="sans-serif">'
-        f'<rect width="100%" height="100%" fill="#1b1d22"/>'
-    )
-    label = f'<text x="8" y="20" font-size="13" fill="#fff">{escape(title)}</text>'
-    return "\n".join([head, label, *canvas.rows, "</svg>"]) + "\n"
+    engine = recording.start.get("engine", "?")
+    return drawing.svg(f"{name} · {_clock(recording.length).strip()} · {engine}")
 
 
-def _axis(canvas: _Canvas, end: float) -> None:
-    step = 1
-    while end / step > 24:
-        step *= 2
-    for bar in range(0, int(end) + 1, step):
-        canvas.text(canvas.x(bar), 36, str(bar), 9, "#888")
-
-
-def _tempo(canvas: _Canvas, moments: Sequence[Moment], end: float) -> None:
+def _tempo(drawing: Drawing, moments: Sequence[Moment], end: float) -> None:
     """Each stretch of the tempo, with its number."""
     if not moments:
         return
-    canvas.text(8, canvas.y + 16, "bpm")
+    drawing.text(8, drawing.y + 16, "bpm")
     segments = moments[-1].state.tempo.segments
     for i, s in enumerate(segments):
         a = float(s.cycle)
         b = float(segments[i + 1].cycle) if i + 1 < len(segments) else end
-        x = canvas.x(a)
-        canvas.bar(x, canvas.x(b) - 1, canvas.y, 22, "#3a3f4b", f"{float(s.bpm):g} bpm")
-        canvas.text(x + 3, canvas.y + 15, f"{float(s.bpm):g}", 10)
-    canvas.y += _ROW
+        x = drawing.x(a)
+        drawing.bar(x, drawing.x(b) - 1, drawing.y, 22, "#3a3f4b", f"{float(s.bpm):g} bpm")
+        drawing.text(x + 3, drawing.y + 15, f"{float(s.bpm):g}", 10)
+    drawing.y += _ROW
 
 
-def _decks(canvas: _Canvas, moments: Sequence[Moment], end: float) -> None:
+def _decks(drawing: Drawing, moments: Sequence[Moment], end: float) -> None:
     names = list(dict.fromkeys(n for m in moments for n in m.state.decks))
     for i, name in enumerate(names):
-        colour, blocks = _COLOURS[i % len(_COLOURS)], list(_blocks(moments, name, end))
-        canvas.text(8, canvas.y + 16, name)
+        colour, blocks = COLOURS[i % len(COLOURS)], list(_blocks(moments, name, end))
+        drawing.text(8, drawing.y + 16, name)
         for begin, until, title in blocks:
-            canvas.bar(canvas.x(begin), canvas.x(until) - 1, canvas.y, 22, colour, title)
-        _prompts(canvas, words(moments, name, end), blocks)
-        canvas.y += _ROW - 6
+            drawing.bar(drawing.x(begin), drawing.x(until) - 1, drawing.y, 22, colour, title)
+        _prompts(drawing, words(moments, name, end), blocks)
+        drawing.y += _ROW - 6
         for control, curve in curves(moments, name, end).items():
-            canvas.text(24, canvas.y + 17, control, 10, "#999")
-            canvas.curve(curve, canvas.y, 22, colour)
-            canvas.y += _ROW - 8
-        canvas.y += 8
+            drawing.text(24, drawing.y + 17, control, 10, "#999")
+            drawing.curve(curve, drawing.y, 22, colour)
+            drawing.y += _ROW - 8
+        drawing.y += 8
 
 
 def _prompts(
-    canvas: _Canvas,
+    drawing: Drawing,
     prompts: Sequence[tuple[float, float, str]],
     blocks: Sequence[tuple[float, float, str]],
 ) -> None:
     """The deck's prompts on its row, where it is heard and as far as there is room."""
     for begin, until, _ in blocks:
         for first, last, text in prompts:
-            a, b = canvas.x(max(begin, first)), canvas.x(min(until, last))
+            a, b = drawing.x(max(begin, first)), drawing.x(min(until, last))
             room = int((b - a - 6) / 5.5)
             if room > 4:
                 shown = text if len(text) <= room else f"{text[: room - 1]}…"
-                canvas.text(a + 3, canvas.y + 15, shown, 10, "#fff")
+                drawing.text(a + 3, drawing.y + 15, shown, 10, "#fff")
 
 
 def _blocks(moments: Sequence[Moment], deck: str, end: float) -> Iterator[tuple[float, float, str]]:
@@ -267,9 +210,6 @@ def _plays(moment: Moment, name: str) -> str:
 #: Samples over the whole set: about two for each pixel of the picture's curves.
 SAMPLES = 1600
 
-#: Points (cycle, share of the range 0..1); None where the control is not bound.
-Curve = list[tuple[float, float] | None]
-
 
 def _share(name: str, value: float) -> float:
     """Where a value lies between the ends of its control's range; Hz are shown by octaves."""
@@ -283,7 +223,8 @@ def _share(name: str, value: float) -> float:
 
 
 def curves(moments: Sequence[Moment], deck: str, end: float) -> dict[str, Curve]:
-    """Control -> its curve over cycles 0 .. end, for the controls that move at all.
+    """Control -> its curve over cycles 0 .. end, by shares of its range, for the controls that move
+    at all; interrupted where it is not bound.
 
     A pattern faster than the samples (some ten steps a bar in an hour's set) is seen as its range.
     """

@@ -21,11 +21,11 @@ import numpy as np
 from demon_live import faults
 from demon_live.audio.pcmring import Bus
 from demon_live.children import SharedPipe
-from demon_live.core import RATES, EngineState
+from demon_live.core import RATES, EngineState, Generation
 from demon_live.errors import DemonError
 from demon_live.runtime.load_shedding import Shedding
 from demon_live.runtime.memory import Trimmer, trim
-from demon_live.runtime.options import Beat, Note, Opening, Ready, Telemetry
+from demon_live.runtime.options import Beat, GenerationReport, Note, Opening, Ready, Telemetry
 from demon_live.runtime.pace import TurnTimes
 from demon_live.runtime.pcm_files import PcmFiles
 
@@ -144,10 +144,16 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
         lambda text: conn.send(Note(text)),
         getattr(engine, "cheaper", None),
     )
-    drops = Drops()
+    drops, latents = Drops(), False
+
+    def made(generation: Generation) -> None:
+        if latents:
+            conn.send(GenerationReport.of(generation))
+
+    generator.made = made
     reported, times, trimmer = 0.0, TurnTimes(), Trimmer(_TRIM_EVERY)
     while True:
-        _take(conn, shedding.apply)
+        latents = _take(conn, shedding.apply, latents)
         started = time.monotonic()
         generator.turn()
         if faults.ON:
@@ -179,7 +185,7 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
         due = started + pace
         while (rest := due - time.monotonic()) > 0:
             if conn.poll(rest):
-                _take(conn, shedding.apply)
+                latents = _take(conn, shedding.apply, latents)
 
 
 class Drops:
@@ -206,10 +212,15 @@ def _budget(engine: Engine) -> float:
     return engine.manifest.tick_ms * 1.5 / 1000
 
 
-def _take(conn: Pipe, apply: Callable[[EngineState], None]) -> None:
-    """Apply the newest state that waits. Raises EOFError if the session is gone."""
+def _take(conn: Pipe, apply: Callable[[EngineState], None], latents: bool) -> bool:
+    """Apply the newest state that waits. Raises EOFError if the session is gone.
+
+    Returns: whether generations are reported; so far, they were if `latents`.
+    """
     newest: EngineState | None = None
     while conn.poll(0):
         newest = conn.recv()
-    if newest is not None:
-        apply(newest)
+    if newest is None:
+        return latents
+    apply(newest)
+    return newest.latents

@@ -134,6 +134,8 @@ class Generator:
         #: Asked before a loop is written again from a newer generation.
         self.may_refresh: Callable[[], bool] = lambda: True
         self.trouble: Exception | None = None
+        #: Called with each generation.
+        self.made: Callable[[Generation], None] = lambda generation: None
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
         return Ring(
@@ -388,6 +390,7 @@ class Generator:
         done = self.ring.tick()
         self._count_flying()
         for generation in done:
+            self.made(generation)
             self._accept(generation)
         for name, deck in self._decks.items():
             if deck.needs.late is not None:

@@ -229,7 +229,12 @@ class Live:
         )
         try:
             # The engine takes longest to open, so it is started first; it looks for the bus last.
-            self._output.supervisor = EngineSupervisor(self._folder, options, self.session.tell)
+            self._output.supervisor = EngineSupervisor(
+                self._folder,
+                options,
+                self.session.tell,
+                lambda made: self.session.scripts.emit("generation", made),
+            )
             self._log = self._begin_log(resume is None)
             if resume is not None:
                 self._restore(resume)

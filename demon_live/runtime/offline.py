@@ -18,7 +18,6 @@ import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, Generation, MixState
-from demon_live.engine.ring import Ring
 from demon_live.errors import EngineError, UsageError
 from demon_live.lang.dsl_pattern import exact
 from demon_live.models.engine import Engine, open_engine
@@ -163,8 +162,9 @@ class Offline:
         #: Sound that was made and not given yet, and the cycle that it begins at.
         self._rest: Floats = np.zeros((0, 2), np.float32)
         self._cycle = Fraction(0)
-        self._ring: Ring | None = None
         self._generations: deque[tuple[int, Generation]] = deque(maxlen=_KEPT)
+        self._new: list[Generation] = []
+        self.output.generator.made = self._made
 
     def prime(self) -> None:
         """Generate, with the clock standing still, until every deck has something to play."""
@@ -178,32 +178,23 @@ class Offline:
         rows = [(n, g) for n, g in self._generations if n > since]
         return (rows[-1][0] if rows else since), [g for _, g in rows]
 
-    def _listen(self) -> None:
-        """Note what the ring gives; a generator may make a new ring."""
-        ring = self.output.generator.ring
-        if ring is self._ring:
-            return
-        self._ring, tick = ring, ring.tick
-
-        def noted() -> list[Generation]:
-            made = tick()
-            for generation in made:
-                number = self._generations[-1][0] if self._generations else 0
-                self._generations.append((number + 1, generation))
-                self.session.scripts.emit("generation", generation)
-            return made
-
-        ring.tick = noted  # type: ignore[method-assign]
+    def _made(self, generation: Generation) -> None:
+        number = self._generations[-1][0] if self._generations else 0
+        self._generations.append((number + 1, generation))
+        self._new.append(generation)
 
     def _play(self) -> None:
         if self._closed:
             raise EngineError("this Offline is closed", hint="render inside of its with block")
-        self._listen()
         if not self._primed:
             self._primed = True
             self.prime()
         self.session.pump()
         self.output.generator.turn()
+        # Functions that wait for them may raise: not in a turn, which reports a fault and goes on.
+        new, self._new = self._new, []
+        for generation in new:
+            self.session.scripts.emit("generation", generation)
 
     def turn(self) -> Floats:
         """One nominal tick: float32 [480 * blocks, 2]."""

@@ -7,9 +7,9 @@ An engine is on this machine, or on another one (`ray://HOST/ENGINE`). What it s
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from demon_live.core import EngineStatus
+from demon_live.core import EngineStatus, Generation
 from demon_live.errors import EngineError, UsageError
 from demon_live.paths import install
 from demon_live.runtime.pace import TurnStats
@@ -113,8 +113,22 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """A generation, to a session that waits for them."""
+
+    generation: Generation
+
+    @classmethod
+    def of(cls, generation: Generation) -> GenerationReport:
+        """Conditions and sources of its request stay with the engine."""
+        bare = replace(generation.request, condition=None, conditions=(), negative=None)
+        asked = replace(bare, source=None, target=None, identity=None)
+        return cls(replace(generation, request=asked))
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """The process is alive; sent by a thread of its own, whatever the model is doing."""
 
 
-Report = Ready | Telemetry | Note | Beat
+Report = Ready | Telemetry | Note | GenerationReport | Beat

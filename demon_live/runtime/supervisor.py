@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demon_live.children import Backoff, Child
-from demon_live.core import EngineState, EngineStatus
+from demon_live.core import EngineState, EngineStatus, Generation
 from demon_live.runtime.memory import available
 from demon_live.runtime.options import (
     REMOTE,
     EngineOptions,
+    GenerationReport,
     Note,
     Opening,
     Ready,
@@ -64,6 +65,7 @@ class EngineSupervisor:
         folder: where the bus, the PCM and the engine's log lie.
         options: how the engine is opened.
         tell: called with lines for the performer.
+        made: called with generations, while the state asks for them.
         spare: keep a process in reserve; None = if it fits.
         start: makes a process of an Opening.
     """
@@ -73,10 +75,12 @@ class EngineSupervisor:
         folder: Path,
         options: EngineOptions,
         tell: Callable[[str], None],
+        made: Callable[[Generation], None] = lambda generation: None,
         spare: bool | None = None,
         start: Callable[[Opening, Path], EngineProcess] = EngineProcess,
     ) -> None:
-        self._folder, self._options, self._tell, self._start = folder, options, tell, start
+        self._folder, self._options, self._start = folder, options, start
+        self._tell, self._made = tell, made
         self._log = folder / "bus.engine.log"
         self._state: EngineState | None = None
         self._wake = threading.Condition()
@@ -182,6 +186,8 @@ class EngineSupervisor:
                     self._spare_due = time.monotonic() + _SPARE_AFTER
             case Note(text):
                 self._tell(text)
+            case GenerationReport(generation):
+                self._made(generation)
 
     def _open(self, process: EngineProcess) -> None:
         with self._wake:

@@ -3,6 +3,7 @@
     at(cycle, text | Score | function)     once
     every(cycles, function)                at each cycle that `cycles` divides
     on(what, function)                     when something happens
+    watch(kinds, function)                 the same, at once, for other programs
 
 Times are cycles, and become samples by the tempo of the moment. A text is applied `AHEAD` of its
 cycle and heard on it; so are the statements of a function of (session, cycle). Functions run in a
@@ -23,9 +24,9 @@ import queue
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -43,8 +44,10 @@ log = logging.getLogger(__name__)
 AHEAD = 2 * RATES.sample_rate
 #: Words that may wait for a cycle; all others act at once.
 TIMED = frozenset({"mute", "unmute", "solo", "unsolo", "recall"})
+#: What a function may be called for, and how many calls of one listener may wait.
 What = Literal["bar", "event", "error", "generation"]
 _KINDS = ("bar", "event", "error", "generation")
+_WAITING = 64
 
 #: The session and the cycle that a function speaks for.
 _speaks: ContextVar[tuple[object, Fraction] | None] = ContextVar("speaks", default=None)
@@ -90,8 +93,12 @@ class _Entry(Handle):
 
 @dataclass(eq=False)
 class _Listener(Handle):
-    what: str = ""
-    call: Callable[..., Any] = lambda session, value: None
+    """See `Scripts.on`; at_once: see `Scripts.watch`."""
+
+    kinds: frozenset[str] = frozenset()
+    call: Callable[..., object] = lambda session, value: None
+    at_once: bool = False
+    waiting: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_WAITING))
 
 
 class Scripted(Protocol):
@@ -107,7 +114,6 @@ class Scripts:
         session: is given to the functions.
         tell: gets what went wrong.
         alone: everything runs in one thread, and errors are raised.
-        offers: what `on` may be asked for.
     """
 
     def __init__(
@@ -116,10 +122,8 @@ class Scripts:
         tell: Callable[[str], None],
         *,
         alone: bool = False,
-        offers: tuple[str, ...] = _KINDS,
     ) -> None:
         self._session, self._tell, self._alone = session, tell, alone
-        self._offers = offers
         self._entries: list[_Entry] = []
         self._listeners: list[_Listener] = []
         self._numbers = itertools.count()
@@ -146,16 +150,23 @@ class Scripts:
 
     def on(self, what: What, call: Callable[..., object], now: Fraction) -> Handle:
         """See `Session.on`."""
-        if what not in self._offers:
-            more = "; generations come with Offline" if what == "generation" else ""
-            raise UsageError(
-                f"there is no {what!r} to wait for here", hint=", ".join(self._offers) + more
-            )
+        if what not in _KINDS:
+            raise UsageError(f"there is no {what!r} to wait for", hint=", ".join(_KINDS))
         if what == "bar":
             bar = self._called(call, Fraction(-(-now // 1)), Fraction(1))
             bar.ahead = 0
             return self._add(bar)
-        listener = _Listener(what=what, call=_taking(call)[0])
+        return self._listen(_Listener(kinds=frozenset({what}), call=_taking(call)[0]))
+
+    def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
+        """See `SessionApi.watch`."""
+        return self._listen(_Listener(kinds=frozenset(kinds), call=call, at_once=True))
+
+    def wants(self, what: str) -> bool:
+        """Whether anything waits for it."""
+        return any(what in x.kinds and not x.cancelled for x in self._listeners)
+
+    def _listen(self, listener: _Listener) -> Handle:
         with self._lock:
             self._listeners = [x for x in self._listeners if not x.cancelled] + [listener]
         return listener
@@ -170,6 +181,9 @@ class Scripts:
 
     def run(self, now: int, tempo: TempoMap) -> None:
         """Do what is due at output sample `now`, in the order of the cycles."""
+        if self.wants("clock"):
+            segment = tempo.segment_of(now)
+            self.emit("clock", (tempo.cycle_at(now), segment.bpm, segment.beats))
         while (entry := self._next(now, tempo)) is not None:
             entry.call(entry.cycle)
 
@@ -191,19 +205,23 @@ class Scripts:
             first.cycle += steps * first.every
             return found
 
-    def emit(self, what: What, value: object) -> None:
+    def emit(self, what: str, value: object) -> None:
         """Something happened: call who waits for it."""
-        if not self._listeners or getattr(self._emitting, "on", False):
-            return
+        caused = getattr(self._emitting, "on", False)
         for listener in self._listeners:
-            if listener.what == what and not listener.cancelled:
-                self._do(listener.call, value, None, quiet=True)
+            if what not in listener.kinds or listener.cancelled:
+                continue
+            if listener.at_once:
+                listener.call(what, value)
+            elif not caused and listener.waiting.acquire(blocking=False):
+                done = listener.waiting.release
+                self._do(listener.call, value, None, quiet=True, done=done)
 
     def _say(self, text: str, cycle: Fraction) -> None:
         try:
             self._session.apply(text, "<script>", at=cycle)
         except DemonError as error:
-            self._fail(error)
+            self._fail(error, error)
 
     def _called(
         self, call: Callable[..., object], cycle: Fraction, every: Fraction | None = None
@@ -243,7 +261,7 @@ class Scripts:
             except Exception as error:
                 if self._alone and isinstance(error, DemonError):
                     raise
-                self._fail(placed(error, call, cycle))
+                self._fail(placed(error, call, cycle), error)
             finally:
                 self._emitting.on = False
                 if token is not None:
@@ -257,11 +275,13 @@ class Scripts:
             self._worker = self._worker or _ScriptThread()
         self._worker.add(run)
 
-    def _fail(self, error: DemonError) -> None:
+    def _fail(self, error: DemonError, cause: Exception) -> None:
         if self._alone:
             raise error
         self._tell(str(error))
-        self.emit("error", error)
+        # What the session refuses it has called an error already.
+        if not _comes_from(cause, type(self._session).apply):
+            self.emit("error", error)
 
     def close(self) -> None:
         """Nothing happens any more."""
@@ -298,6 +318,12 @@ def _ahead(text: str) -> int:
         # What is wrong, or missing here, shows when it is applied.
         return AHEAD
     return AHEAD if all(word.name in TIMED for word in words) else 0
+
+
+def _comes_from(error: Exception, function: Callable[..., object]) -> bool:
+    """Whether a function let this error through."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is function.__code__ for frame, _ in frames)
 
 
 def _name(call: Callable[..., object]) -> str:

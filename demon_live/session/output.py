@@ -102,13 +102,16 @@ def timbre_of(sound: Sound) -> Timbre:
     return Timbre(sound.key, sound.name)
 
 
-def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> EngineState:
+def engine_state(
+    state: State, blocks: Blocks, sounds: frozenset[Sound], latents: bool = False
+) -> EngineState:
     """What the engine should be doing.
 
     Args:
         state: what plays.
         blocks: the newest of each deck.
         sounds: all timbres that may be asked for.
+        latents: someone waits for generations.
     """
     decks = {
         name: EngineDeck(deck.loop, blocks.get(name), deck.moves)
@@ -116,7 +119,8 @@ def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> Engi
         if deck.loop is not None
     }
     timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
-    return EngineState(decks, state.depth, state.steps, timbres, state.panics, always=state.always)
+    steered = (state.depth, state.steps, timbres, state.panics)
+    return EngineState(decks, *steered, always=state.always, latents=latents)
 
 
 def mix_state(

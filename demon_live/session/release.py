@@ -5,12 +5,12 @@ What other texts say of them plays again.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from demon_live.lang import Bind, Chain, Program, Scene, Setting, Statement, When, removed
 from demon_live.lang.chain import ChainLane, find_scene
 from demon_live.lang.program import same
-from demon_live.session.edit import Edit, folder_of
+from demon_live.session.edit import Edit
+from demon_live.session.plan import in_force, unplanned
+from demon_live.session.scores import folder_of
 from demon_live.session.state import GLOBALS, State
 
 
@@ -91,7 +91,7 @@ def _taken(state: State, name: str, row: Setting) -> bool:
         and isinstance(other, Setting)
         and (other.deck, other.word) == (row.deck, row.word)
     ]
-    return not _in_force(state, row) and not any(_in_force(state, other) for other in others)
+    return not in_force(state, row) and not any(in_force(state, other) for other in others)
 
 
 def _release(edit: Edit, name: str, control: str, when: When) -> None:
@@ -111,7 +111,7 @@ def _release_chains(edit: Edit, old: Program | None, new: Program | None) -> Non
     spoken = {c.key for c in new.chains} if new else set()
     over = [c for c in old.chains if c.key not in spoken] if old else []
     if over and not spoken:
-        edit.unplan()
+        edit.state = unplanned(edit.state, edit.now)
     bodies = [
         find_scene(name, edit.scenes, chain.span).body for chain in over for name, _ in chain.scenes
     ]
@@ -131,7 +131,7 @@ def _release_settings(edit: Edit, gone: list[Setting]) -> None:
             for other in program.statements
             if isinstance(other, Setting) and (other.deck, other.word) == (row.deck, row.word)
         ]
-        if found and _in_force(edit.state, row) and not _in_force(edit.state, found[-1][1]):
+        if found and in_force(edit.state, row) and not in_force(edit.state, found[-1][1]):
             name, other = found[-1]
             edit.base, base = folder_of(name), edit.base
             edit.set(other)
@@ -139,25 +139,6 @@ def _release_settings(edit: Edit, gone: list[Setting]) -> None:
     if edit.renew:
         edit.begin = edit.begin if edit.begin is not None else edit.effect(When(), True)
         edit.build_loops()
-
-
-def _in_force(state: State, row: Setting) -> bool:
-    deck = state.decks.get(row.deck)
-    if row.word == "source":
-        said = (deck.source or "none", deck.reading) if deck is not None else None
-        return said == (row.value or "none", row.reading)
-    if row.value == "auto":
-        return state.depth is None
-    value: object
-    if row.word == "loop":
-        value = deck and deck.cycles
-    elif row.word == "cps":
-        value = state.bpm / 60 / state.beats
-    else:
-        value = getattr(state, "bpm" if row.word == "tempo" else row.word, None)
-    if value is None or isinstance(value, str | bool):
-        return False
-    return Fraction(str(value)) == Fraction(str(row.value))
 
 
 def _other_files(edit: Edit) -> list[tuple[str, Program]]:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+from datetime import datetime
 from pathlib import Path
 
 from demon_live import faults
-from demon_live.errors import FileError, nearest
+from demon_live.errors import DemonError, FileError, nearest
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
+from demon_live.lang.dsl_score import Score, python_score
 from demon_live.lang.syntax import meter, number
 from demon_live.paths import open_file, remove_file, shipped
 from demon_live.session.assets import SoundLane, renamed
 from demon_live.session.state import GLOBALS, DeckState, State, label_of
+from demon_live.session.status import explain
 
 #: Longest score, in bytes (the language's bound).
 SCORE_LIMIT = 64 * 1024
+
+
+def folder_of(score: str) -> str:
+    """The folder that file names in a score are relative to."""
+    return str(Path(score).parent)
 
 
 def read_score(path: Path, data: bytes | None = None) -> str:
@@ -95,6 +103,72 @@ def score_name(path: Path | str) -> str:
         if full.is_relative_to(root):
             return full.relative_to(root).as_posix()
     return full.as_posix()
+
+
+class KnownScores:
+    """The score files of a session: where they lie, when they were saved, what is wrong with them.
+
+    Attributes:
+        errors: of those that are broken now, by name.
+    """
+
+    def __init__(self) -> None:
+        self.errors: dict[str, DemonError] = {}
+        self._saved_at: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
+
+    def read(self, path: Path, name: str, data: bytes | None, python: bool) -> str | Score:
+        """The text of a score file, or the Score that a file of Python says. Raises DemonError.
+
+        data: its content, if it was read. python: files of Python may run.
+        """
+        self._paths[name] = path.absolute()
+        text = read_score(path, data)
+        if path.suffix != ".py":
+            return text
+        if not python:
+            raise FileError(
+                f"{name} is Python and would run as code",
+                hint="allow it: demon live --python, or python=True in Python",
+            )
+        said = python_score(text, name)
+        said.program()
+        return said
+
+    def write(self, path: Path | str, text: str) -> tuple[str, Path, tuple[str, ...]]:
+        """Write a score: its name, where it lies, and lines for the performer. Raises FileError.
+
+        path: also the name of a score that is known.
+        """
+        name = str(path) if str(path) in self._paths else score_name(path)
+        where = self._paths.setdefault(name, Path(path).absolute())
+        copy = where.is_relative_to(shipped("patterns"))
+        if copy:
+            # What came with the program stays as it came.
+            where = Path.cwd() / where.name
+        write_score(where, text)
+        return name, where, (f"saved as a copy: {where}",) if copy else ()
+
+    def accepted(self, name: str) -> None:
+        """A score, or another text, plays from now on."""
+        self.errors.pop(name, None)
+        self._saved_at[name] = _clock()
+
+    def refused(self, error: DemonError, text: str, name: str, playing: bool) -> None:
+        """A score, or at the prompt ("") a text, is wrong: the error says what plays on."""
+        explain(error, text, name, self._saved_at.get(name) if name else None, playing)
+        if name:
+            self.errors[name] = error
+
+    def rename(self, old: str, new: str, path: Path) -> None:
+        """Call a score by another name."""
+        for known in (self.errors, self._saved_at, self._paths):
+            known.pop(old, None)
+        self._saved_at[new], self._paths[new] = _clock(), path
+
+
+def _clock() -> str:
+    return datetime.now().strftime("%H:%M:%S")
 
 
 def as_score(state: State, folder: Path | None = None) -> str:

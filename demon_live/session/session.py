@@ -15,31 +15,30 @@ import os
 import secrets
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 from demon_live.core import ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, FileError
 from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
 from demon_live.lang.controllers import Move
-from demon_live.lang.dsl_score import Score, python_score
+from demon_live.lang.dsl_score import Score
 from demon_live.lang.samples import reading
-from demon_live.paths import shipped
-from demon_live.session.agenda import Handle, Messages, Scripts, What, due, text_of
+from demon_live.session.agenda import Handle, Messages, Scripts, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
-from demon_live.session.edit import STEP_NOTICE, Edit, folder_of
+from demon_live.session.edit import Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
-from demon_live.session.scores import read_score, score_name, write_score
-from demon_live.session.state import State
-from demon_live.session.status import Grader, Outcome, Status, Words, describe, explain, named
+from demon_live.session.scores import KnownScores, folder_of, score_name
+from demon_live.session.session_api import ScriptApi
+from demon_live.session.state import STEP_NOTICE, State
+from demon_live.session.status import Grader, Outcome, Status, Words, describe, named
 from demon_live.session.tempo import TempoMap
 from demon_live.session.undo import Undo
 from demon_live.sets.journal import RULES, Journal, SetEvent
@@ -47,7 +46,7 @@ from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
 
 
-class Session:
+class Session(ScriptApi):
     """A performance in progress.
 
     Args:
@@ -109,12 +108,9 @@ class Session:
         self.snapshots: dict[str, State] = {}
         self._due: Fraction | None = None
         self._messages = Messages()
-        offers = ("bar", "event", "error", *(("generation",) if alone else ()))
-        self.scripts = Scripts(self, self.tell, alone=alone, offers=offers)
+        self._timeline = Scripts(self, self.tell, alone=alone)
         self._unknown_said: set[str] = set()
-        self._errors: dict[str, DemonError] = {}
-        self._saved_at: dict[str, str] = {}
-        self._paths: dict[str, Path] = {}
+        self._known = KnownScores()
         self._grader = Grader()
 
     def apply(
@@ -153,17 +149,14 @@ class Session:
                 outcome = self._apply(text, name, origin, self._now(now))
             except DemonError as error:
                 self.scripts.emit("error", error)
-                self._explain(error, text, name if origin == "file" else "")
+                self._refused(error, text, name if origin == "file" else "")
                 for one in error.errors:
                     one.name = one.name or name
-                if origin == "file":
-                    self._errors[name] = error
                 raise
             finally:
                 self._due, self._replaying = None, False
                 self.assets.forget()
-            self._errors.pop(name, None)
-            self._saved_at[name] = datetime.now().strftime("%H:%M:%S")
+            self._known.accepted(name)
             return outcome
 
     def _now(self, now: int | None) -> int:
@@ -330,7 +323,7 @@ class Session:
 
     def _publish(self) -> None:
         self.output.publish(
-            engine_state(self._state, self._blocks, self._sounds),
+            engine_state(self._state, self._blocks, self._sounds, self.scripts.wants("generation")),
             mix_state(self._state, self._blocks, self._master, self.recorder.sound),
         )
 
@@ -339,7 +332,7 @@ class Session:
         name = score_name(name)
         with self._lock:
             old = self._state.files.get(name)
-            self._errors.pop(name, None)
+            self._known.errors.pop(name, None)
             if old is None:
                 return Outcome()
             before, edit = self._state, self.edit(self._now(now), folder_of(name), name)
@@ -364,9 +357,7 @@ class Session:
             if old not in state.files or new in state.files or len(folders) > 1:
                 return False
             self.journal.write(SetEvent("rename", self._now(now), new, old))
-            for known in (self._errors, self._saved_at, self._paths):
-                known.pop(old, None)
-            self._saved_at[new], self._paths[new] = datetime.now().strftime("%H:%M:%S"), path
+            self._known.rename(old, new, path)
             self.swap(state.renamed(old, new))
             return True
 
@@ -419,25 +410,22 @@ class Session:
                 play is shown once: nobody would see it mended.
         """
         name = score_name(path)
-        shown = name in self._errors or name in self._state.files or data is not None
+        shown = name in self._known.errors or name in self._state.files or data is not None
         try:
             return self._load(Path(path), name, data)
         except DemonError:
             if not shown:
-                self._errors.pop(name, None)
+                self._known.errors.pop(name, None)
             raise
 
     def _load(self, path: Path, name: str, data: bytes | None) -> Outcome:
-        self._paths[name] = path.absolute()
         try:
-            text = read_score(path, data)
-            said = self._run_python(text, name) if path.suffix == ".py" else None
+            said = self._known.read(path, name, data, self.python)
         except DemonError as error:
-            self._explain(error, "", name)
-            self._errors[name] = error
+            self._refused(error, "", name)
             raise
-        if said is None:
-            return self.apply(text, name, "file")
+        if isinstance(said, str):
+            return self.apply(said, name, "file")
         # It is the score that is journalled and replayed; what is wrong with it is shown in Python.
         try:
             outcome = self.apply(said.text, name, "file")
@@ -456,33 +444,14 @@ class Session:
 
         path: also the name of a score that plays, wherever it lies.
         """
-        name = str(path) if str(path) in self._paths else score_name(path)
-        where = self._paths.setdefault(name, Path(path).absolute())
-        copy = where.is_relative_to(shipped("patterns"))
-        if copy:
-            # What came with the program stays as it came.
-            where = Path.cwd() / where.name
-        write_score(where, text)
+        name, where, lines = self._known.write(path, text)
         self._written(where, text)
         outcome = self.apply(text, name, "file")
-        lines = (f"saved as a copy: {where}",) if copy else ()
         return Outcome((*outcome.messages, *lines), outcome.warnings)
 
-    def _run_python(self, text: str, name: str) -> Score:
-        """The score that a Python pattern file says."""
-        if not self.python:
-            raise FileError(
-                f"{name} is Python and would run as code",
-                hint="allow it: demon live --python, or python=True in Python",
-            )
-        said = python_score(text, name)
-        said.program()
-        return said
-
-    def _explain(self, error: DemonError, text: str, file: str) -> None:
+    def _refused(self, error: DemonError, text: str, file: str) -> None:
         """Add to an error where it is and what plays on. file: name of the score, or ""."""
-        saved = self._saved_at.get(file) if file else None
-        explain(error, text, file, saved, playing=bool(self._state.decks))
+        self._known.refused(error, text, file, playing=bool(self._state.decks))
 
     def pump(self) -> None:
         """Sample every deck's lanes for the time ahead and publish them; live, a dozen times a
@@ -516,51 +485,18 @@ class Session:
                 self.swap(replace(state, ramp=ramp, plan=plan))
 
     @property
+    def scripts(self) -> Scripts:
+        """What is on the timeline."""
+        return self._timeline
+
+    @property
     def cycle(self) -> Fraction:
         """Where the next sample that is not decided lies."""
         return self._state.tempo.cycle_at(self.output.playhead.now())
 
-    def at(self, cycle: Fraction | float, what: str | Score | Callable[..., object]) -> Handle:
-        """Let a text, a Score or the statements of a function be heard at `cycle`.
-
-        Args:
-            cycle: by the tempo of then; one that is over counts as now.
-            what: a function of (session, cycle) is called two seconds ahead, and what it applies is
-                heard at the cycle; one without parameters is called when the cycle comes. A text
-                is heard at the cycle, too; words that act at once, such as hush, a moment later.
-
-        Returns:
-            Its handle, to cancel it.
-        """
-        return self.scripts.at(cycle, what)
-
-    @overload
-    def every(self, cycles: Fraction | float, call: Callable[..., object]) -> Handle: ...
-    @overload
-    def every(self, cycles: Fraction | float) -> Callable[[Callable[..., object]], Handle]: ...
-    def every(self, cycles: Fraction | float, call: Callable[..., object] | None = None) -> Any:
-        """Call a function, as `at` does, for each cycle that `cycles` divides.
-
-        Returns:
-            Its handle, to cancel it; without a function a decorator that gives it.
-        """
-        if call is None:
-            return lambda found: self.every(cycles, found)
-        return self.scripts.every(cycles, call, self.cycle)
-
-    def on(self, what: What, call: Callable[..., object]) -> Handle:
-        """Call a function when something happens.
-
-        Args:
-            what: "bar": (session, cycle) as each bar begins; "event": (session, line) for each
-                line to the performer; "error": (session, DemonError) for what is refused;
-                "generation": (session, Generation) for each latent, only of an Offline.
-            call: takes these two, or nothing.
-
-        Returns:
-            Its handle, to cancel it.
-        """
-        return self.scripts.on(what, call, self.cycle)
+    def watch(self, kinds: Iterable[str], call: Callable[[str, Any], object]) -> Handle:
+        """See `SessionApi.watch`."""
+        return self.scripts.watch(kinds, call)
 
     def _try(self, text: str, name: str, echo: bool = False) -> None:
         try:
@@ -608,7 +544,7 @@ class Session:
     def errors(self) -> dict[str, DemonError]:
         """Files that are broken now, by name."""
         with self._lock:
-            return dict(self._errors)
+            return dict(self._known.errors)
 
     def scores(self) -> dict[str, str]:
         """The score files that play: name -> text of the version that plays."""

@@ -15,13 +15,17 @@ from demon_live.controls import FADER
 from demon_live.core import RATES, Beats, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
-from demon_live.session.tempo import TempoMap
+from demon_live.session.tempo import TempoMap, next_multiple
 
 if TYPE_CHECKING:
-    from demon_live.lang import Lane, Let, Program, Scene, Setting
+    from demon_live.lang import Lane, Let, Program, Scene, Setting, When
 
 #: The "deck" of lanes that belong to the whole loop: the crossfader.
 GLOBALS = ""
+#: A loop needs this long to be prepared (source encoded, ring primed) before it plays, in samples.
+NOTICE = 3 * RATES.sample_rate // 2
+#: A step of a ramp is prepared this long before it begins, in samples.
+STEP_NOTICE = NOTICE + RATES.sample_rate // 2
 
 
 def label_of(deck: str, control: str) -> str:
@@ -81,6 +85,11 @@ class DeckState:
     def bound(self) -> Mapping[str, Lane]:
         """control -> the lane that plays, without transitions (for undo, display and diff)."""
         return {control: rows[-1].lane for control, rows in self.said.items()}
+
+    def moved(self, control: str, value: float) -> DeckState:
+        """With another value of a control for the generations in flight."""
+        serial = 1 + max((n for n, _ in self.moves.values()), default=0)
+        return replace(self, moves={**self.moves, control: (serial, value)})
 
     def with_said(self, control: str, rows: tuple[Said, ...]) -> DeckState:
         """The deck with other texts binding a control; () unbinds it."""
@@ -250,6 +259,38 @@ class State:
         lanes = {n: lane.resolve(self.hands) for n, lane in deck.bound_lanes(here).items()}
         shared = {n: lane.resolve(self.hands) for n, lane in self.globals.bound_lanes(here).items()}
         return faded(deck.name, lanes, self.sides, shared)
+
+
+def effect_cycle(
+    state: State, when: When, now: int, due: Fraction | None = None, prepared: bool = False
+) -> Fraction:
+    """The cycle at which a statement takes effect.
+
+    Args:
+        state: what plays.
+        when: what the statement says.
+        now: output sample of the decision.
+        due: the cycle that it is meant for; None: the next quantum.
+        prepared: it needs new loops.
+    """
+    tempo = state.tempo
+    here = tempo.cycle_at(now)
+    earliest = max(tempo.cycle_at(now + NOTICE), here) if prepared else here
+    if due is not None:
+        due = max(due, earliest)
+        if when.kind == "at" and when.cycles > 0:
+            return next_multiple(due, when.cycles)
+        return due + when.cycles if when.kind == "in" else due
+    if when.kind == "now":
+        return earliest
+    if when.kind == "at" and when.cycles > 0:
+        return next_multiple(earliest, when.cycles)
+    if when.kind == "in":
+        return max(Fraction(here // 1) + when.cycles, earliest)
+    if state.quant == 0:
+        return earliest
+    cycle = next_multiple(earliest, state.quant)
+    return cycle if cycle > here else cycle + state.quant
 
 
 def frames_for(lap: Fraction) -> int:

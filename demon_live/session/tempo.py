@@ -24,6 +24,16 @@ def samples_per_cycle(bpm: Fraction, beats: Beats) -> Fraction:
     return beats * 60 * RATES.sample_rate / bpm
 
 
+def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
+    """The first multiple of n at or after `cycle`."""
+    return -(-cycle // n) * n
+
+
+def bars(cycle: Fraction) -> str:
+    """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
+    return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
+
+
 class Playhead(Protocol):
     """Where the output stands. `now` is the next sample that is not decided."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from demon_live.children import SharedPipe
-from demon_live.core import EngineState, EngineStatus
-from demon_live.runtime.options import Beat, Note, Opening, Ready, Telemetry
+from demon_live.core import EngineState, EngineStatus, Generation, Request
+from demon_live.runtime.options import Beat, GenerationReport, Note, Opening, Ready, Telemetry
 
 
 def child(fd: int) -> None:
@@ -20,5 +22,10 @@ def child(fd: int) -> None:
             state: EngineState = conn.recv()
         except EOFError:
             return
+        if state.latents:
+            request = Request(frames=2, channels=1, condition=object(), seed=3)
+            conn.send(
+                GenerationReport.of(Generation(np.zeros((2, 1), np.float32), request, (), 0, 1))
+            )
         conn.send(Note(f"timbres {' '.join(t.key for t in state.timbres)}"))
         conn.send(Telemetry(EngineStatus(ticks=1, generations=len(state.decks))))

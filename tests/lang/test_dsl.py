@@ -45,6 +45,8 @@ from demon_live.lang.dsl_score import EndlessError, python_score
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import PERFORMANCE
 from demon_live.lang.signals import SIGNALS
+from demon_live.session.output import NullOutput
+from demon_live.session.session import Session
 from tests.helpers.lang_strategies import curves
 from tests.tools import dsl_stub
 
@@ -317,6 +319,41 @@ def test_a_score_is_a_value() -> None:
     assert "mine" in repr(made)
     assert "blend = saw" in made._repr_html_()
     assert made.sample("main", "blend", [0.25, 0.5]).tolist() == [0.25, 0.5]
+
+
+def test_a_score_of_a_text_goes_on_in_python() -> None:
+    begun = "# head\ntempo 126\n\nscene drop {\n  blend = saw\n}\ndeck drums {\n  gain = .5\n}\n"
+    made = Score.from_text(begun, "begun.demon")
+    with made:
+        deck.blend = sine
+        deck["drums"].noise = 3; line = inspect.currentframe().f_lineno  # type: ignore[union-attr] # noqa: E702  # fmt: skip
+    whole = compile_source(begun + "blend = sine\ndeck drums {\nnoise = 3\n}")
+    assert not diff(whole, made.program())
+    assert "# head" in made.text
+    # What Python says is shown where it says it.
+    warned = made.program().warnings[0]
+    assert (warned.name, warned.span and warned.span.line) == (__file__, line)
+    with pytest.raises(DemonError, match=r"begun.demon:1:1"):
+        Score.from_text("blendd = 1", "begun.demon").program()
+
+
+def test_a_score_of_a_file_of_python(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("from demon_live import dsl as d\nd.deck.blend = d.saw\n")
+    assert Score.from_py(path).text == "blend = saw\n"
+    path.write_text("1/0")
+    with pytest.raises(DemonError, match="division by zero"):
+        Score.from_py(path)
+    with pytest.raises(DemonError, match="cannot be read"):
+        Score.from_py(tmp_path / "none.py")
+
+
+def test_a_score_is_played_by_a_session() -> None:
+    session = Session(NullOutput("mock"))
+    with Score() as made:
+        deck.blend = 0.25
+    assert made.play(session).messages[-1].startswith("blend = .25")
+    assert session.state.decks["main"].lanes["blend"].at(F(9)) == 0.25
 
 
 def test_errors_show_the_line_of_python() -> None:

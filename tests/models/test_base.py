@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,6 +17,7 @@ from demon_live.core import Floats
 from demon_live.errors import DemonError
 from demon_live.models import manifest
 from demon_live.models.protocol import Engine, Row
+from demon_live.paths import shipped
 
 
 class Level(EngineBase):
@@ -73,6 +75,17 @@ def test_an_engine_is_opened_by_its_entry_point(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(manifest, "entry_points", points)
     assert open_engine("mine").describe() == "level (cpu)"
+
+
+def test_an_engine_is_found_where_demon_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shipped("examples"))
+    # As of the command `demon`, which does not look there by itself.
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p and Path(p) != Path.cwd()])
+    monkeypatch.delitem(sys.modules, "toy", raising=False)
+    loop = generate("1 3 5", engine="toy:Bells", bpm=120)
+    spectrum = np.abs(np.fft.rfft(loop.audio[:48_000, 0]))
+    assert sorted(np.argsort(spectrum)[-3:].tolist()) == [200, 250, 375]
+    monkeypatch.delitem(sys.modules, "toy")
 
 
 @pytest.mark.parametrize(

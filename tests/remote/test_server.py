@@ -19,7 +19,15 @@ import numpy as np
 import pytest
 
 from demon_live.audio.pcmring import LoopBuffer
-from demon_live.core import ControlBlock, EngineDeck, EngineState, Loop, SlotValues, Timbre
+from demon_live.core import (
+    ControlBlock,
+    EngineDeck,
+    EngineState,
+    Generation,
+    Loop,
+    SlotValues,
+    Timbre,
+)
 from demon_live.remote import client, transport
 from demon_live.remote.client import Address, EngineClient
 from demon_live.remote.codec import (
@@ -41,7 +49,7 @@ from demon_live.remote.transport import (
     server_tls,
     unpack,
 )
-from demon_live.runtime.options import EngineOptions, Note, Ready, Telemetry
+from demon_live.runtime.options import EngineOptions, GenerationReport, Note, Ready, Telemetry
 from demon_live.runtime.pcm_files import PcmFiles
 from demon_live.runtime.placement import HALF, Window
 from demon_live.session.sampler import next_heard
@@ -487,6 +495,34 @@ def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
         _feed(both, "b", loop),
     )
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
+
+
+def test_generations_cross_the_line_while_someone_waits_for_them(both: Both) -> None:
+    _, loop = _write(both)
+
+    def generations() -> list[Generation]:
+        return [m.generation for m in both.said if isinstance(m, GenerationReport)]
+
+    def asked(latents: bool) -> Callable[[], object]:
+        def send() -> None:
+            # Another value each time, so that the ring never rests.
+            state = _state(both, loop, prompt="b", denoise=1 - both.version % 64 / 128)
+            both.pipe.send(replace(state, latents=latents))
+
+        return send
+
+    def landed() -> bool:
+        return both.near.landed > 0
+
+    both.until(landed, asked(False))
+    assert not generations()
+    both.until(lambda: bool(generations()), asked(True))
+    made = generations()[0]
+    assert made.latent.shape == (made.request.frames, made.request.channels)
+    assert made.request.deck == "main"
+    assert made.request.values["prompt"] == "b"
+    assert made.request.condition is None
+    assert made.retired >= made.born
 
 
 def test_after_a_break_the_same_program_goes_on(both: Both) -> None:

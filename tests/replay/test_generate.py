@@ -112,7 +112,7 @@ def test_results_can_be_saved_and_shown(tmp_path: Path) -> None:
     assert made.save(tmp_path / "a.wav").exists()
     assert soundfile.info(tmp_path / "a.wav").frames == len(made.audio)
     assert "seed=4" in repr(made)
-    assert made._repr_html_().startswith("<audio")
+    assert "<audio" in made._repr_html_()
 
 
 def test_a_score_of_python_renders_as_its_text_does(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from demon_live.children import Backoff
-from demon_live.core import EngineDeck, EngineState, Loop, Timbre
+from demon_live.core import EngineDeck, EngineState, Generation, Loop, Timbre
 from demon_live.runtime.engine_main import Drops
 from demon_live.runtime.options import EngineOptions, Opening
 from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor
@@ -83,6 +84,17 @@ def playing(*decks: str, timbres: tuple[str, ...] = (), panics: int = 0) -> Engi
     ]
     named = tuple(Timbre(key, f"{key}.wav") for key in timbres)
     return EngineState({x.deck: EngineDeck(x) for x in loops}, timbres=named, panics=panics)
+
+
+def test_generations_reach_who_asked_for_them(host: EngineSupervisor) -> None:
+    made: list[Generation] = []
+    host._made = made.append
+    host.publish(playing("a"))
+    until(lambda: host.status.generations)
+    assert not made
+    host.publish(replace(playing("a"), latents=True))
+    until(lambda: made)
+    assert (made[0].request.seed, made[0].request.condition) == (3, None)
 
 
 def large(k: int) -> EngineState:

@@ -222,6 +222,76 @@ def test_a_render_raises_what_its_script_raises(stage: Offline) -> None:
         stage.render(cycles=8)
 
 
+def test_a_function_that_waits_for_generations_may_fail_a_render(stage: Offline) -> None:
+    def wrong(session: Session, generation: Any) -> None:
+        raise ZeroDivisionError("by hand")
+
+    stage.session.on("generation", wrong)
+    with pytest.raises(DemonError, match="by hand"):
+        stage.render(cycles=1)
+
+
+def test_a_refused_text_is_one_error() -> None:
+    session = Session(NullOutput("mock"))
+    errors: list[str] = []
+    session.watch(["error"], lambda kind, error: errors.append(error.message))
+    done = threading.Event()
+
+    def wrong(session: Session, cycle: Fraction) -> None:
+        session.apply("blendd = 1")
+
+    def failing(session: Session, cycle: Fraction) -> None:
+        try:
+            raise ValueError("by hand")
+        finally:
+            session.at(0, done.set)
+
+    session.at(0, "gainn = 1")
+    session.at(0, wrong)
+    session.at(0, failing)
+    session.pump()
+    # Its call waits behind those of the others.
+    while not done.is_set():
+        session.pump()
+        done.wait(0.02)
+    assert errors == [
+        'there is no control "gainn"',
+        'there is no control "blendd"',
+        "test_a_refused_text_is_one_error.<locals>.failing at bar 0: ValueError: by hand",
+    ]
+    session.close()
+
+
+def test_who_watches_is_called_at_once_and_sees_the_clock(stage: Offline) -> None:
+    seen: list[tuple[str, Any]] = []
+    handle = stage.session.watch(["clock", "event"], lambda kind, value: seen.append((kind, value)))
+    stage.session.pump()
+    stage.session.tell("hello")
+    assert seen == [("clock", (0, 120, 4)), ("event", "hello")]
+    handle.cancel()
+    stage.session.pump()
+    assert len(seen) == 2
+
+
+def test_a_slow_function_misses_generations_and_keeps_none_waiting() -> None:
+    session = Session(NullOutput("mock"))
+    go, done, calls = threading.Event(), threading.Event(), []
+
+    def slow(session: Session, value: int) -> None:
+        assert go.wait(60)
+        calls.append(value)
+
+    session.on("generation", slow)
+    for number in range(1000):
+        session.scripts.emit("generation", number)
+    session.on("event", lambda session, line: done.set())
+    session.tell("behind the others")
+    go.set()
+    assert done.wait(60)
+    assert calls == list(range(64))
+    session.close()
+
+
 def test_a_function_that_takes_long_or_fails_holds_up_no_sampling() -> None:
     output = NullOutput("mock")
     session = Session(output)
