@@ -115,7 +115,7 @@ def test_time_is_not_said_to_be_shared_without_the_package(
 ) -> None:
     there: set[str] = set()
     monkeypatch.setattr(
-        "demon_live.session.edit.find_spec", lambda name: name if name in there else None
+        "demon_live.session.settings.find_spec", lambda name: name if name in there else None
     )
     without = f"{text}, but its package is not installed: bars stay our own"
     assert stage.session.apply(text).messages == (without,)
