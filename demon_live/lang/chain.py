@@ -20,7 +20,7 @@ from demon_live.controls import CONTROLS, FADER, Control
 from demon_live.core import Floats
 from demon_live.errors import ScoreError, Span, nearest
 from demon_live.lang.lane import CompositeLane, Lane
-from demon_live.lang.pattern import Times
+from demon_live.lang.pattern import Event, Times, moved
 from demon_live.lang.program import Bind, Chain, Go, Scene, Setting, Statement, When
 
 
@@ -170,6 +170,10 @@ class RestartedLane(CompositeLane):
         inside = self.lane.jumps(begin - self.begin, end - self.begin)
         return [jump + self.begin for jump in inside]
 
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        inside = self.lane.events(begin - self.begin, end - self.begin)
+        return moved(inside, Fraction(1), self.begin, (Fraction(1), -self.begin))
+
     @property
     def parts(self) -> tuple[Lane, ...]:
         return (self.lane,)
@@ -266,6 +270,10 @@ class ChainLane(CompositeLane):
 
     def at(self, cycle: Fraction) -> float | str:
         return self.section(Fraction(cycle)).at(cycle)
+
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        bounds = sorted({begin, *self._edges(begin, end), end})
+        return [e for a, b in pairwise(bounds) for e in self.section(a).events(a, b)]
 
     @property
     def parts(self) -> tuple[Lane, ...]:

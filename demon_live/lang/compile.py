@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
-from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
+from demon_live.controls import CONTROLS, FADER, NOTES, SETTINGS, Control, find
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
     Diagnostics,
@@ -400,7 +400,7 @@ class _Compiler:
                     f"write {spec.example}",
                 )
                 return None
-        if node.reading and (node.word != "source" or value in (None, "none")):
+        if node.reading and (node.word != "source" or value in (None, "none", NOTES)):
             self.error(f"{node.reading} belongs to a source", place, 'source "x.wav" bars 2')
             return None
         when = self.when(chunk, node.whens)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from demon_live.controls import CONTROLS
-from demon_live.core import ControlBlock, Floats, Loop, Request, SlotValues
+from demon_live.core import RATES, ControlBlock, Floats, Loop, Phrase, Request, SlotValues
 from demon_live.engine.shared import STEP_LANES
 from demon_live.models.engine import Engine
+from demon_live.notes.lanes import lanes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,12 @@ def build_request(
     seed: int,
     timbre: str = "",
     curves: Mapping[str, Floats] | None = None,
+    phrase: Phrase | None = None,
 ) -> Request:
     """A target and the lanes of a block, as the ring takes them.
 
     timbre: a name that the engine has been given a sound for. curves: the generation's own, by
-    name; None: those that the deck shares.
+    name; None: those that the deck shares. phrase: the notes of its lap.
     """
     values = target.values
 
@@ -151,6 +153,8 @@ def build_request(
         "frames": loop.frames,
     }
     prompts = str(values.get("prompt", "")), str(values.get("prompt2", ""))
+    told = phrase if getattr(engine, "told_notes", False) else None
+    cycle = float(loop.lap) / loop.cycles / RATES.hop
     wanted = engine.condition(prompts[0], prompt2=prompts[1], key=key, **geometry, **more)
     return Request(
         frames=loop.frames,
@@ -171,5 +175,6 @@ def build_request(
         hear_from=target.hear_from,
         values=values,
         curves=None if curves is None else {n: c for n, c in curves.items() if n in STEP_LANES},
-        identity=(prompts, key, *geometry.items(), *more.items()),
+        identity=(prompts, key, *geometry.items(), *more.items(), told),
+        lanes=None if told is None else lanes_of(told, loop.frames, loop.cycles, cycle),
     )

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from demon_live.audio.files import beats_in, fit_loop, load_source
-from demon_live.controls import Control, find
+from demon_live.controls import NOTES, Control, find
 from demon_live.core import RATES, Floats, Loop, Sound
 from demon_live.errors import DemonError, FileError, Span
 from demon_live.lang import NONE, Bind, Lane, Program, Scene, Setting, Statement
@@ -76,6 +76,8 @@ def named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
     scenes = [row for scene in program.scenes.values() for row in scene.body]
     for row in (*program.statements, *scenes):
         if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
+            if row.value == NOTES:
+                continue
             yield row.value, row.span, "sources"
         elif isinstance(row, Bind):
             yield from ((name, span, "sounds") for name, span in row.files)

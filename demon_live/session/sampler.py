@@ -19,8 +19,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.controls import find, names
-from demon_live.core import RATES, ControlBlock, Floats, Loop, MixPoints, SlotValues
+from demon_live.controls import CONTROLS, VOICES, find, names
+from demon_live.core import (
+    RATES,
+    ControlBlock,
+    Floats,
+    Loop,
+    MixPoints,
+    Note,
+    Phrase,
+    SlotValues,
+)
+from demon_live.lang.pattern import Event
+from demon_live.notes.harmony import pitches_of
 from demon_live.session.state import DeckState, State
 from demon_live.session.tempo import TempoMap
 
@@ -33,6 +44,8 @@ MIX_AHEAD = 2 * RATES.sample_rate
 PLAN_AHEAD = 12 * RATES.sample_rate
 #: Step of a moving mix automation (100 Hz), in samples.
 _MIX_STEP = 480
+#: Notes in a lap at most.
+MOST_NOTES = 4096
 #: A moving pattern of class slot is read again this often, in cycles.
 _SLOT_STEP = Fraction(1, 4)
 
@@ -47,6 +60,7 @@ class LaneLike(Protocol):
     def sample(self, cycles: NDArray[np.float64]) -> Floats: ...
     def at(self, cycle: Fraction) -> float | str: ...
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]: ...
 
 
 def lap_times(loop: Loop, lap: int) -> NDArray[np.int64]:
@@ -64,9 +78,40 @@ def lap_cycles(loop: Loop, tempo: TempoMap, lap: int) -> NDArray[np.float64]:
     segment = tempo.segment_of(int(times[0]))
     if tempo.segment_of(int(times[-1])) is not segment:
         return tempo.cycles_at(times)
-    begin = segment.cycle + (loop.origin + lap * loop.lap - segment.at) / segment.length
+    begin = lap_begin(loop, tempo, lap)
     offsets = np.arange(loop.frames, dtype=np.float64) * RATES.hop + 0.4999
     return float(begin) + offsets / float(segment.length)
+
+
+def lap_begin(loop: Loop, tempo: TempoMap, lap: int) -> Fraction:
+    """The exact cycle at which a lap begins."""
+    segment = tempo.segment_of(loop.lap_start(lap))
+    return segment.cycle + (loop.origin + lap * loop.lap - segment.at) / segment.length
+
+
+def phrase(lanes: Mapping[str, LaneLike], begin: Fraction, cycles: int) -> Phrase:
+    """The notes of a lap that begins at cycle `begin`, ascending.
+
+    A note that goes on from the lap before begins with the lap, and one that goes on behind it
+    ends with it; a hit has no length to go on. Times and velocities are rounded, so that equal laps
+    of a periodic score are equal phrases.
+    """
+    notes: list[Note] = []
+    voices = tuple(voice for voice in VOICES if voice in lanes)
+    for voice in voices:
+        control, level = CONTROLS[voice], lanes.get(f"{voice}_level")
+        for event in lanes[voice].events(begin, begin + cycles):
+            loud = 1.0 if level is None else float(level.at(event.begin))
+            if not control.pitched:
+                pitches: tuple[float, ...] = (0.0,) if event.onset else ()
+                loud *= float(event.value)
+            else:
+                pitches = pitches_of(event.value, control)
+            if loud > 0:
+                at, length = float(event.begin - begin), float(event.end - event.begin)
+                notes += [Note(voice, at, length, p, round(loud, 4)) for p in pitches]
+    notes.sort(key=lambda note: (note.begin, note.voice, note.pitch))
+    return Phrase(tuple(notes[:MOST_NOTES]), voices)
 
 
 def next_heard(loop: Loop, now: int, laps: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -139,6 +184,7 @@ class DeckSampler:
         self._rows: tuple[SlotValues, ...] = ()
         # The values with which the row began that holds now.
         self._begun: Mapping[str, float | str] = {}
+        self._phrased: tuple[object, tuple[Phrase, ...]] = (None, ())
 
     def block(
         self,
@@ -165,6 +211,7 @@ class DeckSampler:
             cycles = np.concatenate([lap_cycles(loop, tempo, k) for k in laps])
         curves: dict[str, Floats] = {}
         slot: dict[str, LaneLike] = {}
+        notes: dict[str, LaneLike] = {}
         mix: dict[str, MixPoints] = {}
         for name, lane in lanes.items():
             control = find(name)
@@ -174,6 +221,8 @@ class DeckSampler:
                 points = self._held(name, partial(mix_points, lane, tempo, now))
                 if isinstance(points, MixPoints):
                     mix[name] = points
+            elif control.cls == "notes":
+                notes[name] = lane
             elif control.shape == "curve":
                 curve = self._held(name, partial(lane.sample, cycles))
                 if isinstance(curve, np.ndarray) and curve.shape == cycles.shape:
@@ -183,7 +232,24 @@ class DeckSampler:
         rows = self._plan(slot, loop, tempo, at)
         both = {name: curve.reshape(2, -1) for name, curve in curves.items()}
         heard = next_heard(loop, at, both)
-        return ControlBlock(deck, version, loop, at, heard, rows, mix, both, self._begun)
+        phrases = self._phrases(notes, loop, tempo, laps)
+        return ControlBlock(deck, version, loop, at, heard, rows, mix, both, self._begun, phrases)
+
+    def _phrases(
+        self, lanes: Mapping[str, LaneLike], loop: Loop, tempo: TempoMap, laps: tuple[int, ...]
+    ) -> tuple[Phrase, ...]:
+        """The notes of these laps; () if none are bound. Where a lane fails, the last good ones."""
+        key = (lanes, loop, tempo, laps)  # lanes compare by identity
+        if lanes and key != self._phrased[0]:
+            begins = [lap_begin(loop, tempo, lap) for lap in laps]
+            try:
+                found = tuple(phrase(lanes, begin, loop.cycles) for begin in begins)
+                self._phrased = (key, found)
+            # The same wall.
+            except Exception as error:
+                log.warning("notes", exc_info=True)
+                self._trouble["notes"] = f"the notes cannot be worked out ({error})"
+        return self._phrased[1] if lanes else ()
 
     def _held(
         self, name: str, sample: Callable[[], Floats | MixPoints]
