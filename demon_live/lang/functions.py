@@ -345,7 +345,7 @@ def voicing(pat: Pattern, turn: Count = 0) -> Pattern:
     return _spelled(pat, lambda name: voiced(name, turn))
 
 
-@function('bass = "<Am F C G/B>".root.struct("1(3,8)")')
+@function('bass = "<Am F C G/B>".root')
 def root(pat: Pattern) -> Pattern:
     """The bass notes of chords, in octave 2: g2 for G, b2 for G/B."""
     return _spelled(pat, lambda name: (36 + chord_pitches(name)[0] % 12,))

@@ -23,12 +23,13 @@ from demon_live.notes.kits import Instrument, NoteKit
 from demon_live.notes.voices import VOICES, Notes, noise_bank, tail_seconds
 
 _RATE = RATES.sample_rate
-#: Mean level of a note of a pitched voice while it lasts.
-_LEVELS = {"bass": 0.16, "chord": 0.05, "lead": 0.07}
+#: Mean level of a note of a pitched voice while it lasts; gains of the drums.
+_LEVELS = {"bass": 0.09, "chord": 0.045, "lead": 0.05}
+_KICK, _DRUMS = 0.36, 0.6
 #: A kick takes so much of what is pitched, and it comes back in this time (seconds).
 _PUMP, _RELEASE = 0.4, 0.12
 #: Gain in front of the soft clip, and the level behind it that finished mixes have.
-_DRIVE, _OUT = 1.3, 0.62
+_DRIVE, _OUT = 1.4, 0.55
 #: Bytes of pieces that are kept.
 _KEPT = 64 << 20
 
@@ -82,9 +83,11 @@ def _piece(voice: str, instrument: Instrument, pitch: float, seconds: float, bea
         return found
     # A drum rings as long as it rings, however long its step is.
     wave = _played(instrument, pitch, 1.0 if drum else seconds, beat)
+    gain = _KICK if voice == "kick" else _DRUMS
     if not drum:
         sounding = wave[: max(1, round(seconds * _RATE))]
-        wave = wave * np.float32(_LEVELS[voice] / max(1e-4, float(np.sqrt(np.mean(sounding**2)))))
+        gain = _LEVELS[voice] / max(1e-4, float(np.sqrt(np.mean(sounding**2))))
+    wave = wave * np.float32(gain)
     _pieces[key] = wave
     while sum(piece.nbytes for piece in _pieces.values()) > _KEPT:
         _pieces.popitem(last=False)
