@@ -449,8 +449,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "The sound that is transformed, a file; none: start from noise; notes: what kick, "
-            "bass, chord ... play; a file + notes: both.",
+            "The sound that is transformed, a file; none: from noise; notes: what the note "
+            "controls play.",
             'source "loops/techno_128.flac"',
         ),
         Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Protocol
@@ -172,6 +173,14 @@ def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
     return MixPoints(samples, lane.sample(tempo.cycles_at(samples)))
 
 
+def with_jump(rows: tuple[SlotValues, ...], sample: int) -> tuple[SlotValues, ...]:
+    """A plan that jumps at an output sample, too: other notes are another generation."""
+    before = [row for row in rows if row.from_sample < sample]
+    after = [row for row in rows if row.from_sample > sample]
+    at = [row for row in rows if row.from_sample == sample] or before[-1:]
+    return (*before, *(replace(row, from_sample=sample, jump=True) for row in at[:1]), *after)
+
+
 class DeckSampler:
     """Samples one deck again and again. The plan is kept while the lanes stay the same."""
 
@@ -233,6 +242,8 @@ class DeckSampler:
         both = {name: curve.reshape(2, -1) for name, curve in curves.items()}
         heard = next_heard(loop, at, both)
         phrases = self._phrases(notes, loop, tempo, laps)
+        if always and len(set(phrases)) > 1:
+            rows = with_jump(rows, loop.lap_start(lap + 1))
         return ControlBlock(deck, version, loop, at, heard, rows, mix, both, self._begun, phrases)
 
     def _phrases(

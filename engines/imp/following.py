@@ -45,5 +45,7 @@ def following(loop: Tensor, song: Song) -> dict[str, float]:
     for drum, names in (("kick", ("kick",)), ("snare", ("snare", "clap"))):
         told = [e.beat * beat for e in song.events if name_of_drum(e) in names]
         told = sorted({round(t, 2) for t in told})
-        row[drum] = agreement(onsets(mono, *BANDS[drum]), told, len(mono) / SR) if told else math.nan
+        row[drum] = (
+            agreement(onsets(mono, *BANDS[drum]), told, len(mono) / SR) if told else math.nan
+        )
     return row
