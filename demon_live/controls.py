@@ -117,6 +117,8 @@ _PITCHED = (
 )
 #: The source that the score plays itself; what stands behind a file that it is played over.
 NOTES, PLUS_NOTES = "notes", "+ notes"
+#: `hint` of a deck with notes whose score says none: without it a model hears little of them.
+NOTES_HINT = 0.6
 #: What `source notes` plays.
 VOICES = (*_DRUMS, *(row.name for row in _PITCHED))
 
@@ -221,7 +223,8 @@ _ROWS = (
         "curve",
         "step",
         0.0,
-        "How strongly the model is shown the source as a plan to follow (cover mode).",
+        "How strongly the model is shown the source as a plan to follow (cover mode). With source "
+        f"notes and nothing said: {NOTES_HINT:g}.",
         "hint = .7",
     ),
     Control(
@@ -449,8 +452,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "The sound that is transformed, a file; none: from noise; notes: what the note "
-            "controls play.",
+            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), "
+            "a file + notes.",
             'source "loops/techno_128.flac"',
         ),
         Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),

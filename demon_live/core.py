@@ -130,7 +130,7 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class NoteEvent:
     """A note or a hit of a voice (`controls.VOICES`), in cycles since its lap began.
 
     pitch: of MIDI, c4 is 60; 0 of a drum. velocity: 0..1, its level included, so up to 2.
@@ -147,7 +147,7 @@ class Note:
 class Phrase:
     """All notes of one lap, ascending. voices: those that the score binds, resting ones too."""
 
-    notes: tuple[Note, ...] = ()
+    notes: tuple[NoteEvent, ...] = ()
     voices: tuple[str, ...] = ()
 
 

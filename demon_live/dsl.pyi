@@ -377,7 +377,7 @@ def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | Path | None) -> None:
-    """The sound that is transformed, a file; none: from noise; notes: what the note controls play."""
+    """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
 
 def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays."""

@@ -4,8 +4,8 @@ kick, snare, hat  F-measure of the onsets in a band of the drum's own against th
                   count with the snare, snares and claps with the hat
 chord, bass       share of the bars in which the pitch classes of the chords, and the one that the
                   bass plays longest, stand out among their twelve transpositions (chance .08)
-Beside them stand the guide itself (`guide`, what could be heard at best) and the same score
-without notes, from noise (`untold`).
+The hint is that of a score which says none. Beside them stand the guide itself (`guide`, what could
+be heard at best) and the same score without notes, from noise (`untold`).
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]
     """Check that a text has its quotes. Raises ScoreError."""
     if spec.numeric or not isinstance(expr, Name) or expr.name in FUNCTIONS or expr.name in lets:
         return
-    if expr.name not in SIGNALS:
+    if expr.name not in SIGNALS and not (spec.pitched and expr.name == "silence"):
         span = Span.of(source, expr.start, expr.end)
         hint = f"write {spec.name} = '{expr.name}'"
         raise ScoreError("text goes into quotes", span=span, hint=hint)

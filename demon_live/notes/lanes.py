@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from demon_live.core import Floats, Phrase
+from demon_live.core import RATES, Floats, Loop, Phrase
 
 LANES = 46
 CHORDS, BASS, DRUMS = slice(0, 13), slice(13, 27), slice(27, 43)
@@ -68,13 +68,11 @@ def bar_classes(phrase: Phrase, bar: int) -> set[int]:
     return {round(n.pitch) % 12 for n in chords or sounding}
 
 
-def lanes_of(phrase: Phrase, frames: int, cycles: int, cycle: float) -> Floats:
-    """The lanes of a lap, float32 [frames, LANES]. cycle: latent frames of a cycle.
-
-    Told are the groups of which the score binds a voice.
-    """
+def lanes_of(phrase: Phrase, loop: Loop) -> Floats:
+    """The lanes of a lap, float32 [T, LANES]; told are groups of which the score binds a voice."""
+    frames, cycle = loop.frames, float(loop.lap) / loop.cycles / RATES.hop
     out = np.zeros((frames, LANES), np.float32)
-    for bar in range(cycles):
+    for bar in range(loop.cycles):
         place = span(bar * cycle, (bar + 1) * cycle, frames)
         out[place, sorted(bar_classes(phrase, bar))] = 1.0
     for note in phrase.notes:

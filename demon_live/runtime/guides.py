@@ -26,7 +26,7 @@ _KEPT = 64
 _UNDER = np.float32(0.7)
 
 
-class _Job(NamedTuple):
+class _Source(NamedTuple):
     """What decides a source."""
 
     file: str | None
@@ -56,9 +56,9 @@ class Guides:
         tell: Callable[[str], None],
     ) -> None:
         self._engine, self._read, self._pool, self._tell = engine, read, pool, tell
-        self._made: OrderedDict[_Job, Floats | None] = OrderedDict()
-        self._missing: dict[_Job, None] = {}
-        self._coming: tuple[_Job, Future[Floats | None]] | None = None
+        self._made: OrderedDict[_Source, Floats | None] = OrderedDict()
+        self._missing: dict[_Source, None] = {}
+        self._coming: tuple[_Source, Future[Floats | None]] | None = None
 
     def ready(self, loop: Loop, phrase: Phrase, prompt: str) -> bool:
         """Whether the source of a lap is there; if it is not, it will be."""
@@ -92,12 +92,12 @@ class Guides:
         """Keep nothing."""
         self._made.clear()
 
-    def _keep(self, job: _Job, latent: Floats | None) -> None:
+    def _keep(self, job: _Source, latent: Floats | None) -> None:
         self._made[job] = latent
         while len(self._made) > _KEPT:
             self._made.popitem(last=False)
 
-    def _attempt(self, job: _Job) -> Floats | None:
+    def _attempt(self, job: _Source) -> Floats | None:
         try:
             return self._make(job)
         # As in a tick, a model may fail in any way: a message, and generations begin from noise.
@@ -105,7 +105,7 @@ class Guides:
             self._tell(f"the notes cannot be played to the engine: {error}")
             return None
 
-    def _make(self, job: _Job) -> Floats:
+    def _make(self, job: _Source) -> Floats:
         if getattr(self._engine, "dry", False):
             return np.zeros((job.frames, self._engine.channels), np.float32)
         # torch loads with it, and not every engine has notes to play.
@@ -117,7 +117,7 @@ class Guides:
         return encoded(self._engine, audio, job.frames)
 
 
-def _job(loop: Loop, phrase: Phrase, prompt: str) -> _Job:
-    return _Job(
+def _job(loop: Loop, phrase: Phrase, prompt: str) -> _Source:
+    return _Source(
         loop.source_file, loop.samples, loop.frames, loop.cycles, loop.beats, phrase, kit_of(prompt)
     )

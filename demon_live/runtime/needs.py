@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from demon_live.core import RATES, ControlBlock, Floats, Note, Phrase
+from demon_live.core import RATES, ControlBlock, Floats, NoteEvent, Phrase
 from demon_live.runtime.scheduler import value_at
 from demon_live.session.sampler import lap_times
 
@@ -63,7 +63,7 @@ class Asked:
         return all(np.array_equal(curve, theirs[name]) for name, curve in mine.items())
 
 
-def heard_in(phrase: Phrase | None, begin: float, end: float) -> list[Note]:
+def heard_in(phrase: Phrase | None, begin: float, end: float) -> list[NoteEvent]:
     """The notes that sound between two cycles of a lap."""
     notes = () if phrase is None else phrase.notes
     # Laps begin on whole samples, notes do not.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demon_live.controls import CONTROLS
-from demon_live.core import RATES, ControlBlock, Floats, Loop, Phrase, Request, SlotValues
+from demon_live.core import ControlBlock, Floats, Loop, Phrase, Request, SlotValues
 from demon_live.engine.shared import STEP_LANES
 from demon_live.models.engine import Engine
 from demon_live.notes.lanes import lanes_of
@@ -154,7 +154,6 @@ def build_request(
     }
     prompts = str(values.get("prompt", "")), str(values.get("prompt2", ""))
     told = phrase if getattr(engine, "told_notes", False) else None
-    cycle = float(loop.lap) / loop.cycles / RATES.hop
     wanted = engine.condition(prompts[0], prompt2=prompts[1], key=key, **geometry, **more)
     return Request(
         frames=loop.frames,
@@ -176,5 +175,5 @@ def build_request(
         values=values,
         curves=None if curves is None else {n: c for n, c in curves.items() if n in STEP_LANES},
         identity=(prompts, key, *geometry.items(), *more.items(), told),
-        lanes=None if told is None else lanes_of(told, loop.frames, loop.cycles, cycle),
+        lanes=None if told is None else lanes_of(told, loop),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.audio.files import tempo_in_name
-from demon_live.controls import SETTINGS, find
+from demon_live.controls import NOTES_HINT, SETTINGS, find
 from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang import (
@@ -503,10 +503,14 @@ class Edit:
         self.loops.append(loop)
         what = f"loop of {deck.cycles} cycle{'s' * (deck.cycles != 1)}"
         made = [self._info[-1]] if source is not None else []
-        made += ["from notes"] if deck.notes else []
+        made += ["from notes" + self._hint_of(deck)] if deck.notes else []
         self.messages.append(
             f"{deck.name}: {what}, {', '.join(made) or 'from noise'} · from bar {bars(begin)}"
         )
+
+    @staticmethod
+    def _hint_of(deck: DeckState) -> str:
+        return "" if "hint" in deck.bound else f" (hint = {NOTES_HINT:g}, unless it is said)"
 
     def _read_source(
         self, deck: DeckState, loop: Loop, span: Span | None

@@ -20,14 +20,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.controls import CONTROLS, VOICES, find, names
+from demon_live.controls import CONTROLS, NOTES_HINT, VOICES, find, names
 from demon_live.core import (
     RATES,
     ControlBlock,
     Floats,
     Loop,
     MixPoints,
-    Note,
+    NoteEvent,
     Phrase,
     SlotValues,
 )
@@ -97,7 +97,7 @@ def phrase(lanes: Mapping[str, LaneLike], begin: Fraction, cycles: int) -> Phras
     ends with it; a hit has no length to go on. Times and velocities are rounded, so that equal laps
     of a periodic score are equal phrases.
     """
-    notes: list[Note] = []
+    notes: list[NoteEvent] = []
     voices = tuple(voice for voice in VOICES if voice in lanes)
     for voice in voices:
         control, level = CONTROLS[voice], lanes.get(f"{voice}_level")
@@ -110,7 +110,7 @@ def phrase(lanes: Mapping[str, LaneLike], begin: Fraction, cycles: int) -> Phras
                 pitches = pitches_of(event.value, control)
             if loud > 0:
                 at, length = float(event.begin - begin), float(event.end - event.begin)
-                notes += [Note(voice, at, length, p, round(loud, 4)) for p in pitches]
+                notes += [NoteEvent(voice, at, length, p, round(loud, 4)) for p in pitches]
     notes.sort(key=lambda note: (note.begin, note.voice, note.pitch))
     return Phrase(tuple(notes[:MOST_NOTES]), voices)
 
@@ -238,6 +238,8 @@ class DeckSampler:
                     curves[name] = curve
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
+        if loop.notes and "hint" not in lanes:
+            curves["hint"] = np.full(cycles.shape, NOTES_HINT, np.float32)
         rows = self._plan(slot, loop, tempo, at)
         both = {name: curve.reshape(2, -1) for name, curve in curves.items()}
         heard = next_heard(loop, at, both)

@@ -147,7 +147,9 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
         ranked.append((_TITLE, _title(grid, status, deck, first=i == 0)))
         at, still = grid.playhead(status, deck), []
         for lane in deck.lanes:
-            if lane.samples is None:
+            if lane.notes is not None:
+                ranked.append((curve, grid.boxed(_notes(grid, lane, at))))
+            elif lane.samples is None:
                 ranked.append((words, grid.boxed(_words(grid, lane))))
             elif _moves(lane):
                 rank = _NEWS if lane.next else curve
@@ -265,6 +267,20 @@ def _curve(grid: LaneGrid, lane: LaneView, at: float, tall: int) -> list[Row]:
             ("class:next", text.fit(coming if i == foot else "", grid.value - text.cells(value))),
         ]
         for i, line in enumerate(drawn)
+    ]
+
+
+def _notes(grid: LaneGrid, lane: LaneView, at: float) -> Row:
+    """Hits as a grid of steps, notes as a piano roll of one row: the higher, the taller."""
+    drawn = text.roll(lane.notes or (), grid.graph, ascii_only=grid.ascii_only)
+    mark = min(int(at * grid.graph), grid.graph - 1)
+    coming = f" {grid.glyph('→', '->')} {lane.coming}" if lane.coming else ""
+    return [
+        ("class:control", text.fit(lane.control, grid.name)),
+        ("class:lane.next", drawn[:mark]),
+        ("class:lane.head", drawn[mark]),
+        ("class:lane", drawn[mark + 1 :]),
+        ("class:next", text.fit(coming, grid.value)),
     ]
 
 

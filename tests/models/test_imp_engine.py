@@ -194,7 +194,9 @@ def test_a_hint_shows_the_source_with_its_strength(onnx: Engine) -> None:
     seen: list[Floats] = []
 
     class Spy:
-        def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> None:
+        lanes = False
+
+        def prepare(self, hint: Floats, phase: Floats, cond: Floats, lanes: None) -> None:
             seen.append(hint)
 
     source = noise(FRAMES, 64)

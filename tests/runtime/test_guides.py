@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from demon_live.audio.files import write_audio
-from demon_live.core import RATES, Floats, Note, Phrase
+from demon_live.core import RATES, Floats, NoteEvent, Phrase
 from demon_live.engine.ring import RingStats
 from demon_live.notes.lanes import LANES
 from demon_live.runtime.guides import Guides
@@ -174,7 +174,7 @@ LOOP = make_loop(
 
 
 def one(pitch: float) -> Phrase:
-    return Phrase((Note("bass", 0.0, 1.0, pitch, 1.0),), ("bass",))
+    return Phrase((NoteEvent("bass", 0.0, 1.0, pitch, 1.0),), ("bass",))
 
 
 def test_beside_the_ring_what_is_asked_for_first_is_made_next() -> None:

@@ -5,20 +5,21 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    # The words of the language, scripts, sets as values and the store brought files and lines.
-    "files": 220,
-    "lines": 51_600,
+    # The words of the language, scripts, sets as values and the store brought files and lines; so
+    # did notes, with the voices that imp's renderer had.
+    "files": 230,
+    "lines": 53_500,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
     # Two with over a dozen parameters, each explained on a line of its own.
     "long_functions": 2,
-    "long_files": 12,
+    "long_files": 15,
     "readme_bytes": 10_000,
     "apply_files": 33,
     "apply_functions": 220,
-    "way_files": 64,
-    "way_functions": 620,
+    "way_files": 66,
+    "way_functions": 632,
 }
 
 
