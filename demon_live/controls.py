@@ -302,7 +302,7 @@ _ROWS = (
         "text",
         "slot",
         "",
-        "What it should sound like, in words.",
+        "What it should sound like, in words; texts may be summed, each with a weight.",
         "prompt = \"<'acid techno, 303' 'dub techno, tape hiss'>/8\"",
     ),
     Control(

@@ -296,8 +296,8 @@ class Request:
     fractions of the steps. feedback, feedback_depth: mix of an earlier generation of this deck.
     hear_from: the output sample from which it is meant to be heard. values: what the score said,
     for displays and placement. epoch: of the loop it belongs to. curves: class step, name ->
-    float32 [T], the generation's own; None = those that the ring shares. identity: what condition
-    and negative mean, comparable; None = not known, so that the generation is never stored.
+    float32 [T], the generation's own; None = those that the ring shares. identity: what condition,
+    conditions and negative mean, comparable; None = not known: the generation is never stored.
     lanes: float32 [T, 46], the notes of its lap as `notes.lanes` says them; None = not told.
     """
 

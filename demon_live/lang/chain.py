@@ -170,6 +170,9 @@ class RestartedLane(CompositeLane):
         inside = self.lane.jumps(begin - self.begin, end - self.begin)
         return [jump + self.begin for jump in inside]
 
+    def weight(self, i: int, cycles: Times) -> Floats:
+        return self.lane.weight(i, np.asarray(cycles, np.float64) - float(self.begin))
+
     def events(self, begin: Fraction, end: Fraction) -> list[Event]:
         inside = self.lane.events(begin - self.begin, end - self.begin)
         return moved(inside, Fraction(1), self.begin, (Fraction(1), -self.begin))
@@ -255,17 +258,24 @@ class ChainLane(CompositeLane):
         return sorted(e for e in edges if begin <= e < end)
 
     def sample(self, cycles: Times) -> Floats:
+        return self._read(cycles, lambda lane, times: lane.sample(times))
+
+    def weight(self, i: int, cycles: Times) -> Floats:
+        return self._read(cycles, lambda lane, times: lane.weight(i, times))
+
+    def _read(self, cycles: Times, read: Callable[[Lane, Times], Floats]) -> Floats:
+        """What the section of each time gives."""
         times = np.asarray(cycles, dtype=np.float64)
         if not times.size:
             return np.zeros(0, np.float32)
         begin, end = Fraction(float(times.min())), Fraction(float(times.max())) + 1
         bounds = [begin, *self._edges(begin, end), end]
-        out = self.old.sample(times)
+        out = read(self.old, times)
         for a, b in pairwise(bounds):
             # Rounding may put a frame just before the edge that it belongs behind.
             here = (times >= float(a) - 1e-9) & (times < float(b) - 1e-9)
             if here.any():
-                out[here] = self.section(a).sample(times[here])
+                out[here] = read(self.section(a), times[here])
         return out
 
     def at(self, cycle: Fraction) -> float | str:

@@ -70,6 +70,15 @@ class Lane:
         return []
 
     @property
+    def width(self) -> int:
+        """How many texts it has at most at once."""
+        return 1
+
+    def weight(self, i: int, cycles: Times) -> Floats:
+        """How much its i-th text counts, float32 [n]."""
+        return np.full(np.shape(cycles), float(i == 0), np.float32)
+
+    @property
     def keys(self) -> frozenset[Key]:
         """The controllers that it names."""
         return frozenset()
@@ -346,6 +355,10 @@ class CompositeLane(Lane):
         return 1 + max(part.depth for part in self.parts)
 
     @property
+    def width(self) -> int:
+        return max(part.width for part in self.parts)
+
+    @property
     def continuous(self) -> bool:
         return any(part.continuous for part in self.parts)
 
@@ -389,6 +402,10 @@ class TransitionLane(CompositeLane):
 
     def settled(self, before: Fraction) -> Lane | None:
         return self.new if self.over <= before else None
+
+    def weight(self, i: int, cycles: Times) -> Floats:
+        late = np.asarray(cycles) + NUDGE >= float(self.over)
+        return np.where(late, self.new.weight(i, cycles), self.old.weight(i, cycles))
 
     def events(self, begin: Fraction, end: Fraction) -> list[Event]:
         """Notes change at the end of a transition."""

@@ -15,11 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from demon_live.controls import CONTROLS
 from demon_live.core import ControlBlock, Floats, Loop, Phrase, Request, SlotValues
 from demon_live.engine.shared import STEP_LANES
+from demon_live.lang.prompts import texts_of
 from demon_live.models.engine import Engine
 from demon_live.notes.lanes import lanes_of
+
+#: The least weight of the first text of a sum: the others are measured by it.
+_LEAST = np.float32(1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,28 @@ class DeckScheduler:
             del self._served[begin]
 
 
+def weights_of(
+    texts: Sequence[str], lanes: Mapping[str, Floats], frames: int
+) -> list[tuple[str, Floats]]:
+    """The texts of a prompt that count, each with its weight float32 [T] against the first.
+
+    The ring gives the first one weight 1. Negative weights lead away from a text, by at most half
+    of what the positive ones are.
+    """
+    none = np.zeros(frames, np.float32)
+    found = [(text, lanes.get(f"prompt.{i}", none)) for i, text in enumerate(texts)]
+    if len(texts) == 1 or not any((w > 0).any() for _, w in found):
+        return [(texts[0], none + 1)]
+    found = [(text, w) for text, w in found if w.any()]
+    found.sort(key=lambda row: -float(row[1].mean()))
+    ahead = sum((np.maximum(w, 0) for _, w in found), none)
+    away = sum((np.maximum(-w, 0) for _, w in found), none)
+    short = np.minimum(1, 0.5 * ahead / np.maximum(away, 1e-6))
+    least = np.maximum(found[0][1], _LEAST)
+    rows = [(text, np.where(w < 0, w * short, w) / least) for text, w in found]
+    return [(text, np.asarray(w, np.float32)) for text, w in rows]
+
+
 def build_request(
     engine: Engine,
     name: str,
@@ -152,9 +180,14 @@ def build_request(
         "beats": loop.beats,
         "frames": loop.frames,
     }
-    prompts = str(values.get("prompt", "")), str(values.get("prompt2", ""))
+    texts, prompt2 = texts_of(str(values.get("prompt", ""))), str(values.get("prompt2", ""))
+    weighed = weights_of(texts, lanes, loop.frames)
     told = phrase if getattr(engine, "told_notes", False) else None
-    wanted = engine.condition(prompts[0], prompt2=prompts[1], key=key, **geometry, **more)
+    wanted, *others = (
+        engine.condition(text, prompt2=prompt2, key=key, **geometry, **more) for text, _ in weighed
+    )
+    conditions = [(c, w, 0.0, 1.0) for c, (_, w) in zip(others, weighed[1:], strict=True)]
+    said_texts = tuple(text for text, _ in weighed)
     return Request(
         frames=loop.frames,
         channels=engine.channels,
@@ -162,6 +195,7 @@ def build_request(
         seed=int(number("seed")) + seed,
         source=source,
         condition=wanted,
+        conditions=conditions,
         deck=name,
         shift=number("shift") if "shift" in values else None,
         init=lanes.get("init"),
@@ -174,6 +208,6 @@ def build_request(
         hear_from=target.hear_from,
         values=values,
         curves=None if curves is None else {n: c for n, c in curves.items() if n in STEP_LANES},
-        identity=(prompts, key, *geometry.items(), *more.items(), told),
+        identity=(said_texts, prompt2, key, *geometry.items(), *more.items(), told),
         lanes=None if told is None else lanes_of(told, loop),
     )

@@ -26,6 +26,7 @@ from demon_live.errors import DemonError, FileError, Span
 from demon_live.lang import NONE, Bind, Lane, Program, Scene, Setting, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
 from demon_live.lang.pattern import Times
+from demon_live.lang.prompts import texts_of
 from demon_live.session.state import State
 from demon_live.sets.journal import SetEvent
 from demon_live.sets.set_files import File, SetFiles, digest_of
@@ -46,8 +47,8 @@ def key_of(value: str) -> str:
 
 
 def name_of(value: str) -> str:
-    """A value as it was written."""
-    return value.partition(_MARK)[0]
+    """A value as it is shown: as it was written, the texts of a sum side by side."""
+    return " + ".join(texts_of(value.partition(_MARK)[0]))
 
 
 def read_sound(path: Path) -> Sound:

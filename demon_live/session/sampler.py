@@ -62,6 +62,9 @@ class LaneLike(Protocol):
     def at(self, cycle: Fraction) -> float | str: ...
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
     def events(self, begin: Fraction, end: Fraction) -> list[Event]: ...
+    @property
+    def width(self) -> int: ...
+    def weight(self, i: int, cycles: NDArray[np.float64]) -> Floats: ...
 
 
 def lap_times(loop: Loop, lap: int) -> NDArray[np.int64]:
@@ -238,6 +241,10 @@ class DeckSampler:
                     curves[name] = curve
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
+                for i in range(lane.width if lane.width > 1 else 0):
+                    weight = self._held(f"{name}.{i}", partial(lane.weight, i, cycles))
+                    if isinstance(weight, np.ndarray) and weight.shape == cycles.shape:
+                        curves[f"{name}.{i}"] = weight
         if loop.notes and "hint" not in lanes:
             curves["hint"] = np.full(cycles.shape, NOTES_HINT, np.float32)
         rows = self._plan(slot, loop, tempo, at)
