@@ -84,11 +84,8 @@ def _played(engine: Any, score: str, way: str) -> tuple[Floats, Loop, Phrase, st
     more = {"guide": "source notes", "untold": "source none; denoise = 1"}
     with Offline(engine) as offline:
         session = offline.session
-        if score in SCORES:
-            session.apply(SCORES[score])
-        else:
-            session.load(Path(score))
-        session.apply(more.get(way, f"source notes; denoise = {way}"))
+        text = SCORES[score] if score in SCORES else Path(score).read_text("utf-8")
+        session.apply(f"{text}\n{more.get(way, f'source notes; denoise = {way}')}", score)
         state = session.state
         deck = next(iter(state.decks.values()))
         lanes, loop = state.lanes(deck, Fraction(0)), deck.loop
