@@ -142,6 +142,35 @@ def weights_of(
     return [(text, np.asarray(w, np.float32)) for text, w in rows]
 
 
+def _worded(
+    engine: Engine,
+    loop: Loop,
+    values: Mapping[str, float | str],
+    lanes: Mapping[str, Floats],
+    timbre: str,
+) -> tuple[list[tuple[Any, Floats]], tuple[object, ...]]:
+    """(condition, weight) of each text that counts, and what they mean (`Request.identity`)."""
+    key = str(values.get("key", ""))
+    # Only what the engine knows: a warning named the rest when it was bound.
+    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
+    said = {"lyrics": lyrics, "timbre": timbre}
+    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
+    place: dict[str, Any] = {
+        "bpm": float(loop.bpm),
+        "cycles": loop.cycles,
+        "beats": loop.beats,
+        "frames": loop.frames,
+    }
+    texts, prompt2 = texts_of(str(values.get("prompt", ""))), str(values.get("prompt2", ""))
+    weighed = weights_of(texts, lanes, loop.frames)
+    rows = [
+        (engine.condition(text, prompt2=prompt2, key=key, **place, **more), weight)
+        for text, weight in weighed
+    ]
+    words = tuple(text for text, _ in weighed)
+    return rows, (words, prompt2, key, *place.items(), *more.items())
+
+
 def build_request(
     engine: Engine,
     name: str,
@@ -168,26 +197,9 @@ def build_request(
     lanes = block.lanes if curves is None else curves
     guided = "guide" in lanes
     cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
-    key = str(values.get("key", ""))
-    # Only what the engine knows: a warning named the rest when it was bound.
-    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
-    said = {"lyrics": lyrics, "timbre": timbre}
-    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
-
-    geometry: dict[str, Any] = {
-        "bpm": float(loop.bpm),
-        "cycles": loop.cycles,
-        "beats": loop.beats,
-        "frames": loop.frames,
-    }
-    texts, prompt2 = texts_of(str(values.get("prompt", ""))), str(values.get("prompt2", ""))
-    weighed = weights_of(texts, lanes, loop.frames)
+    worded, identity = _worded(engine, loop, values, lanes, timbre)
+    (wanted, _), *others = worded
     told = phrase if getattr(engine, "told_notes", False) else None
-    wanted, *others = (
-        engine.condition(text, prompt2=prompt2, key=key, **geometry, **more) for text, _ in weighed
-    )
-    conditions = [(c, w, 0.0, 1.0) for c, (_, w) in zip(others, weighed[1:], strict=True)]
-    said_texts = tuple(text for text, _ in weighed)
     return Request(
         frames=loop.frames,
         channels=engine.channels,
@@ -195,7 +207,7 @@ def build_request(
         seed=int(number("seed")) + seed,
         source=source,
         condition=wanted,
-        conditions=conditions,
+        conditions=[(condition, weight, 0.0, 1.0) for condition, weight in others],
         deck=name,
         shift=number("shift") if "shift" in values else None,
         init=lanes.get("init"),
@@ -208,6 +220,6 @@ def build_request(
         hear_from=target.hear_from,
         values=values,
         curves=None if curves is None else {n: c for n, c in curves.items() if n in STEP_LANES},
-        identity=(said_texts, prompt2, key, *geometry.items(), *more.items(), told),
+        identity=(*identity, told),
         lanes=None if told is None else lanes_of(told, loop),
     )

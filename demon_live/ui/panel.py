@@ -148,7 +148,9 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
         at, still = grid.playhead(status, deck), []
         for lane in deck.lanes:
             if lane.notes is not None:
-                ranked.append((curve, grid.boxed(_notes(grid, lane, at))))
+                ranked.append(
+                    (curve, grid.boxed(_notes(grid, lane, at, deck.cycles * status.beats)))
+                )
             elif lane.samples is None:
                 ranked.append((words, grid.boxed(_words(grid, lane))))
             elif _moves(lane):
@@ -270,9 +272,9 @@ def _curve(grid: LaneGrid, lane: LaneView, at: float, tall: int) -> list[Row]:
     ]
 
 
-def _notes(grid: LaneGrid, lane: LaneView, at: float) -> Row:
+def _notes(grid: LaneGrid, lane: LaneView, at: float, beats: int) -> Row:
     """Hits as a grid of steps, notes as a piano roll of one row: the higher, the taller."""
-    drawn = text.roll(lane.notes or (), grid.graph, ascii_only=grid.ascii_only)
+    drawn = text.roll(lane.notes or (), grid.graph, beats, ascii_only=grid.ascii_only)
     mark = min(int(at * grid.graph), grid.graph - 1)
     coming = f" {grid.glyph('→', '->')} {lane.coming}" if lane.coming else ""
     return [

@@ -106,15 +106,21 @@ def curve(
 
 
 def roll(
-    notes: Iterable[tuple[float, float, float, float]], width: int, *, ascii_only: bool = False
+    notes: Iterable[tuple[float, float, float, float]],
+    width: int,
+    beats: int,
+    *,
+    ascii_only: bool = False,
 ) -> str:
     """Notes (begin, length, height 0..1, velocity), in parts of the row, in `width` cells.
 
-    Notes of a pitch are as tall as they are high, for their length; hits (height 0) are marks.
+    Notes of a pitch are as tall as they are high, for their length; hits (height 0) are marks. A
+    dot stands on each of the beats.
     """
     glyphs = _ASCII if ascii_only else _BLOCKS
     soft, loud = ("o", "x") if ascii_only else ("▯", "▮")
-    out = [" " if i % 4 else "." if ascii_only else "·" for i in range(width)]
+    dots = {i * width // beats for i in range(beats)} if 0 < beats < width else set()
+    out = [" " if i not in dots else "." if ascii_only else "·" for i in range(width)]
     for begin, length, height, velocity in notes:
         first = min(int(begin * width + 1e-6), width - 1)
         if not height:

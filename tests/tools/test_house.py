@@ -19,7 +19,7 @@ LIMITS = {
     "apply_files": 33,
     "apply_functions": 220,
     "way_files": 66,
-    "way_functions": 632,
+    "way_functions": 640,
 }
 
 

@@ -121,7 +121,7 @@ class _ImpStacker:
                 )
             phase[i] = condition.phase
             cond[i] = conditioning.mixed(condition, row.shared.get("prompt_mix"))
-            # The negative pass of guidance is told as little as it is asked for.
+            # Guidance is between words: both of its passes are told the notes.
             if lanes is not None and row.request.lanes is not None and not silent:
                 lanes[i] = row.request.lanes
         return hint, phase, cond, lanes
