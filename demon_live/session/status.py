@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from demon_live.controls import find
-from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus
+from demon_live.core import RATES, EngineStatus, Floats, Loop, Phrase, SlotStatus
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
@@ -235,6 +236,12 @@ def _lane(
     return LaneView(name, text, plays, next=_coming(lane, here), coming=waits)
 
 
+@lru_cache(maxsize=256)
+def _played(lane: Lane, begin: Fraction, cycles: int) -> Phrase:
+    """The notes of a lane in a lap: a display asks for the same ones a dozen times a second."""
+    return phrase({lane.control: lane}, begin, cycles)
+
+
 def _notes(
     lane: Lane, loop: Loop, tempo: TempoMap, now: int
 ) -> tuple[tuple[float, float, float, float], ...]:
@@ -242,8 +249,7 @@ def _notes(
     lap, position = loop.locate(now)
     here, out = position / loop.samples, []
     for k in (lap, lap + 1):
-        played = phrase({lane.control: lane}, lap_begin(loop, tempo, k), loop.cycles).notes
-        for note in played:
+        for note in _played(lane, lap_begin(loop, tempo, k), loop.cycles).notes:
             begin = note.begin / loop.cycles
             if (begin + note.length / loop.cycles > here) == (k == lap):
                 low, high = lane.spec.low, lane.spec.high
