@@ -118,7 +118,7 @@ _PITCHED = (
 #: The source that the score plays itself; what stands behind a file that it is played over.
 NOTES, PLUS_NOTES = "notes", "+ notes"
 #: `hint` of a deck with notes whose score says none: without it a model hears little of them.
-NOTES_HINT = 0.8
+NOTES_HINT = 0.6
 #: What `source notes` plays.
 VOICES = (*_DRUMS, *(row.name for row in _PITCHED))
 

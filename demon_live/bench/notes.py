@@ -28,7 +28,7 @@ from demon_live.notes.lanes import bar_classes
 _BANDS = {**BANDS, "snare": (1500.0, 5000.0)}
 #: Samples that a kick is heard.
 _KICK = 9600
-DENOISES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+DENOISES = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 #: Scores that no engine was trained on.
 SCORES = {
     "house": """tempo 123; prompt = 'house, organ, 909'

@@ -5,12 +5,13 @@ are kept, so that a bar which comes again costs no more than adding them up. A l
 rings past its end rings at its beginning. Kicks duck the other buses a little, as in a finished
 mix. Equal notes give equal bits.
 
-Threads: one at a time.
+Threads: any, one at a time (a lock).
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from functools import lru_cache
 
@@ -33,6 +34,7 @@ _DRIVE, _OUT = 1.4, 0.55
 #: Bytes of pieces that are kept.
 _KEPT = 64 << 20
 
+_lock = threading.Lock()
 _pieces: OrderedDict[tuple[object, ...], Floats] = OrderedDict()
 
 
@@ -115,6 +117,11 @@ def _held(kicks: list[int], samples: int) -> Floats:
 
 def guide(phrase: Phrase, cycles: int, samples: int, beats: int, kit: NoteKit) -> Floats:
     """The notes of a lap of `cycles` cycles as PCM, float32 [samples, 2]."""
+    with _lock:
+        return _guide(phrase, cycles, samples, beats, kit)
+
+
+def _guide(phrase: Phrase, cycles: int, samples: int, beats: int, kit: NoteKit) -> Floats:
     drums = np.zeros((2, samples), np.float32)
     pitched = np.zeros((2, samples), np.float32)
     cycle = samples / cycles / _RATE

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,11 +59,11 @@ class Guides:
         self._engine, self._read, self._pool, self._tell = engine, read, pool, tell
         self._made: OrderedDict[_Source, Floats | None] = OrderedDict()
         self._missing: dict[_Source, None] = {}
-        self._coming: tuple[_Source, Future[Floats | None]] | None = None
+        self._coming: tuple[_Source, Future[Floats]] | None = None
 
     def ready(self, loop: Loop, phrase: Phrase, prompt: str) -> bool:
         """Whether the source of a lap is there; if it is not, it will be."""
-        job = _job(loop, phrase, prompt)
+        job = _source_of(loop, phrase, prompt)
         if self._pool is None or job in self._made:
             return True
         self._missing[job] = None
@@ -70,9 +71,9 @@ class Guides:
 
     def get(self, loop: Loop, phrase: Phrase, prompt: str) -> Floats | None:
         """The source of a lap that is ready, float32 [T, C]; None if it could not be made."""
-        job = _job(loop, phrase, prompt)
+        job = _source_of(loop, phrase, prompt)
         if job not in self._made:
-            self._keep(job, self._attempt(job))
+            self._take(job, partial(self._make, job))
         self._made.move_to_end(job)
         return self._made[job]
 
@@ -81,29 +82,26 @@ class Guides:
         if self._coming is not None and self._coming[1].done():
             job, future = self._coming
             self._coming = None
-            self._keep(job, future.result())
+            self._take(job, future.result)
         if self._coming is None and self._pool is not None:
             first = next((job for job in self._missing if job not in self._made), None)
             if first is not None:
-                self._coming = first, self._pool.submit(self._attempt, first)
+                self._coming = first, self._pool.submit(self._make, first)
         self._missing.clear()
 
     def clear(self) -> None:
         """Keep nothing."""
         self._made.clear()
 
-    def _keep(self, job: _Source, latent: Floats | None) -> None:
-        self._made[job] = latent
-        while len(self._made) > _KEPT:
-            self._made.popitem(last=False)
-
-    def _attempt(self, job: _Source) -> Floats | None:
+    def _take(self, job: _Source, result: Callable[[], Floats]) -> None:
+        self._made[job] = None
         try:
-            return self._make(job)
+            self._made[job] = result()
         # As in a tick, a model may fail in any way: a message, and generations begin from noise.
         except Exception as error:  # noqa: BLE001
             self._tell(f"the notes cannot be played to the engine: {error}")
-            return None
+        while len(self._made) > _KEPT:
+            self._made.popitem(last=False)
 
     def _make(self, job: _Source) -> Floats:
         if getattr(self._engine, "dry", False):
@@ -117,7 +115,7 @@ class Guides:
         return encoded(self._engine, audio, job.frames)
 
 
-def _job(loop: Loop, phrase: Phrase, prompt: str) -> _Source:
+def _source_of(loop: Loop, phrase: Phrase, prompt: str) -> _Source:
     return _Source(
         loop.source_file, loop.samples, loop.frames, loop.cycles, loop.beats, phrase, kit_of(prompt)
     )
