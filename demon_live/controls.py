@@ -7,6 +7,7 @@ soon a change is heard (DEMON paper, section on propagation, plus two more class
     step   next tick of the ring     read by every solver step of every slot
     slot   next admission            baked into a generation when it is born
     model  one tick after a refit    weights of the network
+    notes  next generation           what a deck with `source notes` is made from
     prepared  first, then switched at a cycle          loop, tempo, source, engine, depth, steps
 """
 
@@ -15,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PropagationClass = Literal["mix", "step", "slot", "model", "prepared"]
-Shape = Literal["curve", "number", "integer", "text", "choice", "file"]
+PropagationClass = Literal["mix", "step", "slot", "model", "notes", "prepared"]
+Shape = Literal["curve", "number", "integer", "text", "choice", "file", "hits", "notes", "chords"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class Control:
 
     shape: curve = 25 values a second along the loop; number and integer = one value a generation
     (or an automation, for class mix); text and choice = words; file = names of sound files, which
-    are read when the binding is evaluated. low and high bound numbers, in `unit`. rest: the value
+    are read when the binding is evaluated; hits = an event is a hit, its value the velocity; notes,
+    chords = an event is a note, or a chord, by name or number, moved by octaves to between low and
+    high. low and high bound numbers, in `unit`. rest: the value
     of a rest (`~`); None = the default. slew: seconds that a jump takes in the mix strip, so that
     it does not click.
     """
@@ -45,7 +48,11 @@ class Control:
 
     @property
     def numeric(self) -> bool:
-        return self.shape in ("curve", "number", "integer")
+        return self.shape in ("curve", "number", "integer", "hits")
+
+    @property
+    def pitched(self) -> bool:
+        return self.shape in ("notes", "chords")
 
     @property
     def range_text(self) -> str:
@@ -54,6 +61,8 @@ class Control:
             return "text"
         if self.shape == "file":
             return "a sound file"
+        if self.shape == "chords":
+            return "chord names, or numbers"
         if self.shape == "choice":
             return "one of " + ", ".join(self.choices)
         unit = f" {self.unit}" if self.unit else ""
@@ -66,7 +75,80 @@ _KEYS = tuple(
     for note in ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 )
 
+_DRUMS = {
+    "kick": 'kick = "1*4"',
+    "snare": 'snare = "~ 1 ~ 1"',
+    "clap": 'clap = "~ .8 ~ .8"',
+    "hat": 'hat = ".5*8"',
+    "open": 'open = "[~ .6]*4"',
+    "perc": 'perc = ".7(3,8,2)"',
+}
+_PITCHED = (
+    Control(
+        "bass",
+        "notes",
+        "notes",
+        "",
+        "The bass line: note names, numbers (c4 is 60), or degrees through .scale.",
+        'bass = "a1 ~ [~ a1] e2"',
+        low=28.0,
+        high=55.0,
+    ),
+    Control(
+        "lead",
+        "notes",
+        "notes",
+        "",
+        "The melody, as bass; a comma plays notes together.",
+        "lead = \"0 2 [4 <5 7>]\".scale('A4 minor')",
+        low=48.0,
+        high=96.0,
+    ),
+    Control(
+        "chord",
+        "chords",
+        "notes",
+        "",
+        "Chords by name, or notes; .voicing lets them move by small steps.",
+        'chord = "<Am F C^7 G/B>".voicing',
+        low=36.0,
+        high=88.0,
+    ),
+)
+#: The source that the score plays itself; what stands behind a file that it is played over.
+NOTES, PLUS_NOTES = "notes", "+ notes"
+#: `hint` of a deck with notes whose score says none: without it a model hears little of them.
+NOTES_HINT = 0.6
+#: What `source notes` plays.
+VOICES = (*_DRUMS, *(row.name for row in _PITCHED))
+
 _ROWS = (
+    # notes: what is played for the model
+    *(
+        Control(
+            name,
+            "hits",
+            "notes",
+            0.0,
+            f"Hits of the {name if name != 'open' else 'open hat'}: each event is one, its value "
+            "how hard; a rest is none.",
+            example,
+        )
+        for name, example in _DRUMS.items()
+    ),
+    *_PITCHED,
+    *(
+        Control(
+            f"{name}_level",
+            "number",
+            "notes",
+            1.0,
+            f"Loudness of the {name} among the notes, where each begins.",
+            f"{name}_level = .8",
+            high=2.0,
+        )
+        for name in VOICES
+    ),
     # step: curves that every solver step reads
     Control(
         "blend",
@@ -141,7 +223,8 @@ _ROWS = (
         "curve",
         "step",
         0.0,
-        "How strongly the model is shown the source as a plan to follow (cover mode).",
+        "How strongly the model is shown the source as a plan to follow (cover mode). With source "
+        f"notes and nothing said: {NOTES_HINT:g}.",
         "hint = .7",
     ),
     Control(
@@ -219,7 +302,7 @@ _ROWS = (
         "text",
         "slot",
         "",
-        "What it should sound like, in words.",
+        "What it should sound like, in words; texts may be summed, each with a weight.",
         "prompt = \"<'acid techno, 303' 'dub techno, tape hiss'>/8\"",
     ),
     Control(
@@ -376,7 +459,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "The sound that is transformed, a file; none: start from noise.",
+            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), "
+            "a file + notes.",
             'source "loops/techno_128.flac"',
         ),
         Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),

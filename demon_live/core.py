@@ -48,7 +48,8 @@ class Loop:
     Lap k of the loop begins at sample floor(origin + k * lap + 1/2); `lap` is the exact length of
     the loop in samples (cycles * samples per cycle) and `origin` the exact place of a lap's
     beginning, so bar lines never drift. frames: T, even, covers the longest lap. epoch grows with
-    every loop of a deck; nothing of an older epoch is placed.
+    every loop of a deck; nothing of an older epoch is placed. notes: what is transformed is played
+    by the notes of the score, over the source if there is one.
     """
 
     epoch: int
@@ -61,6 +62,7 @@ class Loop:
     beats: Beats
     frames: int
     source: str | None = None
+    notes: bool = False
 
     @property
     def file(self) -> str:
@@ -137,6 +139,28 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteEvent:
+    """A note or a hit of a voice (`controls.VOICES`), in cycles since its lap began.
+
+    pitch: of MIDI, c4 is 60; 0 of a drum. velocity: 0..1, its level included, so up to 2.
+    """
+
+    voice: str
+    begin: float
+    length: float
+    pitch: float
+    velocity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """All notes of one lap, ascending. voices: those that the score binds, resting ones too."""
+
+    notes: tuple[NoteEvent, ...] = ()
+    voices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MixPoints:
     """An automation of the mix strip: straight lines between points, held before and after.
 
@@ -155,7 +179,8 @@ class ControlBlock:
     Only controls that are bound are present. laps: the same, float32 [2, T], for the lap in which
     it was made and for the next one. plan: class slot, ascending in time; the first entry holds
     now. held: what the entry that holds now was when it began. mix: class mix. sampled_at: the
-    output sample at which it was made.
+    output sample at which it was made. phrases: class notes, of the laps of `laps`; () if the score
+    binds none.
     """
 
     deck: str
@@ -167,6 +192,12 @@ class ControlBlock:
     mix: Mapping[str, MixPoints] = field(default_factory=dict)
     laps: Mapping[str, Floats] = field(default_factory=dict)
     held: Mapping[str, float | str] = field(default_factory=dict)
+    phrases: tuple[Phrase, ...] = ()
+
+    def phrase_at(self, sample: int) -> Phrase | None:
+        """The notes of the lap of an output sample, None if the score binds none."""
+        first, _ = self.loop.locate(max(self.sampled_at, self.loop.from_sample))
+        return self.phrases[sample >= self.loop.lap_start(first + 1)] if self.phrases else None
 
     @property
     def jumps(self) -> list[int]:
@@ -276,8 +307,9 @@ class Request:
     fractions of the steps. feedback, feedback_depth: mix of an earlier generation of this deck.
     hear_from: the output sample from which it is meant to be heard. values: what the score said,
     for displays and placement. epoch: of the loop it belongs to. curves: class step, name ->
-    float32 [T], the generation's own; None = those that the ring shares. identity: what condition
-    and negative mean, comparable; None = not known, so that the generation is never stored.
+    float32 [T], the generation's own; None = those that the ring shares. identity: what condition,
+    conditions and negative mean, comparable; None = not known: the generation is never stored.
+    lanes: float32 [T, 46], the notes of its lap as `notes.lanes` says them; None = not told.
     """
 
     frames: int
@@ -301,6 +333,7 @@ class Request:
     values: Mapping[str, float | str] = field(default_factory=dict)
     curves: Mapping[str, Floats] | None = None
     identity: tuple[object, ...] | None = None
+    lanes: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

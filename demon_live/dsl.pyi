@@ -336,6 +336,14 @@ class Pat(_Pat):
     def note(self) -> Pat:
         """Note names as numbers: c3 is 48, c4 is 60."""
 
+    @property
+    def voicing(self) -> Pat:
+        """Chords in the inversion near c4, so that each moves a little; turn: higher inversions."""
+
+    @property
+    def root(self) -> Pat:
+        """The bass notes of chords, in octave 2: g2 for G, b2 for G/B."""
+
 def curve(
     y: ArrayLike | Callable[[Any], Any] | str | os.PathLike[str],
     cycles: Number = 1,
@@ -369,7 +377,7 @@ def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | Path | None) -> None:
-    """The sound that is transformed, a file; none: start from noise."""
+    """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
 
 def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays."""
@@ -559,6 +567,8 @@ invert: Pat
 inv: Pat
 scale: Pat
 toScale: Pat
+voicing: Pat
+root: Pat
 stack: Pat
 polyrhythm: Pat
 cat: Pat

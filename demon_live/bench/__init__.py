@@ -5,6 +5,7 @@
     latency.py   every control, from an edit to the ear; propagation.py counts the ticks
     lang.py      sampling of lanes, parsing, mini-notation
     economy.py   generations made for scores, and how many different ones
+    notes.py     whether the notes of a score are heard, by denoise
     common.py    options, the engine, the machine
 
 Each has `figures(options)`: a mapping from a name with its unit to a number or a table. `--json`
@@ -18,7 +19,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from demon_live.bench import decode, economy, lang, latency, ring
+from demon_live.bench import decode, economy, lang, latency, notes, ring
 from demon_live.bench.common import Figures, machine
 from demon_live.bench.common import Options as Options
 from demon_live.ui.show import Pieces
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[Options], Figures]] = {
     "lang": lang.figures,
     "latency": latency.figures,
     "economy": economy.figures,
+    "notes": notes.figures,
 }
 
 

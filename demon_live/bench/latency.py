@@ -6,6 +6,7 @@ playhead, a block of the mixer.
 
     edit .. tick begins .. n ticks .. decode .. lead .. block .. ear
 
+Class notes is heard like class slot, once the notes are rendered and encoded: it is not measured.
 Best: the edit comes just before the tick at which a slot is due; worst: just after one.
 """
 

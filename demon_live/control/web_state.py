@@ -211,6 +211,8 @@ def _deck(deck: DeckView) -> dict[str, Any]:
 
 def _lane(lane: LaneView) -> dict[str, Any]:
     row = {"control": lane.control, "text": lane.text, "coming": lane.coming}
+    if lane.notes is not None:
+        return {**row, "notes": [[round(x, 4) for x in note] for note in lane.notes]}
     if lane.samples is None:
         return {**row, "value": str(lane.value), "next": lane.next}
     samples = np.nan_to_num(np.asarray(lane.samples, np.float64))

@@ -20,6 +20,7 @@ import numpy as np
 from demon_live.core import Floats, Request
 from demon_live.engine.solver import timesteps
 from demon_live.errors import ScoreError
+from demon_live.notes.lanes import LANES
 
 #: Finished latents that a deck remembers for `feedback`.
 HISTORY = 8
@@ -156,6 +157,7 @@ def check_request(request: Request, steps: int, shift: float) -> None:
         raise ScoreError(f"feedback_depth counts from 1, this is {request.feedback_depth}")
     _array("source", request.source, (frames, channels))
     _array("target", request.target, (frames, channels))
+    _array("lanes", request.lanes, (frames, LANES))
     _array("init", request.init, (frames,))
     _array("mask", request.mask, (frames,))
     for _, weight, _, _ in request.conditions:

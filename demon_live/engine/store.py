@@ -37,7 +37,7 @@ def key_of(request: Request, steps: int, shift: float) -> bytes | None:
     None where the result depends on more than the request: shared curves, feedback, or a
     condition that has no identity.
     """
-    if request.identity is None or request.curves is None or request.feedback or request.conditions:
+    if request.identity is None or request.curves is None or request.feedback:
         return None
     plain = (
         request.identity,
@@ -57,6 +57,9 @@ def key_of(request: Request, steps: int, shift: float) -> bytes | None:
     for name in sorted(curves):
         curve = curves[name]
         found.update(name.encode() + (b"-" if curve is None else curve.tobytes()))
+    for _, weight, first, last in request.conditions:
+        found.update(repr((float(first), float(last))).encode())
+        found.update(np.asarray(weight, np.float32).tobytes())
     return found.digest()
 
 

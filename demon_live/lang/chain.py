@@ -20,7 +20,7 @@ from demon_live.controls import CONTROLS, FADER, Control
 from demon_live.core import Floats
 from demon_live.errors import ScoreError, Span, nearest
 from demon_live.lang.lane import CompositeLane, Lane
-from demon_live.lang.pattern import Times
+from demon_live.lang.pattern import Event, Times, moved
 from demon_live.lang.program import Bind, Chain, Go, Scene, Setting, Statement, When
 
 
@@ -171,6 +171,13 @@ class RestartedLane(CompositeLane):
         inside = self.lane.jumps(begin - self.begin, end - self.begin)
         return [jump + self.begin for jump in inside]
 
+    def weight(self, i: int, cycles: Times) -> Floats:
+        return self.lane.weight(i, np.asarray(cycles, np.float64) - float(self.begin))
+
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        inside = self.lane.events(begin - self.begin, end - self.begin)
+        return moved(inside, Fraction(1), self.begin, (Fraction(1), -self.begin))
+
     @property
     def parts(self) -> tuple[Lane, ...]:
         return (self.lane,)
@@ -252,21 +259,32 @@ class ChainLane(CompositeLane):
         return sorted(e for e in edges if begin <= e < end)
 
     def sample(self, cycles: Times) -> Floats:
+        return self._read(cycles, lambda lane, times: lane.sample(times))
+
+    def weight(self, i: int, cycles: Times) -> Floats:
+        return self._read(cycles, lambda lane, times: lane.weight(i, times))
+
+    def _read(self, cycles: Times, read: Callable[[Lane, Times], Floats]) -> Floats:
+        """What the section of each time gives."""
         times = np.asarray(cycles, dtype=np.float64)
         if not times.size:
             return np.zeros(0, np.float32)
         begin, end = Fraction(float(times.min())), Fraction(float(times.max())) + 1
         bounds = [begin, *self._edges(begin, end), end]
-        out = self.old.sample(times)
+        out = read(self.old, times)
         for a, b in pairwise(bounds):
             # Rounding may put a frame just before the edge that it belongs behind.
             here = (times >= float(a) - 1e-9) & (times < float(b) - 1e-9)
             if here.any():
-                out[here] = self.section(a).sample(times[here])
+                out[here] = read(self.section(a), times[here])
         return out
 
     def at(self, cycle: Fraction) -> float | str:
         return self.section(Fraction(cycle)).at(cycle)
+
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        bounds = sorted({begin, *self._edges(begin, end), end})
+        return [e for a, b in pairwise(bounds) for e in self.section(a).events(a, b)]
 
     @property
     def parts(self) -> tuple[Lane, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,8 +14,9 @@ import numpy as np
 from demon_live.controls import CONTROLS, Control
 from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import ScoreError, ScoreWarning, Span
+from demon_live.lang.controllers import CONTROLLERS
 from demon_live.lang.cycle_table import trial
-from demon_live.lang.functions import FUNCTIONS, NOTE
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import PERFORMANCE, key_of, meant
 from demon_live.lang.lane import Lane
 from demon_live.lang.mini_syntax import MAX_NESTING
@@ -38,6 +39,7 @@ from demon_live.lang.syntax import (
     children,
     unparse_expr,
 )
+from demon_live.notes.harmony import NOTE, fitted, note_name, written_pitches
 
 _MAX_ERRORS = 50
 #: Cycles of a lane that are sampled before it is accepted; more of a pattern with few events.
@@ -110,6 +112,11 @@ def try_lane(site: Site, pattern: Pattern) -> None:
         site.report.error(str(error), site.place, less_work(error))
         return
     spec = site.spec
+    if spec.cls == "notes":
+        _plays(site, events)
+    if spec.pitched:
+        _check_pitches(site, events)
+        return
     if not events and cheap and any(_has_steps(node) for node in _parts(site.expr)):
         message = "this is silence: no step ever plays"
         site.report.warn(message, site.place, "write ~ if it is meant")
@@ -134,6 +141,43 @@ def try_lane(site: Site, pattern: Pattern) -> None:
     slack = 1e-9 * max(abs(spec.low), abs(spec.high))
     if low < spec.low - slack or high > spec.high + slack:
         _excess(site, low, high)
+
+
+def _plays(site: Site, events: Sequence[Event]) -> None:
+    """Warn of a curve where events are needed."""
+    if site.spec.shape != "number" and events and all(e.whole_begin is None for e in events):
+        message = f"{site.spec.name} plays events, and a curve has none"
+        site.report.warn(message, site.place, "cut it into steps: .segment(16)")
+
+
+def _check_pitches(site: Site, events: Sequence[Event]) -> None:
+    """Report names that mean no note or chord, and notes that lie outside of the voice's range."""
+    spec, moved = site.spec, dict[float, float]()
+    for value in dict.fromkeys(e.value for e in events if not isinstance(e.value, Curve)):
+        try:
+            written = written_pitches(value, spec)
+        except ScoreError as error:
+            site.report.error(error.message, _place_of(site, value), error.hint)
+            return
+        moved |= {p: fitted(p, spec) for p in written if fitted(p, spec) != p}
+    # What a key will play is not known yet.
+    if moved and not names_in(site.expr) & CONTROLLERS.keys():
+        pitch, plays = next(iter(moved.items()))
+        site.report.warn(
+            f"{spec.name} plays {note_name(spec.low)} to {note_name(spec.high)}: "
+            f"{note_name(pitch)} is moved to {note_name(plays)}",
+            site.place,
+            f"write it in that octave, or .add({plays - pitch:g})",
+        )
+
+
+def _place_of(site: Site, value: str | float) -> Span:
+    """Where a value is written, or the whole expression."""
+    found = places_of(site.expr, lambda v: v == value)
+    if not found:
+        return site.place
+    _, start, end = found[0]
+    return Span.of(site.report.text, site.start + start, site.start + end)
 
 
 def _has_steps(node: Expr) -> bool:
@@ -189,12 +233,7 @@ def _excess(site: Site, low: float, high: float) -> None:
 
 
 def _bad_choice(site: Site, value: str) -> None:
-    spec = site.spec
-    found = places_of(site.expr, lambda v: v == value)
-    span = site.place
-    if found:
-        _, start, end = found[0]
-        span = Span.of(site.report.text, site.start + start, site.start + end)
+    spec, span = site.spec, _place_of(site, value)
     whole = site.expr.text if isinstance(site.expr, Mini) else value
     near = [w for w in (key_of(whole), meant(whole, spec.choices), meant(value, spec.choices)) if w]
     near = [word for word in near if word in spec.choices]
@@ -206,6 +245,8 @@ def _bad_choice(site: Site, value: str) -> None:
 def advise(site: Site) -> None:
     """Warn of what plays, but was probably meant otherwise."""
     expr, warn = site.expr, site.report.warn
+    if site.spec.cls == "notes":
+        return
     if isinstance(expr, Call) and expr.name == "irand" and site.spec.shape == "integer":
         message = "this is a new number each 1/1024 of a cycle"
         warn(message, site.place, "hold it: irand(8).segment(1)")
@@ -247,7 +288,7 @@ def used_lets(expr: Expr, lets: Mapping[str, Let]) -> list[LetNode]:
 
 def _example(spec: Control) -> str:
     """The shortest correct binding of a control."""
-    if spec.numeric:
+    if spec.numeric or spec.pitched:
         return spec.example
     if spec.shape == "file":
         return f"{spec.name} = 'dub.wav'"
@@ -271,7 +312,7 @@ def check_quotes(spec: Control, expr: Expr, source: str, lets: Mapping[str, Let]
     """Check that a text has its quotes. Raises ScoreError."""
     if spec.numeric or not isinstance(expr, Name) or expr.name in FUNCTIONS or expr.name in lets:
         return
-    if expr.name not in SIGNALS:
+    if expr.name not in SIGNALS and not (spec.pitched and expr.name == "silence"):
         span = Span.of(source, expr.start, expr.end)
         meant_key = key_of(expr.name) if spec.name == "key" else None
         hint = f"write {spec.name} = '{meant_key or expr.name}'"
@@ -285,6 +326,8 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
         word, start, end = found[0] if found else ("this", expr.start, expr.end)
         if re.fullmatch(r"[\s\d.<>\[\]{}~*/!@?_(),|-]+", word):
             hint = f'mini-notation stands in double quotes: "{word}"'
+        elif spec.shape == "hits":
+            hint = f"a hit is a number, how hard: {spec.example}"
         elif NOTE.fullmatch(word) is not None:
             hint = "note names become numbers with .note"
         else:
@@ -294,7 +337,7 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
             span=Span.of(source, start, end),
             hint=hint,
         )
-    if not spec.numeric:
+    if not spec.numeric and not spec.pitched:
         found = places_of(expr, lambda v: not isinstance(v, str))
         if isinstance(expr, Num):
             found = [(str(expr.value), expr.start, expr.end)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
-from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
+from demon_live.controls import CONTROLS, FADER, NOTES, SETTINGS, find
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
     Diagnostics,
@@ -50,6 +50,7 @@ from demon_live.lang.program import (
     When,
     Word,
 )
+from demon_live.lang.prompts import WEIGHT, PromptLane, is_sum, terms
 from demon_live.lang.samples import beside
 from demon_live.lang.scope import Scope, Work
 from demon_live.lang.signals import RANDOM, SIGNALS
@@ -57,6 +58,7 @@ from demon_live.lang.split import Chunk, split, whole
 from demon_live.lang.syntax import (
     BindNode,
     ChainNode,
+    Expr,
     GoNode,
     LetNode,
     OpenNode,
@@ -399,7 +401,7 @@ class _Compiler:
                     f"write {spec.example}",
                 )
                 return None
-        if node.reading and (node.word != "source" or value in (None, "none")):
+        if node.reading and (node.word != "source" or value in (None, "none", NOTES)):
             self.error(f"{node.reading} belongs to a source", place, 'source "x.wav" bars 2')
             return None
         when = self.when(chunk, node.whens)
@@ -415,22 +417,39 @@ class _Compiler:
         chances = Chances.ruled(self.chance, self.seed, f"{self.deck}.{key}")
         return Scope(chunk.text, lets, chances, self.work, {})
 
-    def lane(self, chunk: Chunk, node: BindNode, spec: Control, pattern: Pattern) -> Lane:
-        """The lane of a checked binding."""
-        expr = node.expr
-        assert expr is not None
+    def lane(self, site: Site, chunk: Chunk, control: str) -> Lane:
+        """The lane of an expression, checked."""
+        expr, spec = site.expr, site.spec
+        self.work.keys.clear()
+        pattern = compile_expr(expr, self.scope(chunk, control))
+        check_kind(spec, expr, pattern, chunk.text)
+        try_lane(site, pattern)
+        advise(site)
         text = whole(chunk.text, expr.start, expr.end)
         keys = frozenset(self.work.keys)
         if not keys:
             return PatternLane(spec, pattern, text)
-        scope = self.scope(chunk, node.control)
-        ruled = partial(Chances.ruled, self.chance, self.seed, f"{self.deck}.{node.control}")
+        scope = self.scope(chunk, control)
+        ruled = partial(Chances.ruled, self.chance, self.seed, f"{self.deck}.{control}")
 
         def build(history: ControllerHistory) -> Pattern:
             fresh = replace(scope, chances=ruled(), work=Work(history=history))
             return compile_expr(expr, fresh)
 
         return ControllerLane(spec, text, keys, build)
+
+    def prompt_sum(self, site: Site, chunk: Chunk) -> Lane:
+        """The lane of a weighted sum of texts."""
+
+        def is_text(node: Expr) -> bool:
+            return compile_expr(node, self.scope(chunk, "prompt")).text
+
+        rows = terms(site.expr, is_text, chunk.text)
+        texts = tuple(self.lane(replace(site, expr=text), chunk, "prompt") for text, _ in rows)
+        weighed = [replace(site, expr=weight, spec=WEIGHT) for _, weight in rows]
+        weights = tuple(self.lane(row, chunk, "prompt") for row in weighed)
+        shown = whole(chunk.text, site.expr.start, site.expr.end)
+        return PromptLane(site.spec, shown, texts, weights)
 
     def bind(self, chunk: Chunk, node: BindNode, span: Span) -> Bind | None:
         name = self.span(chunk, node.start, node.name_end)
@@ -456,14 +475,12 @@ class _Compiler:
         check_quotes(spec, node.expr, chunk.text, self.lets)
         if spec.shape == "file":
             check_paths(node.expr, chunk.text)
-        self.work.keys.clear()
-        pattern = compile_expr(node.expr, self.scope(chunk, node.control))
-        check_kind(spec, node.expr, pattern, chunk.text)
         place = self.span(chunk, node.expr.start, node.expr.end)
         site = Site(self.report, node.expr, spec, place, chunk.start)
-        try_lane(site, pattern)
-        advise(site)
-        lane = self.lane(chunk, node, spec, pattern)
+        if node.control == "prompt" and is_sum(node.expr):
+            lane = self.prompt_sum(site, chunk)
+        else:
+            lane = self.lane(site, chunk, node.control)
         key = unparse_expr(node.expr) + lets_text(node.expr, self.lets)
         sound = spec.shape == "file" and not self.report.errors
         files = files_of(site, lane, self.lets) if sound else ()

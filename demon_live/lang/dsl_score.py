@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from demon_live.controls import CONTROLS, SETTINGS, find
+from demon_live.controls import CONTROLS, PLUS_NOTES, SETTINGS, find
 from demon_live.core import Floats
 from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang.compile import compile_source
@@ -328,9 +328,10 @@ class Deck:
         """The length of the deck's loop, in cycles."""
         _set("loop", cycles, self._name)
 
-    def source(self, path: str | os.PathLike[str] | None) -> None:
-        """The audio that the deck transforms; None starts from noise."""
-        _set("source", path, self._name)
+    def source(self, path: str | os.PathLike[str] | None, *, notes: bool = False) -> None:
+        """The audio that the deck transforms; None starts from noise, "notes" from what kick, bass,
+        chord ... play. notes: play them over the file."""
+        _set("source", path, self._name, PLUS_NOTES if notes else "")
 
 
 deck = Deck()
@@ -380,11 +381,11 @@ def chain(*scenes: tuple[str, Number]) -> None:
 # --- settings and performance ----------------------------------------------------------------
 
 
-def _set(word: str, value: object, deck_name: str = "main") -> None:
+def _set(word: str, value: object, deck_name: str = "main", reading: str = "") -> None:
     plain = os.fspath(value) if isinstance(value, os.PathLike) else value
     if plain is not None and not isinstance(plain, str):
         plain = exact(plain)
-    score().add(SettingNode(0, 0, word, plain), deck_name)
+    score().add(SettingNode(0, 0, word, plain, reading=reading), deck_name)
 
 
 def setting(word: str) -> Callable[[float | str | bool | Path | None], None]:

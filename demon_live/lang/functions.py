@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from demon_live.errors import nearest
+from demon_live.errors import ScoreError, nearest
 from demon_live.lang import choice as choice  # registers its functions
 from demon_live.lang import samples as samples  # registers itself
 from demon_live.lang.cycle_table import smooth as smooth  # registers itself
-from demon_live.lang.pattern import Pattern, PatternError
+from demon_live.lang.pattern import Event, Pattern, PatternError
 from demon_live.lang.registry import (
     REGISTRY,
     Count,
@@ -32,8 +32,11 @@ from demon_live.lang.registry import (
 from demon_live.lang.rhythm import combine, cut, fmap, inverse, mixed
 from demon_live.lang.signals import SIGNALS, numbers_of
 from demon_live.lang.transform import pure, slow, timecat, warp
+from demon_live.notes.harmony import chord_pitches, note_number, voiced
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
+#: Tones of a chord at most.
+_TONES = 7
 
 # --- arithmetic ------------------------------------------------------------------------------
 
@@ -302,11 +305,6 @@ def to_scale(pat: Numbers, values: Values, octave: Number = 12) -> Pattern:
     return fmap(pat, at)
 
 
-#: A note name.
-NOTE = re.compile(r"[a-gA-G][#bs]*-?\d?")
-_NOTES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-
-
 @function('lpf = "c3 e3 g3".note.mul(20)')
 def note(pat: Pattern) -> Pattern:
     """Note names as numbers: c3 is 48, c4 is 60."""
@@ -315,18 +313,42 @@ def note(pat: Pattern) -> Pattern:
 
 def _note_number(value: Any) -> Any:
     """c4 -> 60, eb -> 51 (octave 3 if none is named), a number as it is."""
-    if not isinstance(value, str):
-        return value
-    name = value.lower()
-    letter, rest = name[:1], name[1:]
-    shift = 0
-    while rest and rest[0] in "#bs":
-        shift += -1 if rest[0] == "b" else 1
-        rest = rest[1:]
-    if letter not in _NOTES or not (rest == "" or rest.lstrip("-").isdigit()):
-        raise PatternError(f"{value!r} is no note name")
-    octave = int(rest) if rest else 3
-    return _NOTES[letter] + shift + 12 * (octave + 1)
+    return _named(note_number, value) if isinstance(value, str) else value
+
+
+def _named(read: Callable[[str], Any], name: str) -> Any:
+    """What a name means. Raises PatternError, with the remedy, for one that means nothing."""
+    try:
+        return read(name)
+    except ScoreError as error:
+        raise PatternError(f"{error.message}; {error.hint}") from None
+
+
+def _spelled(pat: Pattern, pitches: Callable[[str], tuple[int, ...]]) -> Pattern:
+    """The chords of a pattern as their pitches, all at once; numbers stay."""
+
+    def raw(begin: Fraction, end: Fraction) -> list[Event]:
+        return [
+            event._replace(value=pitch)
+            for event in pat.raw(begin, end)
+            for pitch in (
+                _named(pitches, event.value) if isinstance(event.value, str) else [event.value]
+            )
+        ]
+
+    return Pattern(raw, period=pat.period, cost=pat.cost * _TONES)
+
+
+@function('chord = "<Am F C^7 G/B>".voicing')
+def voicing(pat: Pattern, turn: Count = 0) -> Pattern:
+    """Chords in the inversion near c4, so that each moves a little; turn: higher inversions."""
+    return _spelled(pat, lambda name: voiced(name, turn))
+
+
+@function('bass = "<Am F C G/B>".root')
+def root(pat: Pattern) -> Pattern:
+    """The bass notes of chords, in octave 2: g2 for G, b2 for G/B."""
+    return _spelled(pat, lambda name: (36 + chord_pitches(name)[0] % 12,))
 
 
 # --- forms -----------------------------------------------------------------------------------

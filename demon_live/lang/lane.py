@@ -26,7 +26,7 @@ from demon_live.controls import Control, find
 from demon_live.core import Floats, Sound
 from demon_live.lang.controllers import ControllerHistory, Key, Track
 from demon_live.lang.cycle_table import NUDGE, WHOLE, CycleTable
-from demon_live.lang.pattern import Curve, Pattern, Times
+from demon_live.lang.pattern import Curve, Event, Pattern, Times
 from demon_live.lang.transform import pure
 
 
@@ -63,6 +63,20 @@ class Lane:
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:
         """The exact cycles in [begin, end) at which the value steps, ascending."""
         raise NotImplementedError
+
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        """What begins or goes on in [begin, end), each event once and cut to it; none of a
+        lane without structure."""
+        return []
+
+    @property
+    def width(self) -> int:
+        """How many texts it has at most at once."""
+        return 1
+
+    def weight(self, i: int, cycles: Times) -> Floats:
+        """How much its i-th text counts, float32 [n]."""
+        return np.full(np.shape(cycles), float(i == 0), np.float32)
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -220,6 +234,16 @@ class PatternLane(Lane):
             before = self.table.cycle(c)[0][-1].value
         return out
 
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        out = []
+        for e in self.pattern.query(begin, end):
+            # A query cuts long events at the cycles: the first piece stands for all.
+            if e.whole_begin is None or e.whole_end is None or e.begin > max(e.whole_begin, begin):
+                continue
+            value = self._fitted(e.value) if self.spec.numeric else e.value
+            out.append(e._replace(end=min(e.whole_end, end), value=value))
+        return out
+
     def _edges(self, c: int, before: Any) -> Iterator[tuple[Fraction, bool]]:
         """(time, certain) for each possible step in cycle c. before: the value that it follows."""
         segments, shift = self.table.cycle(c)
@@ -331,6 +355,10 @@ class CompositeLane(Lane):
         return 1 + max(part.depth for part in self.parts)
 
     @property
+    def width(self) -> int:
+        return max(part.width for part in self.parts)
+
+    @property
     def continuous(self) -> bool:
         return any(part.continuous for part in self.parts)
 
@@ -368,6 +396,23 @@ class TransitionLane(CompositeLane):
     new: Lane
 
     @property
+    def over(self) -> Fraction:
+        """The cycle from which only `new` counts."""
+        raise NotImplementedError
+
+    def settled(self, before: Fraction) -> Lane | None:
+        return self.new if self.over <= before else None
+
+    def weight(self, i: int, cycles: Times) -> Floats:
+        late = np.asarray(cycles) + NUDGE >= float(self.over)
+        return np.where(late, self.new.weight(i, cycles), self.old.weight(i, cycles))
+
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]:
+        """Notes change at the end of a transition."""
+        old = self.old.events(begin, min(end, self.over)) if begin < self.over else []
+        return old + (self.new.events(max(begin, self.over), end) if end > self.over else [])
+
+    @property
     def parts(self) -> tuple[Lane, ...]:
         return self.old, self.new
 
@@ -381,8 +426,9 @@ class SwitchLane(TransitionLane):
 
     moment: Fraction
 
-    def settled(self, before: Fraction) -> Lane | None:
-        return self.new if self.moment <= before else None
+    @property
+    def over(self) -> Fraction:
+        return self.moment
 
     def sample(self, cycles: Times) -> Floats:
         times = np.asarray(cycles, dtype=np.float64)
@@ -420,8 +466,9 @@ class GlideLane(TransitionLane):
     begin: Fraction
     length: Fraction
 
-    def settled(self, before: Fraction) -> Lane | None:
-        return self.new if self.begin + self.length <= before else None
+    @property
+    def over(self) -> Fraction:
+        return self.begin + self.length
 
     def _blend(self, old: Any, new: Any, x: Any) -> Any:
         return old * (1 - x) + new * x

@@ -6,7 +6,7 @@ it can say at each point what a player most likely meant. The grammar:
     pattern  = sequence ("," sequence)*  |  sequence ("|" sequence)*
     sequence = feet: steps between single dots (a b . c d)
     step     = term ops* | "_" | "@" number? | "!" number? | "~" | "-"
-    term     = word | number | 'text'
+    term     = word | number | 'text' | chord
              | "[" pattern "]" | "<" pattern ">" | "{" pattern "}" ("%" term)?
     ops      = "*" term | "/" term | "!" number? | "@" number? | "?" number?
              | "(" k "," n ("," r)? ")" | ".." term
@@ -45,6 +45,8 @@ Kind = Literal[
 ]
 #: A word or number, with the `-`, `.` and `:` that belong to it.
 _WORD = re.compile(r"-?(?:\.(?=\d))?\w(?:\w|[#:](?=[\w.-])|[#']|-(?=\w)|\.(?=\w))*")
+#: A chord with signs that mean something else elsewhere: C^7, G/B.
+_CHORD = re.compile(r"[A-G][#b]?(?:[\w#]*\^\w*(?:/[A-G][#b]?)?|[\w#-]*/[A-G][#b]?)(?![\w^/#])")
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _BLANK = re.compile(r"\s+")
 _TEXT = re.compile(r"'((?:[^'\\\n]|\\.)*)'")
@@ -274,7 +276,7 @@ class _MiniParser:
                 raise self.unexpected()
             self.pos = found.end()
             return MiniNode("atom", at, self.pos, value=re.sub(r"\\(.)", r"\1", found.group(1)))
-        found = _WORD.match(self.text, at)
+        found = _CHORD.match(self.text, at) or _WORD.match(self.text, at)
         if found is not None and found.group() != "_":
             self.pos = found.end()
             return MiniNode("atom", at, self.pos, value=_value(found.group()))

@@ -24,7 +24,7 @@ from typing import Any
 import lark
 from lark import Lark, Token, Transformer
 
-from demon_live.controls import SETTINGS
+from demon_live.controls import PLUS_NOTES, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.diagnostics import explain
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
@@ -171,6 +171,8 @@ class _Build(Transformer[Token, Any]):
     def setting(self, c: builtins.list[Any]) -> SettingNode:
         value, whens = c[1], tuple(w for w in c[2:] if isinstance(w, WhenNode))
         reading, read_end = next((r for r in c[2:] if isinstance(r, tuple)), ("", 0))
+        for plus in (t for t in c[2:] if isinstance(t, Token)):
+            reading, read_end = f"{reading} {PLUS_NOTES}".lstrip(), _end(plus)
         if isinstance(value, Token):
             first, last = _start(value), _end(value)
             plain: Fraction | str | None = (

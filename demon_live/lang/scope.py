@@ -10,7 +10,7 @@ from typing import Any
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.controllers import CONTROLLERS, ControllerHistory, Key, guess, track_pattern
-from demon_live.lang.functions import FUNCTIONS, NOTE
+from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import meant
 from demon_live.lang.mini import Chances, whole_number
 from demon_live.lang.mini_syntax import CHANCE, MAX_NESTING, MiniNode, parse_mini
@@ -31,6 +31,7 @@ from demon_live.lang.syntax import (
     Num,
     Text,
 )
+from demon_live.notes.harmony import NOTE
 
 #: Numbers of a score stay below this.
 _MOST = 10**15

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from demon_live.controls import NOTES
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -133,8 +135,8 @@ class BindNode(Node):
 
 @dataclass(frozen=True, slots=True)
 class SettingNode(Node):
-    """tempo 128. value: exact number or text; None = none. reading: `bars 2`, `bpm 137`, `half`
-    behind a source, or ""."""
+    """tempo 128. value: exact number or text; None = none. reading: `bars 2`, `bpm 137`, `half`,
+    `+ notes` behind a source, or ""."""
 
     word: str
     value: Fraction | str | None
@@ -334,6 +336,8 @@ def _setting_value(node: SettingNode) -> str:
         return "none"
     if isinstance(node.value, Fraction):
         return meter(node.value) if node.word == "beats" else number(node.value)
+    if (node.word, node.value) == ("source", NOTES):
+        return NOTES
     if node.word == "source" and not set('"\n') & set(node.value):
         return f'"{node.value}"'
     return quoted(node.value) if node.word == "source" else _bare(node.value)

@@ -41,6 +41,10 @@ class Engine(Protocol):
         margin: context frames on each side that make a decoded window exact.
         window: frames of a window by default.
         controls: those that the engine obeys.
+
+    An engine whose weights can be told notes says so with `told_notes = True`: its requests bring
+    the notes of their lap (`Request.lanes`, see `notes.lanes`). Without it notes
+    reach a model by the source that they play.
     """
 
     name: str

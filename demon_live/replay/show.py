@@ -81,7 +81,8 @@ def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -
     if last is not None and last.decks:
         rows += ["", "at the end:"]
         for deck in last.decks.values():
-            rows.append(f"  {deck.name} ({deck.cycles} cycles)")
+            source = f", source {deck.source} {deck.reading}".rstrip() if deck.source else ""
+            rows.append(f"  {deck.name} ({deck.cycles} cycles{source})")
             rows += [f"    {n} = {' '.join(x.text.split())}" for n, x in deck.bound.items()]
     if recording.torn:
         rows.append(f"{recording.torn} damaged lines were left out")

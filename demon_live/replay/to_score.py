@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from demon_live.controls import FADER, SETTINGS
+from demon_live.controls import FADER, NOTES, PLUS_NOTES, SETTINGS
+from demon_live.core import Loop
 from demon_live.errors import FileError
 from demon_live.lang import Lane, Let, unparse
 from demon_live.lang.chain import ChainLane
@@ -20,7 +21,7 @@ from demon_live.lang.split import comments
 from demon_live.lang.syntax import meter
 from demon_live.runtime.seek import Moment
 from demon_live.session.scores import SCORE_LIMIT
-from demon_live.session.state import GLOBALS, State, label_of
+from demon_live.session.state import GLOBALS, DeckState, State, label_of
 from demon_live.sets.journal import Recording
 
 #: (deck, control) -> expression, with its move
@@ -77,9 +78,16 @@ def settings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
         loop = deck.playing(sample)
         if loop is not None:
             out[name, "loop"] = str(loop.cycles)
-            reading = f" {deck.reading}" if deck.reading and loop.source == deck.source else ""
-            out[name, "source"] = f'"{loop.source}"{reading}' if loop.source else "none"
+            out[name, "source"] = _source_of(loop, deck)
     return out
+
+
+def _source_of(loop: Loop, deck: DeckState) -> str:
+    """The source of a loop, as a score says it; deck: what is known of the file."""
+    if loop.source is None:
+        return NOTES if loop.notes else "none"
+    read = deck.tempo_reading if loop.source == deck.file else ""
+    return " ".join([f'"{loop.source}"', *filter(None, [read, PLUS_NOTES * loop.notes])])
 
 
 def _cycles(moments: Sequence[Moment], end: int) -> Iterator[tuple[int, State]]:

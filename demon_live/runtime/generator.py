@@ -29,13 +29,15 @@ from demon_live.core import (
     Floats,
     Generation,
     Loop,
+    Phrase,
     Request,
 )
 from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
-from demon_live.runtime.needs import Needs
+from demon_live.runtime.guides import Guides
+from demon_live.runtime.needs import Asked, Needs
 from demon_live.runtime.pace import GUARD, Pace
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
 from demon_live.runtime.preparation import Sources, Timbres
@@ -122,6 +124,7 @@ class Generator:
         self._tell, self._ship = tell, ship
         self._told: set[str] = set()
         self._sources = Sources(engine, read_pcm, self._pool)
+        self._guides = Guides(engine, read_pcm, self._pool, self._complain)
         self._pace = Pace(tick_samples, learns=background or timer is not None, timer=timer)
         #: Samples that a window is on its way to a loop on another machine; added to the lead.
         self.away = 0
@@ -219,6 +222,7 @@ class Generator:
     def forget(self) -> None:
         """Nothing that was made so far counts: it came from a dry run."""
         self.ring.forget()
+        self._guides.clear()
         for deck in self._decks.values():
             deck.needs.reset()
             deck.placement.forget()
@@ -288,6 +292,7 @@ class Generator:
         for control in self._decks[loop.deck].shared if loop.deck in self._decks else ():
             self.ring.share(control, None, deck=loop.deck)
         deck = self._decks[loop.deck] = _Deck(loop, source, placement, decoder)
+        deck.needs = Needs(partial(self._prepared, deck))
         self._enlist(loop)
         # Its laps may have been moved while it was prepared.
         if wanted.loop != loop:
@@ -380,6 +385,7 @@ class Generator:
                 self._complain(f"engine: {error}")
         else:
             self._pace.restart()
+        self._guides.turn()
         self._place()
 
     def _tick(self) -> None:
@@ -434,28 +440,50 @@ class Generator:
         if deck is None or deck.block is None:
             return None
         now = self.playhead.now()
-        curves = None
+        curves, phrase = None, None
         if deck.always:
             target = deck.scheduler.target(deck.block, now, *self._reach(now))
+            phrase = deck.block.phrase_at(target.hear_from)
+            if not self._source_ready(deck, phrase, target.values):
+                return None
         else:
             asked = deck.needs.choose(*self._reach(now))
             if asked is None:
                 return None
             deck.needs.asked(asked)
-            target, curves = Target(asked.need.begin, asked.need.values), asked.curves
+            target = Target(asked.need.begin, asked.need.values)
+            curves, phrase = asked.curves, asked.phrase
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
         return build_request(
             self.engine,
             name,
             deck.loop,
-            deck.source,
+            self._source(deck, phrase, target.values),
             deck.block,
             target,
             self._seed,
             timbre,
             curves,
+            phrase,
         )
+
+    def _prepared(self, deck: _Deck, asked: Asked) -> bool:
+        return self._source_ready(deck, asked.phrase, asked.need.values)
+
+    def _source_ready(
+        self, deck: _Deck, phrase: Phrase | None, values: Mapping[str, float | str]
+    ) -> bool:
+        prompt = str(values.get("prompt", ""))
+        return not deck.loop.notes or self._guides.ready(deck.loop, phrase or Phrase(), prompt)
+
+    def _source(
+        self, deck: _Deck, phrase: Phrase | None, values: Mapping[str, float | str]
+    ) -> Floats | None:
+        """What a generation is made from: the file of the deck, or what the score plays."""
+        if not deck.loop.notes:
+            return deck.source
+        return self._guides.get(deck.loop, phrase or Phrase(), str(values.get("prompt", "")))
 
     def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
         """Class model: the weights follow the generation that is heard last of those admitted, so

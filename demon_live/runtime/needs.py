@@ -11,18 +11,20 @@ Threads: belongs to the engine loop.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from demon_live.core import RATES, ControlBlock, Floats
+from demon_live.core import RATES, ControlBlock, Floats, NoteEvent, Phrase
 from demon_live.runtime.scheduler import value_at
 from demon_live.session.sampler import lap_times
 
 #: Curves are rounded to multiples of this: equal moments of a periodic score are equal bits.
 _GRAIN = 2.0**20
+#: Cycles by which notes may lie beside the samples that they belong to.
+_SLACK = 1e-4
 #: Generations in flight for one need: one that a hand has changed, and the next.
 _MOST_FLYING = 2
 
@@ -41,26 +43,42 @@ class Asked:
     """What a generation is made of: a need and the curves of its lap.
 
     late: the need sounds already, since a hand has changed the score. steered: its curves were
-    changed in flight, so that it is no generation of its own causes alone.
+    changed in flight, so that it is no generation of its own causes alone. phrase: the notes of its
+    lap, None where the score has none.
     """
 
     need: Need
     curves: Mapping[str, Floats]
     late: bool = False
     steered: bool = False
+    phrase: Phrase | None = None
 
     def equals(self, other: Asked) -> bool:
         """Whether both are the same generation, for whatever time."""
         mine, theirs = self.curves, other.curves
         if self.need.values != other.need.values or mine.keys() != theirs.keys():
             return False
+        if self.phrase != other.phrase:
+            return False
         return all(np.array_equal(curve, theirs[name]) for name, curve in mine.items())
 
 
-class Needs:
-    """The needs of one deck and loop, and what was asked for."""
+def heard_in(phrase: Phrase | None, begin: float, end: float) -> list[NoteEvent]:
+    """The notes that sound between two cycles of a lap."""
+    notes = () if phrase is None else phrase.notes
+    # Laps begin on whole samples, notes do not.
+    begin, end = begin + _SLACK, end - _SLACK
+    return [note for note in notes if note.begin < end and note.begin + note.length > begin]
 
-    def __init__(self) -> None:
+
+class Needs:
+    """The needs of one deck and loop, and what was asked for.
+
+    prepared: whether what a generation is made from is there; what is not prepared is not chosen.
+    """
+
+    def __init__(self, prepared: Callable[[Asked], bool] = lambda asked: True) -> None:
+        self._prepared = prepared
         self._block: ControlBlock | None = None
         self._needs: list[Need] = []
         #: Where the lap after the one that sounds begins.
@@ -115,7 +133,10 @@ class Needs:
             if need is None or self._same(asked, need, at):
                 continue
             self._served.pop(need.begin, None)
-            self._flying[i] = Asked(asked.need, self._curves(need), asked.late, steered=True)
+            if asked.phrase != self._phrase(need):
+                # Its source is baked in: it is made anew.
+                continue
+            self._flying[i] = replace(asked, curves=self._curves(need), steered=True)
             changed.append(self._flying[i])
         return changed
 
@@ -130,9 +151,10 @@ class Needs:
         soon = [n for n in wanted if ready < n.begin <= reach] if self._begun else []
         for need in (*soon, *wanted):
             late = self._begun and need.begin <= ready
-            asked = Asked(need, self._curves(need), late)
+            asked = Asked(need, self._curves(need), late, phrase=self._phrase(need))
             # What is in flight already will be in the store when it has landed.
-            if not any(asked.equals(other) for other in self._flying if not other.steered):
+            known = any(asked.equals(other) for other in self._flying if not other.steered)
+            if not known and self._prepared(asked):
                 return asked
         return None
 
@@ -170,6 +192,12 @@ class Needs:
         laps = {name: two[at] for name, two in block.laps.items()}
         return {name: (np.rint(x * _GRAIN) / _GRAIN).astype(np.float32) for name, x in laps.items()}
 
+    def _phrase(self, need: Need) -> Phrase | None:
+        """The notes of the lap of a need."""
+        block = self._block
+        assert block is not None
+        return block.phrases[need.begin >= self._next_lap] if block.phrases else None
+
     def _unserved(self, need: Need, ready: int) -> bool:
         if sum(asked.need.begin == need.begin for asked in self._flying) >= _MOST_FLYING:
             return False
@@ -183,8 +211,13 @@ class Needs:
             return False
         block = self._block
         assert block is not None
-        lap, _ = block.loop.locate(need.begin)
-        times = lap_times(block.loop, lap)
+        loop = block.loop
+        lap, _ = loop.locate(need.begin)
+        lap_begin = loop.lap_start(lap)
+        span = tuple((x - lap_begin) * loop.cycles / float(loop.lap) for x in (begin, need.end))
+        if heard_in(asked.phrase, *span) != heard_in(self._phrase(need), *span):
+            return False
+        times = lap_times(loop, lap)
         # The frame that sounds at `begin` counts, too.
         heard = (times > begin - RATES.hop) & (times < need.end)
         return all(np.array_equal(asked.curves[n][heard], now[n][heard]) for n in now)

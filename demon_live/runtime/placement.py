@@ -49,8 +49,8 @@ def crossfade(old: Floats, new: Floats) -> Floats:
 
 def plays_on(before: Loop, loop: Loop) -> bool:
     """Whether a new loop is the old one at another tempo: its loop begins with what plays."""
-    mine = (loop.source, loop.cycles, loop.beats)
-    return (before.source, before.cycles, before.beats) == mine
+    mine = (loop.source, loop.notes, loop.cycles, loop.beats)
+    return (before.source, before.notes, before.cycles, before.beats) == mine
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,13 @@ from demon_live.core import RATES, Floats, Loop
 from demon_live.errors import DemonError
 
 
+def encoded(engine: Any, pcm: Floats, frames: int) -> Floats:
+    """A loop of PCM, float32 [n, 2], as a latent [frames, C]; it goes on from its beginning."""
+    whole = np.arange(frames * RATES.hop) % len(pcm)
+    latent = engine.encode(np.ascontiguousarray(pcm[whole]))
+    return np.ascontiguousarray(latent[:frames])
+
+
 class Timbres:
     """See the module. read: path -> PCM. pool: where to encode; None: at once, in `take`.
 
@@ -113,12 +120,10 @@ class Sources:
 
     def _latent(self, loop: Loop) -> Floats | None:
         """float32 [T, C], or None for a loop from noise."""
-        if loop.source_file is None:
+        # With notes, each lap has a source of its own (`guides`).
+        if loop.source_file is None or loop.notes:
             return None
-        pcm = self._read(loop.source_file)
-        whole = np.arange(loop.frames * RATES.hop) % len(pcm)
-        latent = self._engine.encode(np.ascontiguousarray(pcm[whole]))
-        return np.ascontiguousarray(latent[: loop.frames])
+        return encoded(self._engine, self._read(loop.source_file), loop.frames)
 
     def collect(self) -> list[tuple[Loop, Floats | None, str]]:
         """(loop, latent of its source or None, why it could not be encoded or "") of those done."""

@@ -15,10 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from demon_live.controls import CONTROLS
-from demon_live.core import ControlBlock, Floats, Loop, Request, SlotValues, plain_beats
+from demon_live.core import ControlBlock, Floats, Loop, Phrase, Request, SlotValues, plain_beats
 from demon_live.engine.shared import STEP_LANES
+from demon_live.lang.prompts import texts_of
 from demon_live.models.engine import Engine
+from demon_live.notes.lanes import lanes_of
+
+#: The least weight of the first text of a sum: the others are measured by it.
+_LEAST = np.float32(1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,57 @@ class DeckScheduler:
             del self._served[begin]
 
 
+def weights_of(
+    texts: Sequence[str], lanes: Mapping[str, Floats], frames: int
+) -> list[tuple[str, Floats]]:
+    """The texts of a prompt that count, each with its weight float32 [T] against the first.
+
+    The ring gives the first one weight 1. Negative weights lead away from a text, by at most half
+    of what the positive ones are.
+    """
+    none = np.zeros(frames, np.float32)
+    found = [(text, lanes.get(f"prompt.{i}", none)) for i, text in enumerate(texts)]
+    if len(texts) == 1 or not any((w > 0).any() for _, w in found):
+        return [(texts[0], none + 1)]
+    found = [(text, w) for text, w in found if w.any()]
+    found.sort(key=lambda row: -float(row[1].mean()))
+    ahead = sum((np.maximum(w, 0) for _, w in found), none)
+    away = sum((np.maximum(-w, 0) for _, w in found), none)
+    short = np.minimum(1, 0.5 * ahead / np.maximum(away, 1e-6))
+    least = np.maximum(found[0][1], _LEAST)
+    rows = [(text, np.where(w < 0, w * short, w) / least) for text, w in found]
+    return [(text, np.asarray(w, np.float32)) for text, w in rows]
+
+
+def _worded(
+    engine: Engine,
+    loop: Loop,
+    values: Mapping[str, float | str],
+    lanes: Mapping[str, Floats],
+    timbre: str,
+) -> tuple[list[tuple[Any, Floats]], tuple[object, ...]]:
+    """(condition, weight) of each text that counts, and what they mean (`Request.identity`)."""
+    key = str(values.get("key", ""))
+    # Only what the engine knows: a warning named the rest when it was bound.
+    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
+    said = {"lyrics": lyrics, "timbre": timbre}
+    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
+    place: dict[str, Any] = {
+        "bpm": float(loop.bpm),
+        "cycles": loop.cycles,
+        "beats": plain_beats(loop.beats),
+        "frames": loop.frames,
+    }
+    texts, prompt2 = texts_of(str(values.get("prompt", ""))), str(values.get("prompt2", ""))
+    weighed = weights_of(texts, lanes, loop.frames)
+    rows = [
+        (engine.condition(text, prompt2=prompt2, key=key, **place, **more), weight)
+        for text, weight in weighed
+    ]
+    words = tuple(text for text, _ in weighed)
+    return rows, (words, prompt2, key, *place.items(), *more.items())
+
+
 def build_request(
     engine: Engine,
     name: str,
@@ -123,11 +181,12 @@ def build_request(
     seed: int,
     timbre: str = "",
     curves: Mapping[str, Floats] | None = None,
+    phrase: Phrase | None = None,
 ) -> Request:
     """A target and the lanes of a block, as the ring takes them.
 
     timbre: a name that the engine has been given a sound for. curves: the generation's own, by
-    name; None: those that the deck shares.
+    name; None: those that the deck shares. phrase: the notes of its lap.
     """
     values = target.values
 
@@ -138,20 +197,9 @@ def build_request(
     lanes = block.lanes if curves is None else curves
     guided = "guide" in lanes
     cfg = str(values.get("cfg", "initialize" if guided else "off")) or "off"
-    key = str(values.get("key", ""))
-    # Only what the engine knows: a warning named the rest when it was bound.
-    lyrics = str(values.get("lyrics", "")).replace(" / ", "\n")
-    said = {"lyrics": lyrics, "timbre": timbre}
-    more: dict[str, Any] = {k: v for k, v in said.items() if v and k in engine.controls}
-
-    geometry: dict[str, Any] = {
-        "bpm": float(loop.bpm),
-        "cycles": loop.cycles,
-        "beats": plain_beats(loop.beats),
-        "frames": loop.frames,
-    }
-    prompts = str(values.get("prompt", "")), str(values.get("prompt2", ""))
-    wanted = engine.condition(prompts[0], prompt2=prompts[1], key=key, **geometry, **more)
+    worded, identity = _worded(engine, loop, values, lanes, timbre)
+    (wanted, _), *others = worded
+    told = phrase if getattr(engine, "told_notes", False) else None
     return Request(
         frames=loop.frames,
         channels=engine.channels,
@@ -159,6 +207,7 @@ def build_request(
         seed=int(number("seed")) + seed,
         source=source,
         condition=wanted,
+        conditions=[(condition, weight, 0.0, 1.0) for condition, weight in others],
         deck=name,
         shift=number("shift") if "shift" in values else None,
         init=lanes.get("init"),
@@ -171,5 +220,6 @@ def build_request(
         hear_from=target.hear_from,
         values=values,
         curves=None if curves is None else {n: c for n, c in curves.items() if n in STEP_LANES},
-        identity=(prompts, key, *geometry.items(), *more.items()),
+        identity=(*identity, told),
+        lanes=None if told is None else lanes_of(told, loop),
     )

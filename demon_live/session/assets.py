@@ -20,12 +20,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from demon_live.audio.files import beats_in, fit_loop, load_source
-from demon_live.controls import Control, find
+from demon_live.controls import NOTES, Control, find
 from demon_live.core import RATES, Floats, Loop, Sound
 from demon_live.errors import DemonError, FileError, Span
 from demon_live.lang import NONE, Bind, Lane, Program, Scene, Setting, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
 from demon_live.lang.pattern import Times
+from demon_live.lang.prompts import texts_of
 from demon_live.session.state import State
 from demon_live.sets.journal import SetEvent
 from demon_live.sets.set_files import File, SetFiles, digest_of
@@ -46,8 +47,8 @@ def key_of(value: str) -> str:
 
 
 def name_of(value: str) -> str:
-    """A value as it was written."""
-    return value.partition(_MARK)[0]
+    """A value as it is shown: as it was written, the texts of a sum side by side."""
+    return " + ".join(texts_of(value.partition(_MARK)[0]))
 
 
 def read_sound(path: Path) -> Sound:
@@ -76,6 +77,8 @@ def named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
     scenes = [row for scene in program.scenes.values() for row in scene.body]
     for row in (*program.statements, *scenes):
         if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
+            if row.value == NOTES:
+                continue
             yield row.value, row.span, "sources"
         elif isinstance(row, Bind):
             yield from ((name, span, "sounds") for name, span in row.files)

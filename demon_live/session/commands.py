@@ -125,6 +125,12 @@ def _check_learn(word: Word, state: State) -> None:
             span=word.span,
             hint="learn blend, learn drums.gain, learn fader",
         )
+    if control.cls == "notes" and control.shape != "number":
+        raise ScoreError(
+            f"{name} takes {control.shape}, and a knob gives numbers",
+            span=word.span,
+            hint=f"its loudness: learn {name}_level; keys play it: {name} = note.segment(16)",
+        )
     if not control.numeric:
         raise ScoreError(
             f"{name} takes {'sound files' if control.shape == 'file' else control.shape}, "

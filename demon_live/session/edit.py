@@ -24,6 +24,7 @@ from demon_live.lang.chain import (
     find_scene,
     restarted,
 )
+from demon_live.lang.prompts import texts_of
 from demon_live.session.assets import DecodedSources, with_sounds
 from demon_live.session.loops import LoopBuilder
 from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
@@ -355,7 +356,8 @@ class Edit:
             # Warnings about a thousand prompts in a cycle help no one.
             if len(cycles) >= _PROMPTS:
                 break
-        self.prompts += sorted({str(lane.at(c)) for c in cycles[:_PROMPTS]})
+        found = {text for c in cycles[:_PROMPTS] for text in texts_of(str(lane.at(c)))}
+        self.prompts += sorted(found)
 
     def bind_lane(
         self, name: str, control_name: str, rows: tuple[Said, ...], at: Fraction, when: When

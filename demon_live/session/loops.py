@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from demon_live.audio.files import tempo_in_name
+from demon_live.controls import NOTES_HINT
 from demon_live.core import Floats, Loop
 from demon_live.errors import DemonError, FileError, Span
 from demon_live.session.assets import DecodedSource, DecodedSources
@@ -63,9 +64,10 @@ class LoopBuilder:
             self.audio[loop.source_file] = source
         self.loops.append(loop)
         what = f"loop of {deck.cycles} cycle{'s' * (deck.cycles != 1)}"
+        made = [self._info[-1]] if source is not None else []
+        made += ["from notes" + _hint_of(deck)] if deck.notes else []
         self._say(
-            f"{deck.name}: {what}, {self._info[-1] if source is not None else 'from noise'}"
-            f" · from bar {bars(begin)}"
+            f"{deck.name}: {what}, {', '.join(made) or 'from noise'} · from bar {bars(begin)}"
         )
         return state.with_deck(deck.with_loop(loop, now))
 
@@ -73,22 +75,22 @@ class LoopBuilder:
         self, deck: DeckState, loop: Loop, span: Span | None
     ) -> tuple[DeckState, Floats | None]:
         """The sound of a deck's source for a loop, and the deck, which knows its tempo then."""
-        if deck.source is None:
+        if deck.file is None:
             return deck, None
         try:
             if self._dry:
-                return deck, self._seen_source(self._look(deck.source, deck.base))
-            sound = self._decode(deck.source, deck)
+                return deck, self._seen_source(self._look(deck.file, deck.base))
+            sound = self._decode(deck.file, deck)
             length, known = len(sound.audio), deck.beats_known
             if known is None or known[0] != length or self._rules < 2:
-                known = (length, *sound.beats_in(loop, deck.reading))
+                known = (length, *sound.beats_in(loop, deck.tempo_reading))
                 deck = replace(deck, beats_known=known)
             fitted, info = sound.fit(loop, known[1:])
         except DemonError as error:
             # The line of the score that names the file is where a performer looks.
             error.span = error.span or span
             raise
-        stated = deck.reading or tempo_in_name(sound.name)
+        stated = deck.tempo_reading or tempo_in_name(sound.name)
         guess = "" if stated else " (guessed: bars 2, bpm 90, half or double behind it says it)"
         self._info.append(f"{info}{guess}, of a file of {sound.read}")
         return deck, fitted
@@ -111,3 +113,7 @@ class LoopBuilder:
             raise FileError(f"there is no file {path}", hint="is it where the set was played?")
         self._info.append(path.name)
         return np.zeros((0, 2), np.float32)
+
+
+def _hint_of(deck: DeckState) -> str:
+    return "" if "hint" in deck.bound else f" (hint = {NOTES_HINT:g}, unless it is said)"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Protocol
@@ -19,8 +20,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.controls import find, names
-from demon_live.core import RATES, ControlBlock, Floats, Loop, MixPoints, SlotValues
+from demon_live.controls import CONTROLS, NOTES_HINT, VOICES, find, names
+from demon_live.core import (
+    RATES,
+    ControlBlock,
+    Floats,
+    Loop,
+    MixPoints,
+    NoteEvent,
+    Phrase,
+    SlotValues,
+)
+from demon_live.lang.pattern import Event
+from demon_live.notes.harmony import pitches_of
 from demon_live.session.state import DeckState, State
 from demon_live.session.tempo import TempoMap
 
@@ -33,6 +45,8 @@ MIX_AHEAD = 2 * RATES.sample_rate
 PLAN_AHEAD = 12 * RATES.sample_rate
 #: Step of a moving mix automation (100 Hz), in samples.
 _MIX_STEP = 480
+#: Notes in a lap at most.
+MOST_NOTES = 4096
 #: A moving pattern of class slot is read again this often, in cycles.
 _SLOT_STEP = Fraction(1, 4)
 
@@ -47,6 +61,10 @@ class LaneLike(Protocol):
     def sample(self, cycles: NDArray[np.float64]) -> Floats: ...
     def at(self, cycle: Fraction) -> float | str: ...
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]: ...
+    def events(self, begin: Fraction, end: Fraction) -> list[Event]: ...
+    @property
+    def width(self) -> int: ...
+    def weight(self, i: int, cycles: NDArray[np.float64]) -> Floats: ...
 
 
 def lap_times(loop: Loop, lap: int) -> NDArray[np.int64]:
@@ -64,9 +82,40 @@ def lap_cycles(loop: Loop, tempo: TempoMap, lap: int) -> NDArray[np.float64]:
     segment = tempo.segment_of(int(times[0]))
     if tempo.segment_of(int(times[-1])) is not segment:
         return tempo.cycles_at(times)
-    begin = segment.cycle + (loop.origin + lap * loop.lap - segment.at) / segment.length
+    begin = lap_begin(loop, tempo, lap)
     offsets = np.arange(loop.frames, dtype=np.float64) * RATES.hop + 0.4999
     return float(begin) + offsets / float(segment.length)
+
+
+def lap_begin(loop: Loop, tempo: TempoMap, lap: int) -> Fraction:
+    """The exact cycle at which a lap begins."""
+    segment = tempo.segment_of(loop.lap_start(lap))
+    return segment.cycle + (loop.origin + lap * loop.lap - segment.at) / segment.length
+
+
+def phrase(lanes: Mapping[str, LaneLike], begin: Fraction, cycles: int) -> Phrase:
+    """The notes of a lap that begins at cycle `begin`, ascending.
+
+    A note that goes on from the lap before begins with the lap, and one that goes on behind it
+    ends with it; a hit has no length to go on. Times and velocities are rounded, so that equal laps
+    of a periodic score are equal phrases.
+    """
+    notes: list[NoteEvent] = []
+    voices = tuple(voice for voice in VOICES if voice in lanes)
+    for voice in voices:
+        control, level = CONTROLS[voice], lanes.get(f"{voice}_level")
+        for event in lanes[voice].events(begin, begin + cycles):
+            loud = 1.0 if level is None else float(level.at(event.begin))
+            if not control.pitched:
+                pitches: tuple[float, ...] = (0.0,) if event.onset else ()
+                loud *= float(event.value)
+            else:
+                pitches = pitches_of(event.value, control)
+            if loud > 0:
+                at, length = float(event.begin - begin), float(event.end - event.begin)
+                notes += [NoteEvent(voice, at, length, p, round(loud, 4)) for p in pitches]
+    notes.sort(key=lambda note: (note.begin, note.voice, note.pitch))
+    return Phrase(tuple(notes[:MOST_NOTES]), voices)
 
 
 def next_heard(loop: Loop, now: int, laps: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -127,6 +176,14 @@ def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
     return MixPoints(samples, lane.sample(tempo.cycles_at(samples)))
 
 
+def with_jump(rows: tuple[SlotValues, ...], sample: int) -> tuple[SlotValues, ...]:
+    """A plan that jumps at an output sample, too: other notes are another generation."""
+    before = [row for row in rows if row.from_sample < sample]
+    after = [row for row in rows if row.from_sample > sample]
+    at = [row for row in rows if row.from_sample == sample] or before[-1:]
+    return (*before, *(replace(row, from_sample=sample, jump=True) for row in at[:1]), *after)
+
+
 class DeckSampler:
     """Samples one deck again and again. The plan is kept while the lanes stay the same."""
 
@@ -139,6 +196,7 @@ class DeckSampler:
         self._rows: tuple[SlotValues, ...] = ()
         # The values with which the row began that holds now.
         self._begun: Mapping[str, float | str] = {}
+        self._phrased: tuple[object, tuple[Phrase, ...]] = (None, ())
 
     def block(
         self,
@@ -165,6 +223,7 @@ class DeckSampler:
             cycles = np.concatenate([lap_cycles(loop, tempo, k) for k in laps])
         curves: dict[str, Floats] = {}
         slot: dict[str, LaneLike] = {}
+        notes: dict[str, LaneLike] = {}
         mix: dict[str, MixPoints] = {}
         for name, lane in lanes.items():
             control = find(name)
@@ -174,16 +233,43 @@ class DeckSampler:
                 points = self._held(name, partial(mix_points, lane, tempo, now))
                 if isinstance(points, MixPoints):
                     mix[name] = points
+            elif control.cls == "notes":
+                notes[name] = lane
             elif control.shape == "curve":
                 curve = self._held(name, partial(lane.sample, cycles))
                 if isinstance(curve, np.ndarray) and curve.shape == cycles.shape:
                     curves[name] = curve
             elif control.cls in ("slot", "model"):
                 slot[name] = lane
+                for i in range(lane.width if lane.width > 1 else 0):
+                    weight = self._held(f"{name}.{i}", partial(lane.weight, i, cycles))
+                    if isinstance(weight, np.ndarray) and weight.shape == cycles.shape:
+                        curves[f"{name}.{i}"] = weight
+        if loop.notes and "hint" not in lanes:
+            curves["hint"] = np.full(cycles.shape, NOTES_HINT, np.float32)
         rows = self._plan(slot, loop, tempo, at)
         both = {name: curve.reshape(2, -1) for name, curve in curves.items()}
         heard = next_heard(loop, at, both)
-        return ControlBlock(deck, version, loop, at, heard, rows, mix, both, self._begun)
+        phrases = self._phrases(notes, loop, tempo, laps)
+        if always and len(set(phrases)) > 1:
+            rows = with_jump(rows, loop.lap_start(lap + 1))
+        return ControlBlock(deck, version, loop, at, heard, rows, mix, both, self._begun, phrases)
+
+    def _phrases(
+        self, lanes: Mapping[str, LaneLike], loop: Loop, tempo: TempoMap, laps: tuple[int, ...]
+    ) -> tuple[Phrase, ...]:
+        """The notes of these laps; () if none are bound. Where a lane fails, the last good ones."""
+        key = (lanes, loop, tempo, laps)  # lanes compare by identity
+        if lanes and key != self._phrased[0]:
+            begins = [lap_begin(loop, tempo, lap) for lap in laps]
+            try:
+                found = tuple(phrase(lanes, begin, loop.cycles) for begin in begins)
+                self._phrased = (key, found)
+            # The same wall.
+            except Exception as error:
+                log.warning("notes", exc_info=True)
+                self._trouble["notes"] = f"the notes cannot be worked out ({error})"
+        return self._phrased[1] if lanes else ()
 
     def _held(
         self, name: str, sample: Callable[[], Floats | MixPoints]

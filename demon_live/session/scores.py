@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from demon_live import faults
+from demon_live.controls import NOTES
 from demon_live.errors import DemonError, FileError, nearest
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
 from demon_live.lang.dsl_score import Score, python_score
@@ -204,9 +205,9 @@ def _chained(lane: Lane) -> bool:
 
 
 def _source(deck: DeckState, folder: Path | None) -> str:
-    if deck.source is None:
-        return "source none"
-    return f'source "{_way(deck.source, deck.base, folder)}" {deck.reading}'.rstrip()
+    if deck.file is None:
+        return f"source {deck.source or 'none'}"
+    return f'source "{_way(deck.file, deck.base, folder)}" {deck.reading}'.rstrip()
 
 
 def _way(name: str, base: str, folder: Path | None) -> str:
@@ -257,7 +258,7 @@ def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
         value = (
             row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
         )
-        value = f'"{value}"' if row.word == "source" and row.value else value
+        value = f'"{value}"' if row.word == "source" and row.value not in (None, NOTES) else value
         reading = f" {row.reading}" if row.reading else ""
         return f"{row.word} {value}{reading}{_when(row.when)}"
     said = _text(row.lane, folder) if row.lane else "default"

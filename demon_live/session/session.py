@@ -282,10 +282,10 @@ class Session(ScriptApi):
         if word.name == "recall":
             wanted = self.snapshots.get(word.args[0])
         for deck in wanted.decks.values() if wanted is not None else ():
-            if deck.source is not None:
+            if deck.file is not None:
                 # A file that is gone is an error when it is needed.
                 with contextlib.suppress(DemonError):
-                    self._look(deck.source, deck.base)
+                    self._look(deck.file, deck.base)
 
     def _note_files(self, now: int) -> None:
         """The set says which files were read, before it says what read them."""

@@ -11,7 +11,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from demon_live.controls import FADER
+from demon_live.controls import FADER, NOTES, PLUS_NOTES
 from demon_live.core import RATES, Beats, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
@@ -49,8 +49,8 @@ class DeckState:
 
     lanes: control -> function of time, transitions included. said: control -> what texts bind to
     it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
-    source: as written in the score; base: folder it is relative to. reading: what the score says of
-    its tempo; beats_known: the samples, beats and tempo of it that were decided. loops: the one
+    source: as written in the score; base: folder it is relative to. reading: what the score says
+    behind it; beats_known: the samples, beats and tempo of it that were decided. loops: the one
     that plays, then those that come. moves: of `core.EngineDeck`.
     """
 
@@ -65,6 +65,21 @@ class DeckState:
     beats_known: tuple[int, int, float] | None = None
     loops: tuple[Loop, ...] = ()
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str | None:
+        """The source that is a file."""
+        return None if self.source == NOTES else self.source
+
+    @property
+    def notes(self) -> bool:
+        """Whether the notes of the score are its source, or part of it."""
+        return self.source == NOTES or self.reading.endswith(PLUS_NOTES)
+
+    @property
+    def tempo_reading(self) -> str:
+        """What the score says of the tempo of the file."""
+        return self.reading.removesuffix(PLUS_NOTES).rstrip()
 
     @property
     def loop(self) -> Loop | None:
@@ -315,5 +330,6 @@ def make_loop(deck: DeckState, tempo: TempoMap, cycle: Fraction, epoch: int) -> 
         bpm=segment.bpm,
         beats=segment.beats,
         frames=frames_for(lap),
-        source=deck.source,
+        source=deck.file,
+        notes=deck.notes,
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from demon_live.controls import FADER, find
-from demon_live.core import RATES, EngineStatus, Floats, Loop, SlotStatus, plain_beats
+from demon_live.core import RATES, EngineStatus, Floats, Loop, Phrase, SlotStatus, plain_beats
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
 from demon_live.session.output import Output
+from demon_live.session.sampler import lap_begin, phrase
 from demon_live.session.state import DeckState, State
 from demon_live.session.tempo import TempoMap
 from demon_live.sets.recorder import Recorder
@@ -53,6 +55,8 @@ class LaneView:
     text: the expression that sounds, as it was written; coming: one that was accepted and waits
     for its bar, or "".
     samples: float32 [n], the curve over the loop, 0..1 of the control's range; None for words.
+    notes: of a note control, what it plays over the loop, as next heard: (begin and length in parts
+    of the loop, height 0..1 in the voice's range, velocity); None for others.
     value: now. next: what is coming, in words ("'dub' in 2 bars"), or "".
     """
 
@@ -60,6 +64,7 @@ class LaneView:
     text: str
     value: float | str
     samples: Floats | None = None
+    notes: tuple[tuple[float, float, float, float], ...] | None = None
     next: str = ""
     low: float = 0.0
     high: float = 1.0
@@ -226,6 +231,9 @@ def _lane(
     control = find(name)
     text = lane.sounding(here).text
     waits = lane.text if lane.text != text else ""
+    if control is not None and control.cls == "notes" and control.shape != "number":
+        notes = _notes(lane, loop, tempo, now) if loop is not None else ()
+        return LaneView(name, text, str(lane.at(here)), notes=notes, coming=waits)
     if lane.kind == "number" and control is not None:
         low, high = control.low, control.high
         return LaneView(
@@ -239,6 +247,28 @@ def _lane(
         )
     plays = name_of(str(lane.at(here)))
     return LaneView(name, text, plays, next=_coming(lane, here), coming=waits)
+
+
+@lru_cache(maxsize=256)
+def _played(lane: Lane, begin: Fraction, cycles: int) -> Phrase:
+    """The notes of a lane in a lap: a display asks for the same ones a dozen times a second."""
+    return phrase({lane.control: lane}, begin, cycles)
+
+
+def _notes(
+    lane: Lane, loop: Loop, tempo: TempoMap, now: int
+) -> tuple[tuple[float, float, float, float], ...]:
+    """What a note control plays over the loop: ahead of the playhead in this lap, else the next."""
+    lap, position = loop.locate(now)
+    here, out = position / loop.samples, []
+    for k in (lap, lap + 1):
+        for note in _played(lane, lap_begin(loop, tempo, k), loop.cycles).notes:
+            begin = note.begin / loop.cycles
+            if (begin + note.length / loop.cycles > here) == (k == lap):
+                low, high = lane.spec.low, lane.spec.high
+                height = (note.pitch - low) / max(high - low, 1e-9) if note.pitch else 0.0
+                out.append((begin, note.length / loop.cycles, height, note.velocity))
+    return tuple(sorted(out))
 
 
 def _picture(lane: Lane, loop: Loop, tempo: TempoMap, now: int, low: float, high: float) -> Floats:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from demon_live.lang import Help
     from demon_live.session.session_api import SessionApi
 
-#: Words on the screen that no score contains.
+#: Words on the screen.
 SCREEN = {
     "cycle": "A cycle is a bar. Patterns repeat each cycle; `beats` says how many beats it has.",
     "detach": "Leaves the prompt; the session plays on, and `demon attach` returns to it.",
@@ -49,6 +49,7 @@ _GROUPS: tuple[tuple[PropagationClass, str], ...] = (
     ("step", "curves"),
     ("slot", "at birth"),
     ("mix", "mix"),
+    ("notes", "notes"),
 )
 #: More than a line has room for.
 _MORE = {
@@ -56,7 +57,8 @@ _MORE = {
     "was started, then among the shipped loops. Its tempo is the one in its name (amen_137.wav), "
     "else it is guessed once, from its length; behind the name `bars 2`, `beats 6`, `bpm 137`, "
     "`half` or `double` says it. `demon sounds FOLDER` lists files with what would be assumed.",
-    "prompt": "?words lists what the model knows; Tab inside the quotes completes it.",
+    "prompt": "?words lists what the model knows; Tab inside the quotes completes it. Texts may be "
+    "added with weights: 'dub' * sine + 'choir' * .3 - 'drums'.",
     "beats": "A meter works too: beats 7/8 has three and a half of the beats that tempo counts.",
 }
 
@@ -130,7 +132,7 @@ def about(name: str, session: SessionApi | None = None) -> Pieces:
 
 
 def _control(control: Control) -> Pieces:
-    kinds = {"curve": "curve", "number": "number", "integer": "whole number"}
+    kinds, name = {"curve": "curve", "number": "number", "integer": "whole number"}, control.name
     facts = (
         range_text(control),
         f"default {default_text(control)}",
@@ -142,6 +144,7 @@ def _control(control: Control) -> Pieces:
         ("", f"  {', '.join(f for f in facts if f)}\n"),
         ("", _wrapped(control.help)),
         *([("", _wrapped(_MORE[control.name]))] if control.name in _MORE else []),
+        *([("", _wrapped(f"On the screen: {SCREEN[name]}"))] if name in SCREEN else []),
         ("hint", _wrapped(f"class {control.cls}: {CLASS_HELP[control.cls]}")),
         ("word", f"{_INDENT}{control.example}\n"),
     ]

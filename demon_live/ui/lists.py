@@ -32,6 +32,7 @@ CLASS_HELP = {
     "step": "heard one tick after it is written; a planned change is on its bar",
     "slot": "set when a generation is born; a planned change is on its bar",
     "model": "heard one tick after the weights are refitted",
+    "notes": "heard with the next generation: a deck with `source notes` is made from them",
     "prepared": "made ready, then switched at a bar",
 }
 #: Columns of names that stand in a table.

@@ -153,7 +153,10 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
         ranked.append((_TITLE, _title(grid, status, deck, first=i == 0)))
         at, still = grid.playhead(status, deck), []
         for lane in deck.lanes:
-            if isinstance(lane.value, str):
+            if lane.notes is not None:
+                beats = int(deck.cycles * status.beats)
+                ranked.append((curve, grid.boxed(_notes(grid, lane, at, beats))))
+            elif isinstance(lane.value, str):
                 ranked.append((words, grid.boxed(_words(grid, lane))))
             elif _moves(lane):
                 rank = _NEWS if lane.next else curve
@@ -273,6 +276,20 @@ def _curve(grid: LaneGrid, lane: LaneView, at: float, tall: int) -> list[Row]:
             ("class:next", text.fit(coming if i == foot else "", grid.value - text.cells(value))),
         ]
         for i, line in enumerate(drawn)
+    ]
+
+
+def _notes(grid: LaneGrid, lane: LaneView, at: float, beats: int) -> Row:
+    """Hits as a grid of steps, notes as a piano roll of one row: the higher, the taller."""
+    drawn = text.roll(lane.notes or (), grid.graph, beats, ascii_only=grid.ascii_only)
+    mark = min(int(at * grid.graph), grid.graph - 1)
+    coming = f" {grid.glyph('→', '->')} {lane.coming}" if lane.coming else ""
+    return [
+        ("class:control", text.fit(lane.control, grid.name)),
+        ("class:lane.next", drawn[:mark]),
+        ("class:lane.head", drawn[mark]),
+        ("class:lane", drawn[mark + 1 :]),
+        ("class:next", text.fit(coming, grid.value)),
     ]
 
 

@@ -6,7 +6,7 @@ terminal without UTF-8 the same shapes come in ASCII.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,34 @@ def curve(
             glyphs = _ASCII if ascii_only else _BLOCKS
             drawn.append("".join(glyphs[i] for i in here))
     return drawn
+
+
+def roll(
+    notes: Iterable[tuple[float, float, float, float]],
+    width: int,
+    beats: int,
+    *,
+    ascii_only: bool = False,
+) -> str:
+    """Notes (begin, length, height 0..1, velocity), in parts of the row, in `width` cells.
+
+    Notes of a pitch are as tall as they are high, for their length; hits (height 0) are marks. A
+    dot stands on each of the beats.
+    """
+    glyphs = _ASCII if ascii_only else _BLOCKS
+    soft, loud = ("o", "x") if ascii_only else ("▯", "▮")
+    dots = {i * width // beats for i in range(beats)} if 0 < beats < width else set()
+    out = [" " if i not in dots else "." if ascii_only else "·" for i in range(width)]
+    for begin, length, height, velocity in notes:
+        first = min(int(begin * width + 1e-6), width - 1)
+        if not height:
+            out[first] = loud if velocity > 0.5 else soft
+            continue
+        last = max(first + 1, int((begin + length) * width + 1e-6))
+        mark = glyphs[1 + round(min(max(height, 0.0), 1.0) * (len(glyphs) - 2))]
+        for i in range(first, min(last, width)):
+            out[i] = mark
+    return "".join(out)
 
 
 def meter(db: float, width: int, *, ascii_only: bool = False) -> str:

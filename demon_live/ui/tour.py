@@ -122,6 +122,23 @@ STEPS: tuple[Step, ...] = (
         score="07",
     ),
     Step(
+        "notes",
+        "source notes: nothing is read from a file. Drums, bass and chords are patterns, and the "
+        "model plays them in the sound that the prompt asks for. The line changes the kick.",
+        'kick = "1(5,8)"',
+        "From the next bar, on its steps. bass takes note names, chord the names of chords: "
+        'chord = "<Dm7 G7 C^7>".voicing. hint says how closely the model follows.',
+        score="09",
+    ),
+    Step(
+        "songs of notes",
+        "Notes belong to scenes like everything else, and a chord line may be longer than the "
+        "loop. .scale turns degrees into a melody.",
+        "lead = \"<0 7 4 2>*4\".scale('A4 minor')",
+        "The panel shows hits as a grid of steps and notes as a piano roll.",
+        score="10",
+    ),
+    Step(
         "a score of your own",
         "In a shell, `demon new mine` makes a folder with a score to start from, and `demon live "
         "mine` plays it. Save the file in any editor: it is heard at the next bar. `record "

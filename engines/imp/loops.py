@@ -35,8 +35,8 @@ def main() -> None:
     """Write them as 16-bit FLAC."""
     import soundfile
 
+    from demon_live.notes.voices import SR
     from engines.imp.render import Renderer
-    from engines.imp.voices import SR
 
     folder = Path(sys.argv[1])
     renderer = Renderer()

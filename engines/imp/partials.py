@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engines.imp.voices import HIGH, MID, Notes, sine
+from demon_live.notes.voices import HIGH, MID, Notes, sine
 
 __all__ = ["PARTIALS", "ring"]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from demon_live.notes.voices import SR, VOICES, Notes, noise_bank, tail_seconds
 from engines.imp.partials import PARTIALS, ring
 from engines.imp.score import Song, compose, hertz
-from engines.imp.voices import SR, VOICES, Notes, noise_bank, tail_seconds
 
 BUSES = ("kick", "break", "drums", "bass", "music", "fx")
 KICK, BREAK, DRUMS, BASS, MUSIC, FX = range(6)

@@ -249,6 +249,17 @@ def test_a_broken_score_is_shown_with_its_line(session: Session, tmp_path: Path)
     assert "blend" in shown["errors"][0]["hint"]
 
 
+def test_a_page_is_told_the_notes_of_the_loop(session: Session) -> None:
+    session.apply('kick = "1 ~ .4 ~" now\nbass = "e1 g3" now')
+    (deck,) = json.loads(PageState(session).look()["scene"])["decks"][:1]
+    notes = {lane["control"]: lane.get("notes") for lane in deck["lanes"]}
+    bars = deck["cycles"]
+    assert len(notes["kick"]) == 2 * bars
+    assert notes["kick"][:2] == [[0.0, 0.25 / bars, 0.0, 1.0], [0.5 / bars, 0.25 / bars, 0.0, 0.4]]
+    assert [height for _, _, height, _ in notes["bass"]] == [0.0, 1.0] * bars
+    assert notes["prompt"] is None
+
+
 def test_only_what_changed_is_told_again(session: Session) -> None:
     painter = PageState(session)
     assert set(painter.look()) == {"scene", "score"}

@@ -271,7 +271,7 @@ POOR = [
         "write drums.denoise = ...",
     ),
     (
-        "prompt = 'a' + 'b'",
+        "prompt2 = 'a' + 'b'",
         '"a" is a word, and arithmetic takes numbers',
         "'a'",
         "texts cannot be added: write one, 'a b'",

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import struct
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from demon_live.controls import NOTES_HINT
 from demon_live.core import Request
 from demon_live.engine import BatchRow, Ring
 from demon_live.errors import EngineError
@@ -20,6 +22,10 @@ from demon_live.models.acestep import encode, layout, load
 from demon_live.models.acestep.engine import AceEngine
 from demon_live.models.engine import open_engine
 from demon_live.models.manifest import load_manifest
+from demon_live.notes.guide import guide
+from demon_live.notes.kits import kit_of
+from demon_live.runtime.offline import Offline
+from demon_live.session.sampler import phrase
 from tests.helpers import acestep_toy as toy
 
 pytest.importorskip("diffusers")
@@ -454,3 +460,42 @@ def test_encode_is_deterministic_and_cyclic(small: Toy) -> None:
     assert np.array_equal(a, encode.encode_audio(small.engine.modules, loop))
     turned = encode.encode_audio(small.engine.modules, np.roll(loop, 5 * 1920, axis=0))
     assert np.abs(np.roll(a, 5, axis=0) - turned).max() < 1e-4
+
+
+def test_the_notes_of_a_score_are_its_source_and_its_plan(small: Toy) -> None:
+    """The same as a guide that is encoded by hand."""
+    with Offline(small.engine) as instrument:
+        instrument.session.apply(
+            "tempo 120\nloop 1\nsource notes\nsteps 1\nprompt = 'acid techno'\nkick = \"1*4\""
+        )
+        instrument.turn()
+        deck = instrument.session.state.decks["main"]
+        loop, notes = deck.loop, phrase(deck.lanes, Fraction(0), 1)
+        _, made = instrument.generations()
+        requests = [g.request for g in made] or instrument.output.generator.ring.requests("main")
+    assert loop is not None
+    sound = guide(notes, 1, loop.samples, 4, kit_of("acid techno"))
+    whole = sound[np.arange(loop.frames * 1920) % len(sound)]
+    np.testing.assert_array_equal(requests[0].source, small.engine.encode(whole)[: loop.frames])
+    assert requests[0].curves is not None
+    assert requests[0].curves["hint"] == pytest.approx(NOTES_HINT)
+
+
+def test_a_sum_of_prompts_is_the_mean_of_their_velocities(small: Toy) -> None:
+    words = [condition(small.engine, text) for text in ("acid techno", "choir, slow")]
+    share = np.linspace(0, 1, FRAMES, dtype=np.float32)
+
+    def made(first: Any, *more: Any) -> np.ndarray:
+        # One step from the noise: the latent moves in a straight line with the velocity.
+        ring = Ring(small.engine, steps=1, depth=1, shift=1.0)
+        ring.submit(
+            Request(frames=FRAMES, channels=64, condition=first, conditions=list(more), seed=3)
+        )
+        (generation,) = ring.tick()
+        return np.asarray(generation.latent)
+
+    both = made(words[0], (words[1], share, 0.0, 1.0))
+    one, other = map(made, words)
+    by_hand = (one + share[:, None] * other) / (1 + share[:, None])
+    assert np.abs(both - by_hand).max() < TIGHT
+    assert np.abs(one - other).max() > 0.01

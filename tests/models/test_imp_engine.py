@@ -20,6 +20,7 @@ from demon_live.errors import EngineError, ScoreError
 from demon_live.models.engine import Engine, open_engine
 from demon_live.models.imp import engine as imp_backend
 from demon_live.models.manifest import load_manifest
+from demon_live.notes.lanes import LANES
 
 FRAMES = 48
 
@@ -190,11 +191,37 @@ def test_words_hint_and_mix_reach_the_model(onnx: Engine) -> None:
         assert not torch.equal(plain, other)
 
 
+def test_weights_that_can_be_told_notes_are_told_them(onnx: Engine) -> None:
+    seen: list[Floats] = []
+
+    class Told:
+        lanes = True
+
+        def prepare(self, hint: Floats, phase: Floats, cond: Floats, lanes: Floats) -> None:
+            seen.append(lanes)
+
+    lanes = np.random.default_rng(1).random((FRAMES, LANES), dtype=np.float32)
+    request, words = Request(FRAMES, onnx.channels, lanes=lanes), asked(onnx)
+    rows = [
+        Row(request, words),
+        Row(request, words.silent()),
+        Row(request, None),
+        Row(Request(FRAMES, onnx.channels), words),
+    ]
+    imp_backend._ImpStacker(Told(), onnx.channels).of(rows, FRAMES)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(seen[0][0], lanes)
+    # Guidance is between words; without a condition nothing is told.
+    np.testing.assert_array_equal(seen[0][1], lanes)
+    assert not seen[0][2:].any()
+
+
 def test_a_hint_shows_the_source_with_its_strength(onnx: Engine) -> None:
     seen: list[Floats] = []
 
     class Spy:
-        def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> None:
+        lanes = False
+
+        def prepare(self, hint: Floats, phase: Floats, cond: Floats, lanes: None) -> None:
             seen.append(hint)
 
     source = noise(FRAMES, 64)

@@ -25,6 +25,8 @@ from demon_live.core import (
     EngineState,
     Generation,
     Loop,
+    NoteEvent,
+    Phrase,
     SlotValues,
     Timbre,
 )
@@ -155,11 +157,12 @@ def test_blocks_are_whole_again_after_the_line() -> None:
         loop = loop if n < 5 else replace(loop, epoch=1)
         plan = (SlotValues(n, {"prompt": "a"}),)
         lanes = next_heard(loop, n * 1920, laps)
-        block = ControlBlock("main", n, loop, n * 1920, lanes, plan, laps=laps)
+        phrases = (Phrase((NoteEvent("bass", 0.0, 0.5, 33.0, 1.0),), ("bass",)), Phrase())
+        block = ControlBlock("main", n, loop, n * 1920, lanes, plan, laps=laps, phrases=phrases)
         data = packer.pack(block)
         there = opener.open(data)
         sizes.append(len(data))
-        assert there.plan == block.plan
+        assert (there.plan, there.phrases) == (block.plan, phrases)
         assert there.loop == loop
         assert (there.lanes.keys(), there.laps.keys()) == (lanes.keys(), laps.keys())
         for name, lane in lanes.items():

@@ -161,7 +161,7 @@ def test_a_press_and_its_release_in_one_moment_are_both_heard() -> None:
 
 def test_every_numeric_control_can_be_bound_to_a_knob() -> None:
     for control in (*CONTROLS.values(), FADER):
-        if control.numeric:
+        if control.numeric and control.shape != "hits":
             text = binding("drums", control.name, Key("cc", 5, 1))
             assert not compile_source(text).warnings, text
 

@@ -5,21 +5,22 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    # The words of the language, scripts, sets as values, pictures and the store brought both.
-    "files": 224,
-    "lines": 51_900,
+    # The words of the language, scripts, sets as values, pictures and the store brought both; so
+    # did notes, with the voices that imp's renderer had.
+    "files": 234,
+    "lines": 54_100,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
     # Two with over a dozen parameters, each explained on a line of its own.
     "long_functions": 2,
-    "long_files": 11,
+    "long_files": 14,
     "readme_bytes": 10_000,
     # An edit and a session are of several files, each short enough to read.
-    "apply_files": 35,
-    "apply_functions": 225,
-    "way_files": 65,
-    "way_functions": 625,
+    "apply_files": 36,
+    "apply_functions": 230,
+    "way_files": 68,
+    "way_functions": 650,
 }
 
 

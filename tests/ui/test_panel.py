@@ -68,6 +68,19 @@ def test_panel_says_what_plays_and_what_comes() -> None:
     assert "lead 180 ms · dry 0 · fine" in drawn[-1]
 
 
+def test_hits_are_a_grid_of_steps_and_notes_a_piano_roll() -> None:
+    kick = LaneView("kick", '"1*4"', "1", notes=((0.0, 0.25, 0.0, 1.0), (0.5, 0.25, 0.0, 0.3)))
+    bass = LaneView("bass", '"a1 e2"', "a1", notes=((0.0, 0.5, 0.2, 1.0), (0.5, 0.5, 1.0, 1.0)))
+    drawn = lines(panel(status(deck("main", kick, bass)), 80, 12))
+    (hits,) = (line for line in drawn if "kick" in line)
+    (roll,) = (line for line in drawn if "bass" in line)
+    assert [hits.index(mark) - hits.index("▮") for mark in "▮▯"] == [0, 23]
+    assert (roll.count("▂"), roll.count("█")) == (23, 23)
+    plain = lines(panel(status(deck("main", kick, bass)), 80, 12, ascii_only=True))
+    assert "x" in next(line for line in plain if "kick" in line)
+    assert not any("▮" in line for line in plain)
+
+
 def test_bar_numbers_are_those_of_the_next_hearing() -> None:
     head = lines(panel(status(deck("main", *LANES)), 80, 12))[0]
     # At bar 5.3 of the loop of bars 4 to 7: bar 4 is next heard as bar 8, bar 5 still sounds.

@@ -110,6 +110,7 @@ function panel(c, r, deck, i, moment) {
   // What has been heard of this lap is a shade darker.
   c.fillStyle = "#07080b59";
   c.fillRect(r.x, r.y, head, r.h);
+  notes(c, r, deck, i, head, u);
   const curves = deck.lanes.filter((lane) => lane.samples);
   curves.forEach((lane, n) => curve(c, r, lane, i, n, u));
   playhead(c, r, head, u);
@@ -154,6 +155,27 @@ function waveform(c, r, sound, i) {
 // Curves of one deck share its hue; the first is the brightest.
 const shade = (i, n) => accent(i, [90, 76, 64, 84, 70, 58][n % 6]);
 const level = (r, v) => r.y + r.h * (0.78 - 0.68 * v);
+
+// Hits as a grid of steps, a row for each drum; notes as a piano roll. What sounds is lit.
+function notes(c, r, deck, i, head, u) {
+  const played = deck.lanes.filter((lane) => lane.notes);
+  const row = Math.min(u * 0.8, (r.h * 0.6) / Math.max(1, played.length));
+  played.forEach((lane, n) => {
+    const top = r.y + r.h * 0.88 - (played.length - n) * row;
+    c.font = FONT(row * 0.7);
+    c.textAlign = "left";
+    c.textBaseline = "top";
+    written(c, lane.control, r.x + u * 0.3, top, shade(i, n));
+    for (const [begin, length, height, velocity] of lane.notes) {
+      const x = begin * r.w;
+      const wide = Math.max(2, (height ? length * r.w : Math.min(length * r.w, row * 0.6)) - 1);
+      const lit = head >= x && head < x + Math.max(wide, u * 0.4);
+      c.fillStyle = lit ? "#ffffff" : accent(i, 70, 0.35 + 0.6 * Math.min(1, velocity));
+      const tall = height ? row * 0.3 : row * 0.7;
+      c.fillRect(r.x + x, height ? top + (1 - height) * row * 0.6 : top + row * 0.1, wide, tall);
+    }
+  });
+}
 
 function values(lane) {
   if (!lane.log) return lane.samples.map((v) => v / 255);

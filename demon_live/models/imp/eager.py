@@ -13,7 +13,7 @@ from torch import Tensor
 from demon_live.core import Floats
 from demon_live.models.imp.weights import ImpWeights
 
-Prepared = tuple[Tensor, Tensor, Tensor]
+Prepared = tuple[Tensor, ...]
 
 
 class EagerKernels:
@@ -28,16 +28,15 @@ class EagerKernels:
         # The encoder stays on the CPU: its half of the codec must not move with the decoder.
         self._flow = copy.deepcopy(weights.flow).to(device)
         self.timbre = self._flow.timbre is not None
+        self.lanes = self._flow.lanes is not None
         self._decoder = copy.deepcopy(weights.decoder).to(device)
 
-    def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Prepared:
+    def prepare(
+        self, hint: Floats, phase: Floats, cond: Floats, lanes: Floats | None = None
+    ) -> Prepared:
         """Tensors on the device."""
-        on = self.device
-        return (
-            torch.from_numpy(hint).to(on),
-            torch.from_numpy(phase).to(on),
-            torch.from_numpy(cond).to(on),
-        )
+        arrays = (hint, phase, cond) if lanes is None else (hint, phase, cond, lanes)
+        return tuple(torch.from_numpy(array).to(self.device) for array in arrays)
 
     def flow(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
         """v [B, T, C]."""

@@ -26,6 +26,7 @@ from demon_live.models.imp import timbre as imp_timbre
 from demon_live.models.imp.weights import ImpWeights
 from demon_live.models.manifest import Manifest
 from demon_live.models.protocol import Engine, LastStack, Row
+from demon_live.notes.lanes import LANES
 
 #: The model learned hints of strengths from here to 1, the source beside them as it is; below, the
 #: source fades out, so that a curve reaches "no hint" (all zeros) without a jump.
@@ -34,14 +35,19 @@ _log = logging.getLogger(__name__)
 
 
 class Kernels(Protocol):
-    """The computations of a backend. label: for `describe`. timbre: its weights use a reference."""
+    """The computations of a backend. label: for `describe`. timbre: its weights use a reference.
+    lanes: they can be told notes."""
 
     label: str
     device: torch.device
     timbre: bool
+    lanes: bool
 
-    def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> Any:
-        """The stacked inputs [B, T, C+1], [B, T, 2], [B, D] as `flow` takes them."""
+    def prepare(
+        self, hint: Floats, phase: Floats, cond: Floats, lanes: Floats | None = None
+    ) -> Any:
+        """The stacked inputs [B, T, C+1], [B, T, 2], [B, D] as `flow` takes them; lanes
+        [B, T, LANES], None: nothing is told."""
         ...
 
     def flow(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
@@ -86,10 +92,13 @@ class _ImpStacker:
             frames, key, lambda: self.kernels.prepare(*self._stack(rows, frames))
         )
 
-    def _stack(self, rows: Sequence[Row], frames: int) -> tuple[Floats, Floats, Floats]:
+    def _stack(
+        self, rows: Sequence[Row], frames: int
+    ) -> tuple[Floats, Floats, Floats, Floats | None]:
         hint = np.zeros((len(rows), frames, self.channels + 1), np.float32)
         phase = np.empty((len(rows), frames, imp_labels.PHASE), np.float32)
         cond = np.empty((len(rows), imp_labels.COND), np.float32)
+        lanes = np.zeros((len(rows), frames, LANES), np.float32) if self.kernels.lanes else None
         conditions = {
             id(r.request): r.condition for r in rows if isinstance(r.condition, Condition)
         }
@@ -112,7 +121,10 @@ class _ImpStacker:
                 )
             phase[i] = condition.phase
             cond[i] = conditioning.mixed(condition, row.shared.get("prompt_mix"))
-        return hint, phase, cond
+            # Guidance is between words: both of its passes are told the notes.
+            if lanes is not None and row.request.lanes is not None and not silent:
+                lanes[i] = row.request.lanes
+        return hint, phase, cond, lanes
 
 
 class ImpEngine:
@@ -129,6 +141,8 @@ class ImpEngine:
         if "timbre" in self.controls and not kernels.timbre:
             self.controls -= {"timbre"}
             self.notes.append(f"the weights of {self.name} know no timbre reference")
+        #: Whether requests should bring their notes.
+        self.told_notes = kernels.lanes
         self.device = kernels.device
         self.lexicon = conditioning.load_lexicon(manifest.file("tags.toml"))
         self._weights, self._kernels = weights, kernels

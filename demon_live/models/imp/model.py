@@ -42,11 +42,10 @@ from demon_live.models.imp.synthesis import FFT as FFT
 from demon_live.models.imp.synthesis import HOP as HOP
 from demon_live.models.imp.synthesis import TONE_BINS as TONE_BINS
 from demon_live.models.imp.synthesis import Synthesis as Synthesis
+from demon_live.notes.lanes import LANES as LANES
 
 CHANNELS = 64
 """Channels of the base, and of modules that are made without weights."""
-LANES = 46
-"""Numbers of a frame by which the flow model is told notes and hits (engines/imp/lanes.py)."""
 SAMPLE_RATE = 48_000
 RATE = HOP // STEP
 

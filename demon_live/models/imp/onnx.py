@@ -45,7 +45,7 @@ class OnnxKernels:
         inputs = {i.name: i for i in self._flow.get_inputs()}
         self._width = int(inputs["cond"].shape[-1])
         self._rows = len(inputs["cond"].shape) == 2
-        self._lanes = "lanes" in inputs
+        self.lanes = "lanes" in inputs
         self.timbre = self._width > LABELS
         self._synthesis = Synthesis()
         self._decoder = self._session(weights, "decoder.onnx", "codec.safetensors", "decoder.")
@@ -88,15 +88,18 @@ class OnnxKernels:
         except (*refusals, *BROKEN) as error:
             raise damaged(path, error) from None
 
-    def prepare(self, hint: Floats, phase: Floats, cond: Floats) -> dict[str, Floats]:
-        """Arrays go in without a copy, `cond` as far as the graph reads it; no notes are told."""
+    def prepare(
+        self, hint: Floats, phase: Floats, cond: Floats, lanes: Floats | None = None
+    ) -> dict[str, Floats]:
+        """Arrays go in without a copy, `cond` as far as the graph reads it."""
         rows, frames = hint.shape[:2]
         said = cond[:, : self._width]
         if not self._rows:
             said = np.repeat(said[:, None], frames // imp.PATCH, axis=1)
         prepared = {"hint": hint, "phase": phase, "cond": np.ascontiguousarray(said)}
-        if self._lanes:
-            prepared["lanes"] = np.zeros((rows, frames, imp.LANES), np.float32)
+        if self.lanes:
+            untold = np.zeros((rows, frames, imp.LANES), np.float32)
+            prepared["lanes"] = untold if lanes is None else lanes
         return prepared
 
     def flow(self, x: Tensor, t: Tensor, prepared: dict[str, Floats]) -> Tensor:
