@@ -8,7 +8,7 @@ LIMITS = {
     # The words of the language, scripts, sets as values, pictures and the store brought both; so
     # did notes, with the voices that imp's renderer had.
     "files": 234,
-    "lines": 54_100,
+    "lines": 54_400,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
