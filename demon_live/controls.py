@@ -254,6 +254,14 @@ _ROWS = (
         high=2147483647.0,
     ),
     Control(
+        "drift",
+        "number",
+        "slot",
+        0.0,
+        "How far the noise of each lap turns away from that of the seed: 0 stands still, .3 lives.",
+        "drift = .3",
+    ),
+    Control(
         "shift",
         "number",
         "slot",

@@ -300,7 +300,8 @@ class Request:
     """One generation to be made. Everything not given has a neutral default.
 
     frames, channels: T and C of the latent. denoise in [0, 1]. seed: any int. source: float32
-    [T, C], the latent that is transformed. condition: whatever the model's rows understand.
+    [T, C], the latent that is transformed. drift, turn: how far the noise is turned, 0 to 1, and
+    towards which other noise of the seed. condition: whatever the model's rows understand.
     negative: condition of the guidance's second pass. shift: None = the ring's. init: float32 [T]
     or None. target: float32 [T, C] for `morph`; None = source. mask: float32 [T] (1 = new).
     conditions: further (condition, weight [T] or float, first, last) with first..last as
@@ -316,6 +317,8 @@ class Request:
     channels: int
     denoise: float = 1.0
     seed: int = 0
+    drift: float = 0.0
+    turn: int = 0
     source: Floats | None = None
     condition: Any = None
     deck: str = "main"

@@ -31,6 +31,7 @@ BIRTH: Final = 1
 STEP: Final = 2
 MASK: Final = 3
 MIGRATE: Final = 4
+DRIFT: Final = 5
 
 _M64: Final = (1 << 64) - 1
 _GAMMA: Final = 0x9E3779B97F4A7C15

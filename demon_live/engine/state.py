@@ -8,6 +8,7 @@ Threads: belongs to the engine thread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
@@ -116,6 +117,14 @@ class SlotState:
             staging.put(name, c.astype(np.float32)[..., None])
         key = noise.key(slot.request.seed, noise.BIRTH)
         staging.put("key", noise.signed([key]))
+        # The field of the seed, and where it drifts that of its turn, as on a circle.
+        angle = slot.request.drift * math.pi / 2
+        turned = noise.key(slot.request.seed, noise.DRIFT, slot.request.turn)
+        if angle:
+            whole = staging.array("n")
+            staging.put("n", (whole * math.cos(angle)).astype(np.float32))
+            staging.put("n2", (whole * math.sin(angle)).astype(np.float32))
+            staging.put("key2", noise.signed([turned]))
         staging.send()
         x, source = self._rows("x")[at], self._rows("source")[at]
         stale = [self._rows(name)[at] for name in ("momentum", "negative") if name in self._state]
@@ -126,6 +135,11 @@ class SlotState:
             else:
                 x.copy_(noise.normal_on(staging["key"], self.frames, self.channels)[0])
             x.mul_(staging["n"]).add_(source * staging["s"])
+            if angle and self._on_host:
+                x.add_(self._fields.fill(turned, torch.empty_like(x)) * staging["n2"])
+            elif angle:
+                other = noise.normal_on(staging["key2"], self.frames, self.channels)[0]
+                x.add_(other * staging["n2"])
             for row in stale if new else ():
                 row.zero_()
 

@@ -43,6 +43,7 @@ def key_of(request: Request, steps: int, shift: float) -> bytes | None:
         request.identity,
         (request.frames, request.channels, steps, request.cfg),
         (float(request.denoise).hex(), request.seed),
+        (float(request.drift).hex(), request.turn) if request.drift else (),
         float(shift if request.shift is None else request.shift).hex(),
     )
     found = hashlib.blake2b(repr(plain).encode(), digest_size=20)

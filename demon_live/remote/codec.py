@@ -27,7 +27,9 @@ from demon_live.runtime.placement import Window
 from demon_live.session.sampler import next_heard
 
 #: What is said of a request: numbers and names.
-_ASKED = ("frames", "channels", "denoise", "seed", "deck", "shift", "epoch", "hear_from")
+_ASKED = (
+    "frames", "channels", "denoise", "seed", "drift", "turn", "deck", "shift", "epoch", "hear_from",
+)  # fmt: skip
 
 
 def _flac(ints: NDArray[Any], subtype: str) -> bytes:

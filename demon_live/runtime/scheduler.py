@@ -205,6 +205,8 @@ def build_request(
         channels=engine.channels,
         denoise=number("denoise"),
         seed=int(number("seed")) + seed,
+        drift=number("drift"),
+        turn=loop.locate(target.hear_from)[0],
         source=source,
         condition=wanted,
         conditions=[(condition, weight, 0.0, 1.0) for condition, weight in others],

@@ -60,6 +60,7 @@ def test_equal_causes_give_the_latent_that_was_made_without_a_step() -> None:
     [
         {"denoise": 0.25},
         {"seed": 1},
+        {"drift": 0.25},
         {"shift": 2.0},
         {"identity": ("dub",)},
         {"source": np.full((T, C), 0.5, np.float32)},
@@ -75,6 +76,30 @@ def test_any_other_cause_is_another_generation(other: dict[str, object]) -> None
     ring = Ring(Model(), steps=4, depth=2)
     made(ring, request(), request(**other))
     assert ring.stats() == (2, 0, True)
+
+
+def test_noise_that_drifts_turns_away_from_that_of_its_seed() -> None:
+    """By the cosine of a right angle times `drift`; each turn another way, the same one always."""
+    size = {"frames": 64, "channels": 64, "source": None, "denoise": 1.0, "curves": {}}
+
+    class Still(Model):
+        def velocity(self, x, t, rows):  # type: ignore[no-untyped-def]
+            return torch.zeros_like(x)
+
+    ring = Ring(Still(), steps=1, depth=1)
+    asked = [(0.0, 0), (0.0, 3), (0.5, 1), (0.5, 2), (0.5, 1), (1.0, 1)]
+    found = made(ring, *(replace(request(drift=d, turn=n), **size) for d, n in asked))  # type: ignore[arg-type]
+    plain, other, one, two, again, far = (np.asarray(g.latent) for g in found)
+    assert np.array_equal(plain, other)
+    assert np.array_equal(one, again)
+
+    def alike(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+    assert alike(plain, one) == pytest.approx(np.sqrt(0.5), abs=0.03)
+    assert alike(one, two) == pytest.approx(0.5, abs=0.04)
+    assert alike(plain, far) == pytest.approx(0.0, abs=0.05)
+    assert one.std() == pytest.approx(1.0, abs=0.03)
 
 
 def test_the_same_numbers_in_another_array_are_the_same_cause() -> None:

@@ -73,6 +73,17 @@ def test_a_curve_that_comes_again_is_known_again() -> None:
     assert (made, stats(stage).made) == (4, 4)
 
 
+def test_a_steady_score_that_drifts_is_another_generation_each_lap_and_the_same_again() -> None:
+    stage = playing("drift = .3", bars=2)
+    before = stats(stage).made
+    run(stage, 20 * BAR)
+    assert stats(stage).made - before == 10
+    turns = [g.request.turn for g in stage.generations()[1]]
+    assert turns == sorted(set(turns))
+    again = playing("drift = .3", bars=22)
+    assert [g.request.turn for g in again.generations()[1]] == turns
+
+
 def test_the_other_prompt_is_there_at_once() -> None:
     stage = playing('prompt = "<a b>/4"', bars=20)
     assert stats(stage).made == 2
