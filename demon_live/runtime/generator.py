@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of decoded sound that are kept for each deck: a minute.
 _KEPT_SOUND = 24 << 20
+#: Seconds without a tick that worked after which a GPU is opened anew.
+_LOST = 3.0
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 
 
@@ -134,6 +136,9 @@ class Generator:
         #: Asked before a loop is written again from a newer generation.
         self.may_refresh: Callable[[], bool] = lambda: True
         self.trouble: Exception | None = None
+        #: The error of the last tick, and since when every tick fails.
+        self._failing: Exception | None = None
+        self._works_until = 0.0
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
         return Ring(
@@ -372,13 +377,24 @@ class Generator:
         if self.tick_due:
             try:
                 self._tick()
+                self._failing = None
             # The tick wall: a model or backend may fail in any way; the loops must play on.
             except Exception as error:  # noqa: BLE001
-                self.trouble = error
+                self.trouble = self._failing = error
                 self._complain(f"engine: {error}")
         else:
+            self._failing = None
             self._pace.restart()
         self._place()
+
+    def lost(self, now: float) -> Exception | None:
+        """The error after which no tick can work: one of CUDA itself, which spoils its context for
+        the life of the process, or every tick for `_LOST` seconds. now: seconds."""
+        if self._failing is None:
+            self._works_until = now
+        elif "CUDA error" in str(self._failing) or now - self._works_until > _LOST:
+            return self._failing
+        return None
 
     def _tick(self) -> None:
         reach = self._reach(self.playhead.now())

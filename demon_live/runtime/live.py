@@ -30,6 +30,7 @@ from demon_live.control.sync import Sync
 from demon_live.core import EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import DemonError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
+from demon_live.models.cuda import require_gpu, require_system
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.paths import is_own, runtime_dir, sets_dir, shipped
@@ -139,14 +140,18 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _manifest(engine: str, random_weights: bool) -> Manifest:
+def _manifest(engine: str, device: str, random_weights: bool) -> Manifest:
     """The manifest of an engine that can be opened. Raises DemonError."""
+    require_system()
     elsewhere = parse_remote(engine)
     manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
     if elsewhere is not None:
         require_ray()
-    elif not random_weights:
-        require_files(manifest)
+    else:
+        if device != "cpu":
+            require_gpu(manifest)
+        if not random_weights:
+            require_files(manifest)
     return manifest
 
 
@@ -202,7 +207,7 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        manifest = _manifest(engine, random_weights)
+        manifest = _manifest(engine, engine_device, random_weights)
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)

@@ -19,12 +19,14 @@ from pathlib import Path
 
 from demon_live.children import Backoff, Child
 from demon_live.core import EngineState, EngineStatus
+from demon_live.paths import state_dir
 from demon_live.runtime.memory import available
 from demon_live.runtime.options import (
     REMOTE,
     EngineOptions,
     Note,
     Opening,
+    Progress,
     Ready,
     Report,
     Telemetry,
@@ -41,8 +43,23 @@ _PAUSE, _LONGEST_PAUSE = 2.0, 64.0
 #: The first spare is begun so long after the engine plays (its start takes two seconds of a
 #: processor), and each only where so much memory is left: it holds a second model.
 _SPARE_AFTER, _SPARE_BYTES = 1.0, 1_500_000_000
+#: An engine's log that is longer is put aside when a session starts.
+_LOG_BYTES = 1_000_000
 _HERE = "demon_live.runtime.engine_main:engine_main"
 _ELSEWHERE = "demon_live.remote.client:remote_main"
+
+
+def engine_log(folder: Path) -> Path:
+    """Where the last words of engines go: a file that stays, or else in `folder`."""
+    log = state_dir() / "engine.log"
+    try:
+        with open(log, "ab"):
+            pass
+        if log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_name("engine.log.1"))
+    except OSError:
+        return folder / "engine.log"
+    return log
 
 
 class EngineProcess(Child):
@@ -77,7 +94,7 @@ class EngineSupervisor:
         start: Callable[[Opening, Path], EngineProcess] = EngineProcess,
     ) -> None:
         self._folder, self._options, self._tell, self._start = folder, options, tell, start
-        self._log = folder / "bus.engine.log"
+        self._log = engine_log(folder)
         self._state: EngineState | None = None
         self._wake = threading.Condition()
         self._closing = threading.Event()
@@ -182,6 +199,8 @@ class EngineSupervisor:
                     self._spare_due = time.monotonic() + _SPARE_AFTER
             case Note(text):
                 self._tell(text)
+            case Progress(text):
+                self.description = f"{self._options.engine}: {text}"
 
     def _open(self, process: EngineProcess) -> None:
         with self._wake:
@@ -231,13 +250,16 @@ class EngineSupervisor:
         """One that has played is replaced at once, one that cannot play ever more patiently."""
         if played:
             self._backoff.worked()
-            self._tell(f"the engine ended (code {code}); the loops play on, it is started again")
+            self._tell(
+                f"the engine ended (code {code}); the loops play on, it is started again; "
+                f"see {self._log}"
+            )
             return
         pause = self._backoff.failed()
         if self._backoff.failures < 4 or pause >= _LONGEST_PAUSE:
             self._tell(
                 f"the engine does not start (code {code}); the loops play on, it is tried again in "
-                f"{pause:.0f} s"
+                f"{pause:.0f} s; see {self._log}"
             )
         self._closing.wait(pause)
 

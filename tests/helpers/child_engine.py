@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from demon_live.children import SharedPipe
 from demon_live.core import EngineState, EngineStatus
-from demon_live.runtime.options import Beat, Note, Opening, Ready, Telemetry
+from demon_live.models.base import EngineBase
+from demon_live.runtime.options import Beat, Note, Opening, Progress, Ready, Telemetry
 
 
 def child(fd: int) -> None:
     """Opens, counts a generation for each deck of the newest state, and repeats the timbres."""
     conn = SharedPipe(fd)
     opening: Opening = conn.recv()
+    conn.send(Progress("loading 1.2 of 6.3 GB"))
+    if opening.options.engine == "slow":
+        conn.poll(None)
     conn.send(Ready("child", device="cpu"))
     if opening.spare:
         conn.poll(None)
@@ -22,3 +26,10 @@ def child(fd: int) -> None:
             return
         conn.send(Note(f"timbres {' '.join(t.key for t in state.timbres)}"))
         conn.send(Telemetry(EngineStatus(ticks=1, generations=len(state.decks))))
+
+
+class Broken(EngineBase):
+    """An engine that cannot be opened, for a reason that no error of ours foresees."""
+
+    def __init__(self) -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")

@@ -194,12 +194,86 @@ def test_missing_files_say_what_fetching_costs(
 ) -> None:
     monkeypatch.setenv("DEMON_CACHE", str(tmp_path))
     with pytest.raises(EngineError, match=r"not fetched: 8 files, 6\.3 GB, MIT") as caught:
-        open_engine("ace-step-v15-turbo")
+        open_engine("ace-step-v15-turbo", device="cpu")
     assert "demon engines fetch ace-step-v15-turbo" in (caught.value.hint or "")
     assert "demon live --engine imp" in (caught.value.hint or "")
     if not torch.cuda.is_available():
         # Before gigabytes are fetched for a machine that cannot play them.
-        assert "needs an NVIDIA GPU, and torch finds none here" in caught.value.message
+        with pytest.raises(EngineError, match="needs an NVIDIA GPU"):
+            open_engine("ace-step-v15-turbo")
+
+
+def test_a_backend_that_fails_in_any_way_is_stepped_down_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demon_live.models.acestep import eager, open
+
+    def broken(*_: Any, **named: Any) -> None:
+        raise RuntimeError("Triton Error [CUDA]: device kernel image is invalid\nmore")
+
+    toy.save_original(tmp_path / "toy", toy.TOY)
+    path = toy.manifest_of(tmp_path / "toy")
+    monkeypatch.setattr(open, "_order", lambda *_: ["graphs", "eager"])
+    monkeypatch.setattr("demon_live.models.acestep.graphs.AceGraphs", broken)
+    told: list[str] = []
+    made = open_engine(path, device="cpu", threads=1, progress=told.append)
+    assert isinstance(made, AceEngine)
+    assert isinstance(made.kernels, eager.AceEager)
+    assert any("without backend graphs: RuntimeError: Triton Error" in n for n in made.notes)
+    assert [word.split()[0] for word in told][-2:] == ["preparing", "preparing"]
+    made.close()
+    monkeypatch.setattr(open, "_order", lambda *_: ["graphs"])
+    with pytest.raises(EngineError, match="RuntimeError: Triton Error"):
+        open_engine(path, device="cpu", threads=1)
+
+
+def test_kernels_that_do_not_compile_are_replaced_by_torchs_own(
+    small: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is said to be CUDA's; what is computed stays on the CPU."""
+    import subprocess
+    import sys
+    from types import ModuleType, SimpleNamespace
+
+    from demon_live.models.acestep import graphs
+    from demon_live.models.acestep.fused import Plain
+
+    class Ops(Plain):
+        flash, own_attention, why_not, quant = True, True, "", False
+        fails = False
+
+        def __init__(self, config: Any, device: Any) -> None:
+            super().__init__(config)
+
+        def norm(self, *given: Any) -> Any:
+            if self.fails:
+                raise subprocess.CalledProcessError(1, ["gcc"])
+            return super().norm(*given)
+
+    class Fp8Ops(Ops):
+        fails = True
+
+    found = ModuleType("triton_ops")
+    found.TritonOps, found.Fp8Ops, found.fused_snake = Ops, Fp8Ops, "snake"  # type: ignore[attr-defined]
+    monkeypatch.setattr("demon_live.models.acestep.triton_ops", found, raising=False)
+    monkeypatch.setitem(sys.modules, "demon_live.models.acestep.triton_ops", found)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(graphs, "why_no_compiler", lambda: None)
+    built = graphs.build
+    monkeypatch.setattr(graphs, "build", lambda c, device, *a, **b: built(c, CPU, *a, **b))
+    tried = graphs._try_out
+    on_cpu = dataclasses.replace(small.engine.modules, device=CPU)
+    monkeypatch.setattr(graphs, "_try_out", lambda ops, modules: tried(ops, on_cpu))
+    modules: Any = SimpleNamespace(
+        config=small.engine.modules.config, device=SimpleNamespace(type="cuda"), dtype=torch.float32
+    )
+    ops, act, what = graphs.operations(modules, True)
+    assert (type(ops), act) == (Ops, "snake")
+    assert "instead of fp8: CalledProcessError" in what
+    monkeypatch.setattr(Ops, "fails", True)
+    ops, act, what = graphs.operations(modules, False)
+    assert (type(ops), act) == (Plain, graphs.snake)
+    assert "without Triton: CalledProcessError: Command '['gcc']'" in what
 
 
 # -- oracles -------------------------------------------------------------------------------------
