@@ -223,6 +223,12 @@ _ENGINES = (
         "machine's; may be given several times",
     ),
     _flag("--random-weights", help="build: of the true shapes without the weights, to try it"),
+    _option(
+        "--from",
+        dest="folder",
+        metavar="DIR",
+        help="fetch: take what this folder holds (ACE-Step's checkpoints, ComfyUI's models) first",
+    ),
 )
 _BENCH = (
     *_ENGINE,

@@ -196,8 +196,12 @@ def _engines(args: argparse.Namespace) -> int:
         )
     if args.capability and args.action != "build":
         raise UsageError(f"--for belongs to demon engines build, not to {args.action}")
+    if args.folder is not None and args.action != "fetch":
+        raise UsageError(f"--from belongs to demon engines fetch, not to {args.action}")
     if args.action == "build":
         text = _build_plans(args)
+    elif args.action == "fetch":
+        text = listing.fetch_text(args.name, None if args.folder is None else Path(args.folder))
     elif args.action == "info":
         text = _engine_info(args.name)
     else:

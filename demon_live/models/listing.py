@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from demon_live import paths as places
 from demon_live.controls import CONTROLS
@@ -134,8 +135,9 @@ def verify_text(name: str) -> str:
     return "\n".join([*lines, f"{name}: {end}"])
 
 
-def fetch_text(name: str) -> str:
-    """Fetch missing or damaged files, after printing size and licence. Raises EngineError."""
+def fetch_text(name: str, folder: Path | None = None) -> str:
+    """Fetch missing or damaged files, after printing size and licence; folder: first take from
+    there what it holds. Raises EngineError."""
     require_system()
     manifest = load_manifest(name)
     if not any(weight.repo for weight in manifest.weights):
@@ -149,6 +151,9 @@ def fetch_text(name: str) -> str:
     if any(path.is_file() for path in (manifest.place(w) for w in manifest.weights)):
         tell(f"{name}: looking at the files that are there")
     wanted = fetch.plan(manifest)
+    if folder is not None and wanted.wanted:
+        fetch.take(manifest, wanted, folder, tell)
+        wanted = fetch.plan(manifest)
     if not wanted.wanted:
         return f"{name}: nothing to fetch, all files are there and as listed"
     tell(
