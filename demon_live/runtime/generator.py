@@ -33,6 +33,7 @@ from demon_live.core import (
 )
 from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
+from demon_live.engine.guidance import Dcw
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
 from demon_live.runtime.needs import Needs
@@ -149,6 +150,7 @@ class Generator:
             device=self.engine.device,
             on_admit=self._on_admit,
             background=self._pool is not None,
+            dcw=Dcw(mode) if (mode := getattr(self.engine, "dcw", "")) else None,
         )
 
     def apply(self, state: EngineState) -> None:

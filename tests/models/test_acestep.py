@@ -517,7 +517,10 @@ def test_the_prompt_text_is_the_pipelines() -> None:
         timesignature="4",
     )
     assert encode.caption("dub", bpm=128, key="C major", beats=4, seconds=47.9) == told
-    assert encode.lyrics("la", "en") == sung
+    assert encode.lyrics("la") == sung
+    assert encode.lyrics("[de] la").startswith("# Languages\nde\n\n# Lyric\nla<")
+    assert encode.lyrics("[Verse] la").startswith("# Languages\nen\n\n# Lyric\n[Verse] la<")
+    assert encode.lyrics("").startswith("# Languages\nunknown\n\n# Lyric\n[Instrumental]<")
 
 
 def test_encode_is_deterministic_and_cyclic(small: Toy) -> None:
@@ -528,3 +531,64 @@ def test_encode_is_deterministic_and_cyclic(small: Toy) -> None:
     assert np.array_equal(a, encode.encode_audio(small.engine.modules, loop))
     turned = encode.encode_audio(small.engine.modules, np.roll(loop, 5 * 1920, axis=0))
     assert np.abs(np.roll(a, 5, axis=0) - turned).max() < 1e-4
+
+
+@pytest.mark.parametrize("cyclic", [True, False])
+def test_a_source_is_encoded_in_tiles_and_equals_the_whole(
+    small: Toy, monkeypatch: pytest.MonkeyPatch, cyclic: bool
+) -> None:
+    sound = np.random.default_rng(3).standard_normal((70 * 1920, 2)).astype(np.float32) * 0.1
+    whole = encode.encode_audio(small.engine.modules, sound, cyclic=cyclic)
+    vae, seen = small.engine.modules.vae, []
+    encoded = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda x: seen.append(x.shape[-1] // 1920) or encoded(x))
+    monkeypatch.setattr(encode, "_TILE", 16)
+    tiled = encode.encode_audio(small.engine.modules, sound, cyclic=cyclic)
+    assert tiled.shape == whole.shape == (70, 64)
+    assert float(np.abs(tiled - whole).max()) < 1e-4 * float(np.abs(whole).max())
+    assert len(seen) == 5
+    assert max(seen) <= 16 + 2 * encode._CONTEXT
+
+
+def test_a_loop_shorter_than_the_model_knows_is_repeated_and_its_text_says_so(
+    small: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = load_manifest("ace-step-v15-turbo")
+    assert (listed.model["shortest"], listed.model["dcw"]) == (250, "double")
+    engine, told, seen = small.engine, list[str](), list[int]()
+    monkeypatch.setattr(engine, "shortest", 250)
+    flow, states = engine.kernels.flow, engine._encoder.states
+
+    def watched(x: Any, t: Any, batch: Any) -> Any:
+        seen.append(x.shape[1])
+        return flow(x, t, batch)
+
+    def read(caption: str, *rest: Any) -> Any:
+        told.append(caption)
+        return states(caption, *rest)
+
+    monkeypatch.setattr(engine.kernels, "flow", watched)
+    monkeypatch.setattr(engine._encoder, "states", read)
+    for frames, times in ((100, 3), (188, 2), (250, 1)):
+        said = condition(engine, f"short {frames}", frames=frames)
+        x = torch.from_numpy(noise(frames))[None]
+        v = engine.velocity(x, torch.ones(1), [row(engine, said, frames=frames)])
+        assert v.shape[1] == frames
+        assert seen[-1] == frames * times
+        assert f"- duration: {frames * times // 25} seconds" in told[-1]
+
+
+def test_the_manifest_asks_for_the_wavelet_correction(small: Toy) -> None:
+    from demon_live.runtime.offline import Offline
+
+    small.engine.dcw = "double"
+    small.engine.patient = False
+    try:
+        with Offline(small.engine) as instrument:
+            assert instrument.output.generator.ring._dcw is not None
+            assert small.engine.patient
+        small.engine.dcw = ""
+        with Offline(small.engine) as instrument:
+            assert instrument.output.generator.ring._dcw is None
+    finally:
+        small.engine.dcw = ""

@@ -30,7 +30,8 @@ def config_of(manifest: Manifest) -> AceConfig:
     """The shapes that a manifest's [model] table gives, for random weights."""
     table: dict[str, Any] = dict(manifest.model)
     size = table.pop("size", "2b")
-    table.pop("vae", None)
+    for key in ("vae", "shortest", "dcw"):
+        table.pop(key, None)
     base = {"2b": AceConfig(), "xl": AceConfig.xl()}.get(size)
     known = {field.name for field in fields(AceConfig)}
     if base is None or not table.keys() <= known:
