@@ -128,10 +128,14 @@ def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> i
     begun = time.monotonic()
     with _progress(out) as progress:
         done = render(
-            path, Path(out), engine=args.engine, backend=args.backend, progress=progress, **more
+            path,
+            Path(out),
+            engine=args.engine,
+            backend=args.backend,
+            progress=progress,
+            tell=lambda warning: say([("warning", f"{warning}\n")], sys.stderr),
+            **more,
         )
-    for warning in done.warnings:
-        say([("warning", f"{warning}\n")], sys.stderr)
     length, took = len(done.audio) / RATES.sample_rate, time.monotonic() - begun
     stems = f" and {len(done.stems)} stem{'s'[len(done.stems) == 1 :]}" if done.stems else ""
     say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])

@@ -218,7 +218,8 @@ class Live:
         self._doors = contextlib.ExitStack()
         #: Set when another program asks for the end.
         self.ended = threading.Event()
-        self.session = self._new_session(manifest, seed, python, replay, resume, trust)
+        about = {"seed": seed, **about_engine(manifest, backend)}
+        self.session = self._new_session(about, python, replay, resume, trust)
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
@@ -252,8 +253,7 @@ class Live:
 
     def _new_session(
         self,
-        manifest: Manifest,
-        seed: int,
+        about: Mapping[str, object],
         python: bool,
         replay: Recording | None,
         resume: Interrupted | None,
@@ -269,7 +269,7 @@ class Live:
             self._output,
             assets=Assets((Path.cwd(), shipped("patterns")), within=within, copies=copies),
             sets=sets_dir(),
-            start={"seed": seed, "rules": rules, **about_engine(manifest)},
+            start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
             python=python,
             changed=self._wake.set,

@@ -158,7 +158,7 @@ class Offline:
             opened.patient = True
         self.output = OfflineOutput(opened, seed=int(seed), stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
-        start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest)}
+        start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest, backend)}
         self.session = Session(
             self.output, assets=assets, sets=sets, start=start, inputs=inputs, alone=True
         )
