@@ -112,7 +112,7 @@ class Edit:
         look: finds the file of a name, relative to a base.
         decoded: sources that were read before.
         epoch: gives the number of the next loop.
-        engine: the name of the one that plays; "" accepts any (a replay).
+        engine: finds another engine, named relative to a base; None accepts any (a replay).
         dry: nothing will sound: sources are looked for, not read.
         rules: of the set that is replayed (`sets.journal.RULES`).
         due: the cycle that statements without a time are meant for; None = the next quantum.
@@ -128,7 +128,7 @@ class Edit:
         look: Callable[[str, str], Path],
         decoded: DecodedSources,
         epoch: Callable[[], int],
-        engine: str = "",
+        engine: Callable[[str, str], str] | None = None,
         dry: bool = False,
         rules: int = RULES,
         due: Fraction | None = None,
@@ -413,7 +413,7 @@ class Edit:
         elif row.word in ("link", "clock", "nudge"):
             self._set_sync(row)
         else:
-            self._refuse(row)
+            self._set_other(row)
         if row.word in ("tempo", "cps", "beats"):
             for name in state.decks:
                 self.renew.setdefault(name, row.span)
@@ -451,15 +451,18 @@ class Edit:
             moved = replace(make_loop(deck, tempo, cycle, deck.loop.epoch), lap=deck.loop.lap)
             self.state = self.state.with_deck(deck.with_loop(moved, self.now))
 
-    def _refuse(self, row: Setting) -> None:
+    def _set_other(self, row: Setting) -> None:
         if row.word == "engine":
-            if not self._engine or str(row.value) in (self._engine, ""):
-                return
-            raise ScoreError(
-                "the engine is chosen when the instrument starts",
-                span=row.span,
-                hint=f"leave, and start again with: demon live --engine {row.value}",
-            )
+            name = str(row.value)
+            if self._engine is not None:
+                try:
+                    name = self._engine(name, self.base)
+                except DemonError as error:
+                    raise ScoreError(error.message, span=row.span, hint=error.hint) from None
+            if name != self.state.engine:
+                self.messages.append(f"{row.value} is prepared and takes over at a bar")
+            self.state = replace(self.state, engine=name)
+            return
         if str(row.value) != "off":
             raise ScoreError(
                 f"{row.word} is not supported by this version",

@@ -15,7 +15,9 @@ def child(fd: int) -> None:
     conn.send(Progress("loading 1.2 of 6.3 GB"))
     if opening.options.engine == "slow":
         conn.poll(None)
-    conn.send(Ready("child", device="cpu"))
+    if opening.options.engine == "broken":
+        raise SystemExit(3)
+    conn.send(Ready(f"child {opening.options.engine}", device="cpu"))
     if opening.spare:
         conn.poll(None)
     conn.beat(Beat(), 0.1)

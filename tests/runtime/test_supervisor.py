@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +37,8 @@ def patient(played: bool, times: int) -> tuple[list[str], list[float]]:
     """What is said and waited when an engine dies `times` times."""
     said: list[str] = []
     waited: list[float] = []
-    closing = SimpleNamespace(wait=waited.append)
     host: Any = SimpleNamespace(
-        _backoff=Backoff(2.0, 64.0), _tell=said.append, _closing=closing, _log="engine.log"
+        _backoff=Backoff(2.0, 64.0), _tell=said.append, _wait=waited.append, _log="engine.log"
     )
     for _ in range(times):
         EngineSupervisor._pause(host, -9, played)
@@ -290,3 +290,66 @@ def test_an_error_of_cuda_itself_ends_the_process(monkeypatch: pytest.MonkeyPatc
 def test_a_gpu_whose_every_tick_fails_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failing("no", monkeypatch, 1e9).startswith("Ended")
     assert failing("no", monkeypatch, -1.0).startswith("EngineError: the GPU has failed")
+
+
+def switching(tmp_path: Path, lines: list[str], engine: str = "one", **more: Any) -> Any:
+    options = EngineOptions(engine, backend="onnx")
+    return EngineSupervisor(tmp_path, options, lines.append, spare=False, start=start, **more)
+
+
+def test_another_engine_is_prepared_beside_and_takes_over_at_a_bar_and_back(tmp_path: Path) -> None:
+    bar, lines = threading.Event(), list[str]()
+    host = switching(tmp_path, lines, to_bar=lambda: 0.0 if bar.is_set() else 1e9)
+    try:
+        host.publish(playing("a", "b"))
+        until(lambda: host.status.generations == 2)
+        first = host.pid
+        host.publish(replace(playing("a", "b"), engine="two"))
+        until(lambda: host._other_ready is not None)
+        assert (host.engine, host.pid, host.status.generations) == ("one", first, 2)
+        bar.set()
+        host._other_due = 0.0
+        until(lambda: host.engine == "two" and host.status.generations == 2)
+        assert host.pid != first
+        assert host.restarts == 0
+        assert "child two plays from here on" in lines
+        with pytest.raises(ProcessLookupError):
+            os.kill(first, 0)
+        host.publish(playing("a"))
+        until(lambda: host.engine == "one" and host.status.generations == 1)
+        assert lines[-2:] == ["child one plays from here on", "timbres "]
+    finally:
+        host.close()
+
+
+def test_an_engine_that_does_not_open_leaves_the_other_playing(tmp_path: Path) -> None:
+    lines: list[str] = []
+    host = switching(tmp_path, lines)
+    try:
+        host.publish(playing("a"))
+        until(lambda: host.status.generations == 1)
+        first = host.pid
+        host.publish(replace(playing("a"), engine="broken"))
+        until(lambda: any("broken cannot play; one plays on" in line for line in lines))
+        host.publish(replace(playing("a", "b"), engine="broken"))
+        until(lambda: host.status.generations == 2)
+        assert (host.engine, host.pid, host._other) == ("one", first, None)
+        host.publish(replace(playing("a"), engine="two"))
+        until(lambda: host.engine == "two")
+    finally:
+        host.close()
+
+
+def test_an_engine_that_cannot_start_is_left_for_another_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demon_live.runtime.supervisor._PAUSE", 1e6)
+    monkeypatch.setattr("demon_live.runtime.supervisor._LONGEST_PAUSE", 1e6)
+    lines: list[str] = []
+    host = switching(tmp_path, lines, "broken")
+    try:
+        until(lambda: any("does not start" in line for line in lines))
+        host.publish(replace(playing("a"), engine="two"))
+        until(lambda: host.engine == "two" and host.status.generations == 1)
+    finally:
+        host.close()
