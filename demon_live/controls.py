@@ -471,7 +471,15 @@ SETTINGS: dict[str, Control] = {
             "a file + notes.",
             'source "loops/techno_128.flac"',
         ),
-        Control("engine", "text", "prepared", "imp", "The engine that plays.", "engine imp"),
+        Control(
+            "engine",
+            "text",
+            "prepared",
+            "imp",
+            "The engine that plays: a name, or the path of a TOML. It is prepared beside the one "
+            "that plays and takes over at a bar.",
+            "engine imp",
+        ),
         Control(
             "quant",
             "number",

@@ -238,6 +238,7 @@ class EngineState:
     depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
     everything in flight was thrown away. always: generate on and on, also what is known already.
     latents: report each generation.
+    engine: the one that should play, "" = the one that was started.
     """
 
     decks: Mapping[str, EngineDeck] = field(default_factory=dict)
@@ -247,6 +248,7 @@ class EngineState:
     panics: int = 0
     always: bool = False
     latents: bool = False
+    engine: str = ""
 
     @property
     def inputs(self) -> list[str]:

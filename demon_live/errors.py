@@ -145,6 +145,12 @@ class DeviceError(DemonError):
     exit_code = 3
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, in one line: its type and its first line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
 def nearest(word: str, words: Iterable[str], n: int = 1) -> list[str]:
     """The n known words most like `word` in any case, best first; empty if none is near."""
     low = word.lower()

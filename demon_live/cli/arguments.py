@@ -89,6 +89,15 @@ _ENGINE = (
         help="auto, onnx, eager, ... (default: auto, or DEMON_BACKEND)",
     ),
 )
+#: Of a command that plays sets: None leaves the choice to the set.
+_SETS_ENGINE = (
+    _option(
+        "--engine",
+        metavar="E",
+        help="engine, or the path of its TOML (default: the set's own, else imp or DEMON_ENGINE)",
+    ),
+    _option("--backend", metavar="B", help="auto, onnx, eager, ... (default: likewise)"),
+)
 _VIEW = (
     _flag("--stage", help="begin with the stage view (Alt-s goes there, too)"),
     _option(
@@ -148,7 +157,7 @@ _FROM_SET = (
 )
 
 _LIVE = (
-    *_ENGINE,
+    *_SETS_ENGINE,
     _option("paths", nargs="*", metavar="SCORE|DIR", help="default: the shipped 00_hello.demon"),
     *_SOUND,
     _option("--record", metavar="NAME", help="record the set from the start"),
@@ -172,7 +181,7 @@ _SEND = (
     _flag("-q", "--quiet", help="print errors only"),
 )
 _RENDER = (
-    *_ENGINE,
+    *_SETS_ENGINE,
     _option("scores", nargs="+", metavar="SCORE|SET"),
     _option(
         "-o", "--out", required=True, metavar="OUT", help="OUT.wav or .flac; of several, a folder"
@@ -194,7 +203,7 @@ _RENDER = (
     *_FROM_SET,
 )
 _REPLAY = (
-    *_ENGINE,
+    *_SETS_ENGINE,
     _SET,
     *_SOUND,
     _option("--render", metavar="OUT.wav", help="into a file instead, off line"),
@@ -223,6 +232,12 @@ _ENGINES = (
         "machine's; may be given several times",
     ),
     _flag("--random-weights", help="build: of the true shapes without the weights, to try it"),
+    _option(
+        "--from",
+        dest="folder",
+        metavar="DIR",
+        help="fetch: take what this folder holds (ACE-Step's checkpoints, ComfyUI's models) first",
+    ),
 )
 _BENCH = (
     *_ENGINE,

@@ -83,8 +83,7 @@ def _summary(program: Program) -> str:
 
 
 def _must_know_names(program: Program, path: Path, text: str) -> None:
-    """Raise ScoreError for a name that neither this score nor one beside it defines, and for what
-    no scene can do."""
+    """Raise ScoreError for a name that neither this score nor one beside it defines."""
     known = _defined(program)
     for row in program.statements:
         asked = list(_asked(row))
@@ -95,11 +94,6 @@ def _must_know_names(program: Program, path: Path, text: str) -> None:
             hint = f"did you mean {near[0]}?" if near else _DEFINED_BY[what].format(name)
             message = f"there is no {what} {name!r}"
             raise ScoreError(message, span=row.span, source=text, name=str(path), hint=hint)
-        for inner in row.body if isinstance(row, Scene) else ():
-            if isinstance(inner, Setting) and inner.word == "engine":
-                message = "the engine is chosen when the instrument starts"
-                hint = "no scene changes it: demon live --engine NAME"
-                raise ScoreError(message, span=inner.span, source=text, name=str(path), hint=hint)
 
 
 _DEFINED_BY = {

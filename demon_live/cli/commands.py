@@ -128,10 +128,14 @@ def _render_to(args: argparse.Namespace, path: Path, out: str, **more: Any) -> i
     begun = time.monotonic()
     with _progress(out) as progress:
         done = render(
-            path, Path(out), engine=args.engine, backend=args.backend, progress=progress, **more
+            path,
+            Path(out),
+            engine=args.engine,
+            backend=args.backend,
+            progress=progress,
+            tell=lambda warning: say([("warning", f"{warning}\n")], sys.stderr),
+            **more,
         )
-    for warning in done.warnings:
-        say([("warning", f"{warning}\n")], sys.stderr)
     length, took = len(done.audio) / RATES.sample_rate, time.monotonic() - begun
     stems = f" and {len(done.stems)} stem{'s'[len(done.stems) == 1 :]}" if done.stems else ""
     say([("", f"{out}{stems}: {length:.1f} s, rendered in {took:.1f} s\n")])
@@ -196,8 +200,12 @@ def _engines(args: argparse.Namespace) -> int:
         )
     if args.capability and args.action != "build":
         raise UsageError(f"--for belongs to demon engines build, not to {args.action}")
+    if args.folder is not None and args.action != "fetch":
+        raise UsageError(f"--from belongs to demon engines fetch, not to {args.action}")
     if args.action == "build":
         text = _build_plans(args)
+    elif args.action == "fetch":
+        text = listing.fetch_text(args.name, None if args.folder is None else Path(args.folder))
     elif args.action == "info":
         text = _engine_info(args.name)
     else:

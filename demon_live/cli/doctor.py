@@ -85,9 +85,20 @@ def _gpu() -> Iterable[Check]:
         return
     import torch
 
+    from demon_live.models.cuda import why_no_compiler, why_no_cuda
+
     if not torch.cuda.is_available():
-        yield Check("gpu", "ok", "none: imp plays on the CPU, the large engines cannot play")
+        found = why_no_cuda()
+        if found is not None and not found.card:
+            yield Check("gpu", "ok", "none: imp plays on the CPU, the large engines cannot play")
+            return
+        reason = "torch finds none" if found is None else found.reason
+        remedy = "see: nvidia-smi" if found is None else found.remedy
+        yield Check("gpu", "warn", f"it cannot be used: {reason}", remedy)
         return
+    if (lacking := why_no_compiler()) is not None:
+        detail = f"{lacking.reason}: ACE-Step's kernels cannot be compiled, it plays slower"
+        yield Check("compiler", "warn", detail, lacking.remedy)
     free, total = torch.cuda.mem_get_info()
     detail = f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
     remedy = "close what else uses it: ACE-Step needs about 8 GiB"
@@ -280,6 +291,10 @@ def _settings() -> Iterable[Check]:
         "THEME",
         "TORCH",
         "ACE_FP8",
+        "SPARE",
+        "PLANS_GB",
+        "FAULTS",
+        "TAP",
     ]
     variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith("DEMON_")}
     unknown = [k for k in variables if k.removeprefix("DEMON_") not in known]

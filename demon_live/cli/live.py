@@ -44,8 +44,11 @@ def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
 
 def live(args: argparse.Namespace) -> int:
     """`demon live`."""
+    from demon_live.sets.recorder import engine_for
+
     if args.resume is not None:
         return _resume(args)
+    args.engine, args.backend = engine_for(None, args.engine, args.backend)
     if args.web is not None and not args.web.isdigit():
         # `--web set.demon`: the port may be left out, and then this is a score.
         args.paths.insert(0, args.web)
@@ -56,6 +59,7 @@ def live(args: argparse.Namespace) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     """Go on with a session that died, from its next bar."""
+    from demon_live.sets.recorder import engine_for
     from demon_live.sets.session_log import find_interrupted
 
     if args.paths:
@@ -71,7 +75,7 @@ def _resume(args: argparse.Namespace) -> int:
             f"{past.folder} cannot be entered: {error.strerror}",
             hint="the session was started there: bring the folder back",
         ) from None
-    args.engine = past.engine
+    args.engine, args.backend = engine_for(past.recording, args.engine, args.backend)
     more = {"paths": (), "resume": past, "record": args.record, "python": args.python}
     return _play(args, [path for path in past.scores if path.is_file()], more)
 
@@ -81,9 +85,11 @@ def replay(args: argparse.Namespace) -> int:
     from demon_live.paths import sets_dir
     from demon_live.runtime.seek import dry_run
     from demon_live.sets.journal import find_set, load
+    from demon_live.sets.recorder import engine_for
 
     path = find_set(args.set, [sets_dir()])
     recording, start = load(path), args.start
+    args.engine, args.backend = engine_for(recording, args.engine, args.backend)
     if start is None and recording.begun:
         # From where its sound begins.
         last = list(dry_run(recording, trust=args.trust))[-1]

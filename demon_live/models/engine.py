@@ -6,6 +6,7 @@ Importing this module is quick; torch loads when an engine opens.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from demon_live.errors import EngineError, nearest
@@ -28,6 +29,7 @@ def open_engine(
     device: str = "auto",
     threads: int | None = None,
     random_weights: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """Open a shipped engine by name, or another by the path of its TOML or as MODULE:CLASS.
 
@@ -38,6 +40,7 @@ def open_engine(
         device: auto, cpu or cuda.
         threads: of the model on a CPU.
         random_weights: the true shapes with random weights, to measure speed.
+        progress: called with what is being done, where it takes long.
 
     Raises:
         EngineError: no such engine or backend, files missing or damaged, no such device.
@@ -64,8 +67,10 @@ def open_engine(
         engine: Engine = own()
         return engine
     if manifest.family == "acestep":
-        from demon_live.models.acestep.open import open_ace as opened
-    else:
-        from demon_live.models.imp.engine import open_imp as opened
+        from demon_live.models.acestep.open import open_ace
 
-    return opened(manifest, backend, device, threads or default_threads(), random_weights)
+        count = threads or default_threads()
+        return open_ace(manifest, backend, device, count, random_weights, progress)
+    from demon_live.models.imp.engine import open_imp
+
+    return open_imp(manifest, backend, device, threads or default_threads(), random_weights)

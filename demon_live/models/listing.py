@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from demon_live import paths as places
 from demon_live.controls import CONTROLS
 from demon_live.errors import EngineError
+from demon_live.models.cuda import require_gpu, require_system
 from demon_live.models.manifest import (
     Manifest,
     checked,
@@ -65,23 +69,32 @@ def require_files(manifest: Manifest) -> None:
     )
 
 
-def require_whole(manifest: Manifest) -> None:
+def require_whole(
+    manifest: Manifest, progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Raise EngineError unless all files have the hashes that are listed, and the remedy.
 
-    Large files are read once; what was found is kept beside them until they change.
+    Large files are read once; what was found is kept beside them until they change. progress:
+    (bytes checked, bytes in all).
     """
-    for weight in manifest.weights:
-        path = manifest.place(weight)
-        wanted = weight.sha256 or sealed(path)
-        if not wanted or checked(path, wanted):
-            continue
-        if digest_of(path) != wanted:
+    rows = [(w, manifest.place(w)) for w in manifest.weights]
+    waiting = [(w, p, wanted) for w, p in rows if (wanted := w.sha256 or sealed(p))]
+    waiting = [row for row in waiting if not checked(row[1], row[2])]
+    total, before = sum(weight.bytes for weight, _, _ in waiting), 0
+    for weight, path, wanted in waiting:
+        found = digest_of(path, partial(_later, progress, before, total))
+        before += weight.bytes
+        if found != wanted:
             raise EngineError(
                 f"{path} has not the hash that {manifest.name} lists: it is damaged, or another "
                 "file",
                 hint=f"demon engines fetch {manifest.name} (it fetches what is damaged)",
             )
         note_checked(path, wanted)
+
+
+def _later(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def list_text() -> str:
@@ -122,8 +135,10 @@ def verify_text(name: str) -> str:
     return "\n".join([*lines, f"{name}: {end}"])
 
 
-def fetch_text(name: str) -> str:
-    """Fetch missing or damaged files, after printing size and licence. Raises EngineError."""
+def fetch_text(name: str, folder: Path | None = None) -> str:
+    """Fetch missing or damaged files, after printing size and licence; folder: first take from
+    there what it holds. Raises EngineError."""
+    require_system()
     manifest = load_manifest(name)
     if not any(weight.repo for weight in manifest.weights):
         return f"{name}: nothing to fetch, its files ship with demon_live ({_state(manifest)})"
@@ -136,11 +151,19 @@ def fetch_text(name: str) -> str:
     if any(path.is_file() for path in (manifest.place(w) for w in manifest.weights)):
         tell(f"{name}: looking at the files that are there")
     wanted = fetch.plan(manifest)
+    if folder is not None and wanted.wanted:
+        fetch.take(manifest, wanted, folder, tell)
+        wanted = fetch.plan(manifest)
     if not wanted.wanted:
         return f"{name}: nothing to fetch, all files are there and as listed"
     tell(
         f"{name}: {len(wanted.wanted)} files, {_size(wanted.bytes)} to fetch into "
         f"{places.cache_dir() / 'weights'} ({_size(wanted.free)} free)\nlicence: {manifest.licence}"
     )
+    try:
+        require_gpu(manifest)
+    except EngineError as error:
+        # It may be fetched for another machine.
+        tell(f"on this machine {error.message}\n  {error.hint}")
     fetch.fetch(manifest, wanted, tell)
     return f"{name}: fetched. Play it: demon live --engine {name}"

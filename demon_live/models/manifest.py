@@ -16,7 +16,7 @@ import hashlib
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -31,6 +31,8 @@ Number = TypeVar("Number", int, float)
 State = Literal["ok", "missing", "size", "hash"]
 #: Bytes of a manifest.
 _LONGEST = 256 * 1024
+#: Bytes of a file that are read at once.
+_PIECE = 1 << 26
 #: No number of a manifest is larger.
 _MOST = 1e15
 #: No manifest opens so many brackets at once; the TOML parser would go that deep.
@@ -390,10 +392,15 @@ def own_engine(name: str) -> Any:
 # ----------------------------------------------------------------------------------------- checking
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
+def digest_of(path: Path, progress: Callable[[int], None] = lambda done: None) -> str:
+    """SHA-256 of a file. progress: bytes read, some times a second."""
+    digest, done = hashlib.sha256(), 0
     with places.open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            done += len(piece)
+            progress(done)
+    return digest.hexdigest()
 
 
 def sealed(path: Path) -> str:
@@ -424,7 +431,7 @@ _LARGE = 50_000_000
 
 def _stamp(path: Path, digest: str) -> str:
     facts = path.stat()
-    return f"{digest} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{digest} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
 
 
 def checked(path: Path, digest: str) -> bool:

@@ -31,6 +31,7 @@ from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.paths import read_file, remove_file
 from demon_live.remote.ray import Gone, Ray
 from demon_live.sets import journal
+from demon_live.sets.recorder import engine_for
 from demon_live.sets.set_files import LARGEST
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """What all jobs share; see `render.render`."""
+    """What all jobs share; see `render.render`. engine: in a job it is never None."""
 
-    engine: str = "imp"
-    backend: str = "auto"
+    engine: str | None = None
+    backend: str | None = None
     cycles: float | None = None
     seconds: float | None = None
     start: float | None = 0
@@ -103,10 +104,10 @@ def _program() -> str:
 
 
 @functools.cache
-def _engine_key(name: str) -> str:
+def _engine_key(name: str | None) -> str:
     from demon_live.models.manifest import load_manifest
 
-    manifest = load_manifest(name)
+    manifest = load_manifest(name or "imp")
     files = sorted((weight.file, weight.sha256) for weight in manifest.weights)
     return json.dumps([manifest.digest, files])
 
@@ -138,12 +139,15 @@ def jobs(
     out: list[Job] = []
     for path in paths:
         found = _gathered(path, trust)
+        is_set = path.name.endswith(journal.SUFFIX)
+        chosen = engine_for(journal.load(path) if is_set else None, how.engine, how.backend)
+        own = replace(how, engine=chosen[0], backend=chosen[1])
         text = _bytes(path)
         stem = path.name.removesuffix(journal.SUFFIX).removesuffix(".demon")
         for seed in seeds:
             name = f"{stem}.wav" if seed is None or len(seeds) == 1 else f"{stem}-seed{seed}.wav"
             copies = tuple(sorted(found.copies))
-            out.append(Job(name, path.name, text, seed, how, found.sources, found.blobs, copies))
+            out.append(Job(name, path.name, text, seed, own, found.sources, found.blobs, copies))
     names = [job.name for job in out]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -206,7 +210,10 @@ def _engine(how: How) -> Engine:
         from demon_live.models.engine import open_engine
 
         _engines[key] = open_engine(
-            how.engine, backend=how.backend, threads=1, random_weights=how.random_weights
+            how.engine or "imp",
+            backend=how.backend or "auto",
+            threads=1,
+            random_weights=how.random_weights,
         )
     return _engines[key]
 
@@ -306,7 +313,7 @@ class Farm:
 
     def _spread(self, todo: Sequence[Job], ray: Ray) -> None:
         # imp plays on the CPU, where a set replays exactly.
-        gpu = bool(ray.gpus) and bool(todo) and todo[0].how.engine != "imp"
+        gpu = bool(ray.gpus) and any(job.how.engine != "imp" for job in todo)
         blobs = {d: b for job in todo for d, b in job.blobs.items()}
         sent = {digest: ray.put(blob) for digest, blob in blobs.items()}
 

@@ -26,13 +26,14 @@ from demon_live.core import RATES, Floats, Generation
 from demon_live.errors import DemonError, FileError, UsageError
 from demon_live.lang.dsl_score import Score
 from demon_live.models.engine import Engine
+from demon_live.models.manifest import load_manifest
 from demon_live.paths import shipped
 from demon_live.pictures import of_sound
 from demon_live.runtime.offline import Offline
 from demon_live.runtime.seek import Moment, dry_run, place_of, pre_roll, seek
 from demon_live.session.assets import Assets, Find, find_source
 from demon_live.sets import journal
-from demon_live.sets.recorder import notices
+from demon_live.sets.recorder import engine_for, notices
 from demon_live.sets.set_files import bounds, causes, folder_of
 
 #: Hours of a render, unless its seconds are given.
@@ -114,14 +115,15 @@ def render(
     cycles: float | None = None,
     seconds: float | None = None,
     start: float | None = None,
-    engine: str | Engine = "imp",
-    backend: str = "auto",
+    engine: str | Engine | None = None,
+    backend: str | None = None,
     seed: int | None = None,
     stems: bool = False,
     trust: bool = False,
     python: bool = False,
     find: Find = find_source,
     progress: Callable[[float], None] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Rendered:
     """Render a score or a set to a WAV or FLAC file (or, without `out`, to an array).
 
@@ -131,13 +133,15 @@ def render(
         cycles, seconds: how much; a score gives 8 cycles by default, a set its own length.
         start: the cycle to begin with; what comes is bit for bit that stretch of the whole render.
             None: where the set was begun to be recorded, or 0.
-        engine, backend: as in `open_engine`; or an engine that is open.
+        engine, backend: as in `open_engine`, or an engine that is open; None: the set's own, for a
+            score imp.
         seed: added to every seed of the score; a set brings its own.
         stems: one more file a deck, what it gave to the sum before the limiter.
         trust: a set that was not recorded here may read sources anywhere.
         python: a score in a .py file may run.
         find: finds the files of sources.
         progress: told the part done, 0..1.
+        tell: called with each warning, before anything is generated.
 
     Raises:
         DemonError: nothing was written.
@@ -149,19 +153,28 @@ def render(
         seed = recording.start.get("seed", 0) if recording else 0
     assets = _assets(recording, trust, find)
     rules = recording.rules if recording is not None else journal.RULES
+    chosen = backend or "auto"
+    warnings: tuple[str, ...] = ()
+    if engine is None or isinstance(engine, str):
+        engine, chosen = engine_for(recording, engine, backend)
+    if recording is not None:
+        about = load_manifest(engine) if isinstance(engine, str) else engine.manifest
+        warnings = tuple(notices(recording, about))
+        for line in warnings:
+            tell(line)
     with Offline(
-        engine, backend=backend, seed=seed, stems=stems, assets=assets, rules=rules
+        engine, backend=chosen, seed=seed, stems=stems, assets=assets, rules=rules
     ) as offline:
-        warnings: tuple[str, ...] = ()
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
-            warnings = tuple(notices(recording, offline.output.engine.manifest))
             moments = list(dry_run(recording, find=find, trust=trust))
             step = replay_into(offline, recording, trust)
             step()
         else:
             offline.session.python = python
             warnings = _say(offline, what)
+            for line in warnings:
+                tell(line)
             moments = [Moment(0, journal.SetEvent("apply", 0), offline.session.state)]
         if start is None:
             begin = recording.begun if recording is not None else 0

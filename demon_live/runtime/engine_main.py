@@ -9,6 +9,7 @@ Threads: the main thread of a process of its own; `Generator` has one that prepa
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import signal
 import time
 from collections.abc import Callable
@@ -22,10 +23,18 @@ from demon_live import faults
 from demon_live.audio.pcmring import Bus
 from demon_live.children import SharedPipe
 from demon_live.core import RATES, EngineState, Generation
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, EngineError, one_line
 from demon_live.runtime.load_shedding import Shedding
 from demon_live.runtime.memory import Trimmer, trim
-from demon_live.runtime.options import Beat, GenerationReport, Note, Opening, Ready, Telemetry
+from demon_live.runtime.options import (
+    Beat,
+    GenerationReport,
+    Note,
+    Opening,
+    Progress,
+    Ready,
+    Telemetry,
+)
 from demon_live.runtime.pace import TurnTimes
 from demon_live.runtime.pcm_files import PcmFiles
 
@@ -58,10 +67,11 @@ class BusPlayhead:
 def engine_main(fd: int) -> None:
     """The engine process, from opening the model to the end of the pipe `fd`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
     conn = SharedPipe(fd)
     try:
         opening: Opening = conn.recv()
-        engine = opened(opening)
+        engine = opened(opening, lambda text: conn.send(Progress(text)))
         conn.send(Ready(engine.describe(), tuple(engine.notes), engine.device.type))
         if opening.spare:
             # Until the first message, which is that its time has come.
@@ -75,10 +85,16 @@ def engine_main(fd: int) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The main process is gone. The audio process ends the sound.
         return
+    # A model, its libraries and the driver may fail in any way; all of it goes to the log.
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            conn.send(Note(f"engine: {one_line(error)}"))
+        raise
 
 
-def opened(opening: Opening) -> Engine:
-    """The engine that is to be opened. Raises EngineError."""
+def opened(opening: Opening, progress: Callable[[str], None] = lambda text: None) -> Engine:
+    """The engine that is to be opened; progress: what is being done. Raises EngineError."""
+    progress("loading the program")
     from demon_live.models.engine import open_engine
     from demon_live.runtime import (
         fault_engine,
@@ -94,6 +110,7 @@ def opened(opening: Opening) -> Engine:
         device=options.device,
         threads=options.threads,
         random_weights=options.random_weights,
+        progress=progress,
     )
     if opening.spare:
         engine.encode(np.zeros((_WARM_FRAMES * RATES.hop, 2), np.float32))
@@ -159,6 +176,8 @@ def turn_for_ever(conn: Pipe, engine: Engine, generator: Generator, depth: int |
         if faults.ON:
             fault_engine.slow(time.monotonic() - started)
         ended = time.monotonic()
+        if (trouble := generator.lost(ended)) is not None and engine.device.type == "cuda":
+            raise EngineError(f"the GPU has failed and is opened anew: {one_line(trouble)}")
         if generator.tick_due:
             times.add(ended - started)
         # Turns of a ring that rests in between are late only if something is needed soon.

@@ -34,6 +34,7 @@ from demon_live.core import (
 )
 from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
+from demon_live.engine.guidance import Dcw
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
 from demon_live.runtime.guides import Guides
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of decoded sound that are kept for each deck: a minute.
 _KEPT_SOUND = 24 << 20
+#: Seconds without a tick that worked after which a GPU is opened anew.
+_LOST = 3.0
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 
 
@@ -139,8 +142,12 @@ class Generator:
         self.trouble: Exception | None = None
         #: Called with each generation.
         self.made: Callable[[Generation], None] = lambda generation: None
+        #: The error of the last tick, and since when every tick fails.
+        self._failing: Exception | None = None
+        self._works_until = 0.0
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
+        mode: Any = getattr(self.engine, "dcw", "")
         return Ring(
             self.engine,
             steps=steps,
@@ -149,6 +156,7 @@ class Generator:
             device=self.engine.device,
             on_admit=self._on_admit,
             background=self._pool is not None,
+            dcw=Dcw(mode) if mode else None,
         )
 
     def apply(self, state: EngineState) -> None:
@@ -379,14 +387,25 @@ class Generator:
         if self.tick_due:
             try:
                 self._tick()
+                self._failing = None
             # The tick wall: a model or backend may fail in any way; the loops must play on.
             except Exception as error:  # noqa: BLE001
-                self.trouble = error
+                self.trouble = self._failing = error
                 self._complain(f"engine: {error}")
         else:
+            self._failing = None
             self._pace.restart()
         self._guides.turn()
         self._place()
+
+    def lost(self, now: float) -> Exception | None:
+        """The error after which no tick can work: one of CUDA itself, which spoils its context for
+        the life of the process, or every tick for `_LOST` seconds. now: seconds."""
+        if self._failing is None:
+            self._works_until = now
+        elif "CUDA error" in str(self._failing) or now - self._works_until > _LOST:
+            return self._failing
+        return None
 
     def _tick(self) -> None:
         reach = self._reach(self.playhead.now())

@@ -27,9 +27,10 @@ from types import TracebackType
 from demon_live.audio.speaker import Speaker
 from demon_live.control.midi_input import Controllers
 from demon_live.control.sync import Sync
-from demon_live.core import EngineState, EngineStatus, Floats, MixState
-from demon_live.errors import DemonError, UsageError
+from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
+from demon_live.errors import DemonError, EngineError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
+from demon_live.models.cuda import require_gpu, require_system
 from demon_live.models.listing import require_files
 from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.paths import is_own, runtime_dir, sets_dir, shipped
@@ -61,16 +62,15 @@ class _LiveOutput:
     """Engine process, audio process and the playhead of their bus, as the session sees them.
 
     Until `start` what is published only waits: a session may be restored first. engine: as it was
-    asked for; name: its own.
+    asked for; lexicon: the same without its machine.
     """
 
-    def __init__(
-        self, folder: Path, engine: str, name: str, controls: frozenset[str] | None
-    ) -> None:
+    def __init__(self, folder: Path, engine: str, lexicon: str, manifest: Manifest) -> None:
         self.folder = folder
-        self._lexicon, self.engine_name = engine, name
+        self._lexicon, self.engine_name = lexicon, manifest.name
+        self._followed, self._started = engine, manifest.path
         self.device_name = "starting"
-        self.controls = controls
+        self.controls: frozenset[str] | None = manifest.controls
         self.start_at = 0
         self.playhead: Playhead = self
         self.supervisor: EngineSupervisor | None = None
@@ -111,6 +111,31 @@ class _LiveOutput:
     def heard(self) -> int:
         return 0 if self.speaker is None else self.speaker.bus.heard()
 
+    def find_engine(self, name: str, base: str) -> str:
+        """See `Session`: a shipped engine, or the path of a TOML. Raises DemonError."""
+        if name.endswith(".toml"):
+            beside = Path(base) / name
+            name = str((beside if beside.is_file() else Path(name)).absolute())
+        elif ":" in name:
+            raise EngineError(
+                f"a score names no engine of code, such as {name}",
+                hint=f"demon live --engine {name}",
+            )
+        manifest = _manifest(name, "auto", False)
+        return "" if manifest.path == self._started else name
+
+    def follow(self) -> None:
+        """Another engine may have taken over: its name, its controls, its words."""
+        supervisor = self.supervisor
+        if supervisor is None:
+            return
+        self.engine_name = supervisor.description or self.engine_name
+        if supervisor.engine != self._followed:
+            self._followed = supervisor.engine
+            elsewhere = parse_remote(supervisor.engine)
+            self._lexicon = supervisor.engine if elsewhere is None else elsewhere.engine
+            self.controls = load_manifest(self._lexicon).controls
+
     def check_prompt(self, prompt: str) -> list[str]:
         return check_prompt(prompt, lexicon_of(self._lexicon))[1:]
 
@@ -139,14 +164,18 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _manifest(engine: str, random_weights: bool) -> Manifest:
+def _manifest(engine: str, device: str, random_weights: bool) -> Manifest:
     """The manifest of an engine that can be opened. Raises DemonError."""
+    require_system()
     elsewhere = parse_remote(engine)
     manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
     if elsewhere is not None:
         require_ray()
-    elif not random_weights:
-        require_files(manifest)
+    else:
+        if device != "cpu":
+            require_gpu(manifest)
+        if not random_weights:
+            require_files(manifest)
     return manifest
 
 
@@ -202,18 +231,19 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        manifest = _manifest(engine, random_weights)
+        manifest = _manifest(engine, engine_device, random_weights)
         _sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
         elsewhere = parse_remote(engine)
         given = engine if elsewhere is None else elsewhere.engine
-        self._output = _LiveOutput(self._folder, given, manifest.name, manifest.controls)
+        self._output = _LiveOutput(self._folder, engine, given, manifest)
         self._wake, self._closing = threading.Event(), threading.Event()
         self._doors = contextlib.ExitStack()
         #: Set when another program asks for the end.
         self.ended = threading.Event()
-        self.session = self._new_session(manifest, seed, python, replay, resume, trust)
+        about = {"seed": seed, **about_engine(manifest, backend)}
+        self.session = self._new_session(about, python, replay, resume, trust)
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
@@ -234,6 +264,7 @@ class Live:
                 options,
                 self.session.tell,
                 lambda made: self.session.scripts.emit("generation", made),
+                to_bar=self._to_bar,
             )
             self._log = self._begin_log(resume is None)
             if resume is not None:
@@ -252,8 +283,7 @@ class Live:
 
     def _new_session(
         self,
-        manifest: Manifest,
-        seed: int,
+        about: Mapping[str, object],
         python: bool,
         replay: Recording | None,
         resume: Interrupted | None,
@@ -269,7 +299,7 @@ class Live:
             self._output,
             assets=Assets((Path.cwd(), shipped("patterns")), within=within, copies=copies),
             sets=sets_dir(),
-            start={"seed": seed, "rules": rules, **about_engine(manifest)},
+            start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
             python=python,
             changed=self._wake.set,
@@ -297,6 +327,12 @@ class Live:
         for path in past.scores:
             if path.is_file():
                 self._reloader.resume(path)
+
+    def _to_bar(self) -> float:
+        """Seconds from the playhead to the next bar."""
+        tempo, now = self.session.state.tempo, self._output.now()
+        bar = tempo.sample_at(Fraction(int(tempo.cycle_at(now)) + 1))
+        return max(0, bar - now) / RATES.sample_rate
 
     def _seek(self, cycle: Fraction) -> None:
         """Do what a set says until it reaches `cycle`, at once; the playhead begins there."""
@@ -372,8 +408,7 @@ class Live:
             self.session.tell(text)
 
     def _hear(self) -> None:
-        if self._output.supervisor is not None and self._output.supervisor.description:
-            self._output.engine_name = self._output.supervisor.description
+        self._output.follow()
         self.speaker.check()
         for event in self.speaker.events():
             if event.kind in ("started", "device-back"):

@@ -152,9 +152,12 @@ class Offline:
         if not isinstance(seed, (int, np.integer)):
             raise UsageError(f"seed is a whole number, not {seed!r}")
         opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
+        if hasattr(opened, "patient"):
+            # What is made must not depend on how fast texts are encoded.
+            opened.patient = True
         self.output = OfflineOutput(opened, seed=int(seed), stems=stems)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
-        start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest)}
+        start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest, backend)}
         self.session = Session(
             self.output, assets=assets, sets=sets, start=start, inputs=inputs, alone=True
         )

@@ -127,8 +127,15 @@ class GenerationReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What the process is doing while it opens the model: shown where the engine's name stands."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """The process is alive; sent by a thread of its own, whatever the model is doing."""
 
 
-Report = Ready | Telemetry | Note | GenerationReport | Beat
+Report = Ready | Telemetry | Note | Progress | GenerationReport | Beat

@@ -15,10 +15,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from demon_live.children import Backoff, Child
 from demon_live.core import EngineState, EngineStatus, Generation
+from demon_live.paths import state_dir
 from demon_live.runtime.memory import available
 from demon_live.runtime.options import (
     REMOTE,
@@ -26,6 +28,7 @@ from demon_live.runtime.options import (
     GenerationReport,
     Note,
     Opening,
+    Progress,
     Ready,
     Report,
     Telemetry,
@@ -42,8 +45,23 @@ _PAUSE, _LONGEST_PAUSE = 2.0, 64.0
 #: The first spare is begun so long after the engine plays (its start takes two seconds of a
 #: processor), and each only where so much memory is left: it holds a second model.
 _SPARE_AFTER, _SPARE_BYTES = 1.0, 1_500_000_000
+#: An engine's log that is longer is put aside when a session starts.
+_LOG_BYTES = 1_000_000
 _HERE = "demon_live.runtime.engine_main:engine_main"
 _ELSEWHERE = "demon_live.remote.client:remote_main"
+
+
+def engine_log(folder: Path) -> Path:
+    """Where the last words of engines go: a file that stays, or else in `folder`."""
+    log = state_dir() / "engine.log"
+    try:
+        with open(log, "ab"):
+            pass
+        if log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_name("engine.log.1"))
+    except OSError:
+        return folder / "engine.log"
+    return log
 
 
 class EngineProcess(Child):
@@ -68,6 +86,7 @@ class EngineSupervisor:
         made: called with generations, while the state asks for them.
         spare: keep a process in reserve; None = if it fits.
         start: makes a process of an Opening.
+        to_bar: seconds to the next bar, at which another engine may take over.
     """
 
     def __init__(
@@ -78,10 +97,17 @@ class EngineSupervisor:
         made: Callable[[Generation], None] = lambda generation: None,
         spare: bool | None = None,
         start: Callable[[Opening, Path], EngineProcess] = EngineProcess,
+        to_bar: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._folder, self._options, self._start = folder, options, start
         self._tell, self._made = tell, made
-        self._log = folder / "bus.engine.log"
+        self._log = engine_log(folder)
+        self._started, self._to_bar = options, to_bar
+        #: Another engine that is being opened, how, and when it takes over; one that cannot open.
+        self._other: EngineProcess | None = None
+        self._other_options, self._other_due = options, 0.0
+        self._other_ready: Ready | None = None
+        self._refused = ""
         self._state: EngineState | None = None
         self._wake = threading.Condition()
         self._closing = threading.Event()
@@ -94,7 +120,8 @@ class EngineSupervisor:
         self._patience = HUNG
         #: When the process was heard of last, and when it was looked at last.
         self._heard_at = self._looked_at = time.monotonic()
-        self._wants_spare = os.environ.get("DEMON_SPARE", "1") != "0" if spare is None else spare
+        self._may_spare = os.environ.get("DEMON_SPARE", "1") != "0" if spare is None else spare
+        self._wants_spare = self._may_spare
         self._spare: EngineProcess | None = None
         #: When the next spare may be begun, None: not before the engine plays.
         self._spare_due: float | None = None
@@ -108,6 +135,11 @@ class EngineSupervisor:
 
     def _start_process(self, spare: bool = False) -> EngineProcess:
         return self._start(Opening(str(self._folder), self._options, spare), self._log)
+
+    @property
+    def engine(self) -> str:
+        """The engine that plays, as it was asked for."""
+        return self._options.engine
 
     @property
     def pid(self) -> int:
@@ -162,6 +194,7 @@ class EngineSupervisor:
                     self._restart()
                 continue
             self._tend_spare()
+            self._tend_other()
 
     def _hangs(self, now: float) -> bool:
         """Whether the process has given no sign of life for too long."""
@@ -188,6 +221,8 @@ class EngineSupervisor:
                 self._tell(text)
             case GenerationReport(generation):
                 self._made(generation)
+            case Progress(text):
+                self.description = f"{self._options.engine}: {text}"
 
     def _open(self, process: EngineProcess) -> None:
         with self._wake:
@@ -214,6 +249,72 @@ class EngineSupervisor:
             if available() >= _SPARE_BYTES:
                 self._spare = self._start_process(spare=True)
 
+    def _tend_other(self) -> None:
+        """Prepare the engine that the state names beside the one that plays; then it takes over."""
+        options = self._wanted()
+        if self._other is not None and options != self._other_options:
+            self._drop_other()
+        if options == self._options:
+            self._refused = ""
+            return
+        if self._other is None:
+            if options.engine != self._refused and not self._closing.is_set():
+                self._other_options, self._other_ready = options, None
+                opening = Opening(str(self._folder), options, spare=True)
+                self._other = self._start(opening, self._log)
+            return
+        try:
+            while self._other.poll():
+                self._hear_other(self._other.receive())
+        except (EOFError, OSError):
+            self._drop_other()
+            self._refused = options.engine
+            self._tell(
+                f"{options.engine} cannot play; {self._options.engine} plays on; see {self._log}"
+            )
+            return
+        if self._other_ready is not None and time.monotonic() >= self._other_due:
+            self._take_over(self._other, self._other_ready)
+
+    def _wanted(self) -> EngineOptions:
+        """How the engine that should play is opened."""
+        state = self._state
+        if state is None or state.engine in ("", self._started.engine):
+            return self._started
+        return replace(self._started, engine=state.engine, backend="auto")
+
+    def _hear_other(self, report: Report) -> None:
+        match report:
+            case Ready():
+                self._other_ready = report
+                self._other_due = time.monotonic() + self._to_bar()
+            case Note(text):
+                self._tell(text)
+            case Progress(text):
+                name, other = self._options.engine, self._other_options.engine
+                self.description = f"{name} · {other}: {text}"
+
+    def _drop_other(self) -> None:
+        if self._other is not None:
+            self._other.kill()
+            self._other = None
+
+    def _take_over(self, process: EngineProcess, ready: Ready) -> None:
+        """The other engine plays from now on; the loops play on until it has made theirs."""
+        old, spare = self._process, self._spare
+        self._options, self._other, self._spare = self._other_options, None, None
+        self._spare_due = None
+        self._wants_spare = self._may_spare
+        self.status = EngineStatus(alive=False)
+        with self._wake:
+            self._process = process
+            self._heard_at = time.monotonic()
+        self._hear(ready)
+        self._tell(f"{ready.description} plays from here on")
+        for gone in (old, spare):
+            if gone is not None:
+                gone.kill()
+
     def _restart(self) -> None:
         """Another process with the newest state. The loops play on meanwhile."""
         played = self._process.ready and self.status.generations > 0
@@ -224,6 +325,9 @@ class EngineSupervisor:
         if self._closing.is_set():
             return
         spare, self._spare = self._spare, None
+        if not played and self._wanted() != self._options:
+            self._drop_other()
+            self._options = self._wanted()
         # The next spare at once: what kills twice may kill a third time. But not while nothing
         # plays, or what cannot start would be started twice.
         self._spare_due = time.monotonic() if played else None
@@ -237,15 +341,25 @@ class EngineSupervisor:
         """One that has played is replaced at once, one that cannot play ever more patiently."""
         if played:
             self._backoff.worked()
-            self._tell(f"the engine ended (code {code}); the loops play on, it is started again")
+            self._tell(
+                f"the engine ended (code {code}); the loops play on, it is started again; "
+                f"see {self._log}"
+            )
             return
         pause = self._backoff.failed()
         if self._backoff.failures < 4 or pause >= _LONGEST_PAUSE:
             self._tell(
                 f"the engine does not start (code {code}); the loops play on, it is tried again in "
-                f"{pause:.0f} s"
+                f"{pause:.0f} s; see {self._log}"
             )
-        self._closing.wait(pause)
+        self._wait(pause)
+
+    def _wait(self, pause: float) -> None:
+        """Wait so many seconds, or until another engine is asked for."""
+        end, options = time.monotonic() + pause, self._wanted()
+        while time.monotonic() < end and self._wanted() == options:
+            if self._closing.wait(0.1):
+                return
 
     def close(self) -> None:
         """End the processes; after two seconds by force."""
@@ -256,4 +370,5 @@ class EngineSupervisor:
             thread.join(1)
         if self._spare is not None:
             self._spare.kill()
+        self._drop_other()
         self._process.quit(2)

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from demon_live.controls import find
-from demon_live.errors import FileError, ScoreError, Span, nearest
+from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
 from demon_live.lang import Bind, Chain, Lane, Setting, Statement, When, Word
 from demon_live.lang.chain import (
     ChainLane,
@@ -62,7 +62,7 @@ class Edit:
         look: finds the file of a name, relative to a base.
         decoded: sources that were read before.
         epoch: gives the number of the next loop.
-        engine: the name of the one that plays; "" accepts any (a replay).
+        engine: finds another engine, named relative to a base; None accepts any (a replay).
         dry: nothing will sound: sources are looked for, not read.
         rules: of the set that is replayed (`sets.journal.RULES`).
         due: the cycle that statements without a time are meant for; None = the next quantum.
@@ -78,7 +78,7 @@ class Edit:
         look: Callable[[str, str], Path],
         decoded: DecodedSources,
         epoch: Callable[[], int],
-        engine: str = "",
+        engine: Callable[[str, str], str] | None = None,
         dry: bool = False,
         rules: int = RULES,
         due: Fraction | None = None,
@@ -247,7 +247,8 @@ class Edit:
         if row.word in ("loop", "source"):
             self._set_deck(row)
             return
-        if row.word == "engine" and (not self._engine or str(row.value) in (self._engine, "")):
+        if row.word == "engine":
+            self._set_engine(row)
             return
         decks = self.state.decks
         self.state, said = with_setting(self.state, row)
@@ -275,6 +276,17 @@ class Edit:
                 continue
             moved = replace(make_loop(deck, tempo, cycle, deck.loop.epoch), lap=deck.loop.lap)
             self.state = self.state.with_deck(deck.with_loop(moved, self.now))
+
+    def _set_engine(self, row: Setting) -> None:
+        name = str(row.value)
+        if self._engine is not None:
+            try:
+                name = self._engine(name, self.base)
+            except DemonError as error:
+                raise ScoreError(error.message, span=row.span, hint=error.hint) from None
+        if name != self.state.engine:
+            self.messages.append(f"{row.value} is prepared and takes over at a bar")
+        self.state = replace(self.state, engine=name)
 
     def _set_deck(self, row: Setting) -> None:
         deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)

@@ -120,7 +120,7 @@ def engine_state(
     }
     timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
     steered = (state.depth, state.steps, timbres, state.panics)
-    return EngineState(decks, *steered, always=state.always, latents=latents)
+    return EngineState(decks, *steered, always=state.always, latents=latents, engine=state.engine)
 
 
 def mix_state(

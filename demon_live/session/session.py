@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from demon_live.core import ControlBlock, MixPoints, Sound
-from demon_live.errors import DemonError, FileError
+from demon_live.errors import DemonError, EngineError, FileError
 from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
 from demon_live.lang.controllers import Move
 from demon_live.lang.dsl_score import Score
@@ -251,11 +251,21 @@ class Session(ScriptApi):
             look=self._look,
             decoded=self.assets.decoded,
             epoch=lambda: next(epochs),
-            engine="" if self._replaying or self._dry else self._engine,
+            engine=None if self._replaying or self._dry else self._other_engine,
             dry=self._dry,
             rules=self.rules,
             due=self._due,
         )
+
+    def _other_engine(self, name: str, base: str) -> str:
+        """The engine called `name` by a score in `base`; "" for the one that was started. Raises
+        DemonError."""
+        if name in (self._engine, ""):
+            return ""
+        find = getattr(self.output, "find_engine", None)
+        if find is None:
+            raise EngineError("off line the engine is chosen at the start", hint=f"--engine {name}")
+        return str(find(name, base))
 
     @contextlib.contextmanager
     def _freshly(self) -> Iterator[None]:

@@ -57,12 +57,6 @@ def with_setting(state: State, row: Setting) -> tuple[State, str]:
             return replace(state, clock=str(value)), _shared(row)
         case "nudge":
             return replace(state, nudge=float(str(value))), f"nudge {value} ms"
-        case "engine":
-            raise ScoreError(
-                "the engine is chosen when the instrument starts",
-                span=row.span,
-                hint=f"leave, and start again with: demon live --engine {value}",
-            )
     if str(value) != "off":
         raise ScoreError(
             f"{row.word} is not supported by this version",

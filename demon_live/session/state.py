@@ -161,7 +161,7 @@ class State:
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     plan: the settings that a chain brings, ascending; the tempo map has those of the next rounds.
-    always: generate on and on (`ring always`).
+    always: generate on and on (`ring always`). engine: as in EngineState.
     muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
     out at an output sample. panics: how often there was a `panic`.
     """
@@ -191,6 +191,7 @@ class State:
     nudge: float = 0.0
     ramp: tuple[tuple[Fraction, Fraction], ...] = ()
     plan: tuple[Planned, ...] = ()
+    engine: str = ""
 
     def with_deck(self, deck: DeckState) -> State:
         """The state with this deck added or replaced."""

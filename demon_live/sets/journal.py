@@ -52,6 +52,7 @@ _HEAD: Mapping[str, type[Any]] = {
     "seed": int,
     "engine": str,
     "engine_digest": str,
+    "backend": str,
     "app": str,
     "weights": dict,
 }

@@ -5,15 +5,17 @@ Threads: under the session's lock.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from demon_live._version import __version__
 from demon_live.audio.sinks import checked_target
-from demon_live.errors import FileError, ScoreError
+from demon_live.errors import EngineError, FileError, ScoreError
 from demon_live.lang import Word
-from demon_live.models.manifest import Manifest
+from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.sets.journal import SUFFIX, Journal, Recording
 from demon_live.sets.set_files import File, copy_into, folder_of, remember
 
@@ -21,15 +23,46 @@ from demon_live.sets.set_files import File, copy_into, folder_of, remember
 _LONGEST_NAME = 60
 
 
-def about_engine(manifest: Manifest) -> dict[str, object]:
-    """What a set says of the engine that played: it, its weights by hash, this program."""
+def about_engine(manifest: Manifest, backend: str = "auto") -> dict[str, object]:
+    """What a set says of the engine that played: it, its weights by hash, this program. backend:
+    as it was asked for."""
     weights = {w.file: w.sha256 for w in getattr(manifest, "weights", ())}
-    return {
+    chosen: dict[str, object] = {} if backend == "auto" else {"backend": backend}
+    return chosen | {
         "engine": manifest.name,
         "engine_digest": manifest.digest,
         "weights": weights,
         "app": __version__,
     }
+
+
+def engine_for(
+    recording: Recording | None, engine: str | None, backend: str | None
+) -> tuple[str, str]:
+    """The engine and backend to play a set or a score (None) with: as asked for, else the set's
+    own, else DEMON_ENGINE and DEMON_BACKEND, else imp.
+
+    Raises EngineError if the set's own is not here.
+    """
+    own = recording.start if recording is not None and engine is None else {}
+    played = str(own.get("engine", ""))
+    name = engine or played or os.environ.get("DEMON_ENGINE") or "imp"
+    chosen = backend or str(own.get("backend", "")) or os.environ.get("DEMON_BACKEND") or "auto"
+    if played:
+        # A set may come from a stranger: it names an engine of this machine, never a file or code.
+        known = re.fullmatch(r"[a-z][a-z0-9_-]*", played) is not None
+        try:
+            manifest = load_manifest(played) if known else None
+        except EngineError:
+            manifest = None
+        if manifest is None:
+            raise EngineError(
+                f"the set was played on the engine {played!r}, which is not here",
+                hint="name the one to play it with: --engine NAME, or --engine PATH.toml",
+            )
+        if chosen not in ("auto", *manifest.backends):
+            chosen = "auto"
+    return name, chosen
 
 
 def notices(recording: Recording, manifest: Manifest) -> list[str]:

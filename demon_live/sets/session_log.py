@@ -112,10 +112,6 @@ class Interrupted:
     sample: int
 
     @property
-    def engine(self) -> str:
-        return str(self.recording.start.get("engine", "imp"))
-
-    @property
     def causes(self) -> tuple[SetEvent, ...]:
         """What was done, in order."""
         return tuple(e for e in self.recording.events if e.kind not in ("mark", "end"))

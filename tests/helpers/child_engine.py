@@ -6,14 +6,28 @@ import numpy as np
 
 from demon_live.children import SharedPipe
 from demon_live.core import EngineState, EngineStatus, Generation, Request
-from demon_live.runtime.options import Beat, GenerationReport, Note, Opening, Ready, Telemetry
+from demon_live.models.base import EngineBase
+from demon_live.runtime.options import (
+    Beat,
+    GenerationReport,
+    Note,
+    Opening,
+    Progress,
+    Ready,
+    Telemetry,
+)
 
 
 def child(fd: int) -> None:
     """Opens, counts a generation for each deck of the newest state, and repeats the timbres."""
     conn = SharedPipe(fd)
     opening: Opening = conn.recv()
-    conn.send(Ready("child", device="cpu"))
+    conn.send(Progress("loading 1.2 of 6.3 GB"))
+    if opening.options.engine == "slow":
+        conn.poll(None)
+    if opening.options.engine == "broken":
+        raise SystemExit(3)
+    conn.send(Ready(f"child {opening.options.engine}", device="cpu"))
     if opening.spare:
         conn.poll(None)
     conn.beat(Beat(), 0.1)
@@ -29,3 +43,10 @@ def child(fd: int) -> None:
             )
         conn.send(Note(f"timbres {' '.join(t.key for t in state.timbres)}"))
         conn.send(Telemetry(EngineStatus(ticks=1, generations=len(state.decks))))
+
+
+class Broken(EngineBase):
+    """An engine that cannot be opened, for a reason that no error of ours foresees."""
+
+    def __init__(self) -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")

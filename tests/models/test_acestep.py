@@ -200,12 +200,86 @@ def test_missing_files_say_what_fetching_costs(
 ) -> None:
     monkeypatch.setenv("DEMON_CACHE", str(tmp_path))
     with pytest.raises(EngineError, match=r"not fetched: 8 files, 6\.3 GB, MIT") as caught:
-        open_engine("ace-step-v15-turbo")
+        open_engine("ace-step-v15-turbo", device="cpu")
     assert "demon engines fetch ace-step-v15-turbo" in (caught.value.hint or "")
     assert "demon live --engine imp" in (caught.value.hint or "")
     if not torch.cuda.is_available():
         # Before gigabytes are fetched for a machine that cannot play them.
-        assert "needs an NVIDIA GPU, and torch finds none here" in caught.value.message
+        with pytest.raises(EngineError, match="needs an NVIDIA GPU"):
+            open_engine("ace-step-v15-turbo")
+
+
+def test_a_backend_that_fails_in_any_way_is_stepped_down_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demon_live.models.acestep import eager, open
+
+    def broken(*_: Any, **named: Any) -> None:
+        raise RuntimeError("Triton Error [CUDA]: device kernel image is invalid\nmore")
+
+    toy.save_original(tmp_path / "toy", toy.TOY)
+    path = toy.manifest_of(tmp_path / "toy")
+    monkeypatch.setattr(open, "_order", lambda *_: ["graphs", "eager"])
+    monkeypatch.setattr("demon_live.models.acestep.graphs.AceGraphs", broken)
+    told: list[str] = []
+    made = open_engine(path, device="cpu", threads=1, progress=told.append)
+    assert isinstance(made, AceEngine)
+    assert isinstance(made.kernels, eager.AceEager)
+    assert any("without backend graphs: RuntimeError: Triton Error" in n for n in made.notes)
+    assert [word.split()[0] for word in told][-2:] == ["preparing", "preparing"]
+    made.close()
+    monkeypatch.setattr(open, "_order", lambda *_: ["graphs"])
+    with pytest.raises(EngineError, match="RuntimeError: Triton Error"):
+        open_engine(path, device="cpu", threads=1)
+
+
+def test_kernels_that_do_not_compile_are_replaced_by_torchs_own(
+    small: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is said to be CUDA's; what is computed stays on the CPU."""
+    import subprocess
+    import sys
+    from types import ModuleType, SimpleNamespace
+
+    from demon_live.models.acestep import graphs
+    from demon_live.models.acestep.fused import Plain
+
+    class Ops(Plain):
+        flash, own_attention, why_not, quant = True, True, "", False
+        fails = False
+
+        def __init__(self, config: Any, device: Any) -> None:
+            super().__init__(config)
+
+        def norm(self, *given: Any) -> Any:
+            if self.fails:
+                raise subprocess.CalledProcessError(1, ["gcc"])
+            return super().norm(*given)
+
+    class Fp8Ops(Ops):
+        fails = True
+
+    found = ModuleType("triton_ops")
+    found.TritonOps, found.Fp8Ops, found.fused_snake = Ops, Fp8Ops, "snake"  # type: ignore[attr-defined]
+    monkeypatch.setattr("demon_live.models.acestep.triton_ops", found, raising=False)
+    monkeypatch.setitem(sys.modules, "demon_live.models.acestep.triton_ops", found)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(graphs, "why_no_compiler", lambda: None)
+    built = graphs.build
+    monkeypatch.setattr(graphs, "build", lambda c, device, *a, **b: built(c, CPU, *a, **b))
+    tried = graphs._try_out
+    on_cpu = dataclasses.replace(small.engine.modules, device=CPU)
+    monkeypatch.setattr(graphs, "_try_out", lambda ops, modules: tried(ops, on_cpu))
+    modules: Any = SimpleNamespace(
+        config=small.engine.modules.config, device=SimpleNamespace(type="cuda"), dtype=torch.float32
+    )
+    ops, act, what = graphs.operations(modules, True)
+    assert (type(ops), act) == (Ops, "snake")
+    assert "instead of fp8: CalledProcessError" in what
+    monkeypatch.setattr(Ops, "fails", True)
+    ops, act, what = graphs.operations(modules, False)
+    assert (type(ops), act) == (Plain, graphs.snake)
+    assert "without Triton: CalledProcessError: Command '['gcc']'" in what
 
 
 # -- oracles -------------------------------------------------------------------------------------
@@ -449,7 +523,10 @@ def test_the_prompt_text_is_the_pipelines() -> None:
         timesignature="4",
     )
     assert encode.caption("dub", bpm=128, key="C major", beats=4, seconds=47.9) == told
-    assert encode.lyrics("la", "en") == sung
+    assert encode.lyrics("la") == sung
+    assert encode.lyrics("[de] la").startswith("# Languages\nde\n\n# Lyric\nla<")
+    assert encode.lyrics("[Verse] la").startswith("# Languages\nen\n\n# Lyric\n[Verse] la<")
+    assert encode.lyrics("").startswith("# Languages\nunknown\n\n# Lyric\n[Instrumental]<")
 
 
 def test_encode_is_deterministic_and_cyclic(small: Toy) -> None:
@@ -499,3 +576,64 @@ def test_a_sum_of_prompts_is_the_mean_of_their_velocities(small: Toy) -> None:
     by_hand = (one + share[:, None] * other) / (1 + share[:, None])
     assert np.abs(both - by_hand).max() < TIGHT
     assert np.abs(one - other).max() > 0.01
+
+
+@pytest.mark.parametrize("cyclic", [True, False])
+def test_a_source_is_encoded_in_tiles_and_equals_the_whole(
+    small: Toy, monkeypatch: pytest.MonkeyPatch, cyclic: bool
+) -> None:
+    sound = np.random.default_rng(3).standard_normal((70 * 1920, 2)).astype(np.float32) * 0.1
+    whole = encode.encode_audio(small.engine.modules, sound, cyclic=cyclic)
+    vae, seen = small.engine.modules.vae, []
+    encoded = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda x: seen.append(x.shape[-1] // 1920) or encoded(x))
+    monkeypatch.setattr(encode, "_TILE", 16)
+    tiled = encode.encode_audio(small.engine.modules, sound, cyclic=cyclic)
+    assert tiled.shape == whole.shape == (70, 64)
+    assert float(np.abs(tiled - whole).max()) < 1e-4 * float(np.abs(whole).max())
+    assert len(seen) == 5
+    assert max(seen) <= 16 + 2 * encode._CONTEXT
+
+
+def test_a_loop_shorter_than_the_model_knows_is_repeated_and_its_text_says_so(
+    small: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = load_manifest("ace-step-v15-turbo")
+    assert (listed.model["shortest"], listed.model["dcw"]) == (250, "double")
+    engine, told, seen = small.engine, list[str](), list[int]()
+    monkeypatch.setattr(engine, "shortest", 250)
+    flow, states = engine.kernels.flow, engine._encoder.states
+
+    def watched(x: Any, t: Any, batch: Any) -> Any:
+        seen.append(x.shape[1])
+        return flow(x, t, batch)
+
+    def read(caption: str, *rest: Any) -> Any:
+        told.append(caption)
+        return states(caption, *rest)
+
+    monkeypatch.setattr(engine.kernels, "flow", watched)
+    monkeypatch.setattr(engine._encoder, "states", read)
+    for frames, times in ((100, 3), (188, 2), (250, 1)):
+        said = condition(engine, f"short {frames}", frames=frames)
+        x = torch.from_numpy(noise(frames))[None]
+        v = engine.velocity(x, torch.ones(1), [row(engine, said, frames=frames)])
+        assert v.shape[1] == frames
+        assert seen[-1] == frames * times
+        assert f"- duration: {frames * times // 25} seconds" in told[-1]
+
+
+def test_the_manifest_asks_for_the_wavelet_correction(small: Toy) -> None:
+    from demon_live.runtime.offline import Offline
+
+    small.engine.dcw = "double"
+    small.engine.patient = False
+    try:
+        with Offline(small.engine) as instrument:
+            assert instrument.output.generator.ring._dcw is not None
+            assert small.engine.patient
+        small.engine.dcw = ""
+        with Offline(small.engine) as instrument:
+            assert instrument.output.generator.ring._dcw is None
+    finally:
+        small.engine.dcw = ""

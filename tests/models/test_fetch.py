@@ -9,8 +9,11 @@ import contextlib
 import hashlib
 import http.server
 import re
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -46,13 +49,16 @@ window = 5
 class Hub(http.server.ThreadingHTTPServer):
     """files: what is served. cut: after so many bytes the connection is dropped, once.
 
-    endless: it sends on and on, whatever it announced. sent: bytes."""
+    endless: it sends on and on, whatever it announced. sent: bytes. hold: until then a connection
+    that will be cut stays. broken: files are announced and not given.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = dict(CONTENT)
         self.cut = 0
-        self.endless = False
+        self.endless = self.broken = False
+        self.hold: threading.Event | None = None
         self.sent = 0
         self.asked: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -73,6 +79,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if data is None:
             self.send_error(404)
             return
+        if body and self.server.broken:
+            self.send_error(503)
+            return
         asked = self.headers.get("Range")
         if body:
             self.server.asked.append((self.path.rpartition("/")[2], asked))
@@ -91,6 +100,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body and self.server.cut:
             self.wfile.write(part[: self.server.cut])
             self.server.cut = 0
+            if self.server.hold is not None:
+                self.server.hold.wait(120)
             self.close_connection = True
             return
         if body:
@@ -120,8 +131,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 def manifest_at(path: Path, *, hashes: bool = True) -> Path:
+    return manifest_of(path, CONTENT, hashes=hashes)
+
+
+def manifest_of(path: Path, content: Mapping[str, bytes], *, hashes: bool = True) -> Path:
     rows = [MANIFEST]
-    for file, data in CONTENT.items():
+    for file, data in content.items():
         sha = f'sha256 = "{hashlib.sha256(data).hexdigest()}"\n' if hashes else ""
         rows.append(
             f'[[weights]]\nrepo = "someone/something"\nrevision = "{REVISION}"\n'
@@ -146,24 +161,98 @@ def test_fetch_says_the_cost_then_fetches_and_checks(
     assert hub.asked == []
 
 
-def test_an_interrupted_fetch_goes_on_where_it_stopped(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Whole chunks are kept, and a chunk is larger than this test's files.
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
+def test_a_connection_that_is_cut_is_made_again(hub: Hub, tmp_path: Path) -> None:
     manifest = load_manifest(manifest_at(tmp_path))
     hub.cut = 100_000
-    with_trouble = None
-    try:
-        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
-    except EngineError as error:
-        with_trouble = error
-    if with_trouble is not None:
-        assert "goes on where it stopped" in (with_trouble.hint or "")
-        fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
+    fetch.fetch(manifest, fetch.plan(manifest), lambda text: None)
     assert all(f.state == "ok" for f in verify(manifest))
     ranges = [asked for file, asked in hub.asked if file == "a.safetensors"]
-    assert any(asked and not asked.startswith("bytes=0-") for asked in ranges)
+    assert ranges == [None, "bytes=100000-"]
+
+
+def test_what_another_process_has_fetched_is_not_fetched_again(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process is killed, whatever it would have liked to tidy."""
+    toml = manifest_at(tmp_path)
+    manifest = load_manifest(toml)
+    hub.cut, hub.hold = 100_000, threading.Event()
+    code = f"from demon_live.models import listing; listing.fetch_text({str(toml)!r})"
+    first = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    part = fetch._part(manifest.place(manifest.weights[0]))
+    deadline = time.monotonic() + 120
+    while not part.is_file() or part.stat().st_size < 100_000:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
+    first.kill()
+    first.wait()
+    hub.hold.set()
+    hub.asked.clear()
+    wanted = fetch.plan(manifest)
+    assert wanted.bytes == 200_000 + len(CONTENT["sub/b.json"])
+    fetch.fetch(manifest, wanted, lambda text: None)
+    assert all(f.state == "ok" for f in verify(manifest))
+    assert ("a.safetensors", "bytes=100000-") in hub.asked
+    assert not part.exists()
+
+
+def test_a_hub_that_gives_nothing_more_is_left_with_the_remedy(hub: Hub, tmp_path: Path) -> None:
+    manifest = load_manifest(manifest_at(tmp_path))
+    wanted = fetch.plan(manifest)
+    part = fetch._part(manifest.place(manifest.weights[0]))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"a" * 100_000)
+    hub.broken = True
+    with pytest.raises(EngineError, match="503") as found:
+        fetch.fetch(manifest, wanted, lambda text: None)
+    assert "goes on where it stopped" in str(found.value.hint)
+    assert part.stat().st_size == 100_000
+
+
+def test_the_token_is_for_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert fetch._headers(f"{hub.url}/x")["authorization"] == "Bearer hf_secret"
+    assert "authorization" not in fetch._headers("https://elsewhere.example/x")
+
+
+def test_what_a_folder_holds_is_not_fetched(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = manifest_at(tmp_path)
+    mine = tmp_path / "checkpoints" / "deep"
+    mine.mkdir(parents=True)
+    (mine / "another_name.safetensors").write_bytes(CONTENT["a.safetensors"])
+    (mine / "a.safetensors").write_bytes(b"x" * 300_000)
+    assert "fetched" in listing.fetch_text(str(toml), tmp_path / "checkpoints")
+    assert [file for file, _ in hub.asked] == ["b.json"]
+    assert "a.safetensors: from" in capsys.readouterr().err
+    manifest = load_manifest(toml)
+    assert all(f.state == "ok" for f in verify(manifest))
+    assert (mine / "another_name.safetensors").read_bytes() == CONTENT["a.safetensors"]
+    with pytest.raises(EngineError, match="is no folder"):
+        listing.fetch_text(str(manifest_of(tmp_path, {"c": b"c"})), tmp_path / "none")
+
+
+def test_a_single_file_of_comfyui_is_taken_apart(hub: Hub, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save, save_file
+
+    made = torch.Generator().manual_seed(1)
+    model = {
+        "decoder.w": torch.randn(6, 5, generator=made).bfloat16(),
+        "a.long": torch.randn(3, generator=made),
+        "b": torch.randn(2, 2, generator=made).bfloat16(),
+    }
+    listed = save(model, metadata={"format": "pt"})
+    whole = {f"model.diffusion_model.{k}": v for k, v in model.items()}
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    save_file({**whole, "vae.x": torch.zeros(400)}, str(folder / "ace_step_aio.safetensors"))
+    toml = manifest_of(tmp_path, {"model.safetensors": listed})
+    listing.fetch_text(str(toml), folder)
+    assert hub.asked == []
+    manifest = load_manifest(toml)
+    assert manifest.place(manifest.weights[0]).read_bytes() == listed
 
 
 def test_what_is_not_as_listed_is_thrown_away(hub: Hub, tmp_path: Path) -> None:
@@ -185,7 +274,7 @@ def test_another_size_is_refused_before_anything_is_fetched(hub: Hub, tmp_path: 
 def test_a_hub_that_sends_on_and_on_is_left(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
+    monkeypatch.setattr(fetch, "_PIECE", 100_000)
     manifest = load_manifest(manifest_at(tmp_path))
     hub.endless = True
     with pytest.raises(EngineError, match="over 300000 bytes"):

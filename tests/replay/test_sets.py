@@ -15,9 +15,10 @@ import pytest
 import soundfile
 
 from demon_live.cli import main
-from demon_live.errors import DemonError, FileError
+from demon_live.errors import DemonError, EngineError, FileError
 from demon_live.lang.controllers import Key, Move
 from demon_live.models.manifest import load_manifest
+from demon_live.replay.render import render
 from demon_live.replay.show import as_svg, as_text
 from demon_live.replay.to_score import sounding, to_score
 from demon_live.replay.verify import examine, mend
@@ -27,7 +28,7 @@ from demon_live.session.output import NullOutput
 from demon_live.session.session import Session
 from demon_live.session.state import State
 from demon_live.sets.journal import SUFFIX, Recording, SetEvent, load
-from demon_live.sets.recorder import about_engine, notices
+from demon_live.sets.recorder import about_engine, engine_for, notices
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run, write_tone
 
 BAR = 96_000
@@ -284,6 +285,48 @@ def test_what_differs_from_the_performance_is_said_in_one_line(tmp_path: Path) -
     assert verdicts(replace(recording, unknown=1))["lines"] == "fail"
     # Old sets do not say it.
     assert notices(replace(recording, start={"engine": "imp"}), manifest) == []
+
+
+def test_a_set_brings_its_engine_unless_another_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Recording(None, {"engine": "ace-step-v15-turbo", "backend": "eager"}, ())
+    assert engine_for(made, None, None) == ("ace-step-v15-turbo", "eager")
+    assert engine_for(made, "imp", None) == ("imp", "auto")
+    assert engine_for(made, None, "graphs") == ("ace-step-v15-turbo", "graphs")
+    assert engine_for(None, None, None) == ("imp", "auto")
+    monkeypatch.setenv("DEMON_ENGINE", "mine.toml")
+    assert engine_for(made, None, None)[0] == "ace-step-v15-turbo"
+    assert engine_for(None, None, None)[0] == "mine.toml"
+    gone = Recording(None, {"engine": "imp", "backend": "graphs"}, ())
+    assert engine_for(gone, None, None) == ("imp", "auto")
+
+
+@pytest.mark.parametrize("name", ["mine", "os:system", "../../mine.toml", "ray://far/imp"])
+def test_a_set_names_an_engine_that_is_here_and_never_a_file_or_code(name: str) -> None:
+    made = Recording(None, {"engine": name}, ())
+    with pytest.raises(EngineError, match="which is not here") as found:
+        engine_for(made, None, None)
+    assert "--engine" in str(found.value.hint)
+    assert engine_for(made, "imp", None) == ("imp", "auto")
+
+
+def test_other_weights_are_said_before_the_engine_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording, opened = played(tmp_path), list[tuple[str, str]]()
+    other = replace(recording, start={**recording.start, "engine_digest": "0", "backend": "eager"})
+
+    def refuse(engine: str, *, backend: str, **_: object) -> None:
+        opened.append((engine, backend))
+        raise EngineError("not now")
+
+    monkeypatch.setattr("demon_live.replay.render.Offline", refuse)
+    lines: list[str] = []
+    with pytest.raises(EngineError, match="not now"):
+        render(other, tell=lines.append)
+    assert opened == [("imp", "eager")]
+    assert ["another version of the engine" in line for line in lines] == [True]
 
 
 def test_a_line_of_time_that_cannot_be_read_is_an_error_of_that_line(tmp_path: Path) -> None:

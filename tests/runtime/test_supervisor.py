@@ -17,9 +17,11 @@ import pytest
 
 from demon_live.children import Backoff
 from demon_live.core import EngineDeck, EngineState, Generation, Loop, Timbre
-from demon_live.runtime.engine_main import Drops
+from demon_live.errors import EngineError
+from demon_live.runtime.engine_main import Drops, turn_for_ever
 from demon_live.runtime.options import EngineOptions, Opening
-from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor
+from demon_live.runtime.supervisor import EngineProcess, EngineSupervisor, engine_log
+from tests.helpers.mock_engine import MockEngine, by_prompt, offline
 
 
 def test_what_was_dropped_is_told_at_once_and_then_now_and_then() -> None:
@@ -35,8 +37,9 @@ def patient(played: bool, times: int) -> tuple[list[str], list[float]]:
     """What is said and waited when an engine dies `times` times."""
     said: list[str] = []
     waited: list[float] = []
-    closing = SimpleNamespace(wait=waited.append)
-    host: Any = SimpleNamespace(_backoff=Backoff(2.0, 64.0), _tell=said.append, _closing=closing)
+    host: Any = SimpleNamespace(
+        _backoff=Backoff(2.0, 64.0), _tell=said.append, _wait=waited.append, _log="engine.log"
+    )
     for _ in range(times):
         EngineSupervisor._pause(host, -9, played)
     return said, waited
@@ -195,3 +198,169 @@ def test_a_spare_that_dies_is_replaced(host: EngineSupervisor) -> None:
     os.kill(before, signal.SIGKILL)
     until(lambda: host.spare_ready and host.spare_pid not in (None, before))
     assert host.restarts == 0
+
+
+def test_what_is_done_while_the_engine_opens_stands_where_its_name_stands(tmp_path: Path) -> None:
+    host = EngineSupervisor(
+        tmp_path, EngineOptions("slow"), lambda text: None, spare=False, start=start
+    )
+    try:
+        until(lambda: host.description == "slow: loading 1.2 of 6.3 GB")
+    finally:
+        host.close()
+
+
+def test_whatever_keeps_an_engine_from_opening_is_said_and_its_log_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path / "state"))
+    folder, lines = tmp_path / "live", list[str]()
+    folder.mkdir()
+    options = EngineOptions("tests.helpers.child_engine:Broken")
+    host = EngineSupervisor(folder, options, lines.append, spare=False)
+    try:
+        until(lambda: any("does not start" in line for line in lines))
+    finally:
+        host.close()
+    assert lines[0] == "engine: OSError: libcuda.so.1: cannot open shared object file"
+    log = tmp_path / "state" / "engine.log"
+    assert f"see {log}" in lines[1]
+    assert "Traceback" in log.read_text()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMON_STATE", str(tmp_path))
+    monkeypatch.setattr("demon_live.runtime.supervisor._LOG_BYTES", 10)
+    log = engine_log(tmp_path)
+    log.write_bytes(bytes(11))
+    assert engine_log(tmp_path) == log
+    assert (tmp_path / "engine.log.1").stat().st_size == 11
+
+
+class Ended(Exception):
+    """The pipe of a test has no more to give."""
+
+
+class TurnPipe:
+    """The session's end of a pipe: one state, then so many empty looks."""
+
+    def __init__(self, state: EngineState, looks: int) -> None:
+        self.state: EngineState | None = state
+        self.looks = looks
+
+    def poll(self, timeout: float | None = 0.0, /) -> bool:
+        self.looks -= 1
+        if self.looks < 0:
+            raise Ended
+        return self.state is not None
+
+    def recv(self) -> EngineState | None:
+        state, self.state = self.state, None
+        return state
+
+    def send(self, message: object, /) -> None:
+        """Reports are for others."""
+
+
+class Spoiled(MockEngine):
+    """A GPU's engine whose every tick fails."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(by_prompt)
+        self.error = error
+        self.manifest.tick_ms = 80.0
+
+    def velocity(self, *_: Any) -> Any:
+        raise RuntimeError(self.error)
+
+
+def failing(error: str, monkeypatch: pytest.MonkeyPatch, lost: float) -> str:
+    """What ends the turns of an engine whose ticks fail."""
+    monkeypatch.setattr("demon_live.runtime.generator._LOST", lost)
+    engine = Spoiled(error)
+    with offline(engine) as instrument:
+        instrument.session.apply("prompt = 'a'")
+        generator = instrument.output.generator
+        instrument.session.pump()
+        assert generator.tick_due
+        engine.device = SimpleNamespace(type="cuda")  # type: ignore[assignment]
+        state = generator._state
+        try:
+            turn_for_ever(TurnPipe(state, 40), engine, generator, 1)
+        except (EngineError, Ended) as ended:
+            return f"{type(ended).__name__}: {ended}"
+    return ""
+
+
+def test_an_error_of_cuda_itself_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = failing("CUDA error: an illegal memory access was encountered\nmore", monkeypatch, 1e9)
+    assert said.startswith("EngineError: the GPU has failed and is opened anew: RuntimeError: CUDA")
+
+
+def test_a_gpu_whose_every_tick_fails_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert failing("no", monkeypatch, 1e9).startswith("Ended")
+    assert failing("no", monkeypatch, -1.0).startswith("EngineError: the GPU has failed")
+
+
+def switching(tmp_path: Path, lines: list[str], engine: str = "one", **more: Any) -> Any:
+    options = EngineOptions(engine, backend="onnx")
+    return EngineSupervisor(tmp_path, options, lines.append, spare=False, start=start, **more)
+
+
+def test_another_engine_is_prepared_beside_and_takes_over_at_a_bar_and_back(tmp_path: Path) -> None:
+    bar, lines = threading.Event(), list[str]()
+    host = switching(tmp_path, lines, to_bar=lambda: 0.0 if bar.is_set() else 1e9)
+    try:
+        host.publish(playing("a", "b"))
+        until(lambda: host.status.generations == 2)
+        first = host.pid
+        host.publish(replace(playing("a", "b"), engine="two"))
+        until(lambda: host._other_ready is not None)
+        assert (host.engine, host.pid, host.status.generations) == ("one", first, 2)
+        bar.set()
+        host._other_due = 0.0
+        until(lambda: host.engine == "two" and host.status.generations == 2)
+        assert host.pid != first
+        assert host.restarts == 0
+        assert "child two plays from here on" in lines
+        with pytest.raises(ProcessLookupError):
+            os.kill(first, 0)
+        host.publish(playing("a"))
+        until(lambda: host.engine == "one" and host.status.generations == 1)
+        assert lines[-2:] == ["child one plays from here on", "timbres "]
+    finally:
+        host.close()
+
+
+def test_an_engine_that_does_not_open_leaves_the_other_playing(tmp_path: Path) -> None:
+    lines: list[str] = []
+    host = switching(tmp_path, lines)
+    try:
+        host.publish(playing("a"))
+        until(lambda: host.status.generations == 1)
+        first = host.pid
+        host.publish(replace(playing("a"), engine="broken"))
+        until(lambda: any("broken cannot play; one plays on" in line for line in lines))
+        host.publish(replace(playing("a", "b"), engine="broken"))
+        until(lambda: host.status.generations == 2)
+        assert (host.engine, host.pid, host._other) == ("one", first, None)
+        host.publish(replace(playing("a"), engine="two"))
+        until(lambda: host.engine == "two")
+    finally:
+        host.close()
+
+
+def test_an_engine_that_cannot_start_is_left_for_another_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demon_live.runtime.supervisor._PAUSE", 1e6)
+    monkeypatch.setattr("demon_live.runtime.supervisor._LONGEST_PAUSE", 1e6)
+    lines: list[str] = []
+    host = switching(tmp_path, lines, "broken")
+    try:
+        until(lambda: any("does not start" in line for line in lines))
+        host.publish(replace(playing("a"), engine="two"))
+        until(lambda: host.engine == "two" and host.status.generations == 1)
+    finally:
+        host.close()

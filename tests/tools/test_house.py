@@ -7,8 +7,8 @@ from tests.tools import house
 LIMITS = {
     # The words of the language, scripts, sets as values, pictures and the store brought both; so
     # did notes, with the voices that imp's renderer had.
-    "files": 234,
-    "lines": 54_400,
+    "files": 236,
+    "lines": 56_000,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,

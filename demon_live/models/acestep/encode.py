@@ -15,6 +15,7 @@ Threads: a ConditionEncoder may be used from one thread at a time, beside the ri
 
 from __future__ import annotations
 
+import re
 import threading
 import zlib
 from collections import OrderedDict
@@ -32,6 +33,8 @@ from demon_live.models.acestep.load import AceModules
 #: The encoder's reach in frames: a loop that is continued by this much on both sides encodes as if
 #: it went on for ever (receptive field -6.34..+7.34 frames).
 _CONTEXT = 8
+#: Frames of a source that are encoded at once: 1.3 GB of the full model.
+_TILE = 250
 #: Seconds of each of the three stretches of a timbre reference.
 _STRETCH = 10
 _RANDOM_TOKENS = 96
@@ -175,10 +178,17 @@ def encode_audio(modules: AceModules, audio: Floats, *, cyclic: bool = True) -> 
         if cyclic
         else np.pad(audio, ((0, len(place) - len(audio)), (0, 0)))
     )
-    wave = torch.from_numpy(np.ascontiguousarray(stretch.T, dtype=np.float32))
-    posterior = modules.vae.encode(wave[None].to(modules.device, modules.dtype)).latent_dist
-    latent: Floats = posterior.mode()[0].T.float().cpu().numpy()
-    return np.ascontiguousarray(latent[context : context + frames])
+    wave = torch.from_numpy(np.ascontiguousarray(stretch.T, dtype=np.float32))[None]
+    parts, inside = [], wave.shape[-1] // hop
+    # Tile by tile, each with the encoder's reach on both sides: exact, and the memory that it takes
+    # does not grow with the length.
+    for begin in range(context, context + frames, _TILE):
+        end = min(begin + _TILE, context + frames)
+        first, last = max(0, begin - _CONTEXT), min(inside, end + _CONTEXT)
+        tile = wave[..., first * hop : last * hop].to(modules.device, modules.dtype)
+        latent = modules.vae.encode(tile).latent_dist.mode()[0].T.float()
+        parts.append(latent[begin - first : end - first].cpu())
+    return np.ascontiguousarray(torch.cat(parts).numpy())
 
 
 def timbre_of(modules: AceModules, audio: Floats) -> Tensor:
@@ -303,6 +313,9 @@ def caption(
     return f"{head}# Metas\n{metadata}<|endoftext|>\n"
 
 
-def lyrics(words: str, language: str = "unknown") -> str:
-    """The lyric branch. Empty words: an instrumental."""
+def lyrics(words: str) -> str:
+    """The lyric branch. Empty words: an instrumental; "[de] ..." names a language, else English."""
+    found = re.match(r"\s*\[([a-z]{2,3})\]\s*", words)
+    words = words[found.end() :] if found else words
+    language = found[1] if found else "en" if words.strip() else "unknown"
     return f"# Languages\n{language}\n\n# Lyric\n{words or '[Instrumental]'}<|endoftext|>"

@@ -38,7 +38,7 @@ from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
 from demon_live.models.protocol import LastStack, Row
 
-#: The model knows no shorter loops: upstream never asks for fewer frames.
+#: Frames of the shortest music that a model knows, unless its manifest says so.
 SHORTEST = 128
 _TEXTS = 24
 _log = logging.getLogger(__name__)
@@ -153,6 +153,9 @@ class AceEngine:
         self.notes: list[str] = []
         self.channels, self.margin = manifest.channels, manifest.margin
         self.window = manifest.window
+        #: Frames of the shortest music that it knows; the wavelet correction of its sampler.
+        self.shortest = int(manifest.model.get("shortest", SHORTEST))
+        self.dcw = str(manifest.model.get("dcw", ""))
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.controls = manifest.controls
         self.device = kernels.device
@@ -190,13 +193,10 @@ class AceEngine:
         beats: int,
         frames: int,
         lyrics: str = "",
-        language: str = "unknown",
         timbre: str = "",
     ) -> AceCondition:
         """See Engine.condition; the text is encoded beside the ring. timbre: of `set_timbre`."""
-        return self._condition(
-            prompt, prompt2, key, float(bpm), beats, frames, lyrics, language, timbre
-        )
+        return self._condition(prompt, prompt2, key, float(bpm), beats, frames, lyrics, timbre)
 
     def _prepare(
         self,
@@ -207,12 +207,11 @@ class AceEngine:
         beats: int,
         frames: int,
         lyrics: str,
-        language: str,
         timbre: str,
     ) -> AceCondition:
-        seconds = max(frames, SHORTEST) / RATES.frame_hz
+        seconds = frames * self._times(frames) / RATES.frame_hz
         tail = (("bpm", bpm), ("beats", beats), ("key", key), ("seconds", seconds))
-        words = (encode.lyrics(lyrics, language), timbre)
+        words = (encode.lyrics(lyrics), timbre)
         condition = AceCondition(prompt, prompt2, self, words, tail)
         condition.states(False)
         return condition
@@ -256,6 +255,10 @@ class AceEngine:
         entry.length = len(entry.states)
         return entry.states
 
+    def _times(self, frames: int) -> int:
+        """How often a loop is repeated for the model, which knows no shorter music."""
+        return -(-self.shortest // frames)
+
     def unconditioned(self, condition: AceCondition) -> None:
         """None: a row without a condition plays the model's learned "no condition"."""
         return None
@@ -288,7 +291,7 @@ class AceEngine:
         A loop shorter than the model knows is repeated, and the middle is returned.
         """
         frames = x.shape[1]
-        times = -(-SHORTEST // frames)
+        times = self._times(frames)
         batch = self._stacker.of(rows, frames * times)
         try:
             if times == 1:
@@ -346,7 +349,8 @@ class AceEngine:
 
     def warm_up(self, frames: int, depth: int) -> None:
         """Run each shape once, so that the first tick is not the slow one."""
-        self.kernels.warm_up(max(frames, SHORTEST), depth, self.window + 2 * self.margin)
+        frames *= self._times(frames)
+        self.kernels.warm_up(frames, depth, self.window + 2 * self.margin)
 
     def close(self) -> None:
         """Give memory and threads back."""

@@ -8,7 +8,7 @@ stage), so capturing takes a fraction of a second. The graphs share one pool of 
 sound because the ring replays them one after another on one stream. Windows are decoded by graphs
 of their own, on a stream of higher priority beside the ring's.
 
-Without Triton (Windows, or a bare install) the same graph is captured from torch's own operations,
+Where Triton or its compiler is missing the same graph is captured from torch's own operations,
 with a note. fp8: DEMON_ACE_FP8=1, or `fp8=True`.
 
 Threads: `flow` the ring's, `decode` one thread beside it, `keep` the thread that reads texts.
@@ -16,22 +16,26 @@ Threads: `flow` the ring's, `decode` one thread beside it, `keep` the thread tha
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from demon_live.errors import EngineError
+from demon_live.errors import EngineError, one_line
 from demon_live.models.acestep import fused
 from demon_live.models.acestep.eager import short
 from demon_live.models.acestep.engine import Batch
 from demon_live.models.acestep.fused import KeysValues, Ops, Plain
-from demon_live.models.acestep.load import AceModules
+from demon_live.models.acestep.load import AceModules, build
 from demon_live.models.acestep.oobleck import Decoder, snake
+from demon_live.models.cuda import why_no_compiler
 
+_log = logging.getLogger(__name__)
 _BUCKETS = 12
 #: Condition tokens are rounded up to one of these: a new prompt seldom needs a new graph.
 _TOKENS = (128, 256, 512, 1024, 2560)
@@ -42,20 +46,55 @@ def operations(modules: AceModules, fp8: bool) -> tuple[Ops, Any, str]:
     config, device = modules.config, modules.device
     if device.type != "cuda":
         return Plain(config), snake, "plain torch"
-    if fp8 and torch.cuda.get_device_capability(device) < (8, 9):
-        raise EngineError("this GPU has no fp8", hint="RTX 40 series, H100 and later have it")
     try:
         from demon_live.models.acestep import triton_ops
     except ImportError:
-        if fp8:
-            raise EngineError("fp8 needs Triton, not installed here") from None
-        return Plain(config), snake, "torch's own operations (Triton is not installed)"
-    kind = triton_ops.Fp8Ops if fp8 else triton_ops.TritonOps
-    ops = kind(config, device)
-    what = "fp8" if fp8 else short(modules.dtype)
+        return Plain(config), snake, f"{short(modules.dtype)} without Triton: it is not installed"
+    failed: list[str] = []
+    if fp8 and torch.cuda.get_device_capability(device) < (8, 9):
+        failed, fp8 = ["this GPU has none (RTX 40 series, H100 and later do)"], False
+    for kind in (triton_ops.Fp8Ops, triton_ops.TritonOps)[not fp8 :]:
+        try:
+            ops = kind(config, device)
+            _try_out(ops, modules)
+        # What compiles a kernel may fail in any way: no compiler, no headers, a driver, a card
+        # without this product. Torch's own operations need none of it.
+        except Exception as error:  # noqa: BLE001
+            _log.warning("%s", kind.__name__, exc_info=True)
+            failed.append(one_line(error))
+            continue
+        break
+    else:
+        found = why_no_compiler()
+        why = failed[-1] if found is None else f"{found.reason} ({found.remedy})"
+        return Plain(config), snake, f"{short(modules.dtype)} without Triton: {why}"
+    what = "fp8" if ops.quant else short(modules.dtype)
+    if failed:
+        what += f" instead of fp8: {failed[0]}"
     if not (ops.flash or ops.own_attention):
         what += f", attention without FlashAttention ({ops.why_not})"
     return ops, triton_ops.fused_snake, what
+
+
+@torch.no_grad()
+def _try_out(ops: Ops, modules: AceModules) -> None:
+    """Compile and run each kernel once on one layer of random weights, before the real ones are
+    rearranged for it. Raises whatever goes wrong."""
+    config, device = replace(modules.config, layers=1), modules.device
+    dit = build(config, device, modules.dtype, parts=("transformer",)).dit
+    packed = fused.pack(dit, config, ops, release=True)
+    frames, tokens = 2 * config.patch, 2
+    like = torch.zeros(1, frames, 2 * config.channels, device=device, dtype=modules.dtype)
+    states = torch.zeros(tokens, config.encoder_hidden, device=device, dtype=modules.dtype)
+    kept = KeysValues(
+        packed.keep(states)[:, :, None].contiguous(),
+        torch.full((1,), tokens, dtype=torch.int32, device=device),
+    )
+    x, t = torch.zeros(1, frames, config.channels, device=device), torch.ones(1, device=device)
+    turn = fused.turn_of(config, frames // config.patch, like)
+    v = fused.forward(packed, ops, x, t, like, kept, turn, None)
+    if not bool(torch.isfinite(v).all()):
+        raise EngineError("its kernels give numbers that are not finite")
 
 
 class Bucket:

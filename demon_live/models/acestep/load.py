@@ -231,6 +231,10 @@ def _tensors(paths: list[Path]) -> Iterator[tuple[Path, str, Callable[[], Tensor
                 yield path, key, lambda k=key: file.get_tensor(k)  # type: ignore[misc]
 
 
+#: Bytes between two words on how far loading is.
+_TOLD_EVERY = 100_000_000
+
+
 class _Filler:
     """Puts tensors into modules that have no memory yet."""
 
@@ -238,7 +242,8 @@ class _Filler:
         self.device, self.dtype = device, dtype
         self.state: dict[str, dict[str, Tensor]] = {}
 
-    def put(self, path: Path, part: str, key: str, wanted: Any, read: Callable[[], Tensor]) -> None:
+    def put(self, path: Path, part: str, key: str, wanted: Any, read: Callable[[], Tensor]) -> int:
+        """Cast a tensor and move it to its place; returns the bytes that were read."""
         value = read()
         if value.dtype not in _FLOATS:
             raise _refuse(path, f"{key} is of type {value.dtype}, not a float")
@@ -246,6 +251,7 @@ class _Filler:
             found = f"{key} is {list(value.shape)}, the model needs {list(wanted.shape)}"
             raise _refuse(path, found, "it is of another model, or of another size of this one")
         self.state.setdefault(part, {})[key] = value.to(self.device, self.dtype)
+        return value.nbytes
 
     def finish(self, part: str, module: Any, lacking_ok: tuple[str, ...] = ()) -> Any:
         state = self.state.pop(part, {})
@@ -286,20 +292,18 @@ def load(
     modules = {part: _empty(config, part) for part in PARTS}
     wanted = {part: module.state_dict() for part, module in modules.items()}
     total = sum(p.stat().st_size for p in checkpoint.files if p.is_file())
-    done = 0
+    done, told = 0, 0
 
     def take(paths: list[Path], part: str | None) -> None:
-        nonlocal done
-        seen: set[Path] = set()
+        nonlocal done, told
         for path, key, read in _tensors(paths):
             place = place_of(key) if part is None else (part, key)
             if place is None or place[1] not in wanted[place[0]]:
                 hint = "the file is of another model than the manifest says"
                 raise _refuse(path, f"it holds {key!r}, which is not ACE-Step's", hint)
-            fill.put(path, *place, wanted[place[0]][place[1]], read)
-            if path not in seen:
-                seen.add(path)
-                done += path.stat().st_size
+            done += fill.put(path, *place, wanted[place[0]][place[1]], read)
+            if done - told > _TOLD_EVERY:
+                told = done
                 progress(done, total)
 
     if checkpoint.layout == "original":

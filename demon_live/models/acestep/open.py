@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
 from demon_live import paths as places
-from demon_live.errors import DemonError, EngineError
+from demon_live.errors import DemonError, EngineError, one_line
 from demon_live.models.acestep import require
 from demon_live.models.acestep.budget import dit_parameters, weights_bytes
 from demon_live.models.acestep.engine import AceEngine, AceKernels
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
 from demon_live.models.acestep.load import AceModules, build, load
+from demon_live.models.cuda import no_gpu, require_gpu, why_no_compiler, why_no_cuda
 from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest
 from demon_live.models.protocol import Engine
 
+_log = logging.getLogger(__name__)
 #: A DiT up to this size is a toy, which a CPU plays as well.
 _TOY = 50_000_000
 
@@ -26,7 +30,8 @@ def config_of(manifest: Manifest) -> AceConfig:
     """The shapes that a manifest's [model] table gives, for random weights."""
     table: dict[str, Any] = dict(manifest.model)
     size = table.pop("size", "2b")
-    table.pop("vae", None)
+    for key in ("vae", "shortest", "dcw"):
+        table.pop(key, None)
     base = {"2b": AceConfig(), "xl": AceConfig.xl()}.get(size)
     known = {field.name for field in fields(AceConfig)}
     if base is None or not table.keys() <= known:
@@ -42,13 +47,8 @@ def _device(wanted: str, config: AceConfig) -> torch.device:
         raise EngineError(f"there is no device {wanted!r}", hint="auto, cpu or cuda")
     if torch.cuda.is_available() and wanted != "cpu":
         return torch.device("cuda")
-    if wanted == "cuda":
-        raise EngineError("torch finds no CUDA device here", hint="imp plays without one")
-    if wanted == "auto" and dit_parameters(config) > _TOY:
-        raise EngineError(
-            "ACE-Step needs an NVIDIA GPU to play, and torch finds none here",
-            hint="--engine imp plays on any machine",
-        )
+    if wanted == "cuda" or (wanted == "auto" and dit_parameters(config) > _TOY):
+        raise no_gpu("ACE-Step", why_no_cuda())
     return torch.device("cpu")
 
 
@@ -76,28 +76,35 @@ def _fits(device: torch.device, dtype: torch.dtype, config: AceConfig, name: str
         )
 
 
-def _modules(manifest: Manifest, device: str, random: bool, notes: list[str]) -> AceModules:
+def _modules(
+    manifest: Manifest,
+    device: str,
+    random: bool,
+    notes: list[str],
+    progress: Callable[[str], None],
+) -> AceModules:
     if random:
         config = config_of(manifest)
         place = _device(device, config)
         dtype = _dtype(place, True, config, notes)
         _fits(place, dtype, config, manifest.name)
         return build(config, place, dtype, vae=manifest.model.get("vae"), parts=_RANDOM_PARTS)
-    try:
-        require_files(manifest)
-    except EngineError as error:
-        if device == "cpu" or torch.cuda.is_available():
-            raise
+    if device != "cpu" and not torch.cuda.is_available():
         # Said before anyone fetches gigabytes for a machine that cannot play them.
-        text = f"{error.message}; it needs an NVIDIA GPU, and torch finds none here"
-        raise EngineError(text, hint=error.hint) from None
+        require_gpu(manifest)
+    require_files(manifest)
     checkpoint = find_checkpoint(manifest)
     config = checkpoint.config()
     place = _device(device, config)
-    require_whole(manifest)
+    require_whole(manifest, _counted(progress, "checking"))
     dtype = _dtype(place, False, config, notes)
     _fits(place, dtype, config, manifest.name)
-    return load(checkpoint, place, dtype)
+    return load(checkpoint, place, dtype, _counted(progress, "loading"))
+
+
+def _counted(progress: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+    """Says how far it is, as `what 1.2 of 6.3 GB`."""
+    return lambda done, total: progress(f"{what} {done / 1e9:.1f} of {total / 1e9:.1f} GB")
 
 
 #: What plays without words: the condition encoder is left out with the text encoder.
@@ -176,22 +183,44 @@ def modules_for_export(manifest: Manifest, random: bool, dit: bool) -> AceModule
     return build(config, place, dtype, vae=manifest.model.get("vae"), parts=parts)
 
 
+def _reason(error: Exception) -> DemonError:
+    """Why a backend does not open, with a remedy where one is known."""
+    if isinstance(error, DemonError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        remedy: str | None = "close other programs on the GPU, or play imp"
+    else:
+        compiler = why_no_compiler()
+        remedy = None if compiler is None else f"{compiler.reason}: {compiler.remedy}"
+    return EngineError(one_line(error), hint=remedy)
+
+
 def open_ace(
-    manifest: Manifest, backend: str, device: str, threads: int, random_weights: bool
+    manifest: Manifest,
+    backend: str,
+    device: str,
+    threads: int,
+    random_weights: bool,
+    progress: Callable[[str], None],
 ) -> Engine:
     """See models.engine.open_engine."""
     require()
     notes: list[str] = []
-    modules = _modules(manifest, device, random_weights, notes)
+    modules = _modules(manifest, device, random_weights, notes, progress)
     wanted = _order(manifest, modules.device) if backend == "auto" else [backend]
     for choice in wanted:
+        progress(f"preparing backend {choice} (kernels are compiled the first time)")
         try:
             engine = AceEngine(manifest, modules, _kernels(choice, modules, threads, manifest))
-        except DemonError as error:
+        # A backend may fail in any way: its compiler, its library, the driver, memory.
+        except Exception as error:
+            _log.warning("backend %s", choice, exc_info=True)
+            reason = _reason(error)
             if choice == wanted[-1]:
-                raise
-            remedy = f" ({error.hint})" if error.hint else ""
-            notes.append(f"{manifest.name} runs without backend {choice}: {error.message}{remedy}")
+                raise reason from error
+            remedy = f" ({reason.hint})" if reason.hint else ""
+            notes.append(f"{manifest.name} runs without backend {choice}: {reason.message}{remedy}")
             continue
         engine.notes = notes
         _add_loras(engine)
