@@ -221,7 +221,7 @@ def _cut(manifest: Manifest, finding: FileCheck, error: Exception) -> EngineErro
 
 def _append(url: str, part: Path, finding: FileCheck) -> None:
     """Ask for what is missing of a file and add it to its part. Raises OSError, EngineError."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     weight, have = finding.weight, _size_of(part)
     if have > weight.bytes:
@@ -237,7 +237,9 @@ def _append(url: str, part: Path, finding: FileCheck) -> None:
         have = have if goes_on else 0
         with (
             open(part, "ab" if goes_on else "wb") as file,
-            tqdm(total=weight.bytes, initial=have, unit="B", unit_scale=True) as bar,
+            tqdm(  # type: ignore[no-untyped-call, unused-ignore]
+                total=weight.bytes, initial=have, unit="B", unit_scale=True
+            ) as bar,
         ):
             while piece := answer.read1(_PIECE):
                 have += len(piece)
@@ -257,7 +259,7 @@ def _certificates() -> ssl.SSLContext:
 def _headers(url: str) -> dict[str, str]:
     """The token is for the hub alone, not for the servers that it sends on to."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     hub = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     same = urlsplit(url).netloc == urlsplit(hub).netloc

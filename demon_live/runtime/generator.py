@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -142,6 +143,7 @@ class Generator:
         self._works_until = 0.0
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
+        mode: Any = getattr(self.engine, "dcw", "")
         return Ring(
             self.engine,
             steps=steps,
@@ -150,7 +152,7 @@ class Generator:
             device=self.engine.device,
             on_admit=self._on_admit,
             background=self._pool is not None,
-            dcw=Dcw(mode) if (mode := getattr(self.engine, "dcw", "")) else None,
+            dcw=Dcw(mode) if mode else None,
         )
 
     def apply(self, state: EngineState) -> None:

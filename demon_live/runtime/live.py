@@ -118,8 +118,8 @@ class _LiveOutput:
             name = str((beside if beside.is_file() else Path(name)).absolute())
         elif ":" in name:
             raise EngineError(
-                f"a score names no engine of code, such as {name}",
-                hint=f"demon live --engine {name}",
+                "a score names an engine of this machine: a name, or the path of a TOML",
+                hint=f"leave, and start with it: demon live --engine {name}",
             )
         manifest = _manifest(name, "auto", False)
         return "" if manifest.path == self._started else name

@@ -156,6 +156,8 @@ class AceEngine:
         #: Frames of the shortest music that it knows; the wavelet correction of its sampler.
         self.shortest = int(manifest.model.get("shortest", SHORTEST))
         self.dcw = str(manifest.model.get("dcw", ""))
+        if self.dcw not in ("", "low", "high", "double"):
+            raise EngineError(f"{manifest.path}: dcw is low, high or double, not {self.dcw!r}")
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.controls = manifest.controls
         self.device = kernels.device
