@@ -372,7 +372,7 @@ def source(value: float | str | bool | Path | None) -> None:
     """The sound that is transformed, a file; none: start from noise."""
 
 def engine(value: float | str | bool | Path | None) -> None:
-    """The engine that plays."""
+    """The engine that plays: a name, or a path; it takes over at a bar once it is open."""
 
 def quant(value: float | str | bool | Path | None) -> None:
     """Cycles that a statement without a `when` waits for; 0 is at once."""

@@ -216,7 +216,7 @@ class EngineSupervisor:
             case Note(text):
                 self._tell(text)
             case Progress(text):
-                self.description = f"{self._options.engine}: {text}"
+                self.description = f"{self._options.engine} · {text}"
 
     def _open(self, process: EngineProcess) -> None:
         with self._wake:

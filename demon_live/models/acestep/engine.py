@@ -151,13 +151,10 @@ class AceEngine:
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name
         self.notes: list[str] = []
-        self.channels, self.margin = manifest.channels, manifest.margin
-        self.window = manifest.window
-        #: Frames of the shortest music that it knows; the wavelet correction of its sampler.
+        self.channels = manifest.channels
+        self.margin, self.window = manifest.margin, manifest.window
         self.shortest = int(manifest.model.get("shortest", SHORTEST))
         self.dcw = str(manifest.model.get("dcw", ""))
-        if self.dcw not in ("", "low", "high", "double"):
-            raise EngineError(f"{manifest.path}: dcw is low, high or double, not {self.dcw!r}")
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
         self.controls = manifest.controls
         self.device = kernels.device
@@ -270,8 +267,7 @@ class AceEngine:
 
         Called beside the ring: on a GPU in a stream of its own, so that no tick waits for it.
         """
-        side = contextlib.nullcontext() if self._side is None else torch.cuda.stream(self._side)
-        with side:
+        with contextlib.nullcontext() if self._side is None else torch.cuda.stream(self._side):
             self._timbres[name] = encode.timbre_of(self.modules, audio)
 
     def check_prompt(self, prompt: str) -> list[str]:
@@ -351,8 +347,8 @@ class AceEngine:
 
     def warm_up(self, frames: int, depth: int) -> None:
         """Run each shape once, so that the first tick is not the slow one."""
-        frames *= self._times(frames)
-        self.kernels.warm_up(frames, depth, self.window + 2 * self.margin)
+        shown = frames * self._times(frames)
+        self.kernels.warm_up(shown, depth, self.window + 2 * self.margin)
 
     def close(self) -> None:
         """Give memory and threads back."""
