@@ -29,7 +29,7 @@ from demon_live.control.sync import Sync
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import DemonError, EngineError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
-from demon_live.models.manifest import Manifest
+from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.paths import runtime_dir, sets_dir, shipped
 from demon_live.runtime.doors import Start, doors
 from demon_live.runtime.memory import Trimmer

@@ -114,7 +114,7 @@ def listed(engine: str) -> list[Stored]:
     """The plans of an engine, newest last."""
     return sorted(
         (s for s in _all() if s.facts.get("engine") == engine),
-        key=lambda s: s.path.with_suffix(".json").stat().st_mtime,
+        key=_used,
     )
 
 
@@ -144,7 +144,7 @@ def room(keep: Wanted | None = None) -> list[str]:
     gone = [s for s in there if keep is not None and _replaced(s, keep)]
     rest = sorted(
         (s for s in there if s not in gone),
-        key=lambda s: s.path.with_suffix(".json").stat().st_mtime,
+        key=_used,
     )
     total = sum(s.path.stat().st_size for s in rest)
     while rest and total > limit():
@@ -157,6 +157,11 @@ def room(keep: Wanted | None = None) -> list[str]:
         for suffix in (".json", ".kernels", ".plan.checked", ".plan"):
             stored.path.with_suffix(suffix).unlink(missing_ok=True)
     return [f"{s.path.name}, {s.path.parent.name}" for s in gone]
+
+
+def _used(stored: Stored) -> float:
+    """When the plan was used last, in seconds."""
+    return stored.path.with_suffix(".json").stat().st_mtime
 
 
 def _replaced(stored: Stored, want: Wanted) -> bool:
