@@ -6,7 +6,7 @@
 
 A text takes the encoder some milliseconds, so it never runs in a tick: `condition` returns at once,
 and a row whose text is not ready plays its deck's last one. The first text of a deck is waited for;
-`patient` (on the CPU, off line): every text, so that a render does not depend on the speed of the machine.
+`patient` (CPU, off line): every text, so that a render does not depend on the machine's speed.
 
 Threads: see models/protocol.py. Texts are encoded in a thread and CUDA stream of the engine's own.
 """
