@@ -476,8 +476,7 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             "imp",
-            "The engine that plays: a name, or the path of a TOML. It is prepared beside the one "
-            "that plays and takes over at a bar.",
+            "The engine that plays: a name, or a path; it takes over at a bar once it is open.",
             "engine imp",
         ),
         Control(

@@ -380,7 +380,7 @@ def source(value: float | str | bool | Path | None) -> None:
     """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
 
 def engine(value: float | str | bool | Path | None) -> None:
-    """The engine that plays."""
+    """The engine that plays: a name, or a path; it takes over at a bar once it is open."""
 
 def quant(value: float | str | bool | Path | None) -> None:
     """Cycles that a statement without a `when` waits for; 0 is at once."""

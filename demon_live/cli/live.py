@@ -377,8 +377,8 @@ def _lines(session: SessionApi, seconds: float | None, stop: threading.Event) ->
         # On a terminal Ctrl-C is a slip of the hand: it must not cost the sound.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = sys.stdin if plain.readable(sys.stdin) else None
-    prompt = "demon> " if by_hand else ""
-    plain.play_plain(session, lines, sys.stdout, seconds=seconds, stop=stop, prompt=prompt)
+    mark = "demon> " if by_hand else ""
+    plain.play_plain(session, lines, sys.stdout, seconds=seconds, stop=stop, prompt=mark)
 
 
 # --- terminal and signals -----------------------------------------------------------------------
@@ -400,11 +400,10 @@ def _terminal_is_gone() -> bool:
 
 def _banner(session: SessionApi, paths: list[Path]) -> show.Pieces:
     status: Status = session.status()
-    names = ", ".join(_short(p) for p in paths)
     return [
         ("heading", f"demon {__version__}"),
         ("", f" · engine {status.engine} · {status.device}\n"),
-        ("", f"playing {names}"),
+        ("", f"playing {', '.join(map(_short, paths))}"),
         ("hint", "   (? for help)\n"),
     ]
 

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
 
@@ -222,7 +221,8 @@ def _cut(manifest: Manifest, finding: FileCheck, error: Exception) -> EngineErro
 
 def _append(url: str, part: Path, finding: FileCheck) -> None:
     """Ask for what is missing of a file and add it to its part. Raises OSError, EngineError."""
-    hub: Any = importlib.import_module("huggingface_hub.utils")
+    from huggingface_hub.utils.tqdm import tqdm
+
     weight, have = finding.weight, _size_of(part)
     if have > weight.bytes:
         part.unlink()
@@ -237,7 +237,9 @@ def _append(url: str, part: Path, finding: FileCheck) -> None:
         have = have if goes_on else 0
         with (
             open(part, "ab" if goes_on else "wb") as file,
-            hub.tqdm(total=weight.bytes, initial=have, unit="B", unit_scale=True) as bar,
+            tqdm(  # type: ignore[no-untyped-call, unused-ignore]
+                total=weight.bytes, initial=have, unit="B", unit_scale=True
+            ) as bar,
         ):
             while piece := answer.read1(_PIECE):
                 have += len(piece)
@@ -257,11 +259,11 @@ def _certificates() -> ssl.SSLContext:
 def _headers(url: str) -> dict[str, str]:
     """The token is for the hub alone, not for the servers that it sends on to."""
     from huggingface_hub import constants
+    from huggingface_hub.utils._headers import build_hf_headers
 
-    utils: Any = importlib.import_module("huggingface_hub.utils")
     hub = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     same = urlsplit(url).netloc == urlsplit(hub).netloc
-    return dict(utils.build_hf_headers(token=None if same else False))
+    return dict(build_hf_headers(token=None if same else False))
 
 
 def _announced(manifest: Manifest, finding: FileCheck) -> tuple[str, str]:

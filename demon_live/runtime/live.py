@@ -15,7 +15,6 @@ import itertools
 import logging
 import os
 import shutil
-import stat
 import threading
 import time
 from collections import deque
@@ -30,14 +29,12 @@ from demon_live.control.sync import Sync
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import DemonError, EngineError, UsageError
 from demon_live.models.conditioning import check_prompt, lexicon_of
-from demon_live.models.cuda import require_gpu, require_system
-from demon_live.models.listing import require_files
 from demon_live.models.manifest import Manifest, load_manifest
-from demon_live.paths import is_own, runtime_dir, sets_dir, shipped
+from demon_live.paths import runtime_dir, sets_dir, shipped
 from demon_live.runtime.doors import Start, doors
 from demon_live.runtime.memory import Trimmer
-from demon_live.runtime.options import EngineOptions, parse_remote, require_ray
-from demon_live.runtime.pcm_files import PcmFolder
+from demon_live.runtime.options import EngineOptions, parse_remote, playable
+from demon_live.runtime.pcm_files import PcmFolder, sweep
 from demon_live.runtime.seek import restore
 from demon_live.runtime.supervisor import EngineSupervisor
 from demon_live.session.assets import Assets
@@ -118,10 +115,10 @@ class _LiveOutput:
             name = str((beside if beside.is_file() else Path(name)).absolute())
         elif ":" in name:
             raise EngineError(
-                f"a score names no engine of code, such as {name}",
-                hint=f"demon live --engine {name}",
+                "a score names an engine of this machine: a name, or the path of a TOML",
+                hint=f"leave, and start with it: demon live --engine {name}",
             )
-        manifest = _manifest(name, "auto", False)
+        manifest = playable(name, "auto", False)
         return "" if manifest.path == self._started else name
 
     def follow(self) -> None:
@@ -148,35 +145,6 @@ class _LiveOutput:
             return 0, (-120.0, -120.0)
         bus = self.speaker.bus
         return int(bus.dry), (db(bus.peak_l), db(bus.peak_r))
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what sessions that were killed have left: their loops lie in memory."""
-    for old in folder.glob("live-*-*"):
-        with contextlib.suppress(ValueError, OSError):
-            found = old.lstat()
-            if not stat.S_ISDIR(found.st_mode) or not is_own(found):
-                continue
-            pid = int(old.name.split("-")[1])
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def _manifest(engine: str, device: str, random_weights: bool) -> Manifest:
-    """The manifest of an engine that can be opened. Raises DemonError."""
-    require_system()
-    elsewhere = parse_remote(engine)
-    manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
-    if elsewhere is not None:
-        require_ray()
-    else:
-        if device != "cpu":
-            require_gpu(manifest)
-        if not random_weights:
-            require_files(manifest)
-    return manifest
 
 
 class Live:
@@ -231,8 +199,8 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        manifest = _manifest(engine, engine_device, random_weights)
-        _sweep(runtime_dir())
+        manifest = playable(engine, engine_device, random_weights)
+        sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
         elsewhere = parse_remote(engine)

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from demon_live.core import EngineStatus, Generation
 from demon_live.errors import EngineError, UsageError
+from demon_live.models.cuda import require_gpu, require_system
+from demon_live.models.listing import require_files
+from demon_live.models.manifest import Manifest, load_manifest
 from demon_live.paths import install
 from demon_live.runtime.pace import TurnStats
 
@@ -60,6 +63,21 @@ def require_ray() -> None:
     """Raises EngineError unless Ray is installed."""
     if not has_ray():
         raise EngineError("Ray is not installed here", hint=f"{install('ray')} (Linux, macOS)")
+
+
+def playable(engine: str, device: str, random_weights: bool) -> Manifest:
+    """The manifest of an engine that can be opened. Raises DemonError."""
+    require_system()
+    elsewhere = parse_remote(engine)
+    manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
+    if elsewhere is not None:
+        require_ray()
+    else:
+        if device != "cpu":
+            require_gpu(manifest)
+        if not random_weights:
+            require_files(manifest)
+    return manifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,15 @@ The session writes them, the engine reads sources and writes loops, the mixer re
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from demon_live.audio.pcmring import LoopBuffer
 from demon_live.core import EngineState, Floats, MixState
+from demon_live.paths import is_own
 
 
 def named_files(engine: EngineState, mix: MixState) -> set[str]:
@@ -84,3 +88,17 @@ class PcmFiles:
     def open(self, name: str) -> Floats:
         """The PCM itself, to be written to, float32 [n, 2]; mapped as long as the array is."""
         return LoopBuffer.open(self._folder / name).audio
+
+
+def sweep(folder: Path) -> None:
+    """Remove what sessions that were killed have left: their loops lie in memory."""
+    for old in folder.glob("live-*-*"):
+        with contextlib.suppress(ValueError, OSError):
+            found = old.lstat()
+            if not stat.S_ISDIR(found.st_mode) or not is_own(found):
+                continue
+            pid = int(old.name.split("-")[1])
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                shutil.rmtree(old, ignore_errors=True)

@@ -222,7 +222,7 @@ class EngineSupervisor:
             case GenerationReport(generation):
                 self._made(generation)
             case Progress(text):
-                self.description = f"{self._options.engine}: {text}"
+                self.description = f"{self._options.engine} · {text}"
 
     def _open(self, process: EngineProcess) -> None:
         with self._wake:

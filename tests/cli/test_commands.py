@@ -16,7 +16,7 @@ from demon_live.cli import doctor, main
 from demon_live.cli.arguments import COMMANDS, parser
 from demon_live.errors import FileError
 from demon_live.paths import shipped
-from demon_live.runtime import live
+from demon_live.runtime import pcm_files
 from demon_live.runtime.live import Live
 
 GOOD = "blend = sine.slow(4).range(.2, 1)\n"
@@ -336,8 +336,8 @@ def test_the_sweep_removes_what_is_ours_and_follows_no_link(
     (folder / "live-999999999-3").symlink_to(away)
     (folder / "live-999999999-1" / "link").symlink_to(away)
     inode = (folder / "live-999999999-2").stat().st_ino
-    monkeypatch.setattr(live, "is_own", lambda found: found.st_ino != inode)
-    live._sweep(folder)
+    monkeypatch.setattr(pcm_files, "is_own", lambda found: found.st_ino != inode)
+    pcm_files.sweep(folder)
     assert (away / "file").exists()
     assert sorted(path.name for path in folder.iterdir()) == [
         "live-999999999-2",

@@ -427,7 +427,7 @@ def test_plans_stay_under_their_limit_and_replaced_ones_go(
         draft = tmp_path / "draft"
         draft.write_bytes(bytes(400_000))
         store.put(want, draft, {})
-        os.utime(want.plan, (1000 + i, 1000 + i))
+        os.utime(want.plan.with_suffix(".json"), (1000 + i, 1000 + i))
     assert store.room(wants[2]) == []
     monkeypatch.setenv("DEMON_PLANS_GB", "0.001")
     assert store.room(wants[2]) == [f"{wants[0].plan.name}, toy-ace"]

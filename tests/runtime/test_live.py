@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ import soundfile
 
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, compile_source
+from demon_live.models.manifest import load_manifest
 from demon_live.runtime.live import Live
 from demon_live.sets.journal import Recording, SetEvent
 from demon_live.sets.session_log import Interrupted
@@ -65,6 +67,34 @@ def test_it_plays_follows_a_saved_file_and_survives_the_death_of_its_engine(
     blocks = audio[4800 : len(audio) // 2400 * 2400 - 4800].reshape(-1, 2400 * 2)
     assert np.abs(blocks).max(1).min() > 1e-3
     assert not list(tmp_path.glob("demon-*/live-*"))
+
+
+@pytest.mark.timeout(400)
+def test_an_engine_by_path_plays_and_changes_to_another_and_back(
+    score: Path, tmp_path: Path
+) -> None:
+    listed = load_manifest("imp")
+    for weight in listed.weights:
+        place = tmp_path / "own" / "imp" / weight.file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(listed.place(weight), place)
+    path = tmp_path / "own" / "mine.toml"
+    path.write_text(listed.path.read_text().replace('name = "imp"', 'name = "mine"'))
+    with Live([score], engine=str(path), audio="null") as live:
+        assert live.wait(120, lambda: generations(live) > 0)
+        assert live.session.status().engine.startswith("mine")
+        said = live.session.apply("engine imp")
+        assert said.messages == ("imp is prepared and takes over at a bar",)
+        assert live.wait(120, lambda: live.engine.engine == "imp" and generations(live) > 0)
+        assert live.wait(20, lambda: live.session.status().engine.startswith("imp"))
+        with pytest.raises(DemonError, match="there is no engine 'imq'"):
+            live.session.apply("engine imq")
+        with pytest.raises(DemonError, match="a name, or the path"):
+            live.session.apply("engine 'os:system'")
+        live.session.apply(f"engine '{path}'")
+        assert live.session.state.engine == ""
+        assert live.wait(120, lambda: live.engine.engine == str(path) and generations(live) > 0)
+        assert live.engine.restarts == 0
 
 
 def test_a_broken_first_score_raises_and_leaves_nothing_behind(score: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_what_is_done_while_the_engine_opens_stands_where_its_name_stands(tmp_pa
         tmp_path, EngineOptions("slow"), lambda text: None, spare=False, start=start
     )
     try:
-        until(lambda: host.description == "slow: loading 1.2 of 6.3 GB")
+        until(lambda: host.description == "slow · loading 1.2 of 6.3 GB")
     finally:
         host.close()
 

@@ -376,9 +376,9 @@ def test_the_engine_that_plays_may_be_named_and_another_is_refused_with_the_reme
 ) -> None:
     stage.session.apply(f"engine '{stage.output.engine_name}'")
     assert level(stage, 1) == 0.1
-    with pytest.raises(DemonError, match="chosen when the instrument starts") as caught:
+    with pytest.raises(DemonError, match="the engine is chosen at the start") as caught:
         stage.session.apply('engine "ace-step-v15-turbo"')
-    assert "demon live --engine ace-step-v15-turbo" in str(caught.value.hint)
+    assert "--engine ace-step-v15-turbo" in str(caught.value.hint)
     assert level(stage, 1) == 0.1
 
 

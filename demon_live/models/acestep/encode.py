@@ -15,10 +15,12 @@ Threads: a ConditionEncoder may be used from one thread at a time, beside the ri
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +42,18 @@ _STRETCH = 10
 _RANDOM_TOKENS = 96
 #: Sources whose plans are cached.
 _SOURCES = 8
+
+
+@contextlib.contextmanager
+def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """On a GPU what is inside runs in a stream of its own, so that no tick waits for it; it is
+    complete when the block ends."""
+    if stream is None:
+        yield
+        return
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def rope(length: int, dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:

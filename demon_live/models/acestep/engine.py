@@ -6,14 +6,13 @@
 
 A text takes the encoder some milliseconds, so it never runs in a tick: `condition` returns at once,
 and a row whose text is not ready plays its deck's last one. The first text of a deck is waited for;
-`patient` (on the CPU): every text, so that a render does not depend on the speed of the machine.
+`patient` (CPU, off line): every text, so that a render does not depend on the machine's speed.
 
 Threads: see models/protocol.py. Texts are encoded in a thread and CUDA stream of the engine's own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import re
@@ -151,9 +150,8 @@ class AceEngine:
     def __init__(self, manifest: Manifest, modules: AceModules, kernels: AceKernels) -> None:
         self.manifest, self.name = manifest, manifest.name
         self.notes: list[str] = []
-        self.channels, self.margin = manifest.channels, manifest.margin
-        self.window = manifest.window
-        #: Frames of the shortest music that it knows; the wavelet correction of its sampler.
+        self.channels = manifest.channels
+        self.margin, self.window = manifest.margin, manifest.window
         self.shortest = int(manifest.model.get("shortest", SHORTEST))
         self.dcw = str(manifest.model.get("dcw", ""))
         self.steps, self.shift, self.depth = manifest.steps, manifest.shift, manifest.depth
@@ -268,8 +266,7 @@ class AceEngine:
 
         Called beside the ring: on a GPU in a stream of its own, so that no tick waits for it.
         """
-        side = contextlib.nullcontext() if self._side is None else torch.cuda.stream(self._side)
-        with side:
+        with encode.beside(self._side):
             self._timbres[name] = encode.timbre_of(self.modules, audio)
 
     def check_prompt(self, prompt: str) -> list[str]:
@@ -306,8 +303,9 @@ class AceEngine:
     def encode(self, audio: Floats) -> Floats:
         """A loop float32 [n, 2] -> latent [F, C], F = n/1920 rounded up to even. Its plan for
         `hint` is computed as well, so that no tick has to."""
-        latent = encode.encode_audio(self.modules, audio)
-        self._plans.of(latent)
+        with encode.beside(self._side):
+            latent = encode.encode_audio(self.modules, audio)
+            self._plans.of(latent)
         return latent
 
     @torch.no_grad()
@@ -349,8 +347,7 @@ class AceEngine:
 
     def warm_up(self, frames: int, depth: int) -> None:
         """Run each shape once, so that the first tick is not the slow one."""
-        frames *= self._times(frames)
-        self.kernels.warm_up(frames, depth, self.window + 2 * self.margin)
+        self.kernels.warm_up(frames * self._times(frames), depth, self.window + 2 * self.margin)
 
     def close(self) -> None:
         """Give memory and threads back."""

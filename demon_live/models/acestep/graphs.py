@@ -31,7 +31,7 @@ from demon_live.models.acestep import fused
 from demon_live.models.acestep.eager import short
 from demon_live.models.acestep.engine import Batch
 from demon_live.models.acestep.fused import KeysValues, Ops, Plain
-from demon_live.models.acestep.load import AceModules, build
+from demon_live.models.acestep.load import AceModules, random_dit
 from demon_live.models.acestep.oobleck import Decoder, snake
 from demon_live.models.cuda import why_no_compiler
 
@@ -81,7 +81,7 @@ def _try_out(ops: Ops, modules: AceModules) -> None:
     """Compile and run each kernel once on one layer of random weights, before the real ones are
     rearranged for it. Raises whatever goes wrong."""
     config, device = replace(modules.config, layers=1), modules.device
-    dit = build(config, device, modules.dtype, parts=("transformer",)).dit
+    dit = random_dit(config, device, modules.dtype)
     packed = fused.pack(dit, config, ops, release=True)
     frames, tokens = 2 * config.patch, 2
     like = torch.zeros(1, frames, 2 * config.channels, device=device, dtype=modules.dtype)

@@ -79,7 +79,8 @@ class AceModules:
 # ----------------------------------------------------------------------------------------- building
 
 
-def _classes() -> dict[str, Any]:
+def classes() -> dict[str, Any]:
+    """The modules' classes; the first call loads diffusers, which takes some seconds."""
     require()
     from diffusers import AceStepTransformer1DModel
     from diffusers.pipelines.ace_step import (
@@ -101,7 +102,7 @@ def _empty(config: AceConfig, part: str) -> Any:
     """A part without memory, but for the constants that no checkpoint stores."""
     arguments = config.arguments()[part]
     with torch.device("meta"):
-        module = _classes()[part](**arguments)
+        module = classes()[part](**arguments)
     if part == "audio_tokenizer":
         constants = type(module.quantizer)(dim=1, levels=list(config.fsq_levels))
         for name in ("_levels", "_basis", "scales"):
@@ -141,7 +142,7 @@ def build(
 
     There is no text encoder: conditions are random states (see encode.py).
     """
-    kinds, arguments = _classes(), config.arguments()
+    kinds, arguments = classes(), config.arguments()
     made = {
         part: _made_up(lambda p=part: kinds[p](**arguments[p]), device, dtype, seed + i)  # type: ignore[misc]
         if part in parts
@@ -163,6 +164,12 @@ def build(
         device,
         dtype,
     )
+
+
+def random_dit(config: AceConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    """The DiT alone with random weights."""
+    kind, arguments = classes()["transformer"], config.arguments()["transformer"]
+    return _made_up(lambda: kind(**arguments), device, dtype, 0)
 
 
 def oobleck(settings: dict[str, Any]) -> Any:
@@ -204,14 +211,16 @@ def _check_file(path: Path) -> None:
     size = path.stat().st_size
     with open_file(path) as file:
         head = file.read(8)
-        if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or path.suffix in (".bin", ".pt", ".ckpt"):
+        first = file.read(1)
+        pickled = head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and first != b"{"
+        if pickled or path.suffix in (".bin", ".pt", ".ckpt"):
             hint = "a pickle can run code of its author's: only safetensors are read"
             raise _refuse(path, "it is a pickle", hint)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
         if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise _refuse(path, "it is truncated, or no safetensors file")
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(first + file.read(length - 1))
             ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
             whole = 8 + length + max(ends, default=0)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from demon_live.models.acestep import require
 from demon_live.models.acestep.budget import dit_parameters, weights_bytes
 from demon_live.models.acestep.engine import AceEngine, AceKernels
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
-from demon_live.models.acestep.load import AceModules, build, load
+from demon_live.models.acestep.load import AceModules, build, classes, load
 from demon_live.models.cuda import no_gpu, require_gpu, why_no_compiler, why_no_cuda
 from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest
@@ -96,7 +97,10 @@ def _modules(
     checkpoint = find_checkpoint(manifest)
     config = checkpoint.config()
     place = _device(device, config)
-    require_whole(manifest, _counted(progress, "checking"))
+    with ThreadPoolExecutor(1, "check") as pool:
+        checking = pool.submit(require_whole, manifest, _counted(progress, "checking"))
+        classes()
+        checking.result()
     dtype = _dtype(place, False, config, notes)
     _fits(place, dtype, config, manifest.name)
     return load(checkpoint, place, dtype, _counted(progress, "loading"))
@@ -206,6 +210,8 @@ def open_ace(
 ) -> Engine:
     """See models.engine.open_engine."""
     require()
+    if (dcw := manifest.model.get("dcw", "")) not in ("", "low", "high", "double"):
+        raise EngineError(f"{manifest.path}: dcw is low, high or double, not {dcw!r}")
     notes: list[str] = []
     modules = _modules(manifest, device, random_weights, notes, progress)
     wanted = _order(manifest, modules.device) if backend == "auto" else [backend]

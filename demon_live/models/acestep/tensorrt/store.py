@@ -24,7 +24,7 @@ from typing import Any
 
 from demon_live import paths as places
 from demon_live.errors import EngineError, UsageError
-from demon_live.models.manifest import Manifest, digest_of
+from demon_live.models.manifest import Manifest, checked, digest_of, note_checked
 
 #: Gigabytes that all plans may take together; DEMON_PLANS_GB overrides.
 _LIMIT = 40.0
@@ -114,7 +114,7 @@ def listed(engine: str) -> list[Stored]:
     """The plans of an engine, newest last."""
     return sorted(
         (s for s in _all() if s.facts.get("engine") == engine),
-        key=lambda s: s.path.stat().st_mtime,
+        key=_used,
     )
 
 
@@ -142,7 +142,10 @@ def room(keep: Wanted | None = None) -> list[str]:
     what `keep` is, then those unused for longest. Returns what went, for people."""
     there = list(_all())
     gone = [s for s in there if keep is not None and _replaced(s, keep)]
-    rest = sorted((s for s in there if s not in gone), key=lambda s: s.path.stat().st_mtime)
+    rest = sorted(
+        (s for s in there if s not in gone),
+        key=_used,
+    )
     total = sum(s.path.stat().st_size for s in rest)
     while rest and total > limit():
         oldest = rest.pop(0)
@@ -151,9 +154,14 @@ def room(keep: Wanted | None = None) -> list[str]:
         total -= oldest.path.stat().st_size
         gone.append(oldest)
     for stored in gone:
-        for suffix in (".json", ".kernels", ".plan"):
+        for suffix in (".json", ".kernels", ".plan.checked", ".plan"):
             stored.path.with_suffix(suffix).unlink(missing_ok=True)
     return [f"{s.path.name}, {s.path.parent.name}" for s in gone]
+
+
+def _used(stored: Stored) -> float:
+    """When the plan was used last, in seconds."""
+    return stored.path.with_suffix(".json").stat().st_mtime
 
 
 def _replaced(stored: Stored, want: Wanted) -> bool:
@@ -176,14 +184,20 @@ def find(want: Wanted) -> Stored:
         facts = None
     if facts is None:
         raise EngineError(_why_none(want), hint=hint)
-    size = path.stat().st_size
-    if size != facts.get("bytes") or digest_of(path) != facts.get("sha256"):
+    size, wanted = path.stat().st_size, str(facts.get("sha256"))
+    whole = size == facts.get("bytes")
+    if whole and not checked(path, wanted):
+        whole = digest_of(path) == wanted
+        if whole:
+            note_checked(path, wanted)
+    if not whole:
         raise EngineError(
             f"the plan {path} is damaged: {size} bytes, {facts.get('bytes')} were built",
             hint=f"build it again: demon engines build {want.engine}",
         )
     with contextlib.suppress(OSError):
-        os.utime(path)
+        # Its description is what counts as used: the plan's own time says whether it has changed.
+        os.utime(beside)
     return Stored(path, facts)
 
 
