@@ -78,7 +78,7 @@ STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
     (
         "master",
         "master { ... }",
-        "gain, pan, lpf and hpf of the sum of all decks.",
+        "The mixer strip of the sum of all decks: gain, pan, filters, echo, room ...",
         "master { gain = .8; hpf = 30 }",
     ),
     (
@@ -148,6 +148,14 @@ ALIASES: dict[str, str] = {
     "lowpass": "lpf",
     "highpass": "hpf",
     "hcutoff": "hpf",
+    "distort": "drive",
+    "shape": "drive",
+    "delayfb": "delayfeedback",
+    "delayt": "delaytime",
+    "reverb": "room",
+    "roomsize": "size",
+    "sidechain": "duck",
+    "bitcrush": "crush",
     "panning": "pan",
     "guidance": "guide",
     "cfg_scale": "guide",

@@ -6,8 +6,8 @@ from tests.tools import house
 #: with a reason.
 LIMITS = {
     # The words of the language, scripts, sets as values and the store brought files and lines.
-    "files": 220,
-    "lines": 51_600,
+    "files": 221,
+    "lines": 52_700,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
