@@ -152,6 +152,14 @@ _ROWS = (
         "Mix from `prompt` (0) to `prompt2` (1), frame by frame.",
         "prompt_mix = saw.slow(8)",
     ),
+    Control(
+        "detail",
+        "curve",
+        "step",
+        1.0,
+        "How much of the source's own detail, which the codec loses, comes back where it is kept.",
+        "detail = .5",
+    ),
     # slot: baked into a generation at its birth
     Control(
         "denoise",

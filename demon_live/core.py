@@ -204,6 +204,7 @@ class EngineState:
 
     depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
     everything in flight was thrown away. always: generate on and on, also what is known already.
+    detail: of decks whose score says none.
     """
 
     decks: Mapping[str, EngineDeck] = field(default_factory=dict)
@@ -212,6 +213,7 @@ class EngineState:
     timbres: tuple[Timbre, ...] = ()
     panics: int = 0
     always: bool = False
+    detail: float = 0.0
 
     @property
     def inputs(self) -> list[str]:

@@ -116,7 +116,9 @@ def engine_state(state: State, blocks: Blocks, sounds: frozenset[Sound]) -> Engi
         if deck.loop is not None
     }
     timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
-    return EngineState(decks, state.depth, state.steps, timbres, state.panics, always=state.always)
+    return EngineState(
+        decks, state.depth, state.steps, timbres, state.panics, state.always, state.detail
+    )
 
 
 def mix_state(

@@ -100,7 +100,7 @@ class Session:
         self._master: Mapping[str, MixPoints] = {}
         self._sounds: frozenset[Sound] = frozenset()
         # Sets of before were made by a ring that never rested.
-        self._state = State(TempoMap.start(), always=self.rules < 2)
+        self._state = State(TempoMap.start(), always=self.rules < 2, detail=float(self.rules > 2))
         self._engine = output.engine_name
         self._epoch = 0
         self._replaying = self._fresh = False
