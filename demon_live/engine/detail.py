@@ -37,7 +37,8 @@ class DetailDecoder:
     Args:
         engine: has `decode`, `margin`, `window`, perhaps `decode_parts`.
         latent: of the source, float32 [T, C].
-        audio: the source, float32 [T * hop, 2].
+        audio: the source, float32 [n, 2]. Its latent may cover a little more than it: there the
+            source goes round sooner.
     """
 
     def __init__(self, engine: Any, latent: Floats, audio: Floats) -> None:
@@ -47,7 +48,8 @@ class DetailDecoder:
         self._parts = self.plain if parts is None else WindowDecoder(parts, engine.margin, width=4)
         self._latent, self._audio = latent, audio
         self._size = max(1, engine.window)
-        self._decoded: dict[int, Floats] = {}
+        #: By stretches of `size` frames; each is decoded once.
+        self._remainders: dict[int, Floats] = {}
         #: By id of a latent, which is held: detail of each frame, and weight of the source there.
         self._details: OrderedDict[int, tuple[Floats, Floats]] = OrderedDict()
 
@@ -72,44 +74,40 @@ class DetailDecoder:
             return self.plain.again(latent, start, frames)
         hop = self.plain.hop
         near = weights[index]
-        source = self._source(start, frames)
+        source = self._source(start * hop, frames * hop)
         exact = _ramp(near == 1.0, hop)
         if exact.all() and exact.min() == 1.0:
             return source
         made = self._parts.again(latent, start, frames)
         places = np.arange(frames * hop, dtype=np.float32) / np.float32(hop) + np.float32(0.5)
         w = np.interp(places, np.arange(len(near)), near).astype(np.float32)[:, None]
-        tone = self._source_tone(start, frames)
-        mixed = made[:, :2] + w * (source - tone)
+        mixed = made[:, :2] + w * self._remainder(start, frames)
         if self._split:
             mixed += np.sqrt(1.0 - w * w) * made[:, 2:]
         out: Floats = np.where(exact == 1.0, source, mixed + exact * (source - mixed))
         return out
 
-    def _source(self, start: int, frames: int) -> Floats:
-        hop = self.plain.hop
-        at = start * hop % len(self._audio)
-        if at + frames * hop <= len(self._audio):
-            return self._audio[at : at + frames * hop]
-        return self._audio.take(range(at, at + frames * hop), axis=0, mode="wrap")
+    def _source(self, at: int, n: int) -> Floats:
+        """Samples at, at + 1, ... of the source, which goes round."""
+        index = np.arange(at, at + n)
+        whole: Floats = self._audio.take(index, axis=0, mode="wrap")
+        return whole
 
-    def _source_tone(self, start: int, frames: int) -> Floats:
-        """What the codec makes of the source, or its tones; each stretch is decoded once."""
+    def _remainder(self, start: int, frames: int) -> Floats:
+        """The source less what the codec makes of it, or less its tones."""
         hop, total = self.plain.hop, len(self._latent)
-        out = np.empty((frames * hop, 2), np.float32)
-        done = 0
-        while done < frames:
-            at = (start + done) % total
-            block = at // self._size
+        pieces = []
+        while frames > 0:
+            block, at = divmod(start % total, self._size)
             first = block * self._size
-            size = min(self._size, total - first)
-            if block not in self._decoded:
-                self._decoded[block] = self._parts.window(self._latent, first, size)[:, :2].copy()
-            n = min(frames - done, first + size - at)
-            piece = self._decoded[block][(at - first) * hop : (at - first + n) * hop]
-            out[done * hop : (done + n) * hop] = piece
-            done += n
-        return out
+            if block not in self._remainders:
+                size = min(self._size, total - first)
+                made = self._parts.window(self._latent, first, size)[:, :2]
+                self._remainders[block] = self._source(first * hop, size * hop) - made
+            piece = self._remainders[block][at * hop : (at + frames) * hop]
+            pieces.append(piece)
+            start, frames = start + len(piece) // hop, frames - len(piece) // hop
+        return np.concatenate(pieces)
 
 
 def _ramp(exact: np.ndarray[Any, np.dtype[np.bool_]], hop: int) -> Floats:

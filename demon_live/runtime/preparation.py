@@ -89,7 +89,7 @@ class Timbres:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a loop is made from. latent: float32 [T, C]. audio: float32 [T * hop, 2]."""
+    """What a loop is made from. latent: float32 [T, C]. audio: float32 [n, 2]."""
 
     latent: Floats
     audio: Floats
@@ -126,9 +126,8 @@ class Sources:
             return None
         pcm = self._read(loop.source_file)
         whole = np.arange(loop.frames * RATES.hop) % len(pcm)
-        audio = np.ascontiguousarray(pcm[whole])
-        latent = self._engine.encode(audio)
-        return Source(np.ascontiguousarray(latent[: loop.frames]), audio)
+        latent = self._engine.encode(np.ascontiguousarray(pcm[whole]))
+        return Source(np.ascontiguousarray(latent[: loop.frames]), pcm)
 
     def collect(self) -> list[tuple[Loop, Source | None, str]]:
         """(loop, its source or None, why it could not be encoded or "") of those done."""

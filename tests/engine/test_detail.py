@@ -106,3 +106,13 @@ def test_the_source_is_decoded_once_and_only_where_it_is_needed() -> None:
         decoder.again(made, 0, 5)
     # Two windows, and the first stretch of the source.
     assert len(calls) == 3
+
+
+def test_a_source_shorter_than_its_latent_goes_round_where_it_ends() -> None:
+    latent, audio = source()
+    audio = audio[: -HOP // 2]
+    decoder = DetailDecoder(Lossy(), latent, audio)
+    same = latent.copy()
+    decoder.note(same, {}, 1.0)
+    before = decoder.again(same, -1, 3)
+    assert np.array_equal(before, np.concatenate((audio[-HOP:], audio[: 2 * HOP])))
