@@ -254,12 +254,13 @@ class MixDeck:
 @dataclass(frozen=True, slots=True, eq=False)
 class MixState:
     """What the sound should be doing. gates: ascending. recording: path of the file, or None.
-    master: automation of the strip of the sum."""
+    master: automation of the strip of the sum. tracks: record each deck apart, too."""
 
     decks: Mapping[str, MixDeck] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
     recording: str | None = None
     master: Mapping[str, MixPoints] = field(default_factory=dict)
+    tracks: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

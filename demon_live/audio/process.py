@@ -116,7 +116,7 @@ class _Process:
         start = self._resume() if self.settings.resume else self.settings.start
         folder = Path(self.settings.folder)
         memory = mapped_tails(folder, self.settings.resume)
-        mixer = Mixer(start=start, startup=self.settings.startup, memory=memory)
+        mixer = Mixer(start=start, startup=self.settings.startup, memory=memory, stems=True)
         self.mix = MixThread(mixer, self.ring, self.bus, self.news.append, folder)
         if self.settings.sink.kind == "file":
             self.mix.sink = self.mix.start_recorder(self.settings.sink.path)
@@ -315,7 +315,7 @@ class _Process:
             dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
             dropping.start()
             dropping.join(1.0)
-        for recorder in (self.mix.sink, self.mix.recorder):
+        for recorder in (self.mix.sink, self.mix.recorder, *self.mix.tracks.values()):
             if recorder is not None:
                 recorder.close(timeout=30.0)
         self._tell("closed", "")

@@ -33,10 +33,10 @@ PERFORMANCE: dict[str, Performance] = {
     "undo": Performance("Back to the score before the last change.", "undo"),
     "redo": Performance("Forward again after an undo.", "redo"),
     "record": Performance(
-        "Record the set, its sound and the files that it names: record friday.",
-        "record friday",
+        "Record the set, its sound and the files that it names; with tracks also each deck apart.",
+        "record friday tracks",
         0,
-        1,
+        2,
     ),
     "stop": Performance("End the recording.", "stop"),
     "save": Performance("Write what is playing now as a score: save NAME.", "save friday", 1, 1),

@@ -329,9 +329,10 @@ class Session:
         self.output.reserve({**edit.audio, **sounds})
 
     def _publish(self) -> None:
+        sound = self.recorder.sound
         self.output.publish(
             engine_state(self._state, self._blocks, self._sounds),
-            mix_state(self._state, self._blocks, self._master, self.recorder.sound),
+            mix_state(self._state, self._blocks, self._master, sound, self.recorder.tracks),
         )
 
     def remove(self, name: str, *, now: int | None = None) -> Outcome:

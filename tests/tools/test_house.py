@@ -5,20 +5,22 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    # The words of the language, scripts, sets as values and the store brought files and lines.
-    "files": 221,
-    "lines": 52_700,
+    # The words of the language, scripts, sets as values and the store brought files and lines;
+    # echo, room, ducking and the source's detail brought two files and functions.
+    "files": 222,
+    "lines": 52_900,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
     # Two with over a dozen parameters, each explained on a line of its own.
     "long_functions": 2,
-    "long_files": 12,
+    # The table of controls and the mixer are among them.
+    "long_files": 13,
     "readme_bytes": 10_000,
     "apply_files": 33,
     "apply_functions": 220,
     "way_files": 64,
-    "way_functions": 620,
+    "way_functions": 640,
 }
 
 
