@@ -365,4 +365,5 @@ def _without_blocks(state: EngineState) -> EngineState:
 def _outline(state: EngineState) -> tuple[object, ...]:
     """What a state says apart from its blocks, to be compared."""
     decks = tuple((name, deck.loop, dict(deck.moves)) for name, deck in state.decks.items())
-    return (decks, state.depth, state.steps, state.timbres, state.panics, state.always)
+    ring = (state.depth, state.steps, state.timbres, state.panics, state.always, state.detail)
+    return (decks, *ring)
