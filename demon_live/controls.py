@@ -3,7 +3,7 @@
 A control is an input of the instrument with a name and a range. Its propagation class says how
 soon a change is heard (DEMON paper, section on propagation, plus two more classes):
 
-    mix    next audio block          gain, pan, filters
+    mix    next audio block          gain, pan, filters, echo, room ...
     step   next tick of the ring     read by every solver step of every slot
     slot   next admission            baked into a generation when it is born
     model  one tick after a refit    weights of the network
@@ -235,6 +235,14 @@ _ROWS = (
         "Mix from `prompt` (0) to `prompt2` (1), frame by frame.",
         "prompt_mix = saw.slow(8)",
     ),
+    Control(
+        "detail",
+        "curve",
+        "step",
+        1.0,
+        "How much of the source's own detail, which the codec loses, comes back where it is kept.",
+        "detail = .5",
+    ),
     # slot: baked into a generation at its birth
     Control(
         "denoise",
@@ -400,6 +408,81 @@ _ROWS = (
         high=20000.0,
         unit="Hz",
         slew=0.01,
+    ),
+    Control(
+        "drive",
+        "number",
+        "mix",
+        0.0,
+        "Soft saturation, behind the filters: more harmonics at about the same loudness.",
+        "drive = .4",
+        slew=0.005,
+    ),
+    Control(
+        "crush",
+        "number",
+        "mix",
+        16.0,
+        "Bits that are left of each sample: 16 changes nothing, 1 is drastic.",
+        'crush = "<16 16 16 5>"',
+        low=1.0,
+        high=16.0,
+        unit="bits",
+        slew=0.005,
+    ),
+    Control(
+        "delay",
+        "number",
+        "mix",
+        0.0,
+        "How much goes into the echo. A rest sends nothing; what was sent rings on.",
+        'delay = "0 0 0 .6"',
+        slew=0.005,
+    ),
+    Control(
+        "delaytime",
+        "number",
+        "mix",
+        0.1875,
+        "From one echo to the next; 5 seconds at most.",
+        "delaytime = 1/8",
+        high=2.0,
+        unit="cycles",
+    ),
+    Control(
+        "delayfeedback",
+        "number",
+        "mix",
+        0.5,
+        "How much of each echo comes back in the next.",
+        "delayfeedback = .7",
+        slew=0.005,
+    ),
+    Control(
+        "room",
+        "number",
+        "mix",
+        0.0,
+        "How much goes into the reverberation. A rest sends nothing; what was sent rings on.",
+        "room = .3",
+        slew=0.005,
+    ),
+    Control(
+        "size",
+        "number",
+        "mix",
+        0.5,
+        "Size of the room: 0 rings for .3 seconds, .5 for 1.3, 1 for 6.",
+        "size = .8",
+        slew=0.01,
+    ),
+    Control(
+        "duck",
+        "text",
+        "mix",
+        "",
+        "What this makes way for: 'beat', or a deck by its name, and how far; a rest: nothing.",
+        "duck = 'beat:.8'",
     ),
 )
 
@@ -567,6 +650,18 @@ def find(name: str) -> Control | None:
     if name == FADER.name:
         return FADER
     return CONTROLS.get(name) or SETTINGS.get(name)
+
+
+def read_duck(value: str) -> tuple[str, float]:
+    """A value of `duck`: what it makes way for, and how far, 0 to 1.
+
+    Raises ValueError if malformed.
+    """
+    name, colon, depth = value.partition(":")
+    far = float(depth) if colon else 1.0
+    if not 0.0 <= far <= 1.0 or (colon and not name):
+        raise ValueError(f"not a name and a number from 0 to 1: {value!r}")
+    return name.strip(), far
 
 
 def names(cls: PropagationClass | None = None) -> list[str]:

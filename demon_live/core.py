@@ -238,7 +238,8 @@ class EngineState:
     depth, steps: None = as it was opened. timbres: all that may be asked for. panics: how often
     everything in flight was thrown away. always: generate on and on, also what is known already.
     latents: report each generation.
-    engine: the one that should play, "" = the one that was started.
+    engine: the one that should play, "" = the one that was started. detail: of decks whose score
+    says none.
     """
 
     decks: Mapping[str, EngineDeck] = field(default_factory=dict)
@@ -249,6 +250,7 @@ class EngineState:
     always: bool = False
     latents: bool = False
     engine: str = ""
+    detail: float = 0.0
 
     @property
     def inputs(self) -> list[str]:
@@ -289,12 +291,13 @@ class MixDeck:
 @dataclass(frozen=True, slots=True, eq=False)
 class MixState:
     """What the sound should be doing. gates: ascending. recording: path of the file, or None.
-    master: automation of the strip of the sum."""
+    master: automation of the strip of the sum. tracks: record each deck apart, too."""
 
     decks: Mapping[str, MixDeck] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
     recording: str | None = None
     master: Mapping[str, MixPoints] = field(default_factory=dict)
+    tracks: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

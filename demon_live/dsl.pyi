@@ -428,7 +428,7 @@ def redo(*names: str) -> None:
     """Forward again after an undo."""
 
 def record(*names: str) -> None:
-    """Record the set, its sound and the files that it names: record friday."""
+    """Record the set, its sound and the files that it names; with tracks also each deck apart."""
 
 def stop(*names: str) -> None:
     """End the recording."""

@@ -238,6 +238,16 @@ CEILING = 10.0 ** (-1.0 / 20.0)  #: -1 dBFS
 RELEASE = 0.1  #: seconds in which a reduction falls to 1/e
 
 
+def release(most: Doubles, last: float, seconds: float) -> Doubles:
+    """r[n] = max(most[n], d * r[n-1]) with r[-1] = last, which falls to 1/e in `seconds`.
+
+    Without a loop: d^n * running maximum of most[k] / d^k.
+    """
+    fall = np.exp(np.arange(1, len(most) + 1) * (-1.0 / (seconds * _RATE)))
+    held: Doubles = fall * np.maximum.accumulate(np.maximum(most / fall, last))
+    return held
+
+
 class Limiter:
     """Keeps |out| <= ceiling. One instance, one stream; the sound comes out LOOK samples late."""
 
@@ -262,19 +272,13 @@ class Limiter:
         asked = np.concatenate((self._asked, 1.0 - self.ceiling / np.maximum(peaks, self.ceiling)))
         self._asked = asked[n:]
         most = sliding_window_view(asked, LOOK + 1).max(axis=1)
-        held = np.concatenate((self._held, self._release(most)))
+        fresh = release(most, float(self._held[-1]), RELEASE)
+        # Below a hundred-thousandth of a decibel it is over; the path becomes bit-exact again.
+        fresh[fresh < 1e-6] = 0.0
+        held = np.concatenate((self._held, fresh))
         self._held = held[n:]
         reduction = np.convolve(held, np.full(LOOK + 1, 1.0 / (LOOK + 1)), "valid")
         self.reduction_db = -20.0 * math.log10(1.0 - min(float(reduction.max()), 0.999999))
         limited: Doubles = out * (1.0 - reduction)[:, None]
         # The average guarantees the ceiling but for rounding.
         return np.clip(limited, -self.ceiling, self.ceiling)
-
-    def _release(self, most: Doubles) -> Doubles:
-        """r[n] = max(most[n], d * r[n-1]), without a loop: d^n * running maximum of most[k] /
-        d^k."""
-        fall = np.exp(np.arange(1, len(most) + 1) * (-1.0 / (RELEASE * 48000)))
-        held: Doubles = fall * np.maximum.accumulate(np.maximum(most / fall, self._held[-1]))
-        # Below a hundred-thousandth of a decibel it is over; the path becomes bit-exact again.
-        held[held < 1e-6] = 0.0
-        return held

@@ -6,7 +6,7 @@ Threads: one thread calls `turn`; any thread may assign `newest`.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,9 @@ class MixThread:
         #: Writes the file of the sink; beside it `record` has a writer of its own.
         self.sink: SoundWriter | None = None
         self.recorder: SoundWriter | None = None
+        #: Deck -> its own recording; None: it cannot be written.
+        self.tracks: dict[str, SoundWriter | None] = {}
+        self._written = 0  # samples of the recording
         self._applied = self.newest
         self._recording: str | None = None
         self._folder = folder
@@ -70,7 +73,7 @@ class MixThread:
         state = self.newest
         if state is not self._applied:
             self._applied = state
-            self._record(state.recording)
+            self._record(state)
             try:
                 self.mixer.apply(state, self._open)
             except (DemonError, ValueError, TypeError, AttributeError, OSError) as error:
@@ -78,19 +81,38 @@ class MixThread:
                 self.tell(AudioEvent("error", f"mix: {error}"[:500], self.mixer.decided))
         if self.ring.fill >= self.bus.ahead:
             return False
-        block = self._mix()
+        block, stems = self._mix()
         self.ring.write(block)
         for recorder in (self.sink, self.recorder):
             if recorder is not None:
                 recorder.write(block)
+        if self._applied.tracks and self._recording is not None:
+            self._write_tracks(stems)
         self._report()
         return True
 
-    def _mix(self) -> Floats:
+    def _write_tracks(self, stems: Mapping[str, Floats]) -> None:
+        """All tracks begin and end together: a deck that comes or goes is silent elsewhere."""
+        assert self._recording is not None
+        whole = Path(self._recording)
+        for deck in stems.keys() - self.tracks.keys():
+            path = whole.with_name(f"{whole.stem}-{deck}{whole.suffix}")
+            self.tracks[deck] = track = self.start_recorder(str(path))
+            if track is not None:
+                silence = np.zeros((_RATE, 2), np.float32)
+                for at in range(0, self._written, _RATE):
+                    track.write(silence[: self._written - at])
+        for deck, recorder in self.tracks.items():
+            if recorder is not None:
+                recorder.write(stems.get(deck, np.zeros((BLOCK, 2), np.float32)))
+        self._written += BLOCK
+
+    def _mix(self) -> tuple[Floats, Mapping[str, Floats]]:
         try:
-            block = self.mixer.render()
+            tracks = self._applied.tracks
+            mixed = self.mixer.render_stems() if tracks else (self.mixer.render(), {})
             self._failing = False
-            return block
+            return mixed
         except Exception as error:  # noqa: BLE001 - the wall between the mixer and silence for good
             self.mixer.skip()
             self.bus.errors += 1
@@ -98,7 +120,7 @@ class MixThread:
                 self._failing = True
                 traceback.print_exc()
                 self.tell(AudioEvent("error", f"mixer: {error}"[:500], self.mixer.decided))
-            return np.zeros((BLOCK, 2), np.float32)
+            return np.zeros((BLOCK, 2), np.float32), {}
 
     def _report(self) -> None:
         bus, mixer = self.bus, self.mixer
@@ -114,13 +136,15 @@ class MixThread:
     def _open(self, loop: Loop) -> LoopBuffer:
         return LoopBuffer.open(self._folder / loop.file)
 
-    def _record(self, path: str | None) -> None:
+    def _record(self, state: MixState) -> None:
+        path = state.recording
         if path == self._recording:
             return
-        self._recording = path
-        if self.recorder is not None:
-            self.recorder.close()
-            self.recorder = None
+        self._recording, self._written = path, 0
+        for recorder in (self.recorder, *self.tracks.values()):
+            if recorder is not None:
+                recorder.close()
+        self.recorder, self.tracks = None, {}
         if path is not None:
             self.recorder = self.start_recorder(path)
 

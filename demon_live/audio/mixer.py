@@ -1,7 +1,7 @@
 """Decks into one stereo stream: loops, cross-fades, strips, bus, limiter.
 
-    loop (Loop + PCM) -> finite check -> hpf -> lpf -> gain, mute -> pan      per deck
-    sum -> start-up, hush -> finite check -> hpf -> lpf -> gain -> pan -> limiter    once
+    loop -> finite check -> hpf, lpf, drive, crush, gain, mute, pan, echo and room, duck    per deck
+    sum -> start-up, hush -> finite check -> the same strip -> limiter                      once
 
 Pure and deterministic: a function of the calls made so far and of the loops' content. The audio
 process and offline rendering run this same code. All times are samples of the output stream.
@@ -16,10 +16,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from demon_live.audio.channel import LOOK, Doubles, Filter, Limiter, Ramp, Slewed, pan, scale
+from demon_live.audio.channel import (
+    LOOK,
+    Curve,
+    Doubles,
+    Filter,
+    Limiter,
+    Ramp,
+    Slewed,
+    pan,
+    scale,
+)
+from demon_live.audio.effects import ECHO, Duck, Memory, Tails, crush, drive, in_memory
 from demon_live.audio.pcmring import LoopBuffer, likeness
 from demon_live.controls import CONTROLS, names
 from demon_live.core import Floats, Gate, Loop, MixPoints, MixState
@@ -129,39 +141,62 @@ class _Loop:
         return len(self._voices) == 1 and self._voices[0].audio is None
 
 
+#: The delay time comes in samples, and moves by fading from one to the other.
+_TIMES = replace(CONTROLS["delaytime"], default=0.0, high=float(ECHO), slew=0.0)
+_SLEWED = {n: CONTROLS[n] for n in names("mix") if CONTROLS[n].numeric} | {"delaytime": _TIMES}
+
+
 class _Controls:
     """The controls of a strip. At their defaults they change no bit."""
 
-    def __init__(self) -> None:
-        self._controls = {name: Slewed(CONTROLS[name]) for name in names("mix")}
+    def __init__(self, name: str, memory: Memory) -> None:
+        self._controls = {name: Slewed(control) for name, control in _SLEWED.items()}
         self._hpf = Filter("high", CONTROLS["hpf"].low)
         self._lpf = Filter("low", CONTROLS["lpf"].high)
+        self.tails = Tails(name, memory)
+        self._duck = Duck()
 
     def follow(self, points: Mapping[str, MixPoints]) -> None:
-        """Replaces the automation; what is not given returns to its default."""
-        unknown = set(points) - set(names("mix"))
+        """Replaces the automation; what is not given returns to its default.
+
+        points: by the name of the control; of `duck`: "duck" for the beat, "duck DECK" for a deck.
+        """
+        ducks = {name: p for name, p in points.items() if name.partition(" ")[0] == "duck"}
+        unknown = set(points) - set(_SLEWED) - set(ducks)
         if unknown:
             raise ValueError(f"not a control of the mix strip: {', '.join(sorted(unknown))}")
         for name, control in self._controls.items():
             control.follow(points.get(name))
+        self._duck.follow({name.partition(" ")[2]: p for name, p in ducks.items()})
 
-    def process(self, audio: Doubles, a: int, gate: Ramp | None = None) -> Doubles:
-        """float64 [n, 2], from output sample a on. gate: opens and closes behind the gain."""
-        n, controls = len(audio), self._controls
-        audio = self._hpf.process(audio, controls["hpf"].curve(a, n))
-        audio = self._lpf.process(audio, controls["lpf"].curve(a, n))
-        audio = scale(audio, controls["gain"].curve(a, n))
+    def process(
+        self, audio: Doubles, a: int, gate: Ramp | None = None, wet: Curve = 1.0
+    ) -> Doubles:
+        """float64 [n, 2], from output sample a on, but for the ducking.
+
+        gate: opens and closes behind the gain. wet: gain of the tails.
+        """
+        n = len(audio)
+        curves = {name: control.curve(a, n) for name, control in self._controls.items()}
+        audio = self._hpf.process(audio, curves["hpf"])
+        audio = self._lpf.process(audio, curves["lpf"])
+        audio = crush(drive(audio, curves["drive"]), curves["crush"])
+        audio = scale(audio, curves["gain"])
         if gate is not None:
             audio = scale(audio, gate.curve(n))
-        return pan(audio, controls["pan"].curve(a, n))
+        return self.tails.process(pan(audio, curves["pan"]), a, curves, wet)
+
+    def duck(self, audio: Doubles, a: int, decks: Mapping[str, Doubles]) -> Doubles:
+        """float64 [n, 2] that makes way for others. decks: what each of them sounds like."""
+        return scale(audio, self._duck.gain(a, len(audio), decks))
 
 
 class _Strip:
     """One deck: its loop, its controls, its gate."""
 
-    def __init__(self, open_: bool) -> None:
+    def __init__(self, name: str, open_: bool, memory: Memory) -> None:
         self.buffer = _Loop()
-        self.controls = _Controls()
+        self.controls = _Controls(name, memory)
         self.gate = Ramp(1.0 if open_ else 0.0, SWITCH)
         self.ending = False
 
@@ -170,14 +205,26 @@ class _Strip:
         audio, bad = _checked(self.buffer.read(a, n))
         return self.controls.process(audio, a, self.gate), bad
 
+    @property
+    def over(self) -> bool:
+        """It has ended, and so have its tails."""
+        return self.ending and self.buffer.over and not self.controls.tails.on
+
 
 class Mixer:
     """All decks to one stream. start: the first sample. startup: seconds of the first ramp.
 
-    stems: keep every deck's own sound, for render_stems.
+    stems: keep every deck's own sound, for render_stems. memory: where tails are kept.
     """
 
-    def __init__(self, *, start: int = 0, startup: float = 0.01, stems: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        start: int = 0,
+        startup: float = 0.01,
+        stems: bool = False,
+        memory: Memory = in_memory,
+    ) -> None:
         self.position = start  #: the next output sample that render gives
         self.decided = start  #: everything before is settled
         self.bad = 0  #: samples that were not finite, and became silence
@@ -193,7 +240,8 @@ class Mixer:
         self._start_ramp.target = 1.0
         self._hush = Ramp(1.0, SWITCH)
         self._limiter = Limiter()
-        self._master = _Controls()
+        self._memory = memory
+        self._master = _Controls("master", memory)
         self._master_points: Mapping[str, MixPoints] = {}
         self._tails: dict[str, Doubles] = {}
 
@@ -301,7 +349,7 @@ class Mixer:
 
     def _strip(self, deck: str) -> _Strip:
         if deck not in self._strips:
-            self._strips[deck] = _Strip(self._gate.opens(deck))
+            self._strips[deck] = _Strip(deck, self._gate.opens(deck), self._memory)
         return self._strips[deck]
 
     def _next_gate(self) -> int:
@@ -353,20 +401,26 @@ class Mixer:
     def _sum(self, n: int, parts: dict[str, Doubles], at: int, size: int) -> Doubles:
         """The next n samples of all decks; each deck's own go to parts[deck][at : at + n]."""
         total = np.zeros((n, 2))
-        bus = [ramp.curve(n) for ramp in (self._start_ramp, self._hush)]
+        start, hush = self._start_ramp.curve(n), self._hush.curve(n)
+        decks: dict[str, Doubles] = {}
         for deck in sorted(self._strips):
-            strip = self._strips[deck]
-            audio, bad = strip.process(self.decided, n)
+            decks[deck], bad = self._strips[deck].process(self.decided, n)
             self.bad += bad
-            for gain in bus:
-                audio = scale(audio, gain)
+        for deck, dry in decks.items():
+            strip = self._strips[deck]
+            audio = strip.controls.duck(dry, self.decided, decks)
+            audio = scale(scale(audio, start), hush)
             total += audio
             if self._stems:
                 parts.setdefault(deck, np.zeros((size, 2)))[at : at + n] = audio
-            if strip.ending and strip.buffer.over:
+            if strip.over:
                 del self._strips[deck]
         total, bad = _checked(total)
         self.bad += bad
-        total = self._master.process(total, self.decided)
+        total = self._master.process(total, self.decided, wet=hush)
+        total = self._master.duck(total, self.decided, decks)
+        if self._hush.value == 0.0:
+            for controls in (self._master, *(s.controls for s in self._strips.values())):
+                controls.tails.clear()
         self.decided += n
         return total

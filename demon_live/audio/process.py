@@ -29,13 +29,14 @@ from typing import BinaryIO
 
 from demon_live import faults
 from demon_live.audio.devices import Device, Stream, open_output
+from demon_live.audio.effects import MEMORY, Memory, in_memory
 from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.audio.pcmring import Bus, PcmRing
+from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
 from demon_live.audio.sinks import AudioCallback, NullClock, Sink, output_for
 from demon_live.children import command
-from demon_live.core import RATES, Gate, MixState
-from demon_live.errors import DeviceError
+from demon_live.core import RATES, Floats, Gate, MixState
+from demon_live.errors import DeviceError, FileError
 
 _RATE = RATES.sample_rate
 
@@ -56,6 +57,27 @@ class Settings:
     state: MixState = field(default_factory=MixState)  # applied before the first sample
     resume: bool = False  # go on from the bus, where the music would be by now
     seek: bool = False  # look for the device for as long as it takes, instead of failing
+
+
+def mapped_tails(folder: Path, resume: bool) -> Memory:
+    """Tails in mapped files, so that the next audio process goes on with them.
+
+    resume: this is the next one.
+    """
+    known = set(folder.glob("*.tails")) if resume else set()
+
+    def memory(name: str, create: bool) -> Floats | None:
+        path = folder / f"{name}.tails"
+        if not (create or path in known):
+            return None
+        try:
+            found = LoopBuffer.open(path) if path in known else LoopBuffer.create(path, MEMORY // 2)
+        except (FileError, OSError):  # no room: they end with this process
+            return in_memory(name, create)
+        known.add(path)
+        return found.audio.reshape(-1)
+
+    return memory
 
 
 class _Process:
@@ -92,8 +114,9 @@ class _Process:
             return
         # The device is open but silent: what it will play first is mixed now.
         start = self._resume() if self.settings.resume else self.settings.start
-        mixer = Mixer(start=start, startup=self.settings.startup)
         folder = Path(self.settings.folder)
+        memory = mapped_tails(folder, self.settings.resume)
+        mixer = Mixer(start=start, startup=self.settings.startup, memory=memory, stems=True)
         self.mix = MixThread(mixer, self.ring, self.bus, self.news.append, folder)
         if self.settings.sink.kind == "file":
             self.mix.sink = self.mix.start_recorder(self.settings.sink.path)
@@ -292,7 +315,7 @@ class _Process:
             dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
             dropping.start()
             dropping.join(1.0)
-        for recorder in (self.mix.sink, self.mix.recorder):
+        for recorder in (self.mix.sink, self.mix.recorder, *self.mix.tracks.values()):
             if recorder is not None:
                 recorder.close(timeout=30.0)
         self._tell("closed", "")

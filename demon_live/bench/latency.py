@@ -86,6 +86,10 @@ def rows(path: EditPath, obeyed: frozenset[str] | None = None) -> list[dict[str,
                 "obeyed": "yes" if obeys else "not by this engine",
             }
         )
+    # The ring takes it as any curve, and the windows are written again.
+    blend = next(row for row in table if row["control"] == "blend")
+    obeys = "yes" if obeyed is None or "detail" in obeyed else "not by this engine"
+    table.append({**blend, "control": "detail", "obeyed": obeys})
     return table + [_prepared(name, path) for name in ("tempo", "loop", "source", "depth", "steps")]
 
 

@@ -35,16 +35,22 @@ class WindowDecoder:
 
     margin: frames of context on each side that make a stretch exact. window: interior frames of
     every call of the decoder, so that it only ever gets the shape [1, window + 2 margin, C] (one
-    compiled graph); a longer stretch takes several calls. None: one call of whatever size.
+    compiled graph); a longer stretch takes several calls. None: one call of whatever size. width:
+    channels that `decode` gives.
     """
 
     def __init__(
-        self, decode: Decode, margin: int, hop: int = RATES.hop, window: int | None = None
+        self,
+        decode: Decode,
+        margin: int,
+        hop: int = RATES.hop,
+        window: int | None = None,
+        width: int = 2,
     ) -> None:
         if margin < 0 or (window is not None and window < 1):
             raise EngineError(f"no window of {window} frames with a margin of {margin}")
         self.margin, self.hop, self.size = margin, hop, window
-        self._decode = decode
+        self._decode, self._width = decode, width
         #: Bytes of decoded sound that are kept, for latents that come again.
         self.keep = 0
         self._kept: OrderedDict[tuple[int, int, int], tuple[Floats, Floats]] = OrderedDict()
@@ -87,7 +93,7 @@ class WindowDecoder:
             self._piece(latent, start + at, min(size, frames - at), size, cyclic)
             for at in range(0, frames, size)
         ]
-        return np.concatenate(pieces) if pieces else np.zeros((0, 2), dtype=np.float32)
+        return np.concatenate(pieces) if pieces else np.zeros((0, self._width), dtype=np.float32)
 
     def full(self, latent: Floats, cyclic: bool = True) -> Floats:
         """Audio of the whole latent, float32 [T * hop, 2]."""
@@ -109,10 +115,10 @@ class WindowDecoder:
     def _call(self, frames: NDArray[np.float32]) -> Floats:
         batch = np.ascontiguousarray(frames[None], dtype=np.float32)
         audio: Floats = np.asarray(self._decode(batch), dtype=np.float32)
-        if audio.shape != (1, len(frames) * self.hop, 2):
+        if audio.shape != (1, len(frames) * self.hop, self._width):
             raise EngineError(
                 f"the decoder made {audio.shape} of {batch.shape}",
-                hint=f"expected (1, {len(frames) * self.hop}, 2)",
+                hint=f"expected (1, {len(frames) * self.hop}, {self._width})",
             )
         whole: Floats = audio[0]
         return whole

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from demon_live.controls import CONTROLS, Control
+from demon_live.controls import CONTROLS, Control, read_duck
 from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import ScoreError, ScoreWarning, Span
 from demon_live.lang.controllers import CONTROLLERS
@@ -137,6 +137,10 @@ def try_lane(site: Site, pattern: Pattern) -> None:
         elif spec.choices and event.value not in (*spec.choices, spec.default):
             _bad_choice(site, str(event.value))
             return
+        elif spec.name == "duck" and not _is_duck(str(event.value)):
+            message = f"duck knows no {event.value!r}"
+            site.report.error(message, site.place, f"a name and 0 to 1: {spec.example}")
+            return
     # Allow for rounding: exp(log(20)) is just under 20.
     slack = 1e-9 * max(abs(spec.low), abs(spec.high))
     if low < spec.low - slack or high > spec.high + slack:
@@ -205,6 +209,14 @@ def _wrong_kind(site: Site, event: Event) -> bool:
     value = "a curve" if isinstance(event.value, Curve) else repr(event.value)
     message = f"{spec.name} takes {what}, and this gives {value}"
     site.report.error(message, site.place, f"write {_example(spec)}")
+    return True
+
+
+def _is_duck(value: str) -> bool:
+    try:
+        read_duck(value)
+    except ValueError:
+        return False
     return True
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
-from demon_live.controls import CONTROLS, FADER, NOTES, SETTINGS, find
+from demon_live.controls import CONTROLS, FADER, NOTES, SETTINGS, find, names
 from demon_live.errors import ScoreError, Span
 from demon_live.lang.check import (
     Diagnostics,
@@ -368,7 +368,7 @@ class _Compiler:
             raise ScoreError(
                 f"{node.word} does not belong to the master",
                 span=Span.of(chunk.text, node.start, node.end),
-                hint="it takes gain, pan, lpf and hpf",
+                hint=f"it takes {', '.join(names('mix'))}",
             )
         place = self.span(chunk, node.value_start, node.whens[0].start if node.whens else node.end)
         value: SettingValue
@@ -464,7 +464,9 @@ class _Compiler:
         deck = "" if setting or node.deck == "master" else node.deck or self.deck
         broken = any(block.kind == "broken" for block in self.blocks)
         if not deck and not setting and spec.cls != "mix" and not broken:
-            self.error(f"the master has no {node.control}", name, "it has gain, pan, lpf and hpf")
+            self.error(
+                f"the master has no {node.control}", name, f"it has {', '.join(names('mix'))}"
+            )
             return None
         if self.visit is not None:
             self.visit(node, chunk, span, node.deck or self.deck, self.scope(chunk, node.control))

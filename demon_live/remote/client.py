@@ -369,4 +369,4 @@ def _outline(state: EngineState) -> tuple[object, ...]:
     """What a state says apart from its blocks, to be compared."""
     decks = tuple((name, deck.loop, dict(deck.moves)) for name, deck in state.decks.items())
     steered = (state.depth, state.steps, state.timbres, state.panics)
-    return (decks, *steered, state.always, state.latents)
+    return (decks, *steered, state.always, state.latents, state.detail)

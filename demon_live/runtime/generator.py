@@ -35,6 +35,7 @@ from demon_live.core import (
 )
 from demon_live.engine import Ring
 from demon_live.engine.decode import WindowDecoder
+from demon_live.engine.detail import DetailDecoder
 from demon_live.engine.guidance import Dcw
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
@@ -42,7 +43,7 @@ from demon_live.runtime.guides import Guides
 from demon_live.runtime.needs import Asked, Needs
 from demon_live.runtime.pace import GUARD, Pace
 from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
-from demon_live.runtime.preparation import Sources, Timbres
+from demon_live.runtime.preparation import Source, Sources, Timbres
 from demon_live.runtime.scheduler import DeckScheduler, Target, build_request
 from demon_live.session.assets import key_of
 from demon_live.session.tempo import Playhead
@@ -64,6 +65,8 @@ class _Deck:
     source: Floats | None
     placement: DeckPlacement
     decoder: WindowDecoder
+    #: Gives back what the codec loses of the source, where there is one.
+    detail: DetailDecoder | None = None
     scheduler: DeckScheduler = field(default_factory=DeckScheduler)
     needs: Needs = field(default_factory=Needs)
     block: ControlBlock | None = None
@@ -290,17 +293,24 @@ class Generator:
         else:
             self._pool.submit(_copy_retimed, playing, buffer)
 
-    def _enter(self, loop: Loop, source: Floats | None) -> None:
+    def _enter(self, loop: Loop, source: Source | None) -> None:
         wanted = self._state.decks.get(loop.deck)
         if wanted is None or wanted.loop.epoch != loop.epoch:
             return
+        latent, detail = None, None
         decoder = WindowDecoder(self.engine.decode, self.engine.margin)
+        if source is not None:
+            latent = source.latent
+            detail = DetailDecoder(self.engine, latent, source.audio)
+            decoder = detail.plain
         buffer = self._open(loop.file)
         ship = None if self._ship is None else partial(self._ship, loop)
-        placement = DeckPlacement(loop, buffer, decoder.again, self.engine.window, ship)
+        decode = decoder.again if detail is None else detail.again
+        placement = DeckPlacement(loop, buffer, decode, self.engine.window, ship)
+        placement.keeps = self._state.detail > 0.0
         for control in self._decks[loop.deck].shared if loop.deck in self._decks else ():
             self.ring.share(control, None, deck=loop.deck)
-        deck = self._decks[loop.deck] = _Deck(loop, source, placement, decoder)
+        deck = self._decks[loop.deck] = _Deck(loop, latent, placement, decoder, detail)
         deck.needs = Needs(partial(self._prepared, deck))
         self._enlist(loop)
         # Its laps may have been moved while it was prepared.
@@ -437,7 +447,7 @@ class Generator:
         if found is None or found.request.hear_from != deck.needs.late:
             return
         if len(found.versions) == max(1, self.ring.steps // 2) and not deck.placement.empty:
-            deck.placement.accept(found)
+            self._place_from(deck, found)
 
     def _accept(self, generation: Generation) -> None:
         deck = self._decks.get(generation.request.deck)
@@ -450,9 +460,16 @@ class Generator:
             request = replace(generation.request, hear_from=deck.turned)
             generation = replace(generation, request=request)
         first = deck.placement.empty and self.playhead.now() <= deck.loop.from_sample
-        deck.placement.accept(generation)
+        self._place_from(deck, generation)
         if first and not deck.placement.empty and self._ship is None:
             deck.placement.fill(generation)
+
+    def _place_from(self, deck: _Deck, generation: Generation) -> None:
+        curves = generation.request.curves
+        if deck.detail is not None and generation.request.epoch == deck.loop.epoch:
+            curves = deck.shared if curves is None else curves
+            deck.detail.note(generation.latent, curves, self._state.detail)
+        deck.placement.accept(generation)
 
     def _on_admit(self, name: str) -> Request | None:
         """The request of the very generation that is being admitted: as late as possible."""

@@ -68,6 +68,19 @@ class DryRunEngine:
             return np.zeros((latent.shape[0], latent.shape[1] * RATES.hop, 2), np.float32)
         return np.asarray(self._engine.decode(latent), np.float32)
 
+    @property
+    def decode_parts(self) -> Any:
+        """latent [B, F, C] -> audio [B, F*1920, 4], of an engine that tells tones from noise."""
+        parts = self._engine.decode_parts
+
+        def decode(latent: Floats) -> Floats:
+            shape = (latent.shape[0], latent.shape[1] * RATES.hop, 4)
+            return (
+                np.zeros(shape, np.float32) if self.dry else np.asarray(parts(latent), np.float32)
+            )
+
+        return decode
+
 
 class OfflineOutput:
     """Mixer and generator in this thread, PCM in memory. blocks: of the mixer in a nominal tick."""

@@ -140,6 +140,8 @@ class DeckPlacement:
         self.cursor = loop.from_sample
         #: Leave out splices of a sound with itself.
         self.exact = False
+        #: Samples that are equal on both sides of a fade stay as they are.
+        self.keeps = False
         self._fresh = False
         #: Whether what is written may be written again from a newer generation.
         self.may_refresh = True
@@ -307,18 +309,22 @@ class DeckPlacement:
         # A splice of a sound with itself is left out: what is heard must not depend on where
         # windows happen to begin.
         if not self._goes_on(start, latent):
-            merged[: 2 * HALF] = crossfade(old[: 2 * HALF], new[: 2 * HALF])
+            merged[: 2 * HALF] = self._fade(old[: 2 * HALF], new[: 2 * HALF])
         # Behind the overhang: back to what is there, heard only if the engine stalls.
         tail = self._spans(stop, stop + 2 * HALF)
         whole = all(self._content.reach(a, latent) >= b - a for a, b in tail)
         if not (self.exact and whole):
-            merged[-2 * HALF :] = crossfade(new[-2 * HALF :], old[-2 * HALF :])
+            merged[-2 * HALF :] = self._fade(new[-2 * HALF :], old[-2 * HALF :])
         self._note_content(start, end, latent)
         if not whole:
             self._assign(stop, stop + 2 * HALF, None)
         self._store(begin, merged)
         self.cursor = end
         return True
+
+    def _fade(self, old: Floats, new: Floats) -> Floats:
+        faded = crossfade(old, new)
+        return np.where(old == new, new, faded) if self.keeps else faded
 
     def _begins_lap(self, sample: int) -> bool:
         return self.stage_of(sample).locate(sample)[1] == 0
@@ -380,7 +386,7 @@ class DeckPlacement:
             self.loop.samples - frame * RATES.hop :
         ]
         if sound(tail):
-            self.buffer[: 2 * HALF] = crossfade(tail[: 2 * HALF], self.buffer[: 2 * HALF])
+            self.buffer[: 2 * HALF] = self._fade(tail[: 2 * HALF], self.buffer[: 2 * HALF])
 
     def _judge(self, window: Window, start: int) -> None:
         begin, _ = self._bounds(window.start)

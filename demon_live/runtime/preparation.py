@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,14 @@ class Timbres:
         return bool(self.ready & done.keys()), troubles
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a loop is made from. latent: float32 [T, C]. audio: float32 [n, 2]."""
+
+    latent: Floats
+    audio: Floats
+
+
 class Sources:
     """The sources of loops, encoded.
 
@@ -104,31 +113,32 @@ class Sources:
 
     def __init__(self, engine: Any, read: Callable[[str], Floats], pool: Executor | None) -> None:
         self._engine, self._read, self._pool = engine, read, pool
-        self._coming: list[tuple[Loop, Future[Floats | None]]] = []
+        self._coming: list[tuple[Loop, Future[Source | None]]] = []
 
     def encode(self, loop: Loop) -> None:
         """Begin with the source of a loop."""
         if self._pool is not None:
-            self._coming.append((loop, self._pool.submit(self._latent, loop)))
+            self._coming.append((loop, self._pool.submit(self._encoded, loop)))
             return
-        future = Future[Floats | None]()
+        future = Future[Source | None]()
         try:
-            future.set_result(self._latent(loop))
+            future.set_result(self._encoded(loop))
         except (DemonError, OSError, RuntimeError) as error:
             future.set_exception(error)
         self._coming.append((loop, future))
 
-    def _latent(self, loop: Loop) -> Floats | None:
-        """float32 [T, C], or None for a loop from noise."""
+    def _encoded(self, loop: Loop) -> Source | None:
+        """None for a loop from noise."""
         # With notes, each lap has a source of its own (`guides`).
         if loop.source_file is None or loop.notes:
             return None
-        return encoded(self._engine, self._read(loop.source_file), loop.frames)
+        pcm = self._read(loop.source_file)
+        return Source(encoded(self._engine, pcm, loop.frames), pcm)
 
-    def collect(self) -> list[tuple[Loop, Floats | None, str]]:
-        """(loop, latent of its source or None, why it could not be encoded or "") of those done."""
+    def collect(self) -> list[tuple[Loop, Source | None, str]]:
+        """(loop, its source or None, why it could not be encoded or "") of those done."""
         done = [row for row in self._coming if row[1].done()]
-        out: list[tuple[Loop, Floats | None, str]] = []
+        out: list[tuple[Loop, Source | None, str]] = []
         for row in done:
             self._coming.remove(row)
             loop, future = row

@@ -120,15 +120,21 @@ def engine_state(
     }
     timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
     steered = (state.depth, state.steps, timbres, state.panics)
-    return EngineState(decks, *steered, always=state.always, latents=latents, engine=state.engine)
+    more = {"always": state.always, "engine": state.engine, "detail": state.detail}
+    return EngineState(decks, *steered, latents=latents, **more)
 
 
 def mix_state(
-    state: State, blocks: Blocks, master: Mapping[str, MixPoints], recording: str | None
+    state: State,
+    blocks: Blocks,
+    master: Mapping[str, MixPoints],
+    recording: str | None,
+    tracks: bool = False,
 ) -> MixState:
     """What the sound should be doing.
 
     master: automation of the master strip. recording: path of the file that is being written.
+    tracks: one more for each deck.
     """
     decks = {deck.name: MixDeck(deck.loops, ends=at) for deck, at in state.ending}
     for name, deck in state.decks.items():
@@ -139,4 +145,4 @@ def mix_state(
             decks[name] = MixDeck(deck.loops, block.version, block.mix)
     gates = tuple(replace(g, hushed=state.hushed) for g in state.gates or (Gate(),))
     heard = {name: deck for name, deck in decks.items() if deck.loops}
-    return MixState(heard, gates, recording, master)
+    return MixState(heard, gates, recording, master, tracks)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.controls import CONTROLS, NOTES_HINT, VOICES, find, names
+from demon_live.controls import CONTROLS, NOTES_HINT, VOICES, find, names, read_duck
 from demon_live.core import (
     RATES,
     ControlBlock,
@@ -31,6 +31,7 @@ from demon_live.core import (
     Phrase,
     SlotValues,
 )
+from demon_live.lang.lane import Lane
 from demon_live.lang.pattern import Event
 from demon_live.notes.harmony import pitches_of
 from demon_live.session.state import DeckState, State
@@ -163,14 +164,28 @@ def held(lanes: Mapping[str, LaneLike], cycle: Fraction) -> dict[str, float | st
     return {name: lane.at(begin) for name, lane in lanes.items()}
 
 
-def mix_points(lane: LaneLike, tempo: TempoMap, now: int) -> MixPoints:
-    """The automation of one control of the mix strip for the next two seconds.
+def strip_points(name: str, lane: LaneLike, tempo: TempoMap, now: int) -> dict[str, MixPoints]:
+    """The automation of one control of the mix strip for the next two seconds, as the mixer takes
+    it: delay times in samples; of `duck` one for each of what it makes way for."""
+    if name == "duck":
+        return duck_points(lane, tempo, now)
+    if name != "delaytime":
+        return {name: mix_points(lane, tempo, now)}
+    borders = [tempo.sample_at(s.cycle) for s in tempo.segments]
+    points = mix_points(lane, tempo, now, [b for b in borders if now < b < now + MIX_AHEAD])
+    lengths = [float(tempo.segment_of(int(sample)).length) for sample in points.samples]
+    return {name: MixPoints(points.samples, np.asarray(points.values * lengths, np.float32))}
 
-    A jump is two points, one sample apart; the strip itself takes the click out of it.
+
+def mix_points(lane: LaneLike, tempo: TempoMap, now: int, borders: Sequence[int] = ()) -> MixPoints:
+    """The values of a lane of numbers for the next two seconds.
+
+    A jump is two points, one sample apart; the strip itself takes the click out of it. borders:
+    further output samples at which it jumps.
     """
     begin, end = now - _MIX_STEP, now + MIX_AHEAD
     jumps = lane.jumps(tempo.cycle_at(begin), tempo.cycle_at(end))
-    edges = np.array([tempo.sample_at(j) for j in jumps], np.int64)
+    edges = np.array([*(tempo.sample_at(j) for j in jumps), *borders], np.int64)
     moving = np.arange(begin, end + 1, _MIX_STEP if lane.continuous else end, dtype=np.int64)
     samples = np.unique(np.concatenate([moving, edges - 1, edges]))
     return MixPoints(samples, lane.sample(tempo.cycles_at(samples)))
@@ -184,11 +199,52 @@ def with_jump(rows: tuple[SlotValues, ...], sample: int) -> tuple[SlotValues, ..
     return (*before, *(replace(row, from_sample=sample, jump=True) for row in at[:1]), *after)
 
 
+def duck_points(lane: LaneLike, tempo: TempoMap, now: int) -> dict[str, MixPoints]:
+    """How far a strip makes way: "duck DECK" -> depth; "duck" -> the gain that is taken away at
+    the beat, which is back half a beat later."""
+    first, last = tempo.cycle_at(now - _MIX_STEP), tempo.cycle_at(now + MIX_AHEAD)
+    jumps = [first, *lane.jumps(first, last)]
+    values = [read_duck(str(lane.at(cycle))) for cycle in jumps]
+    begins = np.array([tempo.sample_at(cycle) for cycle in jumps], np.int64)
+    beats = np.array(_half_beats(tempo, first, last), np.int64)
+    ends = np.array([now + MIX_AHEAD], np.int64)
+    samples = np.unique(np.concatenate([begins - 1, begins, beats - 1, beats, ends]))
+    holds = np.searchsorted(begins, samples, side="right") - 1
+    out = {}
+    for name in {name for name, _ in values if name}:
+        depths = np.array([far if who == name else 0.0 for who, far in values], np.float32)
+        depth = depths[np.maximum(holds, 0)]
+        if name == "beat":
+            count = [float(tempo.segment_of(int(sample)).beats) for sample in samples]
+            phase = (tempo.cycles_at(samples) % 1.0 * count) % 1.0
+            depth = (depth * np.maximum(0.0, 1.0 - 2.0 * phase)).astype(np.float32)
+        out["duck" if name == "beat" else f"duck {name}"] = MixPoints(samples, depth)
+    return out
+
+
+def _half_beats(tempo: TempoMap, first: Fraction, last: Fraction) -> list[int]:
+    """The output samples of all beats and half beats between two cycles."""
+    found = []
+    for cycle in range(int(first), int(last) + 1):
+        count = tempo.segment_at(Fraction(cycle)).beats
+        steps = (Fraction(k, 2) / count for k in range(int(2 * count) + 1))
+        found += [tempo.sample_at(cycle + step) for step in steps if step < 1]
+    return found
+
+
+def strip_lanes(lanes: Mapping[str, LaneLike]) -> dict[str, LaneLike]:
+    """The lanes of class mix; an echo has its time, which depends on the tempo."""
+    mix = {name: lane for name, lane in lanes.items() if name in names("mix")}
+    if "delay" in mix:
+        mix.setdefault("delaytime", Lane.constant(CONTROLS["delaytime"]))
+    return mix
+
+
 class DeckSampler:
     """Samples one deck again and again. The plan is kept while the lanes stay the same."""
 
     def __init__(self) -> None:
-        self._good: dict[str, Floats | MixPoints] = {}
+        self._good: dict[str, Floats | dict[str, MixPoints]] = {}
         self._trouble: dict[str, str] = {}
         self._told: set[str] = set()
         self._key: object = None
@@ -229,11 +285,7 @@ class DeckSampler:
             control = find(name)
             if control is None:
                 continue
-            if control.cls == "mix":
-                points = self._held(name, partial(mix_points, lane, tempo, now))
-                if isinstance(points, MixPoints):
-                    mix[name] = points
-            elif control.cls == "notes":
+            if control.cls == "notes":
                 notes[name] = lane
             elif control.shape == "curve":
                 curve = self._held(name, partial(lane.sample, cycles))
@@ -247,6 +299,10 @@ class DeckSampler:
                         curves[f"{name}.{i}"] = weight
         if loop.notes and "hint" not in lanes:
             curves["hint"] = np.full(cycles.shape, NOTES_HINT, np.float32)
+        for name, lane in strip_lanes(lanes).items():
+            points = self._held(name, partial(strip_points, name, lane, tempo, now))
+            if isinstance(points, dict):
+                mix |= points
         rows = self._plan(slot, loop, tempo, at)
         both = {name: curve.reshape(2, -1) for name, curve in curves.items()}
         heard = next_heard(loop, at, both)
@@ -272,8 +328,8 @@ class DeckSampler:
         return self._phrased[1] if lanes else ()
 
     def _held(
-        self, name: str, sample: Callable[[], Floats | MixPoints]
-    ) -> Floats | MixPoints | None:
+        self, name: str, sample: Callable[[], Floats | dict[str, MixPoints]]
+    ) -> Floats | dict[str, MixPoints] | None:
         """What a lane gives; when it fails, what it gave last, if that still fits."""
         try:
             self._good[name] = sample()
@@ -343,8 +399,11 @@ class Sampler:
         """The automation of the master strip."""
         here = state.tempo.cycle_at(now)
         lanes = state.globals.bound_lanes(here)
-        mix = {n: lane.resolve(state.hands) for n, lane in lanes.items() if n in names("mix")}
-        return {name: mix_points(lane, state.tempo, now) for name, lane in mix.items()}
+        mix = strip_lanes({n: lane.resolve(state.hands) for n, lane in lanes.items()})
+        points: dict[str, MixPoints] = {}
+        for name, lane in mix.items():
+            points |= strip_points(name, lane, state.tempo, now)
+        return points
 
     def _lanes_of(self, state: State, deck: DeckState, here: Fraction) -> Mapping[str, LaneLike]:
         # The same objects while nothing changes, so that the plan made from them stays good.

@@ -99,7 +99,7 @@ class Session(ScriptApi):
         self._master: Mapping[str, MixPoints] = {}
         self._sounds: frozenset[Sound] = frozenset()
         # Sets of before were made by a ring that never rested.
-        self._state = State(TempoMap.start(), always=self.rules < 2)
+        self._state = State(TempoMap.start(), always=self.rules < 2, detail=float(self.rules > 2))
         self._engine = output.engine_name
         self._epoch = 0
         self._replaying = self._fresh = False
@@ -332,9 +332,10 @@ class Session(ScriptApi):
         self.output.reserve({**edit.audio, **sounds})
 
     def _publish(self) -> None:
+        sound = self.recorder.sound
         self.output.publish(
             engine_state(self._state, self._blocks, self._sounds, self.scripts.wants("generation")),
-            mix_state(self._state, self._blocks, self._master, self.recorder.sound),
+            mix_state(self._state, self._blocks, self._master, sound, self.recorder.tracks),
         )
 
     def remove(self, name: str, *, now: int | None = None) -> Outcome:

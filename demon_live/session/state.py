@@ -161,7 +161,8 @@ class State:
     link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     plan: the settings that a chain brings, ascending; the tempo map has those of the next rounds.
-    always: generate on and on (`ring always`). engine: as in EngineState.
+    always: generate on and on (`ring always`). engine: as in EngineState. detail: of decks whose
+    score says none.
     muted, soloed: as the last word left them; gates: when that is heard. ending: decks that fade
     out at an output sample. panics: how often there was a `panic`.
     """
@@ -181,6 +182,7 @@ class State:
     depth: int | None = None
     steps: int | None = None
     always: bool = False
+    detail: float = 1.0
     globals: DeckState = field(default_factory=lambda: DeckState(GLOBALS))
     sides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     scenes: Mapping[str, Scene] = field(default_factory=lambda: MappingProxyType({}))

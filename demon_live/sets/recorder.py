@@ -95,7 +95,8 @@ def is_sound_of(stem: Path, sound: Path) -> bool:
 
 
 class Recorder:
-    """Writes `NAME.set.jsonl`, `NAME.flac` and `NAME.files` into a folder.
+    """Writes `NAME.set.jsonl`, `NAME.flac` and `NAME.files` into a folder, with `tracks` also
+    `NAME-DECK.flac`.
 
     Args:
         journal: whose lines are recorded.
@@ -110,6 +111,8 @@ class Recorder:
         self._files: dict[File, Path] = {}
         #: Name of the set that is being recorded, or None.
         self.name: str | None = None
+        #: Whether each deck has a file of its own.
+        self.tracks = False
         #: Whether its sound cannot be written now, and whether some of it is missing.
         self.lost = self._torn = False
 
@@ -132,6 +135,12 @@ class Recorder:
         if self.name:
             raise ScoreError(
                 f"{self.name} is being recorded already", span=word.span, hint="first: stop"
+            )
+        if word.args[1:] not in ((), ("tracks",)):
+            raise ScoreError(
+                f"record takes a name, and {word.args[1]!r} is a second one",
+                span=word.span,
+                hint=f"each deck in a file of its own: record {name} tracks",
             )
         if not name.replace("-", "").replace("_", "").isalnum():
             raise ScoreError(
@@ -160,10 +169,12 @@ class Recorder:
         self._journal.open(path, now)
         remember(path, ended=False)
         self.name, self.lost, self._torn = name, False, False
+        self.tracks = len(word.args) > 1
         for file, where in self._files.items():
             self._copy(file, where)
         before = " · the set knows all before it, too: --from 0" if now else ""
-        return f"recording · {path} and {name}.flac{before}"
+        tracks = f", {name}-DECK.flac" if self.tracks else ""
+        return f"recording · {path} and {name}.flac{tracks}{before}"
 
     def keep(self, file: File, path: Path) -> None:
         """A file was read: it belongs to the set, also to one that is begun later."""

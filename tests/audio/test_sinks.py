@@ -395,6 +395,40 @@ def test_the_sink_and_a_recording_are_two_files(bus: Bus, tmp_path: Path) -> Non
     assert lengths == {"sink.wav": 3 * BLOCK, "take.wav": BLOCK}
 
 
+def test_tracks_begin_and_end_with_the_mix_and_sum_to_it(bus: Bus, tmp_path: Path) -> None:
+    news: list[AudioEvent] = []
+    bus.ahead = 1 << 20
+    mixer = Mixer(startup=0.0, stems=True)
+    mix = MixThread(mixer, PcmRing(1 << 21), bus, news.append, tmp_path)
+
+    def play(deck: str, seed: int) -> None:
+        draw = np.random.default_rng(seed).standard_normal((48000, 2)) * 0.05
+        loop = Loop(1, deck, mixer.decided, Fraction(0), Fraction(48000), 1, Fraction(120), 4, 26)
+        mixer.add_loop(loop, draw.astype(np.float32))
+
+    play("drums", 1)
+    mix.turn()
+    mix.newest = MixState(recording=str(tmp_path / "take.flac"), tracks=True)
+    # A new state knows no decks: they are the mixer's own here.
+    for _ in range(5):
+        mix.turn()
+    play("pad", 2)
+    for _ in range(150):
+        mix.turn()
+    writers = [mix.recorder, *mix.tracks.values()]
+    mix.newest = MixState()
+    mix.turn()
+    for writer in writers:
+        assert writer is not None
+        writer.close(timeout=60)
+    read = {p.stem: soundfile.read(p)[0] for p in tmp_path.glob("*.flac")}
+    assert read.keys() == {"take", "take-drums", "take-pad"}
+    assert {len(audio) for audio in read.values()} == {155 * BLOCK}
+    assert np.abs(read["take-drums"] + read["take-pad"] - read["take"]).max() < 1e-6
+    assert not read["take-pad"][: 5 * BLOCK].any()
+    assert read["take-pad"].any()
+
+
 def test_a_mixer_that_raises_is_silent_told_once_and_goes_on(bus: Bus, capfd: Any) -> None:
     mix, news = mixing(bus)
     render, broken = mix.mixer.render, {1, 2}

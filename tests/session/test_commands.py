@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, ScoreError
 from demon_live.lang import Bind, compile_source
 from demon_live.lang.highlighting import highlights
 from demon_live.replay.render import render
 from demon_live.runtime.offline import Offline
+from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
+from demon_live.session.session import Session
 from demon_live.sets.journal import SUFFIX
 from tests.helpers.mock_engine import MockEngine, by_prompt, edges, offline, run
 
@@ -368,3 +370,20 @@ def test_a_set_with_all_of_it_replays_bit_for_bit(
     again = render(tmp_path / f"two_hours{SUFFIX}", start=0, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
     assert np.array_equal(again[: len(whole)], whole)
     assert np.unique(np.round(whole, 3)).size > 10
+
+
+def test_a_recording_may_have_a_track_for_each_deck(tmp_path: Path) -> None:
+    take = offline(MockEngine(by_prompt), tmp_path)
+    with pytest.raises(ScoreError, match="'stems' is a second one"):
+        take.session.apply("record friday stems")
+    take.session.apply("record friday tracks")
+    assert (take.session.recorder.name, take.session.recorder.tracks) == ("friday", True)
+    take.session.apply("stop")
+    take.session.apply("record sunday")
+    assert not take.session.recorder.tracks
+    take.session.apply("stop")
+
+
+def test_only_new_sets_have_the_detail_of_their_source(tmp_path: Path) -> None:
+    assert Session(NullOutput()).state.detail == 1.0
+    assert Session(NullOutput(), start={"rules": 2}).state.detail == 0.0

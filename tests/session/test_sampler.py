@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from demon_live.lang import Lane, compile_source
-from demon_live.session.sampler import DeckSampler, lap_times, mix_points, next_heard, plan
+from demon_live.session.sampler import (
+    DeckSampler,
+    lap_times,
+    mix_points,
+    next_heard,
+    plan,
+    strip_points,
+)
 from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap
 
@@ -90,6 +97,38 @@ def test_a_moving_mix_control_has_a_point_each_ten_milliseconds() -> None:
 def test_a_constant_of_the_mix_is_one_point() -> None:
     points = mix_points(lane("pan = -.5"), TEMPO, 12_345)
     assert list(points.values) == [-0.5]
+
+
+def test_delay_times_are_samples_at_the_tempo_of_their_moment() -> None:
+    tempo = TEMPO.change(Fraction(1), Fraction(60), 4)
+    points = strip_points("delaytime", lane("delaytime = 1/8"), tempo, 50_000)["delaytime"]
+    at = np.interp([50_000, 95_999, 96_000, 140_000], points.samples, points.values)
+    assert list(at) == [12_000, 12_000, 24_000, 24_000]
+
+
+def test_an_echo_without_a_time_has_the_default_in_samples() -> None:
+    block = DeckSampler().block("main", 1, {"delay": lane("delay = .5")}, SETTINGS, TEMPO, 0)
+    assert set(block.mix["delaytime"].values) == {18_000}
+
+
+@pytest.mark.parametrize(("beats", "beat"), [(4, 24_000), (Fraction(7, 2), 24_000)])
+def test_ducking_for_the_beat_jumps_on_it_and_is_back_half_a_beat_later(
+    beats: int | Fraction, beat: int
+) -> None:
+    tempo = TempoMap.start(Fraction(120), beats)
+    points = strip_points("duck", lane("duck = 'beat:.8'"), tempo, 40_000)["duck"]
+    bar = tempo.sample_at(Fraction(1))
+    times = [beat * 2 - 1, beat * 2, beat * 2 + beat // 4, beat * 2 + beat // 2, bar - 1, bar]
+    at = np.interp(times, points.samples, points.values)
+    assert at == pytest.approx([0, 0.8, 0.4, 0, 0, 0.8], abs=1e-4)
+
+
+def test_ducking_for_decks_has_a_depth_for_each() -> None:
+    points = strip_points("duck", lane("duck = \"'drums:.5' 'bass' ~ ~\""), TEMPO, 500)
+    assert points.keys() == {"duck drums", "duck bass"}
+    times = [500, 23_999, 24_000, 47_999, 48_000]
+    for name, wanted in (("duck drums", [0.5, 0.5, 0, 0, 0]), ("duck bass", [0, 0, 1, 1, 0])):
+        assert list(np.interp(times, points[name].samples, points[name].values)) == wanted
 
 
 def test_before_a_stage_begins_it_is_sampled_for_its_beginning() -> None:

@@ -6,21 +6,22 @@ from tests.tools import house
 #: with a reason.
 LIMITS = {
     # The words of the language, scripts, sets as values, pictures and the store brought both; so
-    # did notes, with the voices that imp's renderer had.
-    "files": 236,
-    "lines": 56_000,
+    # did notes, with the voices that imp's renderer had, and echo, room and ducking.
+    "files": 242,
+    "lines": 58_500,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
     # Two with over a dozen parameters, each explained on a line of its own.
     "long_functions": 2,
-    "long_files": 14,
+    # The table of controls and the mixer are among them.
+    "long_files": 16,
     "readme_bytes": 10_000,
     # An edit and a session are of several files, each short enough to read.
-    "apply_files": 36,
-    "apply_functions": 230,
-    "way_files": 68,
-    "way_functions": 650,
+    "apply_files": 38,
+    "apply_functions": 235,
+    "way_files": 70,
+    "way_functions": 660,
 }
 
 

@@ -6,6 +6,7 @@ Threads: torch's own pool; `threads` sets it for the whole process.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -46,7 +47,15 @@ class EagerKernels:
     @torch.no_grad()
     def decode(self, latent: Floats) -> Floats:
         """latent [B, F, C] -> audio [B, F*1920, 2]."""
-        audio: Tensor = self._decoder(torch.from_numpy(latent).to(self.device))
+        return self._run(latent, self._decoder.synthesis)
+
+    @torch.no_grad()
+    def decode_parts(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> tones and noise [B, F*1920, 4], which add up to `decode`."""
+        return self._run(latent, self._decoder.synthesis.parts)
+
+    def _run(self, latent: Floats, synthesis: Callable[..., Tensor]) -> Floats:
+        audio = synthesis(*self._decoder.trunk(torch.from_numpy(latent).to(self.device)))
         pcm: Floats = audio.transpose(1, 2).contiguous().cpu().numpy()
         return pcm
 

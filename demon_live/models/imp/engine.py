@@ -58,6 +58,10 @@ class Kernels(Protocol):
         """latent [B, F, C] -> audio [B, F*1920, 2]."""
         ...
 
+    def decode_parts(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> tones and noise [B, F*1920, 4], which add up to `decode`."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -172,6 +176,10 @@ class ImpEngine:
     def decode(self, latent: Floats) -> Floats:
         """latent [B, F, C] -> audio [B, F*1920, 2]; exact `margin` frames away from either end."""
         return self._kernels.decode(np.ascontiguousarray(latent, dtype=np.float32))
+
+    def decode_parts(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> tones and noise [B, F*1920, 4], which add up to `decode`."""
+        return self._kernels.decode_parts(np.ascontiguousarray(latent, dtype=np.float32))
 
     def condition(
         self,

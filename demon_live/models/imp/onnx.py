@@ -15,6 +15,7 @@ Threads: sessions may run in several threads at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,17 @@ class OnnxKernels:
 
     def decode(self, latent: Floats) -> Floats:
         """latent [B, F, C] -> audio [B, F*1920, 2]."""
+        return self._run(latent, self._synthesis)
+
+    def decode_parts(self, latent: Floats) -> Floats:
+        """latent [B, F, C] -> tones and noise [B, F*1920, 4], which add up to `decode`."""
+        return self._run(latent, self._synthesis.parts)
+
+    def _run(self, latent: Floats, synthesis: Callable[..., Tensor]) -> Floats:
         spectra = self._decoder.run(None, {"latent": latent})
-        audio: Tensor = self._synthesis(*(torch.from_numpy(x) for x in spectra))
-        return audio.transpose(1, 2).contiguous().numpy()
+        audio = synthesis(*(torch.from_numpy(x) for x in spectra))
+        pcm: Floats = audio.transpose(1, 2).contiguous().numpy()
+        return pcm
 
     def close(self) -> None:
         """Drop the sessions."""

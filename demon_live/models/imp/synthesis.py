@@ -94,6 +94,14 @@ class Synthesis(nn.Module):
             y = self.tone(level.float(), phase.float(), None if turn is None else turn.float())
             return stereo(y + self.air(air.float(), share.float()))
 
+    def parts(
+        self, level: Tensor, phase: Tensor, air: Tensor, share: Tensor, turn: Tensor | None = None
+    ) -> Tensor:
+        """As `forward`, tones and noise apart: [B, 4, T*1920], left and right of each."""
+        with torch.autocast(level.device.type, enabled=False):
+            tone = self.tone(level.float(), phase.float(), None if turn is None else turn.float())
+            return torch.cat([stereo(tone), stereo(self.air(air.float(), share.float()))], dim=1)
+
     def tone(self, level: Tensor, phase: Tensor, turn: Tensor | None = None) -> Tensor:
         """Mid and side [B, 2, T*1920] by the inverse STFT.
 
