@@ -129,7 +129,7 @@ def make_modules(config: AceConfig, seed: int = 0) -> dict[str, Any]:
     from demon_live.models.acestep import load
 
     generator = torch.Generator().manual_seed(seed)
-    classes, arguments = load._classes(), config.arguments()
+    classes, arguments = load.classes(), config.arguments()
     modules = {part: classes[part](**arguments[part]) for part in PARTS}
     modules["vae"] = load.oobleck(TOY_VAE)
     modules["text_encoder"] = Qwen3Model(Qwen3Config(**QWEN))
