@@ -100,7 +100,8 @@ class ScoreServer:
         return uri in self.server.workspace.text_documents
 
     def _units(self, characters: str) -> int:
-        units: int = self.server.workspace.position_codec.client_num_units(characters)
+        codec = self.server.workspace.position_codec
+        units: int = codec.client_num_units(characters)
         return units
 
     def _position(self, text: str, at: int) -> lsp.Position:
@@ -116,8 +117,8 @@ class ScoreServer:
         if position.line >= len(lines):
             return len(text)
         line = lines[position.line]
-        begin = sum(map(len, lines[: position.line])) + position.line
-        end = min(len(line), position.character)
+        begin: int = sum(map(len, lines[: position.line])) + position.line
+        end: int = min(len(line), position.character)
         while end and self._units(line[:end]) > position.character:
             end -= 1
         return begin + end

@@ -23,7 +23,7 @@ scene drop { blend = .5 }
 scene rise from drop {
   blend = wob(4)
 }
-chain drop 8 rise 4 drop 2
+chain drop 8, rise 4, drop 2
 go drop
 """
 
@@ -49,7 +49,8 @@ def test_blocks_and_paragraphs_are_whole() -> None:
     assert score.blocks(SCORE) == [(3, 7), (9, 11)]
     assert score.block_at(SCORE, 0) == (0, 1)
     # A blank line inside of a block does not end it.
-    assert score.block_at(SCORE, 4) == (3, 13)
+    assert score.block_at(SCORE, 6) == (3, 13)
+    assert score.block_at(SCORE, 3) == (3, 7)
     assert score.block_at("a\n\nb", 2) == (2, 2)
     assert score.block_at("", 7) == (0, 0)
 
