@@ -8,13 +8,19 @@ local command = vim.g.demon_lsp or { 'demon', 'lsp' }
 local function run(word, arguments)
   vim.lsp.buf_request(0, 'workspace/executeCommand',
     { command = 'demon.' .. word, arguments = arguments },
-    function() end)
+    function(fault, reply)
+      local lines = fault and { fault.message } or reply.error or reply.messages
+      vim.notify(table.concat(lines, ' · '), fault and vim.log.levels.ERROR or nil)
+    end)
 end
 
 vim.api.nvim_create_autocmd({ 'BufRead', 'BufNewFile' }, {
   pattern = '*.demon',
   callback = function(event)
-    local id = vim.lsp.start_client({ name = 'demon', cmd = command, root_dir = vim.fn.getcwd() })
+    local id = vim.lsp.start_client({
+      name = 'demon', cmd = command, root_dir = vim.fn.getcwd(),
+      handlers = { ['window/showMessage'] = function() end }, -- run() shows replies
+    })
     vim.lsp.buf_attach_client(event.buf, id)
     local uri = vim.uri_from_bufnr(event.buf)
     local function map(keys, call) vim.keymap.set('n', keys, call, { buffer = event.buf }) end

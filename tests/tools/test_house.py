@@ -5,9 +5,10 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    # The words of the language, scripts, sets as values, pictures and the store brought both.
-    "files": 224,
-    "lines": 51_900,
+    # The words of the language, scripts, sets as values, pictures, the store, and the language
+    # server and tools for agents brought both.
+    "files": 229,
+    "lines": 53_150,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
