@@ -300,7 +300,10 @@ class ScoreServer:
             raise JsonRpcInvalidParams(f"{new!r} is no name: letters, digits and _")
         changes: dict[str, list[lsp.TextEdit]] = {}
         for uri, text in texts:
-            found = [p for p in score.places(text) if _same(p, place)]
+            every = score.places(text)
+            if any(p.defines and (p.kind, p.name) == (place.kind, new) for p in every):
+                raise JsonRpcInvalidParams(f"{_path(uri).name} has a {place.kind} {new!r} already")
+            found = [p for p in every if _same(p, place)]
             wrong = score.broken(text)
             if wrong is not None and (found or uri == texts[0][0]):
                 raise JsonRpcInvalidParams(f"mend {_path(uri).name} first: {wrong.message}")

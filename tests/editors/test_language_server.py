@@ -219,6 +219,8 @@ def test_rename_folding_and_format(editor: Editor) -> None:
     assert applied("go drop\n", changes[other.as_uri()]) == "go fall\n"
     with pytest.raises(AssertionError, match="is no name"):
         editor.at("rename", uri, 0, 4, newName="let")
+    with pytest.raises(AssertionError, match="has a scene 'drop' already"):
+        editor.at("rename", uri, 4, 4, newName="drop")
     folds = editor.ask("textDocument/foldingRange", textDocument={"uri": uri})
     assert [(f["startLine"], f["endLine"]) for f in folds] == [(1, 3)]
     options = {"tabSize": 2, "insertSpaces": True}
