@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 LOUD := $(BIN)/python -m pip --disable-pip-version-check
 PIP := $(LOUD) --quiet
 # The extras of pyproject.toml, each a target.
-EXTRAS := osc web midi link ray ace tensorrt rtx
+EXTRAS := osc web midi link lsp mcp ray ace tensorrt rtx
 TORCH_CPU := --index-url https://download.pytorch.org/whl/cpu
 # The torch of our own machines: a CPU build in a local folder that pip knows.
 TORCH_LOCAL := $(PIP) install --no-index --no-deps --constraint .ci/constraints.txt torch

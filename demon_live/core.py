@@ -322,8 +322,6 @@ class Request:
     channels: int
     denoise: float = 1.0
     seed: int = 0
-    drift: float = 0.0
-    turn: int = 0
     source: Floats | None = None
     condition: Any = None
     deck: str = "main"
@@ -342,6 +340,8 @@ class Request:
     curves: Mapping[str, Floats] | None = None
     identity: tuple[object, ...] | None = None
     lanes: Floats | None = None
+    drift: float = 0.0
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -115,6 +115,25 @@ def _rebuild(kind: type[DemonError], message: str, state: dict[str, object]) -> 
     return error
 
 
+def placed(error: DemonError, file: str, line: int, col: int = 1) -> DemonError:
+    """The error of a text that begins at `line` and `col` of `file`, as an error of that file."""
+    for one in error.errors:
+        one.name = file
+        if one.span is None or one.source is None:
+            continue
+        # The excerpt counts lines in the source: blank lines stand for those before the text.
+        before = "\n" * (line - 1) + " " * (col - 1)
+        span = one.span
+        one.source = before + one.source
+        one.span = Span(
+            span.start + len(before),
+            span.end + len(before),
+            span.line + line - 1,
+            span.col + (col - 1 if span.line == 1 else 0),
+        )
+    return error
+
+
 class ScoreError(DemonError):
     """The score cannot be played."""
 

@@ -65,6 +65,39 @@ qall!
     assert found == [[4, 1, 'there is no control "wrong"']]
 
 
+@pytest.mark.skipif(shutil.which("nvim") is None, reason="there is no Neovim here")
+def test_neovim_shows_errors_and_evaluates_blocks(session: Recorder, tmp_path: Path) -> None:
+    pytest.importorskip("pygls")
+    (tmp_path / "x.demon").write_text("tempo 120\n\nblend = .5\ngain = 1\n\nblend = saw.slwo(2)\n")
+    script = tmp_path / "do.lua"
+    script.write_text(
+        f"""
+vim.g.demon_lsp = {{ '{sys.executable}', '-m', 'demon_live', 'lsp' }}
+vim.cmd('luafile {EDITORS}/demon.lua')
+vim.cmd('edit x.demon')
+vim.wait(60000, function() return #vim.diagnostic.get(0) > 0 end)
+local found, said = vim.diagnostic.get(0)[1], nil
+vim.notify = function(text) said = text end
+vim.cmd('3')
+vim.api.nvim_feedkeys(vim.api.nvim_replace_termcodes('<C-e>', true, false, true), 'x', false)
+vim.wait(60000, function() return said ~= nil end)
+local place = found.lnum .. ':' .. found.col .. ' ' .. found.message:gsub('\\n', ' ')
+vim.fn.writefile({{ place, said or 'nothing' }}, 'found')
+vim.cmd('qall!')
+"""
+    )
+    subprocess.run(
+        ["nvim", "--headless", "-u", "NONE", "-i", "NONE", "-n", "-S", str(script)],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=115, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert (tmp_path / "found").read_text().splitlines() == [
+        '5:12 there is no function "slwo" hint: did you mean slow?',
+        "blend · from bar 6 · class step",
+    ]
+    assert session.asked == [("blend = .5\ngain = 1", "<editor>", "repl")]
+
+
 @pytest.mark.skipif(shutil.which("vim") is None, reason="there is no vim here")
 def test_vim_finds_sounds_as_every_door_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

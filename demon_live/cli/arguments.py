@@ -270,6 +270,8 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
             _flag("--python", help="run *.py pattern files to check them"),
         ),
     ),
+    "lsp": ("a language server for editors, on stdin and stdout", (_SESSION,)),
+    "mcp": ("tools for agents, on stdin and stdout", (_SESSION,)),
     "sounds": (
         "sound files of a folder, with the tempo and bars that would be assumed",
         (

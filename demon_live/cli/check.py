@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from demon_live.errors import DemonError, FileError, ScoreError, ScoreWarning, nearest
-from demon_live.lang import (
-    Bind,
-    Chain,
-    Go,
-    Program,
-    Scene,
-    Setting,
-    Statement,
-    Word,
-    compile_source,
-    format_source,
-)
+from demon_live.errors import DemonError, FileError
+from demon_live.lang import Program, compile_source, format_source
 from demon_live.lang.dsl_score import python_score
-from demon_live.paths import shipped
-from demon_live.session.assets import named_files
+from demon_live.session.check import warnings_of
 from demon_live.session.scores import read_score
 from demon_live.ui import show
 
@@ -44,12 +31,11 @@ def check(words: Sequence[str], *, canonical: bool, python: bool, say: Say) -> i
                 program, text = _run(path, text, python)
             else:
                 program = compile_source(text, name=str(path))
-            _must_know_names(program, path, text)
+            warnings = warnings_of(program, path, text)
         except DemonError as fault:
             bad += 1
             say(show.error(fault), sys.stderr)
             continue
-        warnings = (*program.warnings, *_missing_files(program, path, text))
         for warning in warnings:
             say([("warning", f"{warning}\n")], sys.stderr)
         if canonical:
@@ -80,78 +66,6 @@ def _summary(program: Program) -> str:
     chains = [c for c in program.chains if c.scenes]
     rows += [f"a chain of {float(sum(n for _, n in c.scenes)):g} bars" for c in chains]
     return ", ".join(rows)
-
-
-def _must_know_names(program: Program, path: Path, text: str) -> None:
-    """Raise ScoreError for a name that neither this score nor one beside it defines."""
-    known = _defined(program)
-    for row in program.statements:
-        asked = list(_asked(row))
-        if any(pair not in known for pair in asked):
-            known |= _defined_beside(path)
-        for what, name in (pair for pair in asked if pair not in known):
-            near = nearest(name, [n for kind, n in known if kind == what])
-            hint = f"did you mean {near[0]}?" if near else _DEFINED_BY[what].format(name)
-            message = f"there is no {what} {name!r}"
-            raise ScoreError(message, span=row.span, source=text, name=str(path), hint=hint)
-
-
-_DEFINED_BY = {
-    "scene": "scene {} {{ ... }} defines it",
-    "deck": "deck {} {{ ... }} begins it",
-    "snapshot": "snapshot {} takes it",
-}
-
-
-def _asked(row: Statement) -> Iterator[tuple[str, str]]:
-    """(what, name) of all that a statement needs."""
-    if isinstance(row, Go):
-        yield "scene", row.scene
-    elif isinstance(row, Chain):
-        yield from (("scene", name) for name, _ in row.scenes)
-    elif isinstance(row, Scene) and row.base:
-        yield "scene", row.base
-    elif isinstance(row, Word) and row.name in ("mute", "unmute", "solo", "crossfade", "deck"):
-        yield from (("deck", name) for name in row.args)
-    elif isinstance(row, Word) and row.name == "recall":
-        yield from (("snapshot", name) for name in row.args)
-
-
-def _defined(program: Program) -> set[tuple[str, str]]:
-    """(what, name) of all that a score defines, inside scenes as well."""
-    rows = list(program.statements)
-    rows += [inner for row in program.statements if isinstance(row, Scene) for inner in row.body]
-    found = {("deck", row.deck) for row in rows if isinstance(row, Bind | Setting)}
-    found |= {("scene", name) for name in program.scenes}
-    return found | {
-        ("snapshot", name)
-        for row in rows
-        if isinstance(row, Word) and row.name == "snapshot"
-        for name in row.args
-    }
-
-
-def _defined_beside(path: Path) -> set[tuple[str, str]]:
-    found: set[tuple[str, str]] = set()
-    for other in path.parent.glob("*.demon"):
-        # What is wrong with another score is told of that one.
-        with contextlib.suppress(DemonError):
-            found |= _defined(compile_source(read_score(other)))
-    return found
-
-
-def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
-    """Warn of missing sources and timbres: a score may be checked without its sounds."""
-    roots = (path.parent, Path.cwd(), shipped("patterns"))
-    for name, span, what in named_files(program):
-        if name and name != "none" and not any(os.path.isfile(root / name) for root in roots):
-            yield ScoreWarning(
-                f"there is no file {name}",
-                span=span,
-                source=text,
-                name=str(path),
-                hint=f"{what} lie next to the score, or in the library",
-            )
 
 
 def files(words: Sequence[str], python: bool = False) -> list[Path]:

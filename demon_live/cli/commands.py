@@ -187,6 +187,20 @@ def _check(args: argparse.Namespace) -> int:
     return check(args.paths, canonical=args.format, python=args.python, say=say)
 
 
+def _lsp(args: argparse.Namespace) -> int:
+    from demon_live.editors.language_server import serve
+
+    serve(args.name)
+    return 0
+
+
+def _mcp(args: argparse.Namespace) -> int:
+    from demon_live.editors.agents import serve
+
+    serve(args.name)
+    return 0
+
+
 def _engines(args: argparse.Namespace) -> int:
     from demon_live.models import listing, manifest
 
@@ -311,6 +325,8 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "stop": play.stop,
     "render": _render,
     "check": _check,
+    "lsp": _lsp,
+    "mcp": _mcp,
     "replay": _replay,
     "set": _set,
     "engines": _engines,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from demon_live.control.client import connect
-from demon_live.errors import DemonError, FileError, Span, UsageError
+from demon_live.errors import DemonError, FileError, UsageError, placed
 from demon_live.ui import show
 
 #: Longest score, in bytes (the language's bound).
@@ -81,25 +81,6 @@ def _place(at: str | None) -> tuple[str, int, int] | None:
     if match is None or len(at) > 4096:
         raise UsageError(f"{at[:40]!r} is no place", hint="FILE:LINE, such as set.demon:12")
     return match[1], max(1, int(match[2] or 1)), max(1, int(match[3] or 1))
-
-
-def placed(error: DemonError, file: str, line: int, col: int = 1) -> DemonError:
-    """The error of a text that begins at `line` and `col` of `file`, as an error of that file."""
-    for one in error.errors:
-        one.name = file
-        if one.span is None or one.source is None:
-            continue
-        # The excerpt counts lines in the source: blank lines stand for those before the text.
-        before = "\n" * (line - 1) + " " * (col - 1)
-        span = one.span
-        one.source = before + one.source
-        one.span = Span(
-            span.start + len(before),
-            span.end + len(before),
-            span.line + line - 1,
-            span.col + (col - 1 if span.line == 1 else 0),
-        )
-    return error
 
 
 def _lines(answer: Any, what: str) -> tuple[str, ...]:

@@ -352,20 +352,26 @@ def _values(bare: str, known: dict[str, list[str]]) -> Iterator[Completion]:
 
 def _takes_function(bare: str) -> bool:
     """Is the cursor in an argument where a function goes: every(4, |"""
+    name, argument = call_at(bare) or ("", 0)
+    function = FUNCTIONS.get(name)
+    if function is None or not function.params:
+        return False
+    return function.params[min(argument, len(function.params) - 1)].kind == "Transform"
+
+
+def call_at(before: str) -> tuple[str, int] | None:
+    """(function, number of the argument) of the call that is open at the end of a statement."""
     depth, commas = 0, 0
-    for i in range(len(bare) - 1, -1, -1):
-        c = bare[i]
+    for i in range(len(before) - 1, -1, -1):
+        c = before[i]
         if c in ")]":
             depth += 1
         elif c in "([":
             if depth:
                 depth -= 1
                 continue
-            name = re.search(r"(?<!\w)(\w+)$", bare[:i])
-            function = FUNCTIONS.get(name.group(1)) if name and c == "(" else None
-            if function is None or not function.params:
-                return False
-            return function.params[min(commas, len(function.params) - 1)].kind == "Transform"
+            name = re.search(r"(?<!\w)(\w+)$", before[:i])
+            return (name.group(1), commas) if name and c == "(" else None
         elif c == "," and not depth:
             commas += 1
-    return False
+    return None

@@ -120,8 +120,8 @@ def engine_state(
     }
     timbres = tuple(timbre_of(sound) for sound in sorted(sounds, key=lambda s: s.key))
     steered = (state.depth, state.steps, timbres, state.panics)
-    more = {"always": state.always, "engine": state.engine, "detail": state.detail}
-    return EngineState(decks, *steered, latents=latents, **more)
+    ring = (state.always, latents, state.engine, state.detail)
+    return EngineState(decks, *steered, *ring)
 
 
 def mix_state(

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from demon_live.cli import main
-from demon_live.cli.send import placed
-from demon_live.errors import ScoreError, Span
+from demon_live.errors import ScoreError, Span, placed
 from tests.helpers.served import Recorder, session
 
 __all__ = ["session"]

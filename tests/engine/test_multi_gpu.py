@@ -227,7 +227,7 @@ def test_a_worker_in_a_process_of_its_own() -> None:
     links = [ProcessLink(WorkerOptions("imp", threads=1, random_weights=True))]
     info = links[0].info()
     assert info.text.startswith("imp (cpu")
-    assert info.channels == 64
+    assert info.channels == 128
     ring = MultiGpuRing(links, steps=2, depth=1)
     ring.submit(Request(10, info.channels, seed=3, condition=ConditionArguments("acid", _MORE)))
     [generation] = ring.flush()

@@ -80,7 +80,8 @@ def test_imp_margin_and_channels_are_the_models_own() -> None:
     from demon_live.models.imp import model as imp
 
     manifest = load_manifest("imp")
-    assert (manifest.margin, manifest.channels) == (imp.MARGIN, imp.CHANNELS)
+    encoder, _ = imp.load_codec(manifest.file("codec.safetensors"))
+    assert (manifest.margin, manifest.channels) == (imp.MARGIN, encoder.channels)
     assert (manifest.hop, manifest.sample_rate) == (imp.HOP, imp.SAMPLE_RATE)
     assert manifest.frames_multiple == imp.PATCH
 
@@ -207,7 +208,7 @@ def test_a_large_file_is_hashed_once_until_it_changes(
 def test_texts_say_what_is_true() -> None:
     assert re.search(r"^imp +present, ", listing.list_text(), re.MULTILINE)
     info = listing.info_text("imp")
-    assert "64 channels" in info
+    assert "128 channels" in info
     assert "denoise" in info
     assert listing.verify_text("imp").endswith("all files are as listed")
     assert "nothing to fetch" in listing.fetch_text("imp")
