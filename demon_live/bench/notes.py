@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from demon_live.bench.common import Figures, Options, opened
 from demon_live.core import Floats, Loop, Phrase
+from demon_live.notes.guide import guide
 from demon_live.notes.heard import BANDS, BASS, MUSIC, SR, agreement, chroma, onsets, stands_out
 from demon_live.notes.kits import kit_of
 from demon_live.notes.lanes import bar_classes
@@ -67,8 +69,6 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _heard_of(engine: Any, score: str) -> Iterable[tuple[str, dict[str, float]]]:
-    from demon_live.notes.guide import guide
-
     for way in ("guide", *map(str, DENOISES), "untold"):
         audio, loop, phrase, prompt = _played(engine, score, way)
         if way == "guide":
@@ -109,8 +109,6 @@ def longest(phrase: Phrase, bar: int) -> set[int]:
 
 def heard(audio: Floats, phrase: Phrase, cycles: int) -> dict[str, float]:
     """A lap float32 [n, 2] against its notes; NaN for what they lack."""
-    import torch
-
     mono = torch.from_numpy(np.ascontiguousarray(audio.mean(1)))
     cycle = len(mono) / cycles
 

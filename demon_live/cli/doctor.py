@@ -85,16 +85,14 @@ def _gpu() -> Iterable[Check]:
         return
     import torch
 
-    from demon_live.models.cuda import why_no_compiler, why_no_cuda
+    from demon_live.models.cuda import UNKNOWN, why_no_compiler, why_no_cuda
 
     if not torch.cuda.is_available():
-        found = why_no_cuda()
-        if found is not None and not found.card:
+        found = why_no_cuda() or UNKNOWN
+        if not found.card:
             yield Check("gpu", "ok", "none: imp plays on the CPU, the large engines cannot play")
             return
-        reason = "torch finds none" if found is None else found.reason
-        remedy = "see: nvidia-smi" if found is None else found.remedy
-        yield Check("gpu", "warn", f"it cannot be used: {reason}", remedy)
+        yield Check("gpu", "warn", f"it cannot be used: {found.reason}", found.remedy)
         return
     if (lacking := why_no_compiler()) is not None:
         detail = f"{lacking.reason}: ACE-Step's kernels cannot be compiled, it plays slower"

@@ -89,7 +89,7 @@ class ScoreServer:
         for feature, call, options in rows:
             self.server.feature(feature, options)(_handler(call))
         for word in ("evaluate", "evaluateFile", "apply", "hush"):
-            self.server.command(f"demon.{word}")(_command(getattr(self, word)))
+            self.server.command(f"demon.{word}")(_handler(getattr(self, word)))
 
     # --- texts --------------------------------------------------------------------------------
 
@@ -322,13 +322,12 @@ class ScoreServer:
         """The colours of a score."""
         text = self._text(params.text_document.uri)
         data: list[int] = []
-        line = column = begin = read = 0
+        column = begin = read = 0
         for start, end, kind in score.colours(text):
             down = text.count("\n", read, start)
             if down:
-                line_start = text.rfind("\n", 0, start) + 1
-                begin, column = line_start, 0
-            line, read = line + down, start
+                begin, column = text.rfind("\n", 0, start) + 1, 0
+            read = start
             at = self._units(text[begin:start])
             data += (down, at - column, self._units(text[start:end]), kind, 0)
             column = at
@@ -386,15 +385,8 @@ def serve(name: str | None = None) -> None:
     ScoreServer(name).server.start_io()
 
 
-def _handler(call: Callable[[Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _handler(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     # pygls sets attributes of what it registers, which a method has not.
-    async def handle(params: Any) -> Any:
-        return await call(params)
-
-    return handle
-
-
-def _command(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def handle(*arguments: Any) -> Any:
         return await call(*arguments)
 

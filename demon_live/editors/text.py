@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from demon_live.errors import DemonError, ScoreError
 from demon_live.lang import compile_source
@@ -251,7 +251,7 @@ def _compiles(lets: list[str], statement: str, message: str) -> bool:
     """True if a statement has no error, and not the warning that it had."""
     closing = "\n}" if statement.endswith("{") else ""
     try:
-        program: Any = compile_source("\n".join((*lets, statement)) + closing)
+        program = compile_source("\n".join((*lets, statement)) + closing)
     except DemonError:
         return False
     return all(warning.message != message for warning in program.warnings)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demon_live.core import Floats
 from demon_live.engine.decode import Decode, WindowDecoder
@@ -76,7 +77,7 @@ class DetailDecoder:
         near = weights[index]
         source = self._source(start * hop, frames * hop)
         exact = _ramp(near == 1.0, hop)
-        if exact.all() and exact.min() == 1.0:
+        if exact.min() == 1.0:
             return source
         made = self._parts.again(latent, start, frames)
         places = np.arange(frames * hop, dtype=np.float32) / np.float32(hop) + np.float32(0.5)
@@ -110,7 +111,7 @@ class DetailDecoder:
         return np.concatenate(pieces)
 
 
-def _ramp(exact: np.ndarray[Any, np.dtype[np.bool_]], hop: int) -> Floats:
+def _ramp(exact: NDArray[np.bool_], hop: int) -> Floats:
     """Share of the source itself, float32 [n * hop, 1], of frames 1 .. n of n + 2: 1 where they
     are exact, but for the fade behind a border."""
     inner = np.repeat(exact[1:-1], hop).astype(np.float32)

@@ -28,10 +28,7 @@ _DEVICES = Path("/sys/bus/pci/devices")
 _WSL = "/usr/lib/wsl/lib"
 #: Bytes of weights from which on a model of this family is too slow on a CPU.
 _LARGE = 500_000_000
-_WHEELS = (
-    "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130 "
-    "(driver 580 or newer; older drivers: cu126)"
-)
+_INSTALL = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,10 @@ class Obstacle:
     reason: str
     remedy: str
     card: bool = True
+
+
+#: Nothing is in the way that could be found, and still torch has no GPU.
+UNKNOWN = Obstacle("torch finds none", "see: nvidia-smi")
 
 
 def require_system() -> None:
@@ -64,12 +65,11 @@ def require_gpu(manifest: Manifest) -> None:
         raise no_gpu(manifest.name, found)
 
 
-def no_gpu(name: str, found: Obstacle | None) -> EngineError:
+def no_gpu(name: str, found: Obstacle) -> EngineError:
     """The error for an engine without its GPU."""
-    reason = "torch finds none" if found is None else found.reason
-    remedy = "see: nvidia-smi and demon doctor" if found is None else found.remedy
     return EngineError(
-        f"{name} needs an NVIDIA GPU: {reason}", hint=f"{remedy}; --engine imp plays without one"
+        f"{name} needs an NVIDIA GPU: {found.reason}",
+        hint=f"{found.remedy}; --engine imp plays without one",
     )
 
 
@@ -91,13 +91,13 @@ def why_no_cuda() -> Obstacle | None:
     if not build:
         return Obstacle("torch is not installed", "pip install torch")
     if cuda is None:
-        return Obstacle(f"torch {build} is built for CPUs", _WHEELS)
+        remedy = f"{_INSTALL}cu130 (driver 580 or newer; older drivers: cu126)"
+        return Obstacle(f"torch {build} is built for CPUs", remedy)
     least = _DRIVERS.get(int(cuda.split(".")[0]), 0)
     if int(driver.split(".")[0]) < least:
         return Obstacle(
             f"driver {driver} is too old for torch {build}, which wants {least} or newer",
-            "update NVIDIA's driver, or install a torch for older ones: pip install "
-            "--force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",
+            f"update NVIDIA's driver, or install a torch for older ones: {_INSTALL}cu126",
         )
     return None
 

@@ -2,7 +2,7 @@
 
     plan(manifest) -> FetchPlan                   what is missing or damaged, bytes, free disk space
     fetch(manifest, plan, tell)              download; an interrupted one goes on where it stopped
-    take(manifest, plan, folder, tell)       use what lies in a folder already
+    take(plan, folder, tell)                 use what lies in a folder already
 
 huggingface_hub finds the files (mirrors by HF_ENDPOINT, tokens). What has come of a file is kept
 beside it as NAME.part, so that any later fetch goes on with it. Nothing is used which does not have
@@ -94,7 +94,7 @@ def fetch(manifest: Manifest, wanted: FetchPlan, tell: Callable[[str], None]) ->
         _one(manifest, finding)
 
 
-def take(manifest: Manifest, wanted: FetchPlan, folder: Path, tell: Callable[[str], None]) -> None:
+def take(wanted: FetchPlan, folder: Path, tell: Callable[[str], None]) -> None:
     """Use the files of a folder that are the wanted ones, whatever their names: linked where the
     disk is the same, else copied. A single file of ComfyUI is taken apart.
 

@@ -152,7 +152,7 @@ def fetch_text(name: str, folder: Path | None = None) -> str:
         tell(f"{name}: looking at the files that are there")
     wanted = fetch.plan(manifest)
     if folder is not None and wanted.wanted:
-        fetch.take(manifest, wanted, folder, tell)
+        fetch.take(wanted, folder, tell)
         wanted = fetch.plan(manifest)
     if not wanted.wanted:
         return f"{name}: nothing to fetch, all files are there and as listed"

@@ -1,6 +1,6 @@
 """Names of notes and chords -> pitches of MIDI: c4 is 60.
 
-Raises ScoreError with the nearest right name for what is none.
+Raises ScoreError with the nearest right name if a name is malformed.
 """
 
 from __future__ import annotations

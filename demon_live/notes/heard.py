@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-SR = 48_000
+from demon_live.core import RATES
+
+SR = RATES.sample_rate
 LOWEST = 32.703
 """Hz of C1, from which pitch classes are counted."""
 NEAR = 0.03

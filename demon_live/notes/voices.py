@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SR = 48_000
+from demon_live.core import RATES
+
+SR = RATES.sample_rate
 TAU = 2 * math.pi
 WHITE, MID, HIGH, CLAP, LOW, AIR, WIRES, METAL = range(8)
 _METAL_HZ = (821.0, 1131.0, 1174.0, 1566.0, 1606.0, 2001.0)

@@ -84,7 +84,7 @@ def close_window(window: Window, half: int) -> tuple[dict[str, Any], bytes]:
 
 
 def open_window(head: dict[str, Any], data: bytes, half: int) -> Window:
-    """See `close_window`. Raises ValueError, KeyError or TypeError for what is none."""
+    """See `close_window`. Raises ValueError, KeyError or TypeError if malformed."""
     start, end, base, heard = (int(head[k]) for k in ("start", "end", "base", "hear_from"))
     n = end - start + 4 * half
     if not (0 < n < 60 * RATES.sample_rate and base == start - half):
@@ -108,7 +108,7 @@ def close_generation(made: Generation) -> tuple[dict[str, Any], bytes]:
 
 
 def open_generation(head: dict[str, Any], data: bytes) -> Generation:
-    """See `close_generation`. Raises ValueError, KeyError or TypeError for what is none."""
+    """See `close_generation`. Raises ValueError, KeyError or TypeError if malformed."""
     asked = Request(**head["request"])
     latent = np.frombuffer(data, np.float32).reshape(asked.frames, asked.channels)
     return Generation(

@@ -65,7 +65,7 @@ def pack(head: dict[str, Any], body: bytes = b"") -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """See `pack`. Raises ValueError for what is none."""
+    """See `pack`. Raises ValueError if malformed."""
     if len(data) < 4:
         raise ValueError("a message of less than 4 bytes")
     (length,) = struct.unpack_from("!I", data)

@@ -29,7 +29,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from demon_live.core import RATES
 from demon_live.errors import DemonError, ScoreError, Span, UsageError
@@ -46,7 +46,7 @@ AHEAD = 2 * RATES.sample_rate
 TIMED = frozenset({"mute", "unmute", "solo", "unsolo", "recall"})
 #: What a function may be called for, and how many calls of one listener may wait.
 What = Literal["bar", "event", "error", "generation"]
-_KINDS = ("bar", "event", "error", "generation")
+_KINDS: tuple[str, ...] = get_args(What)
 _WAITING = 64
 
 #: The session and the cycle that a function speaks for.
@@ -60,7 +60,7 @@ def due(session: object) -> Fraction | None:
 
 
 def text_of(what: str | Score) -> str:
-    """The text of a score. Raises UsageError for what is none."""
+    """The text of a score. Raises UsageError if it is neither text nor Score."""
     if isinstance(what, (str, Score)):
         return what if isinstance(what, str) else what.text
     raise UsageError(

@@ -17,7 +17,7 @@ from demon_live.models.acestep.budget import dit_parameters, weights_bytes
 from demon_live.models.acestep.engine import AceEngine, AceKernels
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
 from demon_live.models.acestep.load import AceModules, build, classes, load
-from demon_live.models.cuda import no_gpu, require_gpu, why_no_compiler, why_no_cuda
+from demon_live.models.cuda import UNKNOWN, no_gpu, require_gpu, why_no_compiler, why_no_cuda
 from demon_live.models.listing import require_files, require_whole
 from demon_live.models.manifest import Manifest
 from demon_live.models.protocol import Engine
@@ -49,7 +49,7 @@ def _device(wanted: str, config: AceConfig) -> torch.device:
     if torch.cuda.is_available() and wanted != "cpu":
         return torch.device("cuda")
     if wanted == "cuda" or (wanted == "auto" and dit_parameters(config) > _TOY):
-        raise no_gpu("ACE-Step", why_no_cuda())
+        raise no_gpu("ACE-Step", why_no_cuda() or UNKNOWN)
     return torch.device("cpu")
 
 

@@ -16,8 +16,8 @@ from demon_live.models.manifest import Manifest
 
 #: A damaged, truncated or foreign weights file raises one of these.
 BROKEN = (OSError, RuntimeError, ValueError, KeyError)
-TONE_BINS = 320
-"""Bins of the tone (8 kHz) of the codec that ships."""
+#: Bins of the tone (8 kHz) of the codec that ships.
+_BINS = 320
 
 
 class ImpWeights:
@@ -54,7 +54,7 @@ class ImpWeights:
                 if shapes
                 else (
                     imp.ImpEncoder(channels, lines=lines),
-                    imp.ImpDecoder(channels, TONE_BINS, lines=lines),
+                    imp.ImpDecoder(channels, _BINS, lines=lines),
                 )
             )
             return pair[which].eval().requires_grad_(False)

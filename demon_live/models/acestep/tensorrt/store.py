@@ -112,10 +112,7 @@ def _all() -> Iterator[Stored]:
 
 def listed(engine: str) -> list[Stored]:
     """The plans of an engine, newest last."""
-    return sorted(
-        (s for s in _all() if s.facts.get("engine") == engine),
-        key=_used,
-    )
+    return sorted((s for s in _all() if s.facts.get("engine") == engine), key=_used)
 
 
 def put(want: Wanted, made: Path, facts: Mapping[str, Any]) -> Stored:
@@ -142,10 +139,7 @@ def room(keep: Wanted | None = None) -> list[str]:
     what `keep` is, then those unused for longest. Returns what went, for people."""
     there = list(_all())
     gone = [s for s in there if keep is not None and _replaced(s, keep)]
-    rest = sorted(
-        (s for s in there if s not in gone),
-        key=_used,
-    )
+    rest = sorted((s for s in there if s not in gone), key=_used)
     total = sum(s.path.stat().st_size for s in rest)
     while rest and total > limit():
         oldest = rest.pop(0)
