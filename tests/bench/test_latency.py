@@ -1,5 +1,8 @@
 """The table of `demon bench latency`: every control, its class, ticks and milliseconds."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from demon_live.bench.latency import EditPath, by_class, rows
@@ -20,6 +23,15 @@ def test_every_control_of_the_instrument_is_in_it(table):
     for row in table:
         known = CONTROLS.get(row["control"]) or SETTINGS.get(row["control"])
         assert row["cls"] == ("model" if known is None else known.cls)
+
+
+@pytest.mark.parametrize("cls", ["mix", "step", "slot", "notes"])
+def test_the_page_names_every_control_of_a_class(cls):
+    page = Path(__file__).parents[2] / "examples" / "latency.md"
+    row = re.search(rf"^\| {cls} \|.*$", page.read_text("utf-8"), re.MULTILINE)
+    wanted = {name for name in names(cls) if not name.endswith("_level")}
+    assert row is not None
+    assert wanted <= set(re.findall(r"\w+", row[0].rpartition(" | ")[2]))
 
 
 def test_milliseconds_follow_from_ticks(table):
