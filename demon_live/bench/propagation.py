@@ -26,6 +26,7 @@ _FRAMES, _CHANNELS = 32, 4
 _SLOT_EDITS: Mapping[str, Mapping[str, Any]] = {
     "denoise": {"denoise": 0.4},
     "seed": {"seed": 7},
+    "drift": {"drift": 0.5},
     "shift": {"shift": 1.0},
     "init": {"init": np.full(_FRAMES, 0.5, dtype=np.float32)},
     "mask": {"mask": np.linspace(0.0, 1.0, _FRAMES, dtype=np.float32)},

@@ -258,7 +258,7 @@ def test_every_score_of_the_tour_is_right_and_finds_its_files(
 ) -> None:
     folder = shipped("patterns")
     scores = sorted(folder.glob("*.demon"))
-    assert 6 <= len(scores) <= 9
+    assert len(scores) >= 6
     assert main(["check", *map(str, scores)]) == 0
     assert "there is no file" not in capsys.readouterr().err
     for path in scores:
