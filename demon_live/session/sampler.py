@@ -233,8 +233,8 @@ def _half_beats(tempo: TempoMap, first: Fraction, last: Fraction) -> list[int]:
 
 
 def strip_lanes(lanes: Mapping[str, LaneLike]) -> dict[str, LaneLike]:
-    """The lanes of class mix. The time of the echo depends on the tempo, so it is always given: what
-    was sent rings on when nothing is sent any more."""
+    """The lanes of class mix. The time of the echo depends on the tempo, so it is always given:
+    what was sent rings on when nothing is sent any more."""
     mix = {name: lane for name, lane in lanes.items() if name in names("mix")}
     return {"delaytime": Lane.constant(CONTROLS["delaytime"]), **mix}
 

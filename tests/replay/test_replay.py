@@ -354,7 +354,7 @@ def test_a_tail_that_rings_from_before_is_in_what_is_rendered_from_a_cycle_on(
     tmp_path: Path, effect: str, end: str
 ) -> None:
     instrument = offline(MockEngine(by_prompt), tmp_path)
-    instrument.session.apply("tempo 120\nloop 1\nprompt = \"<a b c>\"\ngain = \"1 .2\"")
+    instrument.session.apply('tempo 120\nloop 1\nprompt = "<a b c>"\ngain = "1 .2"')
     instrument.session.apply("record rings")
     run(instrument, 96_000)
     instrument.session.apply(effect)
