@@ -40,7 +40,7 @@ from demon_live.lang.dsl_pattern import (
     to_expr,
 )
 from demon_live.lang.keywords import PERFORMANCE
-from demon_live.lang.parse import format_source
+from demon_live.lang.parse import format_source, read_meter
 from demon_live.lang.program import Program
 from demon_live.lang.syntax import (
     BindNode,
@@ -383,7 +383,9 @@ def chain(*scenes: tuple[str, Number]) -> None:
 
 def _set(word: str, value: object, deck_name: str = "main", reading: str = "") -> None:
     plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if plain is not None and not isinstance(plain, str):
+    if word == "beats" and isinstance(plain, str):
+        plain = read_meter(plain) or plain
+    elif plain is not None and not isinstance(plain, str):
         plain = exact(plain)
     score().add(SettingNode(0, 0, word, plain, reading=reading), deck_name)
 

@@ -318,10 +318,14 @@ _METER = re.compile(r"(\d{1,2})\s*/\s*(2|4|8|16)\b(?!\s*[-+*/%.])")
 def _metered(text: str, node: StatementNode) -> StatementNode:
     """`beats 7/8` is a meter: its value in the beats that tempo counts."""
     if isinstance(node, SettingNode) and node.word == "beats":
-        meter = _METER.match(text, node.value_start)
-        if meter is not None:
-            return replace(node, value=Fraction(4 * int(meter[1]), int(meter[2])))
+        return replace(node, value=read_meter(text, node.value_start) or node.value)
     return node
+
+
+def read_meter(text: str, start: int = 0) -> Fraction | None:
+    """The beats of a meter, 7/2 for 7/8; None if none stands there."""
+    meter = _METER.match(text, start)
+    return None if meter is None else Fraction(4 * int(meter[1]), int(meter[2]))
 
 
 def expected(text: str) -> set[str]:

@@ -16,7 +16,7 @@ import io
 import math
 import pickle
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ from demon_live.runtime.placement import Window
 from demon_live.session.sampler import next_heard
 
 #: What is said of a request: numbers and names.
-_ASKED = (
-    "frames", "channels", "denoise", "seed", "drift", "turn", "deck", "shift", "epoch", "hear_from",
-)  # fmt: skip
+_ASKED = tuple(
+    field.name for field in fields(Request) if field.type in ("int", "float", "float | None", "str")
+)
 
 
 def _flac(ints: NDArray[Any], subtype: str) -> bytes:

@@ -21,13 +21,13 @@ import numpy as np
 
 from demon_live.audio.files import fit_loop, load_source, write_audio
 from demon_live.controls import Control, find
-from demon_live.core import RATES, ControlBlock, Floats, Loop, Request, SlotValues
+from demon_live.core import RATES, Beats, ControlBlock, Floats, Loop, Request, SlotValues
 from demon_live.engine.decode import WindowDecoder
 from demon_live.engine.ring import Ring
 from demon_live.errors import ScoreError, UsageError
 from demon_live.lang import Lane
 from demon_live.lang.dsl_pattern import exact, number_of
-from demon_live.lang.dsl_score import Score, deck
+from demon_live.lang.dsl_score import Score, deck, setting
 from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.pictures import of_latent
@@ -78,7 +78,7 @@ def generate(
     seed: Any = 0,
     bpm: float = 120,
     cycles: int = 1,
-    beats: int = 4,
+    beats: float | str = 4,
     engine: str | Engine = "imp",
     backend: str = "auto",
     steps: int | None = None,
@@ -89,7 +89,7 @@ def generate(
     Args:
         prompt, denoise, seed: as in a score.
         source: the loop that is transformed: a file, or float32 [n, 2] at 48 kHz; None: from noise.
-        bpm, cycles, beats: of the loop.
+        bpm, cycles, beats: of the loop; beats also as a meter, '7/8'.
         engine, backend: as in `open_engine`; or an engine that is open, and stays so.
         steps: of the solver; None: the engine's.
         controls: any other control that the engine reads: a number, a text, a pattern, and for a
@@ -108,7 +108,7 @@ def generate(
     rows, batch = _rows(asked)
     opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
     try:
-        tempo = TempoMap.start(exact(bpm), beats)
+        tempo = TempoMap.start(exact(bpm), _beats(beats))
         loop = make_loop(DeckState("main", cycles=cycles), tempo, Fraction(0), 0)
         latent = _source(source, loop, opened)
         requests = [
@@ -125,6 +125,13 @@ def generate(
         if isinstance(engine, str):
             opened.close()
     return done if batch else done[0]
+
+
+def _beats(value: float | str) -> Beats:
+    with Score("<generate>") as said:
+        setting("beats")(value)
+    count = exact(said.program().settings["beats"])
+    return int(count) if count.denominator == 1 else count
 
 
 def _control(name: str) -> Control:

@@ -9,8 +9,8 @@ that does not depend on what is heard: which generation is admitted at which tic
 is placed. So up to the pre-roll the instrument plays with a null model: the same turns, but
 velocities and decoded windows are zeros, and nothing is mixed. The pre-roll is real and as long as
 sound remembers: the generations in flight, two laps of the longest loop, three seconds of filters
-and limiter; with `feedback` back to before it began. From there on each bit is that of the whole
-set.
+and limiter; with `feedback`, an echo or a room back to before it began. From there on each bit is
+that of the whole set.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: Samples that filters and limiter need to forget.
 _FORGET = 3 * RATES.sample_rate
+#: Controls whose sound rings on after they are given back; a long echo rings for many minutes.
+_TAILS = {"delay", "room", "master.delay", "master.room"}
 
 
 def place_of(cycle: Fraction, moments: Sequence[Moment]) -> int:
@@ -62,7 +64,10 @@ def pre_roll(place: int, moments: Sequence[Moment], drain: int) -> int:
     # Sound that feeds back remembers everything since it began to.
     for i in range(len(before) - 1, -1, -1):
         until = before[i + 1].sample if i + 1 < len(before) else place
-        if until >= begin and _feeds(before[i].state, max(begin, before[i].sample)):
+        state, feeds = before[i].state, False
+        if until >= begin:
+            feeds = _feeds(state, max(begin, before[i].sample))
+        if feeds or _rings(state):
             begin = min(begin, before[i].sample - length)
     return max(0, begin)
 
@@ -70,6 +75,10 @@ def pre_roll(place: int, moments: Sequence[Moment], drain: int) -> int:
 def _feeds(state: State, sample: int) -> bool:
     here = state.tempo.cycle_at(sample)
     return any("feedback" in deck.bound_lanes(here) for deck in state.decks.values())
+
+
+def _rings(state: State) -> bool:
+    return any(_TAILS & deck.lanes.keys() for deck in (*state.decks.values(), state.globals))
 
 
 def seek(offline: Offline, step: Callable[[], None], begin: int, place: int) -> None:

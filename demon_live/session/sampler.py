@@ -233,11 +233,10 @@ def _half_beats(tempo: TempoMap, first: Fraction, last: Fraction) -> list[int]:
 
 
 def strip_lanes(lanes: Mapping[str, LaneLike]) -> dict[str, LaneLike]:
-    """The lanes of class mix; an echo has its time, which depends on the tempo."""
+    """The lanes of class mix. The time of the echo depends on the tempo, so it is always given:
+    what was sent rings on when nothing is sent any more."""
     mix = {name: lane for name, lane in lanes.items() if name in names("mix")}
-    if "delay" in mix:
-        mix.setdefault("delaytime", Lane.constant(CONTROLS["delaytime"]))
-    return mix
+    return {"delaytime": Lane.constant(CONTROLS["delaytime"]), **mix}
 
 
 class DeckSampler:

@@ -208,6 +208,13 @@ def test_the_words_of_the_stage_and_controllers_have_python_twins() -> None:
     assert made.program().decks["main"]["blend"].keys
 
 
+def test_beats_take_a_meter_as_in_a_score() -> None:
+    with Score("meter") as score:
+        dsl.beats("7/8")
+    assert "beats 7/8" in score.text
+    assert score.program().settings == compile_source("beats 7/8").settings
+
+
 @pytest.mark.parametrize("word", [*SETTINGS, *PERFORMANCE])
 def test_every_setting_and_performance_word_is_there_with_its_help(word: str) -> None:
     found = getattr(dsl, word)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from multiprocessing import Pipe
 from pathlib import Path
@@ -27,6 +27,7 @@ from demon_live.core import (
     Loop,
     NoteEvent,
     Phrase,
+    Request,
     SlotValues,
     Timbre,
 )
@@ -35,7 +36,9 @@ from demon_live.remote.client import Address, EngineClient
 from demon_live.remote.codec import (
     BlockOpener,
     BlockPacker,
+    close_generation,
     close_window,
+    open_generation,
     open_pcm,
     open_window,
     pack_pcm,
@@ -498,6 +501,16 @@ def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
         _feed(both, "b", loop),
     )
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
+
+
+def test_a_generation_arrives_with_the_numbers_and_names_of_its_request() -> None:
+    names = {"deck": "b", "cfg": "full", "shift": 2.0, "denoise": 0.3, "drift": 0.4}
+    numbers = {"seed": 5, "turn": 3, "feedback": 0.5, "feedback_depth": 3, "epoch": 2}
+    asked = Request(4, 2, hear_from=9, values={"prompt": "a"}, **names, **numbers)  # type: ignore[arg-type]
+    made = Generation(np.ones((4, 2), np.float32), asked, (1, 2), 3, 4)
+    there = open_generation(*close_generation(made)).request
+    for field_ in fields(Request):
+        assert getattr(there, field_.name) == getattr(asked, field_.name), field_.name
 
 
 def test_generations_cross_the_line_while_someone_waits_for_them(both: Both) -> None:

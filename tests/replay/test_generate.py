@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ def imp() -> Iterator[Engine]:
 
 def mock(level: Any = by_prompt) -> Any:
     return MockEngine(level)
+
+
+@pytest.mark.parametrize("beats", ["7/8", 3.5, Fraction(7, 2)])
+def test_a_bar_may_have_a_meter(beats: Any) -> None:
+    made = generate("a", bpm=120, beats=beats, engine=mock())
+    assert len(made.audio) == 84_000
+    with pytest.raises(DemonError, match="beats takes a whole number"):
+        generate("a", beats=3.3, engine=mock())
 
 
 def test_the_latent_is_that_of_the_ring(imp: Engine) -> None:

@@ -341,6 +341,35 @@ def test_sound_that_feeds_back_is_played_from_before_it_began(tmp_path: Path) ->
     assert begins[2] == 450 * 3840 - length
 
 
+@pytest.mark.parametrize(
+    ("effect", "end"),
+    [
+        ("room = .5; size = 1", "room = default"),
+        ("delay = .5; delayfeedback = .95", "delay = default"),
+        ("master { room = .5; size = 1 }", "master { room = default }"),
+        ("deck b { prompt = 'c'; delay = .9; delayfeedback = .95 }", "deck b off"),
+    ],
+)
+def test_a_tail_that_rings_from_before_is_in_what_is_rendered_from_a_cycle_on(
+    tmp_path: Path, effect: str, end: str
+) -> None:
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.session.apply('tempo 120\nloop 1\nprompt = "<a b c>"\ngain = "1 .2"')
+    instrument.session.apply("record rings")
+    run(instrument, 96_000)
+    instrument.session.apply(effect)
+    run(instrument, 5 * 96_000)
+    instrument.session.apply(end)
+    run(instrument, 6 * 96_000)
+    instrument.session.apply("stop")
+    path = tmp_path / f"rings{SUFFIX}"
+    whole, part = (
+        render(path, start=start, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+        for start in (0, 10)
+    )
+    assert np.array_equal(part, whole[10 * 96_000 :])
+
+
 def test_after_the_end_there_is_nothing_to_render(long_set: tuple[Path, np.ndarray]) -> None:
     with pytest.raises(DemonError, match="after the end"):
         render(long_set[0], start=1000, engine=MockEngine(by_prompt))  # type: ignore[arg-type]

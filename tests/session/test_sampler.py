@@ -106,8 +106,12 @@ def test_delay_times_are_samples_at_the_tempo_of_their_moment() -> None:
     assert list(at) == [12_000, 12_000, 24_000, 24_000]
 
 
-def test_an_echo_without_a_time_has_the_default_in_samples() -> None:
-    block = DeckSampler().block("main", 1, {"delay": lane("delay = .5")}, SETTINGS, TEMPO, 0)
+@pytest.mark.parametrize("text", ["delay = .5", "gain = .5"])
+def test_an_echo_without_a_time_has_the_default_also_when_nothing_is_sent_any_more(
+    text: str,
+) -> None:
+    lanes = {text.split()[0]: lane(text)}
+    block = DeckSampler().block("main", 1, lanes, SETTINGS, TEMPO, 0)
     assert set(block.mix["delaytime"].values) == {18_000}
 
 
