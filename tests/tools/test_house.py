@@ -22,7 +22,7 @@ LIMITS = {
     "apply_files": 38,
     "apply_functions": 235,
     "way_files": 70,
-    "way_functions": 660,
+    "way_functions": 672,
 }
 
 
