@@ -323,8 +323,7 @@ class DeckPlacement:
         return True
 
     def _fade(self, old: Floats, new: Floats) -> Floats:
-        faded = crossfade(old, new)
-        return np.where(old == new, new, faded) if self.keeps else faded
+        return new if self.keeps and np.array_equal(old, new) else crossfade(old, new)
 
     def _begins_lap(self, sample: int) -> bool:
         return self.stage_of(sample).locate(sample)[1] == 0

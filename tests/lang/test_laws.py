@@ -109,8 +109,11 @@ def test_sampling_equals_asking_for_each_moment(expression: str) -> None:
     assert np.isfinite(values).all()
     assert (values >= 0).all()
     assert (values <= 1).all()
+    # Where it jumps, a moment may be on either side.
+    sides = [values, *(made.sample(times + x) for x in (-1e-6, 1e-6))]
     for i in range(0, len(times), 7):
-        assert made.at(F(i, 12)) == pytest.approx(float(values[i]), abs=1e-4)
+        asked = made.at(F(i, 12))
+        assert min(abs(asked - float(side[i])) for side in sides) <= 1e-4
 
 
 @law

@@ -398,7 +398,7 @@ def test_the_manifest_says_whether_the_shipped_weights_know_it() -> None:
 def test_a_manifest_that_says_too_much_is_corrected_and_that_is_said(knows: bool) -> None:
     shipped = load_manifest("imp")
     manifest = replace(shipped, controls=shipped.controls | {"timbre"})
-    kernels: Any = argparse.Namespace(device=torch.device("cpu"), timbre=knows)
+    kernels: Any = argparse.Namespace(device=torch.device("cpu"), timbre=knows, lanes=False)
     engine = ImpEngine(manifest, ImpWeights(manifest, True), kernels)
     assert ("timbre" in engine.controls) == knows
     assert engine.notes == ([] if knows else ["the weights of imp know no timbre reference"])

@@ -134,7 +134,8 @@ def test_a_session_that_died_is_found_with_its_place_and_its_causes(tmp_path: Pa
     assert found.causes == CAUSES
     assert found.sample == 9_000_000
     assert found.folder == Path.cwd()
-    assert (found.engine, found.recording.start["seed"]) == ("imp", 3)
+    start = found.recording.start
+    assert (start["engine"], start["seed"]) == ("imp", 3)
     assert found.describe() == "5 changes, 3:07 played"
 
 

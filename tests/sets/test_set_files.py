@@ -117,7 +117,7 @@ def test_a_set_and_its_files_play_from_another_folder(here: Path) -> None:
 def test_a_worker_elsewhere_gets_the_copies(here: Path) -> None:
     take, path = performed(here)
     lose(here)
-    [job] = jobs([path], How())
+    [job] = jobs([path], How(engine="imp"))
     shutil.rmtree(folder_of(path))
     path.unlink()
     made = render_job(job, Singing())  # type: ignore[arg-type]
