@@ -119,8 +119,8 @@ class SlotState:
         staging.put("key", noise.signed([key]))
         # The field of the seed, and where it drifts that of its turn, as on a circle.
         angle = slot.request.drift * math.pi / 2
-        turned = noise.key(slot.request.seed, noise.DRIFT, slot.request.turn)
         if angle:
+            turned = noise.key(slot.request.seed, noise.DRIFT, slot.request.turn)
             whole = staging.array("n")
             staging.put("n", (whole * math.cos(angle)).astype(np.float32))
             staging.put("n2", (whole * math.sin(angle)).astype(np.float32))
