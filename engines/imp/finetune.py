@@ -127,6 +127,7 @@ def learn(bank: Bank, options: argparse.Namespace) -> imp.ImpFlow:
     options.timbre = TIMBRE if shipped.timbre is not None else 0.0
     options.lanes = shipped.lanes is not None
     options.channels, options.depth = shipped.channels, len(shipped.blocks)
+    options.linear, options.detail = shipped.linear is not None, 1.0
     training = Training(bank.to(options.device), options)
     training.flow.load_state_dict(shipped.state_dict())
     for count in range(options.steps):

@@ -3,18 +3,23 @@
 A codec of 64 channels becomes a nested one of more: base and tone are what they were, detail
 counts for nothing yet. A flow model of 64 channels goes on with the detail unknown. New columns of
 an input are zero, so that the first output is the old one's.
+
+A flow model without `LinearGuess` gets the one of its bank, and its last matrix is fitted to what
+is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from demon_live.models.imp import model as imp
+from engines.imp.draw import Batch
 
-__all__ = ["base", "grown", "grown_flow"]
+__all__ = ["base", "fit_linear", "grown", "grown_flow"]
 
 HEADS = ("decoder.level.weight", "decoder.level.bias", "decoder.phase.weight", "decoder.phase.bias")
 ECHO = 120
@@ -81,3 +86,40 @@ def grown_flow(old: Mapping[str, Tensor], flow: imp.ImpFlow) -> dict[str, Tensor
         whole[:, :few] = found[name].unflatten(0, (imp.PATCH, few))
         found[name] = whole.flatten(0, 1)
     return found
+
+
+@torch.no_grad()
+def fit_linear(flow: imp.ImpFlow, draw: Callable[[], Batch], batches: int = 48) -> None:
+    """Give `flow` the linear guess of clean frames as `draw` gives them, and fit its last matrix so
+    that both together say what it said before of the base, and what is best of the detail.
+    """
+    linear = flow.linear
+    if linear is None:
+        raise ValueError("a flow model without a linear guess")
+    guess = imp.LinearGuess(flow.channels).to(linear.axes.device)
+    drawn = [draw() for _ in range(batches)]
+    masks = [b.keep.repeat_interleave(imp.PATCH, 1) for b in drawn]
+    frames = torch.cat([b.x0[m] for b, m in zip(drawn, masks, strict=True)]).double()
+    variance, axes = torch.linalg.eigh(torch.cov(frames.T) + frames.mean(0).outer(frames.mean(0)))
+    guess.axes.copy_(axes.T)
+    guess.spread.copy_(variance.clamp(min=1e-4).log())
+    seen: list[Tensor] = []
+    hook = flow.out.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    size = flow.out.in_features + 1
+    normal = torch.zeros(size, size, dtype=torch.float64, device=axes.device)
+    found = torch.zeros(size, flow.out.out_features, dtype=torch.float64, device=axes.device)
+    for x0, t, hint, phase, cond, lanes, keep, _ in drawn:
+        noise = torch.randn_like(x0)
+        x = torch.lerp(x0, noise, t[:, None, None])
+        target = flow(x, t, hint, phase, cond, lanes, keep) - linear(x, t)
+        target[..., imp.CHANNELS :] = (noise - x0)[..., imp.CHANNELS :]
+        left = (target - guess(x, t)).unflatten(1, (-1, imp.PATCH)).flatten(2)[keep].double()
+        h = F.pad(seen.pop()[keep].double(), (0, 1), value=1.0)
+        normal += h.T @ h
+        found += h.T @ left
+    hook.remove()
+    ridge = 1e-4 * normal.diagonal().mean() * torch.eye(size, device=axes.device).double()
+    solved = torch.linalg.solve(normal + ridge, found).float()
+    flow.out.weight.copy_(solved[:-1].T)
+    flow.out.bias.copy_(solved[-1])
+    linear.load_state_dict(guess.state_dict())

@@ -64,6 +64,12 @@ class Team:
         dist.broadcast(told, 0)
         return float(told)
 
+    def same(self, tensors: Sequence[Tensor]) -> None:
+        """Give all the tensors of the first process."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
+
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1:

@@ -273,6 +273,7 @@ def test_a_crossed_target_is_shown_with_its_source_or_with_a_reference() -> None
 def options(**given: Any) -> argparse.Namespace:
     base = {"device": "cpu", "init": None, "batch": 2, "timbre": 0.4, "guidance": 0.6}
     base |= {"lanes": 0.0, "channels": imp.CHANNELS, "guide_from": 0.5, "depth": None}
+    base |= {"linear": False, "detail": 0.3, "straighten": 1.0}
     return argparse.Namespace(**(base | given))
 
 

@@ -325,6 +325,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
     return y.transpose(1, 2).flatten(2)
 
 
+class LinearGuess(nn.Module):
+    """What a noisy frame alone says of its velocity, if clean frames were Gaussian.
+
+    Along an axis of variance s: E[v | x_t] = (t - (1 - t) s) / (t^2 + (1 - t)^2 s) x_t. The blocks
+    then model what is left, and need not carry the noise.
+    axes [C, C]: orthonormal rows; spread [C]: log variances of clean frames along them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.axes = nn.Parameter(torch.eye(channels))
+        self.spread = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x [B, T, C], t [B] -> v [B, T, C]."""
+        t, s = t.float()[:, None, None], self.spread.exp()
+        gain = (t - (1 - t) * s) / (t * t + (1 - t) * (1 - t) * s)
+        return cast(Tensor, ((x @ self.axes.T) * gain) @ self.axes)
+
+
 def _without_branches(
     module: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
@@ -344,6 +364,7 @@ class ImpFlow(nn.Module):
     (zeros) adds exactly nothing, and it adds nothing to anything before it is trained. Weights
     without it load all the same.
     lanes: with the branch that reads notes and hits frame by frame, in the same way.
+    linear: with `LinearGuess`.
     depth: how many blocks, DEPTH by default.
     """
 
@@ -359,6 +380,7 @@ class ImpFlow(nn.Module):
         channels: int = CHANNELS,
         timbre: bool = True,
         lanes: bool = False,
+        linear: bool = False,
         depth: int | None = None,
     ) -> None:
         super().__init__()
@@ -379,6 +401,7 @@ class ImpFlow(nn.Module):
         self.lanes = nn.Linear(PATCH * LANES, WIDTH, bias=False) if lanes else None
         if self.lanes is not None:
             nn.init.zeros_(self.lanes.weight)
+        self.linear = LinearGuess(channels) if linear else None
         self.register_load_state_dict_pre_hook(_without_branches)  # type: ignore[no-untyped-call]
         tones = torch.exp(torch.arange(128) * (-math.log(10_000.0) / 128)) * 1000
         self._constant("tones", tones)
@@ -451,7 +474,8 @@ class ImpFlow(nn.Module):
             y = block(y, mod, cos, sin, mask)
         shift, scale = self.final(e).chunk(2, dim=-1)
         y = F.layer_norm(y, (WIDTH,)) * (1 + scale) + shift
-        return cast(Tensor, self.out(y)).reshape(b, n, self.channels)
+        v = cast(Tensor, self.out(y)).reshape(b, n, self.channels)
+        return v if self.linear is None else v + self.linear(x, t)
 
 
 # --------------------------------------------------------------------------------------- weights
@@ -487,8 +511,9 @@ def flow_like(tensors: Mapping[str, Tensor], prefix: str = "flow.") -> ImpFlow:
     """The flow model of the shapes and branches of `tensors`; not filled."""
     channels = tensors[f"{prefix}out.bias"].shape[0] // PATCH
     lanes = f"{prefix}lanes.weight" in tensors
-    depth = blocks_in(tensors, prefix)
-    return ImpFlow(channels=channels, timbre=knows_timbre(tensors), lanes=lanes, depth=depth)
+    linear = f"{prefix}linear.axes" in tensors
+    knows, depth = knows_timbre(tensors), blocks_in(tensors, prefix)
+    return ImpFlow(channels=channels, timbre=knows, lanes=lanes, linear=linear, depth=depth)
 
 
 def blocks_in(names: Iterable[str], prefix: str = "flow.") -> int:

@@ -45,7 +45,9 @@ class ImpWeights:
             torch.manual_seed(0)
             if name == "flow.safetensors":
                 made = (
-                    imp.flow_like(shapes) if shapes else imp.ImpFlow(channels=channels, lanes=True)
+                    imp.flow_like(shapes)
+                    if shapes
+                    else imp.ImpFlow(channels=channels, lanes=True, linear=True)
                 )
                 return made.eval().requires_grad_(False)
             lines = channels > imp.CHANNELS
