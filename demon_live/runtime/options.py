@@ -82,7 +82,8 @@ def playable(engine: str, device: str, random_weights: bool) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How the engine is opened; None and "auto" leave the choice to its manifest."""
+    """How the engine is opened; None and "auto" leave the choice to its manifest. gpus: that play
+    as one; with device "cpu", processes."""
 
     engine: str = "imp"
     backend: str = "auto"
@@ -92,6 +93,7 @@ class EngineOptions:
     steps: int | None = None
     seed: int = 0
     random_weights: bool = False
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

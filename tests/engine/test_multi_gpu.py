@@ -186,7 +186,7 @@ def test_when_a_worker_is_lost_the_others_play_on() -> None:
     ring.on_admit = lambda deck: Request(T, C, deck=deck)
     ring.enlist("main")
     done = [len(ring.tick()) for _ in range(80)]
-    assert ring.workers == 1
+    assert len(ring.links) == 1
     assert "1 play on" in lines[0]
     # The whole depth lies on the one that is left: the same completions as before.
     assert sum(done[40:]) == 20
@@ -234,7 +234,7 @@ def test_a_worker_in_a_process_of_its_own() -> None:
     assert generation.request.seed == 3
     assert np.isfinite(generation.latent).all()
     pid = links[0].pid
-    ring.close()
+    links[0].close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

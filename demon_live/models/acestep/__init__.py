@@ -3,6 +3,7 @@
     layout.py    config.json and key names, the original layout and diffusers'
     load.py      files -> modules: safetensors only, tensor by tensor, checked; or random weights
     text.py      prompt, lyrics, key, tempo -> the exact text that the model was trained on
+    qwen.py      the text encoder
     encode.py    that text, a timbre reference, a source -> condition states, context latents
     forward.py   the DiT through diffusers' own blocks, padded conditions masked: the oracle
     fused.py     the same in our own arrangement: fewer, larger matrix products; triton_ops.py
@@ -11,7 +12,7 @@
     open.py      opening: device, precision, backend; budget.py: memory
     export.py    ONNX graphs for plans
 
-This package is the only one that imports diffusers, transformers and tokenizers (extra `ace`), and
+This package is the only one that imports diffusers and tokenizers (extra `ace`), and
 it does so when an engine opens. Facts and formulas: the modelling code of ACE-Step 1.5 (MIT) and
 diffusers 0.42 (Apache-2.0).
 """
@@ -23,7 +24,7 @@ import importlib.util
 from demon_live.errors import EngineError
 from demon_live.paths import install
 
-_NEEDED = ("diffusers", "transformers", "tokenizers")
+_NEEDED = ("diffusers", "tokenizers")
 
 
 def require() -> None:

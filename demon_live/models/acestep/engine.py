@@ -39,7 +39,8 @@ from demon_live.models.protocol import LastStack, Row
 
 #: Frames of the shortest music that a model knows, unless its manifest says so.
 SHORTEST = 128
-_TEXTS = 24
+#: Texts that are kept, and bytes of them; the one unused for longest goes first.
+_TEXTS, _TEXT_BYTES = 24, 1 << 30
 _log = logging.getLogger(__name__)
 
 
@@ -114,6 +115,11 @@ class ConditionStates:
     @property
     def done(self) -> bool:
         return self._future is None or self._future.done()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return sum(t.nbytes for t in (self.states, self.kept) if isinstance(t, Tensor))
 
     def wait(self) -> None:
         """Until the states are there. Raises what encoding them raised."""
@@ -229,7 +235,9 @@ class AceEngine:
                 self._texts.move_to_end(key)
                 return self._texts[key]
             entry = self._texts[key] = ConditionStates()
-            while len(self._texts) > _TEXTS:
+            while len(self._texts) > _TEXTS or (
+                len(self._texts) > 2 and sum(t.nbytes for t in self._texts.values()) > _TEXT_BYTES
+            ):
                 self._texts.popitem(last=False)
         lyrics, timbre = words
         latents = self._timbres.get(timbre)
@@ -349,6 +357,11 @@ class AceEngine:
         """Run each shape once, so that the first tick is not the slow one."""
         self.kernels.warm_up(frames * self._times(frames), depth, self.window + 2 * self.margin)
 
+    def between_ticks(self) -> bool:
+        """Do a piece of work that would hold up a tick. Whether there was one."""
+        work = getattr(self.kernels, "between_ticks", None)
+        return work is not None and bool(work())
+
     def close(self) -> None:
         """Give memory and threads back."""
         self._worker.shutdown(wait=True, cancel_futures=True)
@@ -409,7 +422,11 @@ class _AceStacker:
         for pair in pairs:
             for one in pair:
                 if one.ready is not None:
-                    torch.cuda.current_stream(engine.device).wait_event(one.ready)
+                    stream = torch.cuda.current_stream(engine.device)
+                    stream.wait_event(one.ready)
+                    # Made in another stream, whose memory it stays: not to be given away while a
+                    # tick still reads it.
+                    one.kept.record_stream(stream)
                     one.ready = None
         mixes = [
             encode.lane_of(row.shared.get("prompt_mix"), frames) if a is not b else None
