@@ -49,7 +49,7 @@ _SOURCES = 8
 def lent(module: torch.nn.Module | None, device: torch.device) -> Iterator[None]:
     """Inside, the weights of a module that waits in host memory are on the device."""
     weights = [] if module is None else list(module.parameters())
-    host = [(weight, weight.data) for weight in weights if weight.device != device]
+    host = [(weight, weight.data) for weight in weights if weight.device.type != device.type]
     try:
         for weight, value in host:
             weight.data = value.to(device)

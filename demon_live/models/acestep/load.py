@@ -84,8 +84,8 @@ class AceModules:
 # ----------------------------------------------------------------------------------------- building
 
 
-#: Packages that diffusers would load because they are there, and that nothing here uses: PEFT brings
-#: FSDP, and is refused in some versions; transformers and SciPy serve its pipelines.
+#: Packages that diffusers would load because they are there, and that nothing here uses: PEFT
+#: brings FSDP, and is refused in some versions; transformers and SciPy serve its pipelines.
 _UNUSED = ("peft", "transformers", "accelerate", "scipy")
 _TRACER = "torch._dynamo"
 
