@@ -452,3 +452,14 @@ def test_live_ends_cleanly_when_it_is_terminated(tmp_path: Path) -> None:
         playing.communicate(timeout=60)
     assert playing.returncode == 0
     assert wav.stat().st_size > 44
+
+
+def test_gpus_are_those_of_this_machine(
+    score: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("demon_live.cli.live._play", lambda args, paths, what: told.append(what))
+    main(["live", str(score), "--gpus", "2"])
+    assert [what["gpus"] for what in told] == [2]  # type: ignore[index]
+    assert main(["live", str(score), "--engine", "ray://there/imp", "--gpus", "2"]) == 2
+    assert "--gpus counts the GPUs of this machine" in capsys.readouterr().err

@@ -31,7 +31,7 @@ STAGES = (
     ("tests", 90.0),
     ("start", 80.0),
     ("again", 50.0),
-    ("live", 110.0),
+    ("live", 130.0),
     ("memory", 60.0),
 )
 SCORE = """tempo 128
