@@ -54,19 +54,7 @@ def live(args: argparse.Namespace) -> int:
         args.paths.insert(0, args.web)
         args.web = "0"
     paths = _scores(args.paths, args.python)
-    what = {"paths": paths, "record": args.record, "python": args.python, "gpus": _gpus(args)}
-    return _play(args, paths, what)
-
-
-def _gpus(args: argparse.Namespace) -> int:
-    """How many GPUs play. Raises UsageError for an engine on another machine."""
-    from demon_live.runtime.options import parse_remote
-
-    count: int = args.gpus
-    if count > 1 and parse_remote(args.engine) is not None:
-        hint = "leave it out: an engine on another machine plays on one GPU there"
-        raise UsageError("--gpus counts the GPUs of this machine", hint=hint)
-    return count
+    return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -89,7 +77,6 @@ def _resume(args: argparse.Namespace) -> int:
         ) from None
     args.engine, args.backend = engine_for(past.recording, args.engine, args.backend)
     more = {"paths": (), "resume": past, "record": args.record, "python": args.python}
-    more["gpus"] = _gpus(args)
     return _play(args, [path for path in past.scores if path.is_file()], more)
 
 
@@ -184,13 +171,8 @@ def _play(
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
 
-    options = {
-        "engine": args.engine,
-        "backend": args.backend,
-        "device": args.device,
-        "audio": args.audio,
-        **what,
-    }
+    given = ("engine", "backend", "device", "audio", "gpus")
+    options = {name: getattr(args, name) for name in given if hasattr(args, name)} | what
     if args.name is not None:
         check_name(args.name)
     _check_doors(args)

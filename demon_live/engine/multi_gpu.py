@@ -211,7 +211,7 @@ class MultiGpuRing(Ring):
         ahead: see the module.
         encode: a request as it is sent; its condition must be plain data.
         tell: takes a line for the performer.
-        news: changes for all workers, which any thread may add.
+        news: changes for all workers; any thread may add some.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class MultiGpuRing(Ring):
             raise EngineError("a multi-GPU ring needs at least one worker")
         self._names = _NoModel(adapters)
         super().__init__(self._names, steps=steps, depth=depth, shift=shift, on_admit=on_admit)
-        # Of a ring that was before this one they may still have generations.
+        # Of a ring before this one nothing stays.
         self._workers = [_Worker(link, changes=[("clear",)]) for link in links]
         self._news = deque[tuple[Any, ...]]() if news is None else news
         self._ahead, self._encode, self._tell = ahead, encode, tell
@@ -241,7 +241,7 @@ class MultiGpuRing(Ring):
 
     @property
     def links(self) -> list[WorkerLink]:
-        """Those to the workers that are left."""
+        """To the workers that are left."""
         return [worker.link for worker in self._workers]
 
     # -- requests ------------------------------------------------------------------------------
@@ -257,9 +257,8 @@ class MultiGpuRing(Ring):
         sent = self._encode(replace(request, source=source, feedback=0.0))
         worker.admit.append((serial, sent))
         ends = self.tick_number + self.steps - 1
-        worker.in_flight[serial] = _InFlight(
-            request, self.tick_number, self.steps, ends, self._key(request)
-        )
+        key, now = self._key(request), self.tick_number
+        worker.in_flight[serial] = _InFlight(request, now, self.steps, ends, key)
         self._serial += 1
 
     def _busy(self, worker: _Worker) -> int:
@@ -321,12 +320,11 @@ class MultiGpuRing(Ring):
         weighed = self.weighed_at
         self._weigh()
         if self.weighed_at != weighed:
-            for flying in self._flying():
-                flying.key = None
-        while self._news:
-            change = self._news.popleft()
-            for worker in self._workers:
-                worker.changes.append(change)
+            for one in self._flying():
+                one.key = None
+        news = [self._news.popleft() for _ in tuple(self._news)]
+        for worker in self._workers:
+            worker.changes += news
         strengths, self._names.weights.fresh = self._names.weights.fresh, None
         snapshot = self._shared.snapshot()
         for worker in list(self._workers):
@@ -341,14 +339,13 @@ class MultiGpuRing(Ring):
         while len(self._sent) > self._ahead:
             self._sent.popleft()
             out += self._collect()
-        found, self._from_store = self._from_store, []
-        return found + out
+        out, self._from_store = self._from_store + out, []
+        return out
 
     def _flying(self) -> list[_InFlight]:
         return [one for worker in self._workers for one in worker.in_flight.values()]
 
     def requests(self, deck: str) -> list[Request]:
-        """See `Ring.requests`."""
         return [one.request for one in self._flying() if one.request.deck == deck]
 
     def _order(

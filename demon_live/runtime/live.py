@@ -201,7 +201,7 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        manifest = playable(engine, engine_device, random_weights)
+        manifest = playable(engine, engine_device, random_weights, gpus)
         sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
@@ -225,13 +225,7 @@ class Live:
             self.session.tell(line)
         self._speed = speed
         options = EngineOptions(
-            engine,
-            backend,
-            engine_device,
-            depth=depth,
-            seed=seed,
-            random_weights=random_weights,
-            gpus=gpus,
+            engine, backend, engine_device, None, depth, None, seed, random_weights, gpus
         )
         try:
             # The engine takes longest to open, so it is started first; it looks for the bus last.

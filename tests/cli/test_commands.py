@@ -458,8 +458,9 @@ def test_gpus_are_those_of_this_machine(
     score: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[object] = []
-    monkeypatch.setattr("demon_live.cli.live._play", lambda args, paths, what: told.append(what))
-    main(["live", str(score), "--gpus", "2"])
-    assert [what["gpus"] for what in told] == [2]  # type: ignore[index]
-    assert main(["live", str(score), "--engine", "ray://there/imp", "--gpus", "2"]) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("demon_live.cli.live._play_here", lambda a, start, *_: told.append(start))
+        main(["live", str(score), "--no-tty", "--gpus", "2"])
+    assert [start.live["gpus"] for start in told] == [2]  # type: ignore[attr-defined]
+    assert main(["live", str(score), "--no-tty", "--engine", "ray://there/imp", "--gpus", "2"]) == 2
     assert "--gpus counts the GPUs of this machine" in capsys.readouterr().err

@@ -21,6 +21,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any, Literal
 
 import numpy as np
@@ -69,6 +70,40 @@ def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     stream.synchronize()
+
+
+class ConditionStates:
+    """The states of one condition, from a worker.
+
+    Attributes:
+        states: [L, D]; None until they are encoded.
+        kept: the result of the kernels' `keep`; length: L.
+        ready: on a GPU, the event after which another stream may read it.
+    """
+
+    __slots__ = ("_future", "kept", "length", "ready", "states")
+
+    def __init__(self, future: Future[Tensor] | None = None) -> None:
+        self._future = future
+        self.states: Tensor | None = None
+        self.kept: Any = None
+        self.length = 0
+        self.ready: torch.cuda.Event | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._future is None or self._future.done()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return sum(t.nbytes for t in (self.states, self.kept) if isinstance(t, Tensor))
+
+    def wait(self) -> None:
+        """Until the states are there. Raises what encoding them raised."""
+        if self._future is not None:
+            self._future.result()
+            self._future = None
 
 
 def band(length: int, window: int, like: Tensor) -> Tensor | None:

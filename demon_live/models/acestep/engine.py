@@ -19,7 +19,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 from demon_live.models.acestep import encode
 from demon_live.models.acestep.budget import out_of_memory
+from demon_live.models.acestep.encode import ConditionStates as ConditionStates
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
@@ -92,40 +93,6 @@ class AceKernels(Protocol):
     def warm_up(self, frames: int, depth: int, window: int) -> None: ...
 
     def close(self) -> None: ...
-
-
-class ConditionStates:
-    """The states of one condition, from a worker.
-
-    Attributes:
-        states: [L, D]; None until they are encoded.
-        kept: the result of the kernels' `keep`; length: L.
-        ready: on a GPU, the event after which another stream may read it.
-    """
-
-    __slots__ = ("_future", "kept", "length", "ready", "states")
-
-    def __init__(self, future: Future[Tensor] | None = None) -> None:
-        self._future = future
-        self.states: Tensor | None = None
-        self.kept: Any = None
-        self.length = 0
-        self.ready: torch.cuda.Event | None = None
-
-    @property
-    def done(self) -> bool:
-        return self._future is None or self._future.done()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the device."""
-        return sum(t.nbytes for t in (self.states, self.kept) if isinstance(t, Tensor))
-
-    def wait(self) -> None:
-        """Until the states are there. Raises what encoding them raised."""
-        if self._future is not None:
-            self._future.result()
-            self._future = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,12 +12,10 @@ Threads: call from one thread; the modules are read-only afterwards, but for LoR
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import struct
 import sys
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from demon_live.errors import EngineError
-from demon_live.models.acestep import require
+from demon_live.models.acestep import UNUSED, hidden, require, untraced
 from demon_live.models.acestep.layout import (
     PARTS,
     AceConfig,
@@ -84,52 +82,12 @@ class AceModules:
 # ----------------------------------------------------------------------------------------- building
 
 
-#: Packages that diffusers would load because they are there, and that nothing here uses: PEFT
-#: brings FSDP, and is refused in some versions; transformers and SciPy serve its pipelines.
-_UNUSED = ("peft", "transformers", "accelerate", "scipy")
-_TRACER = "torch._dynamo"
-
-
-@contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    """Inside, torch.compile's tracer is not loaded: it takes a second, on some machines ten, and
-    imports and modules without memory want its decorators only."""
-    if _TRACER in sys.modules:
-        yield
-        return
-    sys.modules[_TRACER] = tracer = types.ModuleType(_TRACER)
-    tracer.allow_in_graph = lambda kind: kind  # type: ignore[attr-defined]
-    tracer.disable = _undecorated  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        del sys.modules[_TRACER]
-
-
-@contextlib.contextmanager
-def _hidden(names: tuple[str, ...]) -> Iterator[None]:
-    """Inside, packages that have not been loaded are not found."""
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
-
-
-def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
-    """`torch._dynamo.disable` where nothing is compiled."""
-    return function if function is not None else lambda wrapped: wrapped
-
-
 @functools.cache
 def classes() -> dict[str, Any]:
     """The classes of the modules, the VAE's too; the first call loads diffusers, some seconds."""
     require()
     try:
-        with _untraced(), _hidden(_UNUSED if "diffusers" not in sys.modules else ()):
+        with untraced(), hidden(UNUSED if "diffusers" not in sys.modules else ()):
             return _imported()
     # A version of diffusers that cannot do without them.
     except (ImportError, RuntimeError, AttributeError):
@@ -158,7 +116,7 @@ def _empty(config: AceConfig, part: str) -> Any:
     """A part without memory, but for the constants that no checkpoint stores."""
     arguments = config.arguments()[part]
     kind = classes()[part]
-    with torch.device("meta"), _untraced():
+    with torch.device("meta"), untraced():
         module = kind(**arguments)
     if part == "audio_tokenizer":
         constants = type(module.quantizer)(dim=1, levels=list(config.fsq_levels))
@@ -429,7 +387,7 @@ def vae_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> 
     values = {**VAE, **read_json(folder / "config.json")}
     if values.get("_class_name", "AutoencoderOobleck") != "AutoencoderOobleck":
         raise EngineError(f"{folder} is a {values['_class_name']!r}, not an Oobleck VAE")
-    with torch.device("meta"), _untraced():
+    with torch.device("meta"), untraced():
         vae = oobleck({key: values[key] for key in VAE})
     vae = load_part(vae, checkpoint.weights("vae"), device, dtype)
     _fold(vae)
@@ -444,7 +402,7 @@ def _text(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> t
     values = read_json(folder / "config.json")
     if values.get("model_type") != "qwen3":
         raise EngineError(f"{folder} is a {values.get('model_type')!r}, not Qwen3's text encoder")
-    with torch.device("meta"), _untraced():
+    with torch.device("meta"), untraced():
         model = Qwen3(values)
     model = load_part(model, checkpoint.weights("text_encoder"), device, dtype)
     path = checkpoint.folders["tokenizer"] / "tokenizer.json"
