@@ -314,8 +314,7 @@ def load(
     *,
     offload: bool = False,
 ) -> AceModules:
-    """The modules of a checkpoint. progress: (bytes read, bytes in all). offload: what encodes
-    texts waits in host memory, and is on the device only while it does.
+    """The modules of a checkpoint. progress: (bytes read, bytes in all). offload: see `encode.lent`.
 
     Raises EngineError: a file is missing, truncated, a pickle, of another family or size.
     """
