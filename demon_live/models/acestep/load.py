@@ -314,7 +314,7 @@ def load(
     *,
     offload: bool = False,
 ) -> AceModules:
-    """The modules of a checkpoint. progress: (bytes read, bytes in all). offload: see `encode.lent`.
+    """The modules of a checkpoint. progress: (bytes read, bytes in all). offload: `encode.lent`.
 
     Raises EngineError: a file is missing, truncated, a pickle, of another family or size.
     """
