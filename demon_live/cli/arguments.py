@@ -160,6 +160,7 @@ _LIVE = (
     *_SETS_ENGINE,
     _option("paths", nargs="*", metavar="SCORE|DIR", help="default: the shipped 00_hello.demon"),
     *_SOUND,
+    _option("--gpus", type=_COUNT, default=1, metavar="N", help="GPUs that play as one"),
     _option("--record", metavar="NAME", help="record the set from the start"),
     _option(
         "--resume",

@@ -171,13 +171,8 @@ def _play(
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
 
-    options = {
-        "engine": args.engine,
-        "backend": args.backend,
-        "device": args.device,
-        "audio": args.audio,
-        **what,
-    }
+    given = ("engine", "backend", "device", "audio", "gpus")
+    options = {name: getattr(args, name) for name in given if hasattr(args, name)} | what
     if args.name is not None:
         check_name(args.name)
     _check_doors(args)

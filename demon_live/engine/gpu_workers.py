@@ -4,6 +4,7 @@
     ProcessLink         a GpuWorker in a fresh process of this machine, over a pipe
     InlineLink          a GpuWorker in this thread: tests, and a ring of one worker
     ConditionArguments  a condition as it is sent; each worker makes its own of it
+    MultiGpuEngine      an engine of this process, and workers on further GPUs, as one engine
 
 remote/gpu_worker.py has the link to a Ray actor.
 
@@ -16,14 +17,23 @@ import contextlib
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from demon_live.children import Child
-from demon_live.core import Request
-from demon_live.engine.multi_gpu import TickOrder, WorkerLost, WorkerReply, WorkerRing
+from demon_live.core import Floats, Request
+from demon_live.engine.guidance import Dcw
+from demon_live.engine.multi_gpu import (
+    MultiGpuRing,
+    TickOrder,
+    WorkerLink,
+    WorkerLost,
+    WorkerReply,
+    WorkerRing,
+)
 from demon_live.errors import DemonError, EngineError
 
 if TYPE_CHECKING:
@@ -65,9 +75,13 @@ class ConditionArguments:
 
 
 class GpuWorker:
-    """An engine and a ring on it. Raises EngineError if the engine does not open."""
+    """An engine and a ring on it. Raises EngineError if the engine does not open.
+
+    engine: one that this process has opened already, and tells its timbres itself.
+    """
 
     def __init__(self, options: WorkerOptions, engine: Engine | None = None) -> None:
+        set_timbre = _no_timbre
         if engine is None:
             from demon_live.models.engine import open_engine
 
@@ -78,9 +92,16 @@ class GpuWorker:
                 threads=options.threads,
                 random_weights=options.random_weights,
             )
+            set_timbre = getattr(engine, "set_timbre", _no_timbre)
         self.engine = engine
+        mode: Any = getattr(engine, "dcw", "")
         self._ring = WorkerRing(
-            engine, shift=engine.shift, device=engine.device, resolve=self._resolve
+            engine,
+            shift=engine.shift,
+            device=engine.device,
+            resolve=self._resolve,
+            set_timbre=set_timbre,
+            dcw=Dcw(mode) if mode else None,
         )
         self._conditions = functools.lru_cache(maxsize=256)(self._condition)
 
@@ -132,6 +153,10 @@ class GpuWorker:
         self.engine.close()
 
 
+def _no_timbre(name: str, audio: Floats) -> None:
+    """An engine without timbres."""
+
+
 class InlineLink:
     """A worker in this thread: it makes its tick in `receive`."""
 
@@ -171,8 +196,12 @@ def worker_main(fd: int, change: Callable[[Engine], None] = lambda engine: None)
             if isinstance(message, tuple):
                 worker.warm_up(*message)
                 conn.send(None)
-            else:
-                conn.send(worker.run(message))
+                continue
+            reply = worker.run(message)
+            if "CUDA error" in reply.trouble:
+                # It spoils the GPU's context for the life of the process: the others play on.
+                raise EngineError(reply.trouble)
+            conn.send(reply)
     worker.close()
 
 
@@ -228,3 +257,76 @@ class ProcessLink:
 
     def close(self) -> None:
         self._child.quit(2.0)
+
+
+class MultiGpuEngine:
+    """An engine of this process and workers on further GPUs, as one engine of N times the depth.
+
+    Sources, timbres and windows are encoded and decoded here; generations are made by all. A worker
+    that does not open, or dies, is named, and the others play on.
+
+    Threads: as `models.protocol.Engine`.
+    """
+
+    def __init__(self, engine: Engine, workers: Sequence[ProcessLink]) -> None:
+        self._engine = engine
+        self._ring: MultiGpuRing | None = None
+        self._news = deque[tuple[Any, ...]]()
+        self._links: list[WorkerLink] = [InlineLink(GpuWorker(WorkerOptions(), engine))]
+        for number, link in enumerate(workers, 1):
+            try:
+                link.info()
+            except EngineError as error:
+                link.close()
+                engine.notes.append(f"GPU {number} does not play along: {error.message}")
+            else:
+                self._links.append(link)
+        self._others = [link for link in workers if link in self._links]
+        self.depth = engine.depth * len(self._links)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def describe(self) -> str:
+        """Of the engine, with the number of GPUs."""
+        return f"{self._engine.describe()} on {len(self._links)} GPUs"
+
+    def condition(self, prompt: str, **more: Any) -> ConditionArguments:
+        """See `Engine.condition`: each worker makes its own."""
+        return ConditionArguments(prompt, tuple(sorted(more.items())))
+
+    def unconditioned(self, condition: ConditionArguments) -> ConditionArguments:
+        """See `Engine.unconditioned`."""
+        return replace(condition, silent=True)
+
+    def set_timbre(self, name: str, audio: Floats) -> None:
+        """See `models.acestep.engine.AceEngine.set_timbre`: all workers get it."""
+        self._engine.set_timbre(name, audio)  # type: ignore[attr-defined]
+        self._news.append(("timbre", name, audio))
+
+    def new_ring(self, **how: Any) -> MultiGpuRing:
+        """A ring over all that are left. how: arguments of `MultiGpuRing`."""
+        if self._ring is not None:
+            self._links = self._ring.links
+        names = tuple(getattr(getattr(self._engine, "weights", None), "names", ()))
+        self._ring = MultiGpuRing(
+            self._links, shift=self._engine.shift, adapters=names, news=self._news, **how
+        )
+        return self._ring
+
+    def warm_up(self, frames: int, depth: int) -> None:
+        """See `Engine.warm_up`: all at the same time."""
+        each = -(-depth // len(self._links))
+        with ThreadPoolExecutor(max(1, len(self._others))) as pool:
+            waiting = [pool.submit(link.warm_up, frames, each) for link in self._others]
+            self._engine.warm_up(frames, each)
+            for one in waiting:
+                # A worker that is lost here is missed, and named, by the first tick.
+                with contextlib.suppress(WorkerLost):
+                    one.result()
+
+    def close(self) -> None:
+        """End the workers, then the engine."""
+        for link in self._others:
+            link.close()
+        self._engine.close()

@@ -46,8 +46,8 @@ class TickOrder:
     """One tick of a worker.
 
     Attributes:
-        changes: ("drop", serials), ("migrate", deck, denoise, shift) or ("steer", deck, hear_from,
-            curves), before the admissions.
+        changes: ("clear",), ("drop", serials), ("migrate", deck, denoise, shift), ("steer", deck,
+            hear_from, curves) or ("timbre", name, sound), before the admissions.
         admit: (serial, request).
         snapshot: (version, common bank, banks of decks); None: as before.
         strengths: of adapters from this tick on; None: as before.
@@ -90,7 +90,8 @@ class WorkerLink(Protocol):
 
 
 class WorkerRing(Ring):
-    """A ring that carries out orders. resolve: puts its model's own conditions into a request."""
+    """A ring that carries out orders. resolve: puts its model's own conditions into a request.
+    set_timbre: of its engine."""
 
     def __init__(
         self,
@@ -99,10 +100,11 @@ class WorkerRing(Ring):
         shift: float,
         device: str | torch.device = "cpu",
         resolve: Callable[[Request], Request] = lambda request: request,
+        set_timbre: Callable[[str, Floats], None] = lambda name, audio: None,
         **more: Any,
     ) -> None:
         super().__init__(model, steps=1, depth=1, shift=shift, device=device, **more)
-        self._resolve = resolve
+        self._resolve, self._set_timbre = resolve, set_timbre
         self._state = Snapshot(0, MappingProxyType({}), MappingProxyType({}))
 
     def run(self, order: TickOrder) -> WorkerReply:
@@ -135,6 +137,10 @@ class WorkerRing(Ring):
         for kind, *what in order.changes:
             if kind == "steer":
                 self.steer(*what)
+            elif kind == "clear":
+                self._free(lambda slot: True)
+            elif kind == "timbre":
+                self._set_timbre(*what)
             elif kind == "drop":
                 dead = set(what[0])
                 self._free(lambda slot, dead=dead: slot.id in dead)  # type: ignore[misc]
@@ -148,12 +154,13 @@ class WorkerRing(Ring):
 
 @dataclass(slots=True)
 class _InFlight:
-    """A generation in flight. ends: the tick that makes its last step."""
+    """A generation in flight. ends: the tick that makes its last step. key: see `Store`."""
 
     request: Request
     born: int
     steps: int
     ends: int
+    key: bytes | None
 
 
 @dataclass(slots=True, eq=False)
@@ -198,12 +205,13 @@ class MultiGpuRing(Ring):
     """See the module.
 
     Args:
-        links: one to each worker.
+        links: one to each worker; they stay open when the ring is closed.
         steps, shift, on_admit: as of a Ring; depth: of all workers together.
         adapters: names of the workers' LoRAs.
         ahead: see the module.
         encode: a request as it is sent; its condition must be plain data.
         tell: takes a line for the performer.
+        news: changes for all workers; any thread may add some.
     """
 
     def __init__(
@@ -218,20 +226,23 @@ class MultiGpuRing(Ring):
         ahead: int = 0,
         encode: Callable[[Request], Request] = lambda request: request,
         tell: Callable[[str], None] = lambda text: None,
+        news: deque[tuple[Any, ...]] | None = None,
     ) -> None:
         if not links:
             raise EngineError("a multi-GPU ring needs at least one worker")
         self._names = _NoModel(adapters)
         super().__init__(self._names, steps=steps, depth=depth, shift=shift, on_admit=on_admit)
-        self._workers = [_Worker(link) for link in links]
+        # Of a ring before this one nothing stays.
+        self._workers = [_Worker(link, changes=[("clear",)]) for link in links]
+        self._news = deque[tuple[Any, ...]]() if news is None else news
         self._ahead, self._encode, self._tell = ahead, encode, tell
         self._sent: deque[int] = deque()
         self._turn = 0
 
     @property
-    def workers(self) -> int:
-        """How many workers are left."""
-        return len(self._workers)
+    def links(self) -> list[WorkerLink]:
+        """To the workers that are left."""
+        return [worker.link for worker in self._workers]
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -246,7 +257,8 @@ class MultiGpuRing(Ring):
         sent = self._encode(replace(request, source=source, feedback=0.0))
         worker.admit.append((serial, sent))
         ends = self.tick_number + self.steps - 1
-        worker.in_flight[serial] = _InFlight(request, self.tick_number, self.steps, ends)
+        key, now = self._key(request), self.tick_number
+        worker.in_flight[serial] = _InFlight(request, now, self.steps, ends, key)
         self._serial += 1
 
     def _busy(self, worker: _Worker) -> int:
@@ -277,7 +289,7 @@ class MultiGpuRing(Ring):
                 if one.request.deck == deck and one.ends >= self.tick_number
             ]
             for one in mine:
-                one.request = changed_request(one.request, denoise, shift)
+                one.request, one.key = changed_request(one.request, denoise, shift), None
             if mine:
                 worker.changes.append(("migrate", deck, denoise, shift))
             moved += len(mine)
@@ -291,7 +303,7 @@ class MultiGpuRing(Ring):
             worker.changes.append(("steer", deck, hear_from, dict(curves)))
             for one in worker.in_flight.values():
                 if (one.request.deck, one.request.hear_from) == (deck, hear_from):
-                    one.request = replace(one.request, curves=curves)
+                    one.request, one.key = replace(one.request, curves=curves), None
         self._shared.bump()
 
     # -- a tick --------------------------------------------------------------------------------
@@ -305,7 +317,14 @@ class MultiGpuRing(Ring):
             EngineError: a model failed (its slots stay where they were), or no worker is left.
         """
         self._admit()
+        weighed = self.weighed_at
         self._weigh()
+        if self.weighed_at != weighed:
+            for one in self._flying():
+                one.key = None
+        news = [self._news.popleft() for _ in tuple(self._news)]
+        for worker in self._workers:
+            worker.changes += news
         strengths, self._names.weights.fresh = self._names.weights.fresh, None
         snapshot = self._shared.snapshot()
         for worker in list(self._workers):
@@ -320,7 +339,14 @@ class MultiGpuRing(Ring):
         while len(self._sent) > self._ahead:
             self._sent.popleft()
             out += self._collect()
+        out, self._from_store = self._from_store + out, []
         return out
+
+    def _flying(self) -> list[_InFlight]:
+        return [one for worker in self._workers for one in worker.in_flight.values()]
+
+    def requests(self, deck: str) -> list[Request]:
+        return [one.request for one in self._flying() if one.request.deck == deck]
 
     def _order(
         self, worker: _Worker, snapshot: Snapshot, strengths: Mapping[str, float] | None
@@ -379,6 +405,8 @@ class MultiGpuRing(Ring):
         if one.latent is None:
             self.dropped += 1
             return
+        self._made += 1
+        self._store.put(flying.key, one.latent)
         generation = Generation(one.latent, flying.request, one.versions, one.born, one.retired)
         found.append((one.serial, generation))
 
@@ -420,11 +448,3 @@ class MultiGpuRing(Ring):
     def preview(self, deck: str) -> Generation | None:
         """None: predictions stay with the workers."""
         return None
-
-    def close(self) -> None:
-        """End all workers."""
-        super().close()
-        for worker in self._workers:
-            with contextlib.suppress(WorkerLost, OSError):
-                worker.link.close()
-        self._workers = []

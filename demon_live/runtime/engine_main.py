@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from demon_live.runtime.load_shedding import Shedding
 from demon_live.runtime.memory import Trimmer, trim
 from demon_live.runtime.options import (
     Beat,
+    EngineOptions,
     GenerationReport,
     Note,
     Opening,
@@ -39,6 +41,7 @@ from demon_live.runtime.pace import TurnTimes
 from demon_live.runtime.pcm_files import PcmFiles
 
 if TYPE_CHECKING:
+    from demon_live.engine.gpu_workers import ProcessLink
     from demon_live.models.engine import Engine
     from demon_live.runtime.generator import Generator
 
@@ -104,21 +107,61 @@ def opened(opening: Opening, progress: Callable[[str], None] = lambda text: None
     options = opening.options
     if faults.ON:
         fault_engine.check_weights(options.engine)
-    engine: Engine = open_engine(
-        options.engine,
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads,
-        random_weights=options.random_weights,
-        progress=progress,
-    )
+    workers, notes = ([], []) if opening.spare else _workers(options)
+    try:
+        engine: Engine = open_engine(
+            options.engine,
+            backend=options.backend,
+            device=options.device,
+            threads=options.threads,
+            random_weights=options.random_weights,
+            progress=progress,
+        )
+    except BaseException:
+        for link in workers:
+            link.close()
+        raise
+    engine.notes += notes
     if opening.spare:
         engine.encode(np.zeros((_WARM_FRAMES * RATES.hop, 2), np.float32))
         engine.warm_up(_WARM_FRAMES, 1)
         trim()
     if faults.ON:
         engine = cast("Engine", fault_engine.Failing(engine))
+    if workers:
+        from demon_live.engine.gpu_workers import MultiGpuEngine
+
+        progress("waiting for the other GPUs")
+        engine = cast("Engine", MultiGpuEngine(engine, workers))
     return engine
+
+
+def _workers(options: EngineOptions) -> tuple[list[ProcessLink], list[str]]:
+    """(a worker on each further GPU, which opens beside this process; lines for the performer)."""
+    if options.gpus <= 1:
+        return [], []
+    import torch
+
+    from demon_live.engine.gpu_workers import ProcessLink, WorkerOptions
+
+    count, notes = options.gpus, []
+    if options.device != "cpu" and (there := torch.cuda.device_count()) < count:
+        notes.append(f"--gpus {count}: this machine shows {there or 'none'}")
+        count = there
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(count)] if shown is None else shown.split(",")
+    made = WorkerOptions(
+        options.engine,
+        options.backend,
+        options.device,
+        options.threads,
+        options.random_weights,
+    )
+    links = [
+        ProcessLink(made if options.device == "cpu" else replace(made, visible=names[n]))
+        for n in range(1, count)
+    ]
+    return links, notes
 
 
 def _play(conn: SharedPipe, opening: Opening, engine: Engine) -> None:

@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of decoded sound that are kept for each deck: a minute.
 _KEPT_SOUND = 24 << 20
+#: Samples that a pause between ticks may take.
+_PAUSE = RATES.sample_rate // 4
 #: Seconds without a tick that worked after which a GPU is opened anew.
 _LOST = 3.0
 _STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
@@ -151,6 +153,12 @@ class Generator:
         self._works_until = 0.0
 
     def _new_ring(self, steps: int, depth: int) -> Ring:
+        several = getattr(self.engine, "new_ring", None)
+        if several is not None:
+            ring: Ring = several(
+                steps=steps, depth=depth, on_admit=self._on_admit, tell=self._complain
+            )
+            return ring
         mode: Any = getattr(self.engine, "dcw", "")
         return Ring(
             self.engine,
@@ -408,6 +416,26 @@ class Generator:
             self._pace.restart()
         self._guides.turn()
         self._place()
+        self._use_pause()
+
+    def _use_pause(self) -> None:
+        """Between ticks, while nothing is due soon, an engine does what would hold up a tick."""
+        work = getattr(self.engine, "between_ticks", None)
+        if work is None or self.behind:
+            return
+        due = self.playhead.now() + self.drain + _PAUSE
+        flying = [
+            r for n, deck in self._decks.items() if not deck.always for r in self.ring.requests(n)
+        ]
+        if any(request.hear_from < due for request in flying):
+            return
+        try:
+            if work():
+                self._pace.restart()
+        # As in a tick, a model may fail in any way.
+        except Exception as error:  # noqa: BLE001
+            self.trouble = error
+            self._complain(f"engine: {error}")
 
     def lost(self, now: float) -> Exception | None:
         """The error after which no tick can work: one of CUDA itself, which spoils its context for

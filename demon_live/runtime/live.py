@@ -159,6 +159,7 @@ class Live:
         record: name of a set to record.
         seed: added to every seed.
         depth: generations in flight while the score sets none; None = the engine's.
+        gpus: that play as one, each with the engine's depth.
         watch: hot reload.
         replay: a set to play instead of scores, `speed` times as fast, from cycle `start` on.
         random_weights: the true shapes without the weights.
@@ -185,6 +186,7 @@ class Live:
         record: str | None = None,
         seed: int = 0,
         depth: int | None = None,
+        gpus: int = 1,
         watch: bool = True,
         replay: Recording | None = None,
         speed: float = 1.0,
@@ -199,7 +201,7 @@ class Live:
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
-        manifest = playable(engine, engine_device, random_weights)
+        manifest = playable(engine, engine_device, random_weights, gpus)
         sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
@@ -223,7 +225,7 @@ class Live:
             self.session.tell(line)
         self._speed = speed
         options = EngineOptions(
-            engine, backend, engine_device, depth=depth, seed=seed, random_weights=random_weights
+            engine, backend, engine_device, None, depth, None, seed, random_weights, gpus
         )
         try:
             # The engine takes longest to open, so it is started first; it looks for the bus last.

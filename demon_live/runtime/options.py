@@ -65,12 +65,15 @@ def require_ray() -> None:
         raise EngineError("Ray is not installed here", hint=f"{install('ray')} (Linux, macOS)")
 
 
-def playable(engine: str, device: str, random_weights: bool) -> Manifest:
+def playable(engine: str, device: str, random_weights: bool, gpus: int = 1) -> Manifest:
     """The manifest of an engine that can be opened. Raises DemonError."""
     require_system()
     elsewhere = parse_remote(engine)
     manifest = load_manifest(engine if elsewhere is None else elsewhere.engine)
     if elsewhere is not None:
+        if gpus > 1:
+            hint = "leave it out: an engine on another machine plays on one GPU there"
+            raise UsageError("--gpus counts the GPUs of this machine", hint=hint)
         require_ray()
     else:
         if device != "cpu":
@@ -82,7 +85,8 @@ def playable(engine: str, device: str, random_weights: bool) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How the engine is opened; None and "auto" leave the choice to its manifest."""
+    """How the engine is opened; None and "auto" leave the choice to its manifest. gpus: that play
+    as one; with device "cpu", processes."""
 
     engine: str = "imp"
     backend: str = "auto"
@@ -92,6 +96,7 @@ class EngineOptions:
     steps: int | None = None
     seed: int = 0
     random_weights: bool = False
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -452,3 +452,15 @@ def test_live_ends_cleanly_when_it_is_terminated(tmp_path: Path) -> None:
         playing.communicate(timeout=60)
     assert playing.returncode == 0
     assert wav.stat().st_size > 44
+
+
+def test_gpus_are_those_of_this_machine(
+    score: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("demon_live.cli.live._play_here", lambda a, start, *_: told.append(start))
+        main(["live", str(score), "--no-tty", "--gpus", "2"])
+    assert [start.live["gpus"] for start in told] == [2]  # type: ignore[attr-defined]
+    assert main(["live", str(score), "--no-tty", "--engine", "ray://there/imp", "--gpus", "2"]) == 2
+    assert "--gpus counts the GPUs of this machine" in capsys.readouterr().err

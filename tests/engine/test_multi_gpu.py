@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -17,12 +18,15 @@ from demon_live.engine.gpu_workers import (
     ConditionArguments,
     GpuWorker,
     InlineLink,
+    MultiGpuEngine,
     ProcessLink,
     WorkerOptions,
 )
 from demon_live.engine.multi_gpu import MultiGpuRing, TickOrder, WorkerLost, WorkerReply
 from demon_live.errors import EngineError
-from tests.helpers.mock_engine import MockEngine
+from demon_live.runtime.engine_main import _workers, opened
+from demon_live.runtime.options import EngineOptions, Opening
+from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run
 
 T, C = 12, 2
 
@@ -186,7 +190,7 @@ def test_when_a_worker_is_lost_the_others_play_on() -> None:
     ring.on_admit = lambda deck: Request(T, C, deck=deck)
     ring.enlist("main")
     done = [len(ring.tick()) for _ in range(80)]
-    assert ring.workers == 1
+    assert len(ring.links) == 1
     assert "1 play on" in lines[0]
     # The whole depth lies on the one that is left: the same completions as before.
     assert sum(done[40:]) == 20
@@ -234,9 +238,162 @@ def test_a_worker_in_a_process_of_its_own() -> None:
     assert generation.request.seed == 3
     assert np.isfinite(generation.latent).all()
     pid = links[0].pid
-    ring.close()
+    links[0].close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
 _MORE = (("bpm", 120.0), ("cycles", 1), ("beats", 4), ("frames", 10))
+
+
+def test_what_was_made_is_taken_from_the_store_and_what_is_in_flight_is_named() -> None:
+    ring = ring_of(2, steps=4, depth=2)
+    curve = {"blend": np.full(T, 0.5, np.float32)}
+    wanted = Request(T, C, seed=5, identity=("dub",), curves=curve)
+    ring.submit(wanted)
+    ring.tick()
+    assert [r.seed for r in ring.requests("main")] == [5]
+    [made] = ring.flush()
+    assert ring.requests("main") == []
+    ring.submit(wanted)
+    [again] = ring.tick()
+    assert again.latent.tobytes() == made.latent.tobytes()
+    assert ring.stats() == (1, 1, True)
+
+
+def test_what_is_steered_while_it_is_made_goes_into_no_store() -> None:
+    ring = ring_of(2, steps=4, depth=2)
+    curve = {"blend": np.full(T, 0.5, np.float32)}
+    wanted = Request(T, C, seed=5, identity=("dub",), curves=curve)
+    ring.submit(wanted)
+    ring.tick()
+    ring.steer("main", wanted.hear_from, {"blend": np.zeros(T, np.float32)})
+    assert len(ring.flush()) == 1
+    ring.submit(wanted)
+    assert ring.tick() == []
+
+
+def test_a_ring_that_takes_over_begins_with_nothing_in_flight() -> None:
+    links = [InlineLink(GpuWorker(WorkerOptions(), _engine())) for _ in range(2)]
+    first = MultiGpuRing(links, steps=4, depth=2)
+    first.submit(Request(T, C, seed=1))
+    first.tick()
+    first.close()
+    ring = MultiGpuRing(first.links, steps=4, depth=2)
+    ring.submit(Request(T, C, seed=2))
+    done = ring.flush()
+    assert [g.request.seed for g in done] == [2]
+    alone = Ring(Model(), steps=4, depth=2)
+    alone.submit(Request(T, C, seed=2))
+    assert done[0].latent.tobytes() == alone.flush()[0].latent.tobytes()
+
+
+class Told(InlineLink):
+    """A worker of an engine that notes its timbres; `info` and `warm_up` as of a process."""
+
+    def __init__(self, opens: bool = True) -> None:
+        self.timbres: list[str] = []
+        self.warmed: list[tuple[int, int]] = []
+        self.closed, self._opens = False, opens
+        worker = GpuWorker(WorkerOptions(), _engine())
+        worker._ring._set_timbre = lambda name, audio: self.timbres.append(name)
+        super().__init__(worker)
+
+    def info(self) -> Any:
+        if not self._opens:
+            raise WorkerLost("its process ended (code 1)")
+
+    def warm_up(self, frames: int, depth: int) -> None:
+        self.warmed.append((frames, depth))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _several(*links: Any) -> Any:
+    engine = _engine()
+    engine.set_timbre = lambda name, audio: None
+    return MultiGpuEngine(engine, links)
+
+
+def test_an_engine_on_several_gpus_is_one_engine() -> None:
+    good, bad = Told(), Told(opens=False)
+    engine = _several(good, bad)
+    assert bad.closed
+    assert engine.notes == ["GPU 2 does not play along: its process ended (code 1)"]
+    assert engine.depth == 8
+    assert engine.describe() == "mock on 2 GPUs"
+    assert engine.window == 16
+    words = engine.condition("dub", bpm=120.0, frames=T)
+    assert words == ConditionArguments("dub", (("bpm", 120.0), ("frames", T)))
+    assert engine.unconditioned(words) == ConditionArguments("dub", words.more, silent=True)
+    engine.warm_up(50, 8)
+    assert good.warmed == [(50, 4)]
+    ring = engine.new_ring(steps=4, depth=8)
+    engine.set_timbre("bell", np.zeros((4, 2), np.float32))
+    ring.tick()
+    ring.tick()
+    # This process has told its own engine.
+    assert good.timbres == ["bell"]
+    engine.close()
+    assert good.closed
+
+
+def test_a_score_sounds_the_same_on_several_gpus_and_panic_takes_all_back() -> None:
+    def played(engine: Any) -> tuple[Any, Any]:
+        stage = offline(engine)
+        stage.session.apply("tempo 120\nloop 1\nprompt = \"<'a' 'b' 'c'>\"")
+        before = run(stage, 4 * 96_000)
+        stage.session.apply("panic")
+        return before, run(stage, 4 * 96_000)
+
+    one = played(MockEngine(by_prompt, depth=8))
+    workers = [MockEngine(by_prompt) for _ in range(2)]
+    link: Any = Told()
+    link._worker = GpuWorker(WorkerOptions(), workers[1])  # type: ignore[arg-type]
+    several = played(MultiGpuEngine(workers[0], [link]))  # type: ignore[arg-type]
+    assert all(engine.requests for engine in workers)
+    for ours, theirs in zip(several, one, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.timeout(300)
+def test_the_engine_process_opens_workers_and_plays_on_without_one_that_dies() -> None:
+    options = EngineOptions("imp", device="cpu", threads=1, random_weights=True, gpus=2)
+    engine: Any = opened(Opening("", options))
+    try:
+        assert engine.describe().endswith("on 2 GPUs")
+        words = engine.condition("acid", **dict(_MORE))
+        lines: list[str] = []
+        seeds = count()
+        ring = engine.new_ring(
+            steps=2,
+            depth=2,
+            tell=lines.append,
+            on_admit=lambda deck: Request(10, 128, seed=next(seeds), condition=words, deck=deck),
+        )
+        ring.enlist("main")
+        assert sum(len(ring.tick()) for _ in range(6)) > 2
+        os.kill(engine._others[0].pid, signal.SIGKILL)
+        assert sum(len(ring.tick()) for _ in range(8)) > 2
+        assert len(ring.links) == 1
+        assert "a GPU worker is lost" in lines[0]
+    finally:
+        engine.close()
+
+
+def test_gpus_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert _workers(EngineOptions(gpus=3)) == ([], ["--gpus 3: this machine shows 1"])
+    assert _workers(EngineOptions()) == ([], [])
+
+
+def test_each_worker_sees_the_gpu_that_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[WorkerOptions] = []
+    monkeypatch.setattr("demon_live.engine.gpu_workers.ProcessLink", made.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    _workers(EngineOptions(gpus=2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,1")
+    _workers(EngineOptions(gpus=3))
+    assert [one.visible for one in made] == ["1", "3", "1"]

@@ -48,6 +48,16 @@ class ExecutionContextAllocationStrategy(Enum):
     USER_MANAGED = 2
 
 
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    LAZY = 0
+    EAGER = 1
+
+
+class CudaGraphStrategy(Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
 _NUMPY: dict[DataType, Any] = {
     DataType.FLOAT: np.float32,
     DataType.HALF: np.float16,
@@ -114,6 +124,9 @@ class Engine:
 
     def create_execution_context(self, config: Any) -> Any:
         assert config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        eager = DynamicShapesKernelSpecializationStrategy.EAGER
+        assert config.dynamic_shapes_kernel_specialization_strategy is eager
+        assert config.cuda_graph_strategy is CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         made = Context(self)
         self.contexts.append(made)
         return made
@@ -133,6 +146,8 @@ class RuntimeCache:
 
 class RuntimeConfig:
     strategy: Any = None
+    dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+    cuda_graph_strategy = CudaGraphStrategy.DISABLED
     cache: Any = None
 
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
@@ -198,6 +213,9 @@ class Refitter:
 
     def get_all_weights(self) -> list[str]:
         return list(self.engine.plan.get("refit", ()))
+
+    def get_missing_weights(self) -> list[str]:
+        return []
 
     def set_named_weights(self, name: str, weights: Weights, place: TensorLocation) -> bool:
         there = self.kinds.get(name)

@@ -312,6 +312,27 @@ def test_a_plan_that_cannot_exchange_the_named_weights_is_refused(
     assert modules.dit.layers[0].self_attn.to_q.weight is not None
 
 
+def test_weights_that_a_refit_still_lacks_are_named(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.put(tmp_path, refit=True)
+    found = made.kernels()
+    lacking = [f"layers.{n}.down" for n in range(5)]
+    monkeypatch.setattr(fake_trt.Refitter, "get_missing_weights", lambda self: lacking)
+    with pytest.raises(EngineError, match=r"without layers\.0\.down, .*2\.down and 2 others"):
+        found.changed(["layers.0.mlp.down_proj"])
+
+
+def test_a_library_without_runtime_settings_is_too_old(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.put(tmp_path)
+    monkeypatch.delattr(fake_trt.Engine, "create_runtime_config")
+    with pytest.raises(EngineError, match="too old to play plans") as told:
+        made.kernels()
+    assert "tensorrt>=10.11" in str(told.value.hint)
+
+
 # ----------------------------------------------------------------------------------- choice
 
 

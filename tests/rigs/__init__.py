@@ -16,6 +16,7 @@ Written against heard, and edits to the ear:
 Engines and the ring:
     ace         ACE-Step on a GPU: ticks, precision, windows, LoRA
     multi_gpu   GPU workers as one ring
+    gpu_hour    a full-size checkpoint on a card: start, restart, memory, power at rest
     policies    our admission beside that of earlier engines; how an edit converges
 
 Parts: stage (the instrument in a process of its own), jack (a JACK server without hardware, and its

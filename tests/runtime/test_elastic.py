@@ -271,3 +271,45 @@ def test_an_edit_after_a_panic_is_heard_in_the_same_lap() -> None:
     stage.session.apply("prompt = 'b' now")
     out = run(stage, 4 * BAR)
     assert out[-1] == pytest.approx(0.2, abs=1e-4)
+
+
+class Pausing(Counted):
+    """Has work for pauses at all times. due: seconds until the next generation that is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: Callable[[], float] = lambda: 0.0
+        self.pauses: list[float] = []
+
+    def between_ticks(self) -> bool:
+        self.pauses.append(self.due())
+        return True
+
+
+def test_an_engine_uses_pauses_in_which_nothing_is_due() -> None:
+    engine = Pausing()
+    stage = offline(engine)
+    generator = stage.output.generator
+
+    def due() -> float:
+        assert not generator.behind
+        ready = generator.playhead.now() + generator.drain
+        return min((r.hear_from - ready for r in generator.ring.requests("main")), default=1e9)
+
+    engine.due = due
+    stage.session.apply(HEAD.replace("'a'", "\"<'a' 'b' 'c'>\""))
+    run(stage, 12 * BAR)
+    assert engine.pauses
+    assert min(engine.pauses) >= 12_000
+
+
+def test_a_pause_that_fails_is_told_and_the_sound_goes_on() -> None:
+    class Failing(Counted):
+        def between_ticks(self) -> bool:
+            raise RuntimeError("CUDA out of memory")
+
+    stage = offline(Failing())
+    stage.session.apply(HEAD)
+    out = run(stage, 6 * BAR)
+    assert out[-1] > 0.0
+    assert any("out of memory" in note for note in stage.output.notes)

@@ -3,6 +3,7 @@
     layout.py    config.json and key names, the original layout and diffusers'
     load.py      files -> modules: safetensors only, tensor by tensor, checked; or random weights
     text.py      prompt, lyrics, key, tempo -> the exact text that the model was trained on
+    qwen.py      the text encoder
     encode.py    that text, a timbre reference, a source -> condition states, context latents
     forward.py   the DiT through diffusers' own blocks, padded conditions masked: the oracle
     fused.py     the same in our own arrangement: fewer, larger matrix products; triton_ops.py
@@ -11,19 +12,62 @@
     open.py      opening: device, precision, backend; budget.py: memory
     export.py    ONNX graphs for plans
 
-This package is the only one that imports diffusers, transformers and tokenizers (extra `ace`), and
+This package is the only one that imports diffusers and tokenizers (extra `ace`), and
 it does so when an engine opens. Facts and formulas: the modelling code of ACE-Step 1.5 (MIT) and
 diffusers 0.42 (Apache-2.0).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
 
 from demon_live.errors import EngineError
 from demon_live.paths import install
 
-_NEEDED = ("diffusers", "transformers", "tokenizers")
+_NEEDED = ("diffusers", "tokenizers")
+#: Packages that diffusers would load because they are there, and that nothing here uses: PEFT
+#: brings FSDP, and is refused in some versions; transformers and SciPy serve its pipelines.
+UNUSED = ("peft", "transformers", "accelerate", "scipy")
+_TRACER = "torch._dynamo"
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Inside, torch.compile's tracer is not loaded: it takes a second, on some machines ten, and
+    imports and modules without memory want its decorators only."""
+    if _TRACER in sys.modules:
+        yield
+        return
+    sys.modules[_TRACER] = tracer = types.ModuleType(_TRACER)
+    tracer.allow_in_graph = lambda kind: kind  # type: ignore[attr-defined]
+    tracer.disable = _undecorated  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del sys.modules[_TRACER]
+
+
+@contextlib.contextmanager
+def hidden(names: tuple[str, ...]) -> Iterator[None]:
+    """Inside, packages that have not been loaded are not found."""
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in missing:
+            sys.modules.pop(name, None)
+
+
+def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
+    """`torch._dynamo.disable` where nothing is compiled."""
+    return function if function is not None else lambda wrapped: wrapped
 
 
 def require() -> None:

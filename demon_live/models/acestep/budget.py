@@ -14,8 +14,10 @@ from demon_live.errors import EngineError
 from demon_live.models.acestep.layout import AceConfig
 from demon_live.models.acestep.load import AceModules
 
-#: Parameters of the parts beside the DiT: condition encoder, both tokenizers, VAE, text encoder.
-_BESIDE = 608_369_664 + 105_032_198 + 105_011_776 + 168_695_426 + 595_776_512
+#: Parameters of condition encoder and text encoder; of all parts beside the DiT, with both
+#: tokenizers and the VAE.
+_TEXTS = 608_369_664 + 595_776_512
+_BESIDE = _TEXTS + 105_032_198 + 105_011_776 + 168_695_426
 
 
 def dit_parameters(c: AceConfig) -> int:
@@ -29,9 +31,15 @@ def dit_parameters(c: AceConfig) -> int:
     return c.layers * layer + times + ends + c.channels + embed + 3 * c.hidden
 
 
-def weights_bytes(config: AceConfig, width: float = 2.0) -> int:
-    """Bytes of everything an engine loads, at `width` bytes a parameter of the DiT."""
-    return int(dit_parameters(config) * width + _BESIDE * 2)
+#: Bytes that encoding and ticks want beside the weights: a tile of a source, a loop at depth 4.
+BESIDE_WEIGHTS = 1_700_000_000
+
+
+def weights_bytes(config: AceConfig, width: float = 2.0, offload: bool = False) -> int:
+    """Bytes of everything an engine loads, at `width` bytes a parameter of the DiT. offload:
+    without what encodes texts."""
+    beside = _BESIDE - _TEXTS if offload else _BESIDE
+    return int(dit_parameters(config) * width + beside * 2)
 
 
 def row_bytes(config: AceConfig, frames: int) -> int:

@@ -21,6 +21,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from torch import Tensor
 from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 from demon_live.models.acestep.load import AceModules
+from demon_live.models.acestep.qwen import rope
 
 #: The encoder's reach in frames: a loop that is continued by this much on both sides encodes as if
 #: it went on for ever (receptive field -6.34..+7.34 frames).
@@ -45,6 +47,20 @@ _SOURCES = 8
 
 
 @contextlib.contextmanager
+def lent(module: torch.nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Inside, the weights of a module that waits in host memory are on the device."""
+    weights = [] if module is None else list(module.parameters())
+    host = [(weight, weight.data) for weight in weights if weight.device.type != device.type]
+    try:
+        for weight, value in host:
+            weight.data = value.to(device)
+        yield
+    finally:
+        for weight, value in host:
+            weight.data = value
+
+
+@contextlib.contextmanager
 def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
     """On a GPU what is inside runs in a stream of its own, so that no tick waits for it; it is
     complete when the block ends."""
@@ -56,14 +72,38 @@ def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
     stream.synchronize()
 
 
-def rope(length: int, dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(cos, sin), each [length, dim], halves repeated, in the type of `like` (Su et al. 2021)."""
-    powers = torch.arange(0, dim, 2, dtype=torch.float32, device=like.device) / dim
-    angles = torch.outer(
-        torch.arange(length, dtype=torch.float32, device=like.device), 1.0 / theta**powers
-    )
-    both = torch.cat([angles, angles], dim=-1)
-    return both.cos().to(like.dtype), both.sin().to(like.dtype)
+class ConditionStates:
+    """The states of one condition, from a worker.
+
+    Attributes:
+        states: [L, D]; None until they are encoded.
+        kept: the result of the kernels' `keep`; length: L.
+        ready: on a GPU, the event after which another stream may read it.
+    """
+
+    __slots__ = ("_future", "kept", "length", "ready", "states")
+
+    def __init__(self, future: Future[Tensor] | None = None) -> None:
+        self._future = future
+        self.states: Tensor | None = None
+        self.kept: Any = None
+        self.length = 0
+        self.ready: torch.cuda.Event | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._future is None or self._future.done()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return sum(t.nbytes for t in (self.states, self.kept) if isinstance(t, Tensor))
+
+    def wait(self) -> None:
+        """Until the states are there. Raises what encoding them raised."""
+        if self._future is not None:
+            self._future.result()
+            self._future = None
 
 
 def band(length: int, window: int, like: Tensor) -> Tensor | None:
@@ -104,13 +144,15 @@ class ConditionEncoder:
         m = self.modules
         if m.words is None:
             return self._made_up(text + lyrics)
-        token = self._silent_timbre() if timbre is None else self._timbre(timbre)
-        ids = self._ids(self._text_words, text)
-        words = m.encoder.text_projector(m.text(input_ids=ids).last_hidden_state)
-        sung = m.text.get_input_embeddings()(self._ids(self._lyric_words, lyrics))
-        everything = torch.ones(1, sung.shape[1], dtype=torch.bool, device=m.device)
-        sung = m.encoder.lyric_encoder(inputs_embeds=sung, attention_mask=everything)
-        return torch.cat([sung[0], token, words[0]])
+        # One after the other: a small card has room for either, not for both.
+        with lent(m.text, m.device):
+            written = m.text(self._ids(self._text_words, text))
+            sung = m.text.embed_tokens(self._ids(self._lyric_words, lyrics))
+        with lent(m.encoder, m.device):
+            token = self._silent_timbre() if timbre is None else self._timbre(timbre)
+            everything = torch.ones(1, sung.shape[1], dtype=torch.bool, device=m.device)
+            sung = m.encoder.lyric_encoder(inputs_embeds=sung, attention_mask=everything)
+            return torch.cat([sung[0], token, m.encoder.text_projector(written)[0]])
 
     def _ids(self, words: object, text: str) -> Tensor:
         return torch.tensor([words.encode(text).ids], device=self.modules.device)  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import EngineError
 from demon_live.models.acestep import encode
 from demon_live.models.acestep.budget import out_of_memory
+from demon_live.models.acestep.encode import ConditionStates as ConditionStates
 from demon_live.models.acestep.load import AceModules
 from demon_live.models.lora import LoraBank, read_adapter
 from demon_live.models.manifest import Manifest
@@ -39,7 +40,8 @@ from demon_live.models.protocol import LastStack, Row
 
 #: Frames of the shortest music that a model knows, unless its manifest says so.
 SHORTEST = 128
-_TEXTS = 24
+#: Texts that are kept, and bytes of them; the one unused for longest goes first.
+_TEXTS, _TEXT_BYTES = 24, 1 << 30
 _log = logging.getLogger(__name__)
 
 
@@ -91,35 +93,6 @@ class AceKernels(Protocol):
     def warm_up(self, frames: int, depth: int, window: int) -> None: ...
 
     def close(self) -> None: ...
-
-
-class ConditionStates:
-    """The states of one condition, from a worker.
-
-    Attributes:
-        states: [L, D]; None until they are encoded.
-        kept: the result of the kernels' `keep`; length: L.
-        ready: on a GPU, the event after which another stream may read it.
-    """
-
-    __slots__ = ("_future", "kept", "length", "ready", "states")
-
-    def __init__(self, future: Future[Tensor] | None = None) -> None:
-        self._future = future
-        self.states: Tensor | None = None
-        self.kept: Any = None
-        self.length = 0
-        self.ready: torch.cuda.Event | None = None
-
-    @property
-    def done(self) -> bool:
-        return self._future is None or self._future.done()
-
-    def wait(self) -> None:
-        """Until the states are there. Raises what encoding them raised."""
-        if self._future is not None:
-            self._future.result()
-            self._future = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,7 +202,9 @@ class AceEngine:
                 self._texts.move_to_end(key)
                 return self._texts[key]
             entry = self._texts[key] = ConditionStates()
-            while len(self._texts) > _TEXTS:
+            while len(self._texts) > _TEXTS or (
+                len(self._texts) > 2 and sum(t.nbytes for t in self._texts.values()) > _TEXT_BYTES
+            ):
                 self._texts.popitem(last=False)
         lyrics, timbre = words
         latents = self._timbres.get(timbre)
@@ -349,6 +324,11 @@ class AceEngine:
         """Run each shape once, so that the first tick is not the slow one."""
         self.kernels.warm_up(frames * self._times(frames), depth, self.window + 2 * self.margin)
 
+    def between_ticks(self) -> bool:
+        """Do a piece of work that would hold up a tick. Whether there was one."""
+        work = getattr(self.kernels, "between_ticks", None)
+        return work is not None and bool(work())
+
     def close(self) -> None:
         """Give memory and threads back."""
         self._worker.shutdown(wait=True, cancel_futures=True)
@@ -409,7 +389,11 @@ class _AceStacker:
         for pair in pairs:
             for one in pair:
                 if one.ready is not None:
-                    torch.cuda.current_stream(engine.device).wait_event(one.ready)
+                    stream = torch.cuda.current_stream(engine.device)
+                    stream.wait_event(one.ready)
+                    # Made in another stream, whose memory it stays: not to be given away while a
+                    # tick still reads it.
+                    one.kept.record_stream(stream)
                     one.ready = None
         mixes = [
             encode.lane_of(row.shared.get("prompt_mix"), frames) if a is not b else None

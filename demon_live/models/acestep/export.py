@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from demon_live.models.acestep.encode import rope
 from demon_live.models.acestep.fused import KeysValues, Packed, Plain, forward
 from demon_live.models.acestep.layout import AceConfig
+from demon_live.models.acestep.qwen import rope
 
 DIT_NAMES = ("x", "t", "context", "kept", "lengths", "kept2", "lengths2", "mix")
 DECODER_NAMES = ("z",)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demon_live.models.acestep.encode import band, rope
+from demon_live.models.acestep.encode import band
+from demon_live.models.acestep.qwen import rope
 
 
 def key_mask(keep: Tensor, like: Tensor) -> Tensor | None:

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demon_live.models.acestep.encode import rope
 from demon_live.models.acestep.forward import per_token
 from demon_live.models.acestep.layout import AceConfig
+from demon_live.models.acestep.qwen import rope
 
 
 @dataclass(slots=True)

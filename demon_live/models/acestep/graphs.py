@@ -3,10 +3,11 @@
     (rows, frames, tokens, mixing) -> a bucket: static inputs, one captured graph, static output
     a tick: copy x and t in, replay, copy v out; conditions are copied only when they change
 
-Buckets are captured at their first use: kernels are compiled once per process (in `warm_up`, off
-stage), so capturing takes a fraction of a second. The graphs share one pool of memory, which is
-sound because the ring replays them one after another on one stream. Windows are decoded by graphs
-of their own, on a stream of higher priority beside the ring's.
+A new bucket runs uncaptured, which costs a tick some milliseconds, and is captured between ticks
+(`between_ticks`), which takes a tenth of a second. Those unused for longest go when all of them
+take more than a part of the card's memory. The graphs share one pool of memory, which is sound
+because the ring replays them one after another on one stream. Windows are decoded by graphs of
+their own, on a stream of higher priority beside the ring's.
 
 Where Triton or its compiler is missing the same graph is captured from torch's own operations,
 with a note. fp8: DEMON_ACE_FP8=1, or `fp8=True`.
@@ -36,9 +37,16 @@ from demon_live.models.acestep.oobleck import Decoder, snake
 from demon_live.models.cuda import why_no_compiler
 
 _log = logging.getLogger(__name__)
-_BUCKETS = 12
+#: Part of the memory that is free beside the weights which buckets may take; runs of a bucket after
+#: which it is captured in a tick, if there was no time between ticks.
+_SHARE, _RUNS = 3, 400
 #: Condition tokens are rounded up to one of these: a new prompt seldom needs a new graph.
 _TOKENS = (128, 256, 512, 1024, 2560)
+
+
+def wants_fp8() -> bool:
+    """Whether DEMON_ACE_FP8 asks for fp8."""
+    return os.environ.get("DEMON_ACE_FP8", "") not in ("", "0")
 
 
 def operations(modules: AceModules, fp8: bool) -> tuple[Ops, Any, str]:
@@ -121,6 +129,9 @@ class Bucket:
         self.serial = -1
         self.v: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.runs = 0
+        cross = sum(c.kept.nbytes for c in self.cross)
+        self.nbytes = cross + self.context.nbytes + 3 * self.x.nbytes
 
     def run(self) -> Tensor:
         """The forward over the static inputs, as it is captured."""
@@ -170,6 +181,7 @@ class Bucket:
         self.x.copy_(x)
         self.t.copy_(t)
         if self.graph is None:
+            self.runs += 1
             return self.run()
         self.graph.replay()
         assert self.v is not None
@@ -193,7 +205,7 @@ class AceGraphs:
     ) -> None:
         self.modules, self.config = modules, modules.config
         self.device, self.dtype = modules.device, modules.dtype
-        wanted = os.environ.get("DEMON_ACE_FP8", "") not in ("", "0") if fp8 is None else fp8
+        wanted = wants_fp8() if fp8 is None else fp8
         self.ops, act, what = operations(modules, wanted)
         self.label = f"CUDA graphs, {what}" if self.device.type == "cuda" else f"fused, {what}"
         self.packed = fused.pack(modules.dit, self.config, self.ops, release=release)
@@ -202,15 +214,16 @@ class AceGraphs:
         self.pool = torch.cuda.graph_pool_handle() if self.cuda else None
         self._holder = _pool_holder(self.device, self.pool) if self.cuda else None
         self._buckets: OrderedDict[tuple[int, int, int, bool], Bucket] = OrderedDict()
+        #: Bytes that the buckets may take.
+        self.room = torch.cuda.mem_get_info(self.device)[0] // _SHARE if self.cuda else 1 << 30
+        #: Lengths of windows that are to be captured.
+        self._uncaptured: set[int] = set()
         self._windows: dict[int, tuple[Any, Tensor, Tensor]] = {}
         self._beside = torch.cuda.Stream(self.device, priority=-1) if self.cuda else None
         self._window = window
         if self.cuda:
             # Every kernel is compiled here, off stage: shapes to come need captures only.
-            self.bucket(1, 128, _TOKENS[0], False).replay(
-                torch.zeros(1, 128, self.config.channels, device=self.device),
-                torch.ones(1, device=self.device),
-            )
+            self._capture(self.bucket(1, 128, _TOKENS[0], False))
             self._buckets.clear()
 
     def keep(self, states: Tensor) -> Tensor:
@@ -236,38 +249,71 @@ class AceGraphs:
         return bucket.replay(x, t)[:, :frames]
 
     def bucket(self, rows: int, frames: int, tokens: int, mixing: bool) -> Bucket:
-        """The bucket of a shape, captured if it is new; those unused for longest are dropped."""
+        """The bucket of a shape, made if it is new; those unused for longest are dropped."""
         key = (rows, frames, tokens, mixing)
         found = self._buckets.get(key)
         if found is None:
-            found = Bucket(self, rows, frames, tokens, mixing)
-            if self.cuda:
-                found.capture()
-            self._buckets[key] = found
-            while len(self._buckets) > _BUCKETS:
-                self._buckets.popitem(last=False)
+            found = self._buckets[key] = Bucket(self, *key)
         self._buckets.move_to_end(key)
+        while len(self._buckets) > 1 and sum(b.nbytes for b in self._buckets.values()) > self.room:
+            self._buckets.popitem(last=False)
+        if found.runs >= _RUNS and found.graph is None and self.cuda:
+            self._capture(found)
         return found
+
+    def _capture(self, bucket: Bucket) -> None:
+        """Capture a bucket, at the cost of the others where memory is short. Raises
+        torch.OutOfMemoryError if it does not fit even then."""
+        for last in (False, True):
+            try:
+                bucket.capture()
+                return
+            except RuntimeError as error:
+                if not _is_memory(error):
+                    raise
+                for key in [k for k, b in self._buckets.items() if b is not bucket]:
+                    del self._buckets[key]
+                # What a capture that failed has taken of the pool stays with it.
+                self.pool = torch.cuda.graph_pool_handle()
+                torch.cuda.empty_cache()
+                if last:
+                    bucket.runs = -(1 << 60)
+                    raise torch.OutOfMemoryError(one_line(error)) from error
+
+    def between_ticks(self) -> bool:
+        """Capture one shape that has run uncaptured: a tenth of a second. Whether there was one."""
+        waiting = next((b for b in self._buckets.values() if b.runs > 0 and b.graph is None), None)
+        if self.cuda and waiting is not None:
+            self._capture(waiting)
+        elif self._uncaptured:
+            count = self._uncaptured.pop()
+            self._replayed(torch.zeros(1, count, self.config.channels, device=self.device))
+        else:
+            return False
+        return True
 
     # -- decoding --------------------------------------------------------------------------------
 
     def decode(self, latent: Tensor) -> Tensor:
         """latent [B, F, C] -> audio [B, 2, F * hop] float32.
 
-        Of a window (one row, its frames and nine of context on either side) only the window itself
-        is computed; the context, which a caller cuts away, is zeros.
+        Of a window (one row, its frames and nine of context on either side), or half of one, only
+        the window itself is computed; the context, which a caller cuts away, is zeros.
         """
         count = latent.shape[1]
-        if len(latent) != 1 or count != self._window:
+        usual, half = count == self._window, count == 18 + round((self._window - 18) / 2)
+        if len(latent) != 1 or not (usual or half) or count <= 18:
             return self.decoder.full(latent)
         inner = count - 18
-        if not self.cuda:
-            cut = self.decoder.window(latent, 9, inner)
+        if self.cuda and (usual or inner in self._windows):
+            cut = self._replayed(latent)
         else:
-            cut = self._replayed(latent, inner)
+            cut = self.decoder.window(latent, 9, inner)
+            self._uncaptured |= {count} if self.cuda else set()
         return torch.nn.functional.pad(cut, (9 * self.decoder.hop, 9 * self.decoder.hop))
 
-    def _replayed(self, latent: Tensor, inner: int) -> Tensor:
+    def _replayed(self, latent: Tensor) -> Tensor:
+        inner = latent.shape[1] - 18
         assert self._beside is not None
         self._beside.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._beside):
@@ -330,13 +376,24 @@ class AceGraphs:
         """Compile and capture: batches of 1 to `depth` rows, and one window."""
         frames += -frames % self.config.patch
         for rows in range(1, depth + 1):
-            self.bucket(rows, frames, _TOKENS[1], False)
+            bucket = self.bucket(rows, frames, _TOKENS[0], False)
+            if self.cuda and bucket.graph is None:
+                self._capture(bucket)
         self.decode(torch.zeros(1, window, self.config.channels, device=self.device))
 
     def close(self) -> None:
         """Graphs before the memory they use."""
         self._buckets.clear()
         self._windows.clear()
+
+
+def _is_memory(error: BaseException | None) -> bool:
+    """Whether memory was short; a capture that ends by it raises another error, which covers it."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _replay_ms(graph: Any) -> float:

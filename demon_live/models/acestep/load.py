@@ -12,8 +12,10 @@ Threads: call from one thread; the modules are read-only afterwards, but for LoR
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from demon_live.errors import EngineError
-from demon_live.models.acestep import require
+from demon_live.models.acestep import UNUSED, hidden, require, untraced
 from demon_live.models.acestep.layout import (
     PARTS,
     AceConfig,
@@ -32,6 +34,7 @@ from demon_live.models.acestep.layout import (
     place_of,
     read_json,
 )
+from demon_live.models.acestep.qwen import Qwen3
 from demon_live.paths import open_file
 
 #: Bytes of a safetensors header, as the format's own reader bounds it.
@@ -79,11 +82,21 @@ class AceModules:
 # ----------------------------------------------------------------------------------------- building
 
 
+@functools.cache
 def classes() -> dict[str, Any]:
-    """The modules' classes; the first call loads diffusers, which takes some seconds."""
+    """The classes of the modules, the VAE's too; the first call loads diffusers, some seconds."""
     require()
-    from diffusers import AceStepTransformer1DModel
-    from diffusers.pipelines.ace_step import (
+    try:
+        with untraced(), hidden(UNUSED if "diffusers" not in sys.modules else ()):
+            return _imported()
+    # A version of diffusers that cannot do without them.
+    except (ImportError, RuntimeError, AttributeError):
+        return _imported()
+
+
+def _imported() -> dict[str, Any]:
+    from diffusers import AceStepTransformer1DModel, AutoencoderOobleck
+    from diffusers.pipelines.ace_step.modeling_ace_step import (
         AceStepAudioTokenDetokenizer,
         AceStepAudioTokenizer,
         AceStepConditionEncoder,
@@ -94,15 +107,17 @@ def classes() -> dict[str, Any]:
         AceStepConditionEncoder,
         AceStepAudioTokenizer,
         AceStepAudioTokenDetokenizer,
+        AutoencoderOobleck,
     )
-    return dict(zip(PARTS, kinds, strict=True))
+    return dict(zip((*PARTS, "vae"), kinds, strict=True))
 
 
 def _empty(config: AceConfig, part: str) -> Any:
     """A part without memory, but for the constants that no checkpoint stores."""
     arguments = config.arguments()[part]
-    with torch.device("meta"):
-        module = classes()[part](**arguments)
+    kind = classes()[part]
+    with torch.device("meta"), untraced():
+        module = kind(**arguments)
     if part == "audio_tokenizer":
         constants = type(module.quantizer)(dim=1, levels=list(config.fsq_levels))
         for name in ("_levels", "_basis", "scales"):
@@ -174,12 +189,10 @@ def random_dit(config: AceConfig, device: torch.device, dtype: torch.dtype) -> A
 
 def oobleck(settings: dict[str, Any]) -> Any:
     """diffusers' AutoencoderOobleck, as its constructor makes it."""
-    from diffusers import AutoencoderOobleck
-
     with warnings.catch_warnings():
         # It uses torch's older weight_norm, whose tensors the checkpoints hold.
         warnings.simplefilter("ignore", FutureWarning)
-        return AutoencoderOobleck(**settings)
+        return classes()["vae"](**settings)
 
 
 def _fold(vae: Any) -> None:
@@ -229,13 +242,15 @@ def _check_file(path: Path) -> None:
         raise _refuse(path, f"it is truncated: {size} bytes of {whole}")
 
 
-def _tensors(paths: list[Path]) -> Iterator[tuple[Path, str, Callable[[], Tensor]]]:
-    """(file, name, read) of every tensor."""
+def _tensors(
+    paths: list[Path], device: torch.device
+) -> Iterator[tuple[Path, str, Callable[[], Tensor]]]:
+    """(file, name, read) of every tensor, which is read on to the device."""
     from safetensors import safe_open
 
     for path in paths:
         _check_file(path)
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
             for key in file.keys():  # noqa: SIM118 (not a dict)
                 yield path, key, lambda k=key: file.get_tensor(k)  # type: ignore[misc]
 
@@ -245,10 +260,12 @@ _TOLD_EVERY = 100_000_000
 
 
 class _Filler:
-    """Puts tensors into modules that have no memory yet."""
+    """Puts tensors into modules that have no memory yet. host: parts that wait in host memory."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, host: tuple[str, ...] = ()
+    ) -> None:
+        self.device, self.dtype, self._host = device, dtype, host
         self.state: dict[str, dict[str, Tensor]] = {}
 
     def put(self, path: Path, part: str, key: str, wanted: Any, read: Callable[[], Tensor]) -> int:
@@ -259,19 +276,23 @@ class _Filler:
         if tuple(value.shape) != tuple(wanted.shape):
             found = f"{key} is {list(value.shape)}, the model needs {list(wanted.shape)}"
             raise _refuse(path, found, "it is of another model, or of another size of this one")
-        self.state.setdefault(part, {})[key] = value.to(self.device, self.dtype)
+        self.state.setdefault(part, {})[key] = value.to(self.place(part), self.dtype)
         return value.nbytes
 
-    def finish(self, part: str, module: Any, lacking_ok: tuple[str, ...] = ()) -> Any:
+    def place(self, part: str) -> torch.device:
+        """Where the weights of a part lie."""
+        return torch.device("cpu") if part in self._host else self.device
+
+    def finish(self, part: str, module: Any) -> Any:
         state = self.state.pop(part, {})
-        lacking = [k for k in module.state_dict() if k not in state and k not in lacking_ok]
+        lacking = [k for k in module.state_dict() if k not in state]
         if lacking:
             raise EngineError(
                 f"the checkpoint lacks {len(lacking)} tensors of {part}: {', '.join(lacking[:3])}",
                 hint="a shard is missing, or it is of another model: demon engines verify NAME",
             )
         module.load_state_dict(state, strict=False, assign=True)
-        return _ready(module, self.device) if not lacking_ok else module
+        return _ready(module, self.place(part))
 
 
 def _silence(path: Path, channels: int) -> Tensor:
@@ -290,14 +311,16 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     progress: Progress = lambda done, total: None,
+    *,
+    offload: bool = False,
 ) -> AceModules:
-    """The modules of a checkpoint. progress: (bytes read, bytes in all).
+    """The modules of a checkpoint. progress: (bytes read, bytes in all). offload: `encode.lent`.
 
     Raises EngineError: a file is missing, truncated, a pickle, of another family or size.
     """
     require()
     config = checkpoint.config()
-    fill = _Filler(device, dtype)
+    fill = _Filler(device, dtype, ("condition_encoder",) if offload else ())
     modules = {part: _empty(config, part) for part in PARTS}
     wanted = {part: module.state_dict() for part, module in modules.items()}
     total = sum(p.stat().st_size for p in checkpoint.files if p.is_file())
@@ -305,7 +328,7 @@ def load(
 
     def take(paths: list[Path], part: str | None) -> None:
         nonlocal done, told
-        for path, key, read in _tensors(paths):
+        for path, key, read in _tensors(paths, device):
             place = place_of(key) if part is None else (part, key)
             if place is None or place[1] not in wanted[place[0]]:
                 hint = "the file is of another model than the manifest says"
@@ -324,12 +347,12 @@ def load(
         silence = fill.state["condition_encoder"]["silence_latent"].to("cpu", torch.float32)
     # Kept in float32 and only once, here: 600 s of it would be a sixth of XL's encoder in memory.
     fill.state["condition_encoder"]["silence_latent"] = torch.zeros(
-        1, 1, config.channels, dtype=dtype, device=device
+        1, 1, config.channels, dtype=dtype, device=fill.place("condition_encoder")
     )
     modules["condition_encoder"].register_buffer("silence_latent", torch.zeros(1, 1, 64))
     dit, encoder, tokenizer, detokenizer = (fill.finish(part, modules[part]) for part in PARTS)
     vae = vae_of(checkpoint, device, dtype)
-    text, words = _text(checkpoint, device, dtype)
+    text, words = _text(checkpoint, torch.device("cpu") if offload else device, dtype)
     return AceModules(
         config,
         dit,
@@ -348,7 +371,7 @@ def load(
 def load_part(module: Any, paths: list[Path], device: torch.device, dtype: torch.dtype) -> Any:
     """Fill one module, built on meta, from its own files. Raises EngineError as `load`."""
     fill, wanted = _Filler(device, dtype), module.state_dict()
-    for path, key, read in _tensors(paths):
+    for path, key, read in _tensors(paths, device):
         name = key if key in wanted else key.removeprefix("model.")
         if name not in wanted:
             hint = "the file is of another model than the manifest says"
@@ -363,7 +386,7 @@ def vae_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> 
     values = {**VAE, **read_json(folder / "config.json")}
     if values.get("_class_name", "AutoencoderOobleck") != "AutoencoderOobleck":
         raise EngineError(f"{folder} is a {values['_class_name']!r}, not an Oobleck VAE")
-    with torch.device("meta"):
+    with torch.device("meta"), untraced():
         vae = oobleck({key: values[key] for key in VAE})
     vae = load_part(vae, checkpoint.weights("vae"), device, dtype)
     _fold(vae)
@@ -373,22 +396,17 @@ def vae_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> 
 def _text(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """(Qwen3 text encoder, tokenizer). Raises EngineError as `load`."""
     from tokenizers import Tokenizer
-    from transformers import Qwen3Config, Qwen3Model
 
     folder = checkpoint.folders["text_encoder"]
     values = read_json(folder / "config.json")
     if values.get("model_type") != "qwen3":
         raise EngineError(f"{folder} is a {values.get('model_type')!r}, not Qwen3's text encoder")
-    values = {k: v for k, v in values.items() if k not in ("architectures", "dtype", "torch_dtype")}
-    settings = Qwen3Config(**values)
-    with torch.device("meta"):
-        model = Qwen3Model(settings)
-    # Frequencies are computed, not stored.
-    model.rotary_emb = type(model.rotary_emb)(settings)
-    model = load_part(model, checkpoint.weights("text_encoder"), torch.device("cpu"), dtype)
+    with torch.device("meta"), untraced():
+        model = Qwen3(values)
+    model = load_part(model, checkpoint.weights("text_encoder"), device, dtype)
     path = checkpoint.folders["tokenizer"] / "tokenizer.json"
     try:
         words = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 (tokenizers raises a bare Exception)
         raise _refuse(path, str(error).splitlines()[0]) from None
-    return _ready(model, device), words
+    return model, words

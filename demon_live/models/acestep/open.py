@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -13,8 +14,9 @@ import torch
 from demon_live import paths as places
 from demon_live.errors import DemonError, EngineError, one_line
 from demon_live.models.acestep import require
-from demon_live.models.acestep.budget import dit_parameters, weights_bytes
+from demon_live.models.acestep.budget import BESIDE_WEIGHTS, dit_parameters, weights_bytes
 from demon_live.models.acestep.engine import AceEngine, AceKernels
+from demon_live.models.acestep.graphs import wants_fp8
 from demon_live.models.acestep.layout import AceConfig, find_checkpoint
 from demon_live.models.acestep.load import AceModules, build, classes, load
 from demon_live.models.cuda import UNKNOWN, no_gpu, require_gpu, why_no_compiler, why_no_cuda
@@ -63,18 +65,29 @@ def _dtype(device: torch.device, random: bool, config: AceConfig, notes: list[st
     return torch.float32
 
 
-def _fits(device: torch.device, dtype: torch.dtype, config: AceConfig, name: str) -> None:
+def _offloads(
+    device: torch.device, dtype: torch.dtype, config: AceConfig, name: str, notes: list[str]
+) -> bool:
+    """Whether what encodes texts waits in host memory. Raises EngineError if the rest does not fit
+    on the GPU either."""
     if device.type != "cuda" or dit_parameters(config) <= _TOY:
-        return
+        return False
     width = torch.finfo(dtype).bits // 8
-    need = weights_bytes(config, width)
     free, total = torch.cuda.mem_get_info(device)
+    if weights_bytes(config, width) + BESIDE_WEIGHTS <= free:
+        return False
+    need = weights_bytes(config, width, offload=True)
     if need > free:
         raise EngineError(
             f"{name} takes {need / 1e9:.1f} GB of GPU memory, {free / 1e9:.1f} of "
             f"{total / 1e9:.1f} GB are free",
             hint="close other programs on the GPU, play the 2B engine instead of XL, or imp",
         )
+    notes.append(
+        f"{free / 1e9:.1f} GB of GPU memory are free: what reads texts waits in host memory, and a "
+        "new prompt takes about a second longer"
+    )
+    return True
 
 
 def _modules(
@@ -88,7 +101,7 @@ def _modules(
         config = config_of(manifest)
         place = _device(device, config)
         dtype = _dtype(place, True, config, notes)
-        _fits(place, dtype, config, manifest.name)
+        _offloads(place, dtype, config, manifest.name, [])
         return build(config, place, dtype, vae=manifest.model.get("vae"), parts=_RANDOM_PARTS)
     if device != "cpu" and not torch.cuda.is_available():
         # Said before anyone fetches gigabytes for a machine that cannot play them.
@@ -102,8 +115,8 @@ def _modules(
         classes()
         checking.result()
     dtype = _dtype(place, False, config, notes)
-    _fits(place, dtype, config, manifest.name)
-    return load(checkpoint, place, dtype, _counted(progress, "loading"))
+    offload = _offloads(place, dtype, config, manifest.name, notes)
+    return load(checkpoint, place, dtype, _counted(progress, "loading"), offload=offload)
 
 
 def _counted(progress: Callable[[str], None], what: str) -> Callable[[int, int], None]:
@@ -156,14 +169,29 @@ def _add_loras(engine: AceEngine) -> None:
 
 
 def _order(manifest: Manifest, device: torch.device) -> list[str]:
-    """The backends to try, best first: on an RTX card plans that were built for it, else what the
-    manifest says."""
+    """The backends to try, best first: on an RTX card plans that were built for it, unless fp8 is
+    asked for, which they do not have; else what the manifest says."""
     if device.type != "cuda":
         return [b for b in manifest.backends if b == "eager"]
+    first = _plays_plans(device) and not wants_fp8()
+    return sorted(manifest.backends, key=lambda b: first and b != "tensorrt")
+
+
+def _plays_plans(device: torch.device) -> bool:
     from demon_live.models.acestep.tensorrt.library import RTX, capability_of
 
-    rtx = capability_of(device) in RTX
-    return sorted(manifest.backends, key=lambda b: b != "tensorrt") if rtx else [*manifest.backends]
+    return capability_of(device) in RTX
+
+
+def _why(choice: str, device: torch.device) -> str:
+    """Why `auto` takes this backend on a GPU."""
+    if choice == "tensorrt":
+        return "there is a plan for this card"
+    if choice == "eager":
+        return "it needs neither compiler nor plan"
+    if not _plays_plans(device):
+        return "on cards other than RTX it is the fastest"
+    return "fp8 is asked for, which plans do not have" if wants_fp8() else "it needs no plan"
 
 
 # ------------------------------------------------------------------------------------- for plans
@@ -213,6 +241,8 @@ def open_ace(
     if (dcw := manifest.model.get("dcw", "")) not in ("", "low", "high", "double"):
         raise EngineError(f"{manifest.path}: dcw is low, high or double, not {dcw!r}")
     notes: list[str] = []
+    # Triton's own folder is for all programs, and may lie where it does not last.
+    os.environ.setdefault("TRITON_CACHE_DIR", str(places.cache_dir() / "kernels"))
     modules = _modules(manifest, device, random_weights, notes, progress)
     wanted = _order(manifest, modules.device) if backend == "auto" else [backend]
     for choice in wanted:
@@ -228,6 +258,8 @@ def open_ace(
             remedy = f" ({reason.hint})" if reason.hint else ""
             notes.append(f"{manifest.name} runs without backend {choice}: {reason.message}{remedy}")
             continue
+        if backend == "auto" and modules.device.type == "cuda":
+            notes.append(f"backend {choice}: {_why(choice, modules.device)}")
         engine.notes = notes
         _add_loras(engine)
         return engine

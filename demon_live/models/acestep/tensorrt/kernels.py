@@ -94,6 +94,9 @@ class AceTensorRT:
         wanted_v = probe.eager()
         wanted_audio = self.modules.vae.decode(z.transpose(1, 2).to(self.dtype)).sample.float()
         self.modules.dit.to("cpu")
+        if self.cuda:
+            # The library takes memory from the driver, of which torch would keep what it has freed.
+            torch.cuda.empty_cache()
         try:
             dit, decoder = (self._load(library, one) for one in stored)
             dit.expect(DIT_NAMES, ["v"])
@@ -231,11 +234,15 @@ class AceTensorRT:
             t = torch.full((rows,), 0.5, device=self.device)
             self.flow(x, t, Batch(context, [entry] * rows, [entry] * rows, None, -rows))
         self.decode(torch.zeros(1, window, c.channels, device=self.device))
+        self._remember()
+
+    def _remember(self) -> None:
         for plan in (self._dit, self._decoder):
             plan.remember()
 
     def close(self) -> None:
-        """Inputs, then contexts, before the plans that they are of."""
+        """Keep the kernels; inputs, then contexts, before the plans that they are of."""
+        self._remember()
         self._buckets.clear()
         del self._flow, self._window
         self._exchange = None

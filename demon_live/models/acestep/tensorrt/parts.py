@@ -154,6 +154,12 @@ class Exchange:
         wanted = {initialiser(name) for name in names} - {None}
         for name in sorted(n for n in wanted if n is not None and n not in self._given):
             self._give(name)
+        if wanted and (lacking := list(self._refitter.get_missing_weights())):
+            raise EngineError(
+                f"the plan {self.plan.name} takes no new weights without {', '.join(lacking[:3])}"
+                + (f" and {len(lacking) - 3} others" if len(lacking) > 3 else ""),
+                hint="build it again on this machine: demon engines build",
+            )
         # What was given once is read again from the same memory at every refit.
         if wanted and not self._refitter.refit_cuda_engine_async(stream):
             reason = self.errors[-1] if self.errors else "it gives no reason"

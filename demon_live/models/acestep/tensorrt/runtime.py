@@ -115,9 +115,21 @@ class TensorRTPlan:
 
     def _configured(self, kernels: Path | None) -> tuple[Any, Any]:
         """(the configuration of contexts, the library's cache of kernels or None)."""
-        config = self.engine.create_runtime_config()
-        kinds = self._trt.ExecutionContextAllocationStrategy
+        if not hasattr(self.engine, "create_runtime_config"):
+            raise EngineError(
+                f"{self.library} is too old to play plans",
+                hint="pip install 'tensorrt>=10.11', or play with --backend graphs",
+            )
+        trt, config = self._trt, self.engine.create_runtime_config()
+        kinds = trt.ExecutionContextAllocationStrategy
         config.set_execution_context_allocation_strategy(kinds.USER_MANAGED)
+        # Of RTX: kernels are made for a size when it first comes, not exchanged while it plays, and
+        # a tick is launched as one graph.
+        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
+            eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        if hasattr(config, "cuda_graph_strategy"):
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if kernels is None or not hasattr(config, "create_runtime_cache"):
             return config, None
         cache = config.create_runtime_cache()
