@@ -379,6 +379,9 @@ def loop(value: float | str | bool | Path | None) -> None:
 def source(value: float | str | bool | Path | None) -> None:
     """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
 
+def to(value: float | str | bool | Path | None) -> None:
+    """Where the deck goes instead of the loudspeaker: osc 'HOST:PORT', midi 'PORT' CHANNEL, superdirt; none: it sounds. Any name in it is a pattern."""
+
 def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays: a name, or a path; it takes over at a bar once it is open."""
 
@@ -447,6 +450,9 @@ def recall(*names: str) -> None:
 
 def crossfade(*names: str) -> None:
     """Put two decks on the sides of the fader; alone, take them off: crossfade a b."""
+
+def tap(*names: str) -> None:
+    """Tap the tempo: four times, a beat apart; the median of the gaps counts."""
 
 def learn(*names: str) -> None:
     """Bind the next knob that moves to a control: learn blend."""

@@ -106,7 +106,8 @@ def _decks(session: SessionApi | None) -> Pieces:
         source = f"{deck.source} {deck.read}".strip() if deck.source else "from noise"
         state = " · muted" * deck.muted + " · solo" * deck.soloed
         bound = ", ".join(lane.control for lane in deck.lanes)
-        rows.append((deck.name, f"loop {deck.cycles} · {source}{state} · {bound}"))
+        what = f"to {deck.to}" if deck.to else f"loop {deck.cycles} · {source}"
+        rows.append((deck.name, f"{what}{state} · {bound}"))
     return _table("decks", rows, "none yet")
 
 

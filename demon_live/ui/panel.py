@@ -165,6 +165,8 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
                 still.append(values([lane]))
         if deck.source:
             still.append(f"source {deck.source}" + f" ({deck.read})" * bool(deck.read))
+        if deck.to:
+            still.append(f"to {deck.to}")
         if still:
             ranked.append((_STILL, grid.held("held", " · ".join(still))))
     if status.master:
@@ -218,7 +220,7 @@ def _deck_state(grid: LaneGrid, status: Status, deck: DeckView, first: bool) -> 
     if deck.soloed:
         return "solo", "class:muted"
     if not (grid.framed and first):
-        return f"loop {deck.cycles}", "class:quiet"
+        return "out" if deck.to else f"loop {deck.cycles}", "class:quiet"
     bar = f"bar {text.bar_beat(status.cycle, status.beats)}"
     full = f"{status.bpm:.4g} bpm · {bar}"
     # Past bar 9999 the tempo gives way, not the frame.
