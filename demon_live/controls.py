@@ -562,8 +562,7 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "Where the deck goes instead of the loudspeaker: osc 'HOST:PORT', midi 'PORT' CHANNEL, "
-            "superdirt; none: it sounds. Any name in it is a pattern.",
+            "Where a deck of any names plays, unheard: osc, midi 'PORT' CHANNEL, superdirt; none.",
             'to osc "127.0.0.1:9000"',
         ),
         Control(

@@ -26,6 +26,7 @@ from demon_live.lang.dsl_score import program as program
 from demon_live.lang.dsl_score import run_python as run_python
 from demon_live.lang.dsl_score import scene as scene
 from demon_live.lang.dsl_score import score as score
+from demon_live.lang.dsl_score import to as to
 from demon_live.lang.dsl_score import xfade as xfade
 
 Value = _Pat | float | str | Fraction | np.generic | Sequence["Value"]
@@ -378,9 +379,6 @@ def loop(value: float | str | bool | Path | None) -> None:
 
 def source(value: float | str | bool | Path | None) -> None:
     """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
-
-def to(value: float | str | bool | Path | None) -> None:
-    """Where the deck goes instead of the loudspeaker: osc 'HOST:PORT', midi 'PORT' CHANNEL, superdirt; none: it sounds. Any name in it is a pattern."""
 
 def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays: a name, or a path; it takes over at a bar once it is open."""

@@ -11,9 +11,10 @@ Threads: pure functions of a State, but for `sent`, which belongs to the caller.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -35,8 +36,8 @@ _MOMENT = Fraction(1, 1 << 20)
 #: How hard a MIDI note is that says nothing of it.
 _VELOCITY = 0.8
 Value = float | str
-#: (deck, name) -> the value that was sent last.
-Sent = MutableMapping[tuple[str, str], Value]
+#: (deck, name) -> what was sent last of a curve.
+Sent = MutableMapping[tuple[str, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +133,21 @@ def _moments(lane: Lane, tempo: TempoMap, begin: Fraction, end: Fraction) -> lis
     """The output samples in a stretch at which the value of a curve may be another."""
     first, last = tempo.sample_at(begin), tempo.sample_at(end)
     cycles = [*lane.jumps(begin, end), *map(Fraction, range(-(-begin // 1), -(-end // 1)))]
-    moments = {first, *map(tempo.sample_at, cycles)}
-    if lane.continuous:
-        moments.update(range(-(-first // GRID) * GRID, last, GRID))
+    grid = range(-(-first // GRID) * GRID, last, GRID) if lane.continuous else (first,)
+    moments = {*grid, *map(tempo.sample_at, cycles)}
     return sorted(moment for moment in moments if moment < last)
 
 
 def _changes(
-    key: tuple[str, str], lane: Lane, tempo: TempoMap, begin: Fraction, end: Fraction, sent: Sent
+    key: tuple[str, str],
+    lane: Lane,
+    tempo: TempoMap,
+    begin: Fraction,
+    end: Fraction,
+    sent: Sent,
+    form: Callable[[Value], object] = lambda value: value,
 ) -> Iterator[tuple[int, Value]]:
-    """(output sample, value) of a curve where it changes, and at each bar."""
+    """(output sample, value) of a curve where it changes, and at each bar. form: what is sent."""
     moments = _moments(lane, tempo, begin, end)
     cycles = tempo.cycles_at(np.array(moments, np.int64))
     numbers = lane.sample(cycles) if lane.kind == "number" else None
@@ -152,8 +158,8 @@ def _changes(
             continue
         value: Value = str(lane.at(exact)) if numbers is None else float(numbers[i])
         bar = tempo.sample_at(Fraction(round(exact))) == moment
-        if value != sent.get(key) or bar:
-            sent[key] = value
+        if form(value) != sent.get(key) or bar:
+            sent[key] = form(value)
             yield moment, value
 
 
@@ -210,9 +216,6 @@ def superdirt(
     for event in _begins(lanes[rhythm], begin, end):
         found = {n: _value_at(lane, event.begin) for n, lane in lanes.items() if n != rhythm}
         found[rhythm] = event.value
-        row = _dirt_row(found)
-        if row is None:
-            continue
         segment = tempo.segment_at(event.begin)
         head: dict[str, int | float | str] = {
             "_id_": deck.name,
@@ -221,11 +224,11 @@ def superdirt(
             "delta": _length(tempo, event) / RATES.sample_rate,
             "orbit": 0,
         }
-        whole = {**head, **row}
-        flat: list[int | float | str] = []
-        for pair in whole.items():
-            flat += pair
-        yield OscMessage(tempo.sample_at(event.begin), "/dirt/play", tuple(flat))
+        for row in _dirt_rows(found):
+            flat: list[int | float | str] = []
+            for pair in {**head, **row}.items():
+                flat += pair
+            yield OscMessage(tempo.sample_at(event.begin), "/dirt/play", tuple(flat))
 
 
 def _rhythm(lanes: Mapping[str, Lane], begin: Fraction) -> str | None:
@@ -239,23 +242,22 @@ def _begins(lane: Lane, begin: Fraction, end: Fraction) -> list[Event]:
     return sorted((e for e in lane.events(begin, end) if e.onset), key=lambda event: event.begin)
 
 
-def _dirt_row(found: Mapping[str, Value | None]) -> dict[str, int | float | str] | None:
-    """Names and values of a note; None if one of them rests."""
+def _dirt_rows(found: Mapping[str, Value | None]) -> list[dict[str, int | float | str]]:
+    """Names and values of a note, one row for each note of a chord; none if one of them rests."""
     row: dict[str, int | float | str] = {}
     for name, value in found.items():
         if value is None or value == "":
-            return None
+            return []
         row[name] = _plain(value)
     sound, colon, number = str(row.get("s", "")).partition(":")
     if colon and number.isdigit():
         row |= {"s": sound, "n": float(number)}
-    for name in ("note", "n"):
-        if isinstance(row.get(name), str):
-            # SuperDirt counts from the middle c.
-            row[name] = next(iter(_pitches(row[name])), 60.0) - 60.0
     if "orbit" in row:
         row["orbit"] = int(float(row["orbit"]))
-    return row
+    if not isinstance(row.get("note"), str):
+        return [row]
+    # SuperDirt counts from the middle c.
+    return [{**row, "note": pitch - 60.0} for pitch in _pitches(row["note"])]
 
 
 def _pitches(value: Value) -> tuple[float, ...]:
@@ -285,12 +287,10 @@ def midi(
         if number is None and name != "bend":
             continue
         rows = [(state.tempo.sample_at(e.begin), e.value) for e in _steps(lane, begin, end)]
-        rows += _changes((deck.name, name), lane, state.tempo, begin, end, sent)
-        last = b""
+        form = partial(_control, channel, number)
+        rows += _changes((deck.name, name), lane, state.tempo, begin, end, sent, form)
         for sample, value in sorted(rows, key=lambda row: row[0]):
-            data = _control(channel, number, value)
-            if data and data != last:
-                last = data
+            if data := form(value):
                 yield MidiControl(sample, data)
 
 

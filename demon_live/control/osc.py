@@ -163,7 +163,8 @@ def _read(data: bytes) -> tuple[str, list[Any]]:
 
 def require() -> None:
     """Raise UsageError where the package is missing."""
-    _package("osc_message")
+    for name in ("osc_message", "osc_message_builder"):
+        _package(name)
 
 
 def _package(name: str) -> Any:

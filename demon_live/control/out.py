@@ -28,7 +28,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demon_live.control import ahead
-from demon_live.control.ahead import MidiControl, MidiNote, OscMessage, Value
+from demon_live.control.ahead import MidiControl, MidiNote, OscMessage
 from demon_live.control.midi import Backend, MidiOut
 from demon_live.control.osc import encode_message
 from demon_live.control.sync import AudioClock, Ear
@@ -258,9 +258,10 @@ class Out:
         self.lookahead, self._backend, self._start = lookahead, backend, start
         self._addresses: dict[str, Address | None] = {}
         self._sockets: dict[int, socket.socket] = {}
-        self._lines: dict[str, MidiLine] = {}
+        #: The MIDI ports that decks go to.
+        self.lines: dict[str, MidiLine] = {}
         self._open: set[tuple[str, str]] = set()
-        self._sent: dict[tuple[str, str], Value] = {}
+        self._sent: dict[tuple[str, str], object] = {}
         #: Up to here everything is planned.
         self._done: Fraction | None = None
         #: Stretches that were planned too late; messages that could not be sent.
@@ -351,7 +352,7 @@ class Out:
         if deck.to is None or deck.to.kind != "midi":
             return
         last = min((at for gone, at in state.ending if gone is deck), default=math.inf)
-        line = self._lines[deck.to.place]
+        line = self.lines[deck.to.place]
         for message in ahead.midi(state, deck, begin, end, self._sent):
             if message.sample >= last or not ahead.is_open(state, deck.name, message.sample):
                 continue
@@ -361,15 +362,15 @@ class Out:
     def _end_notes(self, state: State, decks: Mapping[str, DeckState], here: int) -> None:
         """Open the ports that decks name; end the notes of decks that are silent now."""
         places = {d.name: d.to.place for d in decks.values() if d.to and d.to.kind == "midi"}
-        for place in set(places.values()) - self._lines.keys():
-            self._lines[place] = MidiLine(place, backend=self._backend, start=self._start)
+        for place in set(places.values()) - self.lines.keys():
+            self.lines[place] = MidiLine(place, backend=self._backend, start=self._start)
         playing = {(n, place) for n, place in places.items() if ahead.is_open(state, n, here)}
         for name, place in self._open - playing:
-            self._lines[place].silence(name)
+            self.lines[place].silence(name)
         self._open = playing
-        for place in self._lines.keys() - set(places.values()):
-            self._lines.pop(place).close()
-        for line in self._lines.values():
+        for place in self.lines.keys() - set(places.values()):
+            self.lines.pop(place).close()
+        for line in self.lines.values():
             self._say(line.problem)
 
     # --- sending -------------------------------------------------------------------------------
@@ -412,7 +413,7 @@ class Out:
             self._session.tell(text)
 
     def _complain(self, now: float) -> None:
-        dropped = sum(line.dropped for line in self._lines.values())
+        dropped = sum(line.dropped for line in self.lines.values())
         if (self.lost or self.late or dropped) and now - self._complained >= _COMPLAINT:
             self._complained = now
             log.warning("out: %d lost, %d late, %d dropped", self.lost, self.late, dropped)
@@ -423,11 +424,11 @@ class Out:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(2)
-        for line in self._lines.values():
+        for line in self.lines.values():
             line.close()
         for one in self._sockets.values():
             one.close()
-        self._lines.clear()
+        self.lines.clear()
         self._sockets.clear()
 
 

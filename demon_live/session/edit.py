@@ -330,9 +330,10 @@ class Edit:
 
     def build_loops(self) -> None:
         """New loops of the decks in `renew`, from cycle `begin` on."""
-        if not self.renew or self.begin is None:
-            return
         state, begin = self.state, self.begin
+        timed = self.renew or any(deck.to is not None for deck in state.decks.values())
+        if not timed or begin is None:
+            return
         segment = state.tempo.segment_at(begin)
         # During a ramp the map has the tempo of every bar already.
         if not state.ramp and (segment.bpm, segment.beats) != (state.bpm, state.beats):
