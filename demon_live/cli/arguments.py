@@ -101,6 +101,7 @@ _SETS_ENGINE = (
 )
 _VIEW = (
     _flag("--stage", help="begin with the stage view (Alt-s goes there, too)"),
+    _flag("--no-mouse", help="leave the mouse to the terminal (with it: Shift-drag selects text)"),
     _option(
         "--theme",
         choices=("dark", "light"),

@@ -319,6 +319,7 @@ def _show(
         theme=args.theme,
         first=first,
         leaving=leaving,
+        mouse=not args.no_mouse,
     )
 
 

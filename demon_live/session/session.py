@@ -14,6 +14,7 @@ import itertools
 import os
 import secrets
 import threading
+import time
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -111,6 +112,9 @@ class Session(ScriptApi):
         self.undone = Undo()
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
+        #: When a tempo was tapped, by `clock`.
+        self.taps: list[float] = []
+        self.clock: Callable[[], float] = time.monotonic
         self._due: Fraction | None = None
         self._messages = Messages()
         self._timeline = Scripts(self, self.tell, alone=alone)
@@ -190,7 +194,8 @@ class Session(ScriptApi):
         self._reserve(edit, new)
         self._note_files(now)
         at = "" if self._due is None else str(self._due)
-        self.journal.write(SetEvent("apply", now, text, name, origin, at))
+        if any(not (isinstance(s, Word) and s.name == "tap") for s in program.statements):
+            self.journal.write(SetEvent("apply", now, text, name, origin, at))
         if whole and new.hushed and self.rules > 1:
             new = replace(new, hushed=False)
             edit.messages.append("the sound is back")
@@ -198,7 +203,7 @@ class Session(ScriptApi):
         messages = [*([] if whole else named(program)), *edit.messages]
         for word in words:
             messages += do_word(self, word, now)
-        if not any(w.name in ("undo", "redo", "load") for w in words):
+        if not any(w.name in ("undo", "redo", "load", "tap") for w in words):
             self.undone.note(state, self._state)
         return Outcome(tuple(messages), self._warnings(program, edit))
 

@@ -21,6 +21,8 @@ KEYS = (
     ("Tab, Up, Ctrl-R", "complete, earlier lines, search them"),
     ("Alt-.", "hush"),
     ("Alt-1 .. 9", "mute a deck, and back"),
+    ("Alt-t, Alt-- Alt-=", "tap the tempo; a beat a minute slower, faster"),
+    ("click, drag", "on the panel: mute a deck, move a constant; Shift-drag selects text"),
     ("F1", "about the word under the cursor"),
     ("Alt-s", "the stage view, and back"),
     ("Alt-w", "status: what plays, the address of the web page"),
