@@ -148,6 +148,9 @@ def _changes(
     form: Callable[[Value], object] = lambda value: value,
 ) -> Iterator[tuple[int, Value]]:
     """(output sample, value) of a curve where it changes, and at each bar. form: what is sent."""
+    if not (_is_curve(lane, begin) or _is_curve(lane, end)):
+        sent.pop(key, None)
+        return
     moments = _moments(lane, tempo, begin, end)
     cycles = tempo.cycles_at(np.array(moments, np.int64))
     numbers = lane.sample(cycles) if lane.kind == "number" else None
@@ -174,28 +177,36 @@ def _length(tempo: TempoMap, event: Event) -> int:
     return tempo.sample_at(event.whole_end) - tempo.sample_at(event.whole_begin)
 
 
-def events(state: State, deck: DeckState, begin: Fraction, end: Fraction) -> Iterator[OscMessage]:
-    """The events of a deck that sound: /demon/event DECK NAME VALUE CYCLE SECONDS."""
-    tempo = state.tempo
-    for name, lane in _lanes(state, deck, begin).items():
-        for event in _steps(lane, begin, end):
+def steps(state: State, deck: DeckState, begin: Fraction, end: Fraction) -> dict[str, list[Event]]:
+    """The steps of each lane of a deck that begin in [begin, end)."""
+    lanes = _lanes(state, deck, begin)
+    return {name: _steps(lane, begin, end) for name, lane in lanes.items()}
+
+
+def events(tempo: TempoMap, deck: str, found: Mapping[str, list[Event]]) -> Iterator[OscMessage]:
+    """Steps that sound, for visuals: /demon/event DECK NAME VALUE CYCLE SECONDS."""
+    for name, rows in found.items():
+        for event in rows:
             seconds = _length(tempo, event) / RATES.sample_rate
-            row = (deck.name, name, _plain(event.value), float(event.begin), seconds)
+            row = (deck, name, _plain(event.value), float(event.begin), seconds)
             yield OscMessage(tempo.sample_at(event.begin), "/demon/event", row)
 
 
 def osc(
-    state: State, deck: DeckState, begin: Fraction, end: Fraction, sent: Sent
+    state: State,
+    deck: DeckState,
+    begin: Fraction,
+    end: Fraction,
+    found: Mapping[str, list[Event]],
+    sent: Sent,
 ) -> Iterator[OscMessage]:
-    """What a deck sends that says `to osc`: /DECK/NAME VALUE."""
+    """What a deck sends that says `to osc`: /DECK/NAME VALUE. found: its `steps`."""
+    tempo = state.tempo
     for name, lane in _lanes(state, deck, begin).items():
-        address = f"/{deck.name}/{name}"
-        rows = [
-            (state.tempo.sample_at(event.begin), event.value) for event in _steps(lane, begin, end)
-        ]
-        rows += _changes((deck.name, name), lane, state.tempo, begin, end, sent)
+        rows = [(tempo.sample_at(event.begin), event.value) for event in found[name]]
+        rows += _changes((deck.name, name), lane, tempo, begin, end, sent)
         for sample, value in sorted(rows, key=lambda row: row[0]):
-            yield OscMessage(sample, address, (_plain(value),))
+            yield OscMessage(sample, f"/{deck.name}/{name}", (_plain(value),))
 
 
 # --- SuperDirt -------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Seconds that messages leave ahead of the sound at most, and between two stretches of the score.
-LOOKAHEAD, STEP = 0.2, 0.04
+LOOKAHEAD, STEP = 0.2, 0.1
 #: Bytes of a bundle; messages that may wait for a MIDI port.
 _BUNDLE, _MOST = 1400, 4096
 #: A MIDI message that comes later than this is not sent, seconds; note-offs always are.
@@ -91,6 +91,17 @@ def bundles(messages: Iterable[tuple[float, bytes]]) -> list[bytes]:
             body += struct.pack(">i", len(row)) + row
         found.append(b"#bundle\0" + tag + body)
     return found
+
+
+def wall_offset() -> float:
+    """time.time() less time.monotonic(): the reading that took least, of a few."""
+    readings = []
+    for _ in range(3):
+        before = time.monotonic()
+        wall = time.time()
+        after = time.monotonic()
+        readings.append((after - before, wall - (before + after) / 2))
+    return min(readings)[1]
 
 
 # --- MIDI ------------------------------------------------------------------------------------
@@ -286,7 +297,7 @@ class Out:
             except Exception as error:
                 log.warning("out", exc_info=True)
                 self._say(f"sending ahead failed: {error}")
-            self._wake.wait(min(STEP, self.lookahead / 3))
+            self._wake.wait(min(STEP, self.lookahead / 2))
             self._wake.clear()
 
     def turn(self, now: float) -> None:
@@ -306,7 +317,7 @@ class Out:
         if end <= begin:
             return
         self._done = end
-        offset = time.time() - time.monotonic()
+        offset = wall_offset()
         rows: defaultdict[str, list[tuple[float, bytes]]] = defaultdict(list)
         listening = [*self._outside, *(d.to.place for d in decks.values() if d.to and _is_osc(d))]
         for deck in decks.values():
@@ -322,6 +333,8 @@ class Out:
             except Exception as error:
                 log.warning("out: %s", deck.name, exc_info=True)
                 self._say(f"{deck.name}: a stretch cannot be sent ({error})")
+        if rows:
+            self._say(f"osc leaves {self.lookahead * 1000:g} ms before it is heard")
         for place, messages in rows.items():
             self._send(place, bundles(messages))
         self._complain(now)
@@ -336,14 +349,15 @@ class Out:
             return message.sample < last and ahead.is_open(state, deck.name, message.sample)
 
         own: Iterable[OscMessage] = ()
+        found = ahead.steps(state, deck, begin, end) if listening else {}
         if deck.to is not None and deck.to.kind == "osc":
-            own = ahead.osc(state, deck, begin, end, self._sent)
+            own = ahead.osc(state, deck, begin, end, found, self._sent)
         elif deck.to is not None and deck.to.kind == "superdirt":
             own = ahead.superdirt(state, deck, begin, end)
         if deck.to is not None:
             yield from ((deck.to.place, m) for m in own if heard(m))
         if listening:
-            every = [m for m in ahead.events(state, deck, begin, end) if heard(m)]
+            every = [m for m in ahead.events(state.tempo, deck.name, found) if heard(m)]
             yield from ((place, m) for place in dict.fromkeys(listening) for m in every)
 
     def _midi(

@@ -24,7 +24,7 @@ from demon_live.lang.chain import (
     find_scene,
     restarted,
 )
-from demon_live.lang.destinations import read_destination
+from demon_live.lang.destinations import outgoing, read_destination
 from demon_live.lang.program import OF_DECK
 from demon_live.lang.prompts import texts_of
 from demon_live.session.assets import DecodedSources, with_sounds
@@ -159,7 +159,9 @@ class Edit:
         here = self.state.tempo.cycle_at(self.now)
 
         def old(deck: str, control: str) -> Lane:
-            lane = self.state.deck(deck).lanes.get(control) or Lane.constant(control)
+            there = self.state.deck(deck)
+            spec = control if there.to is None else outgoing(control, there.to.kind)
+            lane = there.lanes.get(control) or Lane.constant(spec)
             return Lane.prune(lane, here)
 
         for deck, control, lane in chain_lanes(row, self.scenes, at, old):

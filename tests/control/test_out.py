@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +17,21 @@ import numpy as np
 import pytest
 from pythonosc.osc_message import OscMessage
 
+from demon_live.control import ahead, midi
 from demon_live.control import out as module
 from demon_live.control.ahead import MidiControl, MidiNote
-from demon_live.control.out import LOOKAHEAD, MidiLine, Out, bundles, resolve
-from demon_live.control.sync import Ear
+from demon_live.control.out import LOOKAHEAD, MidiLine, Out, bundles, resolve, wall_offset
+from demon_live.control.sync import Ear, Sync
 from demon_live.errors import DemonError, UsageError
 from demon_live.lang import compile_source
+from demon_live.lang.controllers import Key, Move
+from demon_live.paths import shipped
+from demon_live.replay.to_score import to_score
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
+from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
+from demon_live.session.session import Session
 from tests.helpers.fake_midi import FakeBackend
 from tests.helpers.mock_engine import MockEngine, by_prompt, edges, offline
 
@@ -201,7 +210,7 @@ def test_a_tempo_that_changes_moves_what_is_sent_with_the_sound(stage: Stage) ->
     stage.play(6)
     tempo = stage.session.state.tempo
     samples = [sample for sample, _ in stage.rows("/x/a")]
-    wanted = [tempo.sample_at(tempo.segments[0].cycle.__class__(k, 2)) for k in range(len(samples))]
+    wanted = [tempo.sample_at(Fraction(k, 2)) for k in range(len(samples))]
     assert near(samples, wanted, slack=1)
     assert len(tempo.segments) == 2
 
@@ -520,11 +529,104 @@ def test_a_render_says_once_that_it_has_sound_only(tmp_path: Path) -> None:
 
 
 def test_a_knob_that_moves_is_sent(stage: Stage) -> None:
-    from demon_live.lang.controllers import Key, Move
-
     stage.session.apply(f'deck x {{ to osc "{stage.place}"; a = cc(21) }}')
     stage.play(1)
     assert not stage.rows("/x/a")
     stage.session.hear([Move(Key("cc", 21, 1), 0.25)])
     stage.play(1)
     assert stage.rows("/x/a")[-1][1] == (pytest.approx(0.25, abs=1e-3),)
+
+
+def test_a_chain_of_scenes_plays_elsewhere_too(stage: Stage) -> None:
+    stage.session.apply(
+        'quant 0\ntempo 120\nscene calm { lights.a = "1 2"; lights.gain = .5 }\n'
+        'scene wild { lights.a = "3*4"; lights.gain = default }\n'
+        f'deck lights {{ to osc "{stage.place}" }}\n'
+        "chain calm 1, wild 1"
+    )
+    stage.play(1.8)
+    steps = [(sample * 4 // BAR, value) for sample, (value,) in stage.rows("/lights/a")]
+    wanted = [(0, 1.0), (2, 2.0), (4, 3.0), (5, 3.0), (6, 3.0), (7, 3.0)]
+    assert [row for row in steps if row[0] < 8] == wanted
+    assert [row for row in stage.rows("/lights/gain") if row[0] < 2 * BAR] == [(0, (0.5,))]
+
+
+def test_a_set_keeps_where_decks_go_and_replays_it(stage: Stage, tmp_path: Path) -> None:
+    stage.session.apply("record 'friday'")
+    text = (
+        f'tempo 110\nloop 2\nprompt = \'a\'\ndeck x {{ to osc "{stage.place}"; fog = "1 <2 3>" }}'
+    )
+    stage.session.apply(text)
+    stage.play(1.5)
+    stage.session.apply('x.fog = "4 5"\nx.haze = saw over 2')
+    stage.play(3)
+    recording = stage.session.journal.recording()
+    moments = list(dry_run(recording))
+    said, played = moments[-1].state, stage.session.state
+    assert said.decks["x"].to == played.decks["x"].to is not None
+    for cycle in (Fraction(1, 2), Fraction(3), Fraction(4)):
+        rows = [ahead.steps(s, s.decks["x"], cycle, cycle + 1)["fog"] for s in (said, played)]
+        assert rows[0] == rows[1] != []
+    again = to_score(replace(recording, path=None), moments)
+    program = compile_source(again)
+    assert f'to osc "{stage.place}"' in again
+    assert "lights" not in program.decks
+    assert any("fog" in row.control for s in program.scenes.values() for row in s.body)
+
+
+def test_the_page_compiles() -> None:
+    page = (shipped("examples") / "elsewhere.md").read_text("utf-8")
+    blocks = [b for b in re.split(r"\n\n(?!    )", page) if "    deck " in b]
+    assert len(blocks) == 3
+    for block in blocks:
+        rows = [line[4:] for line in block.split("\n") if line.startswith("    ")]
+        assert not compile_source("\n".join(rows)).warnings
+
+
+def test_a_thread_of_its_own_sends_what_plays(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(60)
+        session = Session(NullOutput(), outside=())
+        pace = Pace(t0=time.monotonic(), latency_s=0.0)
+        out = Out(session, lambda: pace)
+        try:
+            session.apply(f'deck x {{ to osc "127.0.0.1:{receiver.getsockname()[1]}"; a = "1*8" }}')
+            out.wake()
+            while b"/x/a" not in (data := receiver.recv(65536)):
+                pass
+        finally:
+            out.close()
+        whole, part = struct.unpack(">II", data[8:16])
+        moment = whole - 2_208_988_800 + part / 2**32 - wall_offset()
+        # On the grid of eighths of a bar.
+        place = (moment - pace.t0) * 8 / 2
+        assert abs(place - round(place)) < 0.02
+
+
+def test_the_clock_goes_to_the_ports_that_decks_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    class Port:
+        problem = ""
+
+        def __init__(self, name: str = "") -> None:
+            opened.append(name)
+
+        def send(self, data: bytes) -> bool:
+            return True
+
+        def close(self) -> None:
+            opened.append("closed")
+
+    monkeypatch.setattr(midi, "MidiOut", Port)
+    session = Session(NullOutput(), outside=())
+    sync = Sync(session)
+    session.apply("clock out")
+    sync.turn(Pace(t0=time.monotonic()))
+    session.apply("deck s { to midi 'nano' 1; note = 60 }")
+    sync.turn(Pace(t0=time.monotonic()))
+    sync.close()
+    assert opened == ["", "closed", "nano", "closed"]
