@@ -286,7 +286,7 @@ class Out:
             self._thread.start()
 
     def wake(self) -> None:
-        """What plays has changed."""
+        """What plays may have changed."""
         self._wake.set()
 
     def _run(self) -> None:

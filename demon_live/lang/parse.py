@@ -268,10 +268,8 @@ def unquote(token: str) -> str:
 @lru_cache(maxsize=1)
 def _grammar() -> str:
     text = resources.files("demon_live.lang").joinpath("grammar.lark").read_text("utf-8")
-    plain = [word for word in SETTINGS if word != "to"]
-    for mark, words in (("%SETTINGS%", plain), ("%WORDS%", PERFORMANCE)):
-        text = text.replace(mark, "|".join(words))
-    return text
+    plain = "|".join(word for word in SETTINGS if word != "to")
+    return text.replace("%SETTINGS%", plain).replace("%WORDS%", "|".join(PERFORMANCE))
 
 
 @lru_cache(maxsize=1)

@@ -280,15 +280,10 @@ class Live:
             start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
             python=python,
-            changed=self._changed,
+            changed=self._wake.set,
             outside=outside,
             written=lambda path, text: self._reloader.written(path, text),
         )
-
-    def _changed(self) -> None:
-        self._wake.set()
-        if self._out is not None:
-            self._out.wake()
 
     def _clock(self) -> Bus | None:
         """When the audio process plays; None: it does not yet."""
@@ -377,6 +372,8 @@ class Live:
                 self._replay_due()
                 self.session.pump()
                 self._sync.turn(self._clock())
+                if self._out is not None:
+                    self._out.wake()
                 self._hear()
                 if self._log is not None:
                     self._log.turn(self._output.now())

@@ -26,7 +26,7 @@ _TRAVEL, _GAP = 40, 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Spot:
     """What lies in the cells [begin, end) of a row: a deck, or a constant of it."""
 
     begin: int
@@ -77,10 +77,10 @@ class PanelMouse:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._evaluate, self._quietly, self._mute, self._now = evaluate, quietly, mute, now
-        self._held: tuple[Target, int] | None = None
+        self._held: tuple[Spot, int] | None = None
         self._sent, self._at = "", -math.inf
 
-    def event(self, targets: tuple[Target, ...], event: MouseEvent) -> None:
+    def event(self, targets: tuple[Spot, ...], event: MouseEvent) -> None:
         """Do what an event means in a row with these targets."""
         x = event.position.x
         if event.event_type == MouseEventType.MOUSE_DOWN:

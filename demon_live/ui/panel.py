@@ -24,7 +24,7 @@ import numpy as np
 
 from demon_live.controls import find
 from demon_live.ui import text
-from demon_live.ui.mouse import Target, constant
+from demon_live.ui.mouse import Spot, constant
 from demon_live.ui.text import Row
 from demon_live.ui.theme import DECK_STYLES
 
@@ -37,7 +37,7 @@ _NARROW = 60
 _TITLE, _NEWS, _CURVE, _SLOTS, _STILL = range(5)
 _Ranked = list[tuple[int, Row]]
 #: For each row of a panel, what lies where in it.
-Targets = list[tuple[Target, ...]]
+Targets = list[tuple[Spot, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def targets(status: Status, columns: int, drawn: Iterable[Row]) -> Targets:
         line = "".join(piece for _, piece in row)
         if "class:deck.title" in styles:
             deck = decks.pop(0) if decks else None
-            found.append((Target(0, columns, deck.name),) if deck is not None else ())
+            found.append((Spot(0, columns, deck.name),) if deck is not None else ())
         elif "class:held" in styles and deck is not None and "held" in line[:8]:
             found.append(tuple(_constants(deck, line)))
         else:
@@ -119,12 +119,12 @@ def targets(status: Status, columns: int, drawn: Iterable[Row]) -> Targets:
     return found
 
 
-def _constants(deck: DeckView, line: str) -> Iterable[Target]:
+def _constants(deck: DeckView, line: str) -> Iterable[Spot]:
     for lane in deck.lanes:
         shown = values([lane])
         found = re.search(rf"(?<!\S){re.escape(shown)}(?!\S)", line)
         if found is not None and constant(deck, lane):
-            yield Target(*found.span(), deck.name, lane.control, float(lane.value))
+            yield Spot(*found.span(), deck.name, lane.control, float(lane.value))
 
 
 def lanes(

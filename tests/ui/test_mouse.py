@@ -8,7 +8,7 @@ from prompt_toolkit.mouse_events import MouseButton, MouseEvent, MouseEventType
 
 from demon_live.controls import CONTROLS
 from demon_live.session.status import LaneView
-from demon_live.ui.mouse import PanelMouse, Target, moved
+from demon_live.ui.mouse import PanelMouse, Spot, moved
 from demon_live.ui.panel import panel, targets
 from tests.ui.test_panel import FLAT, LANES, deck, lines, status
 
@@ -31,7 +31,7 @@ class Hand:
             lambda: self.time,
         )
 
-    def does(self, kind: MouseEventType, x: int, found: tuple[Target, ...] = ()) -> None:
+    def does(self, kind: MouseEventType, x: int, found: tuple[Spot, ...] = ()) -> None:
         self.time += 1.0
         event = MouseEvent(Point(x, 0), kind, MouseButton.LEFT, frozenset())
         self.mouse.event(found, event)
@@ -57,14 +57,14 @@ def test_titles_and_constants_are_found_where_they_are_drawn() -> None:
 
 
 def test_a_click_on_a_title_mutes_the_deck() -> None:
-    hand, row = Hand(), (Target(0, 80, "drums"),)
+    hand, row = Hand(), (Spot(0, 80, "drums"),)
     hand.does(DOWN, 5, row)
     hand.does(UP, 5, row)
     assert hand.said == ["mute drums"]
 
 
 def test_a_drag_moves_a_constant_and_says_its_last_value() -> None:
-    hand, row = Hand(), (Target(10, 17, "main", "gain", 0.8),)
+    hand, row = Hand(), (Spot(10, 17, "main", "gain", 0.8),)
     hand.does(DOWN, 12, row)
     hand.does(MOVE, 16, row)
     # Over another row the drag goes on.
@@ -77,7 +77,7 @@ def test_a_drag_moves_a_constant_and_says_its_last_value() -> None:
 
 
 def test_a_press_without_a_move_changes_nothing() -> None:
-    hand, row = Hand(), (Target(10, 17, "main", "gain", 0.8),)
+    hand, row = Hand(), (Spot(10, 17, "main", "gain", 0.8),)
     hand.does(DOWN, 12, row)
     hand.does(UP, 12, row)
     hand.does(DOWN, 50, row)
