@@ -24,7 +24,7 @@ from demon_live.lang.chain import (
     find_scene,
     restarted,
 )
-from demon_live.lang.destinations import outgoing, read_destination
+from demon_live.lang.destinations import Destination, outgoing, read_destination
 from demon_live.lang.program import OF_DECK
 from demon_live.lang.prompts import texts_of
 from demon_live.session.assets import DecodedSources, with_sounds
@@ -325,7 +325,10 @@ class Edit:
                 span=row.span,
                 hint=f"name it at the start: demon live --osc-to {to.place}",
             )
-        at = self.state.tempo.sample_at(self.effect(row.when))
+        self._go_to(deck, to, row.when)
+
+    def _go_to(self, deck: DeckState, to: Destination, when: When) -> None:
+        at = self.state.tempo.sample_at(self.effect(when))
         self.renew.pop(deck.name, None)
         self.state = self.state.with_deck(deck).with_destination(deck.name, to, at, self.now)
         self.messages.append(f"{deck.name}: goes to {to}, ahead of the sound")
@@ -412,7 +415,7 @@ class Edit:
         control = known.spec if known is not None else find(control_name)
         if control is None:
             return
-        neutral = Lane.constant(control, control.default)
+        neutral = Lane.constant(control)
         here = self.state.tempo.cycle_at(self.now)
         old = Lane.prune(deck.lanes.get(control_name, neutral), here)
         new = lane if lane is not None else neutral
@@ -480,8 +483,7 @@ class Edit:
                 if deck.to is None:
                     self.renew[name] = None
                 else:
-                    at = self.state.tempo.sample_at(self.effect(when))
-                    self.state = self.state.with_destination(name, deck.to, at, self.now)
+                    self._go_to(changed, deck.to, when)
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
             self.renew.update(dict.fromkeys(current.decks))

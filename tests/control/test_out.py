@@ -203,6 +203,30 @@ def test_what_changes_is_sent_anew_behind_what_has_left(stage: Stage) -> None:
     assert now - 4800 <= changed[0] <= now + (LOOKAHEAD + 0.05) * 48_000
 
 
+def test_a_name_that_is_new_sends_nothing_before_its_bar_nor_after_its_end(stage: Stage) -> None:
+    stage.session.apply(f'deck x {{ to osc "{stage.place}"; a = .5 }}')
+    stage.play(1.5)
+    stage.session.apply("x.b = .25")
+    stage.play(2)
+    stage.session.apply("x.b = default")
+    stage.play(2)
+    assert stage.rows("/x/b") == [(2 * BAR, (0.25,)), (3 * BAR, (0.25,))]
+
+
+def test_undo_goes_back_to_where_a_deck_went(stage: Stage) -> None:
+    stage.session.apply(f'deck x {{ to osc "{stage.place}"; a = "1*4" }}')
+    stage.play(1)
+    stage.session.apply('deck x { to osc "127.0.0.1:9" }')
+    stage.play(1)
+    gone = len(stage.rows("/x/a"))
+    stage.play(1)
+    assert len(stage.rows("/x/a")) == gone
+    outcome = stage.session.apply("undo")
+    assert outcome.messages == (f"x: goes to osc {stage.place}, ahead of the sound",)
+    stage.play(1)
+    assert len(stage.rows("/x/a")) > gone
+
+
 def test_a_tempo_that_changes_moves_what_is_sent_with_the_sound(stage: Stage) -> None:
     stage.session.apply(f'tempo 120\ndeck x {{ to osc "{stage.place}"; a = "0 1" }}')
     stage.play(1)
