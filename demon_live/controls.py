@@ -9,6 +9,7 @@ soon a change is heard (DEMON paper, section on propagation, plus two more class
     model  one tick after a refit    weights of the network
     notes  next generation           what a deck with `source notes` is made from
     prepared  first, then switched at a cycle          loop, tempo, source, engine, depth, steps
+    out    ahead of the sound, elsewhere   any name, in a deck that says `to` (lang.destinations)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PropagationClass = Literal["mix", "step", "slot", "model", "notes", "prepared"]
+PropagationClass = Literal["mix", "step", "slot", "model", "notes", "prepared", "out"]
 Shape = Literal["curve", "number", "integer", "text", "choice", "file", "hits", "notes", "chords"]
 
 
@@ -59,6 +60,8 @@ class Control:
         """The range as it is shown: `0..1`, `20..20000 Hz`, `one of a, b`, `text`."""
         if self.shape == "text":
             return "text"
+        if self.cls == "out":
+            return "any number"
         if self.shape == "file":
             return "a sound file"
         if self.shape == "chords":
@@ -553,6 +556,14 @@ SETTINGS: dict[str, Control] = {
             "What is transformed: a file, none (noise), notes (kick, bass, chord ...), "
             "a file + notes.",
             'source "loops/techno_128.flac"',
+        ),
+        Control(
+            "to",
+            "text",
+            "prepared",
+            None,
+            "Where a deck of any names plays, unheard: osc, midi 'PORT' CHANNEL, superdirt; none.",
+            'to osc "127.0.0.1:9000"',
         ),
         Control(
             "engine",

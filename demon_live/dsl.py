@@ -38,6 +38,7 @@ from demon_live.lang.dsl_score import (
     scene,
     score,
     setting,
+    to,
     xfade,
 )
 from demon_live.lang.functions import FUNCTIONS
@@ -55,7 +56,7 @@ _PATTERNS = [
     if name not in ("mini", "range", "abs", "round", "curve", "midi", "onsets")
 ]
 globals().update({name: Pat(Name(0, 0, name)) for name in _PATTERNS})
-globals().update({word: setting(word) for word in SETTINGS})
+globals().update({word: setting(word) for word in SETTINGS if word != "to"})
 globals().update({word: performance(word) for word in PERFORMANCE})
 
 __all__ = [
@@ -81,8 +82,9 @@ __all__ = [
     "scene",
     "score",
     "text",
+    "to",
     "xfade",
     *(name for name in _PATTERNS if not hasattr(builtins, name)),
-    *SETTINGS,
+    *(word for word in SETTINGS if word != "to"),
     *PERFORMANCE,
 ]

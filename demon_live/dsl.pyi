@@ -26,6 +26,7 @@ from demon_live.lang.dsl_score import program as program
 from demon_live.lang.dsl_score import run_python as run_python
 from demon_live.lang.dsl_score import scene as scene
 from demon_live.lang.dsl_score import score as score
+from demon_live.lang.dsl_score import to as to
 from demon_live.lang.dsl_score import xfade as xfade
 
 Value = _Pat | float | str | Fraction | np.generic | Sequence["Value"]
@@ -447,6 +448,9 @@ def recall(*names: str) -> None:
 
 def crossfade(*names: str) -> None:
     """Put two decks on the sides of the fader; alone, take them off: crossfade a b."""
+
+def tap(*names: str) -> None:
+    """Tap the tempo: four times, a beat apart; the median of the gaps counts."""
 
 def learn(*names: str) -> None:
     """Bind the next knob that moves to a control: learn blend."""

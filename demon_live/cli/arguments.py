@@ -45,6 +45,7 @@ _SECONDS = _number("number of seconds", float, lambda x: 0 < x < 1e6)
 _COUNT = _number("count", int, lambda n: 0 < n <= 1_000_000)
 _SPEED = _number("speed", float, lambda x: 0 < x <= 100)
 _TEMPO = _number("tempo", float, lambda x: 20 <= x <= 400)
+_AHEAD = _number("number of milliseconds", float, lambda x: 1 <= x <= 5000)
 _CYCLE = _number("cycle", float, lambda x: 0 <= x < 1e6)
 
 
@@ -100,6 +101,7 @@ _SETS_ENGINE = (
 )
 _VIEW = (
     _flag("--stage", help="begin with the stage view (Alt-s goes there, too)"),
+    _flag("--no-mouse", help="leave the mouse to the terminal (with it: Shift-drag selects text)"),
     _option(
         "--theme",
         choices=("dark", "light"),
@@ -130,6 +132,21 @@ _SOUND = (
         metavar="[HOST:]PORT",
         env="DEMON_OSC",
         help="listen for OSC (or DEMON_OSC); HOST: default this machine alone",
+    ),
+    _option(
+        "--osc-to",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="HOST:PORT",
+        help="other machines that scores may send OSC to; they also get every event",
+    ),
+    _option(
+        "--ahead",
+        type=_AHEAD,
+        default=200.0,
+        metavar="MS",
+        help="how far ahead of the sound OSC leaves (default: 200)",
     ),
     _option(
         "--web",

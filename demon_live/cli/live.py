@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 #: Seconds that a session may take to close its files; a log that was written so recently is of one
 #: that has just died.
 _ENDING, _JUST = 15.0, 30.0
+_ADDRESS = re.compile(r"(\S+:)?\d{1,5}")
 
 
 def say(pieces: show.Pieces, stream: IO[str] | None = None) -> None:
@@ -49,6 +51,9 @@ def live(args: argparse.Namespace) -> int:
     if args.resume is not None:
         return _resume(args)
     args.engine, args.backend = engine_for(None, args.engine, args.backend)
+    # `--osc-to HOST:9000 set.demon`: what is no address is a score.
+    args.paths += [word for word in args.osc_to if not _ADDRESS.fullmatch(word)]
+    args.osc_to = [word for word in args.osc_to if _ADDRESS.fullmatch(word)]
     if args.web is not None and not args.web.isdigit():
         # `--web set.demon`: the port may be left out, and then this is a score.
         args.paths.insert(0, args.web)
@@ -171,8 +176,9 @@ def _play(
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
 
-    given = ("engine", "backend", "device", "audio", "gpus")
-    options = {name: getattr(args, name) for name in given if hasattr(args, name)} | what
+    given = ("engine", "backend", "device", "audio", "gpus", "osc_to")
+    options = {name: getattr(args, name) for name in given if hasattr(args, name)}
+    options |= {"lookahead": args.ahead / 1000, **what}
     if args.name is not None:
         check_name(args.name)
     _check_doors(args)
@@ -196,7 +202,7 @@ def _port(args: argparse.Namespace) -> int | None:
 
 def _check_doors(args: argparse.Namespace) -> None:
     """What the doors need is looked for before anything is opened. Raises UsageError."""
-    if args.osc is not None:
+    if args.osc is not None or args.osc_to:
         from demon_live.control import osc
 
         osc.require()
@@ -307,6 +313,7 @@ def _show(
         theme=args.theme,
         first=first,
         leaving=leaving,
+        mouse=not args.no_mouse,
     )
 
 

@@ -20,7 +20,6 @@ Threads: one, of its own; `parse_osc` is pure.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import re
@@ -36,6 +35,7 @@ from demon_live.control.wire import WireError
 from demon_live.controls import find
 from demon_live.errors import DemonError, DeviceError, UsageError
 from demon_live.lang.controllers import Key, Move
+from demon_live.lang.destinations import is_loopback, parse_address
 from demon_live.paths import install
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def _read(data: bytes) -> tuple[str, list[Any]]:
 
 def require() -> None:
     """Raise UsageError where the package is missing."""
-    _package("osc_message")
+    for name in ("osc_message", "osc_message_builder"):
+        _package(name)
 
 
 def _package(name: str) -> Any:
@@ -173,6 +174,14 @@ def _package(name: str) -> Any:
         return importlib.import_module(f"pythonosc.{name}")
     except ImportError:
         raise UsageError("OSC needs the package python-osc", hint=install("osc")) from None
+
+
+def encode_message(address: str, *values: Any) -> bytes:
+    """One message as bytes. Raises UsageError without python-osc."""
+    message = _package("osc_message_builder").OscMessageBuilder(address=address)
+    for value in values:
+        message.add_arg(value[:1024] if isinstance(value, str) else value)
+    return bytes(message.build().dgram)
 
 
 def _message(address: str, params: list[Any]) -> Message:
@@ -241,23 +250,6 @@ def _finite(value: Any, what: str) -> float:
     return number
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """[HOST:]PORT. Raises UsageError."""
-    host, _, port = text.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    if not re.fullmatch(r"\d{1,5}", port) or not int(port) < 65536 or len(host) > 255:
-        raise UsageError(f"{text[:40]!r} is no address", hint="--osc 9000, or --osc HOST:9000")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _bound(host: str, port: int) -> socket.socket:
     family = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][0]
     listener = socket.socket(family, socket.SOCK_DGRAM)
@@ -279,7 +271,6 @@ class OscServer:
     """
 
     def __init__(self, session: Session, address: str) -> None:
-        self._builder = _package("osc_message_builder").OscMessageBuilder
         require()
         host, port = parse_address(address)
         self._session = session
@@ -427,11 +418,8 @@ class OscServer:
             self._answer(who, "/demon/telemetry", *row, int(status.dry), str(status.grade))
 
     def _answer(self, to: Any, address: str, *values: Any) -> None:
-        message = self._builder(address=address)
-        for value in values:
-            message.add_arg(value[:1024] if isinstance(value, str) else value)
         try:
-            self._socket.sendto(message.build().dgram, to)
+            self._socket.sendto(encode_message(address, *values), to)
         except OSError:
             self._listeners.pop(to, None)
 

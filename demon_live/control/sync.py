@@ -190,7 +190,8 @@ class Sync:
         self._session = session
         self._word = ""
         self._follower: Follower | None = None
-        self._out: ClockOut | None = None
+        #: Clocks that are sent: a part of the name of a port -> its clock.
+        self._clocks: dict[str, ClockOut] = {}
         self._reported = ""
 
     def turn(self, audio: AudioClock | None) -> None:
@@ -232,26 +233,29 @@ class Sync:
         return ClockIn()
 
     def _send_clock(self, ear: Ear | None) -> None:
+        """Send our beat to the ports that decks go to; where none does, to the first there is."""
+        state = self._session.state
+        named = {d.to.place for d in state.decks.values() if d.to and d.to.kind == "midi"}
+        ports = set() if ear is None else named or {""}
+        for port in self._clocks.keys() - ports:
+            self._clocks.pop(port).close()
         if ear is None:
-            if self._out is not None:
-                self._out.close()
-                self._out = None
             return
-        if self._out is None:
-            from demon_live.control.midi_clock import ClockOut
-
-            self._out = ClockOut()
-        tempo = self._session.state.tempo
         now = time.monotonic()
-        here = int(max(0.0, ear.sample(now)))
-        segment = tempo.segment_of(here)
-        self._out.follow(BeatReading(now, beat_at(tempo, ear.sample(now)), float(segment.bpm)))
+        segment = state.tempo.segment_of(int(max(0.0, ear.sample(now))))
+        beat = beat_at(state.tempo, ear.sample(now))
+        for port in ports:
+            if port not in self._clocks:
+                from demon_live.control.midi import MidiOut
+                from demon_live.control.midi_clock import ClockOut
+
+                self._clocks[port] = ClockOut(MidiOut(port))
+            self._clocks[port].follow(BeatReading(now, beat, float(segment.bpm)))
 
     def problem(self) -> str:
         """Why nobody is followed although the score asks for it; each reason once."""
         text = self._follower.problem if self._follower is not None else ""
-        if self._out is not None and self._out.problem:
-            text = self._out.problem
+        text = next((clock.problem for clock in self._clocks.values() if clock.problem), text)
         if text == self._reported:
             return ""
         self._reported = text
@@ -262,7 +266,5 @@ class Sync:
         if self._follower is not None:
             self._follower.close()
             self._follower = None
-        if self._out is not None:
-            self._out.close()
-            self._out = None
+        self._send_clock(None)
         self._word = ""

@@ -120,7 +120,7 @@ def chain_lanes(
         for bind in find_scene(name, scenes, row.span).body:
             if isinstance(bind, Setting):
                 continue
-            lane = bind.lane or Lane.constant(bind.control)
+            lane = bind.lane or Lane.constant(old(bind.deck, bind.control).spec)
             move = _move(bind) or into or When()
             section = (place, lane, move.cycles, move.kind == "xfade", bind.restart)
             found.setdefault((bind.deck, bind.control), []).append(section)

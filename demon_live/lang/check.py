@@ -203,7 +203,7 @@ def _extent(event: Event) -> tuple[float, float]:
 def _wrong_kind(site: Site, event: Event) -> bool:
     """Report text among numbers, or numbers among texts, that shows only in the values."""
     spec = site.spec
-    if spec.numeric != isinstance(event.value, str):
+    if spec.numeric != isinstance(event.value, str) or (spec.cls == "out" and not spec.numeric):
         return False
     what = "numbers" if spec.numeric else "text"
     value = "a curve" if isinstance(event.value, Curve) else repr(event.value)
@@ -257,7 +257,7 @@ def _bad_choice(site: Site, value: str) -> None:
 def advise(site: Site) -> None:
     """Warn of what plays, but was probably meant otherwise."""
     expr, warn = site.expr, site.report.warn
-    if site.spec.cls == "notes":
+    if site.spec.cls in ("notes", "out"):
         return
     if isinstance(expr, Call) and expr.name == "irand" and site.spec.shape == "integer":
         message = "this is a new number each 1/1024 of a cycle"
@@ -349,7 +349,7 @@ def check_kind(spec: Control, expr: Expr, pattern: Pattern, source: str) -> None
             span=Span.of(source, start, end),
             hint=hint,
         )
-    if not spec.numeric and not spec.pitched:
+    if not spec.numeric and not spec.pitched and spec.cls != "out":
         found = places_of(expr, lambda v: not isinstance(v, str))
         if isinstance(expr, Num):
             found = [(str(expr.value), expr.start, expr.end)]

@@ -7,12 +7,14 @@ The first cycles of each lane are sampled: nothing reaches the session that cann
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from types import MappingProxyType
 
 from demon_live.controls import CONTROLS, FADER, NOTES, SETTINGS, find, names
-from demon_live.errors import ScoreError, Span
+from demon_live.errors import ScoreError, Span, UsageError
 from demon_live.lang.check import (
     Diagnostics,
     Site,
@@ -29,6 +31,13 @@ from demon_live.lang.check import (
     try_lane,
 )
 from demon_live.lang.controllers import ControllerHistory
+from demon_live.lang.destinations import (
+    MIDI_NAMES,
+    Destination,
+    cc_of,
+    outgoing,
+    read_destination,
+)
 from demon_live.lang.expressions import compile_expr
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import KEYWORDS, meant
@@ -84,6 +93,7 @@ def compile_source(
     deck: str = "main",
     seed: int = 0,
     chance: int = CHANCE_RULE,
+    outs: Mapping[str, Destination] = MappingProxyType({}),
 ) -> Program:
     """Compile a score.
 
@@ -94,6 +104,7 @@ def compile_source(
         deck: the deck of statements outside of any `deck`.
         seed: of all random draws.
         chance: the version of their rule; sets name theirs.
+        outs: decks that are known to make no sound, and where they go.
 
     Raises:
         ScoreError: its `.errors` are all errors, in text order.
@@ -101,6 +112,7 @@ def compile_source(
     compiler = _Compiler(text, name, deck, seed)
     compiler.chance = chance
     compiler.lets.update(lets or {})
+    compiler.outs.update(outs)
     with beside(name):
         return compiler.run()
 
@@ -142,6 +154,7 @@ class _Compiler:
         self.blocks: list[_OpenBlock] = []
         self.lets: dict[str, Let] = {}
         self.chance = CHANCE_RULE
+        self.outs: dict[str, Destination] = {}
 
     def span(self, chunk: Chunk, start: int, end: int) -> Span:
         return self.report.span(chunk.start + start, chunk.start + end)
@@ -196,6 +209,7 @@ class _Compiler:
             else:
                 nodes.append((chunk, found))
         self.define(nodes)
+        self.find_outs(nodes)
         for chunk, node in nodes:
             self.check_count()
             self.statement(chunk, node)
@@ -237,6 +251,22 @@ class _Compiler:
                 message = f'"{node.name}" is a word of the language; here it means this'
                 self.report.warn(message, span, "another name keeps both")
             self.lets[node.name] = Let(node.name, node, chunk.text, span)
+
+    def find_outs(self, nodes: list[tuple[Chunk, StatementNode | None]]) -> None:
+        """Find the decks that make no sound: in all of the score, as with `let`."""
+        deck, outer = self.deck, list[str]()
+        for _, node in nodes:
+            if node is None:
+                deck = outer.pop() if outer else deck
+            elif isinstance(node, OpenNode):
+                outer += [deck] * node.block
+                deck = node.name if node.kind == "deck" else deck
+            elif isinstance(node, SettingNode) and node.word == "to":
+                self.outs.pop(deck, None)
+                if node.value is not None:
+                    # What is wrong with it is told at its own place.
+                    with suppress(UsageError):
+                        self.outs[deck] = read_destination(str(node.value), node.reading)
 
     # --- statements ---
     def statement(self, chunk: Chunk, node: StatementNode | None) -> None:
@@ -371,6 +401,12 @@ class _Compiler:
                 hint=f"it takes {', '.join(names('mix'))}",
             )
         place = self.span(chunk, node.value_start, node.whens[0].start if node.whens else node.end)
+        if node.word == "to":
+            return self.to(chunk, node, span, place)
+        if self.deck in self.outs and node.word in ("loop", "source"):
+            hint = "to none lets it sound again"
+            self.error(f"{self.deck} makes no sound and has no {node.word}", span, hint)
+            return None
         value: SettingValue
         if spec.numeric and node.value not in spec.choices:
             if not isinstance(node.value, Fraction):
@@ -407,6 +443,20 @@ class _Compiler:
         when = self.when(chunk, node.whens)
         return Setting(self.deck, node.word, value, when, span, node.reading)
 
+    def to(self, chunk: Chunk, node: SettingNode, span: Span, place: Span) -> Setting | None:
+        if any(b.kind == "scene" for b in self.blocks):
+            self.error("a scene does not move a deck", span, "to stands in the deck itself")
+            return None
+        kind = None if node.value is None else str(node.value)
+        try:
+            if kind is not None:
+                read_destination(kind, node.reading)
+        except UsageError as error:
+            self.error(error.message, place, error.hint)
+            return None
+        when = self.when(chunk, node.whens)
+        return Setting(self.deck, "to", kind, when, span, node.reading)
+
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
         """Compile a definition without arguments, so that its errors show at its own place."""
         if not node.params and self.visit is None:
@@ -422,6 +472,9 @@ class _Compiler:
         expr, spec = site.expr, site.spec
         self.work.keys.clear()
         pattern = compile_expr(expr, self.scope(chunk, control))
+        if spec.cls == "out" and pattern.text and spec.numeric:
+            spec = outgoing(spec.name, "osc", text=True)
+            site = replace(site, spec=spec)
         check_kind(spec, expr, pattern, chunk.text)
         try_lane(site, pattern)
         advise(site)
@@ -457,11 +510,14 @@ class _Compiler:
         spec = CONTROLS.get(node.control) or (
             find(node.control) if setting or node.control.startswith("lora.") else None
         )
+        # The fader belongs to the session, on whatever deck it is written.
+        deck = "" if setting or node.deck == "master" else node.deck or self.deck
+        if deck in self.outs and node.control not in KEYWORDS:
+            spec = outgoing(node.control, self.outs[deck].kind)
         if spec is None:
             self.unknown_control(node, name)
             return None
-        # The fader belongs to the session, on whatever deck it is written.
-        deck = "" if setting or node.deck == "master" else node.deck or self.deck
+        self.check_midi(deck, node.control, name)
         broken = any(block.kind == "broken" for block in self.blocks)
         if not deck and not setting and spec.cls != "mix" and not broken:
             self.error(
@@ -479,7 +535,7 @@ class _Compiler:
             check_paths(node.expr, chunk.text)
         place = self.span(chunk, node.expr.start, node.expr.end)
         site = Site(self.report, node.expr, spec, place, chunk.start)
-        if node.control == "prompt" and is_sum(node.expr):
+        if spec.name == "prompt" and spec.cls == "slot" and is_sum(node.expr):
             lane = self.prompt_sum(site, chunk)
         else:
             lane = self.lane(site, chunk, node.control)
@@ -487,6 +543,14 @@ class _Compiler:
         sound = spec.shape == "file" and not self.report.errors
         files = files_of(site, lane, self.lets) if sound else ()
         return Bind(deck, node.control, lane, when, span, key, files)
+
+    def check_midi(self, deck: str, control: str, span: Span) -> None:
+        """Warn of a name that MIDI has no message for."""
+        to = self.outs.get(deck)
+        known = control in MIDI_NAMES or cc_of(control) is not None
+        if to is not None and to.kind == "midi" and not known:
+            hint = f"it has {', '.join(MIDI_NAMES)}, and cc0 to cc127"
+            self.report.warn(f"MIDI has no {control}: it goes nowhere", span, hint)
 
     def unknown_control(self, node: BindNode, span: Span) -> None:
         if node.control in SETTINGS:
@@ -500,7 +564,10 @@ class _Compiler:
             self.error(f'"{node.control}" is a word of the language, not a control', span)
             return
         near = meant(node.control, [*CONTROLS, *SETTINGS])
-        hint = "a shape of your own is: let name = ...; ? lists the controls"
+        hint = (
+            "a shape of your own is: let name = ...; ? lists the controls; a deck that goes "
+            "elsewhere (? to) takes any name"
+        )
         if near is not None:
             hint = (
                 f"write {SETTINGS[near].example}" if near in SETTINGS else f"did you mean {near}?"

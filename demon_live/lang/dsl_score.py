@@ -27,8 +27,9 @@ from numpy.typing import ArrayLike
 
 from demon_live.controls import CONTROLS, PLUS_NOTES, SETTINGS, find
 from demon_live.core import Floats
-from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
+from demon_live.errors import DemonError, FileError, ScoreError, Span, UsageError, nearest
 from demon_live.lang.compile import compile_source
+from demon_live.lang.destinations import outgoing, read_destination
 from demon_live.lang.dsl_pattern import (
     Number,
     Pat,
@@ -39,9 +40,9 @@ from demon_live.lang.dsl_pattern import (
     shown,
     to_expr,
 )
-from demon_live.lang.keywords import PERFORMANCE
+from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
 from demon_live.lang.parse import format_source, read_meter
-from demon_live.lang.program import Program
+from demon_live.lang.program import OF_DECK, Program
 from demon_live.lang.syntax import (
     BindNode,
     ChainNode,
@@ -52,6 +53,7 @@ from demon_live.lang.syntax import (
     Text,
     WhenNode,
     WordNode,
+    quoted,
     unparse_statement,
 )
 
@@ -119,6 +121,12 @@ class Score:
             if isinstance(node, BindNode) and (name, node.control) == (deck_name, control):
                 return node
         return None
+
+    def goes_elsewhere(self, deck_name: str) -> bool:
+        """Whether the deck says `to`."""
+        rows = [n for _, name, n, _ in self._rows if name == deck_name]
+        said = [n for n in rows if isinstance(n, SettingNode) and n.word == "to"]
+        return bool(said) and said[-1].value is not None
 
     def _lines(self) -> list[tuple[str, tuple[str, int]]]:
         """Each line of the score, with the line of Python that said it."""
@@ -299,12 +307,19 @@ class Deck:
 
     def __setattr__(self, name: str, value: Value | Timed | None) -> None:
         spec = find(name) if not name.startswith("lora_") else find(f"lora.{name[5:]}")
+        if score().goes_elsewhere(self._name) and name not in KEYWORDS:
+            # Texts are mini-notation there: s="bd*2 sn".
+            spec = outgoing(name, "osc")
         if spec is None or spec.cls == "prepared":
             near = nearest(name, CONTROLS)
             hint = f"did you mean {near[0]}?" if near else None
             if name in SETTINGS:
-                call = f"deck.{name}" if name in ("loop", "source") else name
+                call = f"deck.{name}" if name in OF_DECK else name
                 hint = f"{name} is a setting: {call}({shown(value)})"
+            elif hint is None:
+                hint = (
+                    f'a deck that goes elsewhere takes any name, behind deck["{self._name}"].to()'
+                )
             raise ScoreError(f'there is no control "{name}"', hint=hint)
         timed = value if isinstance(value, Timed) else Timed(value, ())
         plain = timed.value
@@ -322,7 +337,7 @@ class Deck:
         return Pat(found.expr)
 
     def __dir__(self) -> list[str]:
-        return [*CONTROLS, "loop", "source"]
+        return [*CONTROLS, *OF_DECK]
 
     def loop(self, cycles: Number) -> None:
         """The length of the deck's loop, in cycles."""
@@ -333,8 +348,29 @@ class Deck:
         chord ... play. notes: play them over the file."""
         _set("source", path, self._name, PLUS_NOTES if notes else "")
 
+    def to(self, kind: str | None, place: str = "", channel: int = 1) -> None:
+        """Let the deck play elsewhere, unheard: to("osc", "HOST:PORT"), to("midi", "nano", 1),
+        to("superdirt"); to(None) lets it sound. Any name is a pattern behind it."""
+        rest = quoted(place) if place else ""
+        rest += f" {channel}" if kind == "midi" else ""
+        if kind not in (None, "none"):
+            try:
+                read_destination(str(kind), rest)
+            except UsageError as error:
+                hint = f'write deck["{self._name}"].to("midi", "nano", 1)'
+                raise ScoreError(error.message, hint=hint) from None
+        value = None if kind == "none" else kind
+        score().add(SettingNode(0, 0, "to", value, reading=rest), self._name)
+
 
 deck = Deck()
+
+
+def to(kind: str | None, place: str = "", channel: int = 1) -> None:
+    deck.to(kind, place, channel)
+
+
+to.__doc__ = SETTINGS["to"].help
 
 
 def _texts(node: Any) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import nearest
 from demon_live.lang.controllers import CONTROLLERS
+from demon_live.lang.destinations import KINDS
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE, STATEMENTS
 from demon_live.lang.parse import expected
@@ -322,14 +323,8 @@ def _function(f: Function) -> Completion:
 
 
 def _setting_values(control: Control, known: dict[str, list[str]]) -> Iterator[Completion]:
-    words = control.choices or tuple(
-        known["engine"]
-        if control.name == "engine"
-        else ("none",)
-        if control.name == "source"
-        else ()
-    )
-    for word in words:
+    named = {"engine": known["engine"], "source": ["none"], "to": [*KINDS, "none"]}
+    for word in control.choices or named.get(control.name, ()):
         yield Completion(word, "choice", control.name, "")
 
 

@@ -53,6 +53,9 @@ PERFORMANCE: dict[str, Performance] = {
         0,
         2,
     ),
+    "tap": Performance(
+        "Tap the tempo: four times, a beat apart; the median of the gaps counts.", "tap"
+    ),
     "learn": Performance(
         "Bind the next knob that moves to a control: learn blend.", "learn blend", 0, 1
     ),

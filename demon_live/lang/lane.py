@@ -27,7 +27,7 @@ from demon_live.core import Floats, Sound
 from demon_live.lang.controllers import ControllerHistory, Key, Track
 from demon_live.lang.cycle_table import NUDGE, WHOLE, CycleTable
 from demon_live.lang.pattern import Curve, Event, Pattern, Times
-from demon_live.lang.transform import pure
+from demon_live.lang.transform import pure, silence
 
 
 class Lane:
@@ -117,6 +117,9 @@ class Lane:
         spec = find(control) if isinstance(control, str) else control
         if spec is None:
             raise KeyError(f"there is no control {control!r}")
+        if spec.cls == "out" and value is None:
+            # Elsewhere nothing is sent.
+            return PatternLane(spec, silence, "none")
         plain = spec.default if value is None else value
         text = (
             repr(plain) if isinstance(plain, str) else f"{plain:g}" if plain is not None else "none"
@@ -138,7 +141,7 @@ class Lane:
         begin, length = Fraction(begin), Fraction(length)
         if length <= 0:
             return Lane.switch(old, new, begin)
-        if new.kind == "text":
+        if "text" in (old.kind, new.kind):
             return Lane.switch(old, new, begin + length)
         return GlideLane(new.spec, new.text, old, new, begin, length)
 

@@ -185,6 +185,14 @@ class _Build(Transformer[Token, Any]):
         end = whens[-1].end if whens else max(last, read_end)
         return SettingNode(_start(c[0]), end, str(c[0]), plain, whens, first, reading)
 
+    def to(self, c: builtins.list[Any]) -> SettingNode:
+        """The words behind the kind are its reading."""
+        whens = tuple(w for w in c if isinstance(w, WhenNode))
+        kind, *rest = [t for t in c[1:] if isinstance(t, Token)]
+        end = whens[-1].end if whens else _end(rest[-1] if rest else kind)
+        value = None if kind == "none" else str(kind)
+        return SettingNode(_start(c[0]), end, "to", value, whens, _start(kind), " ".join(rest))
+
     def word(self, c: builtins.list[Any]) -> WordNode:
         args = tuple(unquote(t) for t in c[1:] if isinstance(t, Token))
         whens = tuple(w for w in c[1:] if isinstance(w, WhenNode))
@@ -260,9 +268,8 @@ def unquote(token: str) -> str:
 @lru_cache(maxsize=1)
 def _grammar() -> str:
     text = resources.files("demon_live.lang").joinpath("grammar.lark").read_text("utf-8")
-    for mark, words in (("%SETTINGS%", SETTINGS), ("%WORDS%", PERFORMANCE)):
-        text = text.replace(mark, "|".join(words))
-    return text
+    plain = "|".join(word for word in SETTINGS if word != "to")
+    return text.replace("%SETTINGS%", plain).replace("%WORDS%", "|".join(PERFORMANCE))
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,8 @@ from demon_live.errors import ScoreWarning, Span
 from demon_live.lang.lane import Lane
 from demon_live.lang.syntax import LetNode
 
+#: Settings of a deck; all others are global.
+OF_DECK = ("loop", "source", "to")
 #: The value of a setting: a number, a text, or None (`source none`).
 SettingValue = float | str | None
 
@@ -48,9 +50,10 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Sets tempo, loop, source ... `deck` matters for loop and source; the rest are global.
+    """Sets tempo, loop, source ... `deck` matters for those in OF_DECK; the rest are global.
 
-    reading: how the tempo of a source is read (`audio.files.beats_in`).
+    reading: how the tempo of a source is read (`audio.files.beats_in`); of `to`, what stands behind
+    its kind (`lang.destinations`).
     """
 
     deck: str
@@ -157,7 +160,7 @@ class Program:
                     lanes.pop(s.control, None)
                 else:
                     lanes[s.control] = s.lane
-            elif isinstance(s, Setting) and (s.deck == deck or s.word not in ("loop", "source")):
+            elif isinstance(s, Setting) and (s.deck == deck or s.word not in OF_DECK):
                 settings[s.word] = s.value
         return Program(
             name,

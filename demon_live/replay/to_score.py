@@ -60,9 +60,14 @@ def bindings(state: State, cycle: Fraction) -> dict[tuple[str, str], str]:
             deck.loop is not None
             and state.tempo.sample_at(cycle) >= (deck.before or deck.loop).from_sample
         )
+        silent = name in state.muted or (state.soloed and name not in state.soloed)
+        if deck.to is not None and (silent or state.hushed):
+            # Elsewhere nothing is sent.
+            continue
         for control, lane in deck.bound_lanes(cycle).items():
             out[name, control] = _said(lane, cycle)
-        silent = name in state.muted or (state.soloed and name not in state.soloed)
+        if deck.to is not None:
+            continue
         if silent or state.hushed or not begun:
             out[name, "gain"] = "0"
     for control, lane in state.globals.bound_lanes(cycle).items():
@@ -189,6 +194,10 @@ def _head(
 def _decks(rows: Sequence[tuple[int, State, Bindings]], still: Bindings) -> Iterator[str]:
     """Each deck as it began."""
     for name in dict.fromkeys(name for _, state, _ in rows for name in state.decks):
+        goes = [d.to for _, state, _ in rows if (d := state.decks.get(name)) and d.to]
+        if goes:
+            yield from ("", f"deck {name}", f"to {goes[0].written}")
+            continue
         loop, source = still.get((name, "loop")), still.get((name, "source"))
         if loop is not None and source is not None:
             yield from ("", f"deck {name}", f"loop {loop}", f"source {source}")

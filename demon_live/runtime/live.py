@@ -23,8 +23,10 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+from demon_live.audio.pcmring import Bus
 from demon_live.audio.speaker import Speaker
 from demon_live.control.midi_input import Controllers
+from demon_live.control.out import LOOKAHEAD, Out, resolve
 from demon_live.control.sync import Sync
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, MixState
 from demon_live.errors import DemonError, EngineError, UsageError
@@ -169,6 +171,8 @@ class Live:
         name: what `demon send`, `demon attach` and `connect` call it; None: they do not reach it.
         osc: [HOST:]PORT to listen at.
         web: port of a web page to watch; 0 is the usual one.
+        osc_to: HOST:PORT of other machines that scores may send OSC to, and that get all events.
+        lookahead: seconds that OSC leaves ahead of the sound at most.
 
     Raises:
         DemonError: nothing can be played.
@@ -198,10 +202,13 @@ class Live:
         name: str | None = None,
         osc: str | None = None,
         web: int | None = None,
+        osc_to: Iterable[str] = (),
+        lookahead: float = LOOKAHEAD,
     ) -> None:
         if speed <= 0:
             raise UsageError(f"speed must be more than 0, this is {speed:g}")
         manifest = playable(engine, engine_device, random_weights, gpus)
+        outside = resolve(osc_to)
         sweep(runtime_dir())
         self._folder = runtime_dir() / f"live-{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir(mode=0o700)
@@ -213,7 +220,8 @@ class Live:
         #: Set when another program asks for the end.
         self.ended = threading.Event()
         about = {"seed": seed, **about_engine(manifest, backend)}
-        self.session = self._new_session(about, python, replay, resume, trust)
+        self._out: Out | None = None
+        self.session = self._new_session(about, python, replay, resume, trust, tuple(outside))
         self._sync = Sync(self.session)
         self._reloader = Reloader(self.session)
         self._watcher: Watcher | None = None
@@ -246,6 +254,7 @@ class Live:
             self._output.start(audio or ("device" if device else "auto"), device)
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
+            self._out = Out(self.session, self._clock, outside=outside, lookahead=lookahead)
             self._open_doors(Start(name, {"engine": engine}, osc=osc, web=web))
         except BaseException:
             self.close()
@@ -258,6 +267,7 @@ class Live:
         replay: Recording | None,
         resume: Interrupted | None,
         trust: bool,
+        outside: tuple[str, ...],
     ) -> Session:
         made = resume.recording if resume is not None else replay
         rules = made.rules if made is not None else RULES
@@ -273,8 +283,13 @@ class Live:
             inputs=Inputs(lambda hear: Controllers(hear, port)),
             python=python,
             changed=self._wake.set,
+            outside=outside,
             written=lambda path, text: self._reloader.written(path, text),
         )
+
+    def _clock(self) -> Bus | None:
+        """When the audio process plays; None: it does not yet."""
+        return self._output.speaker.bus if self._output.speaker is not None else None
 
     def _begin_log(self, look_back: bool) -> SessionLog | None:
         """Every cause goes to a log from now on. A state folder that cannot be written costs only
@@ -358,9 +373,9 @@ class Live:
             try:
                 self._replay_due()
                 self.session.pump()
-                self._sync.turn(
-                    self._output.speaker.bus if self._output.speaker is not None else None
-                )
+                self._sync.turn(self._clock())
+                if self._out is not None:
+                    self._out.wake()
                 self._hear()
                 if self._log is not None:
                     self._log.turn(self._output.now())
@@ -423,6 +438,8 @@ class Live:
         if self._pump is not None:
             self._pump.join(2)
         self._sync.close()
+        if self._out is not None:
+            self._out.close()
         self.session.close()
         if self._log is not None:
             self._log.close(self._output.now())

@@ -306,8 +306,7 @@ def with_sounds(
     if isinstance(row, Scene):
         body = tuple(with_sounds(x, look, base, dry) for x in row.body)
         return replace(row, body=body)  # type: ignore[arg-type]
-    control = find(row.control) if isinstance(row, Bind) else None
-    if control is None or control.shape != "file" or not isinstance(row, Bind) or row.lane is None:
+    if not isinstance(row, Bind) or row.lane is None or row.lane.spec.shape != "file":
         return row
     sounds: dict[str, Sound] = {}
     for name, span in row.files:

@@ -1,6 +1,6 @@
 """Performance words: what may be wrong with each, and what each does to a session.
 
-    hush panic · mute unmute solo unsolo · crossfade · undo redo · snapshot recall · learn ·
+    hush panic · mute unmute solo unsolo · crossfade · undo redo · snapshot recall · learn · tap ·
     record stop · save load
 
 Every word is checked before anything is changed. Words that concern files or devices of this very
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from demon_live.controls import find
+from demon_live.controls import SETTINGS, find
 from demon_live.errors import ScoreError, nearest
 from demon_live.lang import Bind, Program, Setting, When, Word
 from demon_live.session.agenda import TIMED
@@ -26,10 +26,11 @@ from demon_live.session.inputs import Inputs
 from demon_live.session.scores import as_score, write_score
 from demon_live.session.state import State
 from demon_live.session.status import Outcome
+from demon_live.session.tempo import TAPS, tap, tapped
 from demon_live.session.undo import Undo
 from demon_live.sets.recorder import Recorder
 
-NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn"})
+NOT_REPLAYED = frozenset({"record", "stop", "save", "load", "learn", "tap"})
 
 
 class Playing(Protocol):
@@ -37,6 +38,7 @@ class Playing(Protocol):
 
     snapshots: dict[str, State]
     undone: Undo
+    taps: list[float]
     recorder: Recorder
     inputs: Inputs
 
@@ -45,7 +47,9 @@ class Playing(Protocol):
     def swap(self, state: State) -> None: ...
     def edit(self, now: int, base: str = ...) -> Edit: ...
     def commit(self, edit: Edit, state: State) -> None: ...
+    def apply(self, text: str, name: str = ...) -> Outcome: ...
     def load(self, path: Path | str) -> Outcome: ...
+    def clock(self) -> float: ...
 
 
 def check_word(session: Playing, word: Word, state: State) -> None:
@@ -279,6 +283,17 @@ def _learn(session: Playing, word: Word, now: int) -> list[str]:
     return [f"learn {label} · move a knob", *([problem] if problem else [])]
 
 
+def _tap(session: Playing, word: Word, now: int) -> list[str]:
+    session.taps = tap(session.taps, session.clock())
+    bpm, count, limits = tapped(session.taps), len(session.taps), SETTINGS["tempo"]
+    if bpm is None:
+        return [f"tap {count} of {TAPS}"]
+    if not limits.low <= bpm <= limits.high:
+        return [f"tap · {float(bpm):g} bpm is no tempo: {limits.range_text}"]
+    # The set says the tempo that was tapped.
+    return ["tap", *session.apply(f"tempo {float(bpm):g}", "<tap>").messages]
+
+
 def _record(session: Playing, word: Word, now: int) -> list[str]:
     # In the first bar it is the whole set that is recorded.
     late = session.state.tempo.cycle_at(now) >= 1
@@ -322,6 +337,7 @@ _WORDS: Mapping[str, Callable[[Playing, Word, int], list[str]]] = {
     "snapshot": _snapshot,
     "recall": _recall,
     "learn": _learn,
+    "tap": _tap,
     "record": _record,
     "stop": _stop,
     "save": _save,

@@ -8,13 +8,13 @@ Threads: an Edit belongs to the call that builds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from demon_live.controls import find
-from demon_live.errors import DemonError, FileError, ScoreError, Span, nearest
+from demon_live.controls import Control, find
+from demon_live.errors import DemonError, FileError, ScoreError, Span, UsageError, nearest
 from demon_live.lang import Bind, Chain, Lane, Setting, Statement, When, Word
 from demon_live.lang.chain import (
     ChainLane,
@@ -24,6 +24,8 @@ from demon_live.lang.chain import (
     find_scene,
     restarted,
 )
+from demon_live.lang.destinations import Destination, outgoing, read_destination
+from demon_live.lang.program import OF_DECK
 from demon_live.lang.prompts import texts_of
 from demon_live.session.assets import DecodedSources, with_sounds
 from demon_live.session.loops import LoopBuilder
@@ -66,6 +68,7 @@ class Edit:
         dry: nothing will sound: sources are looked for, not read.
         rules: of the set that is replayed (`sets.journal.RULES`).
         due: the cycle that statements without a time are meant for; None = the next quantum.
+        outside: destinations beyond this machine that a score may name; None: any (a replay).
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Edit:
         dry: bool = False,
         rules: int = RULES,
         due: Fraction | None = None,
+        outside: Collection[str] | None = None,
     ) -> None:
         self.state = state
+        self._outside = outside
         self.due = due
         self.now = now
         self.name = name
@@ -116,12 +121,12 @@ class Edit:
         rows = expanded(named, self.scenes)
         if self._silent:
             self.begin = Fraction(0)
-        settings = [s for s in rows if isinstance(s, Setting) and s.word not in AT_ONCE]
+        settings = [s for s in rows if isinstance(s, Setting) and s.word not in (*AT_ONCE, "to")]
         for row in rows:
             if isinstance(row, Setting):
                 self.set(row)
         new = self._new_decks(rows)
-        if settings or new:
+        if settings or new or self.renew:
             when = settings[0].when if settings else When("quant", Fraction(0))
             self.begin = self.effect(when, prepared=True)
             self._ramp(settings)
@@ -154,7 +159,9 @@ class Edit:
         here = self.state.tempo.cycle_at(self.now)
 
         def old(deck: str, control: str) -> Lane:
-            lane = self.state.deck(deck).lanes.get(control) or Lane.constant(control)
+            there = self.state.deck(deck)
+            spec = control if there.to is None else outgoing(control, there.to.kind)
+            lane = there.lanes.get(control) or Lane.constant(spec)
             return Lane.prune(lane, here)
 
         for deck, control, lane in chain_lanes(row, self.scenes, at, old):
@@ -226,7 +233,7 @@ class Edit:
         plan = tuple(sorted(rest, key=lambda planned: planned.cycle))
         before, self.begin = (self.base, self.begin), step.cycle
         self.base = step.base
-        kept = [r for r in step.rows if r.word in ("loop", "source") and in_force(self.state, r)]
+        kept = [r for r in step.rows if r.word in OF_DECK and in_force(self.state, r)]
         rows = [row for row in step.rows if row not in kept]
         for row in rows:
             self.set(row)
@@ -244,7 +251,7 @@ class Edit:
 
     def set(self, row: Setting) -> None:
         """Take a setting; loops that it changes are built by `build_loops`."""
-        if row.word in ("loop", "source"):
+        if row.word in OF_DECK:
             self._set_deck(row)
             return
         if row.word == "engine":
@@ -290,7 +297,12 @@ class Edit:
 
     def _set_deck(self, row: Setting) -> None:
         deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)
-        if row.word == "loop":
+        if row.word == "to" and row.value is not None:
+            self._send(deck, row)
+            return
+        if row.word == "to":
+            deck = replace(deck, to=None)
+        elif row.word == "loop":
             deck = replace(deck, cycles=int(float(str(row.value))))
         else:
             source = None if row.value in (None, "none", "") else str(row.value)
@@ -301,11 +313,32 @@ class Edit:
         self.state = self.state.with_deck(deck)
         self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
 
+    def _send(self, deck: DeckState, row: Setting) -> None:
+        """Let a deck go elsewhere instead of to the loudspeaker."""
+        try:
+            to = read_destination(str(row.value), row.reading)
+        except UsageError as error:
+            raise ScoreError(error.message, span=row.span, hint=error.hint) from None
+        if self._outside is not None and to.far and to.place not in self._outside:
+            raise ScoreError(
+                f"{to.place} lies beyond this machine: a score alone does not send there",
+                span=row.span,
+                hint=f"name it at the start: demon live --osc-to {to.place}",
+            )
+        self._go_to(deck, to, row.when)
+
+    def _go_to(self, deck: DeckState, to: Destination, when: When) -> None:
+        at = self.state.tempo.sample_at(self.effect(when))
+        self.renew.pop(deck.name, None)
+        self.state = self.state.with_deck(deck).with_destination(deck.name, to, at, self.now)
+        self.messages.append(f"{deck.name}: goes to {to}, ahead of the sound")
+
     def build_loops(self) -> None:
         """New loops of the decks in `renew`, from cycle `begin` on."""
-        if not self.renew or self.begin is None:
-            return
         state, begin = self.state, self.begin
+        timed = self.renew or any(deck.to is not None for deck in state.decks.values())
+        if not timed or begin is None:
+            return
         segment = state.tempo.segment_at(begin)
         # During a ramp the map has the tempo of every bar already.
         if not state.ramp and (segment.bpm, segment.beats) != (state.bpm, state.beats):
@@ -316,7 +349,8 @@ class Edit:
             self.state = state = replace(state, tempo=tempo)
             self.messages.append(f"tempo {float(state.bpm):g}: from bar {bars(begin)}")
         renew, self.renew = self.renew, {}
-        for name, span in renew.items():
+        sounding = {n: span for n, span in renew.items() if state.decks[n].to is None}
+        for name, span in sounding.items():
             self.state = self._builder.build(self.state, name, span, begin, self.now)
         self.state = forecast(self.state)
 
@@ -377,10 +411,11 @@ class Edit:
         """Let the last row play from cycle `at` on, the default if there is none."""
         lane = rows[-1].lane if rows else None
         deck = self.state.deck(name)
-        control = find(control_name)
+        known = lane or deck.lanes.get(control_name)
+        control = known.spec if known is not None else find(control_name)
         if control is None:
             return
-        neutral = Lane.constant(control, control.default)
+        neutral = Lane.constant(control)
         here = self.state.tempo.cycle_at(self.now)
         old = Lane.prune(deck.lanes.get(control_name, neutral), here)
         new = lane if lane is not None else neutral
@@ -399,16 +434,19 @@ class Edit:
         lanes = {**deck.lanes, control_name: lane_now}
         deck = replace(deck.with_said(control_name, rows), lanes=lanes, leaving=leaving)
         self.state = self.state.with_deck(deck)
-        self._say(name, control_name, lane, at, when)
-        if control_name in ("denoise", "shift") and at <= here and new.kind == "number":
+        self._say(name, control, lane, at, when)
+        if (
+            deck.to is None
+            and control_name in ("denoise", "shift")
+            and at <= here
+            and new.kind == "number"
+        ):
             self.state = self.state.with_deck(deck.moved(control_name, float(new.at(at))))
 
     def _say(
-        self, deck: str, control_name: str, lane: Lane | None, at: Fraction, when: When
+        self, deck: str, control: Control, lane: Lane | None, at: Fraction, when: When
     ) -> None:
-        control = find(control_name)
-        assert control is not None
-        label = control_name if deck == "main" else label_of(deck, control_name)
+        label = control.name if deck == "main" else label_of(deck, control.name)
         text = " ".join(lane.text.split()) if lane is not None else ""
         what = f"{label} = {text}" if lane is not None else f"{label} reverts"
         move = when if when.kind in ("over", "xfade") else when.then
@@ -439,9 +477,13 @@ class Edit:
                     base=deck.base,
                     reading=deck.reading,
                     beats_known=deck.beats_known,
+                    to=deck.to if deck.to is None else now.to,
                 )
                 self.state = self.state.with_deck(changed)
-                self.renew[name] = None
+                if deck.to is None:
+                    self.renew[name] = None
+                else:
+                    self._go_to(changed, deck.to, when)
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
             self.renew.update(dict.fromkeys(current.decks))

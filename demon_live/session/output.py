@@ -139,6 +139,9 @@ def mix_state(
     decks = {deck.name: MixDeck(deck.loops, ends=at) for deck, at in state.ending}
     for name, deck in state.decks.items():
         block = blocks.get(name)
+        if deck.to is not None:
+            # What it was before may still fade out.
+            continue
         if block is None:
             decks[name] = MixDeck(deck.loops)
         else:

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from demon_live.core import Beats
 from demon_live.lang import Setting
+from demon_live.lang.destinations import read_destination
 from demon_live.session.settings import beats_of
 from demon_live.session.state import Planned, State
 from demon_live.session.tempo import TempoMap, bars
@@ -43,6 +44,9 @@ def in_force(state: State, row: Setting) -> bool:
     if row.word == "source":
         said = (deck.source or "none", deck.reading) if deck is not None else None
         return said == (row.value or "none", row.reading)
+    if row.word == "to":
+        to = read_destination(str(row.value), row.reading) if row.value is not None else None
+        return deck is not None and deck.to == to
     if row.value == "auto":
         return state.depth is None
     value: object

@@ -5,9 +5,11 @@ What other texts say of them plays again.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from demon_live.lang import Bind, Chain, Program, Scene, Setting, Statement, When, removed
 from demon_live.lang.chain import ChainLane, find_scene
-from demon_live.lang.program import same
+from demon_live.lang.program import OF_DECK, same
 from demon_live.session.edit import Edit
 from demon_live.session.plan import in_force, unplanned
 from demon_live.session.scores import folder_of
@@ -22,7 +24,7 @@ def release(edit: Edit, old: Program | None, new: Program | None) -> None:
             _release(edit, row.deck, row.control, When())
     _release_chains(edit, old, new)
     if edit.rules > 1:
-        _release_settings(edit, [row for row in gone if isinstance(row, Setting)])
+        _release_settings(edit, [row for row in gone if isinstance(row, Setting)], _decks_of(new))
     for name in sorted(_decks_of(old) - _decks_of(new)):
         deck = edit.state.decks.get(name)
         if deck is not None and not deck.bound and not _named_elsewhere(edit, name):
@@ -75,7 +77,7 @@ def _says(state: State, name: str, deck: str, control: str, nothing: bool = Fals
     return any(row.score == name for row in said) and said[-1].score != ""
 
 
-_RESTORED = frozenset({"tempo", "cps", "beats", "loop", "source", "quant", "depth", "steps"})
+_RESTORED = frozenset({"tempo", "cps", "beats", "loop", "source", "quant", "depth", "steps", "to"})
 
 
 def _taken(state: State, name: str, row: Setting) -> bool:
@@ -122,8 +124,9 @@ def _release_chains(edit: Edit, old: Program | None, new: Program | None) -> Non
             _release(edit, bind.deck, bind.control, bind.when)
 
 
-def _release_settings(edit: Edit, gone: list[Setting]) -> None:
-    """A setting stays as it is, unless it is in force and another score says another value."""
+def _release_settings(edit: Edit, gone: list[Setting], decks: set[str]) -> None:
+    """A setting stays as it is, unless it is in force and another score says another value. One of
+    the `decks` that go on sounds again where nothing says any more where it goes."""
     for row in gone:
         found = [
             (name, other)
@@ -136,6 +139,8 @@ def _release_settings(edit: Edit, gone: list[Setting]) -> None:
             edit.base, base = folder_of(name), edit.base
             edit.set(other)
             edit.base = base
+        elif row.word == "to" and not found and row.deck in decks:
+            edit.set(replace(row, value=None, reading=""))
     if edit.renew:
         edit.begin = edit.begin if edit.begin is not None else edit.effect(When(), True)
         edit.build_loops()
@@ -153,5 +158,5 @@ def _decks_of(program: Program | None) -> set[str]:
     """The decks that a text names."""
     rows = program.statements if program else ()
     bound = {row.deck for row in rows if isinstance(row, Bind)}
-    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in ("loop", "source")}
+    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in OF_DECK}
     return (bound | staged) - {GLOBALS}

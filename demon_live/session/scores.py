@@ -184,7 +184,11 @@ def as_score(state: State, folder: Path | None = None) -> str:
     for scene in state.scenes.values():
         rows += ["", *scene_rows(scene, folder)]
     for deck in state.decks.values():
-        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", _source(deck, folder)]
+        rows += ["", f"deck {deck.name}"]
+        if deck.to is None:
+            rows += [f"loop {deck.cycles}", _source(deck, folder)]
+        else:
+            rows.append(f"to {deck.to.written}")
         rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
     every = [x for d in (*state.decks.values(), state.globals) for x in d.bound.values()]
     rows += [""] if state.decks else []

@@ -14,8 +14,9 @@ import itertools
 import os
 import secrets
 import threading
+import time
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,7 @@ from demon_live.core import ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, EngineError, FileError
 from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
 from demon_live.lang.controllers import Move
+from demon_live.lang.destinations import is_loopback, parse_address
 from demon_live.lang.dsl_score import Score
 from demon_live.lang.samples import reading
 from demon_live.session.agenda import Handle, Messages, Scripts, due, text_of
@@ -61,6 +63,8 @@ class Session(ScriptApi):
         dry: nothing will sound, so sources are looked for but not read.
         alone: everything runs in one thread, functions of scripts too, and what they raise is
             raised (renders).
+        outside: destinations beyond this machine that a score may send to; None: nothing is sent
+            (renders).
     """
 
     #: `demon_live.render`, for scripts: `Session.replay("friday.set.jsonl")`.
@@ -79,6 +83,7 @@ class Session(ScriptApi):
         written: Callable[[Path, str], None] = lambda path, text: None,
         dry: bool = False,
         alone: bool = False,
+        outside: Collection[str] | None = None,
     ) -> None:
         self.output, self.assets = output, assets or Assets()
         # The random number tells this session's sets from all others (set_files.is_own).
@@ -91,6 +96,7 @@ class Session(ScriptApi):
         self.inputs.hear = self.hear
         self.python = python
         self._changed, self._written, self._dry = changed, written, dry
+        self._outside, self._unsent_said = outside, False
         self._lock = threading.RLock()
         # Sampling is not under the session's lock: a prompt may be evaluated meanwhile.
         self._pumping = threading.Lock()
@@ -106,6 +112,9 @@ class Session(ScriptApi):
         self.undone = Undo()
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
+        #: When a tempo was tapped, by `clock`.
+        self.taps: list[float] = []
+        self.clock: Callable[[], float] = time.monotonic
         self._due: Fraction | None = None
         self._messages = Messages()
         self._timeline = Scripts(self, self.tell, alone=alone)
@@ -171,7 +180,9 @@ class Session(ScriptApi):
         lets = state.lets if whole else self._known_lets()
         base = _base(name, origin)
         with self._freshly(), reading(lambda file: self._look(file, base)):
-            program = compile_source(text, name=name, lets=lets, chance=self.rules)
+            # A score says itself where its decks go.
+            outs = {} if whole else {n: d.to for n, d in state.decks.items() if d.to is not None}
+            program = compile_source(text, name=name, lets=lets, chance=self.rules, outs=outs)
         if not whole:
             check_decks(text, program, state)
         edit = self._build(program, name, origin, now)
@@ -183,7 +194,8 @@ class Session(ScriptApi):
         self._reserve(edit, new)
         self._note_files(now)
         at = "" if self._due is None else str(self._due)
-        self.journal.write(SetEvent("apply", now, text, name, origin, at))
+        if any(not (isinstance(s, Word) and s.name == "tap") for s in program.statements):
+            self.journal.write(SetEvent("apply", now, text, name, origin, at))
         if whole and new.hushed and self.rules > 1:
             new = replace(new, hushed=False)
             edit.messages.append("the sound is back")
@@ -191,7 +203,7 @@ class Session(ScriptApi):
         messages = [*([] if whole else named(program)), *edit.messages]
         for word in words:
             messages += do_word(self, word, now)
-        if not any(w.name in ("undo", "redo", "load") for w in words):
+        if not any(w.name in ("undo", "redo", "load", "tap") for w in words):
             self.undone.note(state, self._state)
         return Outcome(tuple(messages), self._warnings(program, edit))
 
@@ -222,16 +234,26 @@ class Session(ScriptApi):
             hushed = self._state.hushed and self.rules > 1
             return program is not None and (hushed or bool(self._overridden(name, program)))
 
+    def may_send(self, place: str) -> bool:
+        """Whether messages may go to HOST:PORT: this machine, or named at the start."""
+        near = is_loopback(parse_address(place)[0])
+        return near or place in (self._outside or ())
+
     def _warnings(self, program: Program, edit: Edit) -> tuple[str, ...]:
         state = self._state
         lines = [str(warning) for warning in program.warnings]
         for prompt in dict.fromkeys(edit.prompts):
             lines += self.output.check_prompt(prompt)
-        bound = {name for deck in state.decks.values() for name in deck.bound}
+        sounding = [deck for deck in state.decks.values() if deck.to is None]
+        bound = {name for deck in sounding for name in deck.bound}
         new = set(unknown_words(bound, self.output.controls)) - self._unknown_said
         self._unknown_said |= new
         engine = self.output.engine_name.split(" ", 1)[0]
         lines += [f"{engine} does not know {n}: it plays on without" for n in sorted(new)]
+        away = [deck for deck in state.decks.values() if deck.to is not None]
+        if away and self._outside is None and not self._unsent_said:
+            self._unsent_said = True
+            lines.append(f"{away[0].name} goes to {away[0].to}: a render has sound only")
         decks = (*state.decks.values(), state.globals)
         lanes = [(name, lane) for deck in decks for name, lane in deck.bound.items()]
         return (*lines, *self.inputs.unmoved(lanes, state.hands))
@@ -255,6 +277,7 @@ class Session(ScriptApi):
             dry=self._dry,
             rules=self.rules,
             due=self._due,
+            outside=None if self._replaying else self._outside,
         )
 
     def _other_engine(self, name: str, base: str) -> str:

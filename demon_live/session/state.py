@@ -15,6 +15,7 @@ from demon_live.controls import FADER, NOTES, PLUS_NOTES
 from demon_live.core import RATES, Beats, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
+from demon_live.lang.destinations import Destination
 from demon_live.session.tempo import TempoMap, next_multiple
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class DeckState:
     it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
     source: as written in the score; base: folder it is relative to. reading: what the score says
     behind it; beats_known: the samples, beats and tempo of it that were decided. loops: the one
-    that plays, then those that come. moves: of `core.EngineDeck`.
+    that plays, then those that come. moves: of `core.EngineDeck`. to: where it goes instead of the
+    loudspeaker; it has no loops then.
     """
 
     name: str
@@ -65,6 +67,7 @@ class DeckState:
     beats_known: tuple[int, int, float] | None = None
     loops: tuple[Loop, ...] = ()
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    to: Destination | None = None
 
     @property
     def file(self) -> str | None:
@@ -93,8 +96,8 @@ class DeckState:
 
     @property
     def geometry(self) -> tuple[object, ...]:
-        """What a loop of the deck is made of, besides the tempo."""
-        return self.cycles, self.source, self.reading
+        """What a loop of the deck is made of, besides the tempo; and where the deck goes."""
+        return self.cycles, self.source, self.reading, self.to
 
     @property
     def bound(self) -> Mapping[str, Lane]:
@@ -211,6 +214,14 @@ class State:
         # What has faded out is forgotten a second later.
         ending = [row for row in self.ending if row[1] > now - RATES.sample_rate]
         return replace(self, decks=decks, ending=(*ending, (self.decks[name], at)))
+
+    def with_destination(self, name: str, to: Destination, at: int, now: int) -> State:
+        """The state with a deck that goes elsewhere; its own sound fades out at output sample
+        `at`."""
+        deck, state = self.decks[name], self
+        if deck.loops:
+            state = self.without_deck(name, at, now)
+        return state.with_deck(replace(deck, to=to, loops=()))
 
     def with_gates(self, muted: frozenset[str], soloed: frozenset[str], at: int, now: int) -> State:
         """The state with other decks muted and soloed from output sample `at` on.

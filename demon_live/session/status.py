@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -74,7 +74,8 @@ class LaneView:
 @dataclass(frozen=True, slots=True)
 class DeckView:
     """One deck. playhead: 0..1 of its loop. cycles: the loop's length. side: of the crossfader,
-    "a" or "b", or "" when it is not under it. read: beats and tempo of its source, in words."""
+    "a" or "b", or "" when it is not under it. read: beats and tempo of its source, in words. to:
+    where it goes instead of the loudspeaker, or ""."""
 
     name: str
     cycles: int
@@ -85,6 +86,7 @@ class DeckView:
     lanes: tuple[LaneView, ...] = ()
     side: str = ""
     read: str = ""
+    to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,8 @@ def describe(
 def _deck(deck: DeckState, state: State, now: int) -> DeckView:
     loop = deck.playing(now)
     playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
+    if deck.to is not None:
+        deck, playhead = replace(deck, cycles=1), float(state.tempo.cycle_at(now) % 1)
     return DeckView(
         name=deck.name,
         cycles=loop.cycles if loop else deck.cycles,
@@ -192,6 +196,7 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
         lanes=_bound(deck, loop, state, now),
         side=state.sides.get(deck.name, ""),
         read=_read(deck),
+        to="" if deck.to is None else str(deck.to),
     )
 
 
@@ -228,12 +233,14 @@ def _fader(state: State, here: Fraction) -> float | None:
 def _lane(
     name: str, lane: Lane, loop: Loop | None, tempo: TempoMap, now: int, here: Fraction
 ) -> LaneView:
-    control = find(name)
+    control = lane.spec if lane.spec.cls == "out" else find(name)
     text = lane.sounding(here).text
     waits = lane.text if lane.text != text else ""
     if control is not None and control.cls == "notes" and control.shape != "number":
         notes = _notes(lane, loop, tempo, now) if loop is not None else ()
         return LaneView(name, text, str(lane.at(here)), notes=notes, coming=waits)
+    if control is not None and control.cls == "out" and control.numeric:
+        return LaneView(name, text, round(float(lane.at(here)), 3), coming=waits)
     if lane.kind == "number" and control is not None:
         low, high = control.low, control.high
         return LaneView(

@@ -9,8 +9,11 @@ Threads: `TempoMap` is immutable; `VirtualPlayhead` belongs to the thread that a
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +35,23 @@ def next_multiple(cycle: Fraction, n: Fraction) -> Fraction:
 def bars(cycle: Fraction) -> str:
     """A cycle as it is shown: bars are cycles, so that `at 8` is bar 8."""
     return f"{int(cycle)}" if cycle.denominator == 1 else f"{float(cycle):.2f}"
+
+
+#: Taps of a tempo, the newest of which count; a longer gap, in seconds, begins anew.
+TAPS, _NEWEST, _GAP = 4, 8, 3.0
+
+
+def tap(taps: Sequence[float], moment: float) -> list[float]:
+    """The moments of a tempo that is tapped, in seconds, with one more."""
+    return [*(taps if taps and moment - taps[-1] <= _GAP else ()), moment][-_NEWEST:]
+
+
+def tapped(taps: Sequence[float]) -> Fraction | None:
+    """The tempo of taps a beat apart, by the median of their gaps; None before there are TAPS."""
+    if len(taps) < TAPS:
+        return None
+    gap = max(1e-3, median(after - before for before, after in pairwise(taps)))
+    return Fraction(round(600 / gap), 10)
 
 
 class Playhead(Protocol):

@@ -27,6 +27,7 @@ from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
+from demon_live.controls import SETTINGS
 from demon_live.errors import DemonError
 from demon_live.lang import is_complete
 from demon_live.paths import state_dir
@@ -42,6 +43,8 @@ T = TypeVar("T")
 END = frozenset({"quit", "exit", "bye"})
 VIEWS = ("prompt", "stage")
 Leaving = Literal["detach", "ask", "end"]
+#: Seconds in which a tempo that was asked for may take over.
+_TEMPO_WAITS = 5.0
 
 
 class UiController:
@@ -84,6 +87,8 @@ class UiController:
         #: Events that others get of what was typed here.
         self._mine: deque[str] = deque(maxlen=64)
         self._asked = False
+        #: The tempo that was asked for last, and until when it counts.
+        self._tempo = 0.0, 0.0
         self._jobs: set[asyncio.Task[None]] = set()
         self._worker = ThreadPoolExecutor(1, "evaluate")
         self._poller = ThreadPoolExecutor(1, "poll")
@@ -274,8 +279,34 @@ class UiController:
         """Mute deck `index`, or unmute it."""
         decks = self.status.decks if self.status else ()
         if index < len(decks):
-            deck = decks[index]
-            self.evaluate(f"{'unmute' if deck.muted else 'mute'} {deck.name}")
+            self.mute_deck(decks[index].name)
+
+    def mute_deck(self, name: str) -> None:
+        """Mute a deck, or unmute it."""
+        muted = self.status is not None and any(
+            d.muted for d in self.status.decks if d.name == name
+        )
+        self.evaluate(f"{'unmute' if muted else 'mute'} {name}")
+
+    def quietly(self, text: str) -> None:
+        """Evaluate a statement of which only an error is shown."""
+
+        def work() -> show.Pieces:
+            self.own("<prompt>", text, lambda: self.session.apply(text))
+            return []
+
+        self.answer(work)
+
+    def change_tempo(self, by: float) -> None:
+        """Go `by` beats a minute faster; each press adds to one that waits for its bar."""
+        if self.status is None:
+            return
+        limits, now = SETTINGS["tempo"], time.monotonic()
+        wanted, until = self._tempo
+        bpm = (wanted if now < until else round(self.status.bpm, 2)) + by
+        bpm = min(max(bpm, limits.low), limits.high)
+        self._tempo = bpm, now + _TEMPO_WAITS
+        self.evaluate(f"tempo {bpm:g}")
 
 
 class TextBuffer(Buffer):

@@ -41,8 +41,8 @@ SCREEN = {
 
 _INDENT = " " * 7
 _PERFORM = (
-    "hush panic mute unmute solo unsolo undo redo snapshot recall crossfade learn record stop save "
-    "load"
+    "hush panic mute unmute solo unsolo undo redo snapshot recall crossfade learn tap record stop "
+    "save load"
 )
 _LISTED = " ".join(f"?{name}" for name in LISTS if name != "tags")
 _GROUPS: tuple[tuple[PropagationClass, str], ...] = (

@@ -89,6 +89,9 @@ def _common_keys(front: FrontEnd, other: str) -> KeyBindings:
     keys.add("f1")(lambda event: front.explain())
     _statement(keys, front, "hush", "escape", ".")
     _statement(keys, front, "status", "escape", "w")
+    _statement(keys, front, "tap", "escape", "t")
+    for sign, by in (("-", -1), ("=", 1), ("+", 1)):
+        _tempo(keys, front, by, "escape", sign)
     _statement(keys, front, other, "escape", "s")
     _statement(keys, front, other, "f12")
     for deck in range(9):
@@ -116,6 +119,10 @@ def _statement(keys: KeyBindings, front: FrontEnd, text: str, *sequence: str) ->
 
 def _mute(keys: KeyBindings, front: FrontEnd, deck: int, *sequence: str) -> None:
     keys.add(*sequence)(lambda event: front.controller.mute(deck))
+
+
+def _tempo(keys: KeyBindings, front: FrontEnd, by: float, *sequence: str) -> None:
+    keys.add(*sequence)(lambda event: front.controller.change_tempo(by))
 
 
 def _evaluating_keys(keys: KeyBindings, view: FrontEnd, stage: StageActions) -> None:

@@ -21,6 +21,8 @@ KEYS = (
     ("Tab, Up, Ctrl-R", "complete, earlier lines, search them"),
     ("Alt-.", "hush"),
     ("Alt-1 .. 9", "mute a deck, and back"),
+    ("Alt-t, Alt-- Alt-=", "tap the tempo; a beat a minute slower, faster"),
+    ("click, drag", "on the panel: mute a deck, move a constant; Shift-drag selects text"),
     ("F1", "about the word under the cursor"),
     ("Alt-s", "the stage view, and back"),
     ("Alt-w", "status: what plays, the address of the web page"),
@@ -106,7 +108,8 @@ def _decks(session: SessionApi | None) -> Pieces:
         source = f"{deck.source} {deck.read}".strip() if deck.source else "from noise"
         state = " · muted" * deck.muted + " · solo" * deck.soloed
         bound = ", ".join(lane.control for lane in deck.lanes)
-        rows.append((deck.name, f"loop {deck.cycles} · {source}{state} · {bound}"))
+        what = f"to {deck.to}" if deck.to else f"loop {deck.cycles} · {source}"
+        rows.append((deck.name, f"{what}{state} · {bound}"))
     return _table("decks", rows, "none yet")
 
 

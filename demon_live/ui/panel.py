@@ -14,6 +14,7 @@ taller. Curves are drawn once for each new sampling, and only cut at the playhea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ import numpy as np
 
 from demon_live.controls import find
 from demon_live.ui import text
+from demon_live.ui.mouse import Spot, constant
 from demon_live.ui.text import Row
 from demon_live.ui.theme import DECK_STYLES
 
@@ -34,6 +36,8 @@ _NARROW = 60
 #: Ranks of rows: the higher, the sooner a row is dropped.
 _TITLE, _NEWS, _CURVE, _SLOTS, _STILL = range(5)
 _Ranked = list[tuple[int, Row]]
+#: For each row of a panel, what lies where in it.
+Targets = list[tuple[Spot, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,33 @@ def panel(status: Status, columns: int, rows: int, *, ascii_only: bool = False) 
     else:
         ranked = [(_TITLE, _empty_title(grid, status)), *_decks(grid, status, 1)]
     return [*_trimmed([*ranked, *errors], rows - 1), _foot(grid, status)]
+
+
+def targets(status: Status, columns: int, drawn: Iterable[Row]) -> Targets:
+    """What a mouse finds in the rows of a panel: the titles of decks, and their constants."""
+    if columns < _NARROW:
+        return [() for _ in drawn]
+    decks, deck = list(status.decks), None
+    found: Targets = []
+    for row in drawn:
+        styles = {style for style, _ in row}
+        line = "".join(piece for _, piece in row)
+        if "class:deck.title" in styles:
+            deck = decks.pop(0) if decks else None
+            found.append((Spot(0, columns, deck.name),) if deck is not None else ())
+        elif "class:held" in styles and deck is not None and "held" in line[:8]:
+            found.append(tuple(_constants(deck, line)))
+        else:
+            found.append(())
+    return found
+
+
+def _constants(deck: DeckView, line: str) -> Iterable[Spot]:
+    for lane in deck.lanes:
+        shown = values([lane])
+        found = re.search(rf"(?<!\S){re.escape(shown)}(?!\S)", line)
+        if found is not None and constant(deck, lane):
+            yield Spot(*found.span(), deck.name, lane.control, float(lane.value))
 
 
 def lanes(
@@ -165,6 +196,8 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
                 still.append(values([lane]))
         if deck.source:
             still.append(f"source {deck.source}" + f" ({deck.read})" * bool(deck.read))
+        if deck.to:
+            still.append(f"to {deck.to}")
         if still:
             ranked.append((_STILL, grid.held("held", " · ".join(still))))
     if status.master:
@@ -218,7 +251,7 @@ def _deck_state(grid: LaneGrid, status: Status, deck: DeckView, first: bool) -> 
     if deck.soloed:
         return "solo", "class:muted"
     if not (grid.framed and first):
-        return f"loop {deck.cycles}", "class:quiet"
+        return "out" if deck.to else f"loop {deck.cycles}", "class:quiet"
     bar = f"bar {text.bar_beat(status.cycle, status.beats)}"
     full = f"{status.bpm:.4g} bpm · {bar}"
     # Past bar 9999 the tempo gives way, not the frame.

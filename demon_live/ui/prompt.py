@@ -38,7 +38,8 @@ from demon_live.lang.lexer import DemonLexer
 from demon_live.ui import guide, keys, show
 from demon_live.ui.complete import hint_at
 from demon_live.ui.controller import FrontEnd, UiController
-from demon_live.ui.panel import panel
+from demon_live.ui.mouse import PanelMouse
+from demon_live.ui.panel import panel, targets
 from demon_live.ui.theme import STYLE
 
 _PROMPT, _MORE = "demon> ", "   ... "
@@ -53,6 +54,7 @@ class Repl(FrontEnd):
         input, output: of prompt_toolkit, for tests.
         history: file of earlier lines; None = the user's.
         hz: how often events are printed and the panel is drawn.
+        mouse: whether the panel takes the mouse.
     """
 
     name = "prompt"
@@ -66,10 +68,12 @@ class Repl(FrontEnd):
         output: Output | None = None,
         history: Path | None = None,
         hz: float = 10.0,
+        mouse: bool = True,
     ) -> None:
         super().__init__(controller, history)
         self._banner = banner or []
         self._hz = hz
+        self._mouse = PanelMouse(controller.evaluate, controller.quietly, controller.mute_deck)
         self._lines: StyleAndTextTuples = []
         self._drain: asyncio.Task[None] | None = None
         self._warned_cancel = False
@@ -82,6 +86,7 @@ class Repl(FrontEnd):
             output=output,
             erase_when_done=True,
             enable_page_navigation_bindings=False,
+            mouse_support=mouse,
             editing_mode=keys.editing_mode(),
         )
 
@@ -135,10 +140,14 @@ class Repl(FrontEnd):
             return []
         room = max(1, min(size.rows // 2, size.rows - 4 - self.prompt.document.line_count))
         plain = self.app.output.encoding().lower().replace("-", "") not in ("utf8", "utf16")
-        rows = panel(self.controller.status, size.columns, room, ascii_only=plain)
+        status = self.controller.status
+        rows = panel(status, size.columns, room, ascii_only=plain)
         joined: StyleAndTextTuples = []
-        for i, row in enumerate(rows):
-            joined += [("", "\n"), *row] if i else row
+        for i, (row, found) in enumerate(
+            zip(rows, targets(status, size.columns, rows), strict=True)
+        ):
+            reach = functools.partial(self._mouse.event, found)
+            joined += [("", "\n")] * bool(i) + [(style, piece, reach) for style, piece in row]
         return joined
 
     def _echo(self, text: str) -> None:

@@ -26,6 +26,7 @@ def front(
     theme: str = "dark",
     first: str = "",
     leaving: Leaving = "end",
+    mouse: bool = True,
 ) -> None:
     """Show the prompt or the stage view until the performer leaves. Errors never end it.
 
@@ -37,10 +38,11 @@ def front(
         theme: ground of the stage view, dark or light.
         first: a statement to evaluate at once.
         leaving: what Ctrl-D does.
+        mouse: whether the panel of the prompt takes the mouse.
     """
     controller = UiController(session, stop=stop, leaving=leaving)
     try:
-        asyncio.run(_views(controller, banner or [], stage, theme, first))
+        asyncio.run(_views(controller, banner or [], stage, theme, first, mouse))
     except (EOFError, OSError):
         # The terminal is gone (window closed, line dropped): leave as at `quit`.
         _log.warning("the terminal is gone", exc_info=True)
@@ -49,11 +51,16 @@ def front(
 
 
 async def _views(
-    controller: UiController, banner: show.Pieces, stage: bool, theme: str, first: str
+    controller: UiController,
+    banner: show.Pieces,
+    stage: bool,
+    theme: str,
+    first: str,
+    mouse: bool,
 ) -> None:
     def make(name: str) -> FrontEnd:
         if name == "prompt":
-            return Repl(controller, banner=banner)
+            return Repl(controller, banner=banner, mouse=mouse)
         from demon_live.ui.stage.app import StageView
 
         return StageView(controller, theme=theme)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -464,3 +465,26 @@ def test_gpus_are_those_of_this_machine(
     assert [start.live["gpus"] for start in told] == [2]  # type: ignore[attr-defined]
     assert main(["live", str(score), "--no-tty", "--engine", "ray://there/imp", "--gpus", "2"]) == 2
     assert "--gpus counts the GPUs of this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "places", "paths"),
+    [
+        (["--osc-to", "10.0.0.1:9000", "x.demon"], ["10.0.0.1:9000"], ["x.demon"]),
+        (["x.demon", "--osc-to", "a:1", "b:2"], ["a:1", "b:2"], ["x.demon"]),
+        (["--osc-to", "a:1", "--osc-to", "[::1]:2"], ["a:1", "[::1]:2"], []),
+    ],
+)
+def test_destinations_are_told_from_scores(
+    words: list[str], places: list[str], paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demon_live.cli import live
+
+    seen: list[Any] = []
+    monkeypatch.setattr(live, "_scores", lambda given, python=False: list(given))
+    monkeypatch.setattr(live, "_play", lambda args, shown, what: seen.append((args, shown)) or 0)
+    assert main(["live", *words]) == 0
+    ((args, shown),) = seen
+    assert args.osc_to == places
+    assert shown == paths
+    assert args.ahead == 200

@@ -400,3 +400,21 @@ def test_a_star_hides_no_builtin() -> None:
 def test_the_stub_is_up_to_date() -> None:
     """When this fails: python -m tests.tools.dsl_stub"""
     assert dsl_stub.PATH.read_text("utf-8") == dsl_stub.stub()
+
+
+def test_a_deck_that_goes_elsewhere_takes_any_name() -> None:
+    with dsl.Score() as made:
+        dsl.deck["lights"].to("osc", "127.0.0.1:9000")
+        dsl.deck["lights"].dimmer = dsl.sine.slow(2)
+        dsl.deck["lights"].colour = "red blue"
+        dsl.deck["keys"].to("midi", "na'no", 3)
+        dsl.deck["keys"].cc74 = 0.5
+        with pytest.raises(DemonError, match="dimmer") as caught:
+            dsl.deck["other"].dimmer = 1
+        assert 'deck["other"].to()' in str(caught.value)
+        with pytest.raises(DemonError, match="channel"):
+            dsl.deck["keys"].to("midi", "nano", 17)
+    program = made.program()
+    assert set(program.decks["lights"]) == {"dimmer", "colour"}
+    assert "to midi 'na\\'no' 3" in made.text
+    assert compile_source(made.text).decks.keys() == program.decks.keys()

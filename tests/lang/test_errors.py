@@ -753,3 +753,33 @@ def test_an_error_of_a_file_names_it_once() -> None:
     error = FileError("mine.demon: No such file or directory", name="mine.demon")
     assert str(error) == "mine.demon: No such file or directory"
     assert str(FileError("it is empty", name="mine.demon")) == "mine.demon: it is empty"
+
+
+ELSEWHERE = [
+    ('deck a { to osx "1" }', "a deck goes to osc, midi, superdirt, not to 'osx'", "osx", "to osc"),
+    ("deck a { to midi 3 }", "to midi needs the name of a port", "midi", "to midi 'nano' 1"),
+    ("deck a { to midi 'x' 17 }", "to midi needs a channel from 1 to 16", "midi", "'nano' 1"),
+    ('deck a { to osc "x" }', "'x' is no address", "osc", 'to osc "127.0.0.1:9000"'),
+    ('deck a { to osc "h:0" }', "a port is a number from 1 to 65535", "osc", "to osc"),
+    ("deck a { to superdirt; loop 4 }", "a makes no sound and has no loop", "loop 4", "to none"),
+    ("scene a { to superdirt }", "a scene does not move a deck", "to superdirt", "the deck itself"),
+    ("deck a { to midi 'x' 1; note = \"c4 x4\" }", "'x4' is no chord", "x4", ""),
+    ("dimmer = 1", 'there is no control "dimmer"', "dimmer", "? to"),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "place", "hint"), ELSEWHERE)
+def test_what_is_wrong_with_a_deck_that_goes_elsewhere(
+    text: str, message: str, place: str, hint: str
+) -> None:
+    error = failure(text)
+    assert message in error.message
+    assert error.span is not None
+    assert text[error.span.start : error.span.end].startswith(place)
+    assert hint in (error.hint or "")
+
+
+def test_a_name_that_midi_lacks_is_warned_of() -> None:
+    (warning,) = compile_source("deck a { to midi 'x' 1; cc74 = 1; cc128 = 1 }").warnings
+    assert "cc128" in warning.message
+    assert "cc0 to cc127" in str(warning.hint)

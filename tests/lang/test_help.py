@@ -176,3 +176,8 @@ def test_no_example_is_red(name: str) -> None:
         tokens = list(DemonLexer().get_tokens(example + "\n"))
         assert "".join(text for _, text in tokens) == example + "\n"
         assert all(kind is not Error for kind, _ in tokens)
+
+
+def test_the_ways_out_of_a_deck_are_completed() -> None:
+    words = [found.word for found in complete("deck a { to ")]
+    assert words == ["osc", "midi", "superdirt", "none"]

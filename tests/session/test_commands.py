@@ -387,3 +387,33 @@ def test_a_recording_may_have_a_track_for_each_deck(tmp_path: Path) -> None:
 def test_only_new_sets_have_the_detail_of_their_source(tmp_path: Path) -> None:
     assert Session(NullOutput()).state.detail == 1.0
     assert Session(NullOutput(), start={"rules": 2}).state.detail == 0.0
+
+
+def test_four_taps_set_the_tempo_from_the_median_of_their_gaps(stage: Offline) -> None:
+    moments = iter([0.0, 0.5, 1.1, 1.6, 2.1])
+    stage.session.clock = lambda: next(moments)
+    said = [stage.session.apply("tap").messages for _ in range(3)]
+    assert said == [("tap 1 of 4",), ("tap 2 of 4",), ("tap 3 of 4",)]
+    first = stage.session.apply("tap").messages
+    assert first[0] == "tap"
+    assert stage.session.state.bpm == 120
+    before = len(stage.session.journal.recording().events)
+    stage.session.taps = [0.0, 0.4, 0.8, 1.2]
+    moments = iter([1.6])
+    stage.session.apply("tap")
+    assert stage.session.state.bpm == 150
+    texts = [event.text for event in stage.session.journal.recording().events]
+    # A replay has the tempo, not the taps.
+    assert texts[before:] == ["tempo 150"]
+    assert "tap" not in texts
+    stage.session.apply("undo")
+    assert stage.session.state.bpm == 120
+
+
+def test_a_long_gap_begins_the_taps_anew(stage: Offline) -> None:
+    moments = iter([0.0, 0.5, 1.0, 9.0, 9.01, 9.02, 9.03])
+    stage.session.clock = lambda: next(moments)
+    said = [stage.session.apply("tap").messages[0] for _ in range(7)]
+    assert said[3] == "tap 1 of 4"
+    assert said[6] == "tap · 6000 bpm is no tempo: 20..400 bpm"
+    assert stage.session.state.bpm == 120

@@ -86,6 +86,8 @@ def stub() -> str:
     out += ["def text(words: str) -> Pat:", f'    """{dsl.text.__doc__}"""', ""]
     value = "value: float | str | bool | Path | None"
     for word, control in SETTINGS.items():
+        if word == "to":
+            continue
         out += _function(word, value, control.help)
     for word, row in PERFORMANCE.items():
         out += _function(word, "*names: str", row.help)

@@ -479,3 +479,26 @@ def test_a_word_of_any_length_can_be_pasted(stage: Harness) -> None:
         h.keys("\x04\x04")
 
     stage.play(script)
+
+
+def test_keys_tap_the_tempo_and_change_it(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        s.keys("\x1bt\x1b=\x1b=\x1b-\x1b-\x1b-")
+        await s.until(lambda: len(s.session.applied) == 6)
+        s.keys("\x04\x04")
+
+    stage.play(script)
+    tempos = ["tempo 129", "tempo 130", "tempo 129", "tempo 128", "tempo 127"]
+    assert stage.session.applied == ["tap", *tempos]
+
+
+def test_a_click_on_the_panel_mutes_its_deck(stage: Harness) -> None:
+    async def script(s: Harness) -> None:
+        rows = s.repl._panel()
+        (reach,) = {piece[2].args for piece in rows if "deck.title" in piece[0]}  # type: ignore[misc]
+        assert [target.deck for target in reach[0]] == ["main"]
+        s.repl.controller.mute_deck("main")
+        await s.until(lambda: s.session.applied == ["mute main"])
+        s.keys("\x04\x04")
+
+    stage.play(script)

@@ -202,3 +202,37 @@ def test_what_comes_first_is_evaluated_when_the_prompt_opens(tmp_path: Path) -> 
         opened.child.expect(r"'blend = \"1 .2 1 .2\"'\]")
     finally:
         opened.child.close(force=True)
+
+
+#: A prompt whose deck has a constant.
+MOUSE = """
+import sys
+from dataclasses import replace
+from demon_live.session.status import LaneView
+from demon_live.ui.run import front
+from tests.helpers.ui_fakes import DECK, STATUS, FakeSession
+gain = LaneView("gain", ".8", .8, None, high=2.0)
+session = FakeSession(shown=replace(STATUS, decks=(replace(DECK, lanes=(*DECK.lanes, gain)),)))
+front(session)
+sys.stdout.write("applied: " + repr(session.applied))
+"""
+
+
+def test_a_click_mutes_a_deck_and_a_drag_moves_a_constant(tmp_path: Path) -> None:
+    opened = Terminal(tmp_path, MOUSE, PROMPT_TOOLKIT_NO_CPR="0")
+    # The terminal says where its cursor is, as real ones do.
+    opened.screen.write_process_input = opened.child.send
+    try:
+        rows = opened.sees("demon>", " main ", "gain .8", "dry 0").split("\n")
+        title = next(y for y, row in enumerate(rows) if " main " in row and "╭" in row)
+        opened.child.send(f"\x1b[<0;10;{title + 1}M\x1b[<0;10;{title + 1}m")
+        opened.sees("mute · from bar 6")
+        rows = opened.sees("demon>", "gain .8", "dry 0").split("\n")
+        held = next(y for y, row in enumerate(rows) if "gain .8" in row)
+        at = rows[held].index("gain .8") + 2
+        opened.child.send(f"\x1b[<0;{at};{held + 1}M\x1b[<0;{at + 10};{held + 1}m")
+        opened.sees("main.gain · from bar 6")
+        opened.child.send("\x04\x04")
+        opened.child.expect(r"applied: \['mute main', 'main.gain = 1.3 now'\]")
+    finally:
+        opened.child.close(force=True)
