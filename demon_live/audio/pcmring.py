@@ -1,6 +1,7 @@
 """Sound and counters that outlive a process, and the ring inside the audio process.
 
     LoopBuffer  the PCM of one deck's loop: the engine writes ahead of the playhead, the mixer reads
+    Numbers     named numbers in a mapped file
     Bus         numbers of the audio process that everybody may read: playhead, dry count, peaks
     PcmRing     mixed sound between the mix thread and the audio callback
     likeness    how alike two stretches of sound are, which a cross-fade has to make up for
@@ -20,7 +21,7 @@ import struct
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,72 +132,39 @@ class LoopBuffer:
         self.path.unlink(missing_ok=True)
 
 
-class _Int:
-    """A field of the bus: an int64."""
+class Int:
+    """A field of Numbers: an int64."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def __get__(self, bus: Bus, kind: type[Bus] | None = None) -> int:
-        value: int = bus._ints[self.index]
+    def __get__(self, numbers: Numbers, kind: type[Numbers] | None = None) -> int:
+        value: int = numbers._ints[self.index]
         return value
 
-    def __set__(self, bus: Bus, value: int) -> None:
-        bus._ints[self.index] = value
+    def __set__(self, numbers: Numbers, value: int) -> None:
+        numbers._ints[self.index] = value
 
 
-class _Float:
-    """A field of the bus: a float64."""
+class Float:
+    """A field of Numbers: a float64."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def __get__(self, bus: Bus, kind: type[Bus] | None = None) -> float:
-        value: float = bus._floats[self.index]
+    def __get__(self, numbers: Numbers, kind: type[Numbers] | None = None) -> float:
+        value: float = numbers._floats[self.index]
         return value
 
-    def __set__(self, bus: Bus, value: float) -> None:
-        bus._floats[self.index] = value
+    def __set__(self, numbers: Numbers, value: float) -> None:
+        numbers._floats[self.index] = value
 
 
-class Bus:
-    """What the audio process says about itself. Samples count on the output timeline at 48 kHz.
-
-    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines
-    that Python runs on such a store is seen whole or not at all. Fields are NOT consistent with
-    each other: where two must agree they are folded into one (`t0` instead of a pair of sample and
-    time). Writers: mixed..bad and peaks the mix thread; played..failures and clocks the audio
-    callback; the rest the health loop of the audio process.
-    """
+class Numbers:
+    """Named numbers of 8 bytes in a mapped file of one page."""
 
     SIZE = 4096
-    MAGIC = 0x64656D6F6E313030
-
-    mixed = _Int(1)  # everything before this sample is decided: later edits cannot touch it
-    blocks = _Int(2)  # blocks mixed
-    bad = _Int(3)  # samples that were not finite (or absurd) and became silence
-    ahead = _Int(4)  # samples that the mix thread tries to keep mixed ahead of the device
-    played = _Int(8)  # samples handed to the device: the playhead, but for the device's latency
-    dry = _Int(9)  # callbacks that found too little
-    dry_samples = _Int(10)  # samples that were missing; the timeline waits for them, it never skips
-    underruns = _Int(11)  # underflows that PortAudio reported
-    callbacks = _Int(12)
-    failures = _Int(13)  # exceptions inside the callback
-    late = _Int(14)  # ticks of the null clock that came more than 5 ms late
-    device_ok = _Int(
-        16
-    )  # 1: a device plays; 0: the null clock; -1: it does, a lost device is sought
-    running = _Int(17)  # 1 from first sound to the end of the process
-    pid = _Int(18)
-    errors = _Int(19)  # commands that failed, blocks that were replaced by silence
-    peak_l = _Float(32)  # of the output, falling 30 dB a second
-    peak_r = _Float(33)
-    rms = _Float(34)  # of the last block
-    limited_db = _Float(35)  # how much the limiter takes away now, >= 0
-    latency_s = _Float(40)  # from a callback to the ear, as the device tells
-    t0 = _Float(41)  # time.monotonic() at which sample 0 was handed over, had the pace been even
-    called_at = _Float(42)  # time.monotonic() of the last callback
-    alive = _Float(48)  # time.monotonic() of the last turn of the health loop
+    MAGIC = 0
 
     def __init__(self, path: Path, memory: mmap.mmap) -> None:
         self.path = path
@@ -206,27 +174,20 @@ class Bus:
         self._floats: Any = self._view.cast("d")
 
     @classmethod
-    def create(cls, path: str | Path) -> Bus:
-        """A bus of zeros at `path`; an older file there is replaced."""
-        bus = cls(Path(path), _map(Path(path), cls.SIZE))
-        bus._ints[0] = cls.MAGIC
-        return bus
+    def create(cls, path: str | Path) -> Self:
+        """A page of zeros at `path`; an older file there is replaced."""
+        numbers = cls(Path(path), _map(Path(path), cls.SIZE))
+        numbers._ints[0] = cls.MAGIC
+        return numbers
 
     @classmethod
-    def open(cls, path: str | Path) -> Bus:
-        """The bus that another process created. Raises FileError."""
+    def open(cls, path: str | Path) -> Self:
+        """The page that another process created. Raises FileError."""
         memory = _map(Path(path), None)
         if len(memory) != cls.SIZE or struct.unpack_from("=q", memory)[0] != cls.MAGIC:
             memory.close()
-            raise FileError(f"{path} is not a bus of demon_live")
+            raise FileError(f"{path} is not a {cls.__name__} of demon_live")
         return cls(Path(path), memory)
-
-    def heard(self, now: float | None = None) -> int:
-        """The output sample at the ear at time.monotonic() = now, at most what was handed over."""
-        if self.t0 == 0.0:
-            return 0
-        now = time.monotonic() if now is None else now
-        return max(0, min(self.played, int((now - self.t0 - self.latency_s) * RATES.sample_rate)))
 
     def close(self) -> None:
         """Lets go of the mapping. The file stays."""
@@ -234,6 +195,52 @@ class Bus:
         self._floats.release()
         self._view.release()
         self._memory.close()
+
+
+class Bus(Numbers):
+    """What the audio process says about itself. Samples count on the output timeline at 48 kHz.
+
+    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines
+    that Python runs on such a store is seen whole or not at all. Fields are NOT consistent with
+    each other: where two must agree they are folded into one (`t0` instead of a pair of sample and
+    time). Writers: mixed..bad and peaks the mix thread; played..failures and clocks the audio
+    callback; the rest the health loop of the audio process.
+    """
+
+    MAGIC = 0x64656D6F6E313030
+
+    mixed = Int(1)  # everything before this sample is decided: later edits cannot touch it
+    blocks = Int(2)  # blocks mixed
+    bad = Int(3)  # samples that were not finite (or absurd) and became silence
+    ahead = Int(4)  # samples that the mix thread tries to keep mixed ahead of the device
+    played = Int(8)  # samples handed to the device: the playhead, but for the device's latency
+    dry = Int(9)  # callbacks that found too little
+    dry_samples = Int(10)  # samples that were missing; the timeline waits for them, it never skips
+    underruns = Int(11)  # underflows that PortAudio reported
+    callbacks = Int(12)
+    failures = Int(13)  # exceptions inside the callback
+    late = Int(14)  # ticks of the null clock that came more than 5 ms late
+    device_ok = Int(
+        16
+    )  # 1: a device plays; 0: the null clock; -1: it does, a lost device is sought
+    running = Int(17)  # 1 from first sound to the end of the process
+    pid = Int(18)
+    errors = Int(19)  # commands that failed, blocks that were replaced by silence
+    peak_l = Float(32)  # of the output, falling 30 dB a second
+    peak_r = Float(33)
+    rms = Float(34)  # of the last block
+    limited_db = Float(35)  # how much the limiter takes away now, >= 0
+    latency_s = Float(40)  # from a callback to the ear, as the device tells
+    t0 = Float(41)  # time.monotonic() at which sample 0 was handed over, had the pace been even
+    called_at = Float(42)  # time.monotonic() of the last callback
+    alive = Float(48)  # time.monotonic() of the last turn of the health loop
+
+    def heard(self, now: float | None = None) -> int:
+        """The output sample at the ear at time.monotonic() = now, at most what was handed over."""
+        if self.t0 == 0.0:
+            return 0
+        now = time.monotonic() if now is None else now
+        return max(0, min(self.played, int((now - self.t0 - self.latency_s) * RATES.sample_rate)))
 
 
 class PcmRing:
