@@ -232,6 +232,13 @@ class _Started:
         self._stream.close()
 
 
+def drop(stream: Stream) -> None:
+    """Let go of a stream, whatever its driver says. A dead driver may never return."""
+    with contextlib.suppress(Exception):
+        stream.abort()
+        stream.close()
+
+
 def open_output(
     name: str | int | None,
     callback: Callable[[Any, int, Any, Any], None],

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from demon_live import faults
-from demon_live.audio.devices import Device, Stream, open_output
+from demon_live.audio.devices import Device, Stream, drop, open_output
 from demon_live.audio.effects import MEMORY, Memory, in_memory
 from demon_live.audio.input_device import InputDevice, thru_of
 from demon_live.audio.mix_thread import AudioEvent, MixThread
@@ -373,7 +373,7 @@ class _Process:
         time.sleep(min(0.3, self.bus.latency_s))
         self._stop_null()
         if self._stream is not None:
-            dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
+            dropping = threading.Thread(target=drop, args=(self._stream,), daemon=True)
             dropping.start()
             dropping.join(1.0)
         for recorder in (self.mix.sink, self.mix.recorder, *self.mix.tracks.values()):
@@ -416,7 +416,7 @@ class _Search:
 
     def _run(self, lost: Stream | None) -> None:
         if lost is not None:
-            _drop(lost)
+            drop(lost)
         if self._known:
             self._look(False)
         while self.found is None and not self._over.wait(self._every):
@@ -447,12 +447,6 @@ class _Search:
             return False
         self._probe, self._turn = None, time.monotonic() - self.HUNG + 1.0
         return status == 0
-
-
-def _drop(stream: Stream) -> None:
-    with contextlib.suppress(Exception):
-        stream.abort()
-        stream.close()
 
 
 def _urgent() -> None:

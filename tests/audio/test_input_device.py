@@ -1,0 +1,77 @@
+"""Input onto the clock of the mix: simulated clocks, and a device that we break."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from demon_live.audio import input_device
+from demon_live.audio.devices import Device
+from demon_live.audio.input_device import Aligner, InputDevice, Intake, Thru, _Converter
+from demon_live.audio.mix_thread import AudioEvent
+from demon_live.audio.pcmring import Bus, PcmRing
+from demon_live.audio.sinks import AudioCallback
+from demon_live.audio.sound_input import InputRing, InputWriter
+from demon_live.core import Floats
+from demon_live.errors import DeviceError
+
+PAUSE = threading.Event()
+RATE = 48000
+
+
+class Tape:
+    """What an Aligner writes. clicks: where |sound| peaks, to a fraction of a sample."""
+
+    def __init__(self) -> None:
+        self.end: int | None = None
+        self.gaps: list[tuple[int, int]] = []
+        self.clicks: list[float] = []
+        self._last: Floats = np.zeros((0, 2), np.float32)
+
+    def write(self, first: int, audio: Floats) -> None:
+        if self.end is None:
+            self.end = first
+        if first > self.end:
+            self.gaps.append((self.end, first))
+        audio = audio[max(0, self.end - first) :]
+        begin, sound = self.end - len(self._last), np.concatenate((self._last, audio))
+        self.end = max(self.end, first) + len(audio)
+        self._last = sound[-64:]
+        weight = np.square(sound[: len(sound) - 32, 0].astype(np.float64))
+        for at in np.flatnonzero((weight > 0.2) & (np.arange(len(weight)) >= 32)):
+            near = slice(max(0, at - 16), at + 17)
+            where = np.arange(len(weight))[near]
+            place = begin + float((where * weight[near]).sum() / weight[near].sum())
+            if not self.clicks or place - self.clicks[-1] > 100:
+                self.clicks.append(place)
+
+
+@pytest.mark.parametrize("drift", [200e-6, -200e-6, 0.0])
+def test_ten_minutes_of_two_devices_that_drift_stay_within_a_millisecond(drift: float) -> None:
+    """A click each second of the mix; callbacks come up to 3 ms late, now and then 40 ms."""
+    rng = np.random.default_rng(3)
+    tape = Tape()
+    align = Aligner(tape.write)
+    frames, speed = 512, 1 + drift  # samples of the input for each of the mix
+    late = np.abs(rng.normal(0, 0.001, 700 * RATE // frames)).clip(0, 0.003) * RATE
+    late[rng.random(len(late)) < 0.001] = 0.04 * RATE
+    for k in range(600 * RATE // frames):
+        audio = np.zeros((frames, 2), np.float32)
+        first, last = k * frames / speed, (k + 1) * frames / speed
+        second = int(np.ceil(first / RATE))
+        if first <= second * RATE < last:
+            at = round((second * RATE - first) * speed)
+            audio[min(at, frames - 1)] = 1.0
+        align.feed(audio, first + late[k])
+    clicks = np.array(tape.clicks)
+    assert len(clicks) > 590
+    error = clicks - np.round(clicks / RATE) * RATE
+    assert np.abs(error).max() < 0.001 * RATE
+    assert tape.gaps == []
