@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from demon_live import faults
 from demon_live.audio.devices import Stream, drop, open_input, parse_input
@@ -34,7 +35,7 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
 
 _RATE = RATES.sample_rate
-_TAPS, _PHASES = 32, 512
+_TAPS, _PHASES = 24, 512
 
 
 def _kernel() -> Floats:
@@ -130,9 +131,9 @@ class Aligner:
         low = phase.astype(np.int64)
         part = (phase - low).astype(np.float32)[:, None]
         weights = self._kernel[low] * (1 - part) + self._kernel[np.minimum(low + 1, _PHASES)] * part
-        taps = sound[whole[:, None] + np.arange(1 - half, half + 1)]
+        near = sliding_window_view(sound, _TAPS, axis=0)[whole - half + 1]
         self._done = int(places[-1]) + 1
-        self._write(int(places[0]), np.einsum("nt,ntc->nc", weights, taps).astype(np.float32))
+        self._write(int(places[0]), np.einsum("nt,nct->nc", weights, near))
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ class Tape:
         if first > self.end:
             self.gaps.append((self.end, first))
         audio = audio[max(0, self.end - first) :]
+        if not (audio.any() or self._last.any()):
+            self.end, self._last = max(self.end, first) + len(audio), audio[-64:]
+            return
         begin, sound = self.end - len(self._last), np.concatenate((self._last, audio))
         self.end = max(self.end, first) + len(audio)
         self._last = sound[-64:]
@@ -55,12 +58,12 @@ class Tape:
 
 @pytest.mark.parametrize("drift", [200e-6, -200e-6, 0.0])
 def test_ten_minutes_of_two_devices_that_drift_stay_within_a_millisecond(drift: float) -> None:
-    """A click each second of the mix; callbacks come up to 3 ms late, now and then 40 ms."""
+    """A click each second of the mix; callbacks jitter by 1 ms, now and then one is 40 ms late."""
     rng = np.random.default_rng(3)
     tape = Tape()
     align = Aligner(tape.write)
-    frames, speed = 512, 1 + drift  # samples of the input for each of the mix
-    late = np.abs(rng.normal(0, 0.001, 700 * RATE // frames)).clip(0, 0.003) * RATE
+    frames, speed = 2048, 1 + drift  # samples of the input for each of the mix
+    late = rng.normal(0, 0.001, 700 * RATE // frames) * RATE
     late[rng.random(len(late)) < 0.001] = 0.04 * RATE
     for k in range(600 * RATE // frames):
         audio = np.zeros((frames, 2), np.float32)
