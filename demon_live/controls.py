@@ -380,6 +380,16 @@ _ROWS = (
         slew=0.005,
     ),
     Control(
+        "thru",
+        "number",
+        "mix",
+        0.0,
+        "How much of the input is heard itself in the deck, through its strip.",
+        "thru = .8",
+        rest=0.0,
+        slew=0.005,
+    ),
+    Control(
         "pan",
         "number",
         "mix",

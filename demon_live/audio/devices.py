@@ -1,4 +1,4 @@
-"""AudioCallback devices through PortAudio. The only file that imports sounddevice.
+"""Devices that play and record, through PortAudio. The only file that imports sounddevice.
 
 sounddevice opens PortAudio when it is imported, and raises OSError on a machine without the
 library; so it is imported inside functions, and the error becomes a DeviceError with the remedy.
@@ -14,18 +14,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from demon_live.core import RATES
-from demon_live.errors import DeviceError, nearest
+from demon_live.errors import DeviceError, UsageError, nearest
 
 _NONE_HINT = "play without one: --audio null keeps time, --audio file:NAME.wav writes a file"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An output device. api: the host API that offers it. rate: its own sample rate, Hz. latency_s:
-    its safe one."""
+    """A device, as one that plays or as one that records. api: the host API that offers it. rate:
+    its own sample rate, Hz. latency_s: its safe one."""
 
     index: int
     name: str
@@ -37,7 +37,7 @@ class Device:
 
 
 class Stream(Protocol):
-    """What is used of sounddevice.OutputStream."""
+    """What is used of sounddevice's streams."""
 
     @property
     def active(self) -> bool: ...
@@ -100,32 +100,32 @@ def _reason(error: Exception) -> str:
     return str(error.args[0]) if error.args else str(error)
 
 
-def list_devices(*, fresh: bool = False) -> list[Device]:
-    """All devices that can play, in PortAudio's order. Raises DeviceError without PortAudio."""
+Kind = Literal["output", "input"]
+
+
+def list_devices(kind: Kind = "output", *, fresh: bool = False) -> list[Device]:
+    """All devices that can play (or record), in PortAudio's order.
+
+    Raises DeviceError without PortAudio.
+    """
     sd = _portaudio(fresh)
     apis = [str(api["name"]) for api in sd.query_hostapis()]
-    default = int(sd.default.device[1])
+    default = int(sd.default.device[kind == "output"])
     if default < 0:
-        default = next(
-            (
-                int(a["default_output_device"])
-                for a in sd.query_hostapis()
-                if a["default_output_device"] >= 0
-            ),
-            -1,
-        )
+        defaults = (int(api[f"default_{kind}_device"]) for api in sd.query_hostapis())
+        default = next((index for index in defaults if index >= 0), -1)
     return [
         Device(
             i,
             str(d["name"]),
             apis[d["hostapi"]],
-            int(d["max_output_channels"]),
+            int(d[f"max_{kind}_channels"]),
             float(d["default_samplerate"]),
-            float(d["default_high_output_latency"]),
+            float(d[f"default_high_{kind}_latency"]),
             i == default,
         )
         for i, d in enumerate(sd.query_devices())
-        if d["max_output_channels"] > 0
+        if d[f"max_{kind}_channels"] > 0
     ]
 
 
@@ -148,14 +148,18 @@ def _lines(devices: list[Device]) -> str:
     )
 
 
-def table(devices: list[Device] | None = None) -> str:
+def table(devices: list[Device] | None = None, inputs: list[Device] | None = None) -> str:
     """The text of `demon devices`: one line a device, `*` marks the default."""
-    devices = list_devices() if devices is None else devices
-    if not devices:
-        return f"no audio device\n  {_NONE_HINT}"
-    return (
-        _lines(devices) + "\n  * = default; choose by number or by part of the name: --device NAME"
-    )
+    if devices is None:
+        devices, inputs = list_devices(), list_devices("input")
+    text = _lines(devices) if devices else f"no audio device\n  {_NONE_HINT}"
+    if devices:
+        text += "\n  * = default; choose by number or by part of the name: --device NAME"
+    if inputs:
+        text += (
+            f"\ninputs\n{_lines(inputs)}\n  --input NAME; NAME#3 is its third channel, NAME#3,4 two"
+        )
+    return text
 
 
 def pick(name: str | int | None = None, devices: list[Device] | None = None) -> Device:
@@ -233,26 +237,28 @@ def open_output(
     callback: Callable[[Any, int, Any, Any], None],
     latency: float | str,
     *,
+    channels: int = 2,
     fresh: bool = False,
 ) -> tuple[Stream, Device]:
-    """A 48 kHz stereo float32 stream to the device, not started. Raises DeviceError."""
+    """A 48 kHz float32 stream to the device, not started. Raises DeviceError.
+
+    channels: as many as are wanted; a device that has fewer is opened with what it has.
+    """
     sd = _portaudio(fresh)
     device = pick(name, list_devices())
+    wanted = {"channels": max(2, min(channels, device.channels)), "dtype": "float32"}
     try:
         with _quiet():
-            sd.check_output_settings(
-                device=device.index, channels=2, dtype="float32", samplerate=RATES.sample_rate
-            )
+            sd.check_output_settings(device=device.index, samplerate=RATES.sample_rate, **wanted)
             # blocksize 0: the device's own block, which is the steadiest.
             stream: Stream = sd.OutputStream(
                 device=device.index,
-                channels=2,
-                dtype="float32",
                 samplerate=RATES.sample_rate,
                 blocksize=0,
                 latency=latency,
                 callback=callback,
                 prime_output_buffers_using_stream_callback=False,
+                **wanted,
             )
         return _Started(stream, device), device
     except sd.PortAudioError as error:
@@ -267,3 +273,56 @@ def open_output(
                 "is another program holding it? `demon devices` lists the others",
             )
         raise DeviceError(f"{device.name!r} {why}", hint=hint) from error
+
+
+def parse_input(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME`, `NAME#3` or `NAME#3,4`: part of a name, and its channels from 1; () = its first two.
+
+    Raises UsageError.
+    """
+    name, mark, rest = text.partition("#")
+    words = rest.split(",") if mark else []
+    if len(words) > 2 or not all(w.strip().isdigit() and int(w) > 0 for w in words):
+        raise UsageError(
+            f"{text!r}: one or two channels can be heard, not {rest!r}",
+            hint="like --input scarlett#3 or --input scarlett#3,4",
+        )
+    return name.strip(), tuple(int(w) for w in words)
+
+
+def open_input(
+    text: str, callback: Callable[[Any, int, Any, Any], None], latency: float | str = "high"
+) -> tuple[Stream, Device, int]:
+    """A float32 stream from the device of `parse_input`, not started, and its rate in Hz.
+
+    It opens all channels up to the last that is wanted. Raises DeviceError, UsageError.
+    """
+    sd = _portaudio()
+    name, chosen = parse_input(text)
+    found = list_devices("input")
+    if not found:
+        raise DeviceError("there is no input device", hint="play a file: --input file:NAME.wav")
+    device = pick(name, found)
+    channels = max(chosen) if chosen else min(2, device.channels)
+    if channels > device.channels:
+        raise DeviceError(
+            f"{device.name!r} has {device.channels} input channels, not {channels}",
+            hint=f"like --input {name}#{device.channels}",
+        )
+    settings = {"device": device.index, "channels": channels, "dtype": "float32"}
+    rate = RATES.sample_rate
+    try:
+        with _quiet():
+            try:
+                sd.check_input_settings(samplerate=rate, **settings)
+            except sd.PortAudioError:
+                rate = round(device.rate)
+            stream: Stream = sd.InputStream(
+                samplerate=rate, blocksize=0, latency=latency, callback=callback, **settings
+            )
+    except sd.PortAudioError as error:
+        raise DeviceError(
+            f"{device.name!r} does not open: {_reason(error)}",
+            hint="is another program holding it? `demon devices` lists the others",
+        ) from error
+    return _Started(stream, device), device, rate

@@ -65,7 +65,7 @@ def _read(path: Path) -> tuple[Floats, list[str]]:
         with soundfile.SoundFile(path) as file:
             rate, channels = int(file.samplerate), int(file.channels)
             _must_suit(path, rate, channels)
-            convert, most = _converter(rate, channels), min(LONGEST * rate, _MOST // channels)
+            convert, most = resampler(rate, channels), min(LONGEST * rate, _MOST // channels)
             # Headers lie, or do not know (a recording that was cut off): what is read is counted.
             while read <= most and len(part := file.read(_BLOCK, "float32", always_2d=True)):
                 read += len(part)
@@ -122,7 +122,7 @@ def _must_be_whole(path: Path, read: int, bad: int, too_long: bool) -> None:
         )
 
 
-def _converter(rate: int, channels: int) -> Callable[[Floats | None], Floats]:
+def resampler(rate: int, channels: int) -> Callable[[Floats | None], Floats]:
     """Blocks of float32 [n, channels] to 48 kHz, in order; None gives what is left at the end."""
     end: Floats = np.zeros((0, channels), np.float32)
     if rate == _RATE:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError
 
+CHANNELS = 8  #: of a device that are used at most
 _FRAME = 8  # bytes of one stereo float32 sample
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -164,7 +165,7 @@ class Numbers:
     """Named numbers of 8 bytes in a mapped file of one page."""
 
     SIZE = 4096
-    MAGIC = 0
+    MAGIC, WHAT = 0, ""
 
     def __init__(self, path: Path, memory: mmap.mmap) -> None:
         self.path = path
@@ -186,7 +187,7 @@ class Numbers:
         memory = _map(Path(path), None)
         if len(memory) != cls.SIZE or struct.unpack_from("=q", memory)[0] != cls.MAGIC:
             memory.close()
-            raise FileError(f"{path} is not a {cls.__name__} of demon_live")
+            raise FileError(f"{path} is not {cls.WHAT} of demon_live")
         return cls(Path(path), memory)
 
     def close(self) -> None:
@@ -207,7 +208,7 @@ class Bus(Numbers):
     callback; the rest the health loop of the audio process.
     """
 
-    MAGIC = 0x64656D6F6E313030
+    MAGIC, WHAT = 0x64656D6F6E313030, "a bus"
 
     mixed = Int(1)  # everything before this sample is decided: later edits cannot touch it
     blocks = Int(2)  # blocks mixed
@@ -244,7 +245,10 @@ class Bus(Numbers):
 
 
 class PcmRing:
-    """A ring of stereo samples between one producer thread and one consumer thread, without a lock.
+    """A ring of samples between one producer thread and one consumer thread, without a lock.
+
+    Each has CHANNELS channels; a writer that gives fewer leaves the others silent, a reader takes
+    those that it has room for.
 
     Both counters only grow and each has one writer; the producer moves `written` after the samples
     are there, the consumer moves `read` after it has copied them. Python's own lock orders the
@@ -253,7 +257,7 @@ class PcmRing:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._data: Floats = np.zeros((capacity, 2), np.float32)
+        self._data: Floats = np.zeros((capacity, CHANNELS), np.float32)
         self.written = 0
         self.taken = 0
 
@@ -263,15 +267,18 @@ class PcmRing:
         return self.written - self.taken
 
     def write(self, audio: Floats) -> bool:
-        """Appends float32 [n, 2]; False, and nothing written, without room for all of it."""
-        n = len(audio)
+        """Appends float32 [n, channels]; False, and nothing written, without room for all of it."""
+        n, channels = audio.shape
         if n > self.capacity - self.fill:
             return False
         at = self.written % self.capacity
         first = min(n, self.capacity - at)
-        self._data[at : at + first] = audio[:first]
-        if first < n:
-            self._data[: n - first] = audio[first:]
+        for part, sound in (
+            (slice(at, at + first), audio[:first]),
+            (slice(n - first), audio[first:]),
+        ):
+            self._data[part, :channels] = sound
+            self._data[part, channels:] = 0.0
         self.written += n
         return True
 
@@ -280,13 +287,13 @@ class PcmRing:
         n = self.written - self.taken
         if n > frames:
             n = frames
-        at = self.taken % self.capacity
+        at, channels = self.taken % self.capacity, out.shape[1]
         first = self.capacity - at
         if first >= n:
-            out[:n] = self._data[at : at + n]
+            out[:n] = self._data[at : at + n, :channels]
         else:
-            out[:first] = self._data[at:]
-            out[first:n] = self._data[: n - first]
+            out[:first] = self._data[at:, :channels]
+            out[first:n] = self._data[: n - first, :channels]
         self.taken += n
         return n
 

@@ -130,7 +130,7 @@ class FileInput:
 class _Head(Numbers):
     """The numbers of an input. Samples count on the clock of the mix."""
 
-    MAGIC = 0x64656D6F6E696E30
+    MAGIC, WHAT = 0x64656D6F6E696E30, "an input"
     HOLES = 100  #: that are remembered
 
     wanted = Int(1)  # by the session: 1 while a score listens
@@ -189,6 +189,11 @@ class InputRing:
         (folder / "input.pcm").unlink(missing_ok=True)
         return cls(folder, _Head.create(folder / "input"), name)
 
+    @classmethod
+    def open(cls, folder: str | Path, name: str) -> InputRing:
+        """The ring that another process created. Raises FileError."""
+        return cls(Path(folder), _Head.open(Path(folder) / "input"), name)
+
     def want(self, open: bool) -> None:
         """The audio process opens or closes the device within a tenth of a second."""
         self._head.wanted = int(open)
@@ -208,17 +213,30 @@ class InputRing:
 
     def end(self) -> int:
         """Goes on while the device is lost: what is not there becomes a hole."""
-        return self._head.end + self._shift
+        return self.raw_end + self._shift
+
+    @property
+    def raw_end(self) -> int:
+        """The same before the nudge."""
+        return self._head.end
 
     def read(self, first: int, last: int) -> Floats:
         """float32 [last - first, 2]; zeros where nothing was captured."""
+        return self.read_raw(first - self._shift, last - self._shift)
+
+    def read_raw(self, first: int, last: int) -> Floats:
+        """The same before the nudge."""
         out = np.zeros((last - first, 2), np.float32)
-        sound, shift = self._pcm(), self._shift
+        sound = self._pcm()
         if sound is not None:
-            a, b = self._kept(first - shift, last - shift)
+            a, b = self._kept(first, last)
             if a < b:
-                out[a + shift - first : b + shift - first] = sound.read(a, b - a)
+                out[a - first : b - first] = sound.read(a, b - a)
         return out
+
+    def tell_thru(self, late: int) -> None:
+        """By the mixer: the input is heard so many samples after it was played."""
+        self._head.thru_s = late / _RATE
 
     def holes(self, first: int, last: int) -> list[tuple[int, int]]:
         """Lost, not there yet, older than the ring, or before the input was opened."""

@@ -71,6 +71,7 @@ class Speaker:
         folder: str | Path = ".",
         *,
         device: str | None = None,
+        sound_input: str | None = None,
         ahead_ms: float = 50.0,
         latency: float | str = "high",
         startup: float = 0.05,
@@ -85,6 +86,7 @@ class Speaker:
             sink: auto, device, null or file:PATH.
             folder: where the PCM of the loops lies; the bus is made there.
             device: number or part of a name.
+            sound_input: the device whose ring lies in `folder`, or file:PATH; see `sound_input`.
             ahead_ms: how much is kept mixed.
             latency: PortAudio's `low`, `high` or seconds.
             startup: seconds of the first ramp.
@@ -106,6 +108,7 @@ class Speaker:
             startup=startup,
             start=start,
             folder=str(folder),
+            input=sound_input,
             state=state or MixState(),
         )
         bus = Bus.create(bus_path)
