@@ -117,6 +117,10 @@ _PITCHED = (
 )
 #: The source that the score plays itself; what stands behind a file that it is played over.
 NOTES, PLUS_NOTES = "notes", "+ notes"
+#: The source, and the timbre, that is played in; between two takes of it lie so many cycles.
+IN, EVERY = "in", "every"
+#: Settings of a deck; all others are of all decks.
+DECK_SETTINGS = ("loop", "source", "hold", "overdub")
 #: `hint` of a deck with notes whose score says none: without it a model hears little of them.
 NOTES_HINT = 0.6
 #: What `source notes` plays.
@@ -561,8 +565,26 @@ SETTINGS: dict[str, Control] = {
             "prepared",
             None,
             "What is transformed: a file, none (noise), notes (kick, bass, chord ...), "
-            "a file + notes.",
+            "a file + notes; in: the next loop that is played in, in every 4: one each 4 bars.",
             'source "loops/techno_128.flac"',
+        ),
+        Control(
+            "hold",
+            "choice",
+            "prepared",
+            "off",
+            "Keep the source that is there: nothing more is taken from the input.",
+            "hold",
+            choices=("on", "off"),
+        ),
+        Control(
+            "overdub",
+            "choice",
+            "prepared",
+            "off",
+            "Each loop that is played in is added to the source that is there.",
+            "overdub on",
+            choices=("on", "off"),
         ),
         Control(
             "engine",

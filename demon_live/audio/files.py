@@ -255,7 +255,7 @@ def fit_loop(
     bpm: float | Fraction,
     *,
     name: str = "",
-    known: tuple[int, float] | None = None,
+    known: tuple[Beats, float] | None = None,
 ) -> tuple[Floats, str]:
     """The loop of a stage made of a source: float32 [lap_samples, 2], circular, and what was done.
 
@@ -279,9 +279,9 @@ def fit_loop(
     unit = max(b - a for a, b in pairwise(edges))
     end = min(len(audio), round(used * 60.0 * _RATE / tempo))
     if abs(tempo / bpm - 1.0) > 0.001:
-        piece, change = _stretch(_closed(audio[:end]), unit), f", stretched to {bpm:g}"
+        piece, change = _stretch(closed(audio[:end]), unit), f", stretched to {bpm:g}"
     else:
-        piece, change = _around(_closed(audio[:end]), SEAM, unit + SEAM), ""
+        piece, change = _around(closed(audio[:end]), SEAM, unit + SEAM), ""
     text = f"{title}{_length(have, beats)} at {round(tempo, 2):g} bpm{change}"
     if used < have:
         text += f", the first {_length(used, beats)}"
@@ -301,7 +301,7 @@ def _length(n: Beats, beats: Beats) -> str:
     return f"{float(count):g} {word}{'s' * (count != 1)}"
 
 
-def _closed(audio: Floats) -> Floats:
+def closed(audio: Floats) -> Floats:
     """The same sound as a circle: where it would click, its last 10 ms bend to its first sample.
 
     The beginning, a beat in most cases, stays as it is; sound that closes by itself, entirely so.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
+from demon_live.controls import DECK_SETTINGS
 from demon_live.errors import ScoreWarning, Span
 from demon_live.lang.lane import Lane
 from demon_live.lang.syntax import LetNode
@@ -157,7 +158,7 @@ class Program:
                     lanes.pop(s.control, None)
                 else:
                     lanes[s.control] = s.lane
-            elif isinstance(s, Setting) and (s.deck == deck or s.word not in ("loop", "source")):
+            elif isinstance(s, Setting) and (s.deck == deck or s.word not in DECK_SETTINGS):
                 settings[s.word] = s.value
         return Program(
             name,

@@ -5,6 +5,7 @@ What other texts say of them plays again.
 
 from __future__ import annotations
 
+from demon_live.controls import DECK_SETTINGS
 from demon_live.lang import Bind, Chain, Program, Scene, Setting, Statement, When, removed
 from demon_live.lang.chain import ChainLane, find_scene
 from demon_live.lang.program import same
@@ -153,5 +154,5 @@ def _decks_of(program: Program | None) -> set[str]:
     """The decks that a text names."""
     rows = program.statements if program else ()
     bound = {row.deck for row in rows if isinstance(row, Bind)}
-    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in ("loop", "source")}
+    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in DECK_SETTINGS}
     return (bound | staged) - {GLOBALS}

@@ -11,7 +11,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from demon_live.controls import FADER, NOTES, PLUS_NOTES
+from demon_live.controls import EVERY, FADER, IN, NOTES, PLUS_NOTES
 from demon_live.core import RATES, Beats, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
@@ -44,14 +44,48 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Capture:
+    """What a deck takes of the input.
+
+    begin: the cycle from which on it listens. every: cycles from one take to the next; 0: there is
+    one. notes: those of the score are played over it. overdub: a take is added to what is there.
+    hold: nothing is taken. timbre: a take becomes the timbre alone.
+    """
+
+    begin: Fraction
+    every: int = 0
+    notes: bool = False
+    overdub: bool = False
+    hold: bool = False
+    timbre: bool = False
+
+    @property
+    def reading(self) -> str:
+        """What a score says behind `source in`."""
+        return f"{f'{EVERY} {self.every}' * bool(self.every)} {PLUS_NOTES * self.notes}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A loop of the input that a deck plays. name: of its file. beats: in it. since: the beginning
+    of the capture that gave it. timbre: it is the timbre alone."""
+
+    name: str
+    beats: Beats
+    since: Fraction
+    timbre: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DeckState:
     """One deck.
 
     lanes: control -> function of time, transitions included. said: control -> what texts bind to
     it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
     source: as written in the score; base: folder it is relative to. reading: what the score says
-    behind it; beats_known: the samples, beats and tempo of it that were decided. loops: the one
-    that plays, then those that come. moves: of `core.EngineDeck`.
+    behind it; beats_known: the samples, beats and tempo of it that were decided. capture: what is
+    taken of the input; take: the newest, which has the place of the source. loops: the one that
+    plays, then those that come. moves: of `core.EngineDeck`.
     """
 
     name: str
@@ -62,24 +96,46 @@ class DeckState:
     source: str | None = None
     base: str = ""
     reading: str = ""
-    beats_known: tuple[int, int, float] | None = None
+    beats_known: tuple[int, Beats, float] | None = None
+    capture: Capture | None = None
+    take: Take | None = None
     loops: tuple[Loop, ...] = ()
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def file(self) -> str | None:
         """The source that is a file."""
+        if self.take is not None and not self.take.timbre:
+            return self.take.name
         return None if self.source == NOTES else self.source
 
     @property
     def notes(self) -> bool:
         """Whether the notes of the score are its source, or part of it."""
+        if self.capture is not None and not self.capture.timbre:
+            return self.capture.notes or (self.source == NOTES and self.take is None)
         return self.source == NOTES or self.reading.endswith(PLUS_NOTES)
 
     @property
     def tempo_reading(self) -> str:
         """What the score says of the tempo of the file."""
         return self.reading.removesuffix(PLUS_NOTES).rstrip()
+
+    @property
+    def source_said(self) -> tuple[str, str]:
+        """The source as a score says it, and what it says behind it."""
+        if self.capture is not None and not self.capture.timbre:
+            return IN, self.capture.reading
+        return self.source or "none", self.reading
+
+    @property
+    def listens(self) -> bool:
+        """Whether something is still to be taken of the input."""
+        wanted = self.capture
+        if wanted is None or wanted.hold:
+            return False
+        taken = self.take is not None and self.take.since == wanted.begin
+        return bool(wanted.every) or wanted.overdub or not taken
 
     @property
     def loop(self) -> Loop | None:
@@ -93,8 +149,13 @@ class DeckState:
 
     @property
     def geometry(self) -> tuple[object, ...]:
+        """What the score says of its loop, besides the tempo."""
+        return self.cycles, self.source, self.reading, self.capture
+
+    @property
+    def material(self) -> tuple[object, ...]:
         """What a loop of the deck is made of, besides the tempo."""
-        return self.cycles, self.source, self.reading
+        return self.cycles, self.file, self.tempo_reading, self.notes
 
     @property
     def bound(self) -> Mapping[str, Lane]:
