@@ -564,8 +564,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), "
-            "a file + notes; in: the next loop that is played in, in every 4: one each 4 bars.",
+            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file "
+            "+ notes, in (what is played in).",
             'source "loops/techno_128.flac"',
         ),
         Control(

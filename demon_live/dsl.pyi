@@ -377,7 +377,13 @@ def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | Path | None) -> None:
-    """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
+    """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes, in (what is played in)."""
+
+def hold(value: float | str | bool | Path | None = True) -> None:
+    """Keep the source that is there: nothing more is taken from the input."""
+
+def overdub(value: float | str | bool | Path | None) -> None:
+    """Each loop that is played in is added to the source that is there."""
 
 def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays: a name, or a path; it takes over at a bar once it is open."""
@@ -474,6 +480,10 @@ cc: Pat
 note: Pat
 gate: Pat
 bend: Pat
+in_level: Pat
+in_onset: Pat
+in_pitch: Pat
+in_bright: Pat
 fast: Pat
 slow: Pat
 early: Pat

@@ -52,9 +52,7 @@ class InputFeatures:
         power = np.abs(np.fft.rfft(mono * self._hann)) ** 2
         now = dict(self._values)
         level = _clip(1 - 20 * np.log10(max(rms, 1e-9)) / _SOFTEST)
-        now["in_level"] += (level - now["in_level"]) * (
-            _UP if level > now["in_level"] else _DOWN
-        )
+        now["in_level"] += (level - now["in_level"]) * (_UP if level > now["in_level"] else _DOWN)
         now["in_onset"] = 1.0 if self._begins(power) else now["in_onset"] * _FALL
         if level > 0.1:
             centre = float((power * self._hertz).sum() / max(float(power.sum()), 1e-12))

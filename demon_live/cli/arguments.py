@@ -200,6 +200,7 @@ _RENDER = (
     ),
     _option("--workers", type=_COUNT, metavar="N", help="with --ray and no ADDRESS"),
     _flag("--stems", help="one more file for each deck"),
+    _option("--input", metavar="FILE", help="a sound file that is played in from the start"),
     *_FROM_SET,
 )
 _REPLAY = (

@@ -83,6 +83,8 @@ def _send(args: argparse.Namespace) -> int:
 
 def _render(args: argparse.Namespace) -> int:
     if args.ray is not None or args.seeds or len(args.scores) > 1:
+        if args.input:
+            raise UsageError("--input belongs to one score", hint="render them one by one")
         return _render_many(args)
     return _render_to(
         args,
@@ -94,6 +96,7 @@ def _render(args: argparse.Namespace) -> int:
         seed=args.seed,
         stems=args.stems,
         trust=args.trust,
+        input=args.input,
     )
 
 

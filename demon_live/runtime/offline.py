@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.audio.sound_input import SoundInput
+from demon_live.audio.sound_input import FileInput, SoundInput
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, Generation, MixState
 from demon_live.errors import EngineError, UsageError
 from demon_live.lang.dsl_pattern import exact
@@ -145,8 +145,8 @@ class Offline:
             loop.session.at(4, "denoise = .9 over 2")
             audio = loop.render(cycles=8)
 
-    engine: a name, which is opened and closed here, or an engine of the caller's. sound_in: what is
-    played into, such as a FileInput. rules: of the set that is replayed.
+    engine: a name, which is opened and closed here, or an engine of the caller's. input: what is
+    played into, a sound file or a SoundInput. rules: of the set that is replayed.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Offline:
         sets: Path | None = None,
         assets: Assets | None = None,
         inputs: Inputs | None = None,
-        sound_in: SoundInput | None = None,
+        input: Path | str | SoundInput | None = None,
         rules: int = RULES,
     ) -> None:
         self._owned = isinstance(engine, str)
@@ -179,7 +179,7 @@ class Offline:
             sets=sets,
             start=start,
             inputs=inputs,
-            sound_in=sound_in,
+            sound_in=FileInput(input) if isinstance(input, (str, Path)) else input,
             alone=True,
         )
         self._primed = self._closed = False

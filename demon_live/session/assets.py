@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import shutil
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -253,7 +255,6 @@ class Assets:
         #: The files of takes.
         self._taken: dict[str, Path] = {}
         self.takes: Path | None = None
-        self._temporary: TemporaryDirectory[str] | None = None
 
     def keep(self, audio: Floats) -> str:
         """Keep a loop of the input, float32 [n, 2], under the name of its content.
@@ -261,8 +262,8 @@ class Assets:
         Raises FileError.
         """
         if self.takes is None:
-            self._temporary = TemporaryDirectory(prefix="demon-takes-")
-            self.takes = Path(self._temporary.name)
+            self.takes = Path(mkdtemp(prefix="demon-takes-"))
+            weakref.finalize(self, shutil.rmtree, self.takes, ignore_errors=True)
         try:
             self.takes.mkdir(parents=True, exist_ok=True)
             part = self.takes / "take.wav"
@@ -311,7 +312,7 @@ class Assets:
         return path
 
     def take(self, name: str) -> Path | None:
-        """The file of a take of this session, or of the set that is replayed; None: there is none."""
+        """The file of a take of this session, or of the set that is replayed, if it is there."""
         if _TAKE.fullmatch(name) is None:
             return None
         path = self._taken.get(name) or self.set_files.find(name, "")

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from demon_live import faults
-from demon_live.controls import NOTES
+from demon_live.controls import IN, NOTES
 from demon_live.errors import DemonError, FileError, nearest
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
 from demon_live.lang.dsl_score import Score, python_score
@@ -184,7 +184,7 @@ def as_score(state: State, folder: Path | None = None) -> str:
     for scene in state.scenes.values():
         rows += ["", *scene_rows(scene, folder)]
     for deck in state.decks.values():
-        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", _source(deck, folder)]
+        rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", *_source(deck, folder)]
         rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
     every = [x for d in (*state.decks.values(), state.globals) for x in d.bound.values()]
     rows += [""] if state.decks else []
@@ -204,10 +204,19 @@ def _chained(lane: Lane) -> bool:
     return lane.text.startswith("chain ")
 
 
-def _source(deck: DeckState, folder: Path | None) -> str:
-    if deck.file is None:
-        return f"source {deck.source or 'none'}"
-    return f'source "{_way(deck.file, deck.base, folder)}" {deck.reading}'.rstrip()
+def _source(deck: DeckState, folder: Path | None) -> list[str]:
+    said, reading = deck.source_said
+    if said in ("none", NOTES):
+        return [f"source {said}"]
+    if said != IN:
+        return [f'source "{_way(said, deck.base, folder)}" {reading}'.rstrip()]
+    rows = [f"source {IN} {reading}".rstrip()]
+    if folder is None and deck.take is not None and deck.file == deck.take.name:
+        # Beside a set lie its takes.
+        rows.insert(0, f'source "{deck.file}" beats {deck.take.beats}')
+    wanted = deck.capture
+    assert wanted is not None
+    return [*rows, *["overdub on"] * wanted.overdub, *["hold"] * (not deck.listens)]
 
 
 def _way(name: str, base: str, folder: Path | None) -> str:
@@ -258,7 +267,8 @@ def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
         value = (
             row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
         )
-        value = f'"{value}"' if row.word == "source" and row.value not in (None, NOTES) else value
+        plain = row.word != "source" or row.value in (None, NOTES, IN)
+        value = value if plain else f'"{value}"'
         reading = f" {row.reading}" if row.reading else ""
         return f"{row.word} {value}{reading}{_when(row.when)}"
     said = _text(row.lane, folder) if row.lane else "default"

@@ -48,7 +48,6 @@ from demon_live.sets.journal import RULES, Journal, SetEvent
 from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
 
-
 #: The beats of a take in a line of a set.
 _BEATS = re.compile(r"[1-9]\d{0,4}(/[1-9]\d{0,2})?", re.ASCII)
 
@@ -513,7 +512,8 @@ class Session(ScriptApi):
     def _keep(self, played: Played, now: int) -> Outcome:
         deck, edit = self._state.decks[played.deck], self.edit(now)
         loop, wanted = deck.playing(now), deck.capture
-        assert loop is not None and wanted is not None
+        assert loop is not None
+        assert wanted is not None
         under = edit.source_of(deck, loop)
         name = self.assets.keep(played.over(under, wanted.overdub))
         beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles

@@ -16,6 +16,7 @@ from demon_live.core import RATES, EngineStatus, Floats, Loop, Phrase, SlotStatu
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
+from demon_live.session.capture import shown
 from demon_live.session.output import Output
 from demon_live.session.sampler import lap_begin, phrase
 from demon_live.session.state import DeckState, State
@@ -74,7 +75,8 @@ class LaneView:
 @dataclass(frozen=True, slots=True)
 class DeckView:
     """One deck. playhead: 0..1 of its loop. cycles: the loop's length. side: of the crossfader,
-    "a" or "b", or "" when it is not under it. read: beats and tempo of its source, in words."""
+    "a" or "b", or "" when it is not under it. read: beats and tempo of its source, in words.
+    taken: how far a take of the input is ("in: bar 3 of 4"), or ""."""
 
     name: str
     cycles: int
@@ -85,6 +87,7 @@ class DeckView:
     lanes: tuple[LaneView, ...] = ()
     side: str = ""
     read: str = ""
+    taken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +185,18 @@ def describe(
 def _deck(deck: DeckState, state: State, now: int) -> DeckView:
     loop = deck.playing(now)
     playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
+    said, _ = deck.source_said
     return DeckView(
         name=deck.name,
         cycles=loop.cycles if loop else deck.cycles,
         playhead=min(1.0, max(0.0, playhead)),
-        source=deck.source,
+        source=None if said == "none" else said,
         muted=deck.name in state.muted,
         soloed=deck.name in state.soloed,
         lanes=_bound(deck, loop, state, now),
         side=state.sides.get(deck.name, ""),
         read=_read(deck),
+        taken=shown(deck, state.tempo, now),
     )
 
 
@@ -211,7 +216,7 @@ def _master(state: State, now: int) -> tuple[LaneView, ...]:
 
 
 def _read(deck: DeckState) -> str:
-    if deck.source is None or deck.beats_known is None:
+    if deck.file is None or deck.file != deck.source or deck.beats_known is None:
         return ""
     _, beats, tempo = deck.beats_known
     return f"{beats} beat{'s' * (beats != 1)} at {round(tempo, 2):g} bpm"

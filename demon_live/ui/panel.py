@@ -165,6 +165,7 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
                 still.append(values([lane]))
         if deck.source:
             still.append(f"source {deck.source}" + f" ({deck.read})" * bool(deck.read))
+        still += [deck.taken] * bool(deck.taken)
         if still:
             ranked.append((_STILL, grid.held("held", " · ".join(still))))
     if status.master:

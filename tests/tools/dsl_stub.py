@@ -86,7 +86,7 @@ def stub() -> str:
     out += ["def text(words: str) -> Pat:", f'    """{dsl.text.__doc__}"""', ""]
     value = "value: float | str | bool | Path | None"
     for word, control in SETTINGS.items():
-        out += _function(word, value, control.help)
+        out += _function(word, f"{value} = True" if word == "hold" else value, control.help)
     for word, row in PERFORMANCE.items():
         out += _function(word, "*names: str", row.help)
     made = [n for n, value in vars(dsl).items() if isinstance(value, dsl.Pat)]
