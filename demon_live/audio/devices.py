@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from demon_live.core import RATES
 from demon_live.errors import DeviceError, UsageError, nearest
@@ -101,6 +101,7 @@ def _reason(error: Exception) -> str:
 
 
 Kind = Literal["output", "input"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def list_devices(kind: Kind = "output", *, fresh: bool = False) -> list[Device]:
