@@ -183,7 +183,7 @@ class Intake:
             latency = self.latency_s
         counted = self._counted()
         if counted:
-            place = self._output.first - round((bus.latency_s + latency) * _RATE)
+            place = self._output.first - (self._output.first_s + latency) * _RATE
         else:
             place = (now - latency - bus.t0 - bus.latency_s) * _RATE
         chosen = self._chosen or list(range(data.shape[1]))[:2]

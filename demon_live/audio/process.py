@@ -275,8 +275,9 @@ class _Process:
         if fresh and self._input is not None:
             # A device that nobody asked for is not worth an input that plays.
             fresh = self.bus.device_ok != 0 and self._input.stand_aside()
+        begin, latency = self.output.begin, settings.latency
         stream, device = open_output(
-            settings.device, self.output, settings.latency, channels=wanted, fresh=fresh
+            settings.device, self.output, latency, begin=begin, channels=wanted, fresh=fresh
         )
         self._channels = max(2, min(wanted, device.channels))
         return stream, device
@@ -319,7 +320,9 @@ class _Process:
             self.bus.latency_s = float(stream.latency)
         more = f", {self._channels} channels" if self._channels > 2 else ""
         latency = float(stream.latency) * 1000
-        self._tell(kind, f'device "{device.name}" 48 kHz, {latency:.0f} ms{more}')
+        self._tell(
+            kind, f'device "{device.name}" {device.rate / 1000:g} kHz, {latency:.0f} ms{more}'
+        )
 
     def _use_null(self) -> None:
         self._null = NullClock(self.output, self.bus)

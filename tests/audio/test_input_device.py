@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from demon_live.audio import input_device
-from demon_live.audio.devices import Device
-from demon_live.audio.input_device import Aligner, InputDevice, Intake, Thru, _Converter
-from demon_live.audio.mix_thread import AudioEvent
-from demon_live.audio.pcmring import Bus, PcmRing
-from demon_live.audio.sinks import AudioCallback
-from demon_live.audio.sound_input import InputRing, InputWriter
+from demon_live.audio.input_device import Aligner
 from demon_live.core import Floats
-from demon_live.errors import DeviceError
 
 PAUSE = threading.Event()
 RATE = 48000
