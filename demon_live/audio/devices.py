@@ -253,7 +253,8 @@ def open_output(
     """A float32 stream to the device, not started, and the device at the rate it was opened with:
     48 kHz, or its own. Raises DeviceError.
 
-    begin: see `AudioCallback`. channels: as many as are wanted; a device that has fewer is opened with what it has.
+    begin: see `AudioCallback`. channels: as many as are wanted; a device that has fewer is opened
+    with what it has.
     """
     sd = _portaudio(fresh)
     device = pick(name, list_devices())
