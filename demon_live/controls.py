@@ -564,8 +564,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file "
-            "+ notes, in (what is played in).",
+            "What is transformed: a file, none (noise), notes (kick, bass ...), a file + notes, "
+            "in (the input).",
             'source "loops/techno_128.flac"',
         ),
         Control(
