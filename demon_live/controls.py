@@ -119,8 +119,10 @@ _PITCHED = (
 NOTES, PLUS_NOTES = "notes", "+ notes"
 #: The source, and the timbre, that is played in; between two takes of it lie so many cycles.
 IN, EVERY = "in", "every"
+#: How much of the input is heard itself.
+THRU = "thru"
 #: Settings of a deck; all others are of all decks.
-DECK_SETTINGS = ("loop", "source", "hold", "overdub")
+DECK_SETTINGS = ("loop", "source", "hold", "overdub", "out")
 #: `hint` of a deck with notes whose score says none: without it a model hears little of them.
 NOTES_HINT = 0.6
 #: What `source notes` plays.
@@ -380,7 +382,7 @@ _ROWS = (
         slew=0.005,
     ),
     Control(
-        "thru",
+        THRU,
         "number",
         "mix",
         0.0,
@@ -662,6 +664,27 @@ SETTINGS: dict[str, Control] = {
             low=-500.0,
             high=500.0,
             unit="ms",
+        ),
+        Control(
+            "nudge_in",
+            "number",
+            "prepared",
+            0.0,
+            "How much later what is played in counts, after its latency; negative is earlier.",
+            "nudge in -8",
+            low=-500.0,
+            high=500.0,
+            unit="ms",
+        ),
+        Control(
+            "out",
+            "integer",
+            "prepared",
+            1,
+            "The first of the two channels of the device that the deck goes to: 1, 3, 5 or 7.",
+            "out 3",
+            low=1.0,
+            high=7.0,
         ),
     )
 }

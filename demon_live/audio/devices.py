@@ -13,9 +13,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, get_args
 
+from demon_live.audio.sinks import Converted, OutputCallback
 from demon_live.core import RATES
 from demon_live.errors import DeviceError, UsageError, nearest
 
@@ -101,6 +102,7 @@ def _reason(error: Exception) -> str:
 
 
 Kind = Literal["output", "input"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def list_devices(kind: Kind = "output", *, fresh: bool = False) -> list[Device]:
@@ -232,40 +234,55 @@ class _Started:
         self._stream.close()
 
 
+def drop(stream: Stream) -> None:
+    """Let go of a stream, whatever its driver says. A dead driver may never return."""
+    with contextlib.suppress(Exception):
+        stream.abort()
+        stream.close()
+
+
 def open_output(
     name: str | int | None,
-    callback: Callable[[Any, int, Any, Any], None],
+    callback: OutputCallback,
     latency: float | str,
     *,
+    begin: Callable[[float, float], None] = lambda ahead, latency: None,
     channels: int = 2,
     fresh: bool = False,
 ) -> tuple[Stream, Device]:
-    """A 48 kHz float32 stream to the device, not started. Raises DeviceError.
+    """A float32 stream to the device, not started, and the device at the rate it was opened with:
+    48 kHz, or its own. Raises DeviceError.
 
-    channels: as many as are wanted; a device that has fewer is opened with what it has.
+    begin: see `AudioCallback`. channels: as many as are wanted; a device that has fewer is opened with what it has.
     """
     sd = _portaudio(fresh)
     device = pick(name, list_devices())
-    wanted = {"channels": max(2, min(channels, device.channels)), "dtype": "float32"}
+    count = max(2, min(channels, device.channels))
+    wanted = {"device": device.index, "channels": count, "dtype": "float32"}
+    rate = RATES.sample_rate
     try:
         with _quiet():
-            sd.check_output_settings(device=device.index, samplerate=RATES.sample_rate, **wanted)
+            try:
+                sd.check_output_settings(samplerate=rate, **wanted)
+            except sd.PortAudioError:
+                rate = round(device.rate)
+                callback = Converted(callback, rate, count, begin)
+                sd.check_output_settings(samplerate=rate, **wanted)
             # blocksize 0: the device's own block, which is the steadiest.
             stream: Stream = sd.OutputStream(
-                device=device.index,
-                samplerate=RATES.sample_rate,
+                samplerate=rate,
                 blocksize=0,
                 latency=latency,
                 callback=callback,
                 prime_output_buffers_using_stream_callback=False,
                 **wanted,
             )
-        return _Started(stream, device), device
+        return _Started(stream, device), replace(device, rate=float(rate))
     except sd.PortAudioError as error:
         if device.channels < 2:
             why, hint = "is mono", "choose a stereo device: --device NAME"
         elif round(device.rate) != RATES.sample_rate:
-            why = f"does not play 48 kHz (it runs at {device.rate:g} Hz)"
+            why = f"plays neither 48 kHz nor {device.rate:g} Hz: {_reason(error)}"
             hint = "set it to 48000 Hz in the system's audio settings; or try another"
         else:
             why, hint = (

@@ -122,14 +122,15 @@ def _must_be_whole(path: Path, read: int, bad: int, too_long: bool) -> None:
         )
 
 
-def resampler(rate: int, channels: int) -> Callable[[Floats | None], Floats]:
-    """Blocks of float32 [n, channels] to 48 kHz, in order; None gives what is left at the end."""
+def resampler(rate: int, channels: int, to: int = _RATE) -> Callable[[Floats | None], Floats]:
+    """Blocks of float32 [n, channels] to another rate, in order; None gives what is left at the
+    end."""
     end: Floats = np.zeros((0, channels), np.float32)
-    if rate == _RATE:
+    if rate == to:
         return lambda block: end if block is None else block
     import soxr
 
-    stream = soxr.ResampleStream(rate, _RATE, channels, "float32", "HQ")
+    stream = soxr.ResampleStream(rate, to, channels, "float32", "HQ")
     return lambda block: np.asarray(
         stream.resample_chunk(end if block is None else block, last=block is None), np.float32
     )

@@ -13,7 +13,6 @@ for a driver. `Thru.read` is called by the mix thread.
 from __future__ import annotations
 
 import collections
-import contextlib
 import math
 import threading
 import time
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from demon_live import faults
-from demon_live.audio.devices import Stream, open_input, parse_input
+from demon_live.audio.devices import Stream, drop, open_input, parse_input
 from demon_live.audio.files import resampler
 from demon_live.audio.mix_thread import AudioEvent
 from demon_live.audio.pcmring import Bus
@@ -35,7 +35,7 @@ from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
 
 _RATE = RATES.sample_rate
-_TAPS, _PHASES = 32, 512
+_TAPS, _PHASES = 24, 512
 
 
 def _kernel() -> Floats:
@@ -131,9 +131,9 @@ class Aligner:
         low = phase.astype(np.int64)
         part = (phase - low).astype(np.float32)[:, None]
         weights = self._kernel[low] * (1 - part) + self._kernel[np.minimum(low + 1, _PHASES)] * part
-        taps = sound[whole[:, None] + np.arange(1 - half, half + 1)]
+        near = sliding_window_view(sound, _TAPS, axis=0)[whole - half + 1]
         self._done = int(places[-1]) + 1
-        self._write(int(places[0]), np.einsum("nt,ntc->nc", weights, taps).astype(np.float32))
+        self._write(int(places[0]), np.einsum("nt,nct->nc", weights, near))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Intake:
             latency = self.latency_s
         counted = self._counted()
         if counted:
-            place = self._output.first - round((bus.latency_s + latency) * _RATE)
+            place = self._output.first - (self._output.first_s + latency) * _RATE
         else:
             place = (now - latency - bus.t0 - bus.latency_s) * _RATE
         chosen = self._chosen or list(range(data.shape[1]))[:2]
@@ -235,6 +235,7 @@ class InputDevice:
         self._intake: Intake | None = None
         self._due, self._told, self._api, self._dry = 0.0, "", "", 0
         self._closing = threading.Event()
+        self._dropping = threading.Thread()
         #: Set while PortAudio is started anew: no stream may be open then.
         self.aside = threading.Event()
         self._free = threading.Event()
@@ -277,7 +278,7 @@ class InputDevice:
             if self._stream is not None:
                 self._lose("the output is sought")
             self._free.set()
-        elif self._stream is None and now >= self._due:
+        elif self._stream is None and now >= self._due and not self._dropping.is_alive():
             self._due = now + self.RETRY
             self._open()
         if self._stream is not None and self._intake is not None:
@@ -321,7 +322,6 @@ class InputDevice:
 
     def _lose(self, why: str) -> None:
         """Told once; what is missing becomes a hole."""
-        self._drop()
         head = self._writer.head
         head.state = 2
         text = f"the input is not there ({why}): looking for it; the sound goes on"
@@ -329,13 +329,15 @@ class InputDevice:
         if not self._told:
             self._told = text
             self._tell("input-lost", text)
+        self._drop()
 
     def _drop(self) -> None:
+        """Let go of the device. A driver that hangs is left to itself, and not asked again."""
         stream, self._stream, self._intake = self._stream, None, None
         if stream is not None:
-            with contextlib.suppress(Exception):
-                stream.abort()
-                stream.close()
+            self._dropping = threading.Thread(target=drop, args=(stream,), daemon=True)
+            self._dropping.start()
+            self._dropping.join(1.0)
 
     def _tell(self, kind: str, text: str) -> None:
         self._tell_event(AudioEvent(kind, text[:1500], self._bus.played))

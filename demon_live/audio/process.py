@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from demon_live import faults
-from demon_live.audio.devices import Device, Stream, open_output
+from demon_live.audio.devices import Device, Stream, drop, open_output
 from demon_live.audio.effects import MEMORY, Memory, in_memory
 from demon_live.audio.input_device import InputDevice, thru_of
 from demon_live.audio.mix_thread import AudioEvent, MixThread
@@ -275,8 +275,9 @@ class _Process:
         if fresh and self._input is not None:
             # A device that nobody asked for is not worth an input that plays.
             fresh = self.bus.device_ok != 0 and self._input.stand_aside()
+        begin, latency = self.output.begin, settings.latency
         stream, device = open_output(
-            settings.device, self.output, settings.latency, channels=wanted, fresh=fresh
+            settings.device, self.output, latency, begin=begin, channels=wanted, fresh=fresh
         )
         self._channels = max(2, min(wanted, device.channels))
         return stream, device
@@ -319,7 +320,9 @@ class _Process:
             self.bus.latency_s = float(stream.latency)
         more = f", {self._channels} channels" if self._channels > 2 else ""
         latency = float(stream.latency) * 1000
-        self._tell(kind, f'device "{device.name}" 48 kHz, {latency:.0f} ms{more}')
+        self._tell(
+            kind, f'device "{device.name}" {device.rate / 1000:g} kHz, {latency:.0f} ms{more}'
+        )
 
     def _use_null(self) -> None:
         self._null = NullClock(self.output, self.bus)
@@ -373,7 +376,7 @@ class _Process:
         time.sleep(min(0.3, self.bus.latency_s))
         self._stop_null()
         if self._stream is not None:
-            dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
+            dropping = threading.Thread(target=drop, args=(self._stream,), daemon=True)
             dropping.start()
             dropping.join(1.0)
         for recorder in (self.mix.sink, self.mix.recorder, *self.mix.tracks.values()):
@@ -416,7 +419,7 @@ class _Search:
 
     def _run(self, lost: Stream | None) -> None:
         if lost is not None:
-            _drop(lost)
+            drop(lost)
         if self._known:
             self._look(False)
         while self.found is None and not self._over.wait(self._every):
@@ -447,12 +450,6 @@ class _Search:
             return False
         self._probe, self._turn = None, time.monotonic() - self.HUNG + 1.0
         return status == 0
-
-
-def _drop(stream: Stream) -> None:
-    with contextlib.suppress(Exception):
-        stream.abort()
-        stream.close()
 
 
 def _urgent() -> None:

@@ -8,12 +8,13 @@
 The ring is two mapped files of the runtime folder: `input`, a page of numbers, and `input.pcm`, the
 sound of the last minutes, which exists once the input was wanted.
 
-Threads and processes: one writer (the audio process), any number of readers. `wanted` and `nudge`
-are written by the session.
+Threads and processes: one writer (the audio process), any number of readers. `wanted` is written by
+the session.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from demon_live.audio.devices import parse_input
 from demon_live.audio.files import load_source
 from demon_live.audio.pcmring import Float, Int, LoopBuffer, Numbers
 from demon_live.core import RATES, Floats
@@ -52,11 +54,29 @@ class InputStatus:
     message: str = ""
     thru_ms: float = 0.0
 
+    @property
+    def peak_db(self) -> float:
+        """The peak in dBFS, at least -120."""
+        return 20.0 * math.log10(max(self.peak, 1e-6))
+
+    @property
+    def words(self) -> str:
+        """Name, state and latency; the level is left out."""
+        words = [self.name, self.state]
+        if self.state == "open":
+            words += [f"{self.latency_ms:.0f} ms late, subtracted"] if self.latency_ms else []
+            words += [f"thru is {self.thru_ms:.0f} ms late"] if self.thru_ms else []
+        return " · ".join(words)
+
 
 class SoundInput(Protocol):
-    """An input, on the clock of the mix at 48 kHz."""
+    """An input, on the clock of the mix at 48 kHz.
+
+    nudge: milliseconds by which what is played is to come later; negative: earlier.
+    """
 
     name: str
+    nudge: float
 
     def want(self, open: bool) -> None:
         """Whether somebody listens: only then is a device open. Twice is fine."""
@@ -73,8 +93,25 @@ class SoundInput(Protocol):
     def holes(self, first: int, last: int) -> list[tuple[int, int]]:
         """The parts of these samples that were not captured, ascending: (first, last)."""
 
-    def status(self) -> InputStatus:
-        """Name, level, latency and state."""
+    def status(self, now: int = 0) -> InputStatus:
+        """Name, level, latency and state; now: the sample of the mix that is heard."""
+
+
+def _shift(nudge: float) -> int:
+    return round(nudge * _RATE / 1000)
+
+
+def sound_input(text: str | None, folder: str | Path) -> SoundInput | None:
+    """The input that `--input` names: a device, file:PATH, or none. folder: where its ring lies.
+
+    Raises FileError, UsageError.
+    """
+    if text is None or text == "none":
+        return None
+    if text.startswith("file:"):
+        return FileInput(text[5:])
+    parse_input(text)
+    return InputRing.create(folder, text)
 
 
 def level(audio: Floats) -> tuple[float, float]:
@@ -95,7 +132,7 @@ class FileInput:
         self.name = f"file:{path}"
         self._audio, self._text = load_source(path)
         self._open = False
-        self._read = 0
+        self.nudge = 0.0
 
     def want(self, open: bool) -> None:
         """Only the status changes: a file is always there."""
@@ -107,24 +144,23 @@ class FileInput:
 
     def read(self, first: int, last: int) -> Floats:
         """float32 [last - first, 2] of the file."""
+        shift = _shift(self.nudge)
+        first, last = first - shift, last - shift
         out = np.zeros((last - first, 2), np.float32)
         a, b = max(first, 0), min(last, len(self._audio))
         if a < b:
             out[a - first : b - first] = self._audio[a:b]
-        self._read = last
         return out
 
     def holes(self, first: int, last: int) -> list[tuple[int, int]]:
         """A file has none."""
         return []
 
-    def status(self) -> InputStatus:
-        """Its level is that of the 50 ms before the last sample that was read."""
-        here = self._audio[max(0, self._read - RECENT) : self._read]
-        peak, rms = level(here)
-        return InputStatus(
-            self.name, 0.0, peak, rms, "open" if self._open else "closed", self._text
-        )
+    def status(self, now: int = 0) -> InputStatus:
+        """Its level is that of the 50 ms before sample `now`."""
+        peak, rms = level(self.read(now - RECENT, now)) if self._open else (0.0, 0.0)
+        state: State = "open" if self._open else "closed"
+        return InputStatus(self.name, 0.0, peak, rms, state, self._text)
 
 
 class _Head(Numbers):
@@ -139,7 +175,6 @@ class _Head(Numbers):
     end = Int(4)
     state = Int(5)
     count = Int(6)  # holes so far
-    nudge = Float(10)  # by the session: ms by which what is played is to be later
     latency_s = Float(11)
     thru_s = Float(12)
     peak = Float(13)
@@ -181,6 +216,7 @@ class InputRing:
         self._head = head
         self._folder = folder
         self._sound: LoopBuffer | None = None
+        self.nudge = 0.0
 
     @classmethod
     def create(cls, folder: str | Path, name: str) -> InputRing:
@@ -198,22 +234,9 @@ class InputRing:
         """The audio process opens or closes the device within a tenth of a second."""
         self._head.wanted = int(open)
 
-    @property
-    def nudge(self) -> float:
-        """Milliseconds by which what is played is to come later (negative: earlier)."""
-        return self._head.nudge
-
-    @nudge.setter
-    def nudge(self, ms: float) -> None:
-        self._head.nudge = ms
-
-    @property
-    def _shift(self) -> int:
-        return round(self._head.nudge * _RATE / 1000)
-
     def end(self) -> int:
         """Goes on while the device is lost: what is not there becomes a hole."""
-        return self.raw_end + self._shift
+        return self.raw_end + _shift(self.nudge)
 
     @property
     def raw_end(self) -> int:
@@ -222,7 +245,7 @@ class InputRing:
 
     def read(self, first: int, last: int) -> Floats:
         """float32 [last - first, 2]; zeros where nothing was captured."""
-        return self.read_raw(first - self._shift, last - self._shift)
+        return self.read_raw(first - _shift(self.nudge), last - _shift(self.nudge))
 
     def read_raw(self, first: int, last: int) -> Floats:
         """The same before the nudge."""
@@ -243,7 +266,7 @@ class InputRing:
         return [(a, b) for a, b in self._missing(first, last) if a < b]
 
     def _missing(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        head, shift = self._head, self._shift
+        head, shift = self._head, _shift(self.nudge)
         a, b = self._kept(first - shift, last - shift)
         a, b = (a + shift, b + shift) if a < b else (last, last)
         yield first, a
@@ -258,7 +281,7 @@ class InputRing:
         end = head.end
         return max(first, head.begin, end - head.capacity + _SPARE), min(last, end)
 
-    def status(self) -> InputStatus:
+    def status(self, now: int = 0) -> InputStatus:
         """As the audio process wrote it."""
         head = self._head
         return InputStatus(

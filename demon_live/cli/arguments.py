@@ -123,6 +123,11 @@ _SOUND = (
         help="where the sound goes (or DEMON_AUDIO)",
     ),
     _option(
+        "--input",
+        metavar="NAME|file:PATH|none",
+        help="what is played into: part of the name of an input device, or a sound file",
+    ),
+    _option(
         "--name", metavar="NAME", help="name of the session, to play several (default: default)"
     ),
     _option(

@@ -253,10 +253,11 @@ def _devices(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from demon_live.audio.devices import list_devices, table
+    from demon_live.audio.devices import KINDS, list_devices, table
 
-    found = list_devices()
-    text = json.dumps([asdict(d) for d in found], indent=2) if args.json else table(found)
+    found = {kind: list_devices(kind) for kind in KINDS}
+    rows = [{**asdict(d), "kind": kind} for kind in KINDS for d in found[kind]]
+    text = json.dumps(rows, indent=2) if args.json else table(found["output"], found["input"])
     say([("", f"{text}\n")])
     return 0
 

@@ -176,6 +176,7 @@ def _play(
         "backend": args.backend,
         "device": args.device,
         "audio": args.audio,
+        "input": args.input,
         **what,
     }
     if args.name is not None:

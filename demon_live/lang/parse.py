@@ -170,6 +170,7 @@ class _Build(Transformer[Token, Any]):
 
     def setting(self, c: builtins.list[Any]) -> SettingNode:
         whens = tuple(w for w in c[1:] if isinstance(w, WhenNode))
+        name = "_".join(str(c[0]).split())  # nudge in is nudge_in
         if len(c) == 1 or isinstance(c[1], WhenNode):
             end = whens[-1].end if whens else _end(c[0])
             return SettingNode(_start(c[0]), end, str(c[0]), "on", whens, _start(c[0]))
@@ -187,7 +188,7 @@ class _Build(Transformer[Token, Any]):
         else:
             plain, first, last = value
         end = whens[-1].end if whens else max(last, read_end)
-        return SettingNode(_start(c[0]), end, str(c[0]), plain, whens, first, reading)
+        return SettingNode(_start(c[0]), end, name, plain, whens, first, reading)
 
     def word(self, c: builtins.list[Any]) -> WordNode:
         args = tuple(unquote(t) for t in c[1:] if isinstance(t, Token))

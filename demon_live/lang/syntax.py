@@ -307,7 +307,8 @@ def unparse_statement(node: StatementNode) -> str:
             reading = f" {node.reading}" if node.reading else ""
             if (node.word, node.value) == ("hold", "on"):
                 return f"hold{_whens(node.whens)}"
-            return f"{node.word} {_setting_value(node)}{reading}{_whens(node.whens)}"
+            word = node.word.replace("_", " ")
+            return f"{word} {_setting_value(node)}{reading}{_whens(node.whens)}"
         case WordNode():
             if node.name == "deck":
                 return f"deck {node.args[0]} off{_whens(node.whens)}"

@@ -23,6 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+from demon_live.audio.sound_input import sound_input
 from demon_live.audio.speaker import Speaker
 from demon_live.control.midi_input import Controllers
 from demon_live.control.sync import Sync
@@ -79,13 +80,14 @@ class _LiveOutput:
         """The next output sample that is not decided."""
         return self.start_at if self.speaker is None else int(self.speaker.bus.mixed)
 
-    def start(self, sink: str, device: str | None) -> None:
+    def start(self, sink: str, device: str | None, sound_in: str | None) -> None:
         """Begin to play what was published last. Raises DemonError."""
         self._files.start()
         self.speaker = Speaker.start(
             sink,
             self.folder,
             device=device,
+            sound_input=sound_in,
             state=self._mix,
             start=self.start_at,
             spare=os.environ.get("DEMON_SPARE", "1") != "0",
@@ -156,6 +158,7 @@ class Live:
         backend, engine_device: as in `models.engine.open_engine`.
         device: part of the audio device's name.
         audio: auto, device, null or file:PATH.
+        input: part of the name of a device to play into, file:PATH or none.
         record: name of a set to record.
         seed: added to every seed.
         depth: generations in flight while the score sets none; None = the engine's.
@@ -182,6 +185,7 @@ class Live:
         engine_device: str = "auto",
         device: str | None = None,
         audio: str | None = None,
+        input: str | None = None,
         record: str | None = None,
         seed: int = 0,
         depth: int | None = None,
@@ -210,6 +214,7 @@ class Live:
         self._doors = contextlib.ExitStack()
         #: Set when another program asks for the end.
         self.ended = threading.Event()
+        self._input = sound_input(input, self._folder)
         about = {"seed": seed, **about_engine(manifest, backend)}
         self.session = self._new_session(about, python, replay, resume, trust)
         self._sync = Sync(self.session)
@@ -241,7 +246,8 @@ class Live:
                 self._seek(Fraction(start))
             self._load([Path(p) for p in paths])
             self._replay_due()
-            self._output.start(audio or ("device" if device else "auto"), device)
+            heard = self._input.name if self._input is not None else None
+            self._output.start(audio or ("device" if device else "auto"), device, heard)
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
             self._open_doors(Start(name, {"engine": engine}, osc=osc, web=web))
@@ -269,6 +275,7 @@ class Live:
             sets=sets_dir(),
             start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
+            sound_in=self._input,
             python=python,
             changed=self._wake.set,
             written=lambda path, text: self._reloader.written(path, text),

@@ -171,6 +171,9 @@ class Offline:
             # What is made must not depend on how fast texts are encoded.
             opened.patient = True
         self.output = OfflineOutput(opened, seed=int(seed), stems=stems)
+        sound_in = FileInput(input) if isinstance(input, (str, Path)) else input
+        if sound_in is not None:
+            self.output.mixer.input = lambda a, n: sound_in.read(a, a + n)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
         start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest, backend)}
         self.session = Session(
@@ -179,7 +182,7 @@ class Offline:
             sets=sets,
             start=start,
             inputs=inputs,
-            sound_in=FileInput(input) if isinstance(input, (str, Path)) else input,
+            sound_in=sound_in,
             alone=True,
         )
         self._primed = self._closed = False

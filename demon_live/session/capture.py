@@ -18,7 +18,7 @@ import numpy as np
 from demon_live.audio.features import InputFeatures
 from demon_live.audio.files import SEAM, closed
 from demon_live.audio.sound_input import SoundInput
-from demon_live.controls import EVERY, IN, PLUS_NOTES
+from demon_live.controls import EVERY, IN, PLUS_NOTES, THRU
 from demon_live.core import RATES, Floats
 from demon_live.lang import Bind, Lane, Setting, Statement
 from demon_live.lang.controllers import INPUT_SIGNALS, Key, Move
@@ -41,7 +41,11 @@ def needs_input(row: Statement) -> bool:
         return (row.word, row.value) in (("source", IN), ("overdub", "on"))
     if not isinstance(row, Bind) or row.lane is None:
         return False
-    return bool(kinds_of([row.lane])) or any(name == IN for name, _ in row.files)
+    return (
+        row.control == THRU
+        or bool(kinds_of([row.lane]))
+        or any(name == IN for name, _ in row.files)
+    )
 
 
 def kinds_of(lanes: Iterable[Lane]) -> set[str]:
@@ -140,7 +144,10 @@ class Captures:
     def want(self, state: State) -> None:
         """The device is open while something listens."""
         if self.input is not None:
-            self.input.want(bool(_kinds(state)) or any(d.listens for d in state.decks.values()))
+            decks = (*state.decks.values(), state.globals)
+            wanted = any(deck.listens or THRU in deck.bound for deck in decks)
+            self.input.nudge = state.nudge_in
+            self.input.want(wanted or bool(_kinds(state)))
 
     def due(self, state: State, now: int) -> Iterator[tuple[Played | None, str]]:
         """The loops that are over at output sample `now`, and what is to be said; None: a loop is

@@ -302,6 +302,9 @@ class Edit:
         if row.word in ("hold", "overdub") or row.value == IN:
             self._listen(deck, row)
             return
+        if row.word == "out":
+            self._send_out(deck, row)
+            return
         if row.word == "loop":
             deck = replace(deck, cycles=int(float(str(row.value))))
         else:
@@ -313,6 +316,20 @@ class Edit:
             self._builder.sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
         self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
+
+    def _send_out(self, deck: DeckState, row: Setting) -> None:
+        """Take the channels that a deck goes to."""
+        out = int(float(str(row.value)))
+        if out % 2 == 0:
+            raise ScoreError(
+                f"channels go in pairs: {out} is the second of one",
+                span=row.span,
+                hint=f"write out {out - 1}, or out {out + 1}",
+            )
+        self.messages.append(f"{deck.name} goes to channels {out} and {out + 1} of the device")
+        self.state = self.state.with_deck(replace(deck, out=out))
+        if deck.loop is None:
+            self.renew.setdefault(deck.name, row.span)
 
     def _listen(self, deck: DeckState, row: Setting) -> None:
         """Take a setting of the input."""

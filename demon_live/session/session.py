@@ -646,7 +646,9 @@ class Session(ScriptApi):
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.output, self.recorder, self.errors, self._grader)
+        return describe(
+            self._state, self.output, self.recorder, self.errors, self._grader, self.captures.input
+        )
 
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""

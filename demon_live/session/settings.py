@@ -16,7 +16,7 @@ from demon_live.lang import Setting
 from demon_live.session.state import State
 
 #: Settings that prepare no loop.
-AT_ONCE = ("quant", "ring", "link", "clock", "nudge", "hold", "overdub")
+AT_ONCE = ("quant", "ring", "link", "clock", "nudge", "nudge_in", "hold", "overdub", "out")
 #: The packages of settings that share time with others.
 _PACKAGES = {"link": "aalink", "clock": "rtmidi"}
 
@@ -62,6 +62,8 @@ def with_setting(state: State, row: Setting) -> tuple[State, str]:
             return replace(state, clock=str(value)), _shared(row)
         case "nudge":
             return replace(state, nudge=float(str(value))), f"nudge {value} ms"
+        case "nudge_in":
+            return replace(state, nudge_in=float(str(value))), f"nudge in {value} ms"
     if str(value) != "off":
         raise ScoreError(
             f"{row.word} is not supported by this version",

@@ -85,7 +85,8 @@ class DeckState:
     source: as written in the score; base: folder it is relative to. reading: what the score says
     behind it; beats_known: the samples, beats and tempo of it that were decided. capture: what is
     taken of the input; take: the newest, which has the place of the source. loops: the one that
-    plays, then those that come. moves: of `core.EngineDeck`.
+    plays, then those that come. out: of `core.MixDeck`; moves: of
+    `core.EngineDeck`.
     """
 
     name: str
@@ -100,6 +101,7 @@ class DeckState:
     capture: Capture | None = None
     take: Take | None = None
     loops: tuple[Loop, ...] = ()
+    out: int = 1
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -219,7 +221,8 @@ class State:
     globals: lanes that belong to no deck (the fader, the master). sides: deck -> side of the
     crossfader, "a" or "b". lets: the words of the prompt. hands: what the controllers did; undo
     leaves it as it is.
-    link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
+    link, clock, nudge: how time is shared with others (control.sync); nudge in ms. nudge_in:
+        the same of the input.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     plan: the settings that a chain brings, ascending; the tempo map has those of the next rounds.
     always: generate on and on (`ring always`). engine: as in EngineState. detail: of decks whose
@@ -252,6 +255,7 @@ class State:
     link: bool = False
     clock: str = "off"
     nudge: float = 0.0
+    nudge_in: float = 0.0
     ramp: tuple[tuple[Fraction, Fraction], ...] = ()
     plan: tuple[Planned, ...] = ()
     engine: str = ""

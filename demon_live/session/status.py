@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from demon_live.audio.sound_input import InputStatus, SoundInput
 from demon_live.controls import FADER, find
 from demon_live.core import RATES, EngineStatus, Floats, Loop, Phrase, SlotStatus, plain_beats
 from demon_live.errors import DemonError
@@ -96,7 +97,7 @@ class Status:
 
     cycle: where the next sample that is not yet decided lies; the ear hears it ahead_ms later.
     recording_lost: the sound of the recording cannot be written now. master: the controls of the
-    strip over all decks.
+    strip over all decks. sound_in: what is played into, None without an input.
     """
 
     cycle: float
@@ -119,6 +120,7 @@ class Status:
     errors: Mapping[str, DemonError] = field(default_factory=dict)
     telemetry: EngineStatus = field(default_factory=EngineStatus)
     ahead_ms: float = 0.0
+    sound_in: InputStatus | None = None
 
 
 #: Points of a lane's picture.
@@ -153,6 +155,7 @@ def describe(
     recorder: Recorder,
     errors: Mapping[str, DemonError],
     grader: Grader,
+    sound_in: SoundInput | None = None,
 ) -> Status:
     """Everything that a toolbar shows, now."""
     now = output.playhead.now()
@@ -179,6 +182,7 @@ def describe(
         errors=errors,
         telemetry=telemetry,
         ahead_ms=max(0, now - output.heard()) * 1000 / RATES.sample_rate,
+        sound_in=None if sound_in is None else sound_in.status(output.heard()),
     )
 
 

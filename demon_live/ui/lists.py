@@ -137,6 +137,9 @@ def _status(session: SessionApi | None) -> Pieces:
         from demon_live.ui.panel import values
 
         rows.append(("master", values(status.master)))
+    if (heard := status.sound_in) is not None:
+        level = f" · peak {heard.peak_db:.0f} dB" if heard.state == "open" else ""
+        rows.append(("input", heard.words + level))
     if info is not None:
         rows.append(("session", f"{info.name} · process {info.pid}"))
         rows += [(door, at) for door, at in (("web", info.web), ("osc", info.osc)) if at]

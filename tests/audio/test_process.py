@@ -74,7 +74,9 @@ class Rig:
         )
         self.bus = self.process.bus
 
-    def _open(self, name: Any, callback: Any, latency: Any, *, channels: int, fresh: bool) -> Any:
+    def _open(
+        self, name: Any, callback: Any, latency: Any, *, begin: Any, channels: int, fresh: bool
+    ) -> Any:
         if self.error is not None:
             raise self.error
         self.streams.append(Stream(callback))
