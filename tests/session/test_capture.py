@@ -148,7 +148,7 @@ def test_what_was_played_is_heard_as_it_is_until_it_is_transformed(tmp_path: Pat
     instrument.output.engine.fail = True  # type: ignore[attr-defined]
     heard.append(run(instrument, 4 * BAR))
     before, after = np.split(np.concatenate(heard)[: 4 * BAR], 2)
-    assert not before[:-4800].any()
+    assert np.abs(before[:-4800]).max() < 1e-6
     assert np.allclose(after[4800:], 0.25, atol=1e-3)
 
 
@@ -292,12 +292,7 @@ def test_a_loop_of_an_odd_length_and_meter_keeps_its_samples(tmp_path: Path) -> 
     assert path is not None
     audio, _ = load_source(path)
     starts = [state.tempo.sample_at(Fraction(bar)) for bar in range(0, 24, 2)]
-    found = [
-        a
-        for a in starts
-        if np.array_equal(audio[:100], load_source(tmp_path / "hands.wav")[0][a : a + 100])
-    ]
-    assert len(found) == 1
+    assert sum(np.array_equal(audio[:100], noise[a : a + 100]) for a in starts) == 1
     assert np.array_equal(instrument.source()[: len(audio) - 480], audio[:-480, 0])
 
 
@@ -430,7 +425,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Floats, Path]:
     return np.concatenate(pieces), folder / "mine.set.jsonl"
 
 
-def test_a_set_with_an_input_replays_without_it_bit_for_bit(tmp_path: Path, recorded: tuple[Floats, Path]) -> None:
+def test_a_set_with_an_input_replays_without_it_bit_for_bit(
+    tmp_path: Path, recorded: tuple[Floats, Path]
+) -> None:
     heard, path = recorded
     takes = [event for event in load(path).events if event.kind == "take"]
     assert len(takes) >= 3
@@ -470,7 +467,9 @@ def test_a_set_brings_its_input(tmp_path: Path, recorded: tuple[Floats, Path]) -
 
 
 @pytest.mark.parametrize("name", ["one_120.wav", "in-0.wav", f"in-{'0' * 32}.wav", "../hands.wav"])
-def test_a_line_of_a_set_takes_only_what_is_kept_with_it(tmp_path: Path, recorded: tuple[Floats, Path], name: str) -> None:
+def test_a_line_of_a_set_takes_only_what_is_kept_with_it(
+    tmp_path: Path, recorded: tuple[Floats, Path], name: str
+) -> None:
     _, path = recorded
     write_audio(path.parent / "one_120.wav", clicks(BAR, seconds=8))
     write_audio(path.parent / f"in-{'0' * 32}.wav", clicks(BAR, seconds=8))
@@ -486,7 +485,9 @@ def test_a_line_of_a_set_takes_only_what_is_kept_with_it(tmp_path: Path, recorde
 
 
 @pytest.mark.parametrize("text", ["main", "main 0", "main 1e9", "main 4/0", "other 4", ""])
-def test_a_broken_line_of_a_take_is_refused(tmp_path: Path, recorded: tuple[Floats, Path], text: str) -> None:
+def test_a_broken_line_of_a_take_is_refused(
+    tmp_path: Path, recorded: tuple[Floats, Path], text: str
+) -> None:
     _, path = recorded
     recording = Recording.load(path)
     take = next(event for event in recording.events if event.kind == "take")
