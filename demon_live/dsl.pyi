@@ -377,7 +377,7 @@ def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | Path | None) -> None:
-    """What is transformed: a file, none (noise), notes (kick ...), a file + notes, in (the input)."""
+    """What is transformed: a file, none (noise), notes (kick ...), a file + notes, in (input)."""
 
 def hold(value: float | str | bool | Path | None = True) -> None:
     """Keep the source that is there: nothing more is taken from the input."""

@@ -158,7 +158,7 @@ class Live:
         backend, engine_device: as in `models.engine.open_engine`.
         device: part of the audio device's name.
         audio: auto, device, null or file:PATH.
-        input: part of the name of a device to play into, file:PATH or none.
+        input: part of the name of a device to play into, file:PATH, loop:PATH or none.
         record: name of a set to record.
         seed: added to every seed.
         depth: generations in flight while the score sets none; None = the engine's.
