@@ -566,8 +566,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file "
-            "+ notes, in (what is played in).",
+            "What is transformed: a file, none (noise), notes (kick ...), a file + notes, "
+            "in (input).",
             'source "loops/techno_128.flac"',
         ),
         Control(

@@ -30,7 +30,7 @@ from demon_live.audio.files import resampler
 from demon_live.audio.mix_thread import AudioEvent
 from demon_live.audio.pcmring import Bus
 from demon_live.audio.sinks import AudioCallback
-from demon_live.audio.sound_input import FileInput, InputRing, InputWriter
+from demon_live.audio.sound_input import InputRing, InputWriter, file_input
 from demon_live.core import RATES, Floats
 from demon_live.errors import DemonError
 
@@ -370,8 +370,8 @@ class Thru:
 
 
 def thru_of(text: str, folder: Path) -> Callable[[int, int], Floats]:
-    """How the mixer reads an input: file:PATH, or the device of `folder`. Raises FileError."""
-    if text.startswith("file:"):
-        file = FileInput(text[5:])
+    """How the mixer reads an input: a file, or the device of `folder`. Raises FileError."""
+    file = file_input(text)
+    if file is not None:
         return lambda a, n: file.read(a, a + n)
     return Thru(InputRing.open(folder, text)).read

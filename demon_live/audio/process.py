@@ -37,6 +37,7 @@ from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import CHANNELS, Bus, LoopBuffer, PcmRing
 from demon_live.audio.sinks import NullClock, Sink, output_for
+from demon_live.audio.sound_input import FILES
 from demon_live.children import command
 from demon_live.core import RATES, Floats, Gate, MixState
 from demon_live.errors import DemonError, DeviceError, FileError
@@ -163,7 +164,7 @@ class _Process:
         """Begin to hear the input; a long file takes a while to read."""
         try:
             self.mix.mixer.input = thru_of(text, folder)
-            if not text.startswith("file:"):
+            if not text.startswith(FILES):
                 args = (text, folder, self.bus, self.output, self.news.append, self._counted)
                 self._input = InputDevice(*args)
         except DemonError as error:

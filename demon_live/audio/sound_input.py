@@ -30,6 +30,7 @@ from demon_live.errors import FileError
 
 SECONDS = 240  #: of input that are kept
 RECENT = 2400  #: samples that the level is taken of: 50 ms
+FILES = ("file:", "loop:")  #: what an input that is a file begins with
 ALWAYS = 1 << 62  #: the end of an input that is there as a whole
 _RATE = RATES.sample_rate
 _SPARE = 4800  #: samples at the old end of the ring that may be overwritten while they are read
@@ -101,15 +102,24 @@ def _shift(nudge: float) -> int:
     return round(nudge * _RATE / 1000)
 
 
-def sound_input(text: str | None, folder: str | Path) -> SoundInput | None:
-    """The input that `--input` names: a device, file:PATH, or none. folder: where its ring lies.
+def file_input(text: str) -> FileInput | None:
+    """The file of file:PATH, or of loop:PATH, which goes round; None: a device.
 
-    Raises FileError, UsageError.
+    Raises FileError.
+    """
+    return FileInput(text[5:], around=text.startswith("loop:")) if text.startswith(FILES) else None
+
+
+def sound_input(text: str | None, folder: str | Path) -> SoundInput | None:
+    """The input that `--input` names: a device, file:PATH, loop:PATH or none.
+
+    folder: where the ring of a device lies. Raises FileError, UsageError.
     """
     if text is None or text == "none":
         return None
-    if text.startswith("file:"):
-        return FileInput(text[5:])
+    file = file_input(text)
+    if file is not None:
+        return file
     parse_input(text)
     return InputRing.create(folder, text)
 
@@ -125,11 +135,12 @@ def level(audio: Floats) -> tuple[float, float]:
 class FileInput:
     """A file as input: sample i of the file is sample i of the mix, silence behind its end.
 
-    Raises FileError where the file cannot be read.
+    around: it begins again at its end. Raises FileError where the file cannot be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.name = f"file:{path}"
+    def __init__(self, path: str | Path, around: bool = False) -> None:
+        self.name = f"{'loop' if around else 'file'}:{path}"
+        self._around = around
         self._audio, self._text = load_source(path)
         self._open = False
         self.nudge = 0.0
@@ -146,6 +157,8 @@ class FileInput:
         """float32 [last - first, 2] of the file."""
         shift = _shift(self.nudge)
         first, last = first - shift, last - shift
+        if self._around:
+            return self._audio[np.arange(first, last) % len(self._audio)]
         out = np.zeros((last - first, 2), np.float32)
         a, b = max(first, 0), min(last, len(self._audio))
         if a < b:

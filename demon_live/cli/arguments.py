@@ -124,8 +124,8 @@ _SOUND = (
     ),
     _option(
         "--input",
-        metavar="NAME|file:PATH|none",
-        help="what is played into: part of the name of an input device, or a sound file",
+        metavar="NAME|file:PATH|loop:PATH|none",
+        help="what is played into: part of a device's name, or a sound file (loop: goes round)",
     ),
     _option(
         "--name", metavar="NAME", help="name of the session, to play several (default: default)"

@@ -158,7 +158,7 @@ class Live:
         backend, engine_device: as in `models.engine.open_engine`.
         device: part of the audio device's name.
         audio: auto, device, null or file:PATH.
-        input: part of the name of a device to play into, file:PATH or none.
+        input: part of the name of a device to play into, file:PATH, loop:PATH or none.
         record: name of a set to record.
         seed: added to every seed.
         depth: generations in flight while the score sets none; None = the engine's.
@@ -240,6 +240,9 @@ class Live:
                 to_bar=self._to_bar,
             )
             self._log = self._begin_log(resume is None)
+            # Beside the log, so that a session that dies can be gone on with.
+            takes = self._folder / "takes" if self._log is None else self._log.files
+            self.session.assets.takes = takes
             if resume is not None:
                 self._restore(resume)
             if start:
@@ -265,7 +268,7 @@ class Live:
     ) -> Session:
         made = resume.recording if resume is not None else replay
         rules = made.rules if made is not None else RULES
-        copies = folder_of(replay.path) if replay is not None and replay.path else None
+        copies = folder_of(made.path) if made is not None and made.path else None
         within = bounds(replay.path, trust) if replay is not None else None
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
         port = os.environ.get("DEMON_MIDI", "")
@@ -275,7 +278,8 @@ class Live:
             sets=sets_dir(),
             start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
-            sound_in=self._input,
+            # A set brings what was played in; behind its end the input is heard.
+            sound_in=self._input if replay is None else None,
             python=python,
             changed=self._wake.set,
             written=lambda path, text: self._reloader.written(path, text),
@@ -401,6 +405,7 @@ class Live:
             event = self._events.popleft()
             if event.kind == "end":
                 self.session.tell("the set is over; what plays goes on")
+                self.session.captures.input = self._input
             try:
                 for line in self.session.repeat(event).messages:
                     self.session.tell(line)

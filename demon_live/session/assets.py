@@ -265,7 +265,7 @@ class Assets:
             self.takes = Path(mkdtemp(prefix="demon-takes-"))
             weakref.finalize(self, shutil.rmtree, self.takes, ignore_errors=True)
         try:
-            self.takes.mkdir(parents=True, exist_ok=True)
+            self.takes.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self.takes / "take.wav"
             write_audio(part, audio)
             file = File(digest_of(part), f"in-{digest_of(part)[:32]}.wav")
