@@ -20,13 +20,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demon_live.audio.devices import Converted
 from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
 from demon_live.audio.sinks import (
     DRY_FADE,
     AudioCallback,
-    Converted,
     NullClock,
     SoundWriter,
     parse_sink,
