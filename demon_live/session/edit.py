@@ -519,6 +519,7 @@ class Edit:
                     reading=deck.reading,
                     beats_known=deck.beats_known,
                     capture=deck.capture,
+                    out=deck.out,
                     # What was taken since then is part of what asked for it.
                     take=now.take if now.capture == deck.capture else deck.take,
                 )

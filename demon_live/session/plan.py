@@ -48,8 +48,8 @@ def in_force(state: State, row: Setting) -> bool:
     if row.value == "auto":
         return state.depth is None
     value: object
-    if row.word == "loop":
-        value = deck and deck.cycles
+    if row.word in ("loop", "out"):
+        value = deck and (deck.cycles if row.word == "loop" else deck.out)
     elif row.word == "cps":
         value = state.bpm / 60 / state.beats
     else:

@@ -185,6 +185,7 @@ def as_score(state: State, folder: Path | None = None) -> str:
         rows += ["", *scene_rows(scene, folder)]
     for deck in state.decks.values():
         rows += ["", f"deck {deck.name}", f"loop {deck.cycles}", *_source(deck, folder)]
+        rows += [f"out {deck.out}"] if deck.out != 1 else []
         rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
     every = [x for d in (*state.decks.values(), state.globals) for x in d.bound.values()]
     rows += [""] if state.decks else []
@@ -270,7 +271,7 @@ def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
         plain = row.word != "source" or row.value in (None, NOTES, IN)
         value = value if plain else f'"{value}"'
         reading = f" {row.reading}" if row.reading else ""
-        return f"{row.word} {value}{reading}{_when(row.when)}"
+        return f"{row.word.replace('_', ' ')} {value}{reading}{_when(row.when)}"
     said = _text(row.lane, folder) if row.lane else "default"
     control = label_of(row.deck, row.control) if row.deck == GLOBALS else row.control
     return f"{control} = {said}{_when(row.when)}"

@@ -151,8 +151,8 @@ class DeckState:
 
     @property
     def geometry(self) -> tuple[object, ...]:
-        """What the score says of its loop, besides the tempo."""
-        return self.cycles, self.source, self.reading, self.capture
+        """What the score says of it beside what it binds, besides the tempo."""
+        return self.cycles, self.source, self.reading, self.capture, self.out
 
     @property
     def material(self) -> tuple[object, ...]:

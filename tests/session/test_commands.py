@@ -402,8 +402,12 @@ def test_out_says_where_a_deck_goes_and_renews_no_loop() -> None:
     with pytest.raises(ScoreError, match="channels go in pairs: 4 is the second of one") as error:
         session.apply("out 4")
     assert error.value.hint == "write out 3, or out 5"
+    assert "out 3" in as_score(session.state)
     session.apply("undo")
     assert output.mix.decks["b"].out == 1
+    session.apply("redo")
+    assert output.mix.decks["b"].out == 3
+    assert {name: deck.loops for name, deck in session.state.decks.items()} == loops
 
 
 def test_thru_and_nudge_in_need_an_input_and_reach_it(tmp_path: Path) -> None:
