@@ -515,7 +515,7 @@ class Session(ScriptApi):
         assert loop is not None
         assert wanted is not None
         under = edit.source_of(deck, loop)
-        name = self.assets.keep(played.over(under, wanted.overdub))
+        name = self.assets.takes.keep(played.over(under, wanted.overdub))
         beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles
         cycle = effect_cycle(self._state, When("now"), now, prepared=True)
         return self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
@@ -532,7 +532,7 @@ class Session(ScriptApi):
             if self._state.plan:
                 self._step(at)
             wanted = self._state.decks[deck].capture if deck in self._state.decks else None
-            if wanted is None or self.assets.take(name) is None:
+            if wanted is None or self.assets.takes.find(name, self.assets.set_files) is None:
                 raise FileError(
                     f"{deck} has no take {name[:60]!r}",
                     hint="the files of a set lie beside it, in NAME.files",
