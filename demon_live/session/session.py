@@ -326,13 +326,13 @@ class Session(ScriptApi):
         self._publish()
         self._changed()
 
-    def commit(self, edit: Edit, state: State) -> None:
-        """Let the state of an edit play."""
+    def commit(self, edit: Edit, state: State, *, said: bool = True) -> None:
+        """Let the state of an edit play. said: by a performer, whom the sound comes back for."""
         self._reserve(edit, state)
         # What a step back, or of a ramp, has read.
         self._note_files(edit.now)
         self._epoch = max(self._epoch, *(loop.epoch for loop in edit.loops), 0)
-        if state.hushed and (edit.messages or edit.loops):
+        if said and state.hushed and (edit.messages or edit.loops):
             state = replace(state, hushed=False)
         self.swap(state)
 
@@ -542,7 +542,7 @@ class Session(ScriptApi):
             self._reserve(edit, edit.state)
             self._note_files(at)
             self.journal.write(SetEvent("take", at, f"{deck} {beats}", name, at=str(cycle)))
-            self.commit(edit, edit.state)
+            self.commit(edit, edit.state, said=False)
             return Outcome(tuple(edit.messages))
 
     def _step(self, now: int) -> None:

@@ -17,7 +17,9 @@ from demon_live.errors import DemonError, FileError, ScoreError
 from demon_live.lang import compile_source
 from demon_live.replay.render import render
 from demon_live.replay.surgery import cut
+from demon_live.replay.to_score import to_score
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
 from demon_live.session.assets import Assets, key_of
 from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
@@ -631,3 +633,31 @@ def test_a_take_that_cannot_be_written_is_told_and_nothing_stops(tmp_path: Path)
     instrument.session.assets.takes.folder = tmp_path / "free"
     instrument.run(4 * BAR)
     assert instrument.hits() == [0]
+
+
+def test_a_take_brings_no_sound_back(tmp_path: Path) -> None:
+    instrument = playing(tmp_path, clicks(BEAT, 5 * BAR), HEAD + "source in every 4")
+    instrument.run(BAR)
+    instrument.session.apply("hush")
+    instrument.run(8 * BAR)
+    assert len(instrument.files) == 2
+    assert instrument.session.state.hushed
+
+
+def test_a_render_from_a_cycle_on_is_that_stretch_of_the_whole(tmp_path: Path) -> None:
+    noise = np.random.default_rng(4).normal(0, 0.2, (20 * BAR, 2)).astype(np.float32)
+    path, score = written(tmp_path, noise), tmp_path / "x.demon"
+    score.write_text("loop 1\ndenoise = .5\nsource in every 1\nnoise = in_level * .2")
+    whole, part = (
+        render(score, engine=MockEngine(level_of_source), start=a, cycles=n, input=path).audio
+        for a, n in ((0, 9), (7, 2))
+    )
+    assert np.array_equal(part, whole[7 * BAR :])
+
+
+def test_a_set_becomes_a_score_with_its_takes(recorded: tuple[Floats, Path]) -> None:
+    _, path = recorded
+    takes = [event.name for event in load(path).events if event.kind == "take"]
+    recording = load(path)
+    text = to_score(recording, list(dry_run(recording)))
+    assert any(f'source "{name}" beats 4' in text for name in takes)
