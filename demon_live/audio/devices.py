@@ -10,14 +10,18 @@ loop of the audio process); the callback runs on PortAudio's own thread.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, Literal, Protocol, get_args
 
-from demon_live.audio.sinks import Converted, OutputCallback
-from demon_live.core import RATES
+import numpy as np
+
+from demon_live.audio.files import resampler
+from demon_live.core import RATES, Floats
 from demon_live.errors import DeviceError, UsageError, nearest
 
 _NONE_HINT = "play without one: --audio null keeps time, --audio file:NAME.wav writes a file"
@@ -234,6 +238,57 @@ class _Started:
         self._stream.close()
 
 
+#: What PortAudio calls: out float32 [frames, channels], frames, times, flags.
+OutputCallback = Callable[[Floats, int, Any, Any], None]
+
+
+class Converted:
+    """The callback of a device that runs at another rate.
+
+    output: the callback that gives 48 kHz. begin: told of each buffer what `AudioCallback.begin`
+    says.
+    """
+
+    def __init__(
+        self,
+        output: OutputCallback,
+        rate: int,
+        channels: int,
+        begin: Callable[[float, float], None],
+    ) -> None:
+        self._begin = begin
+        self._output, self._ratio, self._rate = output, RATES.sample_rate / rate, rate
+        self._convert = resampler(RATES.sample_rate, channels, rate)
+        self._waiting: Floats = np.zeros((0, channels), np.float32)
+        self._taken = self._given = 0  # samples at 48 kHz, and at the device's rate
+
+    def __call__(self, out: Floats, frames: int, when: Any, status: Any) -> None:
+        """PortAudio's callback: fills out float32 [frames, channels]."""
+        while len(self._waiting) < frames:
+            n = math.ceil((frames - len(self._waiting)) * self._ratio)
+            block = np.zeros((n, out.shape[1]), np.float32)
+            self._output(block, n, self._later(when), status)
+            self._taken += n
+            self._waiting = np.concatenate((self._waiting, self._convert(block)))
+        if when is not None:
+            self._begin(self._ahead, when.outputBufferDacTime - when.currentTime)
+        out[:] = self._waiting[:frames]
+        self._waiting = self._waiting[frames:]
+        self._given += frames
+
+    @property
+    def _ahead(self) -> float:
+        """Seconds of sound that wait, here and in the filter."""
+        return self._taken / RATES.sample_rate - self._given / self._rate
+
+    def _later(self, when: Any) -> Any:
+        """The times of what is asked for next."""
+        if when is None:
+            return None
+        dac = when.outputBufferDacTime + self._ahead
+        return SimpleNamespace(currentTime=when.currentTime, outputBufferDacTime=dac)
+
+
 def drop(stream: Stream) -> None:
     """Let go of a stream, whatever its driver says. A dead driver may never return."""
     with contextlib.suppress(Exception):
@@ -253,7 +308,8 @@ def open_output(
     """A float32 stream to the device, not started, and the device at the rate it was opened with:
     48 kHz, or its own. Raises DeviceError.
 
-    begin: see `AudioCallback`. channels: as many as are wanted; a device that has fewer is opened with what it has.
+    begin: see `AudioCallback`. channels: as many as are wanted; a device that has fewer is opened
+    with what it has.
     """
     sd = _portaudio(fresh)
     device = pick(name, list_devices())

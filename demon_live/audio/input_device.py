@@ -13,6 +13,7 @@ for a driver. `Thru.read` is called by the mix thread.
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import threading
 import time
@@ -264,6 +265,9 @@ class InputDevice:
             except Exception as error:  # noqa: BLE001 - the input must not end with one fault
                 self._bus.errors += 1
                 self._lose(str(error))
+            if self._stream is None and self._writer.head.wanted:
+                with contextlib.suppress(DemonError):  # no room for the ring: told already
+                    self._writer.lose(self._bus.heard())
         self._drop()
 
     def _turn(self, now: float) -> None:
@@ -288,8 +292,6 @@ class InputDevice:
                 self._lose("it stopped")
             else:
                 self._take(self._intake)
-        if self._stream is None:
-            self._writer.lose(self._bus.heard(now))
 
     def _open(self) -> None:
         """Raises DemonError."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import mmap
 import os
 import queue
@@ -27,13 +26,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 
 from demon_live import faults
-from demon_live.audio.files import WAV_LIMIT, reason, resampler
+from demon_live.audio.files import WAV_LIMIT, reason
 from demon_live.audio.pcmring import CHANNELS, Bus, PcmRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, UsageError
@@ -42,10 +40,6 @@ from demon_live.paths import remove_file
 DRY_FADE = 240  #: samples in which the sound goes away when the ring is dry, and comes back: 5 ms
 _RATE = RATES.sample_rate
 _LONGEST_NAME = 240  #: bytes; systems bear 255, with what stands behind it while it is written
-
-
-#: What PortAudio calls: out float32 [frames, channels], frames, times, flags.
-OutputCallback = Callable[[Floats, int, Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,53 +187,6 @@ class AudioCallback:
         np.multiply(falls, self._level[:channels], out=scratch)
         np.add(out[start : start + m], scratch, out=out[start : start + m])
         self._falling += m
-
-
-class Converted:
-    """The callback of a device that runs at another rate.
-
-    output: the callback that gives 48 kHz. begin: told of each buffer what `AudioCallback.begin`
-    says.
-    """
-
-    def __init__(
-        self,
-        output: OutputCallback,
-        rate: int,
-        channels: int,
-        begin: Callable[[float, float], None],
-    ) -> None:
-        self._begin = begin
-        self._output, self._ratio, self._rate = output, _RATE / rate, rate
-        self._convert = resampler(_RATE, channels, rate)
-        self._waiting: Floats = np.zeros((0, channels), np.float32)
-        self._taken = self._given = 0  # samples at 48 kHz, and at the device's rate
-
-    def __call__(self, out: Floats, frames: int, when: Any, status: Any) -> None:
-        """PortAudio's callback: fills out float32 [frames, channels]."""
-        while len(self._waiting) < frames:
-            n = math.ceil((frames - len(self._waiting)) * self._ratio)
-            block = np.zeros((n, out.shape[1]), np.float32)
-            self._output(block, n, self._later(when), status)
-            self._taken += n
-            self._waiting = np.concatenate((self._waiting, self._convert(block)))
-        if when is not None:
-            self._begin(self._ahead, when.outputBufferDacTime - when.currentTime)
-        out[:] = self._waiting[:frames]
-        self._waiting = self._waiting[frames:]
-        self._given += frames
-
-    @property
-    def _ahead(self) -> float:
-        """Seconds of sound that wait, here and in the filter."""
-        return self._taken / _RATE - self._given / self._rate
-
-    def _later(self, when: Any) -> Any:
-        """The times of what is asked for next."""
-        if when is None:
-            return None
-        dac = when.outputBufferDacTime + self._ahead
-        return SimpleNamespace(currentTime=when.currentTime, outputBufferDacTime=dac)
 
 
 class NullClock:

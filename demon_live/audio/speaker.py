@@ -98,12 +98,9 @@ class Speaker:
         Raises:
             DeviceError, FileError, UsageError.
         """
-        bus_path = Path(folder) / "bus"
+        bus_path, ahead = Path(folder) / "bus", round(ahead_ms * RATES.sample_rate / 1000)
         settings = Settings(
-            str(bus_path),
-            parse_sink(sink),
-            device,
-            round(ahead_ms * RATES.sample_rate / 1000),
+            *(str(bus_path), parse_sink(sink), device, ahead),
             latency=latency,
             startup=startup,
             start=start,
