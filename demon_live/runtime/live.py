@@ -240,9 +240,6 @@ class Live:
                 to_bar=self._to_bar,
             )
             self._log = self._begin_log(resume is None)
-            # Beside the log, so that a session that dies can be gone on with.
-            takes = self._folder / "takes" if self._log is None else self._log.files
-            self.session.assets.takes = takes
             if resume is not None:
                 self._restore(resume)
             if start:
@@ -278,7 +275,6 @@ class Live:
             sets=sets_dir(),
             start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
-            # A set brings what was played in; behind its end the input is heard.
             sound_in=self._input if replay is None else None,
             python=python,
             changed=self._wake.set,
@@ -295,6 +291,7 @@ class Live:
         except (DemonError, OSError) as error:
             self.session.tell(f"this session cannot be resumed if it dies: {error}")
             return None
+        self.session.assets.takes.folder = kept.files
         if before:
             self.session.tell(before)
         return kept

@@ -10,19 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from demon_live.audio.files import beats_in, fit_loop, load_source, write_audio
+from demon_live.audio.files import beats_in, fit_loop, load_source
 from demon_live.controls import IN, NOTES, Control, find
 from demon_live.core import RATES, Beats, Floats, Loop, Sound
 from demon_live.errors import DemonError, FileError, Span
@@ -32,12 +29,10 @@ from demon_live.lang.pattern import Times
 from demon_live.lang.prompts import texts_of
 from demon_live.session.state import State
 from demon_live.sets.journal import SetEvent
-from demon_live.sets.set_files import File, SetFiles, copy_into, digest_of
+from demon_live.sets.set_files import File, SetFiles, Takes, digest_of
 
 #: Seconds of a timbre at most: models listen to half a minute.
 LONGEST = 60
-#: The name of a take: of a loop of the input.
-_TAKE = re.compile(r"in-[0-9a-f]{32}\.wav")
 #: The base of names at the prompt and over OSC: the folder of the shell.
 _SHELL = ("", ".")
 #: Between the name and the key of a value.
@@ -235,7 +230,7 @@ class Assets:
         copies: the folder with the copies of the set that is replayed.
 
     Attributes:
-        takes: where loops of the input are kept; None: in a folder that ends with the program.
+        takes: the loops of the input.
     """
 
     def __init__(
@@ -252,33 +247,7 @@ class Assets:
         self._find, self._found = find, found
         self.decoded = DecodedSources()
         self._read: dict[tuple[str, str], Path] = {}
-        #: The files of takes.
-        self._taken: dict[str, Path] = {}
-        self.takes: Path | None = None
-
-    def keep(self, audio: Floats) -> str:
-        """Keep a loop of the input, float32 [n, 2], under the name of its content.
-
-        Raises FileError.
-        """
-        if self.takes is None:
-            self.takes = Path(mkdtemp(prefix="demon-takes-"))
-            weakref.finalize(self, shutil.rmtree, self.takes, ignore_errors=True)
-        try:
-            self.takes.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = self.takes / "take.wav"
-            write_audio(part, audio)
-            file = File(digest_of(part), f"in-{digest_of(part)[:32]}.wav")
-            place = self.takes / file.digest / file.name
-            place.parent.mkdir(exist_ok=True)
-            part.replace(place)
-        except OSError as error:
-            raise FileError(
-                f"what was played in cannot be kept: {error.strerror}",
-                hint=f"make room on {self.takes}",
-            ) from None
-        self._taken[file.name] = place
-        return file.name
+        self.takes = Takes()
 
     def look(
         self, name: str, base: str, *, fresh: bool, replaying: bool, beside: Sequence[str] = ()
@@ -293,7 +262,7 @@ class Assets:
             replaying: keep to `within`.
             beside: the folders of the scores that play.
         """
-        path = self.take(name)
+        path = self.takes.find(name, self.set_files)
         if path is not None:
             base = ""
         elif not fresh:
@@ -309,16 +278,6 @@ class Assets:
                 path = self._find(name, base, roots, within)
         self._read[name, base] = path
         self._found(name, base, path)
-        return path
-
-    def take(self, name: str) -> Path | None:
-        """The file of a take of this session, or of the set that is replayed, if it is there."""
-        if _TAKE.fullmatch(name) is None:
-            return None
-        path = self._taken.get(name) or self.set_files.find(name, "")
-        if path is not None and self.takes is not None and name not in self._taken:
-            # A session that goes on with another may have to be gone on with, too.
-            copy_into(self.takes, File(digest_of(path), name), path)
         return path
 
     def forget(self) -> None:

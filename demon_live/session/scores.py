@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
 from demon_live import faults
@@ -214,7 +215,7 @@ def _source(deck: DeckState, folder: Path | None) -> list[str]:
     rows = [f"source {IN} {reading}".rstrip()]
     if folder is None and deck.take is not None and deck.file == deck.take.name:
         # Beside a set lie its takes.
-        rows.insert(0, f'source "{deck.file}" beats {deck.take.beats}')
+        rows.insert(0, f'source "{deck.file}" beats {number(Fraction(deck.take.beats))}')
     wanted = deck.capture
     assert wanted is not None
     return [*rows, *["overdub on"] * wanted.overdub, *["hold"] * (not deck.listens)]

@@ -326,13 +326,13 @@ class Session(ScriptApi):
         self._publish()
         self._changed()
 
-    def commit(self, edit: Edit, state: State) -> None:
-        """Let the state of an edit play."""
+    def commit(self, edit: Edit, state: State, *, said: bool = True) -> None:
+        """Let the state of an edit play. said: by a performer, whom the sound comes back for."""
         self._reserve(edit, state)
         # What a step back, or of a ramp, has read.
         self._note_files(edit.now)
         self._epoch = max(self._epoch, *(loop.epoch for loop in edit.loops), 0)
-        if state.hushed and (edit.messages or edit.loops):
+        if said and state.hushed and (edit.messages or edit.loops):
             state = replace(state, hushed=False)
         self.swap(state)
 
@@ -515,7 +515,7 @@ class Session(ScriptApi):
         assert loop is not None
         assert wanted is not None
         under = edit.source_of(deck, loop)
-        name = self.assets.keep(played.over(under, wanted.overdub))
+        name = self.assets.takes.keep(played.over(under, wanted.overdub))
         beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles
         cycle = effect_cycle(self._state, When("now"), now, prepared=True)
         return self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
@@ -532,7 +532,7 @@ class Session(ScriptApi):
             if self._state.plan:
                 self._step(at)
             wanted = self._state.decks[deck].capture if deck in self._state.decks else None
-            if wanted is None or self.assets.take(name) is None:
+            if wanted is None or self.assets.takes.find(name, self.assets.set_files) is None:
                 raise FileError(
                     f"{deck} has no take {name[:60]!r}",
                     hint="the files of a set lie beside it, in NAME.files",
@@ -542,7 +542,7 @@ class Session(ScriptApi):
             self._reserve(edit, edit.state)
             self._note_files(at)
             self.journal.write(SetEvent("take", at, f"{deck} {beats}", name, at=str(cycle)))
-            self.commit(edit, edit.state)
+            self.commit(edit, edit.state, said=False)
             return Outcome(tuple(edit.messages))
 
     def _step(self, now: int) -> None:

@@ -103,7 +103,8 @@ def _scenes(session: SessionApi | None) -> Pieces:
 def _decks(session: SessionApi | None) -> Pieces:
     rows = []
     for deck in session.status().decks if session is not None else ():
-        source = f"{deck.source} {deck.read}".strip() if deck.source else "from noise"
+        read = deck.taken.removeprefix("in: ") or deck.read
+        source = f"{deck.source} {read}".strip() if deck.source else "from noise"
         state = " · muted" * deck.muted + " · solo" * deck.soloed
         bound = ", ".join(lane.control for lane in deck.lanes)
         rows.append((deck.name, f"loop {deck.cycles} · {source}{state} · {bound}"))

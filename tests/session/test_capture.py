@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 
 from demon_live.audio.files import load_source, write_audio
-from demon_live.audio.sound_input import FileInput, SoundInput
+from demon_live.audio.sound_input import FileInput, SoundInput, sound_input
 from demon_live.core import RATES, Floats, Loop, Request
+from demon_live.dsl import Score, deck, hold, in_onset
 from demon_live.errors import DemonError, FileError, ScoreError
 from demon_live.lang import compile_source
 from demon_live.replay.render import render
 from demon_live.replay.surgery import cut
+from demon_live.replay.to_score import to_score
 from demon_live.runtime.offline import Offline
+from demon_live.runtime.seek import dry_run
 from demon_live.session.assets import Assets, key_of
 from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
 from demon_live.session.session import Session
 from demon_live.session.state import DeckState
 from demon_live.sets.journal import Recording, load
+from demon_live.sets.set_files import SetFiles, folder_of
 from tests.helpers.mock_engine import MockEngine, Singing, offline, run
 
 BAR, BEAT = 96_000, 24_000  # at tempo 120
@@ -74,10 +78,18 @@ class Desk(NullOutput):
 class Rig:
     """A session without an engine; its time goes on by an eighth of a second."""
 
-    def __init__(self, folder: Path, played: SoundInput | None, text: str = HEAD) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        played: SoundInput | None,
+        text: str = HEAD,
+        copies: Path | None = None,
+    ) -> None:
         self.desk = Desk()
-        self.session = Session(self.desk, assets=Assets((folder,)), sound_in=played, alone=True)
-        self.session.apply(text)
+        assets = Assets((folder,), copies=copies)
+        self.session = Session(self.desk, assets=assets, sound_in=played, alone=True)
+        if text:
+            self.session.apply(text)
 
     def run(self, samples: int) -> None:
         for _ in range(samples // STEP):
@@ -288,7 +300,7 @@ def test_a_loop_of_an_odd_length_and_meter_keeps_its_samples(tmp_path: Path) -> 
     deck = state.decks["main"]
     assert deck.take is not None
     assert deck.take.beats == 7
-    path = instrument.session.assets.take(deck.take.name)
+    path = instrument.session.assets.takes.find(deck.take.name, SetFiles())
     assert path is not None
     audio, _ = load_source(path)
     starts = [state.tempo.sample_at(Fraction(bar)) for bar in range(0, 24, 2)]
@@ -550,3 +562,102 @@ def test_words_of_the_input_are_said_in_one_way() -> None:
     ):
         with pytest.raises(ScoreError):
             compile_source(wrong)
+
+
+def test_a_file_that_goes_round_is_there_in_each_lap(tmp_path: Path) -> None:
+    path = written(tmp_path, clicks(BEAT, seconds=8))
+    played = sound_input(f"loop:{path}", tmp_path)
+    assert played is not None
+    assert np.flatnonzero(played.read(9 * BAR, 13 * BAR)[:, 0]).tolist() == [3 * BAR + BEAT]
+    instrument = Rig(tmp_path, played, HEAD)
+    instrument.run(21 * BAR)
+    instrument.session.apply("source in")
+    instrument.run(8 * BAR)
+    assert instrument.hits() == [BEAT]
+
+
+def test_python_says_the_same(tmp_path: Path) -> None:
+    with Score() as said:
+        deck.source("in", every=4, notes=True)
+        deck["b"].source("in")
+        deck["b"].overdub()
+        deck["b"].hold(False)
+        deck["b"].timbre = "in"
+        deck["b"].noise = in_onset * 0.4
+        hold()
+    assert said.text.splitlines() == [
+        "source in every 4 + notes",
+        "deck b {",
+        "  source in",
+        "  overdub on",
+        "  hold off",
+        "  timbre = 'in'",
+        "  noise  = in_onset * .4",
+        "}",
+        "hold",
+    ]
+    Rig(tmp_path, FileInput(written(tmp_path, clicks(BEAT))), HEAD).session.apply(said)
+
+
+def test_a_session_that_died_goes_on_with_its_takes_and_listens(tmp_path: Path) -> None:
+    first = playing(tmp_path, clicks(BEAT, 4 * BAR), HEAD + "source in every 4")
+    log = tmp_path / "first.set.jsonl"
+    first.session.assets.takes.folder = folder_of(log)
+    first.run(5 * BAR)
+    causes = first.session.journal.recording().events
+
+    def again(copies: Path, takes: Path) -> Rig:
+        rig = Rig(tmp_path, FileInput(tmp_path / "hands.wav"), "", copies=copies)
+        rig.session.assets.takes.folder = takes
+        for event in causes:
+            rig.desk.time.advance(event.sample - rig.desk.time.now())
+            rig.session.repeat(event, now=event.sample)
+        return rig
+
+    second = again(folder_of(log), tmp_path / "second.files")
+    assert second.hits() == [BEAT]
+    # That one may die, too.
+    third = again(tmp_path / "second.files", tmp_path / "third.files")
+    assert third.hits() == [BEAT]
+    third.run(5 * BAR)
+    assert third.hits() == [0]
+
+
+def test_a_take_that_cannot_be_written_is_told_and_nothing_stops(tmp_path: Path) -> None:
+    instrument = playing(tmp_path, clicks(BEAT, 4 * BAR), HEAD + "source in every 4")
+    (tmp_path / "blocked").write_text("a file")
+    instrument.session.assets.takes.folder = tmp_path / "blocked"
+    instrument.run(5 * BAR)
+    assert len(instrument.said) == 1
+    assert instrument.said[0].startswith("main: bars 0 to 4 of the input are left out: ")
+    instrument.session.assets.takes.folder = tmp_path / "free"
+    instrument.run(4 * BAR)
+    assert instrument.hits() == [0]
+
+
+def test_a_take_brings_no_sound_back(tmp_path: Path) -> None:
+    instrument = playing(tmp_path, clicks(BEAT, 5 * BAR), HEAD + "source in every 4")
+    instrument.run(BAR)
+    instrument.session.apply("hush")
+    instrument.run(8 * BAR)
+    assert len(instrument.files) == 2
+    assert instrument.session.state.hushed
+
+
+def test_a_render_from_a_cycle_on_is_that_stretch_of_the_whole(tmp_path: Path) -> None:
+    noise = np.random.default_rng(4).normal(0, 0.2, (20 * BAR, 2)).astype(np.float32)
+    path, score = written(tmp_path, noise), tmp_path / "x.demon"
+    score.write_text("loop 1\ndenoise = .5\nsource in every 1\nnoise = in_level * .2")
+    whole, part = (
+        render(score, engine=MockEngine(level_of_source), start=a, cycles=n, input=path).audio
+        for a, n in ((0, 9), (7, 2))
+    )
+    assert np.array_equal(part, whole[7 * BAR :])
+
+
+def test_a_set_becomes_a_score_with_its_takes(recorded: tuple[Floats, Path]) -> None:
+    _, path = recorded
+    takes = [event.name for event in load(path).events if event.kind == "take"]
+    recording = load(path)
+    text = to_score(recording, list(dry_run(recording)))
+    assert any(f'source "{name}" beats 4' in text for name in takes)
