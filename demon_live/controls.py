@@ -120,6 +120,12 @@ _PITCHED = (
 )
 #: The source that the score plays itself; what stands behind a file that it is played over.
 NOTES, PLUS_NOTES = "notes", "+ notes"
+#: The source, and the timbre, that is played in; between two takes of it lie so many cycles.
+IN, EVERY = "in", "every"
+#: How much of the input is heard itself.
+THRU = "thru"
+#: Settings of a deck; all others are of all decks.
+DECK_SETTINGS = ("loop", "source", "hold", "overdub", "out", "to")
 #: `hint` of a deck with notes whose score says none: without it a model hears little of them.
 NOTES_HINT = 0.6
 #: What `source notes` plays.
@@ -379,6 +385,16 @@ _ROWS = (
         slew=0.005,
     ),
     Control(
+        THRU,
+        "number",
+        "mix",
+        0.0,
+        "How much of the input is heard itself in the deck, through its strip.",
+        "thru = .8",
+        rest=0.0,
+        slew=0.005,
+    ),
+    Control(
         "pan",
         "number",
         "mix",
@@ -553,8 +569,8 @@ SETTINGS: dict[str, Control] = {
             "text",
             "prepared",
             None,
-            "What is transformed: a file, none (noise), notes (kick, bass, chord ...), "
-            "a file + notes.",
+            "What is transformed: a file, none (noise), notes (kick ...), a file + notes, "
+            "in (input).",
             'source "loops/techno_128.flac"',
         ),
         Control(
@@ -564,6 +580,24 @@ SETTINGS: dict[str, Control] = {
             None,
             "Where a deck of any names plays, unheard: osc, midi 'PORT' CHANNEL, superdirt; none.",
             'to osc "127.0.0.1:9000"',
+        ),
+        Control(
+            "hold",
+            "choice",
+            "prepared",
+            "off",
+            "Keep the source that is there: nothing more is taken from the input.",
+            "hold",
+            choices=("on", "off"),
+        ),
+        Control(
+            "overdub",
+            "choice",
+            "prepared",
+            "off",
+            "Each loop that is played in is added to the source that is there.",
+            "overdub on",
+            choices=("on", "off"),
         ),
         Control(
             "engine",
@@ -641,6 +675,27 @@ SETTINGS: dict[str, Control] = {
             low=-500.0,
             high=500.0,
             unit="ms",
+        ),
+        Control(
+            "nudge_in",
+            "number",
+            "prepared",
+            0.0,
+            "How much later what is played in counts, after its latency; negative is earlier.",
+            "nudge in -8",
+            low=-500.0,
+            high=500.0,
+            unit="ms",
+        ),
+        Control(
+            "out",
+            "integer",
+            "prepared",
+            1,
+            "The first of the two channels of the device that the deck goes to: 1, 3, 5 or 7.",
+            "out 3",
+            low=1.0,
+            high=7.0,
         ),
     )
 }

@@ -279,13 +279,14 @@ class MixDeck:
 
     loops: what plays, then what comes, each from its `from_sample` on. version: of `points`.
     points: automation of the strip; None before the first sampling. ends: the output sample at
-    which the deck fades out, None = it stays.
+    which the deck fades out, None = it stays. out: the first of the two channels it goes to.
     """
 
     loops: tuple[Loop, ...]
     version: int = 0
     points: Mapping[str, MixPoints] | None = None
     ends: int | None = None
+    out: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

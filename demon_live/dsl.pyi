@@ -378,7 +378,13 @@ def loop(value: float | str | bool | Path | None) -> None:
     """Cycles in the loop that the engine regenerates."""
 
 def source(value: float | str | bool | Path | None) -> None:
-    """What is transformed: a file, none (noise), notes (kick, bass, chord ...), a file + notes."""
+    """What is transformed: a file, none (noise), notes (kick ...), a file + notes, in (input)."""
+
+def hold(value: float | str | bool | Path | None = True) -> None:
+    """Keep the source that is there: nothing more is taken from the input."""
+
+def overdub(value: float | str | bool | Path | None) -> None:
+    """Each loop that is played in is added to the source that is there."""
 
 def engine(value: float | str | bool | Path | None) -> None:
     """The engine that plays: a name, or a path; it takes over at a bar once it is open."""
@@ -403,6 +409,12 @@ def clock(value: float | str | bool | Path | None) -> None:
 
 def nudge(value: float | str | bool | Path | None) -> None:
     """How much later than Link or MIDI clock we are heard; negative is earlier."""
+
+def nudge_in(value: float | str | bool | Path | None) -> None:
+    """How much later what is played in counts, after its latency; negative is earlier."""
+
+def out(value: float | str | bool | Path | None) -> None:
+    """The first of the two channels of the device that the deck goes to: 1, 3, 5 or 7."""
 
 def hush(*names: str) -> None:
     """Silence on every deck at once (10 ms fade)."""
@@ -478,6 +490,10 @@ cc: Pat
 note: Pat
 gate: Pat
 bend: Pat
+in_level: Pat
+in_onset: Pat
+in_pitch: Pat
+in_bright: Pat
 fast: Pat
 slow: Pat
 early: Pat

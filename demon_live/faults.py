@@ -32,6 +32,7 @@ POINTS: Mapping[str, str] = {
     "engine.oom": "the model runs out of memory",
     "weights.corrupt": "the weights cannot be used",
     "device.gone": "the audio device is lost",
+    "input.gone": "the input device is lost",
     "clock.jump": "the clock jumps VALUE seconds ahead (a machine that slept)",
     "disk.full": "writing the journal or a recording fails: no space left",
     "score.half": "a score is read while it is being written",

@@ -65,7 +65,7 @@ def _read(path: Path) -> tuple[Floats, list[str]]:
         with soundfile.SoundFile(path) as file:
             rate, channels = int(file.samplerate), int(file.channels)
             _must_suit(path, rate, channels)
-            convert, most = _converter(rate, channels), min(LONGEST * rate, _MOST // channels)
+            convert, most = resampler(rate, channels), min(LONGEST * rate, _MOST // channels)
             # Headers lie, or do not know (a recording that was cut off): what is read is counted.
             while read <= most and len(part := file.read(_BLOCK, "float32", always_2d=True)):
                 read += len(part)
@@ -122,14 +122,15 @@ def _must_be_whole(path: Path, read: int, bad: int, too_long: bool) -> None:
         )
 
 
-def _converter(rate: int, channels: int) -> Callable[[Floats | None], Floats]:
-    """Blocks of float32 [n, channels] to 48 kHz, in order; None gives what is left at the end."""
+def resampler(rate: int, channels: int, to: int = _RATE) -> Callable[[Floats | None], Floats]:
+    """Blocks of float32 [n, channels] to another rate, in order; None gives what is left at the
+    end."""
     end: Floats = np.zeros((0, channels), np.float32)
-    if rate == _RATE:
+    if rate == to:
         return lambda block: end if block is None else block
     import soxr
 
-    stream = soxr.ResampleStream(rate, _RATE, channels, "float32", "HQ")
+    stream = soxr.ResampleStream(rate, to, channels, "float32", "HQ")
     return lambda block: np.asarray(
         stream.resample_chunk(end if block is None else block, last=block is None), np.float32
     )
@@ -255,7 +256,7 @@ def fit_loop(
     bpm: float | Fraction,
     *,
     name: str = "",
-    known: tuple[int, float] | None = None,
+    known: tuple[Beats, float] | None = None,
 ) -> tuple[Floats, str]:
     """The loop of a stage made of a source: float32 [lap_samples, 2], circular, and what was done.
 
@@ -279,9 +280,9 @@ def fit_loop(
     unit = max(b - a for a, b in pairwise(edges))
     end = min(len(audio), round(used * 60.0 * _RATE / tempo))
     if abs(tempo / bpm - 1.0) > 0.001:
-        piece, change = _stretch(_closed(audio[:end]), unit), f", stretched to {bpm:g}"
+        piece, change = _stretch(closed(audio[:end]), unit), f", stretched to {bpm:g}"
     else:
-        piece, change = _around(_closed(audio[:end]), SEAM, unit + SEAM), ""
+        piece, change = _around(closed(audio[:end]), SEAM, unit + SEAM), ""
     text = f"{title}{_length(have, beats)} at {round(tempo, 2):g} bpm{change}"
     if used < have:
         text += f", the first {_length(used, beats)}"
@@ -301,7 +302,7 @@ def _length(n: Beats, beats: Beats) -> str:
     return f"{float(count):g} {word}{'s' * (count != 1)}"
 
 
-def _closed(audio: Floats) -> Floats:
+def closed(audio: Floats) -> Floats:
     """The same sound as a circle: where it would click, its last 10 ms bend to its first sample.
 
     The beginning, a beat in most cases, stays as it is; sound that closes by itself, entirely so.

@@ -62,6 +62,8 @@ class MixThread:
         self.recorder: SoundWriter | None = None
         #: Deck -> its own recording; None: it cannot be written.
         self.tracks: dict[str, SoundWriter | None] = {}
+        #: Of the device; decks go to those that they name.
+        self.channels = self._open_channels = 2
         self._written = 0  # samples of the recording
         self._applied = self.newest
         self._recording: str | None = None
@@ -79,10 +81,13 @@ class MixThread:
             except (DemonError, ValueError, TypeError, AttributeError, OSError) as error:
                 self.bus.errors += 1
                 self.tell(AudioEvent("error", f"mix: {error}"[:500], self.mixer.decided))
+        if self.channels != self._open_channels:
+            self._open_channels = self.channels
+            self.mixer.open_outs(self._open_channels)
         if self.ring.fill >= self.bus.ahead:
             return False
         block, stems = self._mix()
-        self.ring.write(block)
+        self.ring.write(block if self.mixer.out is None else self.mixer.out)
         for recorder in (self.sink, self.recorder):
             if recorder is not None:
                 recorder.write(block)
@@ -115,6 +120,7 @@ class MixThread:
             return mixed
         except Exception as error:  # noqa: BLE001 - the wall between the mixer and silence for good
             self.mixer.skip()
+            self.mixer.out = None
             self.bus.errors += 1
             if not self._failing:
                 self._failing = True

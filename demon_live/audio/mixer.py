@@ -1,7 +1,8 @@
 """Decks into one stereo stream: loops, cross-fades, strips, bus, limiter.
 
-    loop -> finite check -> hpf, lpf, drive, crush, gain, mute, pan, echo and room, duck    per deck
-    sum -> start-up, hush -> finite check -> the same strip -> limiter                      once
+    loop -> finite check -> thru, hpf, lpf, drive, crush, gain, mute, pan, echo, room, duck  deck
+    sum -> start-up, hush -> finite check -> the same strip -> limiter                         sum
+    decks on other channels (`out`): sum -> start-up, hush -> limiter                          pair
 
 Pure and deterministic: a function of the calls made so far and of the loops' content. The audio
 process and offline rendering run this same code. All times are samples of the output stream.
@@ -170,14 +171,23 @@ class _Controls:
         self._duck.follow({name.partition(" ")[2]: p for name, p in ducks.items()})
 
     def process(
-        self, audio: Doubles, a: int, gate: Ramp | None = None, wet: Curve = 1.0
+        self,
+        audio: Doubles,
+        a: int,
+        gate: Ramp | None = None,
+        wet: Curve = 1.0,
+        heard: Callable[[int, int], Floats] | None = None,
     ) -> Doubles:
         """float64 [n, 2], from output sample a on, but for the ducking.
 
-        gate: opens and closes behind the gain. wet: gain of the tails.
+        gate: opens and closes behind the gain. wet: gain of the tails. heard: the input that `thru`
+        adds, by (a, n).
         """
         n = len(audio)
         curves = {name: control.curve(a, n) for name, control in self._controls.items()}
+        thru = curves["thru"]
+        if heard is not None and not (isinstance(thru, float) and thru == 0.0):
+            audio = audio + scale(heard(a, n).astype(np.float64), thru)
         audio = self._hpf.process(audio, curves["hpf"])
         audio = self._lpf.process(audio, curves["lpf"])
         audio = crush(drive(audio, curves["drive"]), curves["crush"])
@@ -199,11 +209,14 @@ class _Strip:
         self.controls = _Controls(name, memory)
         self.gate = Ramp(1.0 if open_ else 0.0, SWITCH)
         self.ending = False
+        self.out = 1
 
-    def process(self, a: int, n: int) -> tuple[Doubles, int]:
+    def process(
+        self, a: int, n: int, heard: Callable[[int, int], Floats] | None
+    ) -> tuple[Doubles, int]:
         """float64 [n, 2] from output sample a on, and the number of samples that were not sound."""
         audio, bad = _checked(self.buffer.read(a, n))
-        return self.controls.process(audio, a, self.gate), bad
+        return self.controls.process(audio, a, self.gate, heard=heard), bad
 
     @property
     def over(self) -> bool:
@@ -244,6 +257,24 @@ class Mixer:
         self._master = _Controls("master", memory)
         self._master_points: Mapping[str, MixPoints] = {}
         self._tails: dict[str, Doubles] = {}
+        #: float32 [n, 2] of what is played in while samples a ... a + n - 1 are mixed.
+        self.input: Callable[[int, int], Floats] | None = None
+        self._outs: list[Limiter] = []
+        self._out_master = self._master
+        #: float32 [480, channels] of the last block, for a device with more than two channels.
+        self.out: Floats | None = None
+
+    def open_outs(self, channels: int) -> None:
+        """Decks go to the channels that their `out` says; there are `channels` of them.
+
+        A deck whose pair is not there goes to the first one.
+        The mix that `render` gives stays that of all decks. The strip of the sum acts on the first
+        pair.
+        """
+        self._outs = [Limiter() for _ in range(channels // 2)] if channels > 2 else []
+        self._out_master = _Controls("out", in_memory)
+        self._out_master.follow(self._master_points)
+        self.out = None
 
     @property
     def decks(self) -> list[str]:
@@ -281,11 +312,13 @@ class Mixer:
                         wrong = wrong or error
             if deck.points is not None and deck.version != version:
                 self.set_mix(name, deck.points)
+            self._strip(name).out = deck.out
             if deck.ends is not None and not self._strip(name).ending:
                 self.remove_deck(name, deck.ends)
         if state.master is not self._master_points:
             self._master_points = state.master
             self._master.follow(state.master)
+            self._out_master.follow(state.master)
         self.set_gates(state.gates)
         if wrong is not None:
             raise wrong
@@ -375,7 +408,7 @@ class Mixer:
 
     def _advance(self, n: int, stems: dict[str, Floats]) -> Doubles:
         """Reads n more samples of every loop; gives the n samples that leave the limiter."""
-        total = np.empty((n, 2))
+        total = np.empty((n, 2 + 2 * len(self._outs)))
         parts: dict[str, Doubles] = {}
         done = 0
         while done < n:
@@ -386,7 +419,11 @@ class Mixer:
             done += m
         if self._stems:
             self._delay(parts, n, stems)
-        return self._limiter.process(total)
+        if self._outs:
+            pairs = np.hsplit(total[:, 2:], len(self._outs))
+            limited = [limit.process(pair) for limit, pair in zip(self._outs, pairs, strict=True)]
+            self.out = np.concatenate(limited, axis=1).astype(np.float32)
+        return self._limiter.process(total[:, :2])
 
     def _delay(self, parts: dict[str, Doubles], n: int, stems: dict[str, Floats]) -> None:
         """Stems wait for the limiter's look-ahead, as the sum does."""
@@ -399,28 +436,43 @@ class Mixer:
                 self._tails[deck] = audio[n:]
 
     def _sum(self, n: int, parts: dict[str, Doubles], at: int, size: int) -> Doubles:
-        """The next n samples of all decks; each deck's own go to parts[deck][at : at + n]."""
-        total = np.zeros((n, 2))
+        """The next n samples of all decks, [n, 2], and of each pair of channels that is open.
+
+        Each deck's own go to parts[deck][at : at + n].
+        """
+        total, pairs = np.zeros((n, 2)), [np.zeros((n, 2)) for _ in self._outs]
         start, hush = self._start_ramp.curve(n), self._hush.curve(n)
         decks: dict[str, Doubles] = {}
         for deck in sorted(self._strips):
-            decks[deck], bad = self._strips[deck].process(self.decided, n)
+            decks[deck], bad = self._strips[deck].process(self.decided, n, self.input)
             self.bad += bad
         for deck, dry in decks.items():
             strip = self._strips[deck]
             audio = strip.controls.duck(dry, self.decided, decks)
             audio = scale(scale(audio, start), hush)
             total += audio
+            if pairs:
+                pair = (strip.out - 1) // 2
+                pairs[pair if pair < len(pairs) else 0] += audio
             if self._stems:
                 parts.setdefault(deck, np.zeros((size, 2)))[at : at + n] = audio
             if strip.over:
                 del self._strips[deck]
         total, bad = _checked(total)
         self.bad += bad
-        total = self._master.process(total, self.decided, wet=hush)
-        total = self._master.duck(total, self.decided, decks)
+        total = self._strip_of_sum(self._master, total, hush, decks)
+        if pairs:
+            pairs[0] = self._strip_of_sum(self._out_master, pairs[0], hush, decks)
         if self._hush.value == 0.0:
-            for controls in (self._master, *(s.controls for s in self._strips.values())):
+            masters = (self._master, self._out_master)
+            for controls in (*masters, *(s.controls for s in self._strips.values())):
                 controls.tails.clear()
         self.decided += n
-        return total
+        return np.concatenate((total, *pairs), axis=1) if pairs else total
+
+    def _strip_of_sum(
+        self, controls: _Controls, total: Doubles, hush: Curve, decks: Mapping[str, Doubles]
+    ) -> Doubles:
+        """The master strip on a sum; `thru` in it adds the input once more."""
+        total = controls.process(total, self.decided, wet=hush, heard=self.input)
+        return controls.duck(total, self.decided, decks)

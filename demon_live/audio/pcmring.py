@@ -1,6 +1,7 @@
 """Sound and counters that outlive a process, and the ring inside the audio process.
 
     LoopBuffer  the PCM of one deck's loop: the engine writes ahead of the playhead, the mixer reads
+    Numbers     named numbers in a mapped file
     Bus         numbers of the audio process that everybody may read: playhead, dry count, peaks
     PcmRing     mixed sound between the mix thread and the audio callback
     likeness    how alike two stretches of sound are, which a cross-fade has to make up for
@@ -20,7 +21,7 @@ import struct
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError
 
+CHANNELS = 8  #: of a device that are used at most
 _FRAME = 8  # bytes of one stereo float32 sample
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -131,72 +133,39 @@ class LoopBuffer:
         self.path.unlink(missing_ok=True)
 
 
-class _Int:
-    """A field of the bus: an int64."""
+class Int:
+    """A field of Numbers: an int64."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def __get__(self, bus: Bus, kind: type[Bus] | None = None) -> int:
-        value: int = bus._ints[self.index]
+    def __get__(self, numbers: Numbers, kind: type[Numbers] | None = None) -> int:
+        value: int = numbers._ints[self.index]
         return value
 
-    def __set__(self, bus: Bus, value: int) -> None:
-        bus._ints[self.index] = value
+    def __set__(self, numbers: Numbers, value: int) -> None:
+        numbers._ints[self.index] = value
 
 
-class _Float:
-    """A field of the bus: a float64."""
+class Float:
+    """A field of Numbers: a float64."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def __get__(self, bus: Bus, kind: type[Bus] | None = None) -> float:
-        value: float = bus._floats[self.index]
+    def __get__(self, numbers: Numbers, kind: type[Numbers] | None = None) -> float:
+        value: float = numbers._floats[self.index]
         return value
 
-    def __set__(self, bus: Bus, value: float) -> None:
-        bus._floats[self.index] = value
+    def __set__(self, numbers: Numbers, value: float) -> None:
+        numbers._floats[self.index] = value
 
 
-class Bus:
-    """What the audio process says about itself. Samples count on the output timeline at 48 kHz.
-
-    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines
-    that Python runs on such a store is seen whole or not at all. Fields are NOT consistent with
-    each other: where two must agree they are folded into one (`t0` instead of a pair of sample and
-    time). Writers: mixed..bad and peaks the mix thread; played..failures and clocks the audio
-    callback; the rest the health loop of the audio process.
-    """
+class Numbers:
+    """Named numbers of 8 bytes in a mapped file of one page."""
 
     SIZE = 4096
-    MAGIC = 0x64656D6F6E313030
-
-    mixed = _Int(1)  # everything before this sample is decided: later edits cannot touch it
-    blocks = _Int(2)  # blocks mixed
-    bad = _Int(3)  # samples that were not finite (or absurd) and became silence
-    ahead = _Int(4)  # samples that the mix thread tries to keep mixed ahead of the device
-    played = _Int(8)  # samples handed to the device: the playhead, but for the device's latency
-    dry = _Int(9)  # callbacks that found too little
-    dry_samples = _Int(10)  # samples that were missing; the timeline waits for them, it never skips
-    underruns = _Int(11)  # underflows that PortAudio reported
-    callbacks = _Int(12)
-    failures = _Int(13)  # exceptions inside the callback
-    late = _Int(14)  # ticks of the null clock that came more than 5 ms late
-    device_ok = _Int(
-        16
-    )  # 1: a device plays; 0: the null clock; -1: it does, a lost device is sought
-    running = _Int(17)  # 1 from first sound to the end of the process
-    pid = _Int(18)
-    errors = _Int(19)  # commands that failed, blocks that were replaced by silence
-    peak_l = _Float(32)  # of the output, falling 30 dB a second
-    peak_r = _Float(33)
-    rms = _Float(34)  # of the last block
-    limited_db = _Float(35)  # how much the limiter takes away now, >= 0
-    latency_s = _Float(40)  # from a callback to the ear, as the device tells
-    t0 = _Float(41)  # time.monotonic() at which sample 0 was handed over, had the pace been even
-    called_at = _Float(42)  # time.monotonic() of the last callback
-    alive = _Float(48)  # time.monotonic() of the last turn of the health loop
+    MAGIC, WHAT = 0, ""
 
     def __init__(self, path: Path, memory: mmap.mmap) -> None:
         self.path = path
@@ -206,27 +175,20 @@ class Bus:
         self._floats: Any = self._view.cast("d")
 
     @classmethod
-    def create(cls, path: str | Path) -> Bus:
-        """A bus of zeros at `path`; an older file there is replaced."""
-        bus = cls(Path(path), _map(Path(path), cls.SIZE))
-        bus._ints[0] = cls.MAGIC
-        return bus
+    def create(cls, path: str | Path) -> Self:
+        """A page of zeros at `path`; an older file there is replaced."""
+        numbers = cls(Path(path), _map(Path(path), cls.SIZE))
+        numbers._ints[0] = cls.MAGIC
+        return numbers
 
     @classmethod
-    def open(cls, path: str | Path) -> Bus:
-        """The bus that another process created. Raises FileError."""
+    def open(cls, path: str | Path) -> Self:
+        """The page that another process created. Raises FileError."""
         memory = _map(Path(path), None)
         if len(memory) != cls.SIZE or struct.unpack_from("=q", memory)[0] != cls.MAGIC:
             memory.close()
-            raise FileError(f"{path} is not a bus of demon_live")
+            raise FileError(f"{path} is not {cls.WHAT} of demon_live")
         return cls(Path(path), memory)
-
-    def heard(self, now: float | None = None) -> int:
-        """The output sample at the ear at time.monotonic() = now, at most what was handed over."""
-        if self.t0 == 0.0:
-            return 0
-        now = time.monotonic() if now is None else now
-        return max(0, min(self.played, int((now - self.t0 - self.latency_s) * RATES.sample_rate)))
 
     def close(self) -> None:
         """Lets go of the mapping. The file stays."""
@@ -236,8 +198,57 @@ class Bus:
         self._memory.close()
 
 
+class Bus(Numbers):
+    """What the audio process says about itself. Samples count on the output timeline at 48 kHz.
+
+    Why no lock: each field is one aligned 8-byte word, stored by one mov; on the 64-bit machines
+    that Python runs on such a store is seen whole or not at all. Fields are NOT consistent with
+    each other: where two must agree they are folded into one (`t0` instead of a pair of sample and
+    time). Writers: mixed..bad and peaks the mix thread; played..failures and clocks the audio
+    callback; the rest the health loop of the audio process.
+    """
+
+    MAGIC, WHAT = 0x64656D6F6E313030, "a bus"
+
+    mixed = Int(1)  # everything before this sample is decided: later edits cannot touch it
+    blocks = Int(2)  # blocks mixed
+    bad = Int(3)  # samples that were not finite (or absurd) and became silence
+    ahead = Int(4)  # samples that the mix thread tries to keep mixed ahead of the device
+    played = Int(8)  # samples handed to the device: the playhead, but for the device's latency
+    dry = Int(9)  # callbacks that found too little
+    dry_samples = Int(10)  # samples that were missing; the timeline waits for them, it never skips
+    underruns = Int(11)  # underflows that PortAudio reported
+    callbacks = Int(12)
+    failures = Int(13)  # exceptions inside the callback
+    late = Int(14)  # ticks of the null clock that came more than 5 ms late
+    device_ok = Int(
+        16
+    )  # 1: a device plays; 0: the null clock; -1: it does, a lost device is sought
+    running = Int(17)  # 1 from first sound to the end of the process
+    pid = Int(18)
+    errors = Int(19)  # commands that failed, blocks that were replaced by silence
+    peak_l = Float(32)  # of the output, falling 30 dB a second
+    peak_r = Float(33)
+    rms = Float(34)  # of the last block
+    limited_db = Float(35)  # how much the limiter takes away now, >= 0
+    latency_s = Float(40)  # from a callback to the ear, as the device tells
+    t0 = Float(41)  # time.monotonic() at which sample 0 was handed over, had the pace been even
+    called_at = Float(42)  # time.monotonic() of the last callback
+    alive = Float(48)  # time.monotonic() of the last turn of the health loop
+
+    def heard(self, now: float | None = None) -> int:
+        """The output sample at the ear at time.monotonic() = now, at most what was handed over."""
+        if self.t0 == 0.0:
+            return 0
+        now = time.monotonic() if now is None else now
+        return max(0, min(self.played, int((now - self.t0 - self.latency_s) * RATES.sample_rate)))
+
+
 class PcmRing:
-    """A ring of stereo samples between one producer thread and one consumer thread, without a lock.
+    """A ring of samples between one producer thread and one consumer thread, without a lock.
+
+    Each has CHANNELS channels; a writer that gives fewer leaves the others silent, a reader takes
+    those that it has room for.
 
     Both counters only grow and each has one writer; the producer moves `written` after the samples
     are there, the consumer moves `read` after it has copied them. Python's own lock orders the
@@ -246,7 +257,7 @@ class PcmRing:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._data: Floats = np.zeros((capacity, 2), np.float32)
+        self._data: Floats = np.zeros((capacity, CHANNELS), np.float32)
         self.written = 0
         self.taken = 0
 
@@ -256,15 +267,18 @@ class PcmRing:
         return self.written - self.taken
 
     def write(self, audio: Floats) -> bool:
-        """Appends float32 [n, 2]; False, and nothing written, without room for all of it."""
-        n = len(audio)
+        """Appends float32 [n, channels]; False, and nothing written, without room for all of it."""
+        n, channels = audio.shape
         if n > self.capacity - self.fill:
             return False
         at = self.written % self.capacity
         first = min(n, self.capacity - at)
-        self._data[at : at + first] = audio[:first]
-        if first < n:
-            self._data[: n - first] = audio[first:]
+        for part, sound in (
+            (slice(at, at + first), audio[:first]),
+            (slice(n - first), audio[first:]),
+        ):
+            self._data[part, :channels] = sound
+            self._data[part, channels:] = 0.0
         self.written += n
         return True
 
@@ -273,13 +287,13 @@ class PcmRing:
         n = self.written - self.taken
         if n > frames:
             n = frames
-        at = self.taken % self.capacity
+        at, channels = self.taken % self.capacity, out.shape[1]
         first = self.capacity - at
         if first >= n:
-            out[:n] = self._data[at : at + n]
+            out[:n] = self._data[at : at + n, :channels]
         else:
-            out[:first] = self._data[at:]
-            out[first:n] = self._data[: n - first]
+            out[:first] = self._data[at:, :channels]
+            out[first:n] = self._data[: n - first, :channels]
         self.taken += n
         return n
 

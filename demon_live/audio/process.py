@@ -4,6 +4,7 @@
     stdout  AudioEvents, pickled, each under 4 KiB so that a pipe takes it whole or not at all
 
     reader thread  stdin -> MixThread.newest
+    input thread   input device -> its mapped ring                            input_device
     mix thread     newest -> Mixer -> PcmRing, bus, recorders                 mix_thread.MixThread
     audio thread   PcmRing -> device (PortAudio's thread, or the null clock)  sinks.Output
     main thread    health: lost devices, dryness, events, the end
@@ -23,20 +24,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from demon_live import faults
-from demon_live.audio.devices import Device, Stream, open_output
+from demon_live.audio.devices import Device, Stream, drop, open_output
 from demon_live.audio.effects import MEMORY, Memory, in_memory
+from demon_live.audio.input_device import InputDevice, thru_of
 from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
-from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
-from demon_live.audio.sinks import AudioCallback, NullClock, Sink, output_for
+from demon_live.audio.pcmring import CHANNELS, Bus, LoopBuffer, PcmRing
+from demon_live.audio.sinks import NullClock, Sink, output_for
+from demon_live.audio.sound_input import FILES
 from demon_live.children import command
 from demon_live.core import RATES, Floats, Gate, MixState
-from demon_live.errors import DeviceError, FileError
+from demon_live.errors import DemonError, DeviceError, FileError
 
 _RATE = RATES.sample_rate
 
@@ -56,6 +60,7 @@ class Settings:
     folder: str = ""  # where the PCM of loops lies
     state: MixState = field(default_factory=MixState)  # applied before the first sample
     resume: bool = False  # go on from the bus, where the music would be by now
+    input: str | None = None  # a device as in `parse_input`, or file:PATH
     seek: bool = False  # look for the device for as long as it takes, instead of failing
 
 
@@ -96,6 +101,10 @@ class _Process:
         self._closing = threading.Event()
         self._done = False
         self._stream: Stream | None = None
+        self._newest = settings.state
+        self._device: Device | None = None
+        self._channels = 2
+        self._input: InputDevice | None = None
         self._null: NullClock | None = None
         self._search: _Search | None = None
         self._looked = time.monotonic()
@@ -121,12 +130,15 @@ class _Process:
         if self.settings.sink.kind == "file":
             self.mix.sink = self.mix.start_recorder(self.settings.sink.path)
         self.mix.newest = self.settings.state
+        self.mix.channels = self._channels
         while self.mix.turn():
             pass
         try:
             self._begin(opened)
         except DeviceError as error:
             self._begin(self._without(error))
+        if self.settings.input is not None:
+            threading.Thread(target=self._listen, args=(self.settings.input, folder)).start()
         threading.Thread(target=self._feed, name="mix", daemon=True).start()
         threading.Thread(target=self._read, name="states", daemon=True).start()
         self.bus.running = 1
@@ -148,6 +160,21 @@ class _Process:
     def _tell(self, kind: str, text: str, *, error: DeviceError | None = None) -> None:
         self.news.append(AudioEvent(kind, text, self.bus.played, "", error))
 
+    def _listen(self, text: str, folder: Path) -> None:
+        """Begin to hear the input; a long file takes a while to read."""
+        try:
+            self.mix.mixer.input = thru_of(text, folder)
+            if not text.startswith(FILES):
+                args = (text, folder, self.bus, self.output, self.news.append, self._counted)
+                self._input = InputDevice(*args)
+        except DemonError as error:
+            self._tell("error", error.message)
+
+    def _counted(self, api: str) -> bool:
+        """Whether an input of this API is called in one cycle with the output."""
+        device = self._device if self._stream is not None else None
+        return device is not None and device.api == api and api.startswith("JACK")
+
     # --- threads -----------------------------------------------------------------------------
 
     def _feed(self) -> None:
@@ -162,7 +189,7 @@ class _Process:
                 state = pickle.load(self._states)
                 if state is None:
                     break
-                self.mix.newest = state
+                self._newest = self.mix.newest = state
         self._closing.set()
 
     # --- health ------------------------------------------------------------------------------
@@ -184,6 +211,8 @@ class _Process:
                 self._lose("it stopped")
             elif silent > 1.0:
                 self._lose(f"it took no sound for {silent:.1f} s")
+            elif self._device is not None and self._wanted(self._device.channels) > self._channels:
+                self._widen_device()
         elif self._search is not None:
             self._look(self._search)
         self._widen(now)
@@ -230,19 +259,46 @@ class _Process:
         if settings.sink.kind == "file":
             return f"writing {settings.sink.path}"
         try:
-            return open_output(settings.device, self.output, settings.latency)
+            return self._open_device(False)
         except DeviceError as error:
             if (settings.sink.kind == "device" or settings.device) and not settings.seek:
                 raise
             return self._without(error)
 
+    def _wanted(self, most: int) -> int:
+        """The channels that decks go to, of a device that has so many."""
+        decks = self._newest.decks.values()
+        return min(most, CHANNELS, max((deck.out + 1 for deck in decks), default=2))
+
+    def _open_device(self, fresh: bool) -> tuple[Stream, Device]:
+        """fresh: PortAudio lists the devices anew, which ends all streams. Raises DeviceError."""
+        settings, wanted = self.settings, self._wanted(CHANNELS)
+        if fresh and self._input is not None:
+            # A device that nobody asked for is not worth an input that plays.
+            fresh = self.bus.device_ok != 0 and self._input.stand_aside()
+        begin, latency = self.output.begin, settings.latency
+        stream, device = open_output(
+            settings.device, self.output, latency, begin=begin, channels=wanted, fresh=fresh
+        )
+        self._channels = max(2, min(wanted, device.channels))
+        return stream, device
+
+    def _widen_device(self) -> None:
+        """Open the device again with more channels; the null clock keeps time meanwhile."""
+        held, self._stream = self._stream, None
+        self._use_null()
+        self._search = _Search(self._open_device, self.settings.device, held, known=True)
+        self._tell("channels", f"a deck goes to channels {self._channels + 1} and up: opening them")
+
     def _without(self, error: DeviceError) -> str:
         """The message when the null clock replaces a device."""
         if self.settings.seek:
-            self._search = _Search(self.settings, self.output, None)
+            self._search = _Search(self._open_device, self.settings.device, None)
         elif "not installed" not in error.message:
             # Nothing was promised, so it is looked for quietly: one may be plugged in.
-            self._search = _Search(self.settings, self.output, None, every=_Search.QUIET)
+            self._search = _Search(
+                self._open_device, self.settings.device, None, every=_Search.QUIET
+            )
         reason = error.message.splitlines()[0]
         return f"{reason}: keeping time silently (record NAME still records)"
 
@@ -257,12 +313,17 @@ class _Process:
     def _use(self, stream: Stream, device: Device, kind: str) -> None:
         self._stop_null()  # the ring has one reader
         self.bus.called_at = time.monotonic()
+        self.mix.channels = self._channels
         stream.start()
-        self._stream = stream
+        self._stream, self._device = stream, device
         self.bus.device_ok = 1
         if self.bus.latency_s <= 0.0:
             self.bus.latency_s = float(stream.latency)
-        self._tell(kind, f'device "{device.name}" 48 kHz, {float(stream.latency) * 1000:.0f} ms')
+        more = f", {self._channels} channels" if self._channels > 2 else ""
+        latency = float(stream.latency) * 1000
+        self._tell(
+            kind, f'device "{device.name}" {device.rate / 1000:g} kHz, {latency:.0f} ms{more}'
+        )
 
     def _use_null(self) -> None:
         self._null = NullClock(self.output, self.bus)
@@ -278,17 +339,19 @@ class _Process:
         lost, self._stream = self._stream, None
         self._use_null()
         self.bus.device_ok = -1
-        self._search = _Search(self.settings, self.output, lost)
+        self._search = _Search(self._open_device, self.settings.device, lost)
         self._tell("device-lost", f"the audio device is gone ({why}): keeping time, looking for it")
 
     def _look(self, search: _Search) -> None:
         if search.found is not None:
             self._search = None
+            if self._input is not None:
+                self._input.aside.clear()
             try:
                 self._use(*search.found, "device-back")
             except DeviceError:
                 self._use_null()
-                self._search = _Search(self.settings, self.output, search.found[0])
+                self._search = _Search(self._open_device, self.settings.device, search.found[0])
         elif search.elsewhere():
             # PortAudio hangs in here, but a new process finds the device: hand over to one.
             self._tell("replace", "the audio device is back: changing over to it")
@@ -309,10 +372,12 @@ class _Process:
         self._done = True
         if self._search is not None:
             self._search.end()
+        if self._input is not None:
+            self._input.close()
         time.sleep(min(0.3, self.bus.latency_s))
         self._stop_null()
         if self._stream is not None:
-            dropping = threading.Thread(target=_drop, args=(self._stream,), daemon=True)
+            dropping = threading.Thread(target=drop, args=(self._stream,), daemon=True)
             dropping.start()
             dropping.join(1.0)
         for recorder in (self.mix.sink, self.mix.recorder, *self.mix.tracks.values()):
@@ -328,6 +393,9 @@ class _Search:
 
     (With JACK it does: closing the stream of a server that died never returns.) Once it hangs,
     fresh interpreters look instead.
+
+    opens: opens the device; its argument says whether PortAudio lists the devices anew. lost: the
+    stream to let go first. known: the device is in the list that there is.
     """
 
     EVERY = 1.0  #: seconds between two looks, unless said otherwise
@@ -336,15 +404,15 @@ class _Search:
 
     def __init__(
         self,
-        settings: Settings,
-        output: AudioCallback,
+        opens: Callable[[bool], tuple[Stream, Device]],
+        device: str | None,
         lost: Stream | None,
         every: float | None = None,
+        known: bool = False,
     ) -> None:
         self._every = self.EVERY if every is None else every
         self.found: tuple[Stream, Device] | None = None
-        self._settings = settings
-        self._output = output
+        self._opens, self._device, self._known = opens, device, known
         self._over = threading.Event()
         self._turn = time.monotonic()
         self._probe: subprocess.Popen[bytes] | None = None
@@ -352,13 +420,16 @@ class _Search:
 
     def _run(self, lost: Stream | None) -> None:
         if lost is not None:
-            _drop(lost)
+            drop(lost)
+        if self._known:
+            self._look(False)
         while self.found is None and not self._over.wait(self._every):
-            self._turn = time.monotonic()
-            with contextlib.suppress(DeviceError):
-                self.found = open_output(
-                    self._settings.device, self._output, self._settings.latency, fresh=True
-                )
+            self._look(True)
+
+    def _look(self, fresh: bool) -> None:
+        self._turn = time.monotonic()
+        with contextlib.suppress(DeviceError):
+            self.found = self._opens(fresh)
 
     def end(self) -> None:
         """Look no more."""
@@ -370,7 +441,7 @@ class _Search:
             return False
         if self._probe is None:
             self._probe = subprocess.Popen(
-                command("demon_live.audio.devices:pick", self._settings.device),
+                command("demon_live.audio.devices:pick", self._device),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -380,12 +451,6 @@ class _Search:
             return False
         self._probe, self._turn = None, time.monotonic() - self.HUNG + 1.0
         return status == 0
-
-
-def _drop(stream: Stream) -> None:
-    with contextlib.suppress(Exception):
-        stream.abort()
-        stream.close()
 
 
 def _urgent() -> None:

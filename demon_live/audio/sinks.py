@@ -32,7 +32,7 @@ import numpy as np
 
 from demon_live import faults
 from demon_live.audio.files import WAV_LIMIT, reason
-from demon_live.audio.pcmring import Bus, PcmRing
+from demon_live.audio.pcmring import CHANNELS, Bus, PcmRing
 from demon_live.core import RATES, Floats
 from demon_live.errors import FileError, UsageError
 from demon_live.paths import remove_file
@@ -106,18 +106,20 @@ class AudioCallback:
         self._bus = bus
         self.largest = 0  #: frames of the largest callback so far; more than this is kept ahead
         self.counting = True  #: False while the process winds down, when being dry is no fault
+        #: The sample of the mix that the newest buffer begins with, and seconds until it is heard.
+        self.first, self.first_s = 0.0, 0.0
         self._flowing = False
         quarter = np.linspace(0, np.pi / 2, DRY_FADE + 1)[1:, None]
         self._rise: Floats = np.sin(quarter).astype(np.float32)
         self._fall: Floats = np.cos(quarter).astype(np.float32)
         self._rising = 0
         self._falling = DRY_FADE
-        self._level: Floats = np.zeros(2, np.float32)  # what falls
-        self._last: Floats = np.zeros(2, np.float32)  # the last sample handed over
-        self._scratch: Floats = np.zeros((DRY_FADE, 2), np.float32)
+        self._level: Floats = np.zeros(CHANNELS, np.float32)  # what falls
+        self._last: Floats = np.zeros(CHANNELS, np.float32)  # the last sample handed over
+        self._scratch: Floats = np.zeros((DRY_FADE, CHANNELS), np.float32)
 
     def __call__(self, out: Floats, frames: int, when: Any, status: Any) -> None:
-        """PortAudio's callback: fills out float32 [frames, 2]."""
+        """PortAudio's callback: fills out float32 [frames, channels]."""
         try:
             self._clocks(frames, when, status)
             self._fill(out, frames)
@@ -125,9 +127,15 @@ class AudioCallback:
             out[:] = 0.0
             self._bus.failures += 1
 
+    def begin(self, ahead: float, latency: float) -> None:
+        """The newest buffer begins with a sample that was given `ahead` seconds of sound before,
+        and is heard in `latency` seconds."""
+        self.first, self.first_s = self._bus.played - ahead * _RATE, latency
+
     def _clocks(self, frames: int, when: Any, status: Any) -> None:
         bus, now = self._bus, time.monotonic()
         bus.called_at = now
+        self.first = bus.played
         bus.callbacks += 1
         if frames > self.largest:
             self.largest = frames
@@ -136,7 +144,7 @@ class AudioCallback:
         if when is not None:
             latency = when.outputBufferDacTime - when.currentTime
             if 0.0 < latency < 5.0:
-                bus.latency_s = latency
+                bus.latency_s = self.first_s = latency
         # Callbacks jitter, the device does not: follow the even pace slowly, a real break at once.
         off = now - bus.played / _RATE - bus.t0
         bus.t0 += off if off > 0.05 or off < -0.05 else 0.02 * off
@@ -157,7 +165,7 @@ class AudioCallback:
         if self._falling < DRY_FADE:
             self._fade(out, 0, n if dries else frames)
         if dries:
-            self._level[:] = out[n - 1] if n else self._last
+            self._level[: out.shape[1]] = out[n - 1] if n else self._last[: out.shape[1]]
             self._falling = 0
             self._fade(out, n, frames)
             self._rising = 0
@@ -166,18 +174,18 @@ class AudioCallback:
             bus.dry_samples += frames - n
             bus.t0 += (frames - n) / _RATE
         self._flowing = n == frames
-        self._last[:] = out[frames - 1]
+        self._last[: out.shape[1]] = out[frames - 1]
         bus.played += n
 
     def _fade(self, out: Floats, start: int, stop: int) -> None:
         """Adds what still falls to out[start:stop]."""
-        m = stop - start
+        m, channels = stop - start, out.shape[1]
         if m > DRY_FADE - self._falling:
             m = DRY_FADE - self._falling
-        np.multiply(
-            self._fall[self._falling : self._falling + m], self._level, out=self._scratch[:m]
-        )
-        np.add(out[start : start + m], self._scratch[:m], out=out[start : start + m])
+        falls = self._fall[self._falling : self._falling + m]
+        scratch = self._scratch[:m, :channels]
+        np.multiply(falls, self._level[:channels], out=scratch)
+        np.add(out[start : start + m], scratch, out=out[start : start + m])
         self._falling += m
 
 
@@ -389,8 +397,8 @@ class Tapped(AudioCallback):
         super().__call__(out, frames, when, status)
         at = self._written % self._capacity
         first = min(frames, self._capacity - at)
-        self._sound[at : at + first] = out[:first]
-        self._sound[: frames - first] = out[first:frames]
+        self._sound[at : at + first] = out[:first, :2]
+        self._sound[: frames - first] = out[first:frames, :2]
         self._written += frames
         self._head[1] = self._written
 

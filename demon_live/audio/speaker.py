@@ -71,6 +71,7 @@ class Speaker:
         folder: str | Path = ".",
         *,
         device: str | None = None,
+        sound_input: str | None = None,
         ahead_ms: float = 50.0,
         latency: float | str = "high",
         startup: float = 0.05,
@@ -85,6 +86,7 @@ class Speaker:
             sink: auto, device, null or file:PATH.
             folder: where the PCM of the loops lies; the bus is made there.
             device: number or part of a name.
+            sound_input: the device whose ring lies in `folder`, or file:PATH; see `sound_input`.
             ahead_ms: how much is kept mixed.
             latency: PortAudio's `low`, `high` or seconds.
             startup: seconds of the first ramp.
@@ -96,16 +98,14 @@ class Speaker:
         Raises:
             DeviceError, FileError, UsageError.
         """
-        bus_path = Path(folder) / "bus"
+        bus_path, ahead = Path(folder) / "bus", round(ahead_ms * RATES.sample_rate / 1000)
         settings = Settings(
-            str(bus_path),
-            parse_sink(sink),
-            device,
-            round(ahead_ms * RATES.sample_rate / 1000),
+            *(str(bus_path), parse_sink(sink), device, ahead),
             latency=latency,
             startup=startup,
             start=start,
             folder=str(folder),
+            input=sound_input,
             state=state or MixState(),
         )
         bus = Bus.create(bus_path)

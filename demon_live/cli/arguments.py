@@ -125,6 +125,11 @@ _SOUND = (
         help="where the sound goes (or DEMON_AUDIO)",
     ),
     _option(
+        "--input",
+        metavar="NAME|file:PATH|loop:PATH|none",
+        help="what is played into: part of a device's name, or a sound file (loop: goes round)",
+    ),
+    _option(
         "--name", metavar="NAME", help="name of the session, to play several (default: default)"
     ),
     _option(
@@ -218,6 +223,7 @@ _RENDER = (
     ),
     _option("--workers", type=_COUNT, metavar="N", help="with --ray and no ADDRESS"),
     _flag("--stems", help="one more file for each deck"),
+    _option("--input", metavar="FILE", help="a sound file that is played in from the start"),
     *_FROM_SET,
 )
 _REPLAY = (

@@ -83,6 +83,8 @@ def _send(args: argparse.Namespace) -> int:
 
 def _render(args: argparse.Namespace) -> int:
     if args.ray is not None or args.seeds or len(args.scores) > 1:
+        if args.input:
+            raise UsageError("--input belongs to one score", hint="render them one by one")
         return _render_many(args)
     return _render_to(
         args,
@@ -94,6 +96,7 @@ def _render(args: argparse.Namespace) -> int:
         seed=args.seed,
         stems=args.stems,
         trust=args.trust,
+        input=args.input,
     )
 
 
@@ -250,10 +253,11 @@ def _devices(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from demon_live.audio.devices import list_devices, table
+    from demon_live.audio.devices import KINDS, list_devices, table
 
-    found = list_devices()
-    text = json.dumps([asdict(d) for d in found], indent=2) if args.json else table(found)
+    found = {kind: list_devices(kind) for kind in KINDS}
+    rows = [{**asdict(d), "kind": kind} for kind in KINDS for d in found[kind]]
+    text = json.dumps(rows, indent=2) if args.json else table(found["output"], found["input"])
     say([("", f"{text}\n")])
     return 0
 

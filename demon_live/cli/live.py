@@ -176,7 +176,7 @@ def _play(
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
 
-    given = ("engine", "backend", "device", "audio", "gpus", "osc_to")
+    given = ("engine", "backend", "device", "audio", "input", "gpus", "osc_to")
     options = {name: getattr(args, name) for name in given if hasattr(args, name)}
     options |= {"lookahead": args.ahead / 1000, **what}
     if args.name is not None:

@@ -101,6 +101,10 @@ class PageState:
             "k": "f", "c": _round(cycle, 5), "b": _round(bpm), "n": beats, "d": dry,
             "m": [_round(left, 1), _round(right, 1)], "s": self._slots(status),
         }  # fmt: skip
+        heard = self.session.captures.input
+        if heard is not None:
+            level = heard.status(output.heard())
+            row["i"] = _round(level.peak_db, 1) if level.state == "open" else level.state
         lit = self._sounding(cycle)
         if lit != self._lit:
             self._lit = row["L"] = lit
@@ -187,6 +191,7 @@ def _scene(status: Status) -> dict[str, Any]:
     return {
         "engine": status.engine,
         "device": status.device,
+        "input": "" if status.sound_in is None else status.sound_in.words,
         "grade": status.grade if status.telemetry.alive else "late",
         "alive": status.telemetry.alive,
         "shed": status.telemetry.shed,

@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import partial
 from types import MappingProxyType
 
-from demon_live.controls import CONTROLS, FADER, NOTES, SETTINGS, find, names
+from demon_live.controls import CONTROLS, EVERY, FADER, IN, NOTES, PLUS_NOTES, SETTINGS, find, names
 from demon_live.errors import ScoreError, Span, UsageError
 from demon_live.lang.check import (
     Diagnostics,
@@ -70,9 +70,11 @@ from demon_live.lang.syntax import (
     Expr,
     GoNode,
     LetNode,
+    Name,
     OpenNode,
     SettingNode,
     StatementNode,
+    Text,
     WhenNode,
     WordNode,
     unparse_expr,
@@ -81,6 +83,8 @@ from demon_live.lang.syntax import (
 MAX_TEXT = 64 * 1024
 MAX_STATEMENTS = 1000
 MAX_ERRORS = 20
+#: Bars from one take of the input to the next.
+MAX_EVERY = 1024
 #: Of a `when`.
 MAX_CYCLES = 100_000
 
@@ -437,8 +441,7 @@ class _Compiler:
                     f"write {spec.example}",
                 )
                 return None
-        if node.reading and (node.word != "source" or value in (None, "none", NOTES)):
-            self.error(f"{node.reading} belongs to a source", place, 'source "x.wav" bars 2')
+        if node.reading and not self.check_reading(node, value, place):
             return None
         when = self.when(chunk, node.whens)
         return Setting(self.deck, node.word, value, when, span, node.reading)
@@ -456,6 +459,25 @@ class _Compiler:
             return None
         when = self.when(chunk, node.whens)
         return Setting(self.deck, "to", kind, when, span, node.reading)
+
+    def check_reading(self, node: SettingNode, value: SettingValue, place: Span) -> bool:
+        """Report what cannot stand behind a source: whether it is right."""
+        read = node.reading.removesuffix(PLUS_NOTES).rstrip()
+        often, _, number = read.partition(" ")
+        if node.word == "source" and value == IN:
+            if often == EVERY and number.isdigit() and 1 <= int(number) <= MAX_EVERY:
+                return True
+            if read:
+                message = f"behind source in stands a number of bars, 1 to {MAX_EVERY}"
+                self.error(message, place, "source in every 4")
+            return not read
+        if often == EVERY:
+            self.error("only what is played in comes again", place, "source in every 4")
+        elif node.word != "source" or value in (None, "none", NOTES):
+            self.error(f"{node.reading} belongs to a source", place, 'source "x.wav" bars 2')
+        else:
+            return True
+        return False
 
     def check_let(self, chunk: Chunk, node: LetNode) -> None:
         """Compile a definition without arguments, so that its errors show at its own place."""
@@ -530,6 +552,9 @@ class _Compiler:
         when = self.when(chunk, node.whens)
         if node.expr is None:
             return Bind(deck, node.control, None, when, span, "default")
+        if spec.shape == "file" and isinstance(node.expr, Name) and node.expr.name == IN:
+            node = replace(node, expr=Text(node.expr.start, node.expr.end, IN))
+        assert node.expr is not None
         check_quotes(spec, node.expr, chunk.text, self.lets)
         if spec.shape == "file":
             check_paths(node.expr, chunk.text)

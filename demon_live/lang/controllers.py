@@ -1,4 +1,4 @@
-"""Controllers (MIDI and OSC knobs, keys, wheels) as functions of time.
+"""Controllers (MIDI and OSC knobs, keys, wheels, what is played in) as functions of time.
 
 A pattern is a pure function of time, and so is a controller: its value at a cycle is read from the
 immutable history of its moves. A lane that names controllers is compiled again for each version of
@@ -8,6 +8,7 @@ its motion.
 
     cc(n)  cc(n, channel)   a knob or slider, 0..1      note  the last key, 0..127 (c4 is 60)
     bend                    the wheel, -1..1            gate  velocity of a pressed key, else 0
+    in_level in_onset in_pitch in_bright                what is heard of the input, 0..1
 
 A move is a straight line to its value: controllers have 128 steps, curves should have none.
 
@@ -54,7 +55,37 @@ CONTROLLERS: dict[str, ControllerKind] = {
         0.0, 1.0, True, "How hard a key is held, 0 when none is.", "noise = gate * .5"
     ),
     "bend": ControllerKind(-1.0, 1.0, False, "The pitch wheel, 0 in the middle.", "pan = bend"),
+    "in_level": ControllerKind(
+        0.0,
+        1.0,
+        False,
+        "How loud the input is: 0 is -60 dB, 1 is full.",
+        "denoise = in_level.range(.2, .8)",
+    ),
+    "in_onset": ControllerKind(
+        0.0,
+        1.0,
+        False,
+        "1 where something begins in the input, and down to 0 within a quarter of a second.",
+        "noise = in_onset * .4",
+    ),
+    "in_pitch": ControllerKind(
+        0.0,
+        1.0,
+        False,
+        "The pitch of the input, c1 to c7; it stays where there is none.",
+        "blend = in_pitch",
+    ),
+    "in_bright": ControllerKind(
+        0.0,
+        1.0,
+        False,
+        "How bright the input is: 0 is 100 Hz, 1 is 10 kHz.",
+        "lpf = in_bright.rangex(400, 12000)",
+    ),
 }
+#: Those that are heard of the input.
+INPUT_SIGNALS = ("in_level", "in_onset", "in_pitch", "in_bright")
 
 
 class Key(NamedTuple):

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from demon_live.controls import CONTROLS, PLUS_NOTES, SETTINGS, find
+from demon_live.controls import CONTROLS, DECK_SETTINGS, EVERY, PLUS_NOTES, SETTINGS, find
 from demon_live.core import Floats
 from demon_live.errors import DemonError, FileError, ScoreError, Span, UsageError, nearest
 from demon_live.lang.compile import compile_source
@@ -42,7 +42,7 @@ from demon_live.lang.dsl_pattern import (
 )
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE
 from demon_live.lang.parse import format_source, read_meter
-from demon_live.lang.program import OF_DECK, Program
+from demon_live.lang.program import Program
 from demon_live.lang.syntax import (
     BindNode,
     ChainNode,
@@ -314,7 +314,7 @@ class Deck:
             near = nearest(name, CONTROLS)
             hint = f"did you mean {near[0]}?" if near else None
             if name in SETTINGS:
-                call = f"deck.{name}" if name in OF_DECK else name
+                call = f"deck.{name}" if name in DECK_SETTINGS else name
                 hint = f"{name} is a setting: {call}({shown(value)})"
             elif hint is None:
                 hint = (
@@ -337,16 +337,29 @@ class Deck:
         return Pat(found.expr)
 
     def __dir__(self) -> list[str]:
-        return [*CONTROLS, *OF_DECK]
+        return [*CONTROLS, *DECK_SETTINGS]
 
     def loop(self, cycles: Number) -> None:
         """The length of the deck's loop, in cycles."""
         _set("loop", cycles, self._name)
 
-    def source(self, path: str | os.PathLike[str] | None, *, notes: bool = False) -> None:
+    def source(
+        self, path: str | os.PathLike[str] | None, *, notes: bool = False, every: int = 0
+    ) -> None:
         """The audio that the deck transforms; None starts from noise, "notes" from what kick, bass,
-        chord ... play. notes: play them over the file."""
-        _set("source", path, self._name, PLUS_NOTES if notes else "")
+        chord ... play, "in" from the next loop that is played in.
+
+        notes: play them over the file. every: of "in", a new loop each so many cycles."""
+        often = f"{EVERY} {every}" if every else ""
+        _set("source", path, self._name, f"{often} {PLUS_NOTES if notes else ''}".strip())
+
+    def hold(self, on: bool = True) -> None:
+        """Keep the source that is there: nothing more is taken from the input."""
+        _set("hold", "on" if on else "off", self._name)
+
+    def overdub(self, on: bool = True) -> None:
+        """Each loop that is played in is added to the source that is there."""
+        _set("overdub", "on" if on else "off", self._name)
 
     def to(self, kind: str | None, place: str = "", channel: int = 1) -> None:
         """Let the deck play elsewhere, unheard: to("osc", "HOST:PORT"), to("midi", "nano", 1),
@@ -432,8 +445,12 @@ def setting(word: str) -> Callable[[float | str | bool | Path | None], None]:
     def set_value(value: float | str | bool | Path | None) -> None:
         _set(word, ("on" if value else "off") if isinstance(value, bool) else value)
 
-    set_value.__name__, set_value.__doc__ = word, SETTINGS[word].help
-    return set_value
+    def switch(value: float | str | bool | Path | None = True) -> None:
+        set_value(value)
+
+    made = switch if word == "hold" else set_value
+    made.__name__, made.__doc__ = word, SETTINGS[word].help
+    return made
 
 
 def performance(word: str) -> Callable[..., None]:

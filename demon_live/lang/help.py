@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from demon_live.controls import CONTROLS, FADER, SETTINGS, Control, find
 from demon_live.errors import nearest
-from demon_live.lang.controllers import CONTROLLERS
+from demon_live.lang.controllers import CONTROLLERS, INPUT_SIGNALS
 from demon_live.lang.destinations import KINDS
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import KEYWORDS, PERFORMANCE, STATEMENTS
@@ -109,8 +109,9 @@ def _entries() -> Iterator[Help]:
         signature = f"{name} or {name}(stream)"
         yield Help(name, "signal", signature, line, (f"noise = {name}.range(0, .5)",))
     for name, c in CONTROLLERS.items():
-        takes = "number, channel" if name == "cc" else "channel"
-        signature = f"{name}({takes}), {c.low:g}..{c.high:g}"
+        takes = "(number, channel)" if name == "cc" else "(channel)"
+        takes = "" if name in INPUT_SIGNALS else takes
+        signature = f"{name}{takes}, {c.low:g}..{c.high:g}"
         yield Help(name, "signal", signature, c.help, (c.example,))
     yield Help("silence", "signal", "", "Nothing at all: a rest.", ("gain = cat(1, silence)",))
     for f in FUNCTIONS.values():

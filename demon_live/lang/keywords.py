@@ -102,6 +102,12 @@ STATEMENTS: tuple[tuple[str, str, str, str], ...] = (
         "Its patterns begin with the scene, not with bar 0.",
         'scene fill restart { gain = "<1!3 0>" }',
     ),
+    (
+        "every",
+        "source in every N [+ notes]",
+        "Each N bars the last loop that was played in becomes the source.",
+        "source in every 4",
+    ),
     ("go", "go SCENE [when]", "Plays a scene.", "go drop at 8"),
     (
         "chain",

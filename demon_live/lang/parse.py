@@ -169,7 +169,12 @@ class _Build(Transformer[Token, Any]):
         return " ".join([str(c[0]), *(number(_exact(t)) for t in c[1:])]), _end(c[-1])
 
     def setting(self, c: builtins.list[Any]) -> SettingNode:
-        value, whens = c[1], tuple(w for w in c[2:] if isinstance(w, WhenNode))
+        whens = tuple(w for w in c[1:] if isinstance(w, WhenNode))
+        name = "_".join(str(c[0]).split())  # nudge in is nudge_in
+        if len(c) == 1 or isinstance(c[1], WhenNode):
+            end = whens[-1].end if whens else _end(c[0])
+            return SettingNode(_start(c[0]), end, str(c[0]), "on", whens, _start(c[0]))
+        value = c[1]
         reading, read_end = next((r for r in c[2:] if isinstance(r, tuple)), ("", 0))
         for plus in (t for t in c[2:] if isinstance(t, Token)):
             reading, read_end = f"{reading} {PLUS_NOTES}".lstrip(), _end(plus)
@@ -183,7 +188,7 @@ class _Build(Transformer[Token, Any]):
         else:
             plain, first, last = value
         end = whens[-1].end if whens else max(last, read_end)
-        return SettingNode(_start(c[0]), end, str(c[0]), plain, whens, first, reading)
+        return SettingNode(_start(c[0]), end, name, plain, whens, first, reading)
 
     def to(self, c: builtins.list[Any]) -> SettingNode:
         """The words behind the kind are its reading."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
+from demon_live.controls import DECK_SETTINGS
 from demon_live.errors import ScoreWarning, Span
 from demon_live.lang.lane import Lane
 from demon_live.lang.syntax import LetNode
 
-#: Settings of a deck; all others are global.
-OF_DECK = ("loop", "source", "to")
 #: The value of a setting: a number, a text, or None (`source none`).
 SettingValue = float | str | None
 
@@ -50,7 +49,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Sets tempo, loop, source ... `deck` matters for those in OF_DECK; the rest are global.
+    """Sets tempo, loop, source ... `deck` matters for those in DECK_SETTINGS; the rest are global.
 
     reading: how the tempo of a source is read (`audio.files.beats_in`); of `to`, what stands behind
     its kind (`lang.destinations`).
@@ -160,7 +159,7 @@ class Program:
                     lanes.pop(s.control, None)
                 else:
                     lanes[s.control] = s.lane
-            elif isinstance(s, Setting) and (s.deck == deck or s.word not in OF_DECK):
+            elif isinstance(s, Setting) and (s.deck == deck or s.word not in DECK_SETTINGS):
                 settings[s.word] = s.value
         return Program(
             name,

@@ -9,7 +9,14 @@ from typing import Any
 
 from demon_live.controls import CONTROLS, SETTINGS
 from demon_live.errors import ScoreError, Span
-from demon_live.lang.controllers import CONTROLLERS, ControllerHistory, Key, guess, track_pattern
+from demon_live.lang.controllers import (
+    CONTROLLERS,
+    INPUT_SIGNALS,
+    ControllerHistory,
+    Key,
+    guess,
+    track_pattern,
+)
 from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.keywords import meant
 from demon_live.lang.mini import Chances, whole_number
@@ -278,10 +285,13 @@ CONVERT: dict[str, Callable[[Any], Any]] = {
 
 def controller(name: str, args: Sequence[Expr], node: Any, scope: Scope) -> Pattern:
     """The pattern of a controller: cc(21), cc(21, 1), note, gate(10), bend. Raises ScoreError."""
-    takes = ("number", "channel") if name == "cc" else ("channel",)
+    takes: tuple[str, ...] = ("number", "channel") if name == "cc" else ("channel",)
     example = "cc(21) or cc(21, 1)" if name == "cc" else f"{name} or {name}(1)"
+    if name in INPUT_SIGNALS:
+        takes, example = (), name
     if len(args) > len(takes) or (name == "cc" and not args):
-        raise scope.fail(f"{name} takes {' and '.join(takes)}", node, f"write {example}")
+        wanted = " and ".join(takes) or "nothing"
+        raise scope.fail(f"{name} takes {wanted}", node, f"write {example}")
     values: list[int] = []
     for what, arg in zip(takes, args, strict=False):
         exact = fold(arg, scope)

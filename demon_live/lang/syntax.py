@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from demon_live.controls import NOTES
+from demon_live.controls import IN, NOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class BindNode(Node):
 @dataclass(frozen=True, slots=True)
 class SettingNode(Node):
     """tempo 128. value: exact number or text; None = none. reading: `bars 2`, `bpm 137`, `half`,
-    `+ notes` behind a source, or ""."""
+    `every 4`, `+ notes` behind a source, or ""."""
 
     word: str
     value: Fraction | str | None
@@ -305,7 +305,10 @@ def unparse_statement(node: StatementNode) -> str:
             return f"{name} = {value}{_whens(node.whens)}"
         case SettingNode():
             reading = f" {node.reading}" if node.reading else ""
-            return f"{node.word} {_setting_value(node)}{reading}{_whens(node.whens)}"
+            if (node.word, node.value) == ("hold", "on"):
+                return f"hold{_whens(node.whens)}"
+            word = node.word.replace("_", " ")
+            return f"{word} {_setting_value(node)}{reading}{_whens(node.whens)}"
         case WordNode():
             if node.name == "deck":
                 return f"deck {node.args[0]} off{_whens(node.whens)}"
@@ -336,8 +339,8 @@ def _setting_value(node: SettingNode) -> str:
         return "none"
     if isinstance(node.value, Fraction):
         return meter(node.value) if node.word == "beats" else number(node.value)
-    if (node.word, node.value) == ("source", NOTES):
-        return NOTES
+    if node.word == "source" and node.value in (NOTES, IN):
+        return node.value
     if node.word == "source" and not set('"\n') & set(node.value):
         return f'"{node.value}"'
     return quoted(node.value) if node.word == "source" else _bare(node.value)

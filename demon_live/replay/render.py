@@ -121,6 +121,7 @@ def render(
     stems: bool = False,
     trust: bool = False,
     python: bool = False,
+    input: Path | str | None = None,
     find: Find = find_source,
     progress: Callable[[float], None] | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -139,6 +140,7 @@ def render(
         stems: one more file a deck, what it gave to the sum before the limiter.
         trust: a set that was not recorded here may read sources anywhere.
         python: a score in a .py file may run.
+        input: a sound file that a score is played into from its first sample on.
         find: finds the files of sources.
         progress: told the part done, 0..1.
         tell: called with each warning, before anything is generated.
@@ -149,6 +151,8 @@ def render(
     if out is not None:
         checked_target(out)
     recording = _recording(what)
+    if recording is not None and input is not None:
+        raise UsageError("a set brings what was played in", hint="render it without an input")
     if seed is None:
         seed = recording.start.get("seed", 0) if recording else 0
     assets = _assets(recording, trust, find)
@@ -163,7 +167,7 @@ def render(
         for line in warnings:
             tell(line)
     with Offline(
-        engine, backend=chosen, seed=seed, stems=stems, assets=assets, rules=rules
+        engine, backend=chosen, seed=seed, stems=stems, assets=assets, input=input, rules=rules
     ) as offline:
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:

@@ -33,6 +33,8 @@ def _summary(moment: Moment) -> str:
         return "the end"
     if event.kind == "remove":
         return f"{event.name}: gone"
+    if event.kind == "take":
+        return f"{event.text.partition(' ')[0]}: a loop of the input, from bar {event.at}"
     lines = [" ".join(uncommented(line).split()) for line in event.text.splitlines()]
     lines = [line for line in lines if line]
     text = " · ".join(lines[:3]) + (f" ... ({len(lines)} lines)" if len(lines) > 3 else "")
@@ -81,7 +83,8 @@ def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -
     if last is not None and last.decks:
         rows += ["", "at the end:"]
         for deck in last.decks.values():
-            source = f", source {deck.source} {deck.reading}".rstrip() if deck.source else ""
+            plays = " ".join(deck.source_said).rstrip()
+            source = f", source {plays}" if plays != "none" else ""
             rows.append(f"  {deck.name} ({deck.cycles} cycles{source})")
             rows += [f"    {n} = {' '.join(x.text.split())}" for n, x in deck.bound.items()]
     if recording.torn:

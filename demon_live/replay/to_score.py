@@ -18,7 +18,7 @@ from demon_live.lang import Lane, Let, unparse
 from demon_live.lang.chain import ChainLane
 from demon_live.lang.lane import GlideLane
 from demon_live.lang.split import comments
-from demon_live.lang.syntax import meter
+from demon_live.lang.syntax import meter, number
 from demon_live.runtime.seek import Moment
 from demon_live.session.scores import SCORE_LIMIT
 from demon_live.session.state import GLOBALS, DeckState, State, label_of
@@ -92,6 +92,8 @@ def _source_of(loop: Loop, deck: DeckState) -> str:
     if loop.source is None:
         return NOTES if loop.notes else "none"
     read = deck.tempo_reading if loop.source == deck.file else ""
+    if deck.take is not None and loop.source == deck.take.name:
+        read = f"beats {number(Fraction(deck.take.beats))}"
     return " ".join([f'"{loop.source}"', *filter(None, [read, PLUS_NOTES * loop.notes])])
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 from demon_live.audio.pcmring import Bus
+from demon_live.audio.sound_input import sound_input
 from demon_live.audio.speaker import Speaker
 from demon_live.control.midi_input import Controllers
 from demon_live.control.out import LOOKAHEAD, Out, resolve
@@ -81,13 +82,14 @@ class _LiveOutput:
         """The next output sample that is not decided."""
         return self.start_at if self.speaker is None else int(self.speaker.bus.mixed)
 
-    def start(self, sink: str, device: str | None) -> None:
+    def start(self, sink: str, device: str | None, sound_in: str | None) -> None:
         """Begin to play what was published last. Raises DemonError."""
         self._files.start()
         self.speaker = Speaker.start(
             sink,
             self.folder,
             device=device,
+            sound_input=sound_in,
             state=self._mix,
             start=self.start_at,
             spare=os.environ.get("DEMON_SPARE", "1") != "0",
@@ -158,6 +160,7 @@ class Live:
         backend, engine_device: as in `models.engine.open_engine`.
         device: part of the audio device's name.
         audio: auto, device, null or file:PATH.
+        input: part of the name of a device to play into, file:PATH, loop:PATH or none.
         record: name of a set to record.
         seed: added to every seed.
         depth: generations in flight while the score sets none; None = the engine's.
@@ -187,6 +190,7 @@ class Live:
         engine_device: str = "auto",
         device: str | None = None,
         audio: str | None = None,
+        input: str | None = None,
         record: str | None = None,
         seed: int = 0,
         depth: int | None = None,
@@ -219,6 +223,7 @@ class Live:
         self._doors = contextlib.ExitStack()
         #: Set when another program asks for the end.
         self.ended = threading.Event()
+        self._input = sound_input(input, self._folder)
         about = {"seed": seed, **about_engine(manifest, backend)}
         self._out: Out | None = None
         self.session = self._new_session(about, python, replay, resume, trust, tuple(outside))
@@ -251,7 +256,8 @@ class Live:
                 self._seek(Fraction(start))
             self._load([Path(p) for p in paths])
             self._replay_due()
-            self._output.start(audio or ("device" if device else "auto"), device)
+            heard = self._input.name if self._input is not None else None
+            self._output.start(audio or ("device" if device else "auto"), device, heard)
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
             self._out = Out(self.session, self._clock, outside=outside, lookahead=lookahead)
@@ -271,7 +277,7 @@ class Live:
     ) -> Session:
         made = resume.recording if resume is not None else replay
         rules = made.rules if made is not None else RULES
-        copies = folder_of(replay.path) if replay is not None and replay.path else None
+        copies = folder_of(made.path) if made is not None and made.path else None
         within = bounds(replay.path, trust) if replay is not None else None
         # MIDI is opened when a score first names a controller; DEMON_MIDI: part of its name.
         port = os.environ.get("DEMON_MIDI", "")
@@ -281,6 +287,7 @@ class Live:
             sets=sets_dir(),
             start={"rules": rules, **about},
             inputs=Inputs(lambda hear: Controllers(hear, port)),
+            sound_in=self._input if replay is None else None,
             python=python,
             changed=self._wake.set,
             outside=outside,
@@ -301,6 +308,7 @@ class Live:
         except (DemonError, OSError) as error:
             self.session.tell(f"this session cannot be resumed if it dies: {error}")
             return None
+        self.session.assets.takes.folder = kept.files
         if before:
             self.session.tell(before)
         return kept
@@ -411,6 +419,7 @@ class Live:
             event = self._events.popleft()
             if event.kind == "end":
                 self.session.tell("the set is over; what plays goes on")
+                self.session.captures.input = self._input
             try:
                 for line in self.session.repeat(event).messages:
                     self.session.tell(line)

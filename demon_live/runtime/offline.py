@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from demon_live.audio.mixer import BLOCK, Mixer
+from demon_live.audio.sound_input import FileInput, SoundInput
 from demon_live.core import RATES, EngineState, EngineStatus, Floats, Generation, MixState
 from demon_live.errors import EngineError, UsageError
 from demon_live.lang.dsl_pattern import exact
@@ -144,8 +145,8 @@ class Offline:
             loop.session.at(4, "denoise = .9 over 2")
             audio = loop.render(cycles=8)
 
-    engine: a name, which is opened and closed here, or an engine of the caller's. rules: of the set
-    that is replayed.
+    engine: a name, which is opened and closed here, or an engine of the caller's. input: what is
+    played into, a sound file or a SoundInput. rules: of the set that is replayed.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Offline:
         sets: Path | None = None,
         assets: Assets | None = None,
         inputs: Inputs | None = None,
+        input: Path | str | SoundInput | None = None,
         rules: int = RULES,
     ) -> None:
         self._owned = isinstance(engine, str)
@@ -169,10 +171,19 @@ class Offline:
             # What is made must not depend on how fast texts are encoded.
             opened.patient = True
         self.output = OfflineOutput(opened, seed=int(seed), stems=stems)
+        sound_in = FileInput(input) if isinstance(input, (str, Path)) else input
+        if sound_in is not None:
+            self.output.mixer.input = lambda a, n: sound_in.read(a, a + n)
         assets = assets or Assets(folders or (Path.cwd(), shipped("patterns")))
         start = {"seed": int(seed), "rules": rules, **about_engine(opened.manifest, backend)}
         self.session = Session(
-            self.output, assets=assets, sets=sets, start=start, inputs=inputs, alone=True
+            self.output,
+            assets=assets,
+            sets=sets,
+            start=start,
+            inputs=inputs,
+            sound_in=sound_in,
+            alone=True,
         )
         self._primed = self._closed = False
         #: Sound that was made and not given yet, and the cycle that it begins at.

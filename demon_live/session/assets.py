@@ -20,8 +20,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from demon_live.audio.files import beats_in, fit_loop, load_source
-from demon_live.controls import NOTES, Control, find
-from demon_live.core import RATES, Floats, Loop, Sound
+from demon_live.controls import IN, NOTES, Control, find
+from demon_live.core import RATES, Beats, Floats, Loop, Sound
 from demon_live.errors import DemonError, FileError, Span
 from demon_live.lang import NONE, Bind, Lane, Program, Scene, Setting, Statement
 from demon_live.lang.controllers import ControllerHistory, Key
@@ -29,7 +29,7 @@ from demon_live.lang.pattern import Times
 from demon_live.lang.prompts import texts_of
 from demon_live.session.state import State
 from demon_live.sets.journal import SetEvent
-from demon_live.sets.set_files import File, SetFiles, digest_of
+from demon_live.sets.set_files import File, SetFiles, Takes, digest_of
 
 #: Seconds of a timbre at most: models listen to half a minute.
 LONGEST = 60
@@ -77,11 +77,11 @@ def named_files(program: Program) -> Iterator[tuple[str, Span, str]]:
     scenes = [row for scene in program.scenes.values() for row in scene.body]
     for row in (*program.statements, *scenes):
         if isinstance(row, Setting) and row.word == "source" and isinstance(row.value, str):
-            if row.value == NOTES:
+            if row.value in (NOTES, IN):
                 continue
             yield row.value, row.span, "sources"
         elif isinstance(row, Bind):
-            yield from ((name, span, "sounds") for name, span in row.files)
+            yield from ((name, span, "sounds") for name, span in row.files if name != IN)
 
 
 class Find(Protocol):
@@ -170,11 +170,11 @@ class DecodedSource:
     stamp: tuple[object, ...]
     _loops: dict[tuple[object, ...], tuple[Floats, str]] = field(default_factory=dict)
 
-    def beats_in(self, loop: Loop, reading: str) -> tuple[int, float]:
+    def beats_in(self, loop: Loop, reading: str) -> tuple[Beats, float]:
         """Its beats and its tempo, as the first loop that is made of it decides."""
         return beats_in(len(self.audio), loop.beats, float(loop.bpm), self.name, reading)
 
-    def fit(self, loop: Loop, known: tuple[int, float]) -> tuple[Floats, str]:
+    def fit(self, loop: Loop, known: tuple[Beats, float]) -> tuple[Floats, str]:
         """`fit_loop` for a loop; decks that share a source and its geometry share the result."""
         shape = (loop.samples, loop.cycles, loop.beats, loop.bpm)
         geometry = (*shape, known)
@@ -228,6 +228,9 @@ class Assets:
         find: finds the file of a name.
         found: called with (name, base, path) of each file.
         copies: the folder with the copies of the set that is replayed.
+
+    Attributes:
+        takes: the loops of the input.
     """
 
     def __init__(
@@ -244,6 +247,7 @@ class Assets:
         self._find, self._found = find, found
         self.decoded = DecodedSources()
         self._read: dict[tuple[str, str], Path] = {}
+        self.takes = Takes()
 
     def look(
         self, name: str, base: str, *, fresh: bool, replaying: bool, beside: Sequence[str] = ()
@@ -258,7 +262,11 @@ class Assets:
             replaying: keep to `within`.
             beside: the folders of the scores that play.
         """
-        path = None if fresh else self.set_files.find(name, base)
+        path = self.takes.find(name, self.set_files)
+        if path is not None:
+            base = ""
+        elif not fresh:
+            path = self.set_files.find(name, base)
         if path is None:
             within = self.within if replaying else None
             roots = [*map(Path, beside), *self.folders, *(within or ())]
@@ -309,17 +317,20 @@ def with_sounds(
     if not isinstance(row, Bind) or row.lane is None or row.lane.spec.shape != "file":
         return row
     sounds: dict[str, Sound] = {}
-    for name, span in row.files:
+    for name, span in (file for file in row.files if file[0] != IN):
         try:
-            path = look(name)
-            sounds[name] = _looked_for(path, name) if dry else read_sound(path)
+            sounds[name] = sound_at(look(name), name, dry)
         except DemonError as error:
             error.span = error.span or span
             raise
-    return replace(row, lane=SoundLane(row.lane, sounds, base))
+    listens = any(name == IN for name, _ in row.files)
+    return replace(row, lane=SoundLane(row.lane, sounds, base, listens))
 
 
-def _looked_for(path: Path, name: str) -> Sound:
+def sound_at(path: Path, name: str, dry: bool) -> Sound:
+    """The sound in the file that a name means. dry: it is looked for, not read."""
+    if not dry:
+        return read_sound(path)
     if not path.is_file():
         raise FileError(f"there is no file {path}", hint="is it where the set was played?")
     return Sound(name, np.zeros((0, 2), np.float32))
@@ -340,11 +351,13 @@ class SoundLane(Lane):
     """A lane of file names whose values are the sounds that the files held.
 
     files: name -> sound. base: the folder that the names are relative to; "" at the prompt.
+    listens: one of the names means what is played in.
     """
 
     names: Lane
     files: Mapping[str, Sound]
     base: str = ""
+    listens: bool = False
 
     @property
     def spec(self) -> Control:  # type: ignore[override]
@@ -369,7 +382,7 @@ class SoundLane(Lane):
         name = str(self.names.at(cycle))
         sound = self.files.get(name)
         if sound is None:
-            return "" if name == NONE else name
+            return "" if name in (NONE, IN) else name
         return f"{name}{_MARK}{sound.key}"
 
     def jumps(self, begin: Fraction, end: Fraction) -> list[Fraction]:

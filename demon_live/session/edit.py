@@ -13,7 +13,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from demon_live.controls import Control, find
+from demon_live.controls import DECK_SETTINGS, IN, Control, find
+from demon_live.core import Floats, Loop, Sound
 from demon_live.errors import DemonError, FileError, ScoreError, Span, UsageError, nearest
 from demon_live.lang import Bind, Chain, Lane, Setting, Statement, When, Word
 from demon_live.lang.chain import (
@@ -25,19 +26,21 @@ from demon_live.lang.chain import (
     restarted,
 )
 from demon_live.lang.destinations import Destination, outgoing, read_destination
-from demon_live.lang.program import OF_DECK
 from demon_live.lang.prompts import texts_of
-from demon_live.session.assets import DecodedSources, with_sounds
+from demon_live.session.assets import DecodedSources, SoundLane, sound_at, with_sounds
+from demon_live.session.capture import listening, needs_input
 from demon_live.session.loops import LoopBuilder
 from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
-from demon_live.session.settings import AT_ONCE, with_setting
+from demon_live.session.settings import prepares, with_setting
 from demon_live.session.state import (
     GLOBALS,
     STEP_NOTICE,
+    Capture,
     DeckState,
     Planned,
     Said,
     State,
+    Take,
     effect_cycle,
     label_of,
     make_loop,
@@ -64,6 +67,7 @@ class Edit:
         look: finds the file of a name, relative to a base.
         decoded: sources that were read before.
         epoch: gives the number of the next loop.
+        input: there is one, or what is taken of it comes from a set.
         engine: finds another engine, named relative to a base; None accepts any (a replay).
         dry: nothing will sound: sources are looked for, not read.
         rules: of the set that is replayed (`sets.journal.RULES`).
@@ -81,6 +85,7 @@ class Edit:
         look: Callable[[str, str], Path],
         decoded: DecodedSources,
         epoch: Callable[[], int],
+        input: bool = True,
         engine: Callable[[str, str], str] | None = None,
         dry: bool = False,
         rules: int = RULES,
@@ -95,6 +100,7 @@ class Edit:
         self.base = base
         self.rules = rules
         self._look, self._engine, self._dry = look, engine, dry
+        self._input = input
         self.scenes = dict(state.scenes)
         self.messages: list[str] = []
         self.words: list[Word] = []
@@ -119,9 +125,10 @@ class Edit:
         """Take all statements of one text, in order."""
         named = [with_sounds(s, self._named_file, self.base, self._dry) for s in statements]
         rows = expanded(named, self.scenes)
+        self._need_input(rows)
         if self._silent:
             self.begin = Fraction(0)
-        settings = [s for s in rows if isinstance(s, Setting) and s.word not in (*AT_ONCE, "to")]
+        settings = [s for s in rows if isinstance(s, Setting) and prepares(s)]
         for row in rows:
             if isinstance(row, Setting):
                 self.set(row)
@@ -155,6 +162,7 @@ class Edit:
             self._chain_off(row)
             return
         settings = chain_settings(row, self.scenes)
+        self._need_input([setting for _, found in settings for setting in found])
         at = self.effect(row.when, prepared=bool(settings))
         here = self.state.tempo.cycle_at(self.now)
 
@@ -233,11 +241,11 @@ class Edit:
         plan = tuple(sorted(rest, key=lambda planned: planned.cycle))
         before, self.begin = (self.base, self.begin), step.cycle
         self.base = step.base
-        kept = [r for r in step.rows if r.word in OF_DECK and in_force(self.state, r)]
+        kept = [r for r in step.rows if r.word in DECK_SETTINGS and in_force(self.state, r)]
         rows = [row for row in step.rows if row not in kept]
         for row in rows:
             self.set(row)
-        self._ramp([row for row in rows if row.word not in AT_ONCE])
+        self._ramp([row for row in rows if prepares(row)])
         self.build_loops()
         self.base, self.begin = before
         self.state = forecast(replace(self.state, plan=plan))
@@ -251,7 +259,7 @@ class Edit:
 
     def set(self, row: Setting) -> None:
         """Take a setting; loops that it changes are built by `build_loops`."""
-        if row.word in OF_DECK:
+        if row.word in DECK_SETTINGS:
             self._set_deck(row)
             return
         if row.word == "engine":
@@ -297,6 +305,12 @@ class Edit:
 
     def _set_deck(self, row: Setting) -> None:
         deck = self.state.decks.get(row.deck) or DeckState(row.deck, base=self.base)
+        if row.word in ("hold", "overdub") or row.value == IN:
+            self._listen(deck, row)
+            return
+        if row.word == "out":
+            self._send_out(deck, row)
+            return
         if row.word == "to" and row.value is not None:
             self._send(deck, row)
             return
@@ -309,6 +323,7 @@ class Edit:
             deck = replace(
                 deck, source=source, base=self.base, reading=row.reading, beats_known=None
             )
+            deck = replace(deck, capture=None, take=None)
             self._builder.sourced.add(row.deck)
         self.state = self.state.with_deck(deck)
         self.renew[row.deck] = row.span if row.word == "source" else self.renew.get(row.deck)
@@ -332,6 +347,58 @@ class Edit:
         self.renew.pop(deck.name, None)
         self.state = self.state.with_deck(deck).with_destination(deck.name, to, at, self.now)
         self.messages.append(f"{deck.name}: goes to {to}, ahead of the sound")
+
+    def _send_out(self, deck: DeckState, row: Setting) -> None:
+        """Take the channels that a deck goes to."""
+        out = int(float(str(row.value)))
+        if out % 2 == 0:
+            raise ScoreError(
+                f"channels go in pairs: {out} is the second of one",
+                span=row.span,
+                hint=f"write out {out - 1}, or out {out + 1}",
+            )
+        self.messages.append(f"{deck.name} goes to channels {out} and {out + 1} of the device")
+        self.state = self.state.with_deck(replace(deck, out=out))
+        if deck.loop is None:
+            self.renew.setdefault(deck.name, row.span)
+
+    def _listen(self, deck: DeckState, row: Setting) -> None:
+        """Take a setting of the input."""
+        at = self.begin if self.begin is not None else self.effect(row.when)
+        new, said = listening(deck, row, at)
+        self.messages.append(said)
+        self.state = self.state.with_deck(new)
+        if deck.name not in self.state.decks or deck.loop is None or new.notes != deck.notes:
+            self.renew.setdefault(deck.name, row.span)
+
+    def _need_input(self, rows: Iterable[Statement]) -> None:
+        span = next((row.span for row in rows if needs_input(row)), None)
+        if span is not None and not self._input:
+            raise ScoreError(
+                "there is no input",
+                span=span,
+                hint="start with --input NAME or file:PATH; demon devices lists them",
+            )
+
+    def take(self, name: str, take: Take, cycle: Fraction) -> None:
+        """Let a loop of the input be what a deck is made of, or sounds like, from `cycle` on."""
+        self.begin = cycle
+        self.state = self.state.with_deck(replace(self.state.decks[name], take=take))
+        if not take.timbre:
+            self.renew[name] = None
+        self.build_loops()
+        row = self.state.decks[name].said.get("timbre", ())[-1:]
+        if row and isinstance(lane := row[0].lane, SoundLane) and lane.listens:
+            heard = replace(lane, files={**lane.files, IN: self._sound_of(take)})
+            rows = (*self.others(name, "timbre"), row[0]._replace(lane=heard))
+            self.bind_lane(name, "timbre", rows, cycle, When())
+
+    def source_of(self, deck: DeckState, loop: Loop) -> Floats | None:
+        """What a deck is made of, fitted to a loop: float32 [samples, 2]. Raises DemonError."""
+        return self._builder.read_source(deck, loop, None)[1]
+
+    def _sound_of(self, take: Take) -> Sound:
+        return sound_at(self._look(take.name, ""), take.name, self._dry)
 
     def build_loops(self) -> None:
         """New loops of the decks in `renew`, from cycle `begin` on."""
@@ -366,6 +433,8 @@ class Edit:
     def _bind(self, row: Bind) -> None:
         at = self.begin if self.begin == 0 else self.effect(row.when)
         lane = row.lane
+        if isinstance(lane, SoundLane) and lane.listens:
+            lane = self._heard(row, lane, at)
         if row.restart and lane is not None:
             lane = restarted(lane, at)
         # The same name in another folder is another file.
@@ -375,6 +444,15 @@ class Edit:
         self._check_waiting(row.deck, row.control, row.span)
         if row.lane is not None and row.control == "prompt":
             self._note_prompt(row.lane)
+
+    def _heard(self, row: Bind, lane: SoundLane, at: Fraction) -> SoundLane:
+        """A timbre that is played in: that of the newest take, or of the next loop."""
+        deck = self.state.decks[row.deck]
+        if deck.take is not None:
+            return replace(lane, files={**lane.files, IN: self._sound_of(deck.take)})
+        if deck.capture is None:
+            self.state = self.state.with_deck(replace(deck, capture=Capture(at, timbre=True)))
+        return lane
 
     def _check_waiting(self, deck: str, control: str, span: Span) -> None:
         if self.state.deck(deck).lanes[control].depth > MOST_WAITING:
@@ -477,13 +555,17 @@ class Edit:
                     base=deck.base,
                     reading=deck.reading,
                     beats_known=deck.beats_known,
+                    capture=deck.capture,
+                    out=deck.out,
+                    # What was taken since then is part of what asked for it.
+                    take=now.take if now.capture == deck.capture else deck.take,
                     to=deck.to if deck.to is None else now.to,
                 )
                 self.state = self.state.with_deck(changed)
-                if deck.to is None:
-                    self.renew[name] = None
-                else:
+                if deck.to is not None:
                     self._go_to(changed, deck.to, when)
+                elif now.loop is None or now.material != changed.material:
+                    self.renew[name] = None
         if (wanted.bpm, wanted.beats) != (current.bpm, current.beats) or current.ramp:
             self.state = replace(self.state, bpm=wanted.bpm, beats=wanted.beats, ramp=())
             self.renew.update(dict.fromkeys(current.decks))

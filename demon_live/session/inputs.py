@@ -11,7 +11,7 @@ from typing import Protocol
 from demon_live.controls import Control, find
 from demon_live.core import RATES
 from demon_live.lang import Lane
-from demon_live.lang.controllers import ControllerHistory, Key, Move
+from demon_live.lang.controllers import INPUT_SIGNALS, ControllerHistory, Key, Move
 
 #: Seconds between two moments of moves: 25 a second.
 GAP = RATES.hop / RATES.sample_rate
@@ -88,6 +88,11 @@ def _reach(control: Control) -> str:
     return f".range({control.low:g}, {control.high:g})"
 
 
+def knobs_of(lane: Lane) -> set[Key]:
+    """The controllers that a lane names; what is heard of the input is none."""
+    return {key for key in lane.keys if key.kind not in INPUT_SIGNALS}
+
+
 Hear = Callable[[Sequence[Move]], None]
 
 
@@ -139,12 +144,12 @@ class Inputs:
         """One line for each lane that waits for a controller, each controller once."""
         rows, out = list(lanes), []
         for name, lane in rows:
-            new = lane.keys - hands.tracks.keys() - self._still
+            new = knobs_of(lane) - hands.tracks.keys() - self._still
             if new:
                 self._still |= new
                 which = ", ".join(str(k) for k in sorted(new))
                 out.append(f"{which} has not moved yet: until then {name} keeps its default")
-        problem = self.problem() if any(lane.keys for _, lane in rows) else ""
+        problem = self.problem() if any(knobs_of(lane) for _, lane in rows) else ""
         return (*out, *([problem] if out and problem else []))
 
     def close(self) -> None:

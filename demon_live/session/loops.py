@@ -14,7 +14,7 @@ import numpy as np
 
 from demon_live.audio.files import tempo_in_name
 from demon_live.controls import NOTES_HINT
-from demon_live.core import Floats, Loop
+from demon_live.core import RATES, Beats, Floats, Loop
 from demon_live.errors import DemonError, FileError, Span
 from demon_live.session.assets import DecodedSource, DecodedSources
 from demon_live.session.state import DeckState, State, make_loop
@@ -57,7 +57,7 @@ class LoopBuilder:
         """
         deck = state.decks[name]
         loop = make_loop(deck, state.tempo, begin, self._epoch())
-        deck, source = self._read_source(deck, loop, span)
+        deck, source = self.read_source(deck, loop, span)
         empty = (0 if self._dry else loop.samples, 2)
         self.audio[loop.file] = source if source is not None else np.zeros(empty, np.float32)
         if source is not None and loop.source_file is not None:
@@ -71,7 +71,7 @@ class LoopBuilder:
         )
         return state.with_deck(deck.with_loop(loop, now))
 
-    def _read_source(
+    def read_source(
         self, deck: DeckState, loop: Loop, span: Span | None
     ) -> tuple[DeckState, Floats | None]:
         """The sound of a deck's source for a loop, and the deck, which knows its tempo then."""
@@ -82,6 +82,10 @@ class LoopBuilder:
                 return deck, self._seen_source(self._look(deck.file, deck.base))
             sound = self._decode(deck.file, deck)
             length, known = len(sound.audio), deck.beats_known
+            if deck.file != deck.source and deck.take is not None:
+                fitted, info = sound.fit(loop, tempo_of(deck.take.beats, length))
+                self._info.append(info.removeprefix(f"{sound.name}: "))
+                return deck, fitted
             if known is None or known[0] != length or self._rules < 2:
                 known = (length, *sound.beats_in(loop, deck.tempo_reading))
                 deck = replace(deck, beats_known=known)
@@ -113,6 +117,11 @@ class LoopBuilder:
             raise FileError(f"there is no file {path}", hint="is it where the set was played?")
         self._info.append(path.name)
         return np.zeros((0, 2), np.float32)
+
+
+def tempo_of(beats: Beats, samples: int) -> tuple[Beats, float]:
+    """The beats of a sound of so many samples, and its tempo."""
+    return beats, float(beats) * 60 * RATES.sample_rate / samples
 
 
 def _hint_of(deck: DeckState) -> str:

@@ -136,16 +136,16 @@ def mix_state(
     master: automation of the master strip. recording: path of the file that is being written.
     tracks: one more for each deck.
     """
-    decks = {deck.name: MixDeck(deck.loops, ends=at) for deck, at in state.ending}
+    decks = {deck.name: MixDeck(deck.loops, ends=at, out=deck.out) for deck, at in state.ending}
     for name, deck in state.decks.items():
         block = blocks.get(name)
         if deck.to is not None:
             # What it was before may still fade out.
             continue
         if block is None:
-            decks[name] = MixDeck(deck.loops)
+            decks[name] = MixDeck(deck.loops, out=deck.out)
         else:
-            decks[name] = MixDeck(deck.loops, block.version, block.mix)
+            decks[name] = MixDeck(deck.loops, block.version, block.mix, out=deck.out)
     gates = tuple(replace(g, hushed=state.hushed) for g in state.gates or (Gate(),))
     heard = {name: deck for name, deck in decks.items() if deck.loops}
     return MixState(heard, gates, recording, master, tracks)

@@ -41,17 +41,19 @@ def next_time(step: Planned, here: Fraction) -> Planned | None:
 def in_force(state: State, row: Setting) -> bool:
     """Whether a setting has this value."""
     deck = state.decks.get(row.deck)
+    if row.word in ("hold", "overdub"):
+        wanted = deck.capture if deck is not None else None
+        return row.value == ("on" if wanted is not None and getattr(wanted, row.word) else "off")
     if row.word == "source":
-        said = (deck.source or "none", deck.reading) if deck is not None else None
-        return said == (row.value or "none", row.reading)
+        return deck is not None and deck.source_said == (row.value or "none", row.reading)
     if row.word == "to":
         to = read_destination(str(row.value), row.reading) if row.value is not None else None
         return deck is not None and deck.to == to
     if row.value == "auto":
         return state.depth is None
     value: object
-    if row.word == "loop":
-        value = deck and deck.cycles
+    if row.word in ("loop", "out"):
+        value = deck and (deck.cycles if row.word == "loop" else deck.out)
     elif row.word == "cps":
         value = state.bpm / 60 / state.beats
     else:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from demon_live.controls import DECK_SETTINGS
 from demon_live.lang import Bind, Chain, Program, Scene, Setting, Statement, When, removed
 from demon_live.lang.chain import ChainLane, find_scene
-from demon_live.lang.program import OF_DECK, same
+from demon_live.lang.program import same
 from demon_live.session.edit import Edit
 from demon_live.session.plan import in_force, unplanned
 from demon_live.session.scores import folder_of
@@ -158,5 +159,5 @@ def _decks_of(program: Program | None) -> set[str]:
     """The decks that a text names."""
     rows = program.statements if program else ()
     bound = {row.deck for row in rows if isinstance(row, Bind)}
-    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in OF_DECK}
+    staged = {r.deck for r in rows if isinstance(r, Setting) and r.word in DECK_SETTINGS}
     return (bound | staged) - {GLOBALS}

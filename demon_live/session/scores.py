@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
 from demon_live import faults
-from demon_live.controls import NOTES
+from demon_live.controls import IN, NOTES
 from demon_live.errors import DemonError, FileError, nearest
 from demon_live.lang import Bind, Lane, Scene, Setting, When, unparse
 from demon_live.lang.dsl_score import Score, python_score
@@ -186,7 +187,8 @@ def as_score(state: State, folder: Path | None = None) -> str:
     for deck in state.decks.values():
         rows += ["", f"deck {deck.name}"]
         if deck.to is None:
-            rows += [f"loop {deck.cycles}", _source(deck, folder)]
+            rows += [f"loop {deck.cycles}", *_source(deck, folder)]
+            rows += [f"out {deck.out}"] if deck.out != 1 else []
         else:
             rows.append(f"to {deck.to.written}")
         rows += [f"{n} = {_text(x, folder)}" for n, x in deck.bound.items() if not _chained(x)]
@@ -208,10 +210,19 @@ def _chained(lane: Lane) -> bool:
     return lane.text.startswith("chain ")
 
 
-def _source(deck: DeckState, folder: Path | None) -> str:
-    if deck.file is None:
-        return f"source {deck.source or 'none'}"
-    return f'source "{_way(deck.file, deck.base, folder)}" {deck.reading}'.rstrip()
+def _source(deck: DeckState, folder: Path | None) -> list[str]:
+    said, reading = deck.source_said
+    if said in ("none", NOTES):
+        return [f"source {said}"]
+    if said != IN:
+        return [f'source "{_way(said, deck.base, folder)}" {reading}'.rstrip()]
+    rows = [f"source {IN} {reading}".rstrip()]
+    if folder is None and deck.take is not None and deck.file == deck.take.name:
+        # Beside a set lie its takes.
+        rows.insert(0, f'source "{deck.file}" beats {number(Fraction(deck.take.beats))}')
+    wanted = deck.capture
+    assert wanted is not None
+    return [*rows, *["overdub on"] * wanted.overdub, *["hold"] * (not deck.listens)]
 
 
 def _way(name: str, base: str, folder: Path | None) -> str:
@@ -262,9 +273,10 @@ def statement_text(row: Bind | Setting, folder: Path | None = None) -> str:
         value = (
             row.value if isinstance(row.value, str) else f"{row.value:g}" if row.value else "none"
         )
-        value = f'"{value}"' if row.word == "source" and row.value not in (None, NOTES) else value
+        plain = row.word != "source" or row.value in (None, NOTES, IN)
+        value = value if plain else f'"{value}"'
         reading = f" {row.reading}" if row.reading else ""
-        return f"{row.word} {value}{reading}{_when(row.when)}"
+        return f"{row.word.replace('_', ' ')} {value}{reading}{_when(row.when)}"
     said = _text(row.lane, folder) if row.lane else "default"
     control = label_of(row.deck, row.control) if row.deck == GLOBALS else row.control
     return f"{control} = {said}{_when(row.when)}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import secrets
 import threading
 import time
@@ -22,15 +23,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-from demon_live.core import ControlBlock, MixPoints, Sound
+from demon_live.audio.sound_input import SoundInput
+from demon_live.core import Beats, ControlBlock, MixPoints, Sound
 from demon_live.errors import DemonError, EngineError, FileError
-from demon_live.lang import Let, Program, Statement, Word, compile_source, diff
+from demon_live.lang import Let, Program, Statement, When, Word, compile_source, diff
 from demon_live.lang.controllers import Move
 from demon_live.lang.destinations import is_loopback, parse_address
 from demon_live.lang.dsl_score import Score
 from demon_live.lang.samples import reading
 from demon_live.session.agenda import Handle, Messages, Scripts, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
+from demon_live.session.capture import Captures, Played
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
@@ -39,13 +42,16 @@ from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
 from demon_live.session.scores import KnownScores, folder_of, score_name
 from demon_live.session.session_api import ScriptApi
-from demon_live.session.state import STEP_NOTICE, State
+from demon_live.session.state import STEP_NOTICE, State, Take, effect_cycle
 from demon_live.session.status import Grader, Outcome, Status, Words, describe, named
-from demon_live.session.tempo import TempoMap
+from demon_live.session.tempo import TempoMap, next_multiple
 from demon_live.session.undo import Undo
 from demon_live.sets.journal import RULES, Journal, SetEvent
 from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
+
+#: The beats of a take in a line of a set.
+_BEATS = re.compile(r"[1-9]\d{0,4}(/[1-9]\d{0,2})?", re.ASCII)
 
 
 class Session(ScriptApi):
@@ -57,6 +63,7 @@ class Session(ScriptApi):
         sets: where `record NAME` puts its files.
         start: header of the journal.
         inputs: the controllers.
+        sound_in: what is played into, None without one.
         python: Python pattern files may run.
         changed: called after each accepted change; live, it wakes the sampling thread.
         written: called with (path, text) of a score file that this session wrote.
@@ -78,6 +85,7 @@ class Session(ScriptApi):
         sets: Path | None = None,
         start: Mapping[str, object] | None = None,
         inputs: Inputs | None = None,
+        sound_in: SoundInput | None = None,
         python: bool = False,
         changed: Callable[[], None] = lambda: None,
         written: Callable[[Path, str], None] = lambda path, text: None,
@@ -94,6 +102,7 @@ class Session(ScriptApi):
         self.recorder = Recorder(self.journal, sets or Path(), self.tell)
         self.inputs = inputs or Inputs()
         self.inputs.hear = self.hear
+        self.captures = Captures(sound_in)
         self.python = python
         self._changed, self._written, self._dry = changed, written, dry
         self._outside, self._unsent_said = outside, False
@@ -273,6 +282,7 @@ class Session(ScriptApi):
             look=self._look,
             decoded=self.assets.decoded,
             epoch=lambda: next(epochs),
+            input=self._replaying or self._dry or self.captures.input is not None,
             engine=None if self._replaying or self._dry else self._other_engine,
             dry=self._dry,
             rules=self.rules,
@@ -339,13 +349,13 @@ class Session(ScriptApi):
         self._publish()
         self._changed()
 
-    def commit(self, edit: Edit, state: State) -> None:
-        """Let the state of an edit play."""
+    def commit(self, edit: Edit, state: State, *, said: bool = True) -> None:
+        """Let the state of an edit play. said: by a performer, whom the sound comes back for."""
         self._reserve(edit, state)
         # What a step back, or of a ramp, has read.
         self._note_files(edit.now)
         self._epoch = max(self._epoch, *(loop.epoch for loop in edit.loops), 0)
-        if state.hushed and (edit.messages or edit.loops):
+        if said and state.hushed and (edit.messages or edit.loops):
             state = replace(state, hushed=False)
         self.swap(state)
 
@@ -422,6 +432,13 @@ class Session(ScriptApi):
             except (ValueError, ArithmeticError):
                 raise FileError(f"a line of the set moves time to {event.text[:40]!r}") from None
             return self.align(*moved, now=now)
+        if event.kind == "take":
+            deck, _, beats = event.text.partition(" ")
+            if event.due is None or not _BEATS.fullmatch(beats):
+                raise FileError(f"a line of the set takes {event.text[:40]!r} of the input")
+            known = Fraction(beats)
+            whole = known.numerator if known.denominator == 1 else known
+            return self.take(deck, event.name, whole, event.due, now=now)
         if event.kind == "remove":
             return self.remove(event.name, now=now)
         if event.kind == "rename":
@@ -493,6 +510,7 @@ class Session(ScriptApi):
         with self._pumping:
             with self._lock:
                 now = self.output.playhead.now()
+                self._listen(now)
                 self.scripts.run(now, self._state.tempo)
                 self._step(now)
                 state = self._state
@@ -500,6 +518,55 @@ class Session(ScriptApi):
             with self._lock:
                 self._blocks, self._master = blocks, master
                 self._publish()
+
+    def _listen(self, now: int) -> None:
+        """Take of the input what is over, and hear its signals."""
+        self.captures.want(self._state)
+        for played, said in tuple(self.captures.due(self._state, now)):
+            try:
+                lines = (said,) if played is None else (said, *self._keep(played, now).messages)
+            except DemonError as error:
+                lines = (f"{said} are left out: {error.message}",)
+            for line in lines:
+                self.tell(line)
+        for sample, moves in tuple(self.captures.moves(self._state, now)):
+            self.hear(moves, now=sample)
+
+    def _keep(self, played: Played, now: int) -> Outcome:
+        deck, edit = self._state.decks[played.deck], self.edit(now)
+        loop, wanted = deck.playing(now), deck.capture
+        assert loop is not None
+        assert wanted is not None
+        under = edit.source_of(deck, loop)
+        name = self.assets.takes.keep(played.over(under, wanted.overdub))
+        beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles
+        cycle = effect_cycle(self._state, When("now"), now, prepared=True)
+        return self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
+
+    def take(
+        self, deck: str, name: str, beats: Beats, cycle: Fraction, *, now: int | None = None
+    ) -> Outcome:
+        """Let a loop of the input, kept under `name`, be what a deck is made of from `cycle` on.
+
+        Journalled, so that a set replays without an input. Raises DemonError.
+        """
+        with self._lock:
+            at = self._now(now)
+            if self._state.plan:
+                self._step(at)
+            wanted = self._state.decks[deck].capture if deck in self._state.decks else None
+            if wanted is None or self.assets.takes.find(name, self.assets.set_files) is None:
+                raise FileError(
+                    f"{deck} has no take {name[:60]!r}",
+                    hint="the files of a set lie beside it, in NAME.files",
+                )
+            edit = self.edit(at)
+            edit.take(deck, Take(name, beats, wanted.begin, wanted.timbre), cycle)
+            self._reserve(edit, edit.state)
+            self._note_files(at)
+            self.journal.write(SetEvent("take", at, f"{deck} {beats}", name, at=str(cycle)))
+            self.commit(edit, edit.state, said=False)
+            return Outcome(tuple(edit.messages))
 
     def _step(self, now: int) -> None:
         """Prepare the steps of ramps of the tempo and of chains that are near."""
@@ -602,7 +669,9 @@ class Session(ScriptApi):
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(self._state, self.output, self.recorder, self.errors, self._grader)
+        return describe(
+            self._state, self.output, self.recorder, self.errors, self._grader, self.captures.input
+        )
 
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""

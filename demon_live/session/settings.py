@@ -9,16 +9,21 @@ from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 
-from demon_live.controls import SETTINGS
+from demon_live.controls import IN, SETTINGS
 from demon_live.core import Beats
 from demon_live.errors import ScoreError
 from demon_live.lang import Setting
 from demon_live.session.state import State
 
 #: Settings that prepare no loop.
-AT_ONCE = ("quant", "ring", "link", "clock", "nudge")
+AT_ONCE = ("quant", "ring", "link", "clock", "nudge", "nudge_in", "hold", "overdub", "out")
 #: The packages of settings that share time with others.
 _PACKAGES = {"link": "aalink", "clock": "rtmidi"}
+
+
+def prepares(row: Setting) -> bool:
+    """Whether a setting needs new loops; what is played in needs one when it has been."""
+    return row.word not in (*AT_ONCE, "to") and (row.word, row.value) != ("source", IN)
 
 
 def beats_of(row: Setting) -> Beats:
@@ -57,6 +62,8 @@ def with_setting(state: State, row: Setting) -> tuple[State, str]:
             return replace(state, clock=str(value)), _shared(row)
         case "nudge":
             return replace(state, nudge=float(str(value))), f"nudge {value} ms"
+        case "nudge_in":
+            return replace(state, nudge_in=float(str(value))), f"nudge in {value} ms"
     if str(value) != "off":
         raise ScoreError(
             f"{row.word} is not supported by this version",

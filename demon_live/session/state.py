@@ -11,7 +11,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from demon_live.controls import FADER, NOTES, PLUS_NOTES
+from demon_live.controls import EVERY, FADER, IN, NOTES, PLUS_NOTES
 from demon_live.core import RATES, Beats, Gate, Loop
 from demon_live.lang.chain import faded
 from demon_live.lang.controllers import EMPTY, ControllerHistory
@@ -45,15 +45,49 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Capture:
+    """What a deck takes of the input.
+
+    begin: the cycle from which on it listens. every: cycles from one take to the next; 0: there is
+    one. notes: those of the score are played over it. overdub: a take is added to what is there.
+    hold: nothing is taken. timbre: a take becomes the timbre alone.
+    """
+
+    begin: Fraction
+    every: int = 0
+    notes: bool = False
+    overdub: bool = False
+    hold: bool = False
+    timbre: bool = False
+
+    @property
+    def reading(self) -> str:
+        """What a score says behind `source in`."""
+        return f"{f'{EVERY} {self.every}' * bool(self.every)} {PLUS_NOTES * self.notes}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A loop of the input that a deck plays. name: of its file. beats: in it. since: the beginning
+    of the capture that gave it. timbre: it is the timbre alone."""
+
+    name: str
+    beats: Beats
+    since: Fraction
+    timbre: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DeckState:
     """One deck.
 
     lanes: control -> function of time, transitions included. said: control -> what texts bind to
     it, without transitions; the last one plays. leaving: control -> cycle from which it is unbound.
     source: as written in the score; base: folder it is relative to. reading: what the score says
-    behind it; beats_known: the samples, beats and tempo of it that were decided. loops: the one
-    that plays, then those that come. moves: of `core.EngineDeck`. to: where it goes instead of the
-    loudspeaker; it has no loops then.
+    behind it; beats_known: the samples, beats and tempo of it that were decided. capture: what is
+    taken of the input; take: the newest, which has the place of the source. loops: the one that
+    plays, then those that come. out: of `core.MixDeck`; moves: of `core.EngineDeck`. to: where it
+    goes instead of the loudspeaker; it has no loops then.
     """
 
     name: str
@@ -64,25 +98,48 @@ class DeckState:
     source: str | None = None
     base: str = ""
     reading: str = ""
-    beats_known: tuple[int, int, float] | None = None
+    beats_known: tuple[int, Beats, float] | None = None
+    capture: Capture | None = None
+    take: Take | None = None
     loops: tuple[Loop, ...] = ()
+    out: int = 1
     moves: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     to: Destination | None = None
 
     @property
     def file(self) -> str | None:
         """The source that is a file."""
+        if self.take is not None and not self.take.timbre:
+            return self.take.name
         return None if self.source == NOTES else self.source
 
     @property
     def notes(self) -> bool:
         """Whether the notes of the score are its source, or part of it."""
+        if self.capture is not None and not self.capture.timbre:
+            return self.capture.notes or (self.source == NOTES and self.take is None)
         return self.source == NOTES or self.reading.endswith(PLUS_NOTES)
 
     @property
     def tempo_reading(self) -> str:
         """What the score says of the tempo of the file."""
         return self.reading.removesuffix(PLUS_NOTES).rstrip()
+
+    @property
+    def source_said(self) -> tuple[str, str]:
+        """The source as a score says it, and what it says behind it."""
+        if self.capture is not None and not self.capture.timbre:
+            return IN, self.capture.reading
+        return self.source or "none", self.reading
+
+    @property
+    def listens(self) -> bool:
+        """Whether something is still to be taken of the input."""
+        wanted = self.capture
+        if wanted is None or wanted.hold:
+            return False
+        taken = self.take is not None and self.take.since == wanted.begin
+        return bool(wanted.every) or wanted.overdub or not taken
 
     @property
     def loop(self) -> Loop | None:
@@ -96,8 +153,13 @@ class DeckState:
 
     @property
     def geometry(self) -> tuple[object, ...]:
-        """What a loop of the deck is made of, besides the tempo; and where the deck goes."""
-        return self.cycles, self.source, self.reading, self.to
+        """What the score says of it beside what it binds, besides the tempo."""
+        return self.cycles, self.source, self.reading, self.capture, self.out, self.to
+
+    @property
+    def material(self) -> tuple[object, ...]:
+        """What a loop of the deck is made of, besides the tempo."""
+        return self.cycles, self.file, self.tempo_reading, self.notes, self.to
 
     @property
     def bound(self) -> Mapping[str, Lane]:
@@ -161,7 +223,8 @@ class State:
     globals: lanes that belong to no deck (the fader, the master). sides: deck -> side of the
     crossfader, "a" or "b". lets: the words of the prompt. hands: what the controllers did; undo
     leaves it as it is.
-    link, clock, nudge: how time is shared with others (control.sync); nudge in ms.
+    link, clock, nudge: how time is shared with others (control.sync); nudge in ms. nudge_in:
+        the same of the input.
     ramp: the steps of the tempo that are still to come, (cycle, bpm); the tempo map has them.
     plan: the settings that a chain brings, ascending; the tempo map has those of the next rounds.
     always: generate on and on (`ring always`). engine: as in EngineState. detail: of decks whose
@@ -194,6 +257,7 @@ class State:
     link: bool = False
     clock: str = "off"
     nudge: float = 0.0
+    nudge_in: float = 0.0
     ramp: tuple[tuple[Fraction, Fraction], ...] = ()
     plan: tuple[Planned, ...] = ()
     engine: str = ""

@@ -11,11 +11,13 @@ from typing import Literal
 
 import numpy as np
 
+from demon_live.audio.sound_input import InputStatus, SoundInput
 from demon_live.controls import FADER, find
 from demon_live.core import RATES, EngineStatus, Floats, Loop, Phrase, SlotStatus, plain_beats
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, Let, Program, Scene
 from demon_live.session.assets import name_of
+from demon_live.session.capture import shown
 from demon_live.session.output import Output
 from demon_live.session.sampler import lap_begin, phrase
 from demon_live.session.state import DeckState, State
@@ -75,7 +77,8 @@ class LaneView:
 class DeckView:
     """One deck. playhead: 0..1 of its loop. cycles: the loop's length. side: of the crossfader,
     "a" or "b", or "" when it is not under it. read: beats and tempo of its source, in words. to:
-    where it goes instead of the loudspeaker, or ""."""
+    where it goes instead of the loudspeaker, or "". taken: how far a take of the input is ("in: bar
+    3 of 4"), or ""."""
 
     name: str
     cycles: int
@@ -87,6 +90,7 @@ class DeckView:
     side: str = ""
     read: str = ""
     to: str = ""
+    taken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Status:
 
     cycle: where the next sample that is not yet decided lies; the ear hears it ahead_ms later.
     recording_lost: the sound of the recording cannot be written now. master: the controls of the
-    strip over all decks.
+    strip over all decks. sound_in: what is played into, None without an input.
     """
 
     cycle: float
@@ -118,6 +122,7 @@ class Status:
     errors: Mapping[str, DemonError] = field(default_factory=dict)
     telemetry: EngineStatus = field(default_factory=EngineStatus)
     ahead_ms: float = 0.0
+    sound_in: InputStatus | None = None
 
 
 #: Points of a lane's picture.
@@ -152,6 +157,7 @@ def describe(
     recorder: Recorder,
     errors: Mapping[str, DemonError],
     grader: Grader,
+    sound_in: SoundInput | None = None,
 ) -> Status:
     """Everything that a toolbar shows, now."""
     now = output.playhead.now()
@@ -178,6 +184,7 @@ def describe(
         errors=errors,
         telemetry=telemetry,
         ahead_ms=max(0, now - output.heard()) * 1000 / RATES.sample_rate,
+        sound_in=None if sound_in is None else sound_in.status(output.heard()),
     )
 
 
@@ -186,17 +193,19 @@ def _deck(deck: DeckState, state: State, now: int) -> DeckView:
     playhead = loop.locate(now)[1] / loop.samples if loop else 0.0
     if deck.to is not None:
         deck, playhead = replace(deck, cycles=1), float(state.tempo.cycle_at(now) % 1)
+    said, _ = deck.source_said
     return DeckView(
         name=deck.name,
         cycles=loop.cycles if loop else deck.cycles,
         playhead=min(1.0, max(0.0, playhead)),
-        source=deck.source,
+        source=None if said == "none" else said,
         muted=deck.name in state.muted,
         soloed=deck.name in state.soloed,
         lanes=_bound(deck, loop, state, now),
         side=state.sides.get(deck.name, ""),
         read=_read(deck),
         to="" if deck.to is None else str(deck.to),
+        taken=shown(deck, state.tempo, now),
     )
 
 
@@ -216,7 +225,7 @@ def _master(state: State, now: int) -> tuple[LaneView, ...]:
 
 
 def _read(deck: DeckState) -> str:
-    if deck.source is None or deck.beats_known is None:
+    if deck.file is None or deck.file != deck.source or deck.beats_known is None:
         return ""
     _, beats, tempo = deck.beats_known
     return f"{beats} beat{'s' * (beats != 1)} at {round(tempo, 2):g} bpm"

@@ -46,7 +46,7 @@ _FORMAT = 1
 RULES = 3
 #: The text of the mark at which a recording began.
 BEGUN = "record"
-_KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "file", "mark", "end"})
+_KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "take", "file", "mark", "end"})
 #: What the first line may say, beside what is shown only.
 _HEAD: Mapping[str, type[Any]] = {
     "seed": int,
@@ -68,8 +68,9 @@ _LATEST = 48_000 * 3_155_760_000
 class SetEvent:
     """One cause, at an output sample.
 
-    kind: apply | remove | rename | align | hands | file | mark | end. text, name, origin: as
-    applied; of a rename, text is the new name. at: the cycle that a script meant it for, or "".
+    kind: apply | remove | rename | align | hands | take | file | mark | end. text, name, origin: as
+    applied; of a rename, text is the new name; of a take (a loop of the input), text is its deck
+    and beats, name its file. at: the cycle that a script meant it for, or "".
     """
 
     kind: str

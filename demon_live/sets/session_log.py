@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from demon_live.core import RATES
 from demon_live.errors import DemonError, FileError
 from demon_live.paths import state_dir
 from demon_live.sets.journal import SUFFIX, AppendLog, Journal, Recording, SetEvent, load, locked
-from demon_live.sets.set_files import KIND
+from demon_live.sets.set_files import KIND, folder_of
 
 #: Seconds between two marks of the position.
 _MARK_EVERY = 2.0
@@ -62,6 +63,11 @@ class SessionLog:
     def path(self) -> Path:
         return self._ledger.path
 
+    @property
+    def files(self) -> Path:
+        """Where the loops of the input are kept until the session ends."""
+        return folder_of(self.path)
+
     def turn(self, sample: int) -> None:
         """Live, a dozen times a second: a mark now and then, what waits for room, the disk."""
         now = self._now()
@@ -74,6 +80,7 @@ class SessionLog:
     def close(self, sample: int) -> None:
         """The session ended as it should: there is nothing to go on with."""
         self._journal.end_log(sample)
+        shutil.rmtree(self.files, ignore_errors=True)
 
 
 def _free(folder: Path, name: str) -> Path:
@@ -95,6 +102,7 @@ def _logs(folder: Path) -> list[Path]:
 def _prune(folder: Path) -> None:
     for path in _logs(folder)[_KEPT:]:
         if not locked(path):
+            shutil.rmtree(folder_of(path), ignore_errors=True)
             with contextlib.suppress(OSError):
                 path.unlink()
 

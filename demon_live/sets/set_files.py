@@ -25,9 +25,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
+from demon_live.audio.files import write_audio
+from demon_live.core import Floats
 from demon_live.errors import FileError
 from demon_live.paths import open_file, read_file, remove_file, shipped, state_dir
 from demon_live.sets.journal import Recording, SetEvent
@@ -39,6 +44,8 @@ LARGEST = 1 << 30
 #: Causes in a set that was not recorded here: a knob that moves for an hour gives as many.
 MOST_CAUSES = 100_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: The name of a take.
+_TAKE = re.compile(r"in-[0-9a-f]{32}\.wav")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,48 @@ class SetFiles:
         except (OSError, ValueError):  # also a name that no file can have
             pass
         return None
+
+
+class Takes:
+    """Loops of the input, kept as the files of a set are, under the names of their content.
+
+    folder: where; None: a new one, which ends with the program.
+    """
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self._taken: dict[str, Path] = {}
+
+    def keep(self, audio: Floats) -> str:
+        """The name of a loop, float32 [n, 2], from now on. Raises FileError."""
+        if self.folder is None:
+            self.folder = Path(mkdtemp(prefix="demon-takes-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        part = self.folder / "take.wav"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_audio(part, audio)
+            file = File(digest := digest_of(part), f"in-{digest[:32]}.wav")
+            place = self.folder / file.digest / file.name
+            place.parent.mkdir(exist_ok=True)
+            part.replace(place)
+        except OSError as error:
+            raise FileError(
+                f"what was played in cannot be kept: {error.strerror}",
+                hint=f"make room on {self.folder}",
+            ) from None
+        self._taken[file.name] = place
+        return file.name
+
+    def find(self, name: str, files: SetFiles) -> Path | None:
+        """The file of a take, of this session or of the set whose files these are."""
+        if _TAKE.fullmatch(name) is None:
+            return None
+        path = self._taken.get(name) or files.find(name, "")
+        if path is not None and self.folder is not None and name not in self._taken:
+            # A session that goes on with another may have to be gone on with, too.
+            copy_into(self.folder, File(digest_of(path), name), path)
+        return path
 
 
 #: Sets that are remembered: the newest.

@@ -18,7 +18,7 @@ from pathlib import Path
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from demon_live.controls import NOTES, Control, find
+from demon_live.controls import IN, NOTES, Control, find
 from demon_live.core import SOUND_ENDINGS
 from demon_live.errors import DemonError
 from demon_live.lang import complete
@@ -33,6 +33,7 @@ _TOUR = re.compile(r"^\s*tour\s+(\w*)$")
 #: A binding whose value has words, or files, in single quotes.
 _QUOTED = re.compile(r"^\s*(?:\w+\.)?(prompt2?|timbre)\s*=")
 _SOURCE = re.compile(r"^\s*source\s+['\"]([^'\"]*)$")
+_SOURCES = ((NOTES, "what kick, bass, chord ... play"), (IN, "what is played in"))
 _ENGINE = re.compile(r"^\s*engine\s+['\"]?([\w.-]*)$")
 _MANY = 400
 
@@ -69,7 +70,7 @@ class ScoreCompleter(Completer):
         elif (sound := _open_quote(line, "timbre")) is not None:
             yield from self._sounds(sound)
         elif (source := _SOURCE.match(line)) is not None:
-            yield from _fitting(source[1], ((NOTES, "what kick, bass, chord ... play"),))
+            yield from _fitting(source[1], _SOURCES)
             yield from self._sounds(source[1])
         elif (engine := _ENGINE.match(line)) is not None:
             yield from _fitting(engine[1], _engines())

@@ -105,7 +105,8 @@ def _scenes(session: SessionApi | None) -> Pieces:
 def _decks(session: SessionApi | None) -> Pieces:
     rows = []
     for deck in session.status().decks if session is not None else ():
-        source = f"{deck.source} {deck.read}".strip() if deck.source else "from noise"
+        read = deck.taken.removeprefix("in: ") or deck.read
+        source = f"{deck.source} {read}".strip() if deck.source else "from noise"
         state = " · muted" * deck.muted + " · solo" * deck.soloed
         bound = ", ".join(lane.control for lane in deck.lanes)
         what = f"to {deck.to}" if deck.to else f"loop {deck.cycles} · {source}"
@@ -140,6 +141,9 @@ def _status(session: SessionApi | None) -> Pieces:
         from demon_live.ui.panel import values
 
         rows.append(("master", values(status.master)))
+    if (heard := status.sound_in) is not None:
+        level = f" · peak {heard.peak_db:.0f} dB" if heard.state == "open" else ""
+        rows.append(("input", heard.words + level))
     if info is not None:
         rows.append(("session", f"{info.name} · process {info.pid}"))
         rows += [(door, at) for door, at in (("web", info.web), ("osc", info.osc)) if at]

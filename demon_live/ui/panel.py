@@ -198,6 +198,7 @@ def _decks(grid: LaneGrid, status: Status, tall: int) -> _Ranked:
             still.append(f"source {deck.source}" + f" ({deck.read})" * bool(deck.read))
         if deck.to:
             still.append(f"to {deck.to}")
+        still += [deck.taken] * bool(deck.taken)
         if still:
             ranked.append((_STILL, grid.held("held", " · ".join(still))))
     if status.master:
@@ -435,6 +436,7 @@ def _foot(grid: LaneGrid, status: Status) -> Row:
     line = grid.glyph("─", "-")
     meters, loudest = level_meters(status, 6, ascii_only=grid.ascii_only)
     left = [*meters[0], *meters[1], ("class:quiet", f"{loudest:>6} ")]
+    left += input_meter(status, 4, ascii_only=grid.ascii_only)
     if status.recording:
         name = text.fit(status.recording, min(text.cells(status.recording), 12))
         left.append(("class:recording", f"{record_mark(status, grid.ascii_only)} {name} "))
@@ -470,6 +472,21 @@ def grade_word(status: Status) -> str:
     if status.telemetry.alive:
         return status.grade
     return "restarting" if status.telemetry.ticks else "starting"
+
+
+def input_meter(status: Status, width: int, *, ascii_only: bool = False) -> Row:
+    """The level of what is played in, `width` cells, or that the input is lost or closed; nothing
+    without one."""
+    heard = status.sound_in
+    if heard is None:
+        return []
+    if heard.state != "open":
+        style = "class:grade.late" if heard.state == "lost" else "class:quiet"
+        return [("class:quiet", "in "), (style, heard.state), ("", " ")]
+    style = "class:meter.hot" if heard.peak_db > -0.5 else "class:meter"
+    late = f" {heard.latency_ms:.0f} ms " if heard.latency_ms else " "
+    drawn = text.meter(heard.peak_db, width, ascii_only=ascii_only)
+    return [("class:quiet", "in "), (style, drawn), ("class:quiet", late)]
 
 
 def level_meters(

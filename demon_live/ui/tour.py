@@ -139,6 +139,15 @@ STEPS: tuple[Step, ...] = (
         score="10",
     ),
     Step(
+        "sound in",
+        "What you play becomes the source. It needs an input: `demon live --input` with the name "
+        "of one, or with loop:patterns/loops/house_124.flac. The line takes the next whole loop.",
+        "source in",
+        "With an input the panel counts its bars, and the bar after them the deck is made from "
+        "it. Without one nothing has changed. Also: source in every 4, overdub on, hold.",
+        score="11",
+    ),
+    Step(
         "a score of your own",
         "In a shell, `demon new mine` makes a folder with a score to start from, and `demon live "
         "mine` plays it. Save the file in any editor: it is heard at the next bar. `record "

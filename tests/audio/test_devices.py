@@ -129,7 +129,7 @@ def test_listing(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             [entry("x"), entry("hdmi", 2, 44100)],
             "hdmi",
-            "does not play 48 kHz .it runs at 44100 Hz",
+            "plays neither 48 kHz nor 44100 Hz: Device unavailable",
             "48000 Hz",
         ),
         ([entry("x"), entry("speaker", 1)], "speaker", "is mono", "stereo"),

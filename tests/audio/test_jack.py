@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,9 +22,10 @@ import psutil
 import pytest
 
 from demon_live.audio.pcmring import Bus, LoopBuffer
+from demon_live.audio.sound_input import InputRing
 from demon_live.audio.speaker import Speaker
 from demon_live.core import Loop, MixDeck, MixPoints, MixState
-from tests.rigs.jack import realtime
+from tests.rigs.jack import Server, realtime
 
 pytestmark = [
     pytest.mark.jack,
@@ -179,3 +181,78 @@ def test_a_server_that_dies_and_comes_back(
     until(lambda: bus.played > position + 24000)
     assert speaker.alive
     speaker.close()
+
+
+def ports(server: Server, kind: str) -> list[str]:
+    """Our ports of a kind, `out` or `in`."""
+    done = subprocess.run(["jack_lsp"], env=server.env, capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    return [n for n in names if f":{kind}_" in n and not n.startswith("system:")]
+
+
+def clicks(ring: InputRing, first: int) -> list[float]:
+    """Where the clicks of a stretch of four seconds lie, to a fraction of a sample."""
+    power = np.square(ring.read(first, first + 4 * 48000)[:, 0].astype(np.float64))
+    found = []
+    for at in np.flatnonzero(power > 0.02):
+        near = np.arange(at - 16, at + 17)
+        place = first + float((near * power[near]).sum() / power[near].sum())
+        if not found or place - found[-1] > 100:
+            found.append(place)
+    return found
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 96000])
+def test_a_click_that_comes_back_lies_at_its_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    """Our output is wired to our input, which costs no time. What the server says that device and
+    microphone take is subtracted all the same; the nudge takes it back."""
+    with Server(tmp_path, FRAMES, rate) as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        loop = Loop(1, "one", 0, Fraction(0), Fraction(96000), 4, Fraction(120), 4, 50)
+        LoopBuffer.create(tmp_path / loop.file, 96000).audio[24000] = 0.5
+        ring = InputRing.create(tmp_path, "system")
+        speaker = Speaker.start(
+            "device", tmp_path, device="system", sound_input="system",
+            state=MixState({"one": MixDeck((loop,))}),
+        )  # fmt: skip
+        bus = speaker.bus
+        until(lambda: bus.played > 24000)
+        assert ring.status().state == "closed"
+        assert ports(server, "in") == []
+        ring.want(True)
+        until(lambda: ring.end() > 0)
+        for one, other in zip(ports(server, "out"), ports(server, "in"), strict=True):
+            subprocess.run(["jack_connect", one, other], env=server.env, check=True)
+        ring.nudge = 3 * FRAMES / rate * 1000  # two blocks to the ear, one from the microphone
+        begin = ring.end() + 48000
+        until(lambda: ring.end() > begin + 5 * 48000, 60)
+        found = clicks(ring, begin)
+        dry, failures, holes = bus.dry, bus.failures, ring.holes(begin, begin + 4 * 48000)
+        report(rate, found, f"dry {dry}", speaker.events())
+        speaker.close()
+    assert len(found) == 2
+    assert all(abs((at - 24000 + 48000) % 96000 - 48000) <= 1 for at in found)
+    assert (dry, failures, holes) == (0, 0, [])
+
+
+def test_eight_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(tmp_path, FRAMES, channels=8) as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        write_loops(tmp_path)
+        state = decks()
+        one, two = state.decks["one"], replace(state.decks["two"], out=7)
+        speaker = Speaker.start("device", tmp_path, device="system", state=state)
+        bus = speaker.bus
+        until(lambda: bus.played > 24000)
+        assert len(ports(server, "out")) == 2
+        speaker.publish(MixState({"one": one, "two": two}))
+        until(lambda: len(ports(server, "out")) == 8, 30)
+        played = bus.played
+        until(lambda: bus.played > played + SECONDS * 48000, SECONDS + 60)
+        report(bus.dry, speaker.events())
+        speaker.close()
+        assert (bus.dry, bus.errors, bus.failures) == (0, 0, 0)

@@ -21,7 +21,7 @@ from demon_live.audio.mixer import Mixer
 from demon_live.audio.pcmring import Bus
 from demon_live.audio.process import Settings, _Process, _Search
 from demon_live.audio.sinks import Sink
-from demon_live.core import MixState
+from demon_live.core import MixDeck, MixState
 from demon_live.errors import DeviceError
 
 PAUSE = threading.Event()
@@ -61,6 +61,8 @@ class Rig:
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         Bus.create(tmp_path / "bus").close()
         self.streams: list[Stream] = []
+        self.opened: list[dict[str, Any]] = []
+        self.channels = 2
         self.error: DeviceError | None = None
         self.broken = False
         monkeypatch.setattr(process, "open_output", self._open)
@@ -74,12 +76,13 @@ class Rig:
         )
         self.bus = self.process.bus
 
-    def _open(self, name: Any, callback: Any, latency: Any, fresh: bool = False) -> Any:
+    def _open(self, name: Any, callback: Any, latency: Any, **more: Any) -> Any:
+        self.opened.append(more)
         if self.error is not None:
             raise self.error
         self.streams.append(Stream(callback))
         self.streams[-1].broken = self.broken
-        return self.streams[-1], Device(0, "desk", "TEST", 2, 48000.0, 0.02, True)
+        return self.streams[-1], Device(0, "desk", "TEST", self.channels, 48000.0, 0.02, True)
 
     def begin(self) -> None:
         """What run() does up to the first sound."""
@@ -294,3 +297,23 @@ def test_without_portaudio_nobody_looks_for_devices(make: Callable[..., Rig]) ->
     rig.begin()
     assert rig.bus.device_ok == 0
     assert rig.process._search is None
+
+
+def test_a_deck_that_goes_elsewhere_opens_the_channels_that_the_device_has(
+    make: Callable[..., Rig],
+) -> None:
+    rig = make()
+    rig.channels = 4
+    rig.begin()
+    assert rig.opened[-1]["channels"] == 2
+    rig.process._newest = MixState({"a": MixDeck((), out=5)})
+    rig.until(lambda: len(rig.streams) == 2 and rig.process._stream is rig.streams[1])
+    assert rig.streams[0].dropped.is_set()
+    assert rig.opened[-1]["channels"] == 6
+    assert rig.opened[-1]["fresh"] is False
+    assert rig.process.mix.channels == 4
+    assert rig.kinds() == ["started", "channels", "device-back"]
+    assert "4 channels" in rig.process.news[-1].text
+    for _ in range(5):
+        rig.process._health()
+    assert len(rig.streams) == 2

@@ -20,10 +20,17 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demon_live.audio.devices import Converted
 from demon_live.audio.mix_thread import AudioEvent, MixThread
 from demon_live.audio.mixer import BLOCK, Mixer
 from demon_live.audio.pcmring import Bus, LoopBuffer, PcmRing
-from demon_live.audio.sinks import DRY_FADE, AudioCallback, NullClock, SoundWriter, parse_sink
+from demon_live.audio.sinks import (
+    DRY_FADE,
+    AudioCallback,
+    NullClock,
+    SoundWriter,
+    parse_sink,
+)
 from demon_live.core import Floats, Loop, MixDeck, MixPoints, MixState
 from demon_live.errors import FileError, UsageError
 
@@ -618,3 +625,24 @@ def test_a_full_runtime_folder_is_an_error_not_a_crash(
         LoopBuffer.create(tmp_path / "a", 1000)
     assert "DEMON_RUNTIME" in (caught.value.hint or "")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_at_another_rate_hears_each_sample_at_its_time(bus: Bus) -> None:
+    """A click in the mix comes out where the rates say, and `begin` knows what a buffer is."""
+    ring = PcmRing(48000)
+    sound = np.zeros((40000, 2), np.float32)
+    sound[9600] = 0.5
+    ring.write(sound)
+    output = AudioCallback(ring, bus)
+    device = Converted(output, 44100, 2, output.begin)
+    when = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
+    out, begins = [], []
+    for _ in range(40):
+        block = np.zeros((512, 2), np.float32)
+        device(block, 512, when, None)
+        out.append(block)
+        begins.append(output.first)
+    (click,) = np.flatnonzero(np.abs(np.concatenate(out)[:, 0]) > 0.4)
+    assert abs(click - 9600 * 44100 / 48000) < 1
+    assert np.allclose(begins, np.arange(40) * 512 * 48000 / 44100, atol=1e-3)
+    assert output.first_s == pytest.approx(0.02)

@@ -379,6 +379,8 @@ def test_operators(expression: str, values: list[float]) -> None:
         ("tempo(128)", 128),
         ("cps 120/60/4", 0.5),
         ("nudge -(3*4)", -12),
+        ("nudge in -(2*4)", -8),
+        ("out 3", 3),
         ("loop 2*(3 + 1) at 8", 8),
     ],
 )

@@ -34,14 +34,18 @@ def realtime() -> bool:
 
 
 class Server:
-    """`with Server(folder) as server`: 48 kHz, `frames` a block, under a name of its own.
+    """`with Server(folder) as server`: `rate` Hz, `frames` a block, `channels` to play to, under a
+    name of its own.
 
     variables: the environment variables that clients need; env: those beside this process's own.
     """
 
-    def __init__(self, folder: Path, frames: int = 512) -> None:
+    def __init__(
+        self, folder: Path, frames: int = 512, rate: int = 48000, channels: int = 2
+    ) -> None:
         self.name = f"demon-rig-{os.getpid()}"
         self.frames = frames
+        self._driver = ["-d", "dummy", "-r", f"{rate}", "-p", f"{frames}", "-P", f"{channels}"]
         self.folder = folder
         self.realtime = realtime()
         self.variables = {
@@ -62,10 +66,9 @@ class Server:
         """Start, or start again after `kill`."""
         # The clients get 65: over everything of ours, as on a machine set up for sound.
         speed = ["-R", "-P", "70"] if self.realtime else ["-r"]
-        tail = ["-d", "dummy", "-r", "48000", "-p", str(self.frames)]
         with self._log.open("ab") as log:
             self._server = subprocess.Popen(
-                ["jackd", "-n", self.name, *speed, *tail],
+                ["jackd", "-n", self.name, *speed, *self._driver],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

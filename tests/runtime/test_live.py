@@ -16,9 +16,12 @@ import soundfile
 from demon_live.errors import DemonError
 from demon_live.lang import Lane, compile_source
 from demon_live.models.manifest import load_manifest
+from demon_live.paths import sets_dir
 from demon_live.runtime.live import Live
-from demon_live.sets.journal import Recording, SetEvent
+from demon_live.runtime.seek import dry_run
+from demon_live.sets.journal import Recording, SetEvent, find_set, load
 from demon_live.sets.session_log import Interrupted
+from demon_live.sets.set_files import folder_of
 
 SCORE = """tempo 128
 loop 2
@@ -146,3 +149,23 @@ def test_a_state_folder_that_cannot_be_made_costs_only_what_is_kept_there(
         with pytest.raises(DemonError, match="cannot write to the folder"):
             live.session.apply("record friday")
         assert live.session.state.decks["main"].bound["denoise"].text == ".6"
+
+
+@pytest.mark.timeout(240)
+def test_what_is_played_in_is_kept_with_the_set(score: Path, tmp_path: Path) -> None:
+    played = f"loop:{LOOPS / 'techno_128.flac'}"
+    with Live([score], audio="null", input=played, record="mine") as live:
+        assert live.wait(60, lambda: generations(live) > 0)
+        live.session.apply("loop 1; source in; gain = in_level.range(.5, 1)")
+        assert live.wait(60, lambda: live.session.state.decks["main"].take is not None)
+        take = live.session.state.decks["main"].take
+        assert take is not None
+        kept = list((tmp_path / "state" / "sessions").glob(f"*.files/*/{take.name}"))
+        assert len(kept) == 1
+        assert live.wait(60, lambda: bool(live.session.state.hands.tracks))
+    assert not kept[0].exists()
+    path = find_set("mine", [sets_dir()])
+    assert len(list(folder_of(path).rglob(take.name))) == 1
+    moments = list(dry_run(load(path)))
+    assert not [moment.error for moment in moments if moment.error is not None]
+    assert moments[-1].state.decks["main"].take == take

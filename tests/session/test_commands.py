@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demon_live.audio.files import write_audio
+from demon_live.audio.sound_input import FileInput
 from demon_live.errors import DemonError, ScoreError
 from demon_live.lang import Bind, compile_source
 from demon_live.lang.highlighting import highlights
@@ -417,3 +419,50 @@ def test_a_long_gap_begins_the_taps_anew(stage: Offline) -> None:
     assert said[3] == "tap 1 of 4"
     assert said[6] == "tap · 6000 bpm is no tempo: 20..400 bpm"
     assert stage.session.state.bpm == 120
+
+
+def test_out_says_where_a_deck_goes_and_renews_no_loop() -> None:
+    output = NullOutput()
+    session = Session(output)
+    session.apply("loop 2\ndeck b { loop 1 }")
+    loops = {name: deck.loops for name, deck in session.state.decks.items()}
+    session.apply("deck b { out 3 }")
+    assert {name: deck.out for name, deck in output.mix.decks.items()} == {"main": 1, "b": 3}
+    assert {name: deck.loops for name, deck in session.state.decks.items()} == loops
+    with pytest.raises(ScoreError, match="channels go in pairs: 4 is the second of one") as error:
+        session.apply("out 4")
+    assert error.value.hint == "write out 3, or out 5"
+    assert "out 3" in as_score(session.state)
+    session.apply("undo")
+    assert output.mix.decks["b"].out == 1
+    session.apply("redo")
+    assert output.mix.decks["b"].out == 3
+    assert {name: deck.loops for name, deck in session.state.decks.items()} == loops
+
+
+def test_thru_and_nudge_in_need_an_input_and_reach_it(tmp_path: Path) -> None:
+    with pytest.raises(ScoreError, match="there is no input"):
+        Session(NullOutput()).apply("loop 2\nthru = .5")
+    write_audio(tmp_path / "in.wav", np.full(96000, 0.5, np.float32))
+    heard = FileInput(tmp_path / "in.wav")
+    session = Session(NullOutput(), sound_in=heard)
+    session.apply("loop 2\nnudge in -8")
+    session.pump()
+    assert (heard.nudge, heard.status().state) == (-8.0, "closed")
+    session.apply("thru = .5")
+    session.pump()
+    shown = session.status().sound_in
+    assert shown is not None
+    assert (shown.name, shown.state) == (f"file:{tmp_path / 'in.wav'}", "open")
+
+
+def test_thru_is_rendered(tmp_path: Path) -> None:
+    played = np.random.default_rng(5).uniform(-0.25, 0.25, (48000, 2)).astype(np.float32)
+    write_audio(tmp_path / "in.wav", played)
+    sound = []
+    for value in (0, 0.5):
+        with offline(MockEngine(lambda request: 0.0), tmp_path, input=tmp_path / "in.wav") as made:
+            made.session.apply(f"tempo 120\nloop 1\nthru = {value}")
+            sound.append(made.render(seconds=1))
+    added = sound[1] - sound[0]
+    assert np.allclose(added[4800:], 0.5 * played[4800:], atol=1e-5)

@@ -88,7 +88,7 @@ def stub() -> str:
     for word, control in SETTINGS.items():
         if word == "to":
             continue
-        out += _function(word, value, control.help)
+        out += _function(word, f"{value} = True" if word == "hold" else value, control.help)
     for word, row in PERFORMANCE.items():
         out += _function(word, "*names: str", row.help)
     made = [n for n, value in vars(dsl).items() if isinstance(value, dsl.Pat)]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demon_live.audio.sound_input import InputStatus
 from demon_live.core import EngineStatus, SlotStatus
 from demon_live.errors import ScoreError, Span
 from demon_live.session.status import DeckView, LaneView, Status
@@ -212,3 +213,18 @@ def test_meter_is_empty_at_silence_and_full_at_full_scale() -> None:
 @given(st.text(max_size=30), st.integers(0, 40))
 def test_fit_takes_exactly_the_room_given(words: str, width: int) -> None:
     assert text.cells(text.fit(words, width)) == width
+
+
+@pytest.mark.parametrize(
+    ("heard", "words"),
+    [
+        (None, ""),
+        (InputStatus("mic", 5.0, 1.0, 0.5, "open"), "in ████ 5 ms"),
+        (InputStatus("mic"), "in closed"),
+        (InputStatus("mic", state="lost"), "in lost"),
+    ],
+)
+def test_the_input_has_a_meter_beside_the_others(heard: InputStatus | None, words: str) -> None:
+    foot = lines(panel(status(deck("main", *LANES), sound_in=heard), 100, 8))[-1]
+    assert words in foot
+    assert (" in " in foot) == bool(words)

@@ -49,6 +49,7 @@ function frame(word) {
   moment.cycle = moment.heard && Math.abs(off) < 0.1 ? mine + off * 0.12 : word.c;
   Object.assign(moment, { bpm: word.b, beats: word.n, at: now, heard: true, slots: word.s });
   moment.peaks = moment.peaks.map((db, i) => Math.max(word.m[i], db - 1.1));
+  moment.input = word.i;
   if (word.L) light(word.L);
 }
 
@@ -68,7 +69,7 @@ function scene(word) {
   $("recording").hidden = !word.recording;
   $("recording").textContent = `● ${word.recording || ""}`;
   $("hushed").hidden = !word.hushed;
-  $("engine").textContent = `${word.engine} · ${word.device}${word.shed ? ` · ${word.shed}` : ""}`;
+  $("engine").textContent = `${word.engine} · ${word.device}${word.input ? ` · in ${word.input}` : ""}${word.shed ? ` · ${word.shed}` : ""}`;
   $("figures").textContent = `tick ${word.tick} ms · lead ${word.lead} ms`;
 }
 
@@ -207,7 +208,7 @@ function draw(now) {
     $("tempo").replaceChildren(tempo, unit);
   }
   stage($("stage"), { ...moment, cycle, now });
-  meters($("meters"), moment.peaks);
+  meters($("meters"), moment.peaks, moment.input);
 }
 
 let again = 0;

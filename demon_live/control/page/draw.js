@@ -312,16 +312,18 @@ function slots(c, r, moment) {
   });
 }
 
-export function meters(canvas, peaks) {
+// input: its level in dB, or "closed" or "lost"; undefined without one. It has a third bar.
+export function meters(canvas, peaks, input) {
   size(canvas);
   const c = canvas.getContext("2d");
   const { width, height } = canvas;
   c.clearRect(0, 0, width, height);
-  peaks.forEach((db, n) => {
+  const bars = input === undefined ? peaks : [...peaks, typeof input === "number" ? input : -120];
+  const tall = (height * 0.84) / bars.length;
+  bars.forEach((db, n) => {
     const share = Math.max(0, Math.min(1, (db + 48) / 48));
-    const tall = height * 0.42;
-    const y = n * (height - tall);
-    c.fillStyle = "#1d2129";
+    const y = (n * (height - tall)) / (bars.length - 1);
+    c.fillStyle = n === 2 && input === "lost" ? "#ff5d5d" : "#1d2129";
     c.fillRect(0, y, width, tall);
     c.fillStyle = db > -0.5 ? "#ff5d5d" : db > -6 ? "#ffc857" : "#5fd38d";
     c.fillRect(0, y, width * share, tall);

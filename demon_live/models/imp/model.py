@@ -342,7 +342,7 @@ class LinearGuess(nn.Module):
         """x [B, T, C], t [B] -> v [B, T, C]."""
         t, s = t.float()[:, None, None], self.spread.exp()
         gain = (t - (1 - t) * s) / (t * t + (1 - t) * (1 - t) * s)
-        return cast(Tensor, ((x @ self.axes.T) * gain) @ self.axes)
+        return ((x @ self.axes.T) * gain) @ self.axes
 
 
 def _without_branches(

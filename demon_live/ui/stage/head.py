@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from demon_live.session.status import Status
 from demon_live.ui import text
-from demon_live.ui.panel import grade_word, level_meters, record_mark
+from demon_live.ui.panel import grade_word, input_meter, level_meters, record_mark
 from demon_live.ui.text import Row
 
 #: A lead under so many steps of the ring is tight.
@@ -120,6 +120,7 @@ def _facts(status: Status, cycle: float, rows: int, ascii_only: bool) -> list[Ro
     if status.recording:
         mark = record_mark(status, ascii_only)
         lamps += [("", " "), ("class:recording", f"{mark} {text.fit_to(status.recording, 16)}")]
+    lamps += [("", " "), *input_meter(status, 8, ascii_only=ascii_only)]
     tempo: list[tuple[str, str]] = [
         *_beats(status, cycle, ascii_only),
         ("class:deck", f" {status.bpm:.4g} bpm"),
