@@ -315,7 +315,8 @@ class Request:
     for displays and placement. epoch: of the loop it belongs to. curves: class step, name ->
     float32 [T], the generation's own; None = those that the ring shares. identity: what condition,
     conditions and negative mean, comparable; None = not known: the generation is never stored.
-    lanes: float32 [T, 46], the notes of its lap as `notes.lanes` says them; None = not told.
+    lanes: float32 [T, 46], the notes of its lap as `notes.lanes` says them; None = not told. hand:
+    it changes what sounds already, so that it is made before all others.
     """
 
     frames: int
@@ -342,6 +343,7 @@ class Request:
     lanes: Floats | None = None
     drift: float = 0.0
     turn: int = 0
+    hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -235,7 +235,7 @@ class MultiGpuRing(Ring):
 
     # -- requests ------------------------------------------------------------------------------
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: Request, alone: int = 0) -> None:
         """Send it to the worker with the fewest in flight; of those, the one whose turn it is."""
         count = len(self._workers)
         order = [(self._turn + i) % count for i in range(count)]
@@ -417,7 +417,7 @@ class MultiGpuRing(Ring):
             for _, one in flying
         )
 
-    def preview(self, deck: str) -> Generation | None:
+    def preview(self, deck: str, steps: int | None = None) -> Generation | None:
         """None: predictions stay with the workers."""
         return None
 

@@ -122,6 +122,7 @@ class Generator:
         self._noted = len(engine.notes)
         self.timbres = Timbres(engine, read_pcm, self._pool)
         self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
+        self._first_window = engine.manifest.first_window or engine.window
         self._open = open_buffer
         # What should be done, and the decks that are ready for it.
         self._state = EngineState()
@@ -367,7 +368,8 @@ class Generator:
         if self.ring.in_flight:
             return True
         reach = self._reach(self.playhead.now())
-        return any(self._wants(deck, *reach) for deck in self._decks.values())
+        wants = (self._wants(deck, *reach) or self._hand(deck) for deck in self._decks.values())
+        return any(wants)
 
     @property
     def hurried(self) -> bool:
@@ -384,6 +386,14 @@ class Generator:
         if deck.block is None or deck.always:
             return deck.always
         return deck.needs.choose(ready, reach) is not None
+
+    def _hand(self, deck: _Deck) -> Asked | None:
+        """What a hand waits for that is not in flight yet."""
+        if deck.block is None or deck.always or self._standing:
+            return None
+        now = self.playhead.now()
+        soonest = now + self._samples(self._pace.after(self._draft)) + GUARD + HALF + self.away
+        return deck.needs.hand(soonest, now + self.drain)
 
     @property
     def primed(self) -> bool:
@@ -419,6 +429,7 @@ class Generator:
         return None
 
     def _tick(self) -> None:
+        self._admit_hands()
         reach = self._reach(self.playhead.now())
         if any(d.block and d.needs.urgent(*reach) for d in self._decks.values() if not d.always):
             self.ring.hasten()
@@ -435,6 +446,13 @@ class Generator:
             self._complain(f"a deck cannot be generated: {self.ring.trouble}")
         self._pace.end_tick(started)
 
+    def _admit_hands(self) -> None:
+        """What a hand waits for is admitted at once and makes its first steps alone."""
+        for name, deck in self._decks.items():
+            asked = self._hand(deck) if self.ring.hurried < self.ring.depth else None
+            if asked is not None:
+                self.ring.hurry(self._request(name, deck, asked), self._draft)
+
     def _count_flying(self) -> None:
         """What the ring has finished, or lost, is in flight no more."""
         for name, deck in self._decks.items():
@@ -442,11 +460,9 @@ class Generator:
             deck.needs.keep_flying(begins)
 
     def _preview(self, name: str, deck: _Deck) -> None:
-        """What a hand asked for is heard from its prediction halfway, then from its end."""
-        found = self.ring.preview(name)
-        if found is None or found.request.hear_from != deck.needs.late:
-            return
-        if len(found.versions) == max(1, self.ring.steps // 2) and not deck.placement.empty:
+        """What a hand asked for is heard from an early prediction, then from its end."""
+        found = self.ring.preview(name, self._draft)
+        if found is not None and not deck.placement.empty:
             self._place_from(deck, found)
 
     def _accept(self, generation: Generation) -> None:
@@ -477,19 +493,30 @@ class Generator:
         if deck is None or deck.block is None:
             return None
         now = self.playhead.now()
-        curves, phrase = None, None
-        if deck.always:
-            target = deck.scheduler.target(deck.block, now, *self._reach(now))
-            phrase = deck.block.phrase_at(target.hear_from)
-            if not self._source_ready(deck, phrase, target.values):
-                return None
-        else:
+        if not deck.always:
             asked = deck.needs.choose(*self._reach(now))
-            if asked is None:
-                return None
-            deck.needs.asked(asked)
-            target = Target(asked.need.begin, asked.need.values)
-            curves, phrase = asked.curves, asked.phrase
+            return None if asked is None else self._request(name, deck, asked)
+        target = deck.scheduler.target(deck.block, now, *self._reach(now))
+        phrase = deck.block.phrase_at(target.hear_from)
+        if not self._source_ready(deck, phrase, target.values):
+            return None
+        return self._built(name, deck, target, None, phrase)
+
+    def _request(self, name: str, deck: _Deck, asked: Asked) -> Request:
+        """The request of what is asked for; it counts as in flight."""
+        deck.needs.asked(asked)
+        target = Target(asked.need.begin, asked.need.values)
+        return self._built(name, deck, target, asked.curves, asked.phrase)
+
+    def _built(
+        self,
+        name: str,
+        deck: _Deck,
+        target: Target,
+        curves: Mapping[str, Floats] | None,
+        phrase: Phrase | None,
+    ) -> Request:
+        assert deck.block is not None
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
         return build_request(
@@ -537,15 +564,23 @@ class Generator:
         if wanted != deck.weights:
             deck.weights, deck.turned = wanted, target.hear_from
 
+    @staticmethod
+    def _samples(seconds: float) -> int:
+        return round(seconds * RATES.sample_rate)
+
+    @property
+    def _draft(self) -> int:
+        """Steps after which the prediction of what a hand waits for is heard."""
+        wanted = self.engine.manifest.draft_steps or self.ring.steps // 2
+        return max(1, min(wanted, self.ring.steps - 1))
+
     def _reach(self, now: int) -> tuple[int, int]:
         """When a generation admitted now can be heard, and until when groups must be served now."""
-        interval = round(
-            self._pace.period_s * RATES.sample_rate * self.ring.steps / self.ring.depth
-        )
+        interval = self._samples(self._pace.period_s * self.ring.steps / self.ring.depth)
         # While the clock stands still a generation is ready at once.
         ready = now if self._standing else now + self.drain
         # What must be on time is begun earlier by what a handful of slow ticks would cost.
-        spare = round(self._pace.stray_s * RATES.sample_rate * self.ring.steps**0.5)
+        spare = self._samples(self._pace.stray_s * self.ring.steps**0.5)
         return ready, now + self.drain + 2 * interval + spare
 
     def prime(self, pump: Callable[[], None], turns: int) -> bool:
@@ -582,7 +617,7 @@ class Generator:
     def drain(self) -> int:
         """Samples from an admission until its generation can be heard."""
         return (
-            round(self._pace.period_s * RATES.sample_rate * self.ring.steps)
+            self._samples(self._pace.period_s * self.ring.steps)
             + self._pace.lead
             + self.away
             + HALF
@@ -591,13 +626,21 @@ class Generator:
     def _place(self) -> None:
         for deck in self._decks.values():
             window = max(4, round(self.engine.window * self.window_part))
-            deck.placement.window = window
             deck.placement.may_refresh = self.may_refresh()
             # Without gap-fill only a newer generation is a reason to write.
             reserve = window * RATES.hop // 2 if self.gap_fill else -(1 << 62)
+            if deck.needs.late is not None and not deck.placement.empty:
+                # No more of a prediction than is heard before the end is decoded.
+                soon = self._samples(self._pace.after(self.ring.steps - self._draft))
+                reserve = min(reserve, soon - self._pace.lead)
             # At a jump or the end of a lap a piece is short: go on until the reserve is there.
             for _ in range(4):
-                lead = self._pace.lead + self.away
+                lead, deck.placement.window = self._pace.lead, window
+                if deck.placement.hurried:
+                    # A hand waits: little, and as near to the playhead as it can be written.
+                    lead, deck.placement.window = GUARD + HALF, min(window, self._first_window)
+                    deck.placement.hurried = False
+                lead += self.away
                 piece = deck.placement.next_piece(self.playhead.now(), lead, reserve)
                 if piece is None:
                     break
