@@ -430,9 +430,7 @@ class Generator:
 
     def _tick(self) -> None:
         self._admit_hands()
-        reach = self._reach(self.playhead.now())
-        if any(d.block and d.needs.urgent(*reach) for d in self._decks.values() if not d.always):
-            self.ring.hasten()
+        self._fit_depth()
         started = self._pace.begin_tick(learn=not self._standing)
         done = self.ring.tick()
         self._count_flying()
@@ -449,9 +447,29 @@ class Generator:
     def _admit_hands(self) -> None:
         """What a hand waits for is admitted at once and makes its first steps alone."""
         for name, deck in self._decks.items():
-            asked = self._hand(deck) if self.ring.hurried < self.ring.depth else None
+            asked = self._hand(deck) if self.ring.hurried < self._most else None
             if asked is not None:
                 self.ring.hurry(self._request(name, deck, asked), self._draft)
+
+    def _fit_depth(self) -> None:
+        """`depth auto` is the least with room for all that must be admitted now."""
+        reach = self._reach(self.playhead.now())
+        resting = [d for d in self._decks.values() if d.block is not None and not d.always]
+        due = sum(deck.needs.due(*reach) for deck in resting)
+        if self._state.depth is None:
+            busy = self.ring.in_flight - self.ring.hurried
+            # It shrinks when the ring is empty.
+            least = max(due + busy, self.ring.depth if busy else 1)
+            depth = self._most if self.paced else min(self._most, least)
+            if depth != self.ring.depth:
+                self.ring.resize(depth)
+        if due:
+            self.ring.hasten()
+
+    @property
+    def _most(self) -> int:
+        """Generations in flight at most; those that a hand waits for come beside them."""
+        return self._state.depth or self._default[0]
 
     def _count_flying(self) -> None:
         """What the ring has finished, or lost, is in flight no more."""
@@ -609,7 +627,7 @@ class Generator:
                 continue
             if deck.always and deck.scheduler.unserved(deck.block, *reach) is not None:
                 return True
-            if not deck.always and deck.needs.urgent(*reach):
+            if not deck.always and deck.needs.due(*reach):
                 return True
         return False
 
@@ -665,6 +683,7 @@ class Generator:
             generations=made.made,
             from_store=made.from_store,
             resting=made.resting,
+            depth=self.ring.depth,
             tick_ms=self._pace.tick_s * 1000,
             period_ms=self._pace.period_s * 1000,
             decode_ms=self._pace.decode_s * 1000,

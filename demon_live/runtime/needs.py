@@ -11,7 +11,7 @@ Threads: belongs to the engine loop.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -156,12 +156,15 @@ class Needs:
         wanted = [n for n in self._needs if n.end > ready and self._unserved(n, ready)]
         # The first of all is for what sounds first: a loop is filled from it.
         soon = [n for n in wanted if ready < n.begin <= reach] if self._begun else []
-        for need in (*soon, *wanted):
+        return next(self._askable((*soon, *wanted), ready), None)
+
+    def _askable(self, needs: Iterable[Need], ready: int) -> Iterator[Asked]:
+        """What would be made for these needs: not what is in flight, or cannot be made yet."""
+        for need in needs:
             late = self._begun and need.begin <= ready
             asked = Asked(need, self._curves(need), late, phrase=self._phrase(need))
             if not self._is_flying(asked) and self._prepared(asked):
-                return asked
-        return None
+                yield asked
 
     def hand(self, soonest: int, ready: int) -> Asked | None:
         """What a hand has changed of a generation that is heard before `ready`, or None.
@@ -182,10 +185,14 @@ class Needs:
         """Whether it will be in the store when what is in flight has landed."""
         return any(asked.equals(other) for other in self._flying if not other.steered)
 
-    def urgent(self, ready: int, reach: int) -> bool:
-        """Whether something is to be made that begins within reach."""
-        asked = self.choose(ready, reach)
-        return asked is not None and asked.need.begin <= reach
+    def due(self, ready: int, reach: int) -> int:
+        """How many generations are to be made that begin within reach."""
+        soon = (n for n in self._needs if n.end > ready and n.begin <= reach)
+        found: list[Asked] = []
+        for asked in self._askable((n for n in soon if self._unserved(n, ready)), ready):
+            if not any(asked.equals(other) for other in found):
+                found.append(asked)
+        return len(found)
 
     def asked(self, asked: Asked) -> None:
         """This is being made."""

@@ -318,3 +318,25 @@ def test_an_edit_after_a_panic_is_heard_in_the_same_lap() -> None:
     stage.session.apply("prompt = 'b' now")
     out = run(stage, 4 * BAR)
     assert out[-1] == pytest.approx(0.2, abs=1e-4)
+
+
+def test_depth_auto_is_the_least_with_room_for_what_is_due_and_is_told() -> None:
+    stage = playing("", bars=4)
+    stage.session.apply("prompt = 'b' now")
+    depths = set()
+    for _ in range(20):
+        stage.turn()
+        depths.add(stage.output.engine_status().depth)
+    assert depths == {1}
+    stage.session.apply("seed = irand(99)\nprompt = 'b' now")
+    for _ in range(200):
+        stage.turn()
+        depths.add(stage.output.engine_status().depth)
+    assert max(depths) > 1
+    assert max(depths) <= stage.output.engine.depth
+    stage.session.apply("depth 3")
+    stage.turn()
+    assert stage.output.engine_status().depth == 3
+    stage.session.apply("ring always\ndepth auto")
+    stage.turn()
+    assert stage.output.engine_status().depth == stage.output.engine.depth
