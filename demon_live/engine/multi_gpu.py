@@ -148,12 +148,13 @@ class WorkerRing(Ring):
 
 @dataclass(slots=True)
 class _InFlight:
-    """A generation in flight. ends: the tick that makes its last step."""
+    """A generation in flight. ends: the tick that makes its last step. key: as of a `Slot`."""
 
     request: Request
     born: int
     steps: int
     ends: int
+    key: bytes | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -246,7 +247,8 @@ class MultiGpuRing(Ring):
         sent = self._encode(replace(request, source=source, feedback=0.0))
         worker.admit.append((serial, sent))
         ends = self.tick_number + self.steps - 1
-        worker.in_flight[serial] = _InFlight(request, self.tick_number, self.steps, ends)
+        key = self._key(request)
+        worker.in_flight[serial] = _InFlight(request, self.tick_number, self.steps, ends, key)
         self._serial += 1
 
     def _busy(self, worker: _Worker) -> int:
@@ -277,7 +279,7 @@ class MultiGpuRing(Ring):
                 if one.request.deck == deck and one.ends >= self.tick_number
             ]
             for one in mine:
-                one.request = changed_request(one.request, denoise, shift)
+                one.request, one.key = changed_request(one.request, denoise, shift), None
             if mine:
                 worker.changes.append(("migrate", deck, denoise, shift))
             moved += len(mine)
@@ -291,13 +293,14 @@ class MultiGpuRing(Ring):
             worker.changes.append(("steer", deck, hear_from, dict(curves)))
             for one in worker.in_flight.values():
                 if (one.request.deck, one.request.hear_from) == (deck, hear_from):
-                    one.request = replace(one.request, curves=curves)
+                    one.request, one.key = replace(one.request, curves=curves), None
         self._shared.bump()
 
     # -- a tick --------------------------------------------------------------------------------
 
     def tick(self) -> list[Generation]:
-        """One tick of all workers at the same time; all finished generations, newest last.
+        """One tick of all workers at the same time; all finished generations, newest last. Those
+        that were in the store come first.
 
         The generations in flight of a worker that is lost are lost; the other workers go on.
 
@@ -307,6 +310,9 @@ class MultiGpuRing(Ring):
         self._admit()
         self._weigh()
         strengths, self._names.weights.fresh = self._names.weights.fresh, None
+        if strengths is not None:
+            for one in (one for worker in self._workers for one in worker.in_flight.values()):
+                one.key = None
         snapshot = self._shared.snapshot()
         for worker in list(self._workers):
             order = self._order(worker, snapshot, strengths)
@@ -316,7 +322,7 @@ class MultiGpuRing(Ring):
                 self._lose(worker, error)
         self._sent.append(self.tick_number)
         self.tick_number += 1
-        out: list[Generation] = []
+        out, self._from_store = self._from_store, []
         while len(self._sent) > self._ahead:
             self._sent.popleft()
             out += self._collect()
@@ -379,6 +385,8 @@ class MultiGpuRing(Ring):
         if one.latent is None:
             self.dropped += 1
             return
+        self._made += 1
+        self._store.put(flying.key, one.latent)
         generation = Generation(one.latent, flying.request, one.versions, one.born, one.retired)
         found.append((one.serial, generation))
 

@@ -340,3 +340,39 @@ def test_depth_auto_is_the_least_with_room_for_what_is_due_and_is_told() -> None
     stage.session.apply("ring always\ndepth auto")
     stage.turn()
     assert stage.output.engine_status().depth == stage.output.engine.depth
+
+
+def test_ten_decks_a_stream_of_a_knob_and_a_stall_leave_no_hole_and_starve_nobody() -> None:
+    bar, bars = BAR, 5
+    letters = "abcdefghij"
+    decks = [
+        f"deck d{n} {{ loop 1; prompt = '{x}'; drift = .3; gain = .1 }}"
+        for n, x in enumerate(letters)
+    ]
+    stage = offline(Counted())
+    stage.session.apply("tempo 120\n" + "\n".join(decks))
+    run(stage, 2 * bar)
+    generator = stage.output.generator
+    made: list[Any] = []
+    generator.made = made.append
+    begin, out, n = stage.output.playhead.now(), [], 0
+    while stage.output.playhead.now() < begin + bars * bar:
+        for _ in range(10):  # 125 a second
+            n += 1
+            stage.session.apply(f"deck d0 {{ denoise = {n % 89 / 100 + 0.1:.2f} now }}")
+        out.append(stage.turn())
+        if n == 200:
+            # The engine stands still for a second, the mixer does not.
+            out.append(stage.output.mixer.render(100))
+        assert generator.ring.in_flight <= 2 * stage.output.engine.depth
+        for deck in generator._decks.values():
+            assert len(deck.needs._known) + len(deck.needs._flying) < 16
+            assert len(deck.placement._generations) <= 65
+    heard = np.concatenate(out)[:, 0]
+    assert heard.min() > 0.5
+    laps = range(begin + 2 * bar, begin + bars * bar, bar)
+    for name in (f"d{n}" for n in range(10)):
+        turns = {g.request.turn for g in made if g.request.deck == name}
+        missed = [lap for lap in laps if lap // bar not in turns]
+        assert len(missed) <= 1, name  # the stall
+    assert stage.output.notes == []
