@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from demon_live.core import RATES, ControlBlock, Floats, NoteEvent, Phrase
+from demon_live.core import RATES, ControlBlock, Floats, NoteEvent, Phrase, Request
 from demon_live.runtime.scheduler import value_at
 from demon_live.session.sampler import lap_times
 
@@ -205,6 +205,18 @@ class Needs:
     def late(self) -> int | None:
         """Where a need begins that sounds already while what a hand asked for is in flight."""
         return next((asked.need.begin for asked in self._flying if asked.late), None)
+
+    def also(self, request: Request) -> list[int]:
+        """The begins of other needs that a hand has changed and that this generation serves, too:
+        those of the next lap, when this one is nearly over."""
+        asked, curves = self._served.get(request.hear_from), request.curves or {}
+        if asked is None or asked.need.values != request.values:
+            return []
+        if any(asked.curves[name] is not curve for name, curve in curves.items()):
+            return []
+        others = [n for n in self._needs if n.begin != request.hear_from and n.begin in self._known]
+        wanted = [Asked(n, self._curves(n), phrase=self._phrase(n)) for n in others]
+        return [other.need.begin for other in wanted if asked.equals(other)]
 
     def keep_flying(self, begins: Iterable[int]) -> None:
         """Only these are in flight, by the begins of their needs; of equal ones the newest."""

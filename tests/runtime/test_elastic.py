@@ -250,6 +250,18 @@ def test_a_hand_is_heard_from_an_early_prediction_by_a_short_window_then_from_it
     assert stats(stage).made == 2
 
 
+@pytest.mark.parametrize("left", [2, 4, 6])
+@pytest.mark.parametrize("edit", ["prompt = 'd' now", "prompt = 'd' now\nhint = .9 now"])
+def test_a_hand_near_the_end_of_a_lap_is_heard_no_later_and_stays(left: int, edit: str) -> None:
+    stage = playing("hint = .2", bars=2)
+    run(stage, -stage.output.playhead.now() % (2 * BAR) + 2 * BAR - left * 3840)
+    stage.session.apply(edit)
+    out = run(stage, 2 * BAR)
+    first = int(np.flatnonzero(out > 0.15)[0])
+    assert first < 7 * 3840
+    assert out[first + 1000 :].min() > 0.15
+
+
 def test_a_hand_waits_for_no_other_deck() -> None:
     heard = {}
     for others in (0, 3):

@@ -22,7 +22,7 @@ LIMITS = {
     "apply_files": 36,
     "apply_functions": 228,
     "way_files": 69,
-    "way_functions": 675,
+    "way_functions": 710,
 }
 
 
