@@ -339,9 +339,9 @@ class Ring:
 
     def _admit(self) -> None:
         hurried, self._hurried = self._hurried, []
-        for request, alone in hurried:
-            if not self._take_from_store(request):
-                self._start(request, 0 if self.hurried else alone)
+        for first, alone in hurried:
+            if not self._take_from_store(first):
+                self._start(first, 0 if self.hurried else alone)
         while (
             self._pace.is_due(self.tick_number)
             and self.in_flight < self.depth

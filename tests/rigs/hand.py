@@ -68,10 +68,10 @@ class Clock:
 
 
 class Counted(Clock):
-    """An engine, and a clock that its calls move on: see the module."""
+    """An engine, and a clock that its calls move on: see the module. floor: seconds of any call."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, floor: float = 0.0) -> None:
+        self._engine, self._floor = engine, floor
         self._seconds = 0.0
         self._least: dict[tuple[int, ...], float] = {}
 
@@ -95,7 +95,7 @@ class Counted(Clock):
         result = call()
         took = min(time.perf_counter() - began, self._least.get(shape, _PATIENCE))
         self._least[shape] = took
-        self._seconds += took
+        self._seconds += max(took, self._floor)
         return result
 
 
