@@ -622,7 +622,7 @@ SETTINGS: dict[str, Control] = {
             "integer",
             "prepared",
             4.0,
-            "Generations in flight at most; auto: as many as the engine was measured with.",
+            "Generations in flight at most; auto: what is due, up to the engine's.",
             "depth 4",
             low=1.0,
             high=8.0,

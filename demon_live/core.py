@@ -316,7 +316,8 @@ class Request:
     for displays and placement. epoch: of the loop it belongs to. curves: class step, name ->
     float32 [T], the generation's own; None = those that the ring shares. identity: what condition,
     conditions and negative mean, comparable; None = not known: the generation is never stored.
-    lanes: float32 [T, 46], the notes of its lap as `notes.lanes` says them; None = not told.
+    lanes: float32 [T, 46], the notes of its lap as `notes.lanes` says them; None = not told. hand:
+    it changes what sounds already, so that it is made before all others.
     """
 
     frames: int
@@ -343,6 +344,7 @@ class Request:
     lanes: Floats | None = None
     drift: float = 0.0
     turn: int = 0
+    hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -385,18 +387,20 @@ class EngineStatus:
     """Telemetry of the engine process.
 
     generations: those that were made; from_store: those that were known already; resting: nothing
-    is in flight. tick_ms: mean time of a tick; period_ms: time between ticks; decode_ms: of a
-    window; lead_ms: how far ahead of the playhead the newest window was written; late: windows that
-    came too late and were cut or dropped; dropped: non-finite generations; on_time_ms: for the last
-    scheduled jump, how late its first generation was (0 = on its sample); shed: what is given up
-    while the engine is late, in words; link_ms, jitter_ms: of an engine on another machine, the
-    median time of a window on its way and how much the slowest twentieth takes longer.
+    is in flight; depth: of the ring, which `depth auto` moves. tick_ms: mean time of a tick;
+    period_ms: time between ticks; decode_ms: of a window; lead_ms: how far ahead of the playhead
+    the newest window was written; late: windows that came too late and were cut or dropped;
+    dropped: non-finite generations; on_time_ms: for the last scheduled jump, how late its first
+    generation was (0 = on its sample); shed: what is given up while the engine is late, in words;
+    link_ms, jitter_ms: of an engine on another machine, the median time of a window on its way and
+    how much the slowest twentieth takes longer.
     """
 
     ticks: int = 0
     generations: int = 0
     from_store: int = 0
     resting: bool = False
+    depth: int = 0
     tick_ms: float = 0.0
     period_ms: float = 0.0
     decode_ms: float = 0.0

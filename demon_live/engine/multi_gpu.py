@@ -246,7 +246,7 @@ class MultiGpuRing(Ring):
 
     # -- requests ------------------------------------------------------------------------------
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: Request, alone: int = 0) -> None:
         """Send it to the worker with the fewest in flight; of those, the one whose turn it is."""
         count = len(self._workers)
         order = [(self._turn + i) % count for i in range(count)]
@@ -309,7 +309,8 @@ class MultiGpuRing(Ring):
     # -- a tick --------------------------------------------------------------------------------
 
     def tick(self) -> list[Generation]:
-        """One tick of all workers at the same time; all finished generations, newest last.
+        """One tick of all workers at the same time; all finished generations, newest last. Those
+        that were in the store come first.
 
         The generations in flight of a worker that is lost are lost; the other workers go on.
 
@@ -335,7 +336,7 @@ class MultiGpuRing(Ring):
                 self._lose(worker, error)
         self._sent.append(self.tick_number)
         self.tick_number += 1
-        out: list[Generation] = []
+        out, self._from_store = self._from_store, []
         while len(self._sent) > self._ahead:
             self._sent.popleft()
             out += self._collect()
@@ -445,6 +446,6 @@ class MultiGpuRing(Ring):
             for _, one in flying
         )
 
-    def preview(self, deck: str) -> Generation | None:
+    def preview(self, deck: str, steps: int | None = None) -> Generation | None:
         """None: predictions stay with the workers."""
         return None

@@ -99,7 +99,9 @@ class Ring:
         self._weights = AdapterStrengths(getattr(model, "weights", None), background)
         self._pace = AdmissionPace(steps, depth)
         self._decks = RingDecks()
-        self._batches: dict[tuple[int, int], SlotBatch] = {}
+        # By T, C and whether a hand waits for them: those are stepped apart from the others.
+        self._batches: dict[tuple[int, int, bool], SlotBatch] = {}
+        self._hurried: list[tuple[Request, int]] = []
         # Each latent with its slot and the tick of its last step.
         self._readback: Readback[tuple[Slot, int]] = Readback()
         self._serial = 0
@@ -258,6 +260,22 @@ class Ring:
                     slot.request, slot.key = replace(request, curves=curves), None
                     self._shared.bump()
 
+    def hurry(self, request: Request, alone: int) -> None:
+        """Admit a request at the next tick: before all others, beside the depth.
+
+        Until it has made `alone` steps the generations in flight that are not hurried keep theirs,
+        unless it is not the only one in a hurry.
+        """
+        self._check(self._decks.enlist(request.deck), request)
+        self._hurried.append((replace(request, hand=True), alone))
+
+    @property
+    def hurried(self) -> int:
+        """Generations that are admitted before others: in flight, or at the next tick."""
+        batches = self._batches.items()
+        in_flight = sum(len(batch.slots) for (_, _, hand), batch in batches if hand)
+        return in_flight + len(self._hurried)
+
     def hasten(self) -> None:
         """Let the next admission wait for a free slot only, not for its turn in the stagger."""
         self._pace.hasten(self.tick_number)
@@ -282,14 +300,19 @@ class Ring:
             self._admit()
             self._weigh()
             snapshot = self._shared.snapshot()
-            for batch in self._batches.values():
-                if batch.slots:
-                    batch.advance(self.model, snapshot, for_model)
-                    self._retire(batch)
+            for batch in self._stepping():
+                batch.advance(self.model, snapshot, for_model)
+                self._retire(batch)
             found, self._from_store = self._from_store, []
             done = self._hand_out()
         self.tick_number += 1
         return found + done
+
+    def _stepping(self) -> list[SlotBatch]:
+        """The batches that make a step in this tick."""
+        batches = [batch for batch in self._batches.values() if batch.slots]
+        alone = [b for b in batches if any(slot.k < slot.alone for slot in b.slots)]
+        return alone or batches
 
     def flush(self) -> list[Generation]:
         """Tick until nothing is in flight and the mailboxes are empty; returns all generations."""
@@ -315,6 +338,10 @@ class Ring:
             self.trouble, self._weights.trouble = self._weights.trouble, None
 
     def _admit(self) -> None:
+        hurried, self._hurried = self._hurried, []
+        for first, alone in hurried:
+            if not self._take_from_store(first):
+                self._start(first, 0 if self.hurried else alone)
         while (
             self._pace.is_due(self.tick_number)
             and self.in_flight < self.depth
@@ -368,7 +395,7 @@ class Ring:
             return None
         return request
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: Request, alone: int = 0) -> None:
         entry = self._decks.enlist(request.deck)
         source = source_with_feedback(request, entry)
         has_source = source is not None
@@ -380,14 +407,15 @@ class Ring:
             self.tick_number,
             source,
             key=self._key(request),
+            alone=alone,
         )
         self._serial += 1
-        shape = (request.frames, request.channels)
+        shape = (request.frames, request.channels, request.hand)
         if shape not in self._batches:
             # Shapes without slots free their memory.
             self._batches = {k: b for k, b in self._batches.items() if b.slots}
             self._batches[shape] = SlotBatch(
-                *shape, self._device, self._noise, self._dcw, self._capture
+                *shape[:2], self._device, self._noise, self._dcw, self._capture
             )
         self._batches[shape].reserve(self.depth)
         self._batches[shape].admit(slot)
@@ -474,15 +502,19 @@ class Ring:
         )
         return tuple(SlotStatus(s.request.deck, s.k, s.steps, s.request.denoise) for s in slots)
 
-    def preview(self, deck: str) -> Generation | None:
+    def preview(self, deck: str, steps: int | None = None) -> Generation | None:
         """The clean prediction of the deck's most advanced slot, so that a change is heard before
         its generation is finished. None when no slot of it has made a step, or it is not sound.
+
+        steps: of a slot that a hand waits for and that has made just so many.
         """
         stepped = [
             (slot.k, -slot.id, batch, place)
             for batch in self._batches.values()
             for place, slot in enumerate(batch.slots)
-            if slot.request.deck == deck and slot.row >= 0
+            if slot.request.deck == deck
+            and slot.row >= 0
+            and (steps is None or (slot.request.hand and slot.k == steps))
         ]
         if not stepped:
             return None

@@ -73,6 +73,7 @@ class Slot:
         has_negative: its negative velocity is in the batch's state.
         versions: of the shared values, one for each step.
         key: of the store; None once its request has been changed in flight.
+        alone: while it has made fewer steps, the slots of other batches wait.
     """
 
     id: int
@@ -86,6 +87,7 @@ class Slot:
     has_negative: bool = False
     versions: list[int] = field(default_factory=list)
     key: bytes | None = None
+    alone: int = 0
 
     def lanes(self, snapshot: Snapshot) -> Mapping[str, Value]:
         """The values of class step for its next step: its own, or those that are shared."""

@@ -65,6 +65,8 @@ class Manifest:
     model takes. margin, window: latent frames. tick_ms: nominal length of a tick, by which the
     offline clock counts, so that a render does not depend on the machine. plan: min/opt/max shapes
     for TensorRT. digest: SHA-256 of the TOML. model: sizes that the family's own code reads.
+    draft_steps: after so many steps of a generation a prediction may be heard; 0: half of them.
+    first_window: frames of a window that must be heard soon; 0: as `window`.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Manifest:
     plan: Mapping[str, Any] | None
     digest: str
     model: Mapping[str, Any] = field(default_factory=dict)
+    draft_steps: int = 0
+    first_window: int = 0
 
     def place(self, weight: Weight) -> Path:
         """Where `weight` lies, or would lie once fetched."""
@@ -323,6 +327,8 @@ def _parse(path: Path) -> Manifest:
         plan=top.get("plan", dict, {}) or None,
         digest=hashlib.sha256(text.encode()).hexdigest(),
         model=top.get("model", dict, {}),
+        draft_steps=schedule.least("draft_steps", 0, schedule.get("draft_steps", int, 0)),
+        first_window=decode.least("first_window", 0, decode.get("first_window", int, 0)),
     )
     for table in (shapes, schedule, decode, top):
         table.done()

@@ -10,22 +10,11 @@ Threads: everything here belongs to one thread; encoding may run in another (`pr
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-
-from demon_live.audio.files import retimed
-from demon_live.controls import CONTROLS
 from demon_live.core import (
     RATES,
-    ControlBlock,
-    EngineDeck,
-    EngineState,
     EngineStatus,
     Floats,
     Generation,
@@ -33,57 +22,24 @@ from demon_live.core import (
     Phrase,
     Request,
 )
-from demon_live.engine import Ring
-from demon_live.engine.decode import WindowDecoder
-from demon_live.engine.detail import DetailDecoder
-from demon_live.engine.guidance import Dcw
 from demon_live.errors import DemonError
 from demon_live.models.engine import Engine
-from demon_live.runtime.guides import Guides
-from demon_live.runtime.needs import Asked, Needs
+from demon_live.runtime.needs import Asked
 from demon_live.runtime.pace import GUARD, Pace
-from demon_live.runtime.placement import HALF, DeckPlacement, Window, plays_on
-from demon_live.runtime.preparation import Source, Sources, Timbres
-from demon_live.runtime.scheduler import DeckScheduler, Target, build_request
-from demon_live.session.assets import key_of
+from demon_live.runtime.placement import HALF, Window
+from demon_live.runtime.ready_decks import EngineLoop, ReadyDecks
+from demon_live.runtime.scheduler import Target, build_request
 from demon_live.session.tempo import Playhead
 
 log = logging.getLogger(__name__)
 
-#: Bytes of decoded sound that are kept for each deck: a minute.
-_KEPT_SOUND = 24 << 20
 #: Samples that a pause between ticks may take.
 _PAUSE = RATES.sample_rate // 4
 #: Seconds without a tick that worked after which a GPU is opened anew.
 _LOST = 3.0
-_STEP_CONTROLS = tuple(c.name for c in CONTROLS.values() if c.cls == "step")
 
 
-@dataclass
-class _Deck:
-    """What the engine keeps of one deck."""
-
-    loop: Loop
-    source: Floats | None
-    placement: DeckPlacement
-    decoder: WindowDecoder
-    #: Gives back what the codec loses of the source, where there is one.
-    detail: DetailDecoder | None = None
-    scheduler: DeckScheduler = field(default_factory=DeckScheduler)
-    needs: Needs = field(default_factory=Needs)
-    block: ControlBlock | None = None
-    #: Generate on and on: what is made depends on more than the score, or the score asks for it.
-    always: bool = False
-    shared: dict[str, Floats] = field(default_factory=dict)
-    # Strengths of adapters; the sample that the newest are for, and that of their last change.
-    weights: dict[str, float | str] = field(default_factory=dict)
-    weighed_for: int = 0
-    turned: int = 0
-    # What was last asked for of those that the engine has.
-    timbre: str = ""
-
-
-class Generator:
+class Generator(ReadyDecks):
     """Drives a ring from ControlBlocks and keeps the decks' loops written ahead of the playhead.
 
     Args:
@@ -118,28 +74,23 @@ class Generator:
         tell: Callable[[str], None] = lambda text: None,
         ship: Callable[[Loop, Window], None] | None = None,
     ) -> None:
-        self.engine = engine
-        self.playhead = playhead
-        self._pool = ThreadPoolExecutor(1, "prepare") if background else None
-        self._noted = len(engine.notes)
-        self.timbres = Timbres(engine, read_pcm, self._pool)
-        self.ring = self._new_ring(steps or engine.steps, depth or engine.depth)
-        self._open = open_buffer
-        # What should be done, and the decks that are ready for it.
-        self._state = EngineState()
-        self._decks: dict[str, _Deck] = {}
-        self._default = (depth or engine.depth, steps or engine.steps)
+        super().__init__(
+            engine,
+            playhead,
+            open_buffer=open_buffer,
+            read_pcm=read_pcm,
+            depth=depth,
+            steps=steps,
+            background=background,
+            tell=tell,
+            ship=ship,
+        )
+        self._first_window = engine.manifest.first_window or engine.window
         self._seed = seed
-        self._tell, self._ship = tell, ship
-        self._told: set[str] = set()
-        self._sources = Sources(engine, read_pcm, self._pool)
-        self._guides = Guides(engine, read_pcm, self._pool, self._complain)
         self._pace = Pace(tick_samples, learns=background or timer is not None, timer=timer)
         #: Samples that a window is on its way to a loop on another machine; added to the lead.
         self.away = 0
         self._standing = False
-        #: Whether every shape of the engine has run once.
-        self.warm = False
         self._written_ahead = 0
         #: Set by load shedding; and the last error of a tick.
         self.window_part, self.gap_fill = 1.0, True
@@ -152,230 +103,14 @@ class Generator:
         self._failing: Exception | None = None
         self._works_until = 0.0
 
-    def _new_ring(self, steps: int, depth: int) -> Ring:
-        several = getattr(self.engine, "new_ring", None)
-        if several is not None:
-            ring: Ring = several(
-                steps=steps, depth=depth, on_admit=self._on_admit, tell=self._complain
-            )
-            return ring
-        mode: Any = getattr(self.engine, "dcw", "")
-        return Ring(
-            self.engine,
-            steps=steps,
-            depth=depth,
-            shift=self.engine.shift,
-            device=self.engine.device,
-            on_admit=self._on_admit,
-            background=self._pool is not None,
-            dcw=Dcw(mode) if mode else None,
-        )
-
-    def apply(self, state: EngineState) -> None:
-        """Agree with a published state; it may be the same one again.
-
-        Cheap, except that without `background` the source of a new loop is encoded here.
-        """
-        before, self._state = self._state, state
-        self._apply_timbres(before, state)
-        for name in before.decks.keys() - state.decks.keys():
-            if self._decks.pop(name, None) is not None:
-                self.ring.dismiss(name)
-        for name, wanted in state.decks.items():
-            known = before.decks.get(name)
-            if known is None or known.loop.epoch != wanted.loop.epoch:
-                self._prepare(wanted.loop)
-            elif known.loop != wanted.loop:
-                self._move(wanted.loop)
-        if (state.depth, state.steps) != (before.depth, before.steps):
-            depth, steps = self._default
-            self.ring.resize(state.depth or depth, state.steps or steps)
-            self._ask_again()
-        for name, wanted in state.decks.items():
-            known = before.decks.get(name)
-            if known is not None:
-                self._move_in_flight(name, known, wanted)
-        if state.panics != before.panics and before.decks:
-            self._panic()
-        for name, wanted in state.decks.items():
-            deck = self._decks.get(name)
-            if deck is not None and wanted.block is not None:
-                self._take_block(deck, wanted.block)
-
-    def _apply_timbres(self, before: EngineState, state: EngineState) -> None:
-        old, new = set(before.timbres), set(state.timbres)
-        for timbre in state.timbres:
-            if timbre not in old:
-                # An engine that starts plays nothing before it knows them all.
-                self.timbres.take(timbre.key, timbre.file, timbre.label, first=not self._decks)
-                self._collect_timbres()
-        for timbre in old - new:
-            self.timbres.drop(timbre.key)
-
-    def _move_in_flight(self, name: str, known: EngineDeck, wanted: EngineDeck) -> None:
-        values = {
-            control: value
-            for control, (serial, value) in wanted.moves.items()
-            if serial > known.moves.get(control, (0, 0.0))[0]
-        }
-        if values:
-            self.ring.migrate(name, **values)
-
-    def _take_block(self, deck: _Deck, block: ControlBlock) -> None:
-        fresh = deck.block is None or block.version != deck.block.version
-        always = self._state.always or _moves_on(block)
-        if block.loop.epoch != deck.loop.epoch or not (fresh or always != deck.always):
-            return
-        deck.block, deck.always = block, always
-        deck.placement.exact = not always
-        deck.decoder.keep = 0 if always else _KEPT_SOUND
-        self._share(block.deck, deck, block.lanes if always else {})
-        if always:
-            deck.placement.note(block.sampled_at, block.jumps)
-            deck.needs.reset()
-            return
-        for asked in deck.needs.take(block):
-            curves = {n: c for n, c in asked.curves.items() if n in _STEP_CONTROLS}
-            self.ring.steer(block.deck, asked.need.begin, curves)
-        deck.placement.note(block.sampled_at, deck.needs.edges)
-
-    def forget(self) -> None:
-        """Nothing that was made so far counts: it came from a dry run."""
-        self.ring.forget()
-        self._guides.clear()
-        for deck in self._decks.values():
-            deck.needs.reset()
-            deck.placement.forget()
-
-    def _ask_again(self) -> None:
-        for deck in self._decks.values():
-            deck.scheduler.again()
-            deck.needs.again()
-
-    def _move(self, loop: Loop) -> None:
-        deck = self._decks.get(loop.deck)
-        if deck is not None and deck.loop.epoch == loop.epoch:
-            deck.placement.move(loop)
-            deck.loop = loop
-
-    def _share(self, name: str, deck: _Deck, lanes: Mapping[str, Floats]) -> None:
-        wanted = {k: v for k, v in lanes.items() if k in _STEP_CONTROLS}
-        for control, curve in wanted.items():
-            before = deck.shared.get(control)
-            if before is None or not np.array_equal(before, curve):
-                self.ring.share(control, curve, deck=name)
-        for control in deck.shared.keys() - wanted.keys():
-            self.ring.share(control, None, deck=name)
-        deck.shared = wanted
-
-    def _prepare(self, loop: Loop) -> None:
-        self._carry(loop)
-        self._sources.encode(loop)
-        if self._pool is None:
-            self._collect_sources()
-        else:
-            self._warm_up(loop.frames)
-
-    def _warm_up(self, frames: int) -> None:
-        """The first run of each shape is slow: done while the first source is being encoded."""
-        if self.warm:
-            return
-        self.warm = True
-        try:
-            self.engine.warm_up(frames, self.ring.depth)
-        # As in a tick, a model may fail in any way; the first tick will say so again.
-        except Exception as error:  # noqa: BLE001
-            self._complain(f"engine: {error}")
-
-    def _carry(self, loop: Loop) -> None:
-        """At another tempo what plays goes on: it is the new loop until that is generated."""
-        old = self._decks.get(loop.deck)
-        if self._ship is not None or old is None or old.placement.empty:
-            return
-        if self.playhead.now() >= loop.from_sample or not plays_on(old.loop, loop):
-            return
-        buffer = self._open(loop.file)
-        playing = old.placement.buffer.copy()
-        if self._pool is None:
-            buffer[:] = retimed(playing, len(buffer))
-        else:
-            self._pool.submit(_copy_retimed, playing, buffer)
-
-    def _enter(self, loop: Loop, source: Source | None) -> None:
-        wanted = self._state.decks.get(loop.deck)
-        if wanted is None or wanted.loop.epoch != loop.epoch:
-            return
-        latent, detail = None, None
-        decoder = WindowDecoder(self.engine.decode, self.engine.margin)
-        if source is not None:
-            latent = source.latent
-            detail = DetailDecoder(self.engine, latent, source.audio)
-            decoder = detail.plain
-        buffer = self._open(loop.file)
-        ship = None if self._ship is None else partial(self._ship, loop)
-        decode = decoder.again if detail is None else detail.again
-        placement = DeckPlacement(loop, buffer, decode, self.engine.window, ship)
-        placement.keeps = self._state.detail > 0.0
-        for control in self._decks[loop.deck].shared if loop.deck in self._decks else ():
-            self.ring.share(control, None, deck=loop.deck)
-        deck = self._decks[loop.deck] = _Deck(loop, latent, placement, decoder, detail)
-        deck.needs = Needs(partial(self._prepared, deck))
-        self._enlist(loop)
-        # Its laps may have been moved while it was prepared.
-        if wanted.loop != loop:
-            self._move(wanted.loop)
-        if wanted.block is not None:
-            self._take_block(deck, wanted.block)
-
-    def _enlist(self, loop: Loop) -> None:
-        self.ring.prepare(loop.deck, loop.epoch, loop.frames)
-        self.ring.new_epoch(loop.deck, loop.epoch)
-
-    def _collect_sources(self) -> None:
-        for loop, source, problem in self._sources.collect():
-            if problem:
-                self._complain(f"{loop.deck}: the source could not be encoded: {problem}")
-            self._enter(loop, source)
-
-    def _collect_timbres(self) -> None:
-        """What was scheduled with a timbre that had not been encoded is made once more."""
-        new, troubles = self.timbres.collect()
-        for text in troubles:
-            self._complain(text)
-        # What the model says of a timbre, such as that its weights know none.
-        while self._noted < len(self.engine.notes):
-            self._tell(self.engine.notes[self._noted])
-            self._noted += 1
-        if new:
-            self._ask_again()
-
-    def _timbre(self, deck: _Deck, target: Target) -> str:
-        """The key of the timbre that the target names; until it is encoded, of the one before."""
-        key = key_of(str(target.values.get("timbre", "")))
-        if not key or key in self.timbres.ready:
-            deck.timbre = key
-        return deck.timbre
-
-    def _panic(self) -> None:
-        self.ring.close()
-        ring = self._new_ring(self.ring.steps, self.ring.depth)
-        # Births are compared: what comes now is newer than all that was made.
-        ring.tick_number = self.ring.tick_number
-        self.ring = ring
-        for name, deck in self._decks.items():
-            deck.scheduler.reset()
-            deck.needs.reset()
-            self._enlist(deck.loop)
-            lanes, deck.shared = deck.shared, {}
-            self._share(name, deck, lanes)
-
     @property
     def tick_due(self) -> bool:
         """There is something to generate, or in flight."""
         if self.ring.in_flight:
             return True
         reach = self._reach(self.playhead.now())
-        return any(self._wants(deck, *reach) for deck in self._decks.values())
+        wants = (self._wants(deck, *reach) or self._hand(deck) for deck in self._decks.values())
+        return any(wants)
 
     @property
     def hurried(self) -> bool:
@@ -388,10 +123,18 @@ class Generator:
         return any(deck.always for deck in self._decks.values())
 
     @staticmethod
-    def _wants(deck: _Deck, ready: int, reach: int) -> bool:
+    def _wants(deck: EngineLoop, ready: int, reach: int) -> bool:
         if deck.block is None or deck.always:
             return deck.always
         return deck.needs.choose(ready, reach) is not None
+
+    def _hand(self, deck: EngineLoop) -> Asked | None:
+        """What a hand waits for that is not in flight yet."""
+        if deck.block is None or deck.always or self._standing:
+            return None
+        now = self.playhead.now()
+        soonest = now + self._samples(self._pace.after(self._draft)) + GUARD + HALF + self.away
+        return deck.needs.hand(soonest, now + self.drain)
 
     @property
     def primed(self) -> bool:
@@ -447,9 +190,8 @@ class Generator:
         return None
 
     def _tick(self) -> None:
-        reach = self._reach(self.playhead.now())
-        if any(d.block and d.needs.urgent(*reach) for d in self._decks.values() if not d.always):
-            self.ring.hasten()
+        self._admit_hands()
+        self._fit_depth()
         started = self._pace.begin_tick(learn=not self._standing)
         done = self.ring.tick()
         self._count_flying()
@@ -463,18 +205,43 @@ class Generator:
             self._complain(f"a deck cannot be generated: {self.ring.trouble}")
         self._pace.end_tick(started)
 
+    def _admit_hands(self) -> None:
+        """What a hand waits for is admitted at once and makes its first steps alone."""
+        for name, deck in self._decks.items():
+            asked = self._hand(deck) if self.ring.hurried < self._most else None
+            if asked is not None:
+                self.ring.hurry(self._request(name, deck, asked), self._draft)
+
+    def _fit_depth(self) -> None:
+        """`depth auto` is the least with room for all that must be admitted now."""
+        reach = self._reach(self.playhead.now())
+        resting = [d for d in self._decks.values() if d.block is not None and not d.always]
+        due = sum(deck.needs.due(*reach) for deck in resting)
+        if self._state.depth is None:
+            busy = self.ring.in_flight - self.ring.hurried
+            # It shrinks when the ring is empty.
+            least = max(due + busy, self.ring.depth if busy else 1)
+            depth = self._most if self.paced else min(self._most, least)
+            if depth != self.ring.depth:
+                self.ring.resize(depth)
+        if due:
+            self.ring.hasten()
+
+    @property
+    def _most(self) -> int:
+        """Generations in flight at most; those that a hand waits for come beside them."""
+        return self._state.depth or self._default[0]
+
     def _count_flying(self) -> None:
         """What the ring has finished, or lost, is in flight no more."""
         for name, deck in self._decks.items():
             begins = [request.hear_from for request in self.ring.requests(name)]
             deck.needs.keep_flying(begins)
 
-    def _preview(self, name: str, deck: _Deck) -> None:
-        """What a hand asked for is heard from its prediction halfway, then from its end."""
-        found = self.ring.preview(name)
-        if found is None or found.request.hear_from != deck.needs.late:
-            return
-        if len(found.versions) == max(1, self.ring.steps // 2) and not deck.placement.empty:
+    def _preview(self, name: str, deck: EngineLoop) -> None:
+        """What a hand asked for is heard from an early prediction, then from its end."""
+        found = self.ring.preview(name, self._draft)
+        if found is not None and not deck.placement.empty:
             self._place_from(deck, found)
 
     def _accept(self, generation: Generation) -> None:
@@ -492,11 +259,14 @@ class Generator:
         if first and not deck.placement.empty and self._ship is None:
             deck.placement.fill(generation)
 
-    def _place_from(self, deck: _Deck, generation: Generation) -> None:
+    def _place_from(self, deck: EngineLoop, generation: Generation) -> None:
         curves = generation.request.curves
         if deck.detail is not None and generation.request.epoch == deck.loop.epoch:
             curves = deck.shared if curves is None else curves
             deck.detail.note(generation.latent, curves, self._state.detail)
+        request = generation.request
+        for begin in deck.needs.also(request) if request.hand else ():
+            deck.placement.accept(replace(generation, request=replace(request, hear_from=begin)))
         deck.placement.accept(generation)
 
     def _on_admit(self, name: str) -> Request | None:
@@ -505,19 +275,30 @@ class Generator:
         if deck is None or deck.block is None:
             return None
         now = self.playhead.now()
-        curves, phrase = None, None
-        if deck.always:
-            target = deck.scheduler.target(deck.block, now, *self._reach(now))
-            phrase = deck.block.phrase_at(target.hear_from)
-            if not self._source_ready(deck, phrase, target.values):
-                return None
-        else:
+        if not deck.always:
             asked = deck.needs.choose(*self._reach(now))
-            if asked is None:
-                return None
-            deck.needs.asked(asked)
-            target = Target(asked.need.begin, asked.need.values)
-            curves, phrase = asked.curves, asked.phrase
+            return None if asked is None else self._request(name, deck, asked)
+        target = deck.scheduler.target(deck.block, now, *self._reach(now))
+        phrase = deck.block.phrase_at(target.hear_from)
+        if not self._source_ready(deck, phrase, target.values):
+            return None
+        return self._built(name, deck, target, None, phrase)
+
+    def _request(self, name: str, deck: EngineLoop, asked: Asked) -> Request:
+        """The request of what is asked for; it counts as in flight."""
+        deck.needs.asked(asked)
+        target = Target(asked.need.begin, asked.need.values)
+        return self._built(name, deck, target, asked.curves, asked.phrase)
+
+    def _built(
+        self,
+        name: str,
+        deck: EngineLoop,
+        target: Target,
+        curves: Mapping[str, Floats] | None,
+        phrase: Phrase | None,
+    ) -> Request:
+        assert deck.block is not None
         self._weigh(name, deck, target)
         timbre = self._timbre(deck, target)
         return build_request(
@@ -533,24 +314,7 @@ class Generator:
             phrase,
         )
 
-    def _prepared(self, deck: _Deck, asked: Asked) -> bool:
-        return self._source_ready(deck, asked.phrase, asked.need.values)
-
-    def _source_ready(
-        self, deck: _Deck, phrase: Phrase | None, values: Mapping[str, float | str]
-    ) -> bool:
-        prompt = str(values.get("prompt", ""))
-        return not deck.loop.notes or self._guides.ready(deck.loop, phrase or Phrase(), prompt)
-
-    def _source(
-        self, deck: _Deck, phrase: Phrase | None, values: Mapping[str, float | str]
-    ) -> Floats | None:
-        """What a generation is made from: the file of the deck, or what the score plays."""
-        if not deck.loop.notes:
-            return deck.source
-        return self._guides.get(deck.loop, phrase or Phrase(), str(values.get("prompt", "")))
-
-    def _weigh(self, name: str, deck: _Deck, target: Target) -> None:
+    def _weigh(self, name: str, deck: EngineLoop, target: Target) -> None:
         """Class model: the weights follow the generation that is heard last of those admitted, so
         that one that was sent ahead for a jump is not made with the weights of before it."""
         if target.hear_from < deck.weighed_for:
@@ -565,15 +329,23 @@ class Generator:
         if wanted != deck.weights:
             deck.weights, deck.turned = wanted, target.hear_from
 
+    @staticmethod
+    def _samples(seconds: float) -> int:
+        return round(seconds * RATES.sample_rate)
+
+    @property
+    def _draft(self) -> int:
+        """Steps after which the prediction of what a hand waits for is heard."""
+        wanted = self.engine.manifest.draft_steps or self.ring.steps // 2
+        return max(1, min(wanted, self.ring.steps - 1))
+
     def _reach(self, now: int) -> tuple[int, int]:
         """When a generation admitted now can be heard, and until when groups must be served now."""
-        interval = round(
-            self._pace.period_s * RATES.sample_rate * self.ring.steps / self.ring.depth
-        )
+        interval = self._samples(self._pace.period_s * self.ring.steps / self.ring.depth)
         # While the clock stands still a generation is ready at once.
         ready = now if self._standing else now + self.drain
         # What must be on time is begun earlier by what a handful of slow ticks would cost.
-        spare = round(self._pace.stray_s * RATES.sample_rate * self.ring.steps**0.5)
+        spare = self._samples(self._pace.stray_s * self.ring.steps**0.5)
         return ready, now + self.drain + 2 * interval + spare
 
     def prime(self, pump: Callable[[], None], turns: int) -> bool:
@@ -602,7 +374,7 @@ class Generator:
                 continue
             if deck.always and deck.scheduler.unserved(deck.block, *reach) is not None:
                 return True
-            if not deck.always and deck.needs.urgent(*reach):
+            if not deck.always and deck.needs.due(*reach):
                 return True
         return False
 
@@ -610,7 +382,7 @@ class Generator:
     def drain(self) -> int:
         """Samples from an admission until its generation can be heard."""
         return (
-            round(self._pace.period_s * RATES.sample_rate * self.ring.steps)
+            self._samples(self._pace.period_s * self.ring.steps)
             + self._pace.lead
             + self.away
             + HALF
@@ -619,13 +391,21 @@ class Generator:
     def _place(self) -> None:
         for deck in self._decks.values():
             window = max(4, round(self.engine.window * self.window_part))
-            deck.placement.window = window
             deck.placement.may_refresh = self.may_refresh()
             # Without gap-fill only a newer generation is a reason to write.
             reserve = window * RATES.hop // 2 if self.gap_fill else -(1 << 62)
+            if deck.needs.late is not None and not deck.placement.empty:
+                # No more of a prediction than is heard before the end is decoded.
+                soon = self._samples(self._pace.after(self.ring.steps - self._draft))
+                reserve = min(reserve, soon - self._pace.lead)
             # At a jump or the end of a lap a piece is short: go on until the reserve is there.
             for _ in range(4):
-                lead = self._pace.lead + self.away
+                lead, deck.placement.window = self._pace.lead, window
+                if deck.placement.hurried:
+                    # A hand waits: little, and as near to the playhead as it can be written.
+                    lead, deck.placement.window = GUARD + HALF, min(window, self._first_window)
+                    deck.placement.hurried = False
+                lead += self.away
                 piece = deck.placement.next_piece(self.playhead.now(), lead, reserve)
                 if piece is None:
                     break
@@ -633,13 +413,6 @@ class Generator:
                 if deck.placement.write(piece, self.playhead.now, GUARD):
                     self._written_ahead = max(0, piece.start - self.playhead.now())
                 self._pace.decoded(started, self.playhead.now() - before)
-
-    def _complain(self, text: str) -> None:
-        # Once: what fails in a tick fails a dozen times a second.
-        if text not in self._told:
-            self._told.add(text)
-            log.warning(text, exc_info=sys.exc_info()[0] is not None)
-            self._tell(text)
 
     def status(self) -> EngineStatus:
         """A snapshot of plain numbers."""
@@ -650,6 +423,7 @@ class Generator:
             generations=made.made,
             from_store=made.from_store,
             resting=made.resting,
+            depth=self.ring.depth,
             tick_ms=self._pace.tick_s * 1000,
             period_ms=self._pace.period_s * 1000,
             decode_ms=self._pace.decode_s * 1000,
@@ -670,17 +444,3 @@ class Generator:
         """End everything, the engine too."""
         self.leave()
         self.engine.close()
-
-
-def _moves_on(block: ControlBlock) -> bool:
-    """Whether a generation depends on those before it: feedback, or adapters, which are in force
-    for all that is in flight."""
-    return any(
-        name.startswith("lora.") or (name == "feedback" and value)
-        for row in block.plan
-        for name, value in row.values.items()
-    )
-
-
-def _copy_retimed(audio: Floats, into: Floats) -> None:
-    into[:] = retimed(audio, len(into))

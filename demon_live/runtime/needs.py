@@ -11,13 +11,14 @@ Threads: belongs to the engine loop.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from demon_live.core import RATES, ControlBlock, Floats, NoteEvent, Phrase
+from demon_live.core import RATES, ControlBlock, Floats, NoteEvent, Phrase, Request
 from demon_live.runtime.scheduler import value_at
 from demon_live.session.sampler import lap_times
 
@@ -42,7 +43,7 @@ class Need:
 class Asked:
     """What a generation is made of: a need and the curves of its lap.
 
-    late: the need sounds already, since a hand has changed the score. steered: its curves were
+    late: the need sounds already, or will before a generation is ready. steered: its curves were
     changed in flight, so that it is no generation of its own causes alone. phrase: the notes of its
     lap, None where the score has none.
     """
@@ -89,12 +90,15 @@ class Needs:
         #: By the begin of a need.
         self._served: dict[int, Asked] = {}
         self._flying: list[Asked] = []
+        #: The begins of needs that something was asked for.
+        self._known: set[int] = set()
         self._begun = False
 
     def reset(self) -> None:
         """Nothing was asked for yet."""
         self._served.clear()
         self._flying.clear()
+        self._known.clear()
         self._begun = False
 
     def again(self) -> None:
@@ -118,6 +122,7 @@ class Needs:
             if b > a
         ]
         self._served = {b: asked for b, asked in self._served.items() if b >= begin}
+        self._known = {b for b in self._known if b >= begin}
         return self._steered(at)
 
     @property
@@ -131,7 +136,8 @@ class Needs:
         known = {need.begin: need for need in self._needs}
         for i, asked in enumerate(self._flying):
             need = known.get(asked.need.begin)
-            if need is None or self._same(asked, need, at):
+            # Of the frame that sounds now nothing can be changed any more.
+            if need is None or self._same(asked, need, at + RATES.hop):
                 continue
             self._served.pop(need.begin, None)
             if asked.phrase != self._phrase(need):
@@ -150,30 +156,67 @@ class Needs:
         wanted = [n for n in self._needs if n.end > ready and self._unserved(n, ready)]
         # The first of all is for what sounds first: a loop is filled from it.
         soon = [n for n in wanted if ready < n.begin <= reach] if self._begun else []
-        for need in (*soon, *wanted):
+        return next(self._askable((*soon, *wanted), ready), None)
+
+    def _askable(self, needs: Iterable[Need], ready: int) -> Iterator[Asked]:
+        """What would be made for these needs: not what is in flight, or cannot be made yet."""
+        for need in needs:
             late = self._begun and need.begin <= ready
             asked = Asked(need, self._curves(need), late, phrase=self._phrase(need))
-            # What is in flight already will be in the store when it has landed.
-            known = any(asked.equals(other) for other in self._flying if not other.steered)
-            if not known and self._prepared(asked):
+            if not self._is_flying(asked) and self._prepared(asked):
+                yield asked
+
+    def hand(self, soonest: int, ready: int) -> Asked | None:
+        """What a hand has changed of a generation that is heard before `ready`, or None.
+
+        soonest: the output sample from which its prediction can be heard.
+        """
+        for need in self._needs:
+            known = need.begin in self._known and need.begin <= ready and need.end > soonest
+            if not known or not self._unserved(need, soonest):
+                continue
+            curves = self._curves_from(need, soonest)
+            asked = Asked(need, curves, late=True, phrase=self._phrase(need))
+            if not self._is_flying(asked) and self._prepared(asked):
                 return asked
         return None
 
-    def urgent(self, ready: int, reach: int) -> bool:
-        """Whether something is to be made that begins within reach."""
-        asked = self.choose(ready, reach)
-        return asked is not None and asked.need.begin <= reach
+    def _is_flying(self, asked: Asked) -> bool:
+        """Whether it will be in the store when what is in flight has landed."""
+        return any(asked.equals(other) for other in self._flying if not other.steered)
+
+    def due(self, ready: int, reach: int) -> int:
+        """How many generations are to be made that begin within reach."""
+        soon = (n for n in self._needs if n.end > ready and n.begin <= reach)
+        found: list[Asked] = []
+        for asked in self._askable((n for n in soon if self._unserved(n, ready)), ready):
+            if not any(asked.equals(other) for other in found):
+                found.append(asked)
+        return len(found)
 
     def asked(self, asked: Asked) -> None:
         """This is being made."""
         self._begun = True
         self._served[asked.need.begin] = asked
+        self._known.add(asked.need.begin)
         self._flying.append(asked)
 
     @property
     def late(self) -> int | None:
         """Where a need begins that sounds already while what a hand asked for is in flight."""
         return next((asked.need.begin for asked in self._flying if asked.late), None)
+
+    def also(self, request: Request) -> list[int]:
+        """The begins of other needs that a hand has changed and that this generation serves, too:
+        those of the next lap, when this one is nearly over."""
+        asked, curves = self._served.get(request.hear_from), request.curves or {}
+        if asked is None or asked.need.values != request.values:
+            return []
+        if any(asked.curves[name] is not curve for name, curve in curves.items()):
+            return []
+        others = [n for n in self._needs if n.begin != request.hear_from and n.begin in self._known]
+        wanted = [Asked(n, self._curves(n), phrase=self._phrase(n)) for n in others]
+        return [other.need.begin for other in wanted if asked.equals(other)]
 
     def keep_flying(self, begins: Iterable[int]) -> None:
         """Only these are in flight, by the begins of their needs; of equal ones the newest."""
@@ -192,6 +235,24 @@ class Needs:
         at = int(need.begin >= self._next_lap)
         laps = {name: two[at] for name, two in block.laps.items()}
         return {name: (np.rint(x * _GRAIN) / _GRAIN).astype(np.float32) for name, x in laps.items()}
+
+    def _curves_from(self, need: Need, begin: int) -> dict[str, Floats]:
+        """As `_curves`; those of the next lap if they are the same from output sample `begin` on,
+        so that one generation serves both laps."""
+        now, block = self._curves(need), self._block
+        assert block is not None
+        if need.begin >= self._next_lap:
+            return now
+        then = self._curves(replace(need, begin=self._next_lap))
+        heard = self._heard(need, begin)
+        return then if all(np.array_equal(now[n][heard], then[n][heard]) for n in now) else now
+
+    def _heard(self, need: Need, begin: int) -> NDArray[np.bool_]:
+        """The frames of a need that sound from `begin` on, with the one that sounds there."""
+        block = self._block
+        assert block is not None
+        times = lap_times(block.loop, block.loop.locate(need.begin)[0])
+        return np.asarray((times > begin - RATES.hop) & (times < need.end))
 
     def _phrase(self, need: Need) -> Phrase | None:
         """The notes of the lap of a need."""
@@ -218,7 +279,5 @@ class Needs:
         span = tuple((x - lap_begin) * loop.cycles / float(loop.lap) for x in (begin, need.end))
         if heard_in(asked.phrase, *span) != heard_in(self._phrase(need), *span):
             return False
-        times = lap_times(loop, lap)
-        # The frame that sounds at `begin` counts, too.
-        heard = (times > begin - RATES.hop) & (times < need.end)
+        heard = self._heard(need, begin)
         return all(np.array_equal(asked.curves[n][heard], now[n][heard]) for n in now)

@@ -41,6 +41,12 @@ class Pace:
         self._gaps = 1
         self._last: float | None = None
 
+    def after(self, steps: int) -> float:
+        """Seconds that so many ticks and a window take while nothing else is made."""
+        if not self._learns:
+            return steps * self.period_s
+        return steps * self.tick_s + self.decode_s
+
     def restart(self) -> None:
         """The next tick follows a pause that says nothing."""
         self._last = None
@@ -50,11 +56,13 @@ class Pace:
         started = self.now()
         if self._last is not None and self._learns and learn:
             off = started - self._last - self.period_s
+            stray = abs(off)
             # The first gaps count more: the nominal tick is another machine's.
             self._gaps += 1
-            self.period_s += max(0.1, 1 / self._gaps) * off
-            rate = 0.5 if abs(off) > self.stray_s else 0.02
-            self.stray_s += rate * (abs(off) - self.stray_s)
+            # One long pause, as at a first tick, is no pace.
+            self.period_s += max(0.1, 1 / self._gaps) * min(off, self.period_s)
+            rate = 0.5 if stray > self.stray_s else 0.02
+            self.stray_s += rate * (stray - self.stray_s)
         self._last = started
         return started
 

@@ -143,6 +143,8 @@ class DeckPlacement:
         #: Samples that are equal on both sides of a fade stay as they are.
         self.keeps = False
         self._fresh = False
+        #: What came last was asked for by a hand, and none of it was written yet.
+        self.hurried = False
         #: Whether what is written may be written again from a newer generation.
         self.may_refresh = True
         self.late = 0
@@ -190,7 +192,7 @@ class DeckPlacement:
         # Only the newest of a group is ever asked for.
         kept = [g for g in self._generations if g not in same]
         self._generations = [*kept[-_KEEP:], generation]
-        self._fresh = True
+        self._fresh, self.hurried = True, generation.request.hand
 
     def forget(self) -> None:
         """What lies in the loop is to be written again."""

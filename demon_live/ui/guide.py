@@ -27,7 +27,8 @@ SCREEN = {
     "lead": "How far ahead of the playhead new sound is written.",
     "dry": "Blocks of sound that were not ready in time. If it grows: `demon doctor`.",
     "tick": "Time of one step of all slots together.",
-    "slots": "Generations in flight: solver steps done, and their denoise. resting: all that will "
+    "slots": "How many generations may be in flight (`depth`; `auto` takes as many as are due), "
+    "the solver steps of each, and its denoise. resting: all that will "
     "be heard soon is made.",
     "held": "Controls that stand still, and the source of the deck.",
     "fine": "The engine keeps up with the music.",

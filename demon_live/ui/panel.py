@@ -375,12 +375,12 @@ def _has_slots(status: Status) -> bool:
 
 def _slots(grid: LaneGrid, status: Status) -> Row:
     """Each generation in flight: how many of its steps are done, and its denoise."""
-    room = grid.inner - grid.name
+    room, told = grid.inner - grid.name, status.telemetry
+    name = f"slots {told.depth}" if told.depth else "slots"
     if not status.slots:
-        told = status.telemetry
         words = f"resting · {told.generations} made, {told.from_store} known already"
         return [
-            ("class:control", text.fit("slots", grid.name)),
+            ("class:control", text.fit(name, grid.name)),
             ("class:quiet", text.fit_to(words, room)),
         ]
     drawn = [
@@ -389,7 +389,7 @@ def _slots(grid: LaneGrid, status: Status) -> Row:
     ]
     if sum(map(text.cells, drawn)) > room:
         drawn = [f"{s.step}/{s.steps} {text.number(s.denoise):<4}" for s in status.slots]
-    row = [("class:control", text.fit("slots", grid.name))]
+    row = [("class:control", text.fit(name, grid.name))]
     for style, piece in zip(_slot_styles(status), drawn, strict=True):
         room -= text.cells(piece)
         if room < 0:

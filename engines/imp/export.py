@@ -161,7 +161,7 @@ def write(folder: Path, names: Iterable[str] = ("flow.onnx", "decoder.onnx")) ->
             model = point_into(onnx.load(str(whole)), folder / weights, prefix)
         for value in model.graph.node:
             del value.metadata_props[:]
-            value.doc_string = ""
+            value.doc_string = value.name = ""
         del model.graph.metadata_props[:], model.graph.value_info[:]
         data = model.SerializeToString()
         (folder / name).write_bytes(data)

@@ -397,3 +397,36 @@ def test_each_worker_sees_the_gpu_that_is_its_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,1")
     _workers(EngineOptions(gpus=3))
     assert [one.visible for one in made] == ["1", "3", "1"]
+
+
+def _known(ring: Ring, seed: int, **more: Any) -> list[Generation]:
+    ring.submit(Request(T, C, seed=seed, curves={}, identity=("a",), **more))
+    return ring.flush()
+
+
+def test_workers_take_what_is_known_from_the_store() -> None:
+    one, three = Ring(Model(), steps=4, depth=3), ring_of(3, steps=4, depth=3)
+    for ring in (one, three):
+        (first,) = _known(ring, 1)
+        ticks = ring.tick_number
+        ring.submit(Request(T, C, seed=1, curves={}, identity=("a",)))
+        (again,) = ring.tick()
+        assert again.latent is first.latent
+        assert ring.tick_number == ticks + 1
+        assert ring.stats()[:2] == (1, 1)
+        _known(ring, 2)
+        assert ring.stats()[:2] == (2, 1)
+
+
+@pytest.mark.parametrize("change", ["migrate", "steer"])
+def test_what_was_changed_in_flight_is_not_known(change: str) -> None:
+    ring = ring_of(2, steps=4, depth=2)
+    ring.submit(Request(T, C, seed=1, curves={}, identity=("a",)))
+    ring.tick()
+    if change == "migrate":
+        ring.migrate("main", denoise=0.5)
+    else:
+        ring.steer("main", 0, {"velocity": np.full(T, 0.5, np.float32)})
+    ring.flush()
+    _known(ring, 1)
+    assert ring.stats()[:2] == (2, 0)

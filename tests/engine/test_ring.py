@@ -547,3 +547,41 @@ def test_slots_for_a_view():
 def test_depth_is_at_least_1(depth):
     with pytest.raises(DemonError):
         Ring(Constant(), steps=8, depth=depth, shift=3.0)
+
+
+def test_a_hurried_request_makes_its_first_steps_alone_beside_the_depth() -> None:
+    def bits(hurry: bool) -> dict[int, tuple[bytes, int, int]]:
+        it = Ring(Constant(), steps=8, depth=2)
+        for seed in (1, 2):
+            it.submit(Request(T, C, seed=seed, deck="ab"[seed - 1]))
+        done = [it.tick() for _ in range(6)]
+        assert it.in_flight == 2
+        if hurry:
+            it.hurry(Request(T, C, seed=3), 3)
+        done += [it.tick() for _ in range(3)]
+        if hurry:
+            assert [slot.step for slot in it.slots()] == [6, 2, 3]
+            early = it.preview("main", 3)
+            assert early is not None
+            assert early.request.hand
+        done += [it.flush()]
+        return {
+            g.request.seed: (g.latent.tobytes(), g.born, g.retired) for row in done for g in row
+        }
+
+    with_hand, without = bits(True), bits(False)
+    assert with_hand[3][1:] == (6, 13)
+    for seed in (1, 2):
+        assert with_hand[seed][0] == without[seed][0]
+        assert with_hand[seed][2] == without[seed][2] + 3
+
+
+def test_of_two_in_a_hurry_none_waits_and_none_makes_others_wait_for_ever() -> None:
+    it = Ring(Constant(), steps=8, depth=2)
+    it.submit(Request(T, C, seed=1, deck="a"))
+    for n in range(40):
+        if it.hurried < 2:
+            it.hurry(Request(T, C, seed=10 + n), 3)
+        if any(g.request.deck == "a" for g in it.tick()):
+            return
+    raise AssertionError("the other deck was never served")

@@ -42,7 +42,9 @@ class MockEngine:
         self, level: Level, *, steps: int = 8, depth: int = 4, tick_ms: float = 80
     ) -> None:
         self.level, self.steps, self.depth = level, steps, depth
-        self.manifest: Any = SimpleNamespace(tick_ms=tick_ms, name="mock", digest="0")
+        self.manifest: Any = SimpleNamespace(
+            tick_ms=tick_ms, name="mock", digest="0", draft_steps=0, first_window=0
+        )
         self.notes: list[str] = []
         self.requests: list[Request] = []
         self.fail = False

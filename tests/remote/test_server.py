@@ -174,6 +174,22 @@ def test_blocks_are_whole_again_after_the_line() -> None:
     assert sizes[1] < sizes[0] / 2
 
 
+def test_a_lap_that_was_known_costs_nothing_on_the_line() -> None:
+    rng = np.random.default_rng(4)
+    packer, opener = BlockPacker(), BlockOpener()
+    loop = Loop(0, "main", 0, Fraction(0), Fraction(200 * 1920), 4, Fraction(120), 4, 200)
+    laps = rng.uniform(size=(3, 200)).astype(np.float32)
+    sizes = []
+    for n, two in enumerate(([0, 1], [0, 1], [1, 2], [1, 1], [1, 1])):
+        curves = {"blend": laps[two]}
+        lanes = next_heard(loop, n * 1920, curves)
+        data = packer.pack(ControlBlock("main", n, loop, n * 1920, lanes, laps=curves))
+        sizes.append(len(data))
+        assert opener.open(data).laps["blend"].tobytes() == curves["blend"].tobytes()
+    # All but the first and the lap that is new are as small as a block without news.
+    assert max(sizes[1], sizes[3], sizes[4]) < min(sizes[0], sizes[2]) / 2
+
+
 def _meet(
     key: bytes = KEY, fingerprint: bytes = FINGERPRINT
 ) -> tuple[TlsConnection | ConnectionRefusedError, TlsConnection | ConnectionRefusedError]:

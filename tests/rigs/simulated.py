@@ -65,7 +65,9 @@ class Telltale:
 
         self.depth = depth
         self.controls = frozenset(CONTROLS)
-        self.manifest: Any = SimpleNamespace(tick_ms=80.0, name=self.name, digest="0")
+        self.manifest: Any = SimpleNamespace(
+            tick_ms=80.0, name=self.name, digest="0", draft_steps=0, first_window=0
+        )
         self.notes: list[str] = []
         n = np.arange(RATES.hop)
         # Whole periods in a frame, so that frames of any latents join without a phase of their own.

@@ -1,11 +1,15 @@
 """Tables of the policies beside the paper's figures."""
 
 import itertools
+from typing import Any, cast
 
 import pytest
 
 from tests.helpers.velocity_models import Linear, request
+from tests.rigs.hand import Counted
+from tests.rigs.hand import table as hand_table
 from tests.rigs.policies import convergence_table, policy_table, preview_table, sweep_table
+from tests.rigs.simulated import Telltale
 
 
 def test_policies_reproduce_the_paper_and_beat_it():
@@ -54,3 +58,13 @@ def test_previews_come_nearer():
     errors = [row["error"] for row in preview_table(Linear(), request(1), 8)]
     assert len(errors) == 7
     assert all(a > b for a, b in itertools.pairwise(errors))
+
+
+def test_a_hand_is_heard_and_settles_under_both_policies():
+    engine = Counted(cast(Any, Telltale(2)), floor=0.03)
+    rows = hand_table(cast(Any, engine), 50, depths=[2], edits=1, clock=engine)
+    assert [(row["class"], row["policy"]) for row in rows] == [
+        (cls, policy) for policy in ("queue", "ours") for cls in ("step", "slot")
+    ]
+    for row in rows:
+        assert 0 < row["first_best_ms"] <= row["settled_best_ms"] < 10_000

@@ -1,13 +1,15 @@
 """Plots as SVG: those of examples/latency.md, and the histograms of tests/rigs/jumps.py.
 
-    python -m tests.tools.plots examples/pictures
+    python -m tests.tools.plots examples/pictures [HAND.json]
 
 convergence.svg: how the completions after an edit approach the new state (a mock model, depth 8).
 sweep.svg: which ticks complete a generation while denoise moves at every tick (depth 8).
+hand.svg: from a hand to the ear by depth and policy, of the JSON of tests/rigs/hand.py.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -193,6 +195,22 @@ def main() -> None:
     (folder / "convergence.svg").write_text(drawn, encoding="utf-8")
     sweep = [(row["policy"].split(",")[0], row["completions"]) for row in sweep_ticks()]
     (folder / "sweep.svg").write_text(timeline(sweep, "tick"), encoding="utf-8")
+    if len(sys.argv) > 2:
+        found = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))["hand"]
+        (folder / "hand.svg").write_text(chart(hand(found), "depth", "of 2 s"), encoding="utf-8")
+
+
+def hand(
+    found: Sequence[Mapping[str, Any]],
+) -> list[tuple[str, Sequence[float], Sequence[float]]]:
+    """The medians of class slot, by depth, as parts of 2 s."""
+    rows = []
+    for policy in ("queue", "ours"):
+        mine = [row for row in found if (row["policy"], row["class"]) == (policy, "slot")]
+        for what in ("first", "settled"):
+            times = [row[f"{what}_median_ms"] / 2000 for row in mine]
+            rows.append((f"{policy}, {what}", [row["depth"] for row in mine], times))
+    return rows
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from tests.tools import house
 #: A number that grows past its limit says where the code becomes harder to read; raise a limit only
 #: with a reason.
 LIMITS = {
-    "files": 246,
-    "lines": 60_000,
+    "files": 256,
+    "lines": 61_000,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
@@ -21,8 +21,8 @@ LIMITS = {
     # An edit and a session are of several files, each short enough to read.
     "apply_files": 38,
     "apply_functions": 240,
-    "way_files": 70,
-    "way_functions": 692,
+    "way_files": 71,
+    "way_functions": 730,
 }
 
 

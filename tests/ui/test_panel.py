@@ -122,11 +122,11 @@ def test_the_lamp_of_a_recording_is_crossed_while_its_sound_is_lost(
 
 
 def test_a_ring_that_rests_says_so_where_its_slots_were() -> None:
-    resting = EngineStatus(generations=6, from_store=12, resting=True)
+    resting = EngineStatus(generations=6, from_store=12, resting=True, depth=2)
     shown = lines(panel(status(deck("main", *LANES), slots=(), telemetry=resting), 80, 12))
     busy = lines(panel(status(deck("main", *LANES)), 80, 12))
     assert len(shown) == len(busy)
-    assert any("slots" in row and "resting · 6 made, 12 known already" in row for row in shown)
+    assert any("slots 2" in row and "resting · 6 made, 12 known already" in row for row in shown)
 
 
 def test_the_master_has_a_row_that_stays_where_there_is_little_room() -> None:
