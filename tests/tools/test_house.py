@@ -9,7 +9,7 @@ from tests.tools import house
 #: with a reason.
 LIMITS = {
     "files": 256,
-    "lines": 61_000,
+    "lines": 62_000,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
