@@ -284,6 +284,7 @@ def table(
                     times = [heard[at] for heard in found[cls]]
                     row |= _span(what, times)
                 rows.append(row)
+                sys.stderr.write(f"{row}\n")
     return rows
 
 
