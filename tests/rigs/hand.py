@@ -249,6 +249,8 @@ class Ours:
         self._edit_tick = self._generator.ring.tick_number
         line = f"seed = {n}" if cls == "slot" else f"velocity = {0.5 + 0.01 * (n % 50):g}"
         self._session.apply(f"{line} now")
+        # As live, where an edit wakes what samples the score.
+        self._pumped = -_PUMP_EVERY
 
     def turn(self) -> None:
         """A turn of the generator, and the score sampled now and then."""
