@@ -186,6 +186,22 @@ def test_modules_are_made_without_the_packages_that_nothing_here_uses() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_any_name_or_part_of_the_tracer_is_found_without_loading_it() -> None:
+    code = (
+        "import sys, torch\n"
+        "from demon_live.models.acestep import untraced\n"
+        "with untraced():\n"
+        "    from torch._dynamo.some.part import decorator\n"
+        "    assert decorator(len) is len and decorator(1 > 0, recursive=True) is True\n"
+        "    assert torch._dynamo.new()(len) is len\n"
+        "print([n for n in sys.modules if n.startswith('torch._dynamo')])\n"
+        "import torch._dynamo\n"
+        "print(torch._dynamo.__spec__.origin.endswith('__init__.py'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True"]
+
+
 def test_a_diffusers_that_needs_them_is_loaded_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -20,6 +20,8 @@ diffusers 0.42 (Apache-2.0).
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -36,6 +38,32 @@ UNUSED = ("peft", "transformers", "accelerate", "scipy")
 _TRACER = "torch._dynamo"
 
 
+class _Tracer(types.ModuleType):
+    """Stands for torch.compile's tracer or a part of it: every name is a decorator that leaves
+    things alone."""
+
+    __path__: list[str] = []  # noqa: RUF012 (as the import system reads it)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _undecorated
+
+
+class _Parts(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the parts of the tracer, all empty."""
+
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        mine = name.startswith(f"{_TRACER}.")
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if mine else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _Tracer(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing to run."""
+
+
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
     """Inside, torch.compile's tracer is not loaded: it takes a second, on some machines ten, and
@@ -43,13 +71,15 @@ def untraced() -> Iterator[None]:
     if _TRACER in sys.modules:
         yield
         return
-    sys.modules[_TRACER] = tracer = types.ModuleType(_TRACER)
-    tracer.allow_in_graph = lambda kind: kind  # type: ignore[attr-defined]
-    tracer.disable = _undecorated  # type: ignore[attr-defined]
+    parts = _Parts()
+    sys.modules[_TRACER] = _Tracer(_TRACER)
+    sys.meta_path.insert(0, parts)
     try:
         yield
     finally:
-        del sys.modules[_TRACER]
+        sys.meta_path.remove(parts)
+        for name in [n for n in sys.modules if n == _TRACER or n.startswith(f"{_TRACER}.")]:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager
@@ -66,7 +96,7 @@ def hidden(names: tuple[str, ...]) -> Iterator[None]:
 
 
 def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
-    """`torch._dynamo.disable` where nothing is compiled."""
+    """A decorator, with or without arguments, where nothing is compiled."""
     return function if function is not None else lambda wrapped: wrapped
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import struct
 import sys
 import warnings
@@ -39,6 +40,7 @@ from demon_live.paths import open_file
 
 #: Bytes of a safetensors header, as the format's own reader bounds it.
 _LONGEST_HEADER = 100_000_000
+_log = logging.getLogger(__name__)
 #: Frames of the silence latents that come with a checkpoint: 600 s.
 SILENCE = 15000
 #: Settings of the Oobleck VAE of ACE-Step 1.5: 48 kHz stereo, 1920 samples a frame, 64 channels.
@@ -89,8 +91,9 @@ def classes() -> dict[str, Any]:
     try:
         with untraced(), hidden(UNUSED if "diffusers" not in sys.modules else ()):
             return _imported()
-    # A version of diffusers that cannot do without them.
-    except (ImportError, RuntimeError, AttributeError):
+    # A version of diffusers or torch that cannot do without them.
+    except Exception:  # noqa: BLE001
+        _log.info("diffusers is loaded with all that it asks for", exc_info=True)
         return _imported()
 
 
