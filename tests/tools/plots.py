@@ -197,18 +197,18 @@ def main() -> None:
     (folder / "sweep.svg").write_text(timeline(sweep, "tick"), encoding="utf-8")
     if len(sys.argv) > 2:
         found = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))["hand"]
-        (folder / "hand.svg").write_text(chart(hand(found), "depth", "of 2 s"), encoding="utf-8")
+        (folder / "hand.svg").write_text(chart(hand(found), "depth", "of 3 s"), encoding="utf-8")
 
 
 def hand(
     found: Sequence[Mapping[str, Any]],
 ) -> list[tuple[str, Sequence[float], Sequence[float]]]:
-    """The medians of class slot, by depth, as parts of 2 s."""
+    """The medians of class slot, by depth, as parts of 3 s."""
     rows = []
     for policy in ("queue", "ours"):
         mine = [row for row in found if (row["policy"], row["class"]) == (policy, "slot")]
         for what in ("first", "settled"):
-            times = [row[f"{what}_median_ms"] / 2000 for row in mine]
+            times = [row[f"{what}_median_ms"] / 3000 for row in mine]
             rows.append((f"{policy}, {what}", [row["depth"] for row in mine], times))
     return rows
 
