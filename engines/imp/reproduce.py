@@ -84,7 +84,8 @@ class Chain:
             "--scratch", f"{o.scratch}/{bank}", "--device", o.device, "--seed", seed,
             "--workers", o.workers, "--pairs", o.pairs, "--bank-seconds", o.bank_seconds,
             "--first-seed", FIRST_PAIR * (1 + o.seed),
-            "--batch", o.flow_batch, "--held-out", o.held_out, *arguments,
+            "--batch", o.flow_batch, "--held-out", o.held_out, "--linear", "--straighten", 0.8,
+            *arguments,
         )  # fmt: skip
 
     def go(self, name: str, seconds: float) -> None:
