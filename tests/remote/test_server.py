@@ -23,6 +23,7 @@ from demon_live.core import (
     ControlBlock,
     EngineDeck,
     EngineState,
+    Floats,
     Generation,
     Loop,
     NoteEvent,
@@ -517,6 +518,36 @@ def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
         _feed(both, "b", loop),
     )
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
+
+
+def test_until_the_first_generation_the_notes_land_as_they_are(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_encode = threading.Event()
+    encode = both.engine.encode
+
+    def later(audio: Floats) -> Floats:
+        assert may_encode.wait(60)
+        return encode(audio)
+
+    monkeypatch.setattr(both.engine, "encode", later)
+    loop = replace(LOOP, notes=True)
+    buffer = LoopBuffer.create(both.folder / loop.file, loop.samples)
+    hit = Phrase((NoteEvent("kick", 0.5, 0.25, 0.0, 1.0),), ("kick",))
+
+    def feed() -> None:
+        state = _state(both, loop, prompt="b", denoise=1.0)
+        block = state.decks["main"].block
+        assert block is not None
+        deck = EngineDeck(loop, replace(block, phrases=(hit, hit)))
+        both.pipe.send(replace(state, decks={"main": deck}))
+
+    try:
+        both.until(lambda: bool((np.abs(buffer.audio[48_000:50_000]) > 0.05).any()), feed)
+        assert not any(isinstance(m, Telemetry) and m.status.generations for m in both.said)
+    finally:
+        may_encode.set()
+    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), feed)
 
 
 def test_a_generation_arrives_with_the_numbers_and_names_of_its_request() -> None:
