@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ from demon_live.core import (
     SlotValues,
     Timbre,
 )
+from demon_live.errors import EngineError
 from demon_live.remote import client, transport
+from demon_live.remote import server as server_module
 from demon_live.remote.client import Address, EngineClient
 from demon_live.remote.codec import (
     BlockOpener,
@@ -603,6 +606,41 @@ def test_after_a_break_the_same_program_goes_on(both: Both) -> None:
     assert any("is back" in text for text in notes)
     gone = [m for m in both.said if isinstance(m, Telemetry) and not m.status.alive]
     assert len(gone) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_why_an_engine_there_ends_is_told_here(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise EngineError("the GPU has failed and is opened anew: x")
+
+    monkeypatch.setattr(server_module, "turn_for_ever", fail)
+    told = Note("engine: the GPU has failed and is opened anew: x")
+    both.until(lambda: told in both.said, lambda: None)
+
+
+class _Actors:
+    """Stands for a Ray whose actor takes its time to open a model."""
+
+    def __init__(self, opened: Any) -> None:
+        self.opened, self.steps = opened, ["loading", "loading", "warming"]
+        self.open = SimpleNamespace(remote=lambda options: "opening")
+        self.progress = SimpleNamespace(remote=lambda: self.steps.pop(0))
+
+    def wait(self, references: list[Any], seconds: float) -> list[Any]:
+        return [] if self.steps else references
+
+    def get(self, reference: Any, seconds: float) -> Any:
+        return self.opened if reference == "opening" else reference
+
+
+def test_what_an_engine_there_is_doing_while_it_opens_is_shown_here() -> None:
+    said: list[str] = []
+    actors = _Actors("mock")
+    client.open_there(actors, actors, EngineOptions("mock"), said.append)
+    assert said == ["loading", "warming"]
+    actors = _Actors(EngineError("no weights"))
+    with pytest.raises(EngineError, match="no weights"):
+        client.open_there(actors, actors, EngineOptions("mock"), said.append)
 
 
 def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Path) -> None:
