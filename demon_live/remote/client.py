@@ -50,6 +50,7 @@ from demon_live.runtime.options import (
     GenerationReport,
     Note,
     Opening,
+    Progress,
     Ready,
     Report,
     Telemetry,
@@ -64,6 +65,8 @@ from demon_live.session.tempo import Playhead
 BEAT, SILENCE = 0.05, 2.0
 #: Failed calls at the known address before Ray is asked again; seconds between calls.
 _CALLS, _BETWEEN = 8, 0.5
+#: Seconds that an engine there may take to open.
+_OPENING = 600
 
 Address = tuple[str, int, bytes]
 """Host, port, fingerprint of the certificate."""
@@ -95,9 +98,7 @@ def _run(conn: Pipe, opening: Opening) -> None:
 
         with Ray(place.address) as ray:
             actor = ray.lasting(EngineServer, f"engine:{place.engine}")
-            opened = ray.get(actor.open.remote(options), 600)
-            if isinstance(opened, DemonError):
-                raise opened
+            open_there(ray, actor, options, lambda text: conn.send(Progress(text)))
             host, port, fingerprint = ray.get(actor.listen.remote(key), 60)
         # The address that the machine knows itself by, and the one that it is known by here.
         return [(place.host, port, fingerprint), (host, port, fingerprint)]
@@ -105,6 +106,22 @@ def _run(conn: Pipe, opening: Opening) -> None:
     folder = Path(opening.folder)
     playhead = BusPlayhead(Bus.open(folder / "bus"))
     EngineClient(conn, playhead, options, reach, place.host, PcmFiles(folder)).run()
+
+
+def open_there(
+    ray: Any, actor: Any, options: EngineOptions, progress: Callable[[str], None]
+) -> None:
+    """Let an `EngineServer` open the model. progress: what it is doing. Raises DemonError."""
+    opening, told = actor.open.remote(options), ""
+    end = time.monotonic() + _OPENING
+    while not ray.wait([opening], 1.0) and time.monotonic() < end:
+        text = ray.get(actor.progress.remote(), 60)
+        if text != told:
+            told = text
+            progress(text)
+    opened = ray.get(opening, 1)
+    if isinstance(opened, DemonError):
+        raise opened
 
 
 class EngineClient:

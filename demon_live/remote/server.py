@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demon_live.core import RATES, ControlBlock, EngineState, Floats, Loop
-from demon_live.errors import DemonError, EngineError
+from demon_live.errors import DemonError, EngineError, one_line
 from demon_live.remote.codec import BlockOpener, close_generation, close_window, open_pcm
 from demon_live.remote.transport import (
     Delay,
@@ -73,13 +73,21 @@ class EngineServer:
         self._key = b""
         self._server: socket.socket | None = None
         self._tls: tuple[ssl.SSLContext, bytes] | None = None
+        self._progress = ""
+
+    def progress(self) -> str:
+        """What `open` is doing."""
+        return self._progress
+
+    def _note_progress(self, text: str) -> None:
+        self._progress = text
 
     def open(self, options: EngineOptions) -> str | DemonError:
         """Open the model; what it is, or why not."""
         if self._engine is None:
             try:
                 self._tls = server_tls()
-                self._engine = opened(Opening("", options))
+                self._engine = opened(Opening("", options), self._note_progress)
                 self._engine.notes.extend(_in_front())
             except DemonError as error:
                 return EngineError(error.message, hint=error.hint)
@@ -222,9 +230,16 @@ def serve(
 ) -> None:
     """Serve clients one at a time until Quit or `idle` seconds without one. A client that dials
     again takes the place of its old connection."""
+    listener = Listener(server, key, tls)
+    try:
+        _serve(engine, listener, key, idle)
+    finally:
+        listener.close()
+
+
+def _serve(engine: Engine, listener: Listener, key: Callable[[], bytes], idle: float) -> None:
     pcm: dict[str, Floats] = {}
     before = b""
-    listener = Listener(server, key, tls)
     last, warm = time.monotonic(), False
     while time.monotonic() - last < idle and not listener.closed:
         called = listener.next(0.5)
@@ -244,7 +259,6 @@ def serve(
             break
         warm = True
         last = time.monotonic()
-    listener.close()
 
 
 class _Caller:
@@ -299,6 +313,12 @@ class _Caller:
             turn_for_ever(self, engine, generator, hello["depth"])
         except (EOFError, OSError, ValueError, KeyError):
             pass
+        # Whatever ends the engine, the performer reads why it is opened anew.
+        except Exception as error:
+            why = str(error) if isinstance(error, DemonError) else one_line(error)
+            self.send(Note(f"engine: {why}"))
+            self._line.finish(1.0)
+            raise
         finally:
             if generator is not None:
                 generator.leave()

@@ -4,7 +4,8 @@
     sweep = generate("acid techno", denoise=np.linspace(.2, 1, 20), seed=[1, 2])   # lists: a batch
 
 A batch goes through one ring, several rows a tick. Latents are those that a ring makes of the same
-request, whatever else is in flight.
+request, whatever else is in flight; where a source is kept, the sound has its `detail`, as in a
+render.
 
 Threads: everything runs in the caller's.
 """
@@ -20,9 +21,19 @@ from typing import Any
 import numpy as np
 
 from demon_live.audio.files import fit_loop, load_source, write_audio
-from demon_live.controls import Control, find
-from demon_live.core import RATES, Beats, ControlBlock, Floats, Loop, Request, SlotValues
+from demon_live.controls import NOTES, NOTES_HINT, PLUS_NOTES, Control, find
+from demon_live.core import (
+    RATES,
+    Beats,
+    ControlBlock,
+    Floats,
+    Loop,
+    Phrase,
+    Request,
+    SlotValues,
+)
 from demon_live.engine.decode import WindowDecoder
+from demon_live.engine.detail import DetailDecoder
 from demon_live.engine.ring import Ring
 from demon_live.errors import ScoreError, UsageError
 from demon_live.lang import Lane
@@ -32,8 +43,11 @@ from demon_live.models.engine import Engine, open_engine
 from demon_live.paths import shipped
 from demon_live.pictures import of_latent
 from demon_live.replay.render import player
+from demon_live.runtime.guides import Guides
+from demon_live.runtime.preparation import Source, encoded
 from demon_live.runtime.scheduler import Target, build_request
 from demon_live.session.assets import find_source
+from demon_live.session.sampler import phrase
 from demon_live.session.state import DeckState, make_loop
 from demon_live.session.tempo import TempoMap
 
@@ -88,12 +102,13 @@ def generate(
 
     Args:
         prompt, denoise, seed: as in a score.
-        source: the loop that is transformed: a file, or float32 [n, 2] at 48 kHz; None: from noise.
+        source: the loop that is transformed: a file, or float32 [n, 2] at 48 kHz; 'notes': what
+            `kick`, `bass`, `chord` ... play, 'FILE + notes': over a file; None: from noise.
         bpm, cycles, beats: of the loop; beats also as a meter, '7/8'.
         engine, backend: as in `open_engine`; or an engine that is open, and stays so.
         steps: of the solver; None: the engine's.
-        controls: any other control that the engine reads: a number, a text, a pattern, and for a
-            curve (`blend`, `hint`) also an array over the loop.
+        controls: any other control that the engine reads, and notes: a number, a text, a pattern,
+            and for a curve (`blend`, `hint`, `detail`) also an array over the loop.
 
     A list (or an array, where it is no curve) makes a batch: value i of each list is for loop i,
     and what is no list is for all. Lists that are shorter begin again.
@@ -109,16 +124,21 @@ def generate(
     opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
     try:
         tempo = TempoMap.start(exact(bpm), _beats(beats))
-        loop = make_loop(DeckState("main", cycles=cycles), tempo, Fraction(0), 0)
-        latent = _source(source, loop, opened)
+        name, reading = _source_said(source)
+        deck_state = DeckState("main", cycles=cycles, source=name, reading=reading)
+        loop = make_loop(deck_state, tempo, Fraction(0), 0)
+        fitted = _fitted(source if name is None else name, loop)
+        given = None
+        if fitted is not None and not loop.notes:
+            given = Source(encoded(opened, fitted, loop.frames), fitted)
+        played = Guides(opened, lambda file: _given(fitted), None, _refuse)
         requests = [
-            replace(_request(row, loop, tempo, latent, opened), deck=str(i))
+            replace(_request(row, loop, tempo, given, played, opened), deck=str(i))
             for i, row in enumerate(rows)
         ]
         made = _run(requests, opened, steps or opened.steps)
-        decoder = WindowDecoder(opened.decode, opened.margin, window=opened.window)
         done = [
-            Generated(decoder.full(made[r.deck])[: loop.samples], made[r.deck], r, row)
+            Generated(_sound(made[r.deck], r, given, loop, opened), made[r.deck], r, row)
             for r, row in zip(requests, rows, strict=True)
         ]
     finally:
@@ -137,7 +157,7 @@ def _beats(value: float | str) -> Beats:
 def _control(name: str) -> Control:
     control = find(name)
     # What a deck says of it is checked by the language, names included.
-    if control is not None and control.cls not in ("step", "slot"):
+    if control is not None and control.cls not in ("step", "slot", "notes"):
         raise UsageError(
             f"{name} is no control of a generation: it is of class {control.cls}",
             hint="play it in a score, with render",
@@ -170,7 +190,12 @@ def _rows(asked: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _request(
-    row: Mapping[str, Any], loop: Loop, tempo: TempoMap, source: Floats | None, engine: Engine
+    row: Mapping[str, Any],
+    loop: Loop,
+    tempo: TempoMap,
+    given: Source | None,
+    played: Guides,
+    engine: Engine,
 ) -> Request:
     times = tempo.cycles_at(np.arange(loop.frames) * RATES.hop)
     curves = {
@@ -179,8 +204,11 @@ def _request(
         if len(getattr(value, "shape", ())) and number_of(value) is None
     }
     values: dict[str, float | str] = {}
+    notes: dict[str, Lane] = {}
     for name, lane in _lanes({n: v for n, v in row.items() if n not in curves}).items():
-        if _control(name).shape == "curve":
+        if _control(name).cls == "notes":
+            notes[name] = lane
+        elif _control(name).shape == "curve":
             curves[name] = lane.sample(times)
         else:
             values[name] = lane.at(Fraction(0))
@@ -190,12 +218,24 @@ def _request(
             f"{engine.name} does not know {unknown[0]}",
             hint=f"it knows: {', '.join(sorted(engine.controls))}",
         )
+    heard = phrase(notes, Fraction(0), loop.cycles) if notes else None
+    if heard is not None and not loop.notes and not getattr(engine, "told_notes", False):
+        raise ScoreError(
+            f"{engine.name} is told no notes: {next(iter(notes))} would not be heard",
+            hint="play them to it: source='notes'",
+        )
+    source = None if given is None else given.latent
+    if loop.notes:
+        source = played.get(loop, heard or Phrase(), str(values.get("prompt", "")))
+        curves.setdefault("hint", np.full(loop.frames, NOTES_HINT, np.float32))
     timbre = str(values.get("timbre", ""))
     if timbre:
         engine.set_timbre(timbre, load_source(_find(timbre))[0])  # type: ignore[attr-defined]
     plan = (SlotValues(0, values),)
     block = ControlBlock("main", 0, loop, 0, lanes=curves, plan=plan)
-    made = build_request(engine, "main", loop, source, block, Target(0, values), 0, timbre, curves)
+    made = build_request(
+        engine, "main", loop, source, block, Target(0, values), 0, timbre, curves, heard
+    )
     return replace(made, values=values)
 
 
@@ -223,9 +263,18 @@ def _find(name: str | Path) -> Path:
     return find_source(str(name), "", (Path.cwd(), shipped("patterns")))
 
 
-def _source(source: Path | str | Floats | None, loop: Loop, engine: Engine) -> Floats | None:
-    """The latent that is transformed, [T, C]."""
-    if source is None:
+def _source_said(source: Path | str | Floats | None) -> tuple[str | None, str]:
+    """(the file of a source, or NOTES, or None for an array; what is said behind it)."""
+    if not isinstance(source, (str, Path)):
+        return None, ""
+    name = str(source).strip()
+    file = name.removesuffix(PLUS_NOTES).rstrip()
+    return file, PLUS_NOTES if file != name else ""
+
+
+def _fitted(source: Path | str | Floats | None, loop: Loop) -> Floats | None:
+    """The sound that is transformed, float32 [loop.samples, 2]; None if it is no sound."""
+    if source is None or (isinstance(source, str) and source == NOTES):
         return None
     name = str(source) if isinstance(source, (str, Path)) else ""
     if name:
@@ -234,9 +283,32 @@ def _source(source: Path | str | Floats | None, loop: Loop, engine: Engine) -> F
         audio = np.asarray(source, np.float32)
         if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
             raise UsageError(f"a source is float32 [n, 2] at 48 kHz, this is {list(audio.shape)}")
-    fitted, _ = fit_loop(audio, loop.samples, loop.cycles, loop.beats, loop.bpm, name=name)
-    whole = np.arange(loop.frames * RATES.hop) % len(fitted)
-    return np.ascontiguousarray(engine.encode(np.ascontiguousarray(fitted[whole]))[: loop.frames])
+    return fit_loop(audio, loop.samples, loop.cycles, loop.beats, loop.bpm, name=name)[0]
+
+
+def _given(audio: Floats | None) -> Floats:
+    assert audio is not None
+    return audio
+
+
+def _refuse(text: str) -> None:
+    raise ScoreError(text)
+
+
+def _sound(
+    latent: Floats, request: Request, given: Source | None, loop: Loop, engine: Engine
+) -> Floats:
+    """A loop, decoded: float32 [loop.samples, 2]."""
+    if given is None:
+        decoder = WindowDecoder(engine.decode, engine.margin, window=engine.window)
+        return decoder.full(latent)[: loop.samples]
+    detail = DetailDecoder(engine, latent=given.latent, audio=given.audio)
+    detail.note(latent, request.curves or {}, 1.0)
+    size = max(1, engine.window)
+    pieces = [
+        detail.again(latent, at, min(size, loop.frames - at)) for at in range(0, loop.frames, size)
+    ]
+    return np.concatenate(pieces)[: loop.samples]
 
 
 def _run(requests: Sequence[Request], engine: Engine, steps: int) -> dict[str, Floats]:

@@ -137,7 +137,8 @@ def render(
         engine, backend: as in `open_engine`, or an engine that is open; None: the set's own, for a
             score imp.
         seed: added to every seed of the score; a set brings its own.
-        stems: one more file a deck, what it gave to the sum before the limiter.
+        stems: one more file a deck, what it gave to the sum before the limiter; a score that says
+            `record NAME tracks` writes them as NAME-DECK.flac beside `out`.
         trust: a set that was not recorded here may read sources anywhere.
         python: a score in a .py file may run.
         input: a sound file that a score is played into from its first sample on.
@@ -167,7 +168,13 @@ def render(
         for line in warnings:
             tell(line)
     with Offline(
-        engine, backend=chosen, seed=seed, stems=stems, assets=assets, input=input, rules=rules
+        engine,
+        backend=chosen,
+        seed=seed,
+        stems=stems or recording is None,
+        assets=assets,
+        input=input,
+        rules=rules,
     ) as offline:
         step: Callable[[], None] = lambda: None  # noqa: E731
         if recording is not None:
@@ -189,13 +196,18 @@ def render(
         _must_fit(out, total, explicit=seconds is not None)
         if begin:
             seek(offline, step, pre_roll(begin, moments, offline.output.generator.drain), begin)
-        audio, parts = _collect(offline, step, begin, total, stems, progress)
+        recorder = offline.session.recorder
+        tracks = recorder.name if recorder.tracks else None
+        audio, parts = _collect(offline, step, begin, total, stems or bool(tracks), progress)
         made = tuple(offline.generations()[1])
     if out is not None:
         out = Path(out)
         write_audio(out, audio)
         for deck, part in parts.items():
-            write_audio(out.with_name(f"{out.stem}-{deck}{out.suffix}"), part)
+            if stems:
+                write_audio(out.with_name(f"{out.stem}-{deck}{out.suffix}"), part)
+            if tracks:
+                write_audio(out.with_name(f"{tracks}-{deck}.flac"), part)
     return Rendered(out, audio, parts, warnings, made)
 
 

@@ -146,7 +146,10 @@ class Generator(ReadyDecks):
         self._collect_sources()
         self._collect_timbres()
         self._count_flying()
-        if self.tick_due:
+        due = self.tick_due
+        if not self.warm and self._state.decks and (due or not self._awaits_guide):
+            self._warm_up()
+        if due:
             try:
                 self._tick()
                 self._failing = None
@@ -158,6 +161,7 @@ class Generator(ReadyDecks):
             self._failing = None
             self._pace.restart()
         self._guides.turn()
+        self._play_guides(self._pace.lead + self.away)
         self._place()
         self._use_pause()
 

@@ -2,7 +2,8 @@
 
 What a generation is made from is a matter of its lap and of what its notes say: equal laps have
 equal sources, made once. Encoding is slow, so live it runs beside the ring; what is not there yet
-is not asked for, and what is asked for first is made next.
+is not asked for, and what is asked for first is made next. What was rendered can be heard while it
+is being encoded.
 
 Threads: belongs to the engine loop; rendering runs in the thread of a pool, where there is one.
 """
@@ -60,6 +61,8 @@ class Guides:
         self._made: OrderedDict[_Source, Floats | None] = OrderedDict()
         self._missing: dict[_Source, None] = {}
         self._coming: tuple[_Source, Future[Floats]] | None = None
+        # The last two that the pool has rendered, replaced as a whole.
+        self._rendered: tuple[tuple[_Source, Floats], ...] = ()
 
     def ready(self, loop: Loop, phrase: Phrase, prompt: str) -> bool:
         """Whether the source of a lap is there; if it is not, it will be."""
@@ -76,6 +79,11 @@ class Guides:
             self._take(job, partial(self._make, job))
         self._made.move_to_end(job)
         return self._made[job]
+
+    def audio(self, loop: Loop, phrase: Phrase, prompt: str) -> Floats | None:
+        """What a lap sounds like, float32 [samples, 2]; None unless it was rendered lately."""
+        job = _source_of(loop, phrase, prompt)
+        return next((audio for known, audio in self._rendered if known == job), None)
 
     def turn(self) -> None:
         """Take what is done, begin with what was asked for first since the last call."""
@@ -112,6 +120,8 @@ class Guides:
         audio = guide(job.phrase, job.cycles, job.samples, job.beats, job.kit)
         if job.file is not None:
             audio = audio + _UNDER * self._read(job.file)[: job.samples]
+        if self._pool is not None:
+            self._rendered = (*self._rendered[-1:], (job, audio))
         return encoded(self._engine, audio, job.frames)
 
 

@@ -18,6 +18,7 @@ import bisect
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from demon_live.engine.decode import sound
 HALF = 384
 #: Finished generations that are kept for a deck.
 _KEEP = 64
+#: `Window.hear_from` of what was not generated; samples of such a window at most.
+STAND_IN, _LONGEST = -1, 30 * RATES.sample_rate
 
 Decode = Callable[[Floats, int, int], Floats]
 """(latent [T, C], first frame, frames) -> audio float32 [frames * hop, 2], cyclic."""
@@ -67,7 +70,8 @@ class Window:
     """The decoded sound of a piece, on its way into the loop.
 
     audio: float32 [n, 2]; its first sample is output sample `base`, and it reaches HALF before
-    `start` and 3 * HALF behind `end`. hear_from: of the generation it was decoded from.
+    `start` and 3 * HALF behind `end`. hear_from: of the generation it was decoded from; STAND_IN:
+    it plays only in a loop in which nothing was generated yet.
     """
 
     start: int
@@ -152,6 +156,9 @@ class DeckPlacement:
         # How late the first generation of the last jump came, in samples; 0 = on its sample.
         self.jump_late = 0
         self._judged = 0
+        # What plays until the first generation; whether something else plays (None: not known).
+        self._stand_in: Floats | None = None
+        self._sounds: bool | None = None
 
     def move(self, loop: Loop) -> None:
         """From loop.from_sample on laps begin elsewhere; the same epoch, frames and PCM."""
@@ -290,6 +297,27 @@ class DeckPlacement:
         self.cursor = piece.end
         return True
 
+    def stand_in(self, audio: Floats, start: int, now: Callable[[], int], guard: int) -> None:
+        """A loop that is silent plays this until its first generation.
+
+        audio: float32 [loop.samples, 2]; the same again does nothing. start: the output sample
+        from which on it is heard. now, guard: see `land`.
+        """
+        if audio is self._stand_in:
+            return
+        self._stand_in, cursor = audio, self.cursor
+        parts = max(2, -(-self.loop.samples // _LONGEST))
+        borders = [start + self.loop.samples * k // parts for k in range(parts + 1)]
+        for begin, end in pairwise(borders):
+            base = begin - HALF
+            heard = np.concatenate([audio[a:b] for a, b in self._spans(base, end + 3 * HALF)])
+            window = Window(begin, end, base, heard, STAND_IN)
+            if self._ship is None:
+                self.land(window, now, guard)
+            else:
+                self._ship(window)
+        self.cursor = cursor
+
     def land(
         self, window: Window, now: Callable[[], int], guard: int, latent: Floats | None = None
     ) -> bool:
@@ -298,6 +326,12 @@ class DeckPlacement:
         latent: what it was decoded from, if that is known here.
         """
         start, end, base, audio = window.start, window.end, window.base, window.audio
+        if window.hear_from != STAND_IN:
+            self._sounds = True
+        elif self._sounds is None:
+            self._sounds = bool(self.buffer.any())
+        if window.hear_from == STAND_IN and self._sounds:
+            return False
         start = max(start, now() + guard + HALF)
         if start >= end:
             self.late += 1

@@ -28,9 +28,10 @@ from demon_live.engine.guidance import Dcw
 from demon_live.models.engine import Engine
 from demon_live.runtime.guides import Guides
 from demon_live.runtime.needs import Asked, Needs
+from demon_live.runtime.pace import GUARD
 from demon_live.runtime.placement import DeckPlacement, Window, plays_on
 from demon_live.runtime.preparation import Source, Sources, Timbres
-from demon_live.runtime.scheduler import DeckScheduler, Target
+from demon_live.runtime.scheduler import DeckScheduler, Target, value_at
 from demon_live.session.assets import key_of
 from demon_live.session.tempo import Playhead
 
@@ -97,7 +98,7 @@ class ReadyDecks:
         self._sources = Sources(engine, read_pcm, self._pool)
         self._guides = Guides(engine, read_pcm, self._pool, self._complain)
         #: Whether every shape of the engine has run once.
-        self.warm = False
+        self.warm = not background
 
     def _on_admit(self, name: str) -> Request | None:
         """The request of a deck for the ring, None: nothing is wanted."""
@@ -224,14 +225,11 @@ class ReadyDecks:
         self._sources.encode(loop)
         if self._pool is None:
             self._collect_sources()
-        else:
-            self._warm_up(loop.frames)
 
-    def _warm_up(self, frames: int) -> None:
+    def _warm_up(self) -> None:
         """The first run of each shape is slow: done while the first source is being encoded."""
-        if self.warm:
-            return
         self.warm = True
+        frames = next(iter(self._state.decks.values())).loop.frames
         try:
             self.engine.warm_up(frames, self.ring.depth)
         # As in a tick, a model may fail in any way; the first tick will say so again.
@@ -328,6 +326,32 @@ class ReadyDecks:
     ) -> bool:
         prompt = str(values.get("prompt", ""))
         return not deck.loop.notes or self._guides.ready(deck.loop, phrase or Phrase(), prompt)
+
+    def _guide_of(self, deck: EngineDeck, sample: int) -> Floats | None:
+        """What the notes of the lap of an output sample sound like, once they are rendered."""
+        if deck.block is None or deck.block.loop.epoch != deck.loop.epoch:
+            return None
+        phrase = deck.block.phrase_at(sample) or Phrase()
+        prompt = str(value_at(deck.block.plan, sample).get("prompt", ""))
+        return self._guides.audio(deck.loop, phrase, prompt)
+
+    @property
+    def _awaits_guide(self) -> bool:
+        """A deck that plays its notes has not heard them yet."""
+        now = self.playhead.now()
+        return any(
+            wanted.loop.notes and self._guide_of(wanted, now) is None
+            for wanted in self._state.decks.values()
+        )
+
+    def _play_guides(self, lead: int) -> None:
+        """A deck without a generation plays its notes as they are. lead: samples."""
+        for name, deck in self._decks.items():
+            if deck.loop.notes and deck.placement.empty:
+                soon = max(self.playhead.now() + lead, deck.loop.from_sample)
+                guide = self._guide_of(self._state.decks[name], soon)
+                if guide is not None:
+                    deck.placement.stand_in(guide, soon, self.playhead.now, GUARD)
 
     def _source(
         self, deck: EngineLoop, phrase: Phrase | None, values: Mapping[str, float | str]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 from demon_live.errors import DemonError, ScoreError, ScoreWarning, nearest
@@ -12,6 +13,7 @@ from demon_live.lang import (
     Bind,
     Chain,
     Go,
+    Lane,
     Program,
     Scene,
     Setting,
@@ -22,6 +24,33 @@ from demon_live.lang import (
 from demon_live.paths import shipped
 from demon_live.session.assets import named_files
 from demon_live.session.scores import read_score
+
+#: Of a new pattern of text the values of so many cycles are looked at, and of so many changes.
+_CYCLES, _VALUES = 16, 64
+
+
+def values_of(lane: Lane, begin: Fraction) -> list[str]:
+    """What a lane of text gives from cycle `begin` on, each once; of a long pattern the first."""
+    cycles = [begin]
+    for k in range(_CYCLES):
+        cycles += lane.jumps(begin + k, begin + k + 1)
+        # Warnings about a thousand values in a cycle help no one.
+        if len(cycles) >= _VALUES:
+            break
+    return sorted({str(lane.at(cycle)) for cycle in cycles[:_VALUES]})
+
+
+def ducked_by(lane: Lane, begin: Fraction) -> list[str]:
+    """The decks that a lane of `duck` makes way for from cycle `begin` on."""
+    names = {value.partition(":")[0].strip() for value in values_of(lane, begin)}
+    return sorted(names - {"", "beat"})
+
+
+def no_deck(name: str, decks: Collection[str]) -> tuple[str, str]:
+    """What a warning says of a deck that `duck` names and nothing begins, and its remedy."""
+    near = nearest(name, [*decks, "beat"])
+    message = f"there is no deck {name!r} to duck for"
+    return message, f"did you mean {near[0]}?" if near else _DEFINED_BY["deck"].format(name)
 
 
 def faults_of(path: Path, text: str) -> tuple[DemonError, ...]:
@@ -45,7 +74,11 @@ def warnings_of(program: Program, path: Path, text: str) -> tuple[ScoreWarning, 
         ScoreError: for a name that neither this score nor one beside it defines.
     """
     _must_know_names(program, path, text)
-    return (*program.warnings, *_missing_files(program, path, text))
+    return (
+        *program.warnings,
+        *_missing_files(program, path, text),
+        *_missing_decks(program, path, text),
+    )
 
 
 def _must_know_names(program: Program, path: Path, text: str) -> None:
@@ -118,3 +151,21 @@ def _missing_files(program: Program, path: Path, text: str) -> Iterator[ScoreWar
                 name=str(path),
                 hint=f"{what} lie next to the score, or in the library",
             )
+
+
+def _missing_decks(program: Program, path: Path, text: str) -> Iterator[ScoreWarning]:
+    """Warn of decks that `duck` names: they may come later."""
+    rows = list(program.statements)
+    rows += [inner for row in rows if isinstance(row, Scene) for inner in row.body]
+    for row in rows:
+        if not isinstance(row, Bind) or row.lane is None or row.control != "duck":
+            continue
+        known = _defined(program)
+        asked = [name for name in ducked_by(row.lane, Fraction(0)) if ("deck", name) not in known]
+        if asked:
+            known |= _defined_beside(path)
+        decks = {name for what, name in known if what == "deck"}
+        for name in asked:
+            if name not in decks:
+                message, hint = no_deck(name, decks)
+                yield ScoreWarning(message, span=row.span, source=text, name=str(path), hint=hint)

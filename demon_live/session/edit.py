@@ -29,6 +29,7 @@ from demon_live.lang.destinations import Destination, outgoing, read_destination
 from demon_live.lang.prompts import texts_of
 from demon_live.session.assets import DecodedSources, SoundLane, sound_at, with_sounds
 from demon_live.session.capture import listening, needs_input
+from demon_live.session.check import ducked_by, values_of
 from demon_live.session.loops import LoopBuilder
 from demon_live.session.plan import forecast, in_force, next_time, ramped, unplanned
 from demon_live.session.settings import prepares, with_setting
@@ -48,8 +49,6 @@ from demon_live.session.state import (
 from demon_live.session.tempo import TempoMap, bars
 from demon_live.sets.journal import RULES
 
-#: Of a new prompt pattern the words of so many cycles are looked at, and of so many changes.
-_PROMPT_CYCLES, _PROMPTS = 16, 64
 #: Sound files that the patterns of one text may name: a minute of each has 23 MB.
 MOST_FILES = 64
 #: Changes of one control that may lie ahead at different moments.
@@ -107,6 +106,7 @@ class Edit:
         self._builder = LoopBuilder(look, decoded, epoch, dry, rules, self.messages.append)
         self.loops, self.audio = self._builder.loops, self._builder.audio
         self.prompts: list[str] = []
+        self.ducked: list[str] = []
         #: Decks that need a new loop, and from which cycle on.
         self.renew: dict[str, Span | None] = {}
         self._named: set[str] = set()
@@ -443,7 +443,10 @@ class Edit:
         self.bind_lane(row.deck, row.control, rows, at, row.when)
         self._check_waiting(row.deck, row.control, row.span)
         if row.lane is not None and row.control == "prompt":
-            self._note_prompt(row.lane)
+            words = (texts_of(value) for value in values_of(row.lane, self._here))
+            self.prompts += sorted({word for found in words for word in found})
+        elif row.lane is not None and row.control == "duck":
+            self.ducked += ducked_by(row.lane, self._here)
 
     def _heard(self, row: Bind, lane: SoundLane, at: Fraction) -> SoundLane:
         """A timbre that is played in: that of the newest take, or of the next loop."""
@@ -472,16 +475,9 @@ class Edit:
         said = self.state.deck(deck).said.get(control, ())
         return tuple(row for row in said if row.score != self.name)
 
-    def _note_prompt(self, lane: Lane) -> None:
-        here = self.state.tempo.cycle_at(self.now)
-        cycles = [here]
-        for k in range(_PROMPT_CYCLES):
-            cycles += lane.jumps(here + k, here + k + 1)
-            # Warnings about a thousand prompts in a cycle help no one.
-            if len(cycles) >= _PROMPTS:
-                break
-        found = {text for c in cycles[:_PROMPTS] for text in texts_of(str(lane.at(c)))}
-        self.prompts += sorted(found)
+    @property
+    def _here(self) -> Fraction:
+        return self.state.tempo.cycle_at(self.now)
 
     def bind_lane(
         self, name: str, control_name: str, rows: tuple[Said, ...], at: Fraction, when: When

@@ -34,6 +34,7 @@ from demon_live.lang.samples import reading
 from demon_live.session.agenda import Handle, Messages, Scripts, due, text_of
 from demon_live.session.assets import Assets, heard_sounds, unknown_words
 from demon_live.session.capture import Captures, Played
+from demon_live.session.check import no_deck
 from demon_live.session.commands import NOT_REPLAYED, check_decks, check_word, do_word
 from demon_live.session.edit import Edit
 from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
@@ -253,6 +254,9 @@ class Session(ScriptApi):
         lines = [str(warning) for warning in program.warnings]
         for prompt in dict.fromkeys(edit.prompts):
             lines += self.output.check_prompt(prompt)
+        for name in dict.fromkeys(edit.ducked):
+            if name not in state.decks:
+                lines.append(" · ".join(no_deck(name, state.decks)))
         sounding = [deck for deck in state.decks.values() if deck.to is None]
         bound = {name for deck in sounding for name in deck.bound}
         new = set(unknown_words(bound, self.output.controls)) - self._unknown_said

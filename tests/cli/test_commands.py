@@ -105,6 +105,20 @@ def test_check_runs_a_pattern_file_only_where_that_is_allowed(
     assert capsys.readouterr().out == f"ok  {path}  main: 1 control\n"
 
 
+def test_check_warns_of_a_deck_that_duck_names_and_no_score_beside_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.demon"
+    path.write_text("scene a {\n  deck pad { duck = 'drumz:.5' }\n}\ndeck drums { gain = 1 }\n")
+    assert main(["check", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert "there is no deck 'drumz' to duck for" in said
+    assert "did you mean drums?" in said
+    (tmp_path / "t.demon").write_text("deck drumz { gain = 1 }\n")
+    assert main(["check", str(path)]) == 0
+    assert "drumz" not in capsys.readouterr().err
+
+
 def test_check_warns_of_a_source_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from demon_live.core import (
     ControlBlock,
     EngineDeck,
     EngineState,
+    Floats,
     Generation,
     Loop,
     NoteEvent,
@@ -31,7 +33,9 @@ from demon_live.core import (
     SlotValues,
     Timbre,
 )
+from demon_live.errors import EngineError
 from demon_live.remote import client, transport
+from demon_live.remote import server as server_module
 from demon_live.remote.client import Address, EngineClient
 from demon_live.remote.codec import (
     BlockOpener,
@@ -519,6 +523,36 @@ def test_what_is_written_lands_in_the_loops_of_the_laptop(both: Both) -> None:
     assert next(m for m in both.said if isinstance(m, Ready)).description == "mock at there"
 
 
+def test_until_the_first_generation_the_notes_land_as_they_are(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_encode = threading.Event()
+    encode = both.engine.encode
+
+    def later(audio: Floats) -> Floats:
+        assert may_encode.wait(60)
+        return encode(audio)
+
+    monkeypatch.setattr(both.engine, "encode", later)
+    loop = replace(LOOP, notes=True)
+    buffer = LoopBuffer.create(both.folder / loop.file, loop.samples)
+    hit = Phrase((NoteEvent("kick", 0.5, 0.25, 0.0, 1.0),), ("kick",))
+
+    def feed() -> None:
+        state = _state(both, loop, prompt="b", denoise=1.0)
+        block = state.decks["main"].block
+        assert block is not None
+        deck = EngineDeck(loop, replace(block, phrases=(hit, hit)))
+        both.pipe.send(replace(state, decks={"main": deck}))
+
+    try:
+        both.until(lambda: bool((np.abs(buffer.audio[48_000:50_000]) > 0.05).any()), feed)
+        assert not any(isinstance(m, Telemetry) and m.status.generations for m in both.said)
+    finally:
+        may_encode.set()
+    both.until(lambda: bool((np.abs(buffer.audio - 0.2) < 1e-4).all()), feed)
+
+
 def test_a_generation_arrives_with_the_numbers_and_names_of_its_request() -> None:
     names = {"deck": "b", "cfg": "full", "shift": 2.0, "denoise": 0.3, "drift": 0.4}
     numbers = {"seed": 5, "turn": 3, "feedback": 0.5, "feedback_depth": 3, "epoch": 2}
@@ -572,6 +606,41 @@ def test_after_a_break_the_same_program_goes_on(both: Both) -> None:
     assert any("is back" in text for text in notes)
     gone = [m for m in both.said if isinstance(m, Telemetry) and not m.status.alive]
     assert len(gone) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_why_an_engine_there_ends_is_told_here(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise EngineError("the GPU has failed and is opened anew: x")
+
+    monkeypatch.setattr(server_module, "turn_for_ever", fail)
+    told = Note("engine: the GPU has failed and is opened anew: x")
+    both.until(lambda: told in both.said, lambda: None)
+
+
+class _Actors:
+    """Stands for a Ray whose actor takes its time to open a model."""
+
+    def __init__(self, opened: Any) -> None:
+        self.opened, self.steps = opened, ["loading", "loading", "warming"]
+        self.open = SimpleNamespace(remote=lambda options: "opening")
+        self.progress = SimpleNamespace(remote=lambda: self.steps.pop(0))
+
+    def wait(self, references: list[Any], seconds: float) -> list[Any]:
+        return [] if self.steps else references
+
+    def get(self, reference: Any, seconds: float) -> Any:
+        return self.opened if reference == "opening" else reference
+
+
+def test_what_an_engine_there_is_doing_while_it_opens_is_shown_here() -> None:
+    said: list[str] = []
+    actors = _Actors("mock")
+    client.open_there(actors, actors, EngineOptions("mock"), said.append)
+    assert said == ["loading", "warming"]
+    actors = _Actors(EngineError("no weights"))
+    with pytest.raises(EngineError, match="no weights"):
+        client.open_there(actors, actors, EngineOptions("mock"), said.append)
 
 
 def test_a_timbre_crosses_the_line_once_and_is_there_after_a_break(tmp_path: Path) -> None:

@@ -97,12 +97,44 @@ def test_the_loop_of_a_source_is_the_source_at_denoise_0(imp: Engine) -> None:
     assert np.allclose(made.latent, imp.encode(audio), atol=1e-4)
 
 
+def test_what_is_kept_of_a_source_has_its_detail(imp: Engine) -> None:
+    audio = np.random.default_rng(0).standard_normal((96_000, 2)).astype(np.float32) * 0.1
+    kept = generate(source=audio, denoise=0, engine=imp)
+    assert np.array_equal(kept.audio, audio)
+    without = generate(source=audio, denoise=0, detail=0, engine=imp)
+    assert np.abs(without.audio - audio).max() > 0.01
+    half = generate(source=audio, denoise=0, detail=np.repeat([1.0, 0.0], 25), engine=imp)
+    assert np.array_equal(half.audio[24_000:36_000], audio[24_000:36_000])
+    assert not np.allclose(half.audio[60_000:84_000], audio[60_000:84_000], atol=0.01)
+
+
+def test_notes_are_played_to_the_engine_as_in_a_score(imp: Engine) -> None:
+    engine = mock()
+    seen: list[Request] = []
+    engine.level = lambda request: (seen.append(request), 0.5)[1]
+    generate("a", source="notes", kick="1 ~ ~ ~", engine=engine)
+    assert seen[0].source is not None
+    assert np.abs(seen[0].source[:5]).max() > 1e-3
+    assert not seen[0].source[40:].any()
+    assert seen[0].curves is not None
+    assert np.allclose(seen[0].curves["hint"], 0.6)
+    told = generate("techno", kick="1 ~ ~ ~", engine=imp).request
+    assert told.source is None
+    assert told.lanes is not None
+    over = generate("techno", source=f"{HOUSE} + notes", bass="<a1>", bpm=124, engine=imp).request
+    plain = generate("techno", source=HOUSE, bpm=124, engine=imp).request
+    assert over.source is not None
+    assert plain.source is not None
+    assert not np.allclose(over.source, plain.source, atol=0.01)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"denois": 0.5}, "did you mean denoise"),
     ({"denoise": "hello"}, "denoise"),
     ({"gain": 0.5}, "class mix"),
     ({"seed": []}, "is empty"),
     ({"hint": 0.5}, "does not know hint"),
+    ({"kick": "1*4"}, "source='notes'"),
     ({"source": np.zeros(5)}, "n, 2"),
     ({"source": "none.wav"}, "no file"),
     ({"blend": np.zeros((2, 2))}, "finite values"),

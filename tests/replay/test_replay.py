@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import demon_live
 from demon_live.cli import main
@@ -207,6 +208,21 @@ def test_stems_add_up_to_the_sum(tmp_path: Path) -> None:
     assert sorted(done.stems) == ["a", "b"]
     assert (tmp_path / "x-a.wav").exists()
     total = done.stems["a"] + done.stems["b"]
+    assert np.allclose(total[48_000:], done.audio[48_000:], atol=1e-6)
+
+
+def test_a_score_that_records_tracks_renders_a_file_a_deck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    score, folder = tmp_path / "x.demon", tmp_path / "mix"
+    folder.mkdir()
+    score.write_text(
+        "tempo 120\ndeck a\nloop 1\nprompt = 'a'\ndeck b\nloop 1\nprompt = 'b'\nrecord night tracks"
+    )
+    done = render(score, folder / "x.wav", cycles=2, engine=MockEngine(by_prompt))  # type: ignore[arg-type]
+    assert {p.name for p in folder.iterdir()} == {"x.wav", "night-a.flac", "night-b.flac"}
+    total = sum(soundfile.read(folder / f"night-{d}.flac", dtype="float32")[0] for d in "ab")
     assert np.allclose(total[48_000:], done.audio[48_000:], atol=1e-6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -13,13 +15,23 @@ import pytest
 import torch
 
 from demon_live.audio.files import write_audio
-from demon_live.core import RATES, Floats, NoteEvent, Phrase
+from demon_live.core import (
+    RATES,
+    ControlBlock,
+    EngineDeck,
+    EngineState,
+    Floats,
+    NoteEvent,
+    Phrase,
+    SlotValues,
+)
 from demon_live.engine.ring import RingStats
 from demon_live.notes.lanes import LANES
+from demon_live.runtime.generator import Generator
 from demon_live.runtime.guides import Guides
 from demon_live.runtime.offline import Offline
 from demon_live.session.state import DeckState, make_loop
-from demon_live.session.tempo import TempoMap
+from demon_live.session.tempo import TempoMap, VirtualPlayhead
 from tests.helpers.mock_engine import MockEngine, offline, run
 
 BAR = 96_000  # at tempo 120: 50 frames
@@ -168,9 +180,8 @@ def test_an_engine_that_is_told_notes_gets_them_frame_by_frame() -> None:
 
 # --- beside the ring --------------------------------------------------------------------------
 
-LOOP = make_loop(
-    DeckState("main", cycles=1, source="notes"), TempoMap.start(Fraction(120)), Fraction(0), 1
-)
+TEMPO = TempoMap.start(Fraction(120))
+LOOP = make_loop(DeckState("main", cycles=1, source="notes"), TEMPO, Fraction(0), 1)
 
 
 def one(pitch: float) -> Phrase:
@@ -206,3 +217,49 @@ def test_an_engine_that_reads_no_source_says_so_and_plays_from_noise() -> None:
     assert guides.get(LOOP, one(30.0), "") is None
     assert guides.get(LOOP, one(30.0), "") is None
     assert told == ["the notes cannot be played to the engine: no ears"]
+
+
+class Slow(Echo):
+    """Encodes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_encode = threading.Event()
+
+    def encode(self, audio: Floats) -> Floats:
+        assert self.may_encode.wait(60)
+        return super().encode(audio)
+
+
+def test_until_the_first_generation_a_deck_plays_its_notes_as_they_are() -> None:
+    engine, playhead = Slow(), VirtualPlayhead()
+    loop = make_loop(DeckState("main", cycles=2, source="notes"), TEMPO, Fraction(0), 1)
+    buffer = np.zeros((loop.samples, 2), np.float32)
+    generator = Generator(
+        engine,  # type: ignore[arg-type]
+        playhead,
+        open_buffer=lambda name: buffer,
+        read_pcm=lambda name: buffer,
+        tick_samples=3840,
+        background=True,
+    )
+    hit = Phrase((NoteEvent("kick", 1.0, 0.25, 0.0, 1.0),), ("kick",))
+    rest = SlotValues(0, {}, jump=False)
+    block = ControlBlock("main", 1, loop, 0, plan=(rest,), phrases=(hit, hit))
+    generator.apply(EngineState({"main": EngineDeck(loop, block)}))
+    try:
+        end = time.monotonic() + 60
+        while not buffer.any():
+            assert time.monotonic() < end
+            generator.turn()
+        loud = np.flatnonzero(np.abs(buffer).max(1) > 0.05)
+        assert BAR <= loud[0] < BAR + 480
+        assert not generator.primed
+        assert generator.ring.stats().made == 0
+        engine.may_encode.set()
+        while not generator.primed:
+            assert time.monotonic() < end
+            generator.turn()
+    finally:
+        engine.may_encode.set()
+        generator.close()

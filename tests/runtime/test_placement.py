@@ -150,3 +150,31 @@ def test_a_window_that_explodes_is_dropped_like_one_that_is_not_finite() -> None
     assert not sound(np.array([[0.0, np.nan]], np.float32))
     assert not sound(np.array([[0.0, -np.inf]], np.float32))
     assert sound(np.empty((0, 2), np.float32))
+
+
+def test_a_silent_loop_plays_what_stands_in_until_it_is_generated() -> None:
+    s = loop("120")
+    p, clock = placement(s), VirtualPlayhead()
+    ramp = np.linspace(0.1, 0.9, s.samples, dtype=np.float32)[:, None].repeat(2, axis=1)
+    clock.advance(20_000)
+    p.stand_in(ramp, 20_000 + LEAD, clock.now, GUARD)
+    assert p.empty
+    out = play(p, clock, turns=60, tick=4800)[LEAD + HALF :]
+    expected = np.resize(ramp, (2 * s.samples, 2))[20_000 + LEAD + HALF :]
+    # All but the seam of the lap, which is a splice.
+    same = np.isclose(out[: len(expected)], expected[: len(out)], atol=1e-6).all(1)
+    assert (~same).sum() <= 4 * HALF
+    p.accept(generation(0.5, at=s))
+    play(p, clock, turns=60, tick=4800)
+    assert np.allclose(p.buffer, 0.5, atol=1e-6)
+    p.stand_in(ramp.copy(), clock.now() + LEAD, clock.now, GUARD)
+    assert np.allclose(p.buffer, 0.5, atol=1e-6)
+
+
+def test_a_loop_that_sounds_is_left_as_it_is() -> None:
+    """Its engine was replaced, or it begins with a file."""
+    s = loop()
+    p = placement(s)
+    p.buffer[:] = 0.25
+    p.stand_in(np.ones_like(p.buffer), LEAD, VirtualPlayhead().now, GUARD)
+    assert (p.buffer == 0.25).all()

@@ -216,6 +216,17 @@ def test_every_file_that_a_pattern_may_ask_for_is_known_when_it_is_evaluated() -
     assert sorted(files["three"]) == ["d.wav", "e.wav"]
 
 
+def test_a_deck_that_duck_names_and_nothing_begins_is_warned_of(folder: Path) -> None:
+    instrument = offline(MockEngine(by_prompt), folder)
+    text = HEAD + "duck = \"<'drums:.5' beat 'ghost' ~>/2\"\ndeck drumz { gain = 1 }"
+    assert instrument.session.apply(text).warnings == (
+        "there is no deck 'drums' to duck for · did you mean drumz?",
+        "there is no deck 'ghost' to duck for · deck ghost { ... } begins it",
+    )
+    assert instrument.session.apply("duck = 'drumz:.5'").warnings == ()
+    assert instrument.session.apply("deck drums { gain = 1 }\nduck = 'drums'").warnings == ()
+
+
 def test_an_engine_that_does_not_know_a_word_says_so_once_and_plays_on(folder: Path) -> None:
     engine = MockEngine(by_prompt)
     instrument = offline(engine, folder)
