@@ -168,6 +168,7 @@ def _play(
         what: arguments of `Live` for this command.
         first: a statement for the prompt to evaluate when it opens.
     """
+    from demon_live.control.client import author
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
 
@@ -181,7 +182,8 @@ def _play(
     if args.name is not None:
         check_name(args.name)
     _check_doors(args)
-    start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc, _port(args))
+    scores = tuple(_short(p) for p in shown)
+    start = Start(args.name, options, scores, args.osc, _port(args), author(args.by))
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
             return _play_here(args, start, signals, shown)
@@ -286,7 +288,7 @@ def _prompt(
     from demon_live.control.remote_session import RemoteSession
     from demon_live.runtime.session_process import log_to_file
 
-    session = RemoteSession(name, recent=recent, ended=signals.stop.set)
+    session = RemoteSession(name, by=args.by, recent=recent, ended=signals.stop.set)
     log_to_file("prompt.log")
     joined = recent is not None
     _show(args, session, signals, shown, first, "detach" if joined else "ask")

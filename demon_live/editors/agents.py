@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from demon_live._version import __version__
+from demon_live.control.client import author
 from demon_live.control.remote_session import RemoteSession, connect
 from demon_live.errors import DemonError, UsageError
 from demon_live.lang import help_for, reference
@@ -35,18 +36,19 @@ the next bar. What is refused changes nothing, and the error says how to write i
 
 
 class Tools:
-    """What an agent may call. name: of the session; None: the only one that runs.
+    """What an agent may call. name: of the session; None: the only one that runs. by: who it is;
+    None: the login name.
 
     The docstrings are what the agent reads. What is refused raises ToolError with its reason.
     """
 
-    def __init__(self, name: str | None) -> None:
-        self._name = name
+    def __init__(self, name: str | None, by: str | None) -> None:
+        self._name, self._by = name, author(by)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[RemoteSession]:
         try:
-            with connect(self._name) as session:
+            with connect(self._name, self._by or None) as session:
                 yield session
         except DemonError as fault:
             raise ToolError(str(fault)) from None
@@ -62,7 +64,7 @@ class Tools:
             return _reply(session.apply(text, "<agent>", at=at))
 
     def undo(self) -> str:
-        """Take the last edit of the session back."""
+        """Take your last edit back; not what others did."""
         with self._session() as session:
             return _reply(session.apply("undo", "<agent>"))
 
@@ -105,9 +107,9 @@ def _status(status: Status) -> str:
     return "\n".join(rows)
 
 
-def server(name: str | None = None) -> MCPServer:
+def server(name: str | None = None, by: str | None = None) -> MCPServer:
     """The server with all tools and resources."""
-    tools = Tools(name)
+    tools = Tools(name, by)
     made = MCPServer("demon", instructions=_INSTRUCTIONS, version=__version__)
     calls: tuple[Callable[..., str], ...] = (
         tools.check, tools.apply, tools.undo, tools.status, tools.explain,
@@ -119,6 +121,6 @@ def server(name: str | None = None) -> MCPServer:
     return made
 
 
-def serve(name: str | None = None) -> None:
+def serve(name: str | None = None, by: str | None = None) -> None:
     """Serve one agent over stdin and stdout until it leaves."""
-    server(name).run("stdio")
+    server(name, by).run("stdio")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from demon_live._version import __version__
-from demon_live.control.client import connect
+from demon_live.control.client import author, connect
 from demon_live.control.wire import unpack
 from demon_live.editors import text as score
 from demon_live.errors import DemonError, ScoreWarning, Span, UsageError, placed
@@ -45,13 +45,14 @@ _SWITCH = 0.0005
 
 
 class ScoreServer:
-    """A language server for scores. name: of the session to evaluate in; None: the only one."""
+    """A language server for scores. name: of the session to evaluate in; None: the only one. by:
+    who evaluates; None: the login name."""
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, by: str | None = None) -> None:
         self.server = LanguageServer(
             "demon", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full
         )
-        self._name = name
+        self._name, self._by = name, author(by)
         #: Faults of the newest checked version of each open score.
         self._faults: dict[str, tuple[DemonError, ...]] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -369,7 +370,7 @@ class ScoreServer:
         """What the session said: {"messages", "warnings"}, and "error" where it refused."""
         kind = lsp.MessageType.Info
         try:
-            answer = await asyncio.to_thread(self._ask, "apply", _EVALUATE, **args)
+            answer = await asyncio.to_thread(self._ask, "apply", _EVALUATE, by=self._by, **args)
             found = {key: list(answer.get(key, ())) for key in ("messages", "warnings")}
             shown = "\n".join((*found["messages"], *found["warnings"])) or "nothing changes"
         except DemonError as fault:
@@ -379,10 +380,10 @@ class ScoreServer:
         return found
 
 
-def serve(name: str | None = None) -> None:
+def serve(name: str | None = None, by: str | None = None) -> None:
     """Serve one editor over stdin and stdout until it leaves."""
     sys.setswitchinterval(_SWITCH)
-    ScoreServer(name).server.start_io()
+    ScoreServer(name, by).server.start_io()
 
 
 def _handler(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -22,7 +22,12 @@ from demon_live.session.status import Outcome, Status, Words
 
 class SessionApi(Protocol):
     """`apply`, `load` and `save` raise DemonError, with the place in the text, for a text that is
-    refused; everything plays on as before."""
+    refused; everything plays on as before.
+
+    by: who evaluates here, for others and the set; "" has no name.
+    """
+
+    by: str = ""
 
     def apply(
         self, text: str, name: str = ..., origin: str = ..., *, at: Fraction | None = ...
