@@ -149,7 +149,11 @@ _SOUND = (
     _flag("--no-tty", help="no prompt: statements from a pipe, events as lines"),
     _option("--seconds", type=_SECONDS, metavar="S", help="stop after S seconds (with --no-tty)"),
 )
-_SESSION = _option("--name", metavar="NAME", help="of the session (default: the only one)")
+_SESSION = _option(
+    "--name",
+    metavar="NAME|SOCKET",
+    help="of the session, or the path of its socket (default: the only one)",
+)
 _CLIENT = (_SESSION, _BY)
 _SET = _option("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
 _JSON = _flag("--json")

@@ -118,11 +118,11 @@ def attach(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> int:
     """`demon stop`: end a session, or `--all`."""
     from demon_live.control.client import choose
-    from demon_live.control.registry import find, sessions
+    from demon_live.control.registry import Info, find, sessions
     from demon_live.runtime.session_process import terminate
 
-    found = sessions() if args.all else (find(choose(args.name)),)
-    for info in (i for i in found if i is not None):
+    name = None if args.all else choose(args.name)
+    for info in sessions() if name is None else (find(name) or Info(name, 0),):
         if not terminate(info):
             raise DemonError(
                 f"the session {info.name!r} (process {info.pid}) does not end",
@@ -338,7 +338,8 @@ def _say_gone(session: RemoteSession, lost: DemonError) -> int:
     from demon_live.sets.session_log import recently
 
     session.close()
-    if not ended(session.info.name, _ENDING):
+    # Of a session that is reached by the path of a socket, only the connection is known.
+    if not session.info.pid or not ended(session.info.name, _ENDING):
         raise lost
     if recently(within=_JUST):
         raise EngineError("the session has died", hint="demon live --resume goes on with it")

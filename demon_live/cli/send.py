@@ -27,8 +27,8 @@ from demon_live.ui import show
 
 #: Longest score, in bytes (the language's bound).
 _LIMIT = 64 * 1024
-#: Seconds of silence that end a block, and one in which something is open.
-_PAUSE, _LONGER = 0.05, 1.0
+#: Seconds for which a block that is not whole waits for more.
+_PATIENCE = 1.0
 #: Blocks that wait for the session.
 _WAITING = 1024
 _PLACE = re.compile(r"(.+?)(?::(\d+))?(?::(\d+))?")
@@ -78,7 +78,7 @@ def _stream(args: argparse.Namespace, whole: str | None, by: str) -> int:
     with contextlib.closing(connect(args.name)) as connection:
         came: queue.Queue[bytes] = queue.Queue(_WAITING)
         source = sys.stdin.fileno()
-        # Blocks are told apart by when they come, whatever the session takes for the one before.
+        # Read at once: blocks are told apart by when they come.
         threading.Thread(target=_read_blocks, args=(source, came), daemon=True).start()
         while block := came.get():
             _evaluate(connection, block, by, args.quiet)
@@ -105,26 +105,23 @@ def _evaluate(connection: Connection, block: bytes, by: str, quiet: bool) -> Non
 
 
 def blocks(source: int) -> Iterator[bytes]:
-    """The blocks of lines that a file descriptor gives: what comes without a pause, up to a blank
-    line outside of braces.
+    """The blocks of lines that a file descriptor gives: what another program writes at once, or a
+    part of it up to a blank line outside of braces.
 
-    A block that is too long for a score comes out as soon as it is, and is refused.
+    What is not whole yet waits a second for more. A block that is too long for a score comes out as
+    soon as it is, and is refused.
     """
-    held, more = b"", True
-    while more:
-        pause = _PAUSE if _is_whole(held) else _LONGER
-        if held and not select.select([source], [], [], pause)[0]:
-            yield held
-            held = b""
-            continue
-        data = os.read(source, _LIMIT)
-        more = bool(data)
+    held = b""
+    while data := os.read(source, _LIMIT):
         for line in data.splitlines(keepends=True):
             held += line
             if (not line.strip() and _is_whole(held)) or len(held) > _LIMIT:
                 if held.strip():
                     yield held
                 held = b""
+        if held and (_is_whole(held) or not select.select([source], [], [], _PATIENCE)[0]):
+            yield held
+            held = b""
     if held.strip():
         yield held
 

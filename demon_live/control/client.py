@@ -141,10 +141,10 @@ def author(name: str | None = None) -> str:
 def choose(name: str | None) -> str:
     """The name of the running session to use: `name`, or the default one, or the only one.
 
-    Raises FileError if it does not run.
+    Raises FileError if it does not run; of the path of a socket a connection shows that.
     """
     if name is not None:
-        if find(name) is not None:
+        if "/" in name or find(name) is not None:
             return name
     elif find(DEFAULT) is not None:
         return DEFAULT

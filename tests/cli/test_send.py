@@ -16,6 +16,8 @@ import pytest
 from demon_live.cli import main
 from demon_live.cli.send import blocks
 from demon_live.control.client import author
+from demon_live.control.registry import socket_path
+from demon_live.control.remote_session import connect
 from demon_live.errors import ScoreError, Span, placed
 from demon_live.runtime.offline import Offline
 from tests.helpers.real_session import playing
@@ -76,7 +78,7 @@ def test_an_unsaved_buffer_is_all_that_its_file_says(
         (["send", "x.demon", "--at", "x:1"], 2),
         (["send", "nowhere.demon"], 1),
         (["send", "-e", "hush", "--name", "nobody"], 1),
-        (["send", "-e", "hush", "--name", "../x"], 2),
+        (["send", "-e", "hush", "--name", "../x"], 1),
     ],
 )
 def test_what_cannot_be_sent(
@@ -138,6 +140,19 @@ def test_as_names_an_author_or_a_file(playing: Offline, tmp_path: Path) -> None:
     assert set(playing.session.state.decks["main"].bound) == {"gain", "pan"}
 
 
+def test_a_session_is_reached_by_the_path_of_a_socket(
+    session: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the end of a forwarding: another folder, another name, and no file that says who it is.
+    (tmp_path / "far.sock").symlink_to(socket_path("default"))
+    monkeypatch.setenv("DEMON_RUNTIME", str(tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["send", "-e", "blend = .3", "--name", "./far.sock"]) == 0
+    assert session.asked == [("blend = .3", "<send>", "repl")]
+    with connect(str(tmp_path / "far.sock")) as remote:
+        assert remote.status().cycle == session.status().cycle
+
+
 def read(*pieces: bytes) -> list[bytes]:
     """The blocks of what is written in pieces, each once the one before has come out."""
     source, sink = os.pipe()
@@ -167,7 +182,9 @@ def read(*pieces: bytes) -> list[bytes]:
         ([b"\xff\n"], [b"\xff\n"]),
     ],
 )
-def test_blocks_end_with_a_pause_or_a_blank_line(pieces: list[bytes], found: list[bytes]) -> None:
+def test_blocks_are_what_comes_at_once_or_up_to_a_blank_line(
+    pieces: list[bytes], found: list[bytes]
+) -> None:
     assert read(*pieces) == found
 
 
