@@ -136,6 +136,10 @@ class RemoteSession(ScriptApi, SessionApi):
         """The score files that play, name -> text."""
         return {str(k): str(v) for k, v in self._view("scores").items()}
 
+    def score(self, folder: Path | None = None) -> str:
+        """What plays now, as one score. folder: where it will lie."""
+        return str(self._view("score", folder=str(folder or "")))
+
     def words(self) -> Words:
         """The names for completion, at most half a second old."""
         return self._words

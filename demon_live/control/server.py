@@ -116,6 +116,7 @@ class ControlServer:
             "status": lambda: pack(session.status()),
             "events": self._events,
             "scores": lambda: dict(session.scores()),
+            "score": lambda folder: session.score(Path(folder) if folder else None),
             "words": lambda: pack(session.words()),
             "quit": self._end,
         }

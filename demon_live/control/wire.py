@@ -21,6 +21,7 @@ client only reads, a beat when nothing happens. One that does not read is droppe
     status    the newest Status
     events    lines after number `since`; `lost` of them were forgotten before the request
     scores    the score files that play, name -> text
+    score     what plays now as one score, for a file in `folder`
     words     the names that a score may use now, for completion
     follow    push what happens of these `kinds`: clock event error generation
     quit      end the session: recordings are closed, the sound fades
@@ -79,6 +80,7 @@ VERBS: Mapping[str, _Spec] = {
     "status": {},
     "events": {"since": (int, 2**53, 0)},
     "scores": {},
+    "score": {"folder": (str, 4096, "")},
     "words": {},
     "follow": {"kinds": (str, 64, "clock event error")},
     "quit": {},

@@ -16,11 +16,12 @@ from pathlib import Path
 from demon_live._version import __version__
 from demon_live.control.client import author
 from demon_live.control.remote_session import RemoteSession, connect
+from demon_live.editors.preview import preview
 from demon_live.errors import DemonError, UsageError
 from demon_live.lang import help_for, reference
 from demon_live.paths import install
 from demon_live.session.check import faults_of
-from demon_live.session.status import Outcome, Status
+from demon_live.session.status import Outcome, Status, db
 
 try:
     from mcp.server.mcpserver import MCPServer
@@ -28,10 +29,13 @@ try:
 except ImportError as error:
     raise UsageError("demon mcp needs the package mcp", hint=install("mcp")) from error
 
+#: A month of bars.
+_LAST_BAR = 1_000_000
 _INSTRUCTIONS = """\
 demon_live plays scores: text in a small pattern language that steers a diffusion model of music.
 Read demon://reference for the language. check says what is wrong with a text; apply plays it, from
-the next bar. What is refused changes nothing, and the error says how to write it.
+the next bar; preview renders it into a file first. What is refused changes nothing, and the error
+says how to write it.
 """
 
 
@@ -59,6 +63,8 @@ class Tools:
 
     def apply(self, text: str, bar: float | None = None) -> str:
         """Play statements, added to what plays: from the next bar on, or from bar number `bar`."""
+        if bar is not None and not 0 <= bar <= _LAST_BAR:
+            raise ToolError(f"bar {bar:g} cannot be: 0 to {_LAST_BAR}")
         with self._session() as session:
             at = None if bar is None else Fraction(bar).limit_denominator(1000)
             return _reply(session.apply(text, "<agent>", at=at))
@@ -67,6 +73,18 @@ class Tools:
         """Take your last edit back; not what others did."""
         with self._session() as session:
             return _reply(session.apply("undo", "<agent>"))
+
+    def preview(self, text: str = "", bars: int = 4, alone: bool = False) -> str:
+        """Render a few bars into a WAV, without playing them: of what plays with `text` added to
+        it, or, with `alone`, of `text` as a score of its own. Says path, duration, peak and RMS."""
+        with self._session() as session:
+            folder = Path(session.info.folder)
+            if not session.info.pid or not folder.is_dir():
+                raise ToolError("previews are rendered on the machine of the session alone")
+            whole = text if alone else f"{session.score(folder)}\n{text}"
+            found = preview(whole, bars, folder, session.info.engine)
+        levels = f"peak {found.peak:.3f} ({db(found.peak):.1f} dB), RMS {found.rms:.3f}"
+        return f"{found.path}\n{found.seconds:.2f} s, {levels} ({db(found.rms):.1f} dB)"
 
     def status(self) -> str:
         """Say what plays: bar, tempo, decks with their controls, and scores that are wrong."""
@@ -112,7 +130,7 @@ def server(name: str | None = None, by: str | None = None) -> MCPServer:
     tools = Tools(name, by)
     made = MCPServer("demon", instructions=_INSTRUCTIONS, version=__version__)
     calls: tuple[Callable[..., str], ...] = (
-        tools.check, tools.apply, tools.undo, tools.status, tools.explain,
+        tools.check, tools.apply, tools.undo, tools.preview, tools.status, tools.explain,
     )  # fmt: skip
     for call in calls:
         made.add_tool(call)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.help import call_at
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.split import split
-from demon_live.paths import install
+from demon_live.paths import install, read_file
 from demon_live.session.check import faults_of
 from demon_live.session.status import Status, Words
 
@@ -42,6 +43,9 @@ except ImportError as error:
 _ASK, _EVALUATE = 1.0, 30.0
 #: Seconds between two switches of threads: an answer must not wait for a check.
 _SWITCH = 0.0005
+#: Bytes of a score at most, and the types of the arguments of commands.
+_LARGEST = 64 * 1024
+_ARGUMENTS = {"uri": (str,), "text": (str,), "first": (int,), "last": (int, type(None))}
 
 
 class ScoreServer:
@@ -90,12 +94,20 @@ class ScoreServer:
         for feature, call, options in rows:
             self.server.feature(feature, options)(_handler(call))
         for word in ("evaluate", "evaluateFile", "apply", "hush"):
-            self.server.command(f"demon.{word}")(_handler(getattr(self, word)))
+            self.server.command(f"demon.{word}")(_command(getattr(self, word)))
 
     # --- texts --------------------------------------------------------------------------------
 
     def _text(self, uri: str) -> str:
-        return str(self.server.workspace.get_text_document(uri).source)
+        """The text of a score that is open, or lies in a file. Raises JsonRpcInvalidParams."""
+        if self._is_open(uri):
+            return str(self.server.workspace.get_text_document(uri).source)
+        path = _path(uri)
+        if path.suffix == ".demon":
+            # A name may be one that no file can have.
+            with contextlib.suppress(OSError, ValueError):
+                return read_file(path, _LARGEST).decode()
+        raise JsonRpcInvalidParams(f"{uri[:80]!r} is no score that is open or can be read")
 
     def _is_open(self, uri: str) -> bool:
         return uri in self.server.workspace.text_documents
@@ -265,7 +277,7 @@ class ScoreServer:
             for path in sorted(own.parent.glob("*.demon")):
                 other = uris.from_fs_path(str(path))
                 if path != own and other is not None:
-                    with contextlib.suppress(OSError, ValueError):
+                    with contextlib.suppress(JsonRpcInvalidParams):
                         texts.append((other, self._text(other)))
         return place, texts
 
@@ -389,6 +401,22 @@ def serve(name: str | None = None, by: str | None = None) -> None:
 def _handler(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     # pygls sets attributes of what it registers, which a method has not.
     async def handle(*arguments: Any) -> Any:
+        return await call(*arguments)
+
+    return handle
+
+
+def _command(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    # An editor may send any arguments.
+    async def handle(*arguments: Any) -> Any:
+        try:
+            given = inspect.signature(call).bind(*arguments).arguments
+        except TypeError as error:
+            raise JsonRpcInvalidParams(f"{call.__name__}: {error}") from None
+        for name, value in given.items():
+            kinds = _ARGUMENTS.get(name)
+            if kinds and (type(value) not in kinds or (type(value) is int and value < 0)):
+                raise JsonRpcInvalidParams(f"{call.__name__}: {name} cannot be {str(value)[:40]!r}")
         return await call(*arguments)
 
     return handle

@@ -35,7 +35,7 @@ from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
-from demon_live.session.scores import KnownScores, folder_of, score_name
+from demon_live.session.scores import KnownScores, as_score, folder_of, score_name
 from demon_live.session.session_api import ScriptApi
 from demon_live.session.state import STEP_NOTICE, State
 from demon_live.session.status import Grader, Outcome, Status, Words, describe, named
@@ -574,6 +574,10 @@ class Session(ScriptApi):
     def scores(self) -> dict[str, str]:
         """The score files that play: name -> text of the version that plays."""
         return {name: program.text for name, program in self._state.files.items()}
+
+    def score(self, folder: Path | None = None) -> str:
+        """See `SessionApi.score`."""
+        return as_score(self._state, folder)
 
     def words(self) -> Words:
         """The names that a score may use now."""

@@ -70,6 +70,9 @@ class SessionApi(Protocol):
     def scores(self) -> Mapping[str, str]:
         """The score files that play, name -> text of the version that plays, in load order."""
 
+    def score(self, folder: Path | None = None) -> str:
+        """What plays now, as one score. folder: where it will lie, for the files that it names."""
+
     def words(self) -> Words:
         """The names that a score may use now, for completion."""
 
