@@ -99,11 +99,12 @@ class ScoreServer:
     # --- texts --------------------------------------------------------------------------------
 
     def _text(self, uri: str) -> str:
-        """The text of a score that is open, or lies in a file. Raises JsonRpcInvalidParams."""
+        """The text of a score that is open, or lies beside one. Raises JsonRpcInvalidParams."""
         if self._is_open(uri):
             return str(self.server.workspace.get_text_document(uri).source)
         path = _path(uri)
-        if path.suffix == ".demon":
+        folders = {_path(other).parent for other in self.server.workspace.text_documents}
+        if path.suffix == ".demon" and path.parent in folders:
             # A name may be one that no file can have.
             with contextlib.suppress(OSError, ValueError):
                 return read_file(path, _LARGEST).decode()
@@ -416,14 +417,17 @@ def _command(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
         for name, value in given.items():
             kinds = _ARGUMENTS.get(name)
             if kinds and (type(value) not in kinds or (type(value) is int and value < 0)):
-                raise JsonRpcInvalidParams(f"{call.__name__}: {name} cannot be {str(value)[:40]!r}")
+                raise JsonRpcInvalidParams(f"{call.__name__}: {name} cannot be {str(value)[:40]}")
         return await call(*arguments)
 
     return handle
 
 
 def _path(uri: str) -> Path:
-    return Path(uris.to_fs_path(uri) or uri)
+    # Of what is no URL urllib raises.
+    with contextlib.suppress(ValueError):
+        return Path(uris.to_fs_path(uri) or uri)
+    return Path(uri)
 
 
 def _same(place: score.Place, other: score.Place | None) -> bool:

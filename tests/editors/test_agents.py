@@ -68,6 +68,10 @@ def test_an_edit_may_wait_for_a_bar(playing: Offline, tmp_path: Path) -> None:
     async def conversation(client: Any) -> None:
         result = await client.call_tool("apply", {"text": "blend = .25", "bar": 9})
         assert "bar 9" in text_of(result)
+        for bar in (-1, 1e300):
+            result = await client.call_tool("apply", {"text": "blend = .25", "bar": bar})
+            assert result.is_error
+            assert "cannot be: 0 to 1000000" in text_of(result)
 
     talk(conversation, tmp_path)
 

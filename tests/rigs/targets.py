@@ -387,7 +387,7 @@ def _lsp(folder: Path) -> Target | None:
             return False
         return True
 
-    return Target(make_one, take, _inside(folder))
+    return Target(make_one, take, _inside(folder, _ROOT / "patterns", Path.cwd()))
 
 
 def _mcp(folder: Path) -> Target | None:
