@@ -99,6 +99,12 @@ _SETS_ENGINE = (
     ),
     _option("--backend", metavar="B", help="auto, onnx, eager, ... (default: likewise)"),
 )
+_BY = _option(
+    "--as",
+    dest="by",
+    metavar="NAME",
+    help="who you are for others on the session, and in its set (default: your login name)",
+)
 _VIEW = (
     _flag("--stage", help="begin with the stage view (Alt-s goes there, too)"),
     _flag("--no-mouse", help="leave the mouse to the terminal (with it: Shift-drag selects text)"),
@@ -161,10 +167,16 @@ _SOUND = (
         env="DEMON_WEB",
         help="serve a page to look at, on this machine alone (default port: 8808)",
     ),
+    _BY,
     _flag("--no-tty", help="no prompt: statements from a pipe, events as lines"),
     _option("--seconds", type=_SECONDS, metavar="S", help="stop after S seconds (with --no-tty)"),
 )
-_SESSION = _option("--name", metavar="NAME", help="of the session (default: the only one)")
+_SESSION = _option(
+    "--name",
+    metavar="NAME|SOCKET",
+    help="of the session, or the path of its socket (default: the only one)",
+)
+_CLIENT = (_SESSION, _BY)
 _SET = _option("set", metavar="SET", help="a name, or the path of a *.set.jsonl")
 _JSON = _flag("--json")
 _FROM_SET = (
@@ -199,8 +211,15 @@ _SEND = (
     _SESSION,
     _option("--at", metavar="FILE:LINE", help="where the text stands, for the places of errors"),
     _option(
-        "--as", dest="whole", metavar="FILE", help="the text is the whole of FILE, saved or not"
+        "--as",
+        dest="says",
+        action="append",
+        default=[],
+        metavar="FILE|NAME",
+        help="FILE.demon: the text is the whole of it, saved or not; a name without dots: who "
+        "sends (default: your login name). May be given twice",
     ),
+    _flag("--stdin", help="each block of lines that comes in by itself, until the end (for Flok)"),
     _flag("-q", "--quiet", help="print errors only"),
 )
 _RENDER = (
@@ -282,7 +301,7 @@ _BENCH = (
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "live": ("play scores and open the prompt", _LIVE),
     "tour": ("ten minutes of steps that play, walked with Enter", (*_ENGINE, *_SOUND)),
-    "attach": ("a prompt for a session that plays", (*_VIEW, _SESSION)),
+    "attach": ("a prompt for a session that plays", (*_VIEW, *_CLIENT)),
     "send": ("a text or a score to a session that plays", _SEND),
     "stop": ("end a session", (_SESSION, _flag("--all", help="end every session of this user"))),
     "render": ("a score or set into a WAV or FLAC, off line", _RENDER),
@@ -294,8 +313,8 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
             _flag("--python", help="run *.py pattern files to check them"),
         ),
     ),
-    "lsp": ("a language server for editors, on stdin and stdout", (_SESSION,)),
-    "mcp": ("tools for agents, on stdin and stdout", (_SESSION,)),
+    "lsp": ("a language server for editors, on stdin and stdout", _CLIENT),
+    "mcp": ("tools for agents, on stdin and stdout", _CLIENT),
     "sounds": (
         "sound files of a folder, with the tempo and bars that would be assumed",
         (

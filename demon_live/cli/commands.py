@@ -193,14 +193,14 @@ def _check(args: argparse.Namespace) -> int:
 def _lsp(args: argparse.Namespace) -> int:
     from demon_live.editors.language_server import serve
 
-    serve(args.name)
+    serve(args.name, args.by)
     return 0
 
 
 def _mcp(args: argparse.Namespace) -> int:
     from demon_live.editors.agents import serve
 
-    serve(args.name)
+    serve(args.name, args.by)
     return 0
 
 

@@ -123,11 +123,11 @@ def attach(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> int:
     """`demon stop`: end a session, or `--all`."""
     from demon_live.control.client import choose
-    from demon_live.control.registry import find, sessions
+    from demon_live.control.registry import Info, find, sessions
     from demon_live.runtime.session_process import terminate
 
-    found = sessions() if args.all else (find(choose(args.name)),)
-    for info in (i for i in found if i is not None):
+    name = None if args.all else choose(args.name)
+    for info in sessions() if name is None else (find(name) or Info(name, 0),):
         if not terminate(info):
             raise DemonError(
                 f"the session {info.name!r} (process {info.pid}) does not end",
@@ -173,6 +173,7 @@ def _play(
         what: arguments of `Live` for this command.
         first: a statement for the prompt to evaluate when it opens.
     """
+    from demon_live.control.client import author
     from demon_live.control.registry import available, check_name
     from demon_live.runtime.session_process import Start
 
@@ -182,7 +183,8 @@ def _play(
     if args.name is not None:
         check_name(args.name)
     _check_doors(args)
-    start = Start(args.name, options, tuple(_short(p) for p in shown), args.osc, _port(args))
+    scores = tuple(_short(p) for p in shown)
+    start = Start(args.name, options, scores, args.osc, _port(args), author(args.by))
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
             return _play_here(args, start, signals, shown)
@@ -287,7 +289,7 @@ def _prompt(
     from demon_live.control.remote_session import RemoteSession
     from demon_live.runtime.session_process import log_to_file
 
-    session = RemoteSession(name, recent=recent, ended=signals.stop.set)
+    session = RemoteSession(name, by=args.by, recent=recent, ended=signals.stop.set)
     log_to_file("prompt.log")
     joined = recent is not None
     _show(args, session, signals, shown, first, "detach" if joined else "ask")
@@ -338,7 +340,8 @@ def _say_gone(session: RemoteSession, lost: DemonError) -> int:
     from demon_live.sets.session_log import recently
 
     session.close()
-    if not ended(session.info.name, _ENDING):
+    # Of a session that is reached by the path of a socket, only the connection is known.
+    if not session.info.pid or not ended(session.info.name, _ENDING):
         raise lost
     if recently(within=_JUST):
         raise EngineError("the session has died", hint="demon live --resume goes on with it")

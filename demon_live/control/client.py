@@ -6,7 +6,9 @@ Threads: a `Connection` may be used from any thread; its lock lets one request t
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Any
 
 from demon_live.control import wire
 from demon_live.control.registry import DEFAULT, find, sessions, socket_path
-from demon_live.errors import DemonError, FileError
+from demon_live.errors import DemonError, FileError, UsageError
 
 #: Seconds to wait for an answer; loading a long source may take that.
 _PATIENCE = 30.0
@@ -121,13 +123,28 @@ def connect(name: str | None = None, timeout: float = _PATIENCE) -> Connection:
     return Connection(socket_path(choose(name)), timeout)
 
 
+def author(name: str | None = None) -> str:
+    """Who evaluates: `name`, or else the login name, without what no name may have.
+
+    Raises UsageError for a malformed name.
+    """
+    if name is None:
+        # A user without a name, as in some containers.
+        with contextlib.suppress(OSError, KeyError):
+            return re.sub(r"[^\w-]", "_", getpass.getuser())[:32]
+        return ""
+    if not wire.AUTHOR.fullmatch(name):
+        raise UsageError(f"{name[:40]!r} is no name for a performer", hint=wire.NAME_HINT)
+    return name
+
+
 def choose(name: str | None) -> str:
     """The name of the running session to use: `name`, or the default one, or the only one.
 
-    Raises FileError if it does not run.
+    Raises FileError if it does not run; of the path of a socket a connection shows that.
     """
     if name is not None:
-        if find(name) is not None:
+        if "/" in name or find(name) is not None:
             return name
     elif find(DEFAULT) is not None:
         return DEFAULT

@@ -82,7 +82,10 @@ def check_name(name: str) -> str:
 
 
 def socket_path(name: str) -> Path:
-    """Where the control socket of a session lies."""
+    """Where the control socket of a session lies. A name with a / is the path of one, such as the
+    end of an SSH forwarding here."""
+    if "/" in name:
+        return Path(name)
     return runtime_dir() / f"session-{check_name(name)}.sock"
 
 
@@ -161,7 +164,12 @@ def _same(file: int, path: Path) -> bool:
 
 
 def find(name: str = DEFAULT) -> Info | None:
-    """The running session of that name, or None. Removes the files of a dead one."""
+    """The running session of that name, or None. Removes the files of a dead one.
+
+    Of the path of a socket nothing is known.
+    """
+    if "/" in name:
+        return None
     path = _info_path(name)
     try:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)

@@ -20,9 +20,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from demon_live.control.client import Connection, SessionGone, choose, gone
+from demon_live.control.client import Connection, SessionGone, author, choose, gone
 from demon_live.control.registry import Info, ended, find, socket_path
-from demon_live.control.wire import unpack
+from demon_live.control.wire import EVALUATIONS, unpack
 from demon_live.errors import DemonError
 from demon_live.lang.dsl_score import Score
 from demon_live.session.agenda import Handle, Scripts, What, due, text_of
@@ -41,17 +41,20 @@ _ENDING = 15.0
 class RemoteSession(ScriptApi, SessionApi):
     """The session called `name`; None: the default one, or the only one. Raises FileError.
 
-    recent: how many of the earlier events to show (None: all). ended: called once, in any thread,
-    when the session is gone or after `detach`.
+    by: who evaluates, for the others and the set; None: the login name. recent: how many of the
+    earlier events to show (None: all). ended: called once, in any thread, when the session is gone
+    or after `detach`.
     """
 
     def __init__(
         self,
         name: str | None = None,
         *,
+        by: str | None = None,
         recent: int | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
+        self.by = author(by)
         name = choose(name)
         self._commands = Connection(socket_path(name))
         try:
@@ -132,6 +135,10 @@ class RemoteSession(ScriptApi, SessionApi):
     def scores(self) -> Mapping[str, str]:
         """The score files that play, name -> text."""
         return {str(k): str(v) for k, v in self._view("scores").items()}
+
+    def score(self, folder: Path | None = None) -> str:
+        """What plays now, as one score. folder: where it will lie."""
+        return str(self._view("score", folder=str(folder or "")))
 
     def words(self) -> Words:
         """The names for completion, at most half a second old."""
@@ -219,7 +226,8 @@ class RemoteSession(ScriptApi, SessionApi):
     # --- the wire -----------------------------------------------------------------------------
 
     def _command(self, verb: str, **args: Any) -> Any:
-        return self._ask(self._commands, verb, args)
+        by = {"by": self.by} if verb in EVALUATIONS else {}
+        return self._ask(self._commands, verb, args | by)
 
     def _view(self, verb: str, **args: Any) -> Any:
         return self._ask(self._views, verb, args)
@@ -245,13 +253,17 @@ class RemoteSession(ScriptApi, SessionApi):
         return _of(Outcome, row)
 
 
-def connect(name: str | None = None) -> RemoteSession:
+def connect(name: str | None = None, by: str | None = None) -> RemoteSession:
     """The running session called `name`; None: the default one, or the only one.
+
+    Args:
+        name: of the session.
+        by: who evaluates, for the others and the set; None: the login name.
 
     Raises:
         FileError: it does not run.
     """
-    return RemoteSession(name)
+    return RemoteSession(name, by=by)
 
 
 class AsyncSession:
@@ -276,9 +288,9 @@ class AsyncSession:
         self._session.close()
 
 
-async def aconnect(name: str | None = None) -> AsyncSession:
+async def aconnect(name: str | None = None, by: str | None = None) -> AsyncSession:
     """As `connect`, for code with asyncio. Raises FileError."""
-    return AsyncSession(await asyncio.to_thread(connect, name))
+    return AsyncSession(await asyncio.to_thread(connect, name, by))
 
 
 def _of(kind: type[T], row: Any) -> T:

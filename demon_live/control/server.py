@@ -32,6 +32,7 @@ from demon_live.session.agenda import Handle
 from demon_live.session.scores import score_name
 from demon_live.session.session_api import SessionApi
 from demon_live.session.status import came_in
+from demon_live.session.undo import AUTHOR, speaking_as
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class ControlServer:
             "status": lambda: pack(session.status()),
             "events": self._events,
             "scores": lambda: dict(session.scores()),
+            "score": lambda folder: session.score(Path(folder) if folder else None),
             "words": lambda: pack(session.words()),
             "quit": self._end,
         }
@@ -252,25 +254,30 @@ class ControlServer:
             self._closed.wait(self._evaluations.wait())
         if request.do == "follow":
             return self._follow(client, **request.args)
-        return self._verbs[request.do](**request.args)
+        args = dict(request.args)
+        with speaking_as(args.pop("by", "") or None):
+            return self._verbs[request.do](**args)
 
     def _apply(self, text: str, name: str, origin: str) -> Any:
         # A file has one name, whatever path it was sent by.
         name = score_name(name) if origin == "file" else name
         outcome = self._session.apply(text, name, origin)
         door, what = ("<send>", name) if origin == "file" else (name, text)
-        self._tell(came_in(door, what))
+        self._came_in(door, what)
         return pack(outcome)
 
     def _load(self, path: str) -> Any:
         outcome = self._session.load(Path(path))
-        self._tell(came_in("<send>", score_name(path)))
+        self._came_in("<send>", score_name(path))
         return pack(outcome)
 
     def _save(self, path: str, text: str) -> Any:
         outcome = self._session.save(Path(path), text)
-        self._tell(came_in("<stage>", Path(path).name))
+        self._came_in("<stage>", Path(path).name)
         return pack(outcome)
+
+    def _came_in(self, door: str, what: str) -> None:
+        self._tell(came_in(door, what, AUTHOR.get() or ""))
 
     def _at(self, text: str, name: str, cycle: str) -> Any:
         if not wire.CYCLE.fullmatch(cycle):

@@ -21,9 +21,12 @@ client only reads, a beat when nothing happens. One that does not read is droppe
     status    the newest Status
     events    lines after number `since`; `lost` of them were forgotten before the request
     scores    the score files that play, name -> text
+    score     what plays now as one score, for a file in `folder`
     words     the names that a score may use now, for completion
     follow    push what happens of these `kinds`: clock event error generation
     quit      end the session: recordings are closed, the sound fades
+
+What changes what plays may say `by` whom; "": by the owner of the session.
 
 Values of `session.status` (Status, DeckView, Outcome, ...) and `SlotStatus` cross as an object with
 their name and fields. An unknown field is left out, a missing one has its default: two versions
@@ -56,24 +59,28 @@ MAX_REPLY = 8 * 1024 * 1024
 
 #: verb -> argument -> (type, longest text or largest number, default; None = must be given)
 _Spec = Mapping[str, tuple[type, int, Any]]
+_BY: _Spec = {"by": (str, 32, "")}
 VERBS: Mapping[str, _Spec] = {
     "hello": {},
     "apply": {
         "text": (str, 64 * 1024, None),
         "name": (str, 4096, "<prompt>"),
         "origin": (str, 8, "repl"),
+        **_BY,
     },
     "at": {
         "text": (str, 64 * 1024, None),
         "name": (str, 4096, "<prompt>"),
         "cycle": (str, 32, None),
+        **_BY,
     },
-    "load": {"path": (str, 4096, None)},
-    "save": {"path": (str, 4096, None), "text": (str, 64 * 1024, None)},
-    "remove": {"name": (str, 4096, None)},
+    "load": {"path": (str, 4096, None), **_BY},
+    "save": {"path": (str, 4096, None), "text": (str, 64 * 1024, None), **_BY},
+    "remove": {"name": (str, 4096, None), **_BY},
     "status": {},
     "events": {"since": (int, 2**53, 0)},
     "scores": {},
+    "score": {"folder": (str, 4096, "")},
     "words": {},
     "follow": {"kinds": (str, 64, "clock event error")},
     "quit": {},
@@ -83,6 +90,9 @@ EVALUATIONS = frozenset({"apply", "at", "load", "save", "remove"})
 _ORIGINS = ("repl", "file")
 #: What `follow` pushes; and what it pushes when nothing happens.
 _KINDS, BEAT = ("clock", "event", "error", "generation"), "beat"
+#: Who evaluates.
+AUTHOR = re.compile(r"[\w-]{1,32}")
+NAME_HINT = "up to 32 letters, digits, - and _, such as: ann"
 #: A cycle, exact.
 CYCLE = re.compile(r"\d{1,15}(/[1-9]\d{0,11})?", re.ASCII)
 
@@ -161,6 +171,8 @@ def parse_request(data: bytes) -> ControlRequest:
     args = {name: _argument(verb, name, row, spec) for name, spec in VERBS[verb].items()}
     if args.get("origin", "repl") not in _ORIGINS:
         raise WireError(f"origin is one of: {', '.join(_ORIGINS)}")
+    if args.get("by") and not AUTHOR.fullmatch(args["by"]):
+        raise WireError(f"{args['by']!r} is no name", hint=NAME_HINT)
     if not set(args.get("kinds", "").split()) <= {*_KINDS}:
         raise WireError(f"kinds are some of: {' '.join(_KINDS)}")
     return ControlRequest(number, verb, MappingProxyType(args))

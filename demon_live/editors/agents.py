@@ -14,12 +14,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from demon_live._version import __version__
+from demon_live.control.client import author
 from demon_live.control.remote_session import RemoteSession, connect
+from demon_live.editors.preview import preview
 from demon_live.errors import DemonError, UsageError
 from demon_live.lang import help_for, reference
 from demon_live.paths import install
 from demon_live.session.check import faults_of
-from demon_live.session.status import Outcome, Status
+from demon_live.session.status import Outcome, Status, db
 
 try:
     from mcp.server.mcpserver import MCPServer
@@ -27,26 +29,30 @@ try:
 except ImportError as error:
     raise UsageError("demon mcp needs the package mcp", hint=install("mcp")) from error
 
+#: A month of bars.
+_LAST_BAR = 1_000_000
 _INSTRUCTIONS = """\
 demon_live plays scores: text in a small pattern language that steers a diffusion model of music.
 Read demon://reference for the language. check says what is wrong with a text; apply plays it, from
-the next bar. What is refused changes nothing, and the error says how to write it.
+the next bar; preview renders it into a file first. What is refused changes nothing, and the error
+says how to write it.
 """
 
 
 class Tools:
-    """What an agent may call. name: of the session; None: the only one that runs.
+    """What an agent may call. name: of the session; None: the only one that runs. by: who it is;
+    None: the login name.
 
     The docstrings are what the agent reads. What is refused raises ToolError with its reason.
     """
 
-    def __init__(self, name: str | None) -> None:
-        self._name = name
+    def __init__(self, name: str | None, by: str | None) -> None:
+        self._name, self._by = name, author(by)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[RemoteSession]:
         try:
-            with connect(self._name) as session:
+            with connect(self._name, self._by or None) as session:
                 yield session
         except DemonError as fault:
             raise ToolError(str(fault)) from None
@@ -57,14 +63,28 @@ class Tools:
 
     def apply(self, text: str, bar: float | None = None) -> str:
         """Play statements, added to what plays: from the next bar on, or from bar number `bar`."""
+        if bar is not None and not 0 <= bar <= _LAST_BAR:
+            raise ToolError(f"bar {bar:g} cannot be: 0 to {_LAST_BAR}")
         with self._session() as session:
             at = None if bar is None else Fraction(bar).limit_denominator(1000)
             return _reply(session.apply(text, "<agent>", at=at))
 
     def undo(self) -> str:
-        """Take the last edit of the session back."""
+        """Take your last edit back; not what others did."""
         with self._session() as session:
             return _reply(session.apply("undo", "<agent>"))
+
+    def preview(self, text: str = "", bars: int = 4, alone: bool = False) -> str:
+        """Render a few bars into a WAV, without playing them: of what plays with `text` added to
+        it, or, with `alone`, of `text` as a score of its own. Says path, duration, peak and RMS."""
+        with self._session() as session:
+            folder = Path(session.info.folder)
+            if not session.info.pid or not folder.is_dir():
+                raise ToolError("previews are rendered on the machine of the session alone")
+            whole = text if alone else f"{session.score(folder)}\n{text}"
+            found = preview(whole, bars, folder, session.info.engine)
+        levels = f"peak {found.peak:.3f} ({db(found.peak):.1f} dB), RMS {found.rms:.3f}"
+        return f"{found.path}\n{found.seconds:.2f} s, {levels} ({db(found.rms):.1f} dB)"
 
     def status(self) -> str:
         """Say what plays: bar, tempo, decks with their controls, and scores that are wrong."""
@@ -105,12 +125,12 @@ def _status(status: Status) -> str:
     return "\n".join(rows)
 
 
-def server(name: str | None = None) -> MCPServer:
+def server(name: str | None = None, by: str | None = None) -> MCPServer:
     """The server with all tools and resources."""
-    tools = Tools(name)
+    tools = Tools(name, by)
     made = MCPServer("demon", instructions=_INSTRUCTIONS, version=__version__)
     calls: tuple[Callable[..., str], ...] = (
-        tools.check, tools.apply, tools.undo, tools.status, tools.explain,
+        tools.check, tools.apply, tools.undo, tools.preview, tools.status, tools.explain,
     )  # fmt: skip
     for call in calls:
         made.add_tool(call)
@@ -119,6 +139,6 @@ def server(name: str | None = None) -> MCPServer:
     return made
 
 
-def serve(name: str | None = None) -> None:
+def serve(name: str | None = None, by: str | None = None) -> None:
     """Serve one agent over stdin and stdout until it leaves."""
-    server(name).run("stdio")
+    server(name, by).run("stdio")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from demon_live._version import __version__
-from demon_live.control.client import connect
+from demon_live.control.client import author, connect
 from demon_live.control.wire import unpack
 from demon_live.editors import text as score
 from demon_live.errors import DemonError, ScoreWarning, Span, UsageError, placed
@@ -26,7 +27,7 @@ from demon_live.lang.functions import FUNCTIONS
 from demon_live.lang.help import call_at
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.split import split
-from demon_live.paths import install
+from demon_live.paths import install, read_file
 from demon_live.session.check import faults_of
 from demon_live.session.status import Status, Words
 
@@ -42,16 +43,20 @@ except ImportError as error:
 _ASK, _EVALUATE = 1.0, 30.0
 #: Seconds between two switches of threads: an answer must not wait for a check.
 _SWITCH = 0.0005
+#: Bytes of a score at most, and the types of the arguments of commands.
+_LARGEST = 64 * 1024
+_ARGUMENTS = {"uri": (str,), "text": (str,), "first": (int,), "last": (int, type(None))}
 
 
 class ScoreServer:
-    """A language server for scores. name: of the session to evaluate in; None: the only one."""
+    """A language server for scores. name: of the session to evaluate in; None: the only one. by:
+    who evaluates; None: the login name."""
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, by: str | None = None) -> None:
         self.server = LanguageServer(
             "demon", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full
         )
-        self._name = name
+        self._name, self._by = name, author(by)
         #: Faults of the newest checked version of each open score.
         self._faults: dict[str, tuple[DemonError, ...]] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -89,12 +94,21 @@ class ScoreServer:
         for feature, call, options in rows:
             self.server.feature(feature, options)(_handler(call))
         for word in ("evaluate", "evaluateFile", "apply", "hush"):
-            self.server.command(f"demon.{word}")(_handler(getattr(self, word)))
+            self.server.command(f"demon.{word}")(_command(getattr(self, word)))
 
     # --- texts --------------------------------------------------------------------------------
 
     def _text(self, uri: str) -> str:
-        return str(self.server.workspace.get_text_document(uri).source)
+        """The text of a score that is open, or lies beside one. Raises JsonRpcInvalidParams."""
+        if self._is_open(uri):
+            return str(self.server.workspace.get_text_document(uri).source)
+        path = _path(uri)
+        folders = {_path(other).parent for other in self.server.workspace.text_documents}
+        if path.suffix == ".demon" and path.parent in folders:
+            # A name may be one that no file can have.
+            with contextlib.suppress(OSError, ValueError):
+                return read_file(path, _LARGEST).decode()
+        raise JsonRpcInvalidParams(f"{uri[:80]!r} is no score that is open or can be read")
 
     def _is_open(self, uri: str) -> bool:
         return uri in self.server.workspace.text_documents
@@ -264,7 +278,7 @@ class ScoreServer:
             for path in sorted(own.parent.glob("*.demon")):
                 other = uris.from_fs_path(str(path))
                 if path != own and other is not None:
-                    with contextlib.suppress(OSError, ValueError):
+                    with contextlib.suppress(JsonRpcInvalidParams):
                         texts.append((other, self._text(other)))
         return place, texts
 
@@ -369,7 +383,7 @@ class ScoreServer:
         """What the session said: {"messages", "warnings"}, and "error" where it refused."""
         kind = lsp.MessageType.Info
         try:
-            answer = await asyncio.to_thread(self._ask, "apply", _EVALUATE, **args)
+            answer = await asyncio.to_thread(self._ask, "apply", _EVALUATE, by=self._by, **args)
             found = {key: list(answer.get(key, ())) for key in ("messages", "warnings")}
             shown = "\n".join((*found["messages"], *found["warnings"])) or "nothing changes"
         except DemonError as fault:
@@ -379,10 +393,10 @@ class ScoreServer:
         return found
 
 
-def serve(name: str | None = None) -> None:
+def serve(name: str | None = None, by: str | None = None) -> None:
     """Serve one editor over stdin and stdout until it leaves."""
     sys.setswitchinterval(_SWITCH)
-    ScoreServer(name).server.start_io()
+    ScoreServer(name, by).server.start_io()
 
 
 def _handler(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -393,8 +407,27 @@ def _handler(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
     return handle
 
 
+def _command(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    # An editor may send any arguments.
+    async def handle(*arguments: Any) -> Any:
+        try:
+            given = inspect.signature(call).bind(*arguments).arguments
+        except TypeError as error:
+            raise JsonRpcInvalidParams(f"{call.__name__}: {error}") from None
+        for name, value in given.items():
+            kinds = _ARGUMENTS.get(name)
+            if kinds and (type(value) not in kinds or (type(value) is int and value < 0)):
+                raise JsonRpcInvalidParams(f"{call.__name__}: {name} cannot be {str(value)[:40]}")
+        return await call(*arguments)
+
+    return handle
+
+
 def _path(uri: str) -> Path:
-    return Path(uris.to_fs_path(uri) or uri)
+    # Of what is no URL urllib raises.
+    with contextlib.suppress(ValueError):
+        return Path(uris.to_fs_path(uri) or uri)
+    return Path(uri)
 
 
 def _same(place: score.Place, other: score.Place | None) -> bool:

@@ -27,18 +27,19 @@ def _cycle(moment: Moment) -> float:
     return float(moment.state.tempo.cycle_at(moment.sample))
 
 
-def _summary(moment: Moment) -> str:
+def _summary(moment: Moment, named: bool) -> str:
     event = moment.event
+    who = f"{event.by} · " if named and event.by else ""
     if event.kind == "end":
         return "the end"
     if event.kind == "remove":
-        return f"{event.name}: gone"
+        return f"{who}{event.name}: gone"
     if event.kind == "take":
         return f"{event.text.partition(' ')[0]}: a loop of the input, from bar {event.at}"
     lines = [" ".join(uncommented(line).split()) for line in event.text.splitlines()]
     lines = [line for line in lines if line]
     text = " · ".join(lines[:3]) + (f" ... ({len(lines)} lines)" if len(lines) > 3 else "")
-    return text if event.name.startswith("<") else f"{event.name}: {text}"
+    return who + (text if event.name.startswith("<") else f"{event.name}: {text}")
 
 
 def _runs(moments: Sequence[Moment]) -> Iterator[list[Moment]]:
@@ -61,18 +62,20 @@ def _moved(run: Sequence[Moment]) -> str:
 def as_text(recording: Recording, moments: Sequence[Moment], columns: int = 0) -> str:
     """One line for each cause: time, bar, text; changes of tempo and decks beside it.
 
-    columns: what is longer is cut there; 0 cuts nothing.
+    columns: what is longer is cut there; 0 cuts nothing. Where several played, each line says who.
     """
     start, length = recording.start, recording.length
     said = sum(m.event.kind == "apply" for m in moments)
     head = f"{recording.path.name if recording.path else 'set'} · {_clock(length).strip()} · "
     if recording.begun:
         head += f"recorded from {_clock(recording.begun).strip()} · "
+    authors = list(dict.fromkeys(m.event.by for m in moments if m.event.by))
+    head += f"by {', '.join(authors)} · " if authors else ""
     head += f"engine {start.get('engine', '?')} · demon {start.get('app', '?')} · {said} texts"
     rows = [head, "", "   time      bar    bpm"]
     for run in _runs(moments):
         moment = run[0]
-        what = _moved(run) if moment.event.kind == _KNOBS else _summary(moment)
+        what = _moved(run) if moment.event.kind == _KNOBS else _summary(moment, len(authors) > 1)
         bpm = float(moment.state.bpm)
         row = f"{_clock(moment.sample)} {_cycle(moment):8.2f} {bpm:6.4g}  {what}"
         rows.append(row if not columns or len(row) <= columns else f"{row[: columns - 1]}…")
@@ -132,7 +135,9 @@ def as_svg(recording: Recording, moments: Sequence[Moment]) -> str:
                     drawing.y,
                     drawing.y + 22,
                     colour,
-                    f"bar {_cycle(m):.2f}: " + (m.event.text or m.event.name),
+                    f"bar {_cycle(m):.2f}: "
+                    + (f"{m.event.by} · " if m.event.by else "")
+                    + (m.event.text or m.event.name),
                 )
             drawing.y += _ROW
     _tempo(drawing, moments, end)

@@ -30,7 +30,7 @@ class Start:
     """How a session is started. name: None = the default one. live: arguments of `Live`.
 
     scores: what `doctor` shows. osc: [HOST:]PORT to listen at, or None. web: port of the web view,
-    0 = the usual one, or None.
+    0 = the usual one, or None. by: its owner.
     """
 
     name: str | None = None
@@ -38,6 +38,7 @@ class Start:
     scores: tuple[str, ...] = ()
     osc: str | None = None
     web: int | None = None
+    by: str = ""
 
     def info(self, *, detached: bool) -> Info:
         """What others may know of it from its first moment on."""
@@ -64,6 +65,7 @@ def doors(
     """
     from demon_live.control.server import ControlServer
 
+    live.session.by = start.by
     with contextlib.ExitStack() as open_:
         info = start.info(detached=False) if claim is None else claim.info
         if claim is None and available():

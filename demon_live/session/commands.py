@@ -43,6 +43,8 @@ class Playing(Protocol):
     inputs: Inputs
 
     @property
+    def author(self) -> str: ...
+    @property
     def state(self) -> State: ...
     def swap(self, state: State) -> None: ...
     def edit(self, now: int, base: str = ...) -> Edit: ...
@@ -67,6 +69,12 @@ def check_word(session: Playing, word: Word, state: State) -> None:
                 raise ScoreError("a deck is on one side only", span=word.span)
         case "recall":
             _known(word, word.args, session.snapshots, "snapshot")
+        case "undo" | "redo":
+            try:
+                session.undone.wanted(word.name, state, session.author)
+            except ScoreError as error:
+                error.span = word.span
+                raise
         case "learn":
             _check_learn(word, state)
         case "record":
@@ -204,9 +212,14 @@ def _crossfade(session: Playing, word: Word, now: int) -> list[str]:
 
 
 def _back(session: Playing, word: Word, now: int) -> list[str]:
-    wanted = session.undone.step(word.name, session.state)
+    try:
+        wanted = session.undone.step(word.name, session.state, session.author)
+    except ScoreError as error:
+        # What the same text says before it.
+        return [error.message]
     if wanted is None:
-        return [f"nothing to {word.name}"]
+        others = session.undone.others(word.name)
+        return [f"nothing of yours to {word.name}" if others else f"nothing to {word.name}"]
     was = session.state.hushed
     messages = go_to(session, wanted, When("quant"), now)
     if was and not wanted.hushed:

@@ -41,12 +41,12 @@ from demon_live.session.inputs import MOVE, Inputs, read_moves, write_moves
 from demon_live.session.output import Output, engine_state, mix_state, timbre_of
 from demon_live.session.release import overridden, release
 from demon_live.session.sampler import Sampler
-from demon_live.session.scores import KnownScores, folder_of, score_name
+from demon_live.session.scores import KnownScores, as_score, folder_of, score_name
 from demon_live.session.session_api import ScriptApi
 from demon_live.session.state import STEP_NOTICE, State, Take, effect_cycle
 from demon_live.session.status import Grader, Outcome, Status, Words, describe, named
 from demon_live.session.tempo import TempoMap, next_multiple
-from demon_live.session.undo import Undo
+from demon_live.session.undo import AUTHOR, Undo, speaking_as
 from demon_live.sets.journal import RULES, Journal, SetEvent
 from demon_live.sets.recorder import Recorder
 from demon_live.sets.set_files import KIND
@@ -120,6 +120,8 @@ class Session(ScriptApi):
         self._epoch = 0
         self._replaying = self._fresh = False
         self.undone = Undo()
+        #: Its owner: who does what no other author does.
+        self.by = ""
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
         #: When a tempo was tapped, by `clock`.
@@ -178,6 +180,12 @@ class Session(ScriptApi):
             self._known.accepted(name)
             return outcome
 
+    @property
+    def author(self) -> str:
+        """Who does what is done now."""
+        by = AUTHOR.get()
+        return self.by if by is None else by
+
     def _now(self, now: int | None) -> int:
         return self.output.playhead.now() if now is None else now
 
@@ -205,7 +213,7 @@ class Session(ScriptApi):
         self._note_files(now)
         at = "" if self._due is None else str(self._due)
         if any(not (isinstance(s, Word) and s.name == "tap") for s in program.statements):
-            self.journal.write(SetEvent("apply", now, text, name, origin, at))
+            self.journal.write(SetEvent("apply", now, text, name, origin, at, self.author))
         if whole and new.hushed and self.rules > 1:
             new = replace(new, hushed=False)
             edit.messages.append("the sound is back")
@@ -214,7 +222,7 @@ class Session(ScriptApi):
         for word in words:
             messages += do_word(self, word, now)
         if not any(w.name in ("undo", "redo", "load", "tap") for w in words):
-            self.undone.note(state, self._state)
+            self.undone.note(state, self._state, self.author)
         return Outcome(tuple(messages), self._warnings(program, edit))
 
     def _build(self, program: Program, name: str, origin: str, now: int) -> Edit:
@@ -325,7 +333,9 @@ class Session(ScriptApi):
 
     def _look_back(self, word: Word) -> None:
         """Undo and recall read sources again: the set says first what lies there now."""
-        wanted = self.undone.peek(word.name) if word.name in ("undo", "redo") else None
+        wanted = None
+        if word.name in ("undo", "redo"):
+            wanted = self.undone.wanted(word.name, self._state, self.author)
         if word.name == "recall":
             wanted = self.snapshots.get(word.args[0])
         for deck in wanted.decks.values() if wanted is not None else ():
@@ -386,10 +396,10 @@ class Session(ScriptApi):
             before, edit = self._state, self.edit(self._now(now), folder_of(name), name)
             release(edit, old, None)
             self._note_files(edit.now)
-            self.journal.write(SetEvent("remove", edit.now, name=name))
+            self.journal.write(SetEvent("remove", edit.now, name=name, by=self.author))
             files = {k: v for k, v in self._state.files.items() if k != name}
             self.commit(edit, replace(edit.state, files=files))
-            self.undone.note(before, self._state)
+            self.undone.note(before, self._state, self.author)
             return Outcome(tuple(edit.messages))
 
     def rename(self, old: str, new: str, *, now: int | None = None) -> bool:
@@ -426,6 +436,10 @@ class Session(ScriptApi):
 
     def repeat(self, event: SetEvent, *, now: int | None = None) -> Outcome:
         """Do what a line of a set says was done; marks and the end do nothing."""
+        with speaking_as(event.by):
+            return self._repeat(event, now)
+
+    def _repeat(self, event: SetEvent, now: int | None) -> Outcome:
         if event.kind == "apply":
             origin, at = event.replay_origin, event.due
             return self.apply(event.text, event.name, origin, at=at, now=now, replay=True)
@@ -654,6 +668,10 @@ class Session(ScriptApi):
     def scores(self) -> dict[str, str]:
         """The score files that play: name -> text of the version that plays."""
         return {name: program.text for name, program in self._state.files.items()}
+
+    def score(self, folder: Path | None = None) -> str:
+        """See `SessionApi.score`."""
+        return as_score(self._state, folder)
 
     def words(self) -> Words:
         """The names that a score may use now."""

@@ -22,7 +22,12 @@ from demon_live.session.status import Outcome, Status, Words
 
 class SessionApi(Protocol):
     """`apply`, `load` and `save` raise DemonError, with the place in the text, for a text that is
-    refused; everything plays on as before."""
+    refused; everything plays on as before.
+
+    by: who evaluates here, for others and the set; "" has no name.
+    """
+
+    by: str = ""
 
     def apply(
         self, text: str, name: str = ..., origin: str = ..., *, at: Fraction | None = ...
@@ -64,6 +69,9 @@ class SessionApi(Protocol):
 
     def scores(self) -> Mapping[str, str]:
         """The score files that play, name -> text of the version that plays, in load order."""
+
+    def score(self, folder: Path | None = None) -> str:
+        """What plays now, as one score. folder: where it will lie, for the files that it names."""
 
     def words(self) -> Words:
         """The names that a score may use now, for completion."""

@@ -321,10 +321,12 @@ def named(program: Program) -> list[str]:
 _SHOWN = 120
 
 
-def came_in(name: str, text: str) -> str:
-    """An event: what came in by which door, so that everybody sees it."""
+def came_in(name: str, text: str, by: str = "") -> str:
+    """An event: what came in by which door, and by whom, so that everybody sees it."""
     first, _, more = " ".join(text.split(" ")).strip().partition("\n")
-    return f"{name.strip('<>')}: {first[:_SHOWN]}{' ...' if more or len(first) > _SHOWN else ''}"
+    door = name.strip("<>")
+    who = f"{by} ({door})" if by else door
+    return f"{who}: {first[:_SHOWN]}{' ...' if more or len(first) > _SHOWN else ''}"
 
 
 def db(level: float) -> float:

@@ -57,7 +57,7 @@ _HEAD: Mapping[str, type[Any]] = {
     "weights": dict,
 }
 #: The texts of a line.
-_TEXTS = ("text", "name", "origin", "at")
+_TEXTS = ("text", "name", "origin", "at", "by")
 _CYCLE = re.compile(r"\d{1,18}(/[1-9]\d{0,11})?", re.ASCII)
 _LIMIT = 64 * 1024 * 1024
 #: No set lasts longer: a century of samples.
@@ -70,7 +70,8 @@ class SetEvent:
 
     kind: apply | remove | rename | align | hands | take | file | mark | end. text, name, origin: as
     applied; of a rename, text is the new name; of a take (a loop of the input), text is its deck
-    and beats, name its file. at: the cycle that a script meant it for, or "".
+    and beats, name its file. at: the cycle that a script meant it for, or "". by: who did it, or
+    "".
     """
 
     kind: str
@@ -79,6 +80,7 @@ class SetEvent:
     name: str = ""
     origin: str = ""
     at: str = ""
+    by: str = ""
 
     @property
     def due(self) -> Fraction | None:

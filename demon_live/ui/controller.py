@@ -226,7 +226,7 @@ class UiController:
 
     def own(self, door: str, text: str, work: Callable[[], Outcome]) -> Outcome:
         """Evaluate what is typed here: others get it as an event, here it has its answer."""
-        line = came_in(door, text)
+        line = came_in(door, text, self.session.by)
         self._mine.append(line)
         try:
             return work()

@@ -57,7 +57,7 @@ def server(session: Session, name: str, asked_to_quit: threading.Event) -> Itera
 
 @pytest.fixture
 def remote(server: ControlServer, name: str) -> Iterator[RemoteSession]:
-    session = RemoteSession(name)
+    session = RemoteSession(name, by="ann")
     yield session
     session.close()
 
@@ -116,10 +116,10 @@ def test_everybody_sees_what_comes_in_and_from_where(
         remote.apply("wrong = 1", "<send>")
     name = score_name(tmp_path / "gig.demon")
     assert session.lines == [
-        "prompt: blend = 1",
-        "send: blend = 2 ...",
-        f"send: {name}",
-        "stage: set.demon",
+        "ann (prompt): blend = 1",
+        "ann (send): blend = 2 ...",
+        f"ann (send): {name}",
+        "ann (stage): set.demon",
     ]
 
 

@@ -25,7 +25,7 @@ def frame(**row: object) -> bytes:
 def test_a_request_is_understood_with_its_defaults() -> None:
     found = parse_request(wire.request(7, "apply", {"text": "hush"}))
     assert (found.id, found.do) == (7, "apply")
-    assert dict(found.args) == {"text": "hush", "name": "<prompt>", "origin": "repl"}
+    assert dict(found.args) == {"text": "hush", "name": "<prompt>", "origin": "repl", "by": ""}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,15 @@ class Editor:
     def tell(self, method: str, **params: Any) -> None:
         self._send(method=method, params=params)
 
+    def refused(self, method: str, **params: Any) -> str:
+        """Why a request is refused."""
+        self._number += 1
+        self._send(id=self._number, method=method, params=params)
+        while (message := self._came.get(timeout=60)).get("id") != self._number:
+            self.noticed.append(message)
+        assert message["error"]["code"] == -32602
+        return str(message["error"]["message"])
+
     def ask(self, method: str, **params: Any) -> Any:
         self._number += 1
         self._send(id=self._number, method=method, params=params)
@@ -263,3 +272,36 @@ def test_without_a_session_an_evaluation_says_so(editor: Editor) -> None:
     asked = {"command": "demon.evaluate", "arguments": [uri, 0]}
     (refused,) = editor.ask("workspace/executeCommand", **asked)["error"]
     assert "no session plays" in refused
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "why"),
+    [
+        ("evaluate", [], "missing a required argument"),
+        ("evaluate", [5, 0], "uri cannot be 5"),
+        ("evaluate", ["file:///x.demon", -1], "first cannot be -1"),
+        ("evaluate", ["file:///x.demon", 0, "a"], "last cannot be a"),
+        ("apply", [None], "text cannot be None"),
+        ("evaluateFile", ["http://["], "no score"),
+        ("evaluateFile", ["file:///dev/zero"], "no score"),
+        ("evaluateFile", ["file://far/x.demon"], "no score"),
+    ],
+)
+def test_commands_refuse_what_no_editor_should_send(
+    editor: Editor, command: str, arguments: list[Any], why: str
+) -> None:
+    editor.open("blend = 1")
+    call = {"command": f"demon.{command}", "arguments": arguments}
+    assert why in editor.refused("workspace/executeCommand", **call)
+
+
+def test_scores_beside_an_open_one_are_read_and_no_others(editor: Editor, tmp_path: Path) -> None:
+    uri = editor.open("go drop")
+    (tmp_path / "y.demon").write_text("scene drop { blend = 1 }")
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere" / "z.demon"
+    other.write_text("blend = 1")
+    (found,) = editor.at("definition", uri, 0, 4)
+    assert found["uri"] == (tmp_path / "y.demon").as_uri()
+    place = {"textDocument": {"uri": other.as_uri()}}
+    assert "no score" in editor.refused("textDocument/foldingRange", **place)

@@ -27,6 +27,7 @@ class FakeSession:
     shown: Status = STATUS
     files: dict[str, str] = field(default_factory=dict)
     saved: list[tuple[str, str]] = field(default_factory=list)
+    by: str = ""
 
     def apply(self, text: str, name: str = "<prompt>", origin: str = "repl") -> Outcome:
         if "crash" in text:

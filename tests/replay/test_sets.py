@@ -89,6 +89,21 @@ def test_the_timeline_says_what_was_said_when(tmp_path: Path) -> None:
     assert max(map(len, cut[3 : cut.index("at the end:")])) == 40
 
 
+def test_the_timeline_names_the_authors_where_there_are_several(tmp_path: Path) -> None:
+    recording = played(tmp_path)
+    text = as_text(recording, list(dry_run(recording)))
+    assert "· by " not in text
+    one = recording.map(lambda event: replace(event, by="ann"))
+    text = as_text(one, list(dry_run(one)))
+    assert "· by ann · engine" in text
+    assert "ann · " not in text.partition("\n")[2]
+    two = recording.map(lambda e: replace(e, by="bob" if "wob(n)" in e.text else "ann"))
+    text = as_text(two, list(dry_run(two)))
+    assert "· by ann, bob · engine" in text
+    assert "120  bob · let wob(n) = sine.fast(n)" in text
+    assert "bob · let wob(n)" in as_svg(two, list(dry_run(two)))
+
+
 def test_the_picture_is_an_svg_with_a_row_for_each_deck(tmp_path: Path) -> None:
     recording = played(tmp_path)
     tree = ElementTree.fromstring(as_svg(recording, list(dry_run(recording))))

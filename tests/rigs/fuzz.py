@@ -1,4 +1,4 @@
-"""`python -m tests.rigs.fuzz --count 1000000`: hostile scores, sets, manifests, packets, messages.
+"""`python -m tests.rigs.fuzz --count 1000000`: hostile scores, sets, packets, messages, calls.
 
 Each input is made from a corpus by seeded mutation, so that (seed, target, number) makes it again:
 `--target scores --first 4711 --count 1`. An input passes if it is accepted or refused with a
@@ -33,7 +33,8 @@ __all__ = ["fuzz", "mutated"]
 #: work may grow with the text (a score has up to 64 KiB), not faster than it.
 LIMIT, LETTER, FREE = 0.05, 25e-6, 2000
 #: How the inputs are shared out.
-SHARES = {"scores": 0.42, "edits": 0.08, "sets": 0.17, "manifests": 0.13, "osc": 0.1, "web": 0.1}
+SHARES = {"scores": 0.36, "edits": 0.08, "sets": 0.15, "manifests": 0.11, "osc": 0.1, "web": 0.1,
+          "lsp": 0.03, "mcp": 0.05, "stdin": 0.02}  # fmt: skip
 _NASTY = (
     "\x00", "\ufeff", "\u202e", "\r", "\x1b[2J", "é", "🎛", "\ud800", "1e309", "-1e309", "nan",
     "inf", "99999999999999999999", "0.0000000001", "1/0", "(((((((", "[[[[[[[", "<<<<", "{", "}",

@@ -5,18 +5,21 @@ Threads: pure, but for files in the scratch folder.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from demon_live.errors import DemonError
+from demon_live.errors import DemonError, FileError
 
 __all__ = ["Target", "make"]
 
@@ -309,6 +312,161 @@ def _web(folder: Path) -> Target | None:
     return Target(make_one, take, _inside(folder))
 
 
+def _refused() -> Any:
+    raise FileError("no session plays")
+
+
+def _lsp(folder: Path) -> Target | None:
+    """Requests and commands of an editor, with any text, place and name of a file."""
+    try:
+        from lsprotocol import types as lsp
+        from pygls.exceptions import JsonRpcException
+        from pygls.workspace import Workspace
+
+        from demon_live.editors import language_server
+    except (ImportError, DemonError):
+        return None
+    server = language_server.ScoreServer(by="ann")
+    protocol: Any = server.server.protocol
+    protocol.set_writer(SimpleNamespace(write=lambda data: None, close=lambda: None))
+    vars(server)["_ask"] = lambda *_, **__: _refused()
+
+    async def here(call: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        return call(*given, **more)
+
+    # In this thread, whose time is measured.
+    vars(language_server)["asyncio"] = SimpleNamespace(
+        to_thread=here, create_task=asyncio.create_task, Task=asyncio.Task
+    )
+    texts, words = corpus(), _words()
+    own = (folder / "x.demon").as_uri()
+    uris = [own, (folder / "y.demon").as_uri(), "", "file:///etc/passwd", "untitled:x", "\0",
+            "file://far/x.demon", "http://[", "file:///%00.demon", "file:///dev/zero",
+            "x" * 5000]  # fmt: skip
+    numbers = [0, 0, 1, 2, 3, 10, 80, 2**31 - 1]
+    strange = [None, "", -1, 10**30, 1.5, [], {"a": 1}, "file:///etc/passwd", True, "x", own]
+    features = [
+        server.changed, server.closed, server.hover, server.completion, server.signature,
+        server.definition, server.references, server.rename, server.folding, server.tokens,
+        server.formatting, server.actions,
+    ]  # fmt: skip
+    calls = (server.evaluate, server.evaluateFile, server.apply, server.hush)
+    commands = [language_server._command(call) for call in calls]
+
+    def make_one(rng: random.Random, mutate: Mutate) -> tuple[Any, ...]:
+        text = mutate(rng, texts, words, 4000)
+        uri = own if rng.random() < 0.7 else rng.choice(uris)
+        if rng.random() < 0.3:
+            call = rng.randrange(len(commands))
+            given = [rng.choice([uri, *numbers, *strange]) for _ in range(rng.randint(0, 4))]
+            return text, uri, ~call, given
+        return text, uri, rng.randrange(len(features)), [rng.choice(numbers) for _ in range(4)]
+
+    async def talk(text: str, uri: str, call: int, given: list[Any]) -> None:
+        protocol._workspace = Workspace(None, lsp.TextDocumentSyncKind.Full)
+        item = lsp.TextDocumentItem(own, "demon", 1, text)
+        server.server.workspace.put_text_document(item)
+        if call < 0:
+            await commands[~call](*given)
+            return
+        a, b = (lsp.Position(*given[:2]), lsp.Position(*given[2:]))
+        await server.changed(SimpleNamespace(text_document=SimpleNamespace(uri=own)))
+        await asyncio.gather(*server._checks.values())
+        params = SimpleNamespace(
+            text_document=SimpleNamespace(uri=uri), position=a, range=lsp.Range(a, b),
+            new_name=text[:9], context=SimpleNamespace(include_declaration=True),
+        )  # fmt: skip
+        await features[call](params)
+        await asyncio.gather(*server._checks.values())
+
+    def take(row: tuple[Any, ...]) -> bool:
+        try:
+            asyncio.run(talk(*row))
+        except JsonRpcException as error:
+            str(error)
+            return False
+        return True
+
+    return Target(make_one, take, _inside(folder, _ROOT / "patterns", Path.cwd()))
+
+
+def _mcp(folder: Path) -> Target | None:
+    """Calls of an agent, with a session of this process."""
+    try:
+        from mcp.server.mcpserver.exceptions import ToolError
+
+        from demon_live.editors import agents
+    except (ImportError, DemonError):
+        return None
+    from demon_live.session.assets import Assets
+    from demon_live.session.output import NullOutput
+    from demon_live.session.session import Session
+
+    tools = agents.Tools(None, "agent")
+    texts, words = corpus(), _words()
+    session: list[Any] = [None, 0]
+
+    @contextlib.contextmanager
+    def near() -> Iterator[Any]:
+        session[1] += 1
+        if session[1] % 200 == 1:
+            home = Assets((folder,), within=(folder,))
+            session[0] = Session(NullOutput(), assets=home, sets=folder)
+            session[0].info = SimpleNamespace(pid=1, folder=str(folder), engine="imp")
+        try:
+            yield session[0]
+        except DemonError as error:
+            raise ToolError(str(error)) from None
+
+    vars(tools)["_session"] = near
+    vars(agents)["preview"] = lambda *_: _refused()
+    calls = [tools.check, tools.apply, tools.undo, tools.status, tools.explain, tools.preview]
+    numbers = [None, 0.0, -1.0, 3.5, 1e300, -1e300, float("inf"), float("nan"), 5e-324, 1e6]
+
+    def make_one(rng: random.Random, mutate: Mutate) -> tuple[int, str, Any]:
+        text = mutate(rng, texts, words, 4000)
+        # Words that write files have doors of their own.
+        text = re.sub(r"\b(save|record|load)\b", "hush", text)
+        return rng.randrange(len(calls)), text, rng.choice(numbers)
+
+    def take(row: tuple[int, str, Any]) -> bool:
+        call, text, number = row
+        given = {0: (text,), 1: (text, number), 4: (text[:60],), 5: (text, 3, number is None)}
+        try:
+            calls[call](*given.get(call, ()))
+        except ToolError as error:
+            str(error)
+            return False
+        return True
+
+    return Target(make_one, take, _inside(folder, _ROOT / "patterns", Path.cwd()))
+
+
+def _stdin(folder: Path) -> Target | None:
+    """Blocks of `demon send --stdin`: nothing is lost, and each is a text or is refused."""
+    from demon_live.cli import send
+
+    texts, words = [text.encode() for text in corpus()], _words()
+    vars(send)["_PATIENCE"] = 0.0
+
+    def take(data: bytes) -> bool:
+        source, sink = os.pipe()
+        try:
+            os.write(sink, data)
+            os.close(sink)
+            found = list(send.blocks(source))
+        finally:
+            os.close(source)
+        lost = b"".join(found).split() != data.split()
+        assert not lost, found
+        return all(_polite(send._text)(block) for block in found)
+
+    def make_one(rng: random.Random, mutate: Mutate) -> bytes:
+        return b"\n\n".join(_bytes_of(rng, mutate, texts, words)[:20_000] for _ in range(3))
+
+    return Target(make_one, take, _inside(folder))
+
+
 _MAKERS: dict[str, Callable[[Path], Target | None]] = {
     "scores": _scores,
     "edits": _edits,
@@ -316,6 +474,9 @@ _MAKERS: dict[str, Callable[[Path], Target | None]] = {
     "manifests": _manifests,
     "osc": _osc,
     "web": _web,
+    "lsp": _lsp,
+    "mcp": _mcp,
+    "stdin": _stdin,
 }
 
 
@@ -324,8 +485,6 @@ def make(name: str, folder: Path) -> Target | None:
 
     Targets of several processes share the folder's parent, never the folder.
     """
-    import os
-
     own = folder / f"{name}-{os.getpid()}"
     own.mkdir(exist_ok=True)
     return _MAKERS[name](own)
