@@ -692,7 +692,7 @@ SETTINGS: dict[str, Control] = {
             "integer",
             "prepared",
             1,
-            "The first of the two channels of the device that the deck goes to: 1, 3, 5 or 7.",
+            "The first of its two channels of the device: 1, 3, 5 or 7; a render is the mix alone.",
             "out 3",
             low=1.0,
             high=7.0,

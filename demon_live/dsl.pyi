@@ -414,7 +414,7 @@ def nudge_in(value: float | str | bool | Path | None) -> None:
     """How much later what is played in counts, after its latency; negative is earlier."""
 
 def out(value: float | str | bool | Path | None) -> None:
-    """The first of the two channels of the device that the deck goes to: 1, 3, 5 or 7."""
+    """The first of its two channels of the device: 1, 3, 5 or 7; a render is the mix alone."""
 
 def hush(*names: str) -> None:
     """Silence on every deck at once (10 ms fade)."""

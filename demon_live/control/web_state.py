@@ -198,6 +198,7 @@ def _scene(status: Status) -> dict[str, Any]:
         "recording": status.recording and status.recording + " (lost)" * status.recording_lost,
         "hushed": status.hushed,
         "tick": round(status.tick_ms),
+        "depth": status.telemetry.depth,
         "lead": round(status.lead_ms / 10) * 10,
         "decks": [_deck(deck) for deck in status.decks],
     }
@@ -208,6 +209,8 @@ def _deck(deck: DeckView) -> dict[str, Any]:
         "name": deck.name,
         "cycles": deck.cycles,
         "source": Path(deck.source).name if deck.source else None,
+        "to": deck.to,
+        "taken": deck.taken,
         "muted": deck.muted,
         "soloed": deck.soloed,
         "lanes": [_lane(lane) for lane in deck.lanes],

@@ -9,6 +9,7 @@ Threads: `Captures` belongs to the session's pump, under its lock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,6 +28,8 @@ from demon_live.session.tempo import TempoMap, bars, next_multiple
 
 #: A loop whose peak is below this was not played: -60 dBFS.
 _QUIET = 1e-3
+#: Level above which a sum of layers that is over full scale is rounded: -3 dBFS.
+_KNEE = 0.7
 #: By how much the tempo of a loop may wander.
 _STEADY = Fraction(1, 100)
 #: Change of a signal that is worth a move.
@@ -121,13 +124,30 @@ class Played:
         """Whether nothing was played."""
         return float(np.abs(self.audio).max(initial=0.0)) < _QUIET
 
-    def over(self, under: Floats | None, overdub: bool) -> Floats:
-        """It, over what was there: where the input was gone, or everywhere."""
+    def over(self, under: Floats | None, overdub: bool) -> tuple[Floats, str]:
+        """It, over what was there: where the input was gone, or everywhere; and a line if the sum
+        had to be made softer."""
         if under is None or not (overdub or self.missing):
-            return self.audio
+            return self.audio, ""
         under = np.resize(under, self.audio.shape) if len(under) < len(self.audio) else under
         amount = 1.0 if overdub else (1 - self.present)[:, None]
-        return np.asarray(self.audio + under[: len(self.audio)] * amount, np.float32)
+        total = np.asarray(self.audio + under[: len(self.audio)] * amount, np.float32)
+        peak = float(np.abs(total).max(initial=0.0))
+        if peak <= 1.0:
+            return total, ""
+        over = 20 * math.log10(peak)
+        said = (
+            f"{self.deck}: the layers were {over:.1f} dB over full scale: their peaks are rounded"
+        )
+        return _below_full_scale(total), said
+
+
+def _below_full_scale(audio: Floats) -> Floats:
+    """Below the knee as it is, above it ever less."""
+    level = np.abs(audio)
+    above = np.tanh((level - _KNEE) / (1 - _KNEE)) * (1 - _KNEE)
+    rounded = np.copysign(np.float32(_KNEE) + above, audio)
+    return np.asarray(np.where(level <= _KNEE, audio, rounded), np.float32)
 
 
 class Captures:

@@ -556,10 +556,12 @@ class Session(ScriptApi):
         assert loop is not None
         assert wanted is not None
         under = edit.source_of(deck, loop)
-        name = self.assets.takes.keep(played.over(under, wanted.overdub))
+        audio, loud = played.over(under, wanted.overdub)
+        name = self.assets.takes.keep(audio)
         beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles
         cycle = effect_cycle(self._state, When("now"), now, prepared=True)
-        return self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
+        done = self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
+        return replace(done, messages=(*done.messages, *[loud] * bool(loud)))
 
     def take(
         self, deck: str, name: str, beats: Beats, cycle: Fraction, *, now: int | None = None
@@ -595,7 +597,7 @@ class Session(ScriptApi):
             edit = self.edit(now)
             try:
                 edit.step()
-                self.commit(edit, edit.state)
+                self.commit(edit, edit.state, said=self.rules < 4)
             except DemonError as error:
                 # What follows still comes: sampling must not wait for a file.
                 self.tell(f"a step of the tempo or of a chain is left out: {error.message}")

@@ -42,8 +42,9 @@ _FORMAT = 1
 #: a control back to what other texts say of it (before: to its default); chance is one function of
 #: time (before: of the place in the text, too); the ring rests (before: `ring always`); sounds lie
 #: beside the scores that play, too; a source has one tempo; a score that is evaluated
-#: again plays what it says. 3: what is kept of a source has its `detail`.
-RULES = 3
+#: again plays what it says. 3: what is kept of a source has its `detail`. 4: steps of chains and
+#: ramps bring no sound back after `hush`.
+RULES = 4
 #: The text of the mark at which a recording began.
 BEGUN = "record"
 _KINDS = frozenset({"apply", "remove", "rename", "align", "hands", "take", "file", "mark", "end"})

@@ -11,6 +11,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -258,6 +259,22 @@ def test_a_page_is_told_the_notes_of_the_loop(session: Session) -> None:
     assert notes["kick"][:2] == [[0.0, 0.25 / bars, 0.0, 1.0], [0.5 / bars, 0.25 / bars, 0.0, 0.4]]
     assert [height for _, _, height, _ in notes["bass"]] == [0.0, 1.0] * bars
     assert notes["prompt"] is None
+
+
+def test_a_page_is_told_the_depth_where_a_deck_goes_and_how_far_a_take_is(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.apply("depth auto\ndeck synth { to superdirt; note = 60 }")
+    page = PageState(session)
+    scene = json.loads(page.look()["scene"])
+    assert scene["depth"] == session.status().telemetry.depth > 0
+    decks = {deck["name"]: deck for deck in scene["decks"]}
+    assert decks["synth"]["to"].startswith("superdirt")
+    assert (decks["main"]["to"], decks["main"]["taken"]) == ("", "")
+    (main, *_) = session.status().decks
+    taking = replace(session.status(), decks=(replace(main, taken="in: bar 3 of 4"),))
+    monkeypatch.setattr(session, "status", lambda: taking)
+    assert json.loads(page.look()["scene"])["decks"][0]["taken"] == "in: bar 3 of 4"
 
 
 def test_only_what_changed_is_told_again(session: Session) -> None:

@@ -225,6 +225,22 @@ def test_overdub_adds_to_what_is_there_and_undo_takes_the_layers_away(tmp_path: 
     assert instrument.hits() == [BEAT, BAR, 2 * BAR]
 
 
+def test_layers_stay_below_full_scale_and_a_line_says_so(tmp_path: Path) -> None:
+    audio = clicks(BEAT, 8 * BAR + BEAT, level=0.8)
+    audio[2 * BAR] = audio[10 * BAR] = 0.3
+    instrument = playing(tmp_path, audio, HEAD + "source in")
+    instrument.run(6 * BAR)
+    instrument.session.apply("overdub on")
+    instrument.run(7 * BAR)
+    source = instrument.source("main")
+    assert 0.9 < np.abs(source[BEAT]).max() < 1.0
+    # What is not loud is the sum as it is.
+    assert np.abs(source[2 * BAR]).max() == pytest.approx(0.6, abs=1e-3)
+    assert [line for line in instrument.said if "full scale" in line] == [
+        "main: the layers were 4.1 dB over full scale: their peaks are rounded"
+    ]
+
+
 def test_overdub_adds_to_a_file(tmp_path: Path) -> None:
     write_audio(tmp_path / "one_120.wav", clicks(3 * BAR, seconds=8))
     text = HEAD + 'source "one_120.wav"\noverdub on'

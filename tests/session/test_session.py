@@ -13,6 +13,7 @@ import soundfile
 from demon_live.core import Floats
 from demon_live.errors import DemonError, FileError
 from demon_live.runtime.offline import Offline
+from demon_live.sets.journal import RULES
 from tests.helpers.mock_engine import MockEngine, by_prompt, offline, run, write_tone
 
 BAR = 96_000
@@ -88,6 +89,26 @@ def test_over_moves_there_in_a_straight_line(stage: Offline) -> None:
     out = run(stage, 6 * BAR)
     at = [int(begin + x * BAR) - begin for x in (2.99 - 2, 3 - 2 + 2, 3 - 2 + 4.01)]
     assert out[at] == pytest.approx([0.05, 0.075, 0.1], abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rules", "hushed"),
+    [
+        ("chain one 1, two 1", 3, False),
+        ("chain one 1, two 1", RULES, True),
+        ("tempo 140 over 4", RULES, True),
+    ],
+)
+def test_after_hush_steps_of_chains_and_ramps_are_silent(
+    steps: str, rules: int, hushed: bool
+) -> None:
+    instrument = offline(MockEngine(by_prompt), rules=rules)
+    text = "tempo 120\nloop 1\nprompt = 'b'\nscene one { loop 1 }\nscene two { loop 2 }\n"
+    instrument.session.apply(text + steps)
+    run(instrument, 48_000)
+    instrument.session.apply("hush")
+    run(instrument, 8 * 96_000)
+    assert instrument.session.state.hushed == hushed
 
 
 def test_hush_is_silent_within_ten_milliseconds_and_a_statement_wakes(stage: Offline) -> None:

@@ -70,7 +70,7 @@ function scene(word) {
   $("recording").textContent = `● ${word.recording || ""}`;
   $("hushed").hidden = !word.hushed;
   $("engine").textContent = `${word.engine} · ${word.device}${word.input ? ` · in ${word.input}` : ""}${word.shed ? ` · ${word.shed}` : ""}`;
-  $("figures").textContent = `tick ${word.tick} ms · lead ${word.lead} ms`;
+  $("figures").textContent = `tick ${word.tick} ms · depth ${word.depth} · lead ${word.lead} ms`;
 }
 
 // --- scores ---------------------------------------------------------------------------------

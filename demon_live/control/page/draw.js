@@ -249,7 +249,8 @@ function labels(c, r, deck, curves, i, head, u) {
   written(c, deck.name, r.x + pad, r.y + pad, accent(i, 74));
   const named = c.measureText(deck.name).width;
   c.font = FONT(u * 0.6);
-  const state = deck.muted ? "muted" : deck.soloed ? "solo" : deck.source || "";
+  const origin = deck.to ? `to ${deck.to}` : deck.taken || deck.source || "";
+  const state = deck.muted ? "muted" : deck.soloed ? "solo" : origin;
   written(c, state, r.x + pad * 2 + named, r.y + pad + u * 0.28, deck.muted || deck.soloed ? "#ffc857" : "#8d97a5");
   c.textAlign = "right";
   const row = Math.min(u * 0.95, (r.h * 0.72) / Math.max(1, curves.length));
