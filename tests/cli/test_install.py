@@ -27,6 +27,9 @@ def test_an_extra_is_installed_for_the_python_that_runs(
     assert rest == "-m pip install -e '.[osc]'"
     monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "demon_live")
     assert paths.install("osc").endswith(" -m pip install 'demon-live[osc]'")
+    # As in the environment of a tool of uv.
+    monkeypatch.setattr(paths, "find_spec", lambda name: None)
+    assert paths.install("osc") == f"uv pip install --python {python} 'demon-live[osc]'"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="without make")
