@@ -56,7 +56,10 @@ def _inside(*folders: Path) -> Callable[[str], bool]:
         found = re.match(r"open ['\"b]+(.*?)['\"]?$", line)
         if found is None:
             return line.startswith("open PosixPath") and any(r in line for r in roots)
-        return found[1].startswith((*roots, *library, "<", "/dev/null")) or "\x00" in found[1]
+        if found[1].startswith(("<", "/dev/null")) or "\x00" in found[1]:
+            return True
+        # What is named from here lies here, whatever its name looks like.
+        return os.path.abspath(found[1]).startswith((*roots, *library))
 
     return allowed
 
