@@ -3,6 +3,7 @@
 #     make test     install what development needs, check, run the tests
 # More, into the same .venv:
 #     make extras    OSC, the web page, MIDI and Link; or one of them: make osc
+#     make gpu       ACE-Step, and a torch that knows an NVIDIA GPU
 # ARGS go to demon: make live ARGS="patterns/02_blend.demon --audio null"
 # DEMON_TORCH names another torch: make live DEMON_TORCH="torch==2.13.0"
 # All packages but torch have the versions and hashes of .ci/*.lock; `make lock` takes newer ones.
@@ -30,7 +31,9 @@ LOCK := $(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-v
     --generate-hashes --no-annotate --custom-compile-command "make lock" \
     --override .ci/no-torch.txt --no-emit-package torch
 
-.PHONY: live test check venv dev soak chaos fuzz audit lock pythons extras $(EXTRAS)
+HAS_CUDA := $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'
+
+.PHONY: gpu live test check venv dev soak chaos fuzz audit lock pythons extras $(EXTRAS)
 .DELETE_ON_ERROR:
 
 live: $(VENV)/.installed $(VENV)/.portaudio
@@ -84,6 +87,16 @@ extras: $(VENV)/.installed
 
 $(EXTRAS): $(VENV)/.installed
 	@$(EXTRA) '.[$@]'
+
+# ACE-Step on an NVIDIA GPU: PyPI's torch for Linux, which has CUDA, in the place of one without; then
+# the extra.
+gpu: $(VENV)/.installed
+	@if [ -n "$(DEMON_TORCH)" ]; then $(LOUD) install "$(DEMON_TORCH)"; \
+	elif ! $(HAS_CUDA); then \
+	    echo "installing torch with CUDA: gigabytes to download"; \
+	    $(LOUD) install --force-reinstall torch; fi
+	@$(EXTRA) '.[ace]'
+	@$(HAS_CUDA) || echo "this torch knows no GPU: name one, such as make gpu DEMON_TORCH=torch==2.13.0"
 
 venv: $(VENV)/.installed
 dev: $(VENV)/.dev

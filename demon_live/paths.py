@@ -14,6 +14,7 @@ import os
 import shlex
 import stat
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from demon_live.errors import FileError
@@ -38,11 +39,13 @@ def shipped(folder: str) -> Path:
 def install(extra: str) -> str:
     """The command that installs an extra for the Python that runs now."""
     python = shlex.quote(min(sys.executable, os.path.relpath(sys.executable), key=len))
+    # What uv installs has no pip.
+    pip = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
     root = _PACKAGE.parent
     if not (root / "pyproject.toml").is_file():
-        return f"{python} -m pip install 'demon-live[{extra}]'"
+        return f"{pip} 'demon-live[{extra}]'"
     where = shlex.quote(f"{min(str(root), os.path.relpath(root), key=len)}[{extra}]")
-    return f"{python} -m pip install -e {where}"
+    return f"{pip} -e {where}"
 
 
 def state_dir() -> Path:

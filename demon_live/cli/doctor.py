@@ -103,15 +103,37 @@ def _gpu() -> Iterable[Check]:
     yield _judged("gpu", free < 8 * 2**30, detail, remedy)
 
 
-def _tensorrt() -> Iterable[Check]:
-    found = []
-    for name in ("tensorrt", "tensorrt_rtx"):
-        if importlib.util.find_spec(name) is not None:
-            try:
-                found.append(f"{name} {importlib.metadata.version(name.replace('_', '-'))}")
-            except importlib.metadata.PackageNotFoundError:
-                found.append(name)
-    yield Check("tensorrt", "ok", ", ".join(found) or "not installed; nothing here needs it")
+#: Extra -> what it is for, the modules that it brings.
+EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "osc": ("OSC", ("pythonosc",)),
+    "web": ("the web page", ("websockets",)),
+    "midi": ("knobs, keys and clock", ("mido", "rtmidi")),
+    "link": ("Ableton Link", ("aalink",)),
+    "lsp": ("demon lsp, for editors", ("pygls",)),
+    "mcp": ("demon mcp, for agents", ("mcp.server.mcpserver",)),
+    "ace": ("ACE-Step, on a GPU", ("diffusers", "transformers", "tokenizers")),
+    "ray": ("engines and renders elsewhere", ("ray", "cryptography")),
+    "tensorrt": ("faster plans of ACE-Step", ("tensorrt",)),
+    "rtx": ("the same on RTX cards", ("tensorrt_rtx", "onnx", "onnxscript")),
+}
+
+
+def _extras() -> Iterable[Check]:
+    for extra, (purpose, modules) in EXTRAS.items():
+        lacking = [name for name in modules if not _is_there(name)]
+        if not lacking:
+            yield Check(f"extra {extra}", "ok", purpose)
+            continue
+        detail = f"{purpose}: without {', '.join(lacking)}"
+        yield Check(f"extra {extra}", "ok", detail, f"if you want it: {places.install(extra)}")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        # The package that it is part of is missing.
+        return False
 
 
 def _engines() -> Iterable[Check]:
@@ -324,7 +346,7 @@ CHECKS: tuple[Callable[[], Iterable[Check]], ...] = (
     _python,
     _packages,
     _gpu,
-    _tensorrt,
+    _extras,
     _engines,
     _audio,
     _cpu,

@@ -13,7 +13,9 @@ import asyncio
 import contextlib
 import inspect
 import sys
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ except ImportError as error:
 _ASK, _EVALUATE = 1.0, 30.0
 #: Seconds between two switches of threads: an answer must not wait for a check.
 _SWITCH = 0.0005
+#: How an editor may count characters: the codec, bytes of one unit.
+_ENCODINGS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
 #: Bytes of a score at most, and the types of the arguments of commands.
 _LARGEST = 64 * 1024
 _ARGUMENTS = {"uri": (str,), "text": (str,), "first": (int,), "last": (int, type(None))}
@@ -114,9 +118,9 @@ class ScoreServer:
         return uri in self.server.workspace.text_documents
 
     def _units(self, characters: str) -> int:
-        codec = self.server.workspace.position_codec
-        units: int = codec.client_num_units(characters)
-        return units
+        """How long a text is for the editor, which counts in the encoding that was agreed."""
+        encoding, size = _ENCODINGS[self.server.workspace.position_encoding or "utf-16"]
+        return len(characters.encode(encoding, "surrogatepass")) // size
 
     def _position(self, text: str, at: int) -> lsp.Position:
         begin = text.rfind("\n", 0, at) + 1
@@ -132,10 +136,9 @@ class ScoreServer:
             return len(text)
         line = lines[position.line]
         begin: int = sum(map(len, lines[: position.line])) + position.line
-        end: int = min(len(line), position.character)
-        while end and self._units(line[:end]) > position.character:
-            end -= 1
-        return begin + end
+        ends = range(min(len(line), position.character) + 1)
+        end = bisect_right(ends, position.character, key=lambda n: self._units(line[:n])) - 1
+        return begin + max(0, end)
 
     # --- what is wrong ------------------------------------------------------------------------
 
@@ -239,8 +242,9 @@ class ScoreServer:
         at = self._offset(text, params.position)
         await asyncio.to_thread(self._look_at_words)
         items: list[lsp.CompletionItem] = []
+        typing = cache(lambda typed: self._range(text, at - typed, at))
         for number, (word, typed, shown) in enumerate(_completions(text, at, self._words)):
-            edit = lsp.TextEdit(self._range(text, at - typed, at), word)
+            edit = lsp.TextEdit(typing(typed), word)
             # Editors sort by name; the words that fit best come first here.
             item = lsp.CompletionItem(word, detail=shown, sort_text=f"{number:04}", text_edit=edit)
             items.append(item)
@@ -336,15 +340,15 @@ class ScoreServer:
         """The colours of a score."""
         text = self._text(params.text_document.uri)
         data: list[int] = []
-        column = begin = read = 0
+        column = read = 0
         for start, end, kind in score.colours(text):
             down = text.count("\n", read, start)
             if down:
-                begin, column = text.rfind("\n", 0, start) + 1, 0
-            read = start
-            at = self._units(text[begin:start])
+                read, column = text.rfind("\n", 0, start) + 1, 0
+            # From the last token on: a line may be long.
+            at = column + self._units(text[read:start])
             data += (down, at - column, self._units(text[start:end]), kind, 0)
-            column = at
+            column, read = at, start
         return lsp.SemanticTokens(data)
 
     async def formatting(self, params: lsp.DocumentFormattingParams) -> list[lsp.TextEdit]:

@@ -305,3 +305,18 @@ def test_scores_beside_an_open_one_are_read_and_no_others(editor: Editor, tmp_pa
     assert found["uri"] == (tmp_path / "y.demon").as_uri()
     place = {"textDocument": {"uri": other.as_uri()}}
     assert "no score" in editor.refused("textDocument/foldingRange", **place)
+
+
+def test_the_tokens_of_a_long_line_lie_where_they_are(editor: Editor) -> None:
+    text = "prompt = '\U0001f39b' # \U0001f39b"
+    numbers = 'blend = "' + "0 \u00e9 .5 \U0001f39b " * 4_000 + '"'
+    uri = editor.open(f"{text}\n{numbers}\n")
+    # 4,000 tokens on a line of 40,000 letters: its length counts once, not once for each token.
+    data = editor.ask("textDocument/semanticTokens/full", textDocument={"uri": uri})["data"]
+    line = column = 0
+    found = set()
+    for down, right, length, kind, _ in zip(*[iter(data)] * 5, strict=True):
+        line, column = line + down, right + (0 if down else column)
+        row = (text, numbers)[line].encode("utf-16-le")
+        found.add((row[2 * column : 2 * (column + length)].decode("utf-16-le"), kind))
+    assert {"prompt", "blend", "0", "5", "# \U0001f39b"} <= {word for word, _ in found}
