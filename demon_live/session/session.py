@@ -213,7 +213,7 @@ class Session(ScriptApi):
         for word in words:
             messages += do_word(self, word, now)
         if not any(w.name in ("undo", "redo", "load", "tap") for w in words):
-            self.undone.note(state, self._state)
+            self.undone.note(state, self._state, name if name.startswith("<drag ") else "")
         return Outcome(tuple(messages), self._warnings(program, edit))
 
     def _build(self, program: Program, name: str, origin: str, now: int) -> Edit:

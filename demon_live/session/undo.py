@@ -22,12 +22,19 @@ class Undo:
     def __init__(self) -> None:
         self._before: deque[State] = deque(maxlen=LIMIT)
         self._after: deque[State] = deque(maxlen=LIMIT)
+        self._drag = ""
 
-    def note(self, before: State, now: State) -> None:
-        """A text was applied: one step, if it changed what plays."""
+    def note(self, before: State, now: State, drag: str = "") -> None:
+        """A text was applied: one step, if it changed what plays.
+
+        drag: the name of the drag that it belongs to; what follows in the same drag is no step of
+        its own.
+        """
         if before is not now and before.said != now.said:
-            self._before.append(before)
+            if not drag or drag != self._drag:
+                self._before.append(before)
             self._after.clear()
+            self._drag = drag
 
     def peek(self, word: str) -> State | None:
         """The state that `undo` or `redo` would go to."""
@@ -41,5 +48,6 @@ class Undo:
         )
         if not source:
             return None
+        self._drag = ""
         target.append(now)
         return source.pop()
