@@ -161,6 +161,13 @@ _SOUND = (
         env="DEMON_WEB",
         help="serve a page to look at, on this machine alone (default port: 8808)",
     ),
+    _option(
+        "--visuals",
+        nargs="?",
+        const="",
+        metavar="FILE.js",
+        help="visuals for the projector, another page of --web (default: a sketch of our own)",
+    ),
     _flag("--no-tty", help="no prompt: statements from a pipe, events as lines"),
     _option("--seconds", type=_SECONDS, metavar="S", help="stop after S seconds (with --no-tty)"),
 )
