@@ -119,6 +119,8 @@ class Session(ScriptApi):
         self._epoch = 0
         self._replaying = self._fresh = False
         self.undone = Undo()
+        #: Messages of decks that go elsewhere: (lost, late); set by whoever sends them.
+        self.out_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
         #: When a tempo was tapped, by `clock`.
@@ -669,9 +671,10 @@ class Session(ScriptApi):
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(
+        found = describe(
             self._state, self.output, self.recorder, self.errors, self._grader, self.captures.input
         )
+        return replace(found, out=self.out_counts())
 
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""
