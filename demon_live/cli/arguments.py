@@ -168,6 +168,13 @@ _SOUND = (
         help="serve a page to look at, on this machine alone (default port: 8808)",
     ),
     _BY,
+    _option(
+        "--visuals",
+        nargs="?",
+        const="",
+        metavar="FILE.js",
+        help="visuals for the projector, another page of --web (default: a sketch of our own)",
+    ),
     _flag("--no-tty", help="no prompt: statements from a pipe, events as lines"),
     _option("--seconds", type=_SECONDS, metavar="S", help="stop after S seconds (with --no-tty)"),
 )

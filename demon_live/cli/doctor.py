@@ -111,7 +111,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "link": ("Ableton Link", ("aalink",)),
     "lsp": ("demon lsp, for editors", ("pygls",)),
     "mcp": ("demon mcp, for agents", ("mcp.server.mcpserver",)),
-    "ace": ("ACE-Step, on a GPU", ("diffusers", "transformers", "tokenizers")),
+    "ace": ("ACE-Step, on a GPU", ("diffusers", "tokenizers")),
     "ray": ("engines and renders elsewhere", ("ray", "cryptography")),
     "tensorrt": ("faster plans of ACE-Step", ("tensorrt",)),
     "rtx": ("the same on RTX cards", ("tensorrt_rtx", "onnx", "onnxscript")),

@@ -58,6 +58,9 @@ def live(args: argparse.Namespace) -> int:
         # `--web set.demon`: the port may be left out, and then this is a score.
         args.paths.insert(0, args.web)
         args.web = "0"
+    if args.visuals and not args.visuals.endswith(".js"):
+        args.paths.insert(0, args.visuals)
+        args.visuals = ""
     paths = _scores(args.paths, args.python)
     return _play(args, paths, {"paths": paths, "record": args.record, "python": args.python})
 
@@ -184,7 +187,7 @@ def _play(
         check_name(args.name)
     _check_doors(args)
     scores = tuple(_short(p) for p in shown)
-    start = Start(args.name, options, scores, args.osc, _port(args), author(args.by))
+    start = Start(args.name, options, scores, args.osc, _port(args), _sketch(args), author(args.by))
     with _Signals() as signals:
         if args.no_tty or not _has_terminal():
             return _play_here(args, start, signals, shown)
@@ -196,10 +199,18 @@ def _play(
 def _port(args: argparse.Namespace) -> int | None:
     """Port of the web view; 0: the usual one. Raises UsageError."""
     if args.web is None:
-        return None
+        return None if args.visuals is None else 0
     if not args.web.isdigit() or not int(args.web) < 65536:
         raise UsageError(f"{args.web[:40]!r} is no port", hint="--web, or --web 8809")
     return int(args.web)
+
+
+def _sketch(args: argparse.Namespace) -> str | None:
+    """The script of the visuals. Raises FileError for a missing one."""
+    if args.visuals and not os.path.isfile(args.visuals):
+        raise FileError(f"there is no sketch {args.visuals[:80]!r}", hint="--visuals alone has one")
+    given: str | None = args.visuals
+    return os.path.abspath(given) if given else given
 
 
 def _check_doors(args: argparse.Namespace) -> None:
@@ -208,7 +219,7 @@ def _check_doors(args: argparse.Namespace) -> None:
         from demon_live.control import osc
 
         osc.require()
-    if args.web is not None:
+    if args.web is not None or args.visuals is not None:
         from demon_live.control import web
 
         web.require()

@@ -213,9 +213,11 @@ def osc(
 
 
 def superdirt(
-    state: State, deck: DeckState, begin: Fraction, end: Fraction
+    state: State, deck: DeckState, begin: Fraction, end: Fraction, orbit: int = 0
 ) -> Iterator[OscMessage]:
     """The notes of a deck that says `to superdirt`: /dirt/play with names and values, as Tidal.
+
+    orbit: where it says none itself.
 
     The first of s, note and n that has steps gives the rhythm; the others are read where a step
     begins, and a rest of one of them is a rest of the note.
@@ -233,7 +235,7 @@ def superdirt(
             "cps": RATES.sample_rate / float(segment.length),
             "cycle": float(event.begin),
             "delta": _length(tempo, event) / RATES.sample_rate,
-            "orbit": 0,
+            "orbit": orbit,
         }
         for row in _dirt_rows(found):
             flat: list[int | float | str] = []
@@ -287,28 +289,35 @@ def _pitches(value: Value) -> tuple[float, ...]:
 def midi(
     state: State, deck: DeckState, begin: Fraction, end: Fraction, sent: Sent
 ) -> Iterator[MidiNote | MidiControl]:
-    """What a deck sends that says `to midi`: notes, controllers and bends."""
+    """What a deck sends that says `to midi`: notes, controllers, bends and programs."""
     assert deck.to is not None
     lanes, channel = _lanes(state, deck, begin), deck.to.channel - 1
     for name in ("note", "chord"):
         if name in lanes:
             yield from _notes(state.tempo, lanes, name, channel, begin, end)
     for name, lane in lanes.items():
-        number = cc_of(name)
-        if number is None and name != "bend":
+        if cc_of(name) is None and name not in ("bend", "program"):
             continue
+        key, once = (deck.name, name), name == "program"
         rows = [(state.tempo.sample_at(e.begin), e.value) for e in _steps(lane, begin, end)]
-        form = partial(_control, channel, number)
-        rows += _changes((deck.name, name), lane, state.tempo, begin, end, sent, form)
+        form = partial(_control, channel, name)
+        rows += _changes(key, lane, state.tempo, begin, end, {} if once else sent, form)
         for sample, value in sorted(rows, key=lambda row: row[0]):
-            if data := form(value):
+            data = form(value)
+            # A program that is sent again would cut the sound of many a synth.
+            if data and not (once and sent.get(key) == data):
+                if once:
+                    sent[key] = data
                 yield MidiControl(sample, data)
 
 
-def _control(channel: int, number: int | None, value: Value) -> bytes:
-    """A controller from 0 to 1, or with no number a bend from -1 to 1; b"" for a word."""
+def _control(channel: int, name: str, value: Value) -> bytes:
+    """A controller from 0 to 1, a bend from -1 to 1, a program from 0 to 127; b"" for a word."""
     if isinstance(value, str):
         return b""
+    if name == "program":
+        return bytes((0xC0 | channel, min(max(round(float(value)), 0), 127)))
+    number = cc_of(name)
     if number is None:
         bend = min(max(round(8192 + float(value) * 8192), 0), 16383)
         return bytes((0xE0 | channel, bend & 127, bend >> 7))

@@ -273,6 +273,8 @@ class Out:
         self.lines: dict[str, MidiLine] = {}
         self._open: set[tuple[str, str]] = set()
         self._sent: dict[tuple[str, str], object] = {}
+        #: The orbits of SuperDirt that decks have, which keep theirs when others come and go.
+        self._orbits: dict[str, int] = {}
         #: Up to here everything is planned.
         self._done: Fraction | None = None
         #: Stretches that were planned too late; messages that could not be sent.
@@ -284,6 +286,10 @@ class Out:
         self._thread = threading.Thread(target=self._run, name="out", daemon=True)
         if start:
             self._thread.start()
+
+    def counts(self) -> tuple[int, int]:
+        """(messages that were lost or dropped, stretches that were planned too late)."""
+        return self.lost + sum(line.dropped for line in list(self.lines.values())), self.late
 
     def wake(self) -> None:
         """What plays may have changed."""
@@ -309,6 +315,7 @@ class Out:
         here = max(0, math.floor(ear.sample(now)))
         decks = ahead.playing(state, here)
         self._end_notes(state, decks, here)
+        self._give_orbits(decks)
         begin = state.tempo.cycle_at(here)
         end = state.tempo.cycle_at(max(0, math.floor(ear.sample(now + self.lookahead))))
         if self._done is not None:
@@ -353,7 +360,7 @@ class Out:
         if deck.to is not None and deck.to.kind == "osc":
             own = ahead.osc(state, deck, begin, end, found, self._sent)
         elif deck.to is not None and deck.to.kind == "superdirt":
-            own = ahead.superdirt(state, deck, begin, end)
+            own = ahead.superdirt(state, deck, begin, end, self._orbits[deck.name])
         if deck.to is not None:
             yield from ((deck.to.place, m) for m in own if heard(m))
         if listening:
@@ -369,9 +376,19 @@ class Out:
         line = self.lines[deck.to.place]
         for message in ahead.midi(state, deck, begin, end, self._sent):
             if message.sample >= last or not ahead.is_open(state, deck.name, message.sample):
+                # What was not sent is sent when the deck is heard again.
+                self._sent.pop((deck.name, "program"), None)
                 continue
             over = min(message.end, last) if isinstance(message, MidiNote) else message.sample
             line.play(deck.name, ear.moment(message.sample), message, ear.moment(over))
+
+    def _give_orbits(self, decks: Mapping[str, DeckState]) -> None:
+        """A number for each deck to SuperDirt, in their order; a new one gets the first free."""
+        names = [d.name for d in decks.values() if d.to and d.to.kind == "superdirt"]
+        self._orbits = {name: at for name, at in self._orbits.items() if name in names}
+        for name in names:
+            free = (at for at in itertools.count() if at not in self._orbits.values())
+            self._orbits[name] = self._orbits.get(name, next(free))
 
     def _end_notes(self, state: State, decks: Mapping[str, DeckState], here: int) -> None:
         """Open the ports that decks name; end the notes of decks that are silent now."""
@@ -383,7 +400,9 @@ class Out:
             self.lines[place].silence(name)
         self._open = playing
         for place in self.lines.keys() - set(places.values()):
-            self.lines.pop(place).close()
+            gone = self.lines.pop(place)
+            gone.close()
+            self.lost += gone.dropped
         for line in self.lines.values():
             self._say(line.problem)
 
@@ -427,10 +446,9 @@ class Out:
             self._session.tell(text)
 
     def _complain(self, now: float) -> None:
-        dropped = sum(line.dropped for line in self.lines.values())
-        if (self.lost or self.late or dropped) and now - self._complained >= _COMPLAINT:
+        if any(self.counts()) and now - self._complained >= _COMPLAINT:
             self._complained = now
-            log.warning("out: %d lost, %d late, %d dropped", self.lost, self.late, dropped)
+            log.warning("out: %d messages lost, %d stretches late", *self.counts())
 
     def close(self) -> None:
         """End all notes, close ports and sockets. Twice is fine."""

@@ -1,4 +1,5 @@
-"""The web view: a read-only page for the projector, served by the session itself on loopback.
+"""The web view: read-only pages for the projector, served by the session itself on loopback: what
+plays, and visuals that follow it.
 
 The token in its address is the only key. The page brings its own style and script, loads nothing
 from elsewhere (its Content-Security-Policy says so) and opens one websocket: JSON, and binary for
@@ -7,7 +8,9 @@ up the session or another page. Without a page nothing is computed.
 
 Checked before each answer: the Host (against DNS rebinding), the token (in constant time), the
 Origin of the websocket. Bounded: pages, length of messages, messages a second. The token is stored,
-so that an open page finds the next session, too.
+so that an open page finds the next session, too. A sketch for the visuals is a file that the
+command line named; as code that is made at run time (Hydra's shaders) needs it, its page allows
+`eval`.
 
 Threads: one, with an event loop of its own; `parse_web` is pure.
 """
@@ -54,14 +57,17 @@ MAX_MESSAGE = 1024
 #: Frames a second; looks at the status; pictures of the sound.
 FRAMES, LOOKS, SOUNDS = 30, 10, 3
 
+_SCRIPTS = ("app", "draw", "inputs", "moment", "sketch", "visuals")
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/draw.js": ("draw.js", "text/javascript; charset=utf-8"),
+    "/visuals": ("visuals.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
+#: What is not the same for everybody.
+_SECRET = ("/", "/visuals", "/sketch.js")
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'{code}; style-src 'self'; "
     "connect-src 'self' {sockets}; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -127,15 +133,21 @@ class _Page:
 class WebServer:
     """Serves the view of `session`, which runs in this process, until `close`.
 
-    port: None = the usual one, or any free one.
+    port: None = the usual one, or any free one. sketch: a script for the visuals; None = our own.
 
     Raises UsageError if the package websockets is not installed, DeviceError for a taken port.
     """
 
     def __init__(
-        self, session: Session, port: int | None = None, *, secret: str | None = None
+        self,
+        session: Session,
+        port: int | None = None,
+        *,
+        secret: str | None = None,
+        sketch: Path | None = None,
     ) -> None:
         require()
+        self._sketch = sketch
         self._state = PageState(session)
         self._secret = secret or token()
         self._pages: set[_Page] = set()
@@ -159,6 +171,11 @@ class WebServer:
     def url(self) -> str:
         """The page's address, token included."""
         return f"http://127.0.0.1:{self.port}/?t={self._secret}"
+
+    @property
+    def visuals(self) -> str:
+        """The address of the visuals, token included."""
+        return f"http://127.0.0.1:{self.port}/visuals?t={self._secret}"
 
     # --- the thread ---------------------------------------------------------------------------
 
@@ -246,14 +263,26 @@ class WebServer:
             return self._answer(connection, http.HTTPStatus.SERVICE_UNAVAILABLE) if full else None
         if address.path not in _FILES:
             return self._answer(connection, http.HTTPStatus.NOT_FOUND)
-        if address.path == "/" and not known:
+        if address.path in _SECRET and not known:
             return self._answer(connection, http.HTTPStatus.FORBIDDEN)
         name, kind = _FILES[address.path]
-        body = (Path(__file__).parent / "page" / name).read_bytes()
-        return self._answer(connection, http.HTTPStatus.OK, body, kind)
+        path = Path(__file__).parent / "page" / name
+        if name == "sketch.js" and self._sketch is not None:
+            path = self._sketch
+        try:
+            body = path.read_bytes()
+        except OSError:
+            return self._answer(connection, http.HTTPStatus.NOT_FOUND)
+        code = " 'unsafe-eval'" if name == "visuals.html" and self._sketch is not None else ""
+        return self._answer(connection, http.HTTPStatus.OK, body, kind, code)
 
     def _answer(
-        self, connection: Any, status: http.HTTPStatus, body: bytes = b"", kind: str = "text/plain"
+        self,
+        connection: Any,
+        status: http.HTTPStatus,
+        body: bytes = b"",
+        kind: str = "text/plain",
+        code: str = "",
     ) -> Any:
         response = connection.respond(status, "")
         response.body = body or f"{status.value} {status.phrase}\n".encode()
@@ -264,7 +293,7 @@ class WebServer:
         for name, value in _HEADERS.items():
             # Not every browser counts a websocket to the same host and port as 'self'.
             sockets = f"ws://127.0.0.1:{self.port} ws://localhost:{self.port}"
-            response.headers[name] = value.replace("{sockets}", sockets)
+            response.headers[name] = value.replace("{sockets}", sockets).replace("{code}", code)
         return response
 
     # --- pages ----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ KINDS: dict[str, str] = {
 #: Where SuperDirt listens.
 _SUPERDIRT = "127.0.0.1:57120"
 #: What a MIDI deck plays; and a number behind `cc`.
-MIDI_NAMES = ("note", "chord", "velocity", "gain", "legato", "bend")
+MIDI_NAMES = ("note", "chord", "velocity", "gain", "legato", "bend", "program")
 #: The names that take notes and chords by name.
 _PITCHED: dict[Kind, tuple[str, ...]] = {
     "osc": (),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from demon_live._version import __version__
@@ -30,7 +31,8 @@ class Start:
     """How a session is started. name: None = the default one. live: arguments of `Live`.
 
     scores: what `doctor` shows. osc: [HOST:]PORT to listen at, or None. web: port of the web view,
-    0 = the usual one, or None. by: its owner.
+    0 = the usual one, or None. visuals: a sketch for its visuals, "" = our own, or None. by: its
+    owner.
     """
 
     name: str | None = None
@@ -38,6 +40,7 @@ class Start:
     scores: tuple[str, ...] = ()
     osc: str | None = None
     web: int | None = None
+    visuals: str | None = None
     by: str = ""
 
     def info(self, *, detached: bool) -> Info:
@@ -91,10 +94,13 @@ def doors(
         if start.web is not None:
             from demon_live.control.web import WebServer
 
-            web = WebServer(live.session, start.web or None)
+            sketch = Path(start.visuals) if start.visuals else None
+            web = WebServer(live.session, start.web or None, sketch=sketch)
             open_.callback(web.close)
             info = replace(info, web=web.url)
             live.session.tell(f"web view: {web.url}")
+            if start.visuals is not None:
+                live.session.tell(f"visuals: {web.visuals}")
         if claim is not None:
             claim.publish(info)
         yield info

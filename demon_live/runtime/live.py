@@ -261,6 +261,7 @@ class Live:
             watched = [Path(p) for p in (*paths, *(resume.scores if resume else ()))]
             self._begin(watched, watch, record)
             self._out = Out(self.session, self._clock, outside=outside, lookahead=lookahead)
+            self.session.out_counts = self._out.counts
             self._open_doors(Start(name, {"engine": engine}, osc=osc, web=web))
         except BaseException:
             self.close()

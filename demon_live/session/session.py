@@ -122,6 +122,8 @@ class Session(ScriptApi):
         self.undone = Undo()
         #: Its owner: who does what no other author does.
         self.by = ""
+        #: Messages of decks that go elsewhere: (lost, late); set by whoever sends them.
+        self.out_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         #: What `recall` goes back to, by name.
         self.snapshots: dict[str, State] = {}
         #: When a tempo was tapped, by `clock`.
@@ -222,7 +224,8 @@ class Session(ScriptApi):
         for word in words:
             messages += do_word(self, word, now)
         if not any(w.name in ("undo", "redo", "load", "tap") for w in words):
-            self.undone.note(state, self._state, self.author)
+            drag = name if name.startswith("<drag ") else ""
+            self.undone.note(state, self._state, self.author, drag)
         return Outcome(tuple(messages), self._warnings(program, edit))
 
     def _build(self, program: Program, name: str, origin: str, now: int) -> Edit:
@@ -693,9 +696,10 @@ class Session(ScriptApi):
 
     def status(self) -> Status:
         """A snapshot for displays."""
-        return describe(
+        found = describe(
             self._state, self.output, self.recorder, self.errors, self._grader, self.captures.input
         )
+        return replace(found, out=self.out_counts())
 
     def close(self) -> None:
         """End a recording if there is one, and let go of the controllers."""

@@ -99,7 +99,8 @@ class Status:
 
     cycle: where the next sample that is not yet decided lies; the ear hears it ahead_ms later.
     recording_lost: the sound of the recording cannot be written now. master: the controls of the
-    strip over all decks. sound_in: what is played into, None without an input.
+    strip over all decks. sound_in: what is played into, None without an input. out: of what decks
+    send elsewhere, the messages that were lost and the stretches that were late.
     """
 
     cycle: float
@@ -123,6 +124,7 @@ class Status:
     telemetry: EngineStatus = field(default_factory=EngineStatus)
     ahead_ms: float = 0.0
     sound_in: InputStatus | None = None
+    out: tuple[int, int] = (0, 0)
 
 
 #: Points of a lane's picture.

@@ -38,7 +38,7 @@ def speaking_as(name: str | None) -> Iterator[None]:
         AUTHOR.reset(token)
 
 
-class Step(NamedTuple):
+class Change(NamedTuple):
     """A change: who made it, and what played before and after it. by: "" is everybody's."""
 
     by: str
@@ -54,13 +54,20 @@ class Undo:
     """The changes so far, and those that were undone."""
 
     def __init__(self) -> None:
-        self._done: deque[Step] = deque(maxlen=LIMIT)
-        self._undone: deque[Step] = deque(maxlen=LIMIT)
+        self._done: deque[Change] = deque(maxlen=LIMIT)
+        self._undone: deque[Change] = deque(maxlen=LIMIT)
+        self._drag = ""
 
-    def note(self, before: State, now: State, by: str = "") -> None:
-        """A text was applied: one step, if it changed what plays."""
+    def note(self, before: State, now: State, by: str = "", drag: str = "") -> None:
+        """A text was applied: one step, if it changed what plays.
+
+        drag: the name of the drag that it belongs to; all of a drag is one step.
+        """
         if before is not now and before.said != now.said:
-            self._done.append(Step(by, before, now))
+            if drag and drag == self._drag and self._done and self._done[-1].by == by:
+                before = self._done.pop().before
+            self._drag = drag
+            self._done.append(Change(by, before, now))
             kept = [step for step in self._undone if not step.is_of(by)]
             self._undone = deque(kept, LIMIT)
 
@@ -94,6 +101,7 @@ class Undo:
         step = self._newest(word, by)
         if wanted is None or step is None:
             return None
+        self._drag = ""
         source, target = self._steps(word)
         del source[max(i for i, other in enumerate(source) if other is step)]
         # What is done again leads to what plays now.
@@ -101,13 +109,13 @@ class Undo:
         target.append(back)
         return wanted
 
-    def _steps(self, word: str) -> tuple[deque[Step], deque[Step]]:
+    def _steps(self, word: str) -> tuple[deque[Change], deque[Change]]:
         return (self._done, self._undone) if word == "undo" else (self._undone, self._done)
 
-    def _newest(self, word: str, by: str) -> Step | None:
+    def _newest(self, word: str, by: str) -> Change | None:
         return next((s for s in reversed(self._steps(word)[0]) if s.is_of(by)), None)
 
-    def _since(self, step: Step, names: list[str]) -> str:
+    def _since(self, step: Change, names: list[str]) -> str:
         """Who changed one of these since a step."""
         # Of a step that was undone, all may have come since.
         later = takewhile(lambda s: s is not step, reversed(self._done))
@@ -211,5 +219,9 @@ class _Merge:
                 base=a.base,
                 reading=a.reading,
                 beats_known=a.beats_known,
+                capture=a.capture,
+                take=a.take,
+                out=a.out,
+                to=a.to,
             )
         return replace(kept, said=said)

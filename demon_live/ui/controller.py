@@ -157,7 +157,7 @@ class UiController:
         elif word.split(" ")[0] == "tour":
             self.answer(lambda: self.tour.go(self.session, word[4:].strip(), self.columns()))
         else:
-            self.answer(lambda: self._apply(text))
+            self.answer(lambda: self._apply(text, "<prompt>"))
 
     async def _switch(self, view: str) -> None:
         # After the statements before it, as all statements.
@@ -220,8 +220,8 @@ class UiController:
         self.say(pieces)
         done(wrong)
 
-    def _apply(self, text: str) -> show.Pieces:
-        outcome = self.own("<prompt>", text, lambda: self.session.apply(text))
+    def _apply(self, text: str, door: str) -> show.Pieces:
+        outcome = self.own(door, text, lambda: self.session.apply(text, door))
         return [*self._pieces(outcome), *self.tour.follow_up()]
 
     def own(self, door: str, text: str, work: Callable[[], Outcome]) -> Outcome:
@@ -288,12 +288,15 @@ class UiController:
         )
         self.evaluate(f"{'unmute' if muted else 'mute'} {name}")
 
-    def quietly(self, text: str) -> None:
-        """Evaluate a statement of which only an error is shown."""
+    def drag(self, text: str, drag: str, last: bool) -> None:
+        """Evaluate a value of a drag; only the answer to the last one is shown, and errors.
+
+        drag: its name, "<drag ...>"; all its values are one step of undo.
+        """
 
         def work() -> show.Pieces:
-            self.own("<prompt>", text, lambda: self.session.apply(text))
-            return []
+            pieces = self._apply(text, drag)
+            return pieces if last else []
 
         self.answer(work)
 

@@ -6,19 +6,24 @@ Threads: handlers run in the event loop.
 from __future__ import annotations
 
 import os
+import re
 from typing import Protocol
 
 from prompt_toolkit.application import get_app
+from prompt_toolkit.data_structures import Point
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.bindings.mouse import xterm_sgr_mouse_events
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.mouse_events import MouseEvent
 from prompt_toolkit.search import stop_search
 
 from demon_live.ui.controller import FrontEnd
 
 _PAGE = 10
+_MOUSE = re.compile(r"\x1b\[<(\d{1,4});(\d{1,5});(\d{1,5})([Mm])")
 _IN_PROMPT, _IN_SCORE = has_focus("prompt"), has_focus("score")
 _EMPTY = Condition(lambda: not get_app().current_buffer.text)
 
@@ -49,6 +54,7 @@ class StageActions(Protocol):
     def other_side(self) -> None: ...
     def play_block(self) -> None: ...
     def play_all(self) -> None: ...
+    def mouse(self, event: MouseEvent) -> None: ...
 
 
 def stage_keys(view: FrontEnd, stage: StageActions) -> KeyBindings:
@@ -60,7 +66,17 @@ def stage_keys(view: FrontEnd, stage: StageActions) -> KeyBindings:
     _evaluating_keys(keys, view, stage)
     _editing_keys(keys, view, stage)
     _moving_keys(keys, view, stage)
+    keys.add(Keys.Vt100MouseEvent)(lambda event: _mouse(event, stage))
     return keys
+
+
+def _mouse(event: KeyPressEvent, stage: StageActions) -> None:
+    """Read what a terminal tells of the mouse, `ESC [ < CODE ; COLUMN ; ROW M`."""
+    found = _MOUSE.fullmatch(event.data)
+    kind = xterm_sgr_mouse_events.get((int(found[1]), found[4])) if found else None
+    if found and kind:
+        button, what, held = kind
+        stage.mouse(MouseEvent(Point(int(found[2]) - 1, int(found[3]) - 1), what, button, held))
 
 
 def _common_keys(front: FrontEnd, other: str) -> KeyBindings:

@@ -144,6 +144,9 @@ def _status(session: SessionApi | None) -> Pieces:
     if (heard := status.sound_in) is not None:
         level = f" · peak {heard.peak_db:.0f} dB" if heard.state == "open" else ""
         rows.append(("input", heard.words + level))
+    if any(status.out):
+        lost, late = status.out
+        rows.append(("sent", f"to other programs: {lost} messages lost, {late} stretches late"))
     if info is not None:
         rows.append(("session", f"{info.name} · process {info.pid}"))
         rows += [(door, at) for door, at in (("web", info.web), ("osc", info.osc)) if at]

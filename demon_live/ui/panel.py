@@ -101,9 +101,7 @@ def panel(status: Status, columns: int, rows: int, *, ascii_only: bool = False) 
 
 
 def targets(status: Status, columns: int, drawn: Iterable[Row]) -> Targets:
-    """What a mouse finds in the rows of a panel: the titles of decks, and their constants."""
-    if columns < _NARROW:
-        return [() for _ in drawn]
+    """What a mouse finds in rows of a view: the titles of decks, and their constants."""
     decks, deck = list(status.decks), None
     found: Targets = []
     for row in drawn:

@@ -73,7 +73,7 @@ class Repl(FrontEnd):
         super().__init__(controller, history)
         self._banner = banner or []
         self._hz = hz
-        self._mouse = PanelMouse(controller.evaluate, controller.quietly, controller.mute_deck)
+        self._mouse = PanelMouse(controller.drag, controller.mute_deck)
         self._lines: StyleAndTextTuples = []
         self._drain: asyncio.Task[None] | None = None
         self._warned_cancel = False

@@ -38,7 +38,7 @@ def front(
         theme: ground of the stage view, dark or light.
         first: a statement to evaluate at once.
         leaving: what Ctrl-D does.
-        mouse: whether the panel of the prompt takes the mouse.
+        mouse: whether the views take the mouse.
     """
     controller = UiController(session, stop=stop, leaving=leaving)
     try:
@@ -63,7 +63,7 @@ async def _views(
             return Repl(controller, banner=banner, mouse=mouse)
         from demon_live.ui.stage.app import StageView
 
-        return StageView(controller, theme=theme)
+        return StageView(controller, theme=theme, mouse=mouse)
 
     # Each view is made once: its prompt, undo and scores stay while the other one is shown.
     views: dict[str, FrontEnd] = {}

@@ -148,6 +148,13 @@ def meter_of(share: float, width: int, ascii_only: bool = False) -> str:
     return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width)
 
 
+def bar_of(place: float, width: int, *, ascii_only: bool = False) -> str:
+    """A place in a range, 0 to 1, as a line: `━━━───`."""
+    full, rest = ("=", "-") if ascii_only else ("━", "─")
+    done = int(np.clip(round(place * width), 0, width))
+    return full * done + rest * (width - done)
+
+
 def steps(done: int, of: int, *, ascii_only: bool = False) -> str:
     """Progress of one slot: `▮▮▮▯▯▯▯▯`."""
     full, empty = ("#", ".") if ascii_only else ("▮", "▯")

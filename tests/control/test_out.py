@@ -303,6 +303,26 @@ def test_superdirt_gets_notes_in_tidals_form(stage: Stage) -> None:
     assert not stage.rows("/demon/event")
 
 
+def test_decks_have_orbits_in_their_order_and_keep_them(stage: Stage) -> None:
+    def orbits(begin: int) -> dict[object, object]:
+        rows = [(sample, dirt(values)) for sample, values in stage.rows("/dirt/play")]
+        return {row["_id_"]: row["orbit"] for sample, row in rows if sample >= begin}
+
+    to = f'to superdirt "{stage.place}"'
+    stage.session.apply(
+        f'deck d1 {{ {to}; s = "bd*4" }}\ndeck d2 {{ {to}; s = "hh*4" }}\n'
+        f'deck d3 {{ {to}; s = "sn*4"; orbit = 7 }}'
+    )
+    stage.play(1)
+    assert orbits(0) == {"d1": 0, "d2": 1, "d3": 7}
+    stage.session.apply("deck d1 off")
+    stage.play(2)
+    assert orbits(2 * BAR) == {"d2": 1, "d3": 7}
+    stage.session.apply(f'deck d4 {{ {to}; s = "cp*4" }}')
+    stage.play(2)
+    assert orbits(4 * BAR) == {"d2": 1, "d3": 7, "d4": 0}
+
+
 @pytest.mark.parametrize(
     ("score", "wanted"),
     [
@@ -337,6 +357,46 @@ def test_midi_notes_are_sent_when_they_are_heard_and_end(stage: Stage) -> None:
     ]  # fmt: skip
     wanted = [0, half // 2, half, half, half + half // 2, half + half // 2]
     assert near([sample for sample, _, _ in notes[:6]], wanted)
+
+
+def test_a_program_is_sent_when_it_changes_and_before_the_note(stage: Stage) -> None:
+    def sent() -> list[bytes]:
+        rows = [data for _, data in stage.wire.rows if data[0] & 0xF0 in (0xC0, 0x90)]
+        stage.wire.rows.clear()
+        return rows
+
+    note = bytes((0x92, 60, 102))
+    stage.session.apply("tempo 120\ndeck synth { to midi 'nano' 3; note = \"c4\"; program = 5 }")
+    stage.play(2.5)
+    assert sent() == [bytes((0xC2, 5)), note, note, note]
+    stage.session.apply('deck synth { program = "200" }')
+    stage.play(3)
+    assert sent() == [bytes((0xC2, 127)), note, note, note]
+    # What was not sent while the deck was muted is sent once it is heard.
+    stage.session.apply("mute synth now")
+    stage.play(0.5)
+    stage.session.apply("deck synth { program = 9 }")
+    stage.play(2)
+    sent()
+    stage.session.apply("unmute synth now")
+    stage.play(2)
+    assert sent()[0] == bytes((0xC2, 9))
+
+
+def test_status_counts_what_was_lost_or_late(stage: Stage) -> None:
+    assert stage.out.counts() == (0, 0)
+    stage.session.apply("deck synth { to midi 'nano' 1; note = 60 }")
+    stage.play(1)
+    line = stage.out.lines["nano"]
+    line.dropped += 2
+    stage.out.lost += 1
+    assert stage.out.counts() == (3, 0)
+    # A port that no deck names any more takes nothing away from the count.
+    stage.session.apply("deck synth off")
+    stage.play(3)
+    assert (stage.out.lines, stage.out.counts()) == ({}, (3, 0))
+    stage.session.out_counts = stage.out.counts
+    assert stage.session.status().out == (3, 0)
 
 
 def test_controllers_are_sent_when_their_seven_bits_change(stage: Stage) -> None:

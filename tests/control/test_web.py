@@ -6,9 +6,12 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import shutil
 import socket as sockets
 import stat
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -130,6 +133,74 @@ def test_the_page_is_served_to_who_has_the_token(server: WebServer) -> None:
     assert "unsafe" not in policy
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     assert get(server, "/app.js").status == 200
+    page = get(server, f"/visuals?t={SECRET}")
+    assert b"<title>demon visuals</title>" in page.body  # type: ignore[attr-defined]
+    assert page.headers["Content-Security-Policy"] == policy
+    assert server.visuals.endswith(f"/visuals?t={SECRET}")
+
+
+def test_every_script_that_a_page_imports_is_served(server: WebServer) -> None:
+    folder = Path(module.__file__).parent / "page"
+    texts = [path.read_text("utf-8") for path in folder.iterdir()]
+    named = {name for text in texts for name in re.findall(r'["`](/\w+\.(?:js|css))', text)}
+    assert {"/sketch.js", "/inputs.js", "/moment.js", "/style.css"} <= named
+    assert {get(server, f"{name}?t={SECRET}").status for name in named} == {200}
+
+
+def test_a_sketch_that_was_named_takes_the_place_of_ours(session: Session, tmp_path: Path) -> None:
+    sketch = tmp_path / "mine.js"
+    sketch.write_text("export default () => () => {};\n")
+    server = WebServer(session, 0, secret=SECRET, sketch=sketch)
+    try:
+        answer = get(server, f"/sketch.js?t={SECRET}")
+        assert answer.body == sketch.read_bytes()  # type: ignore[attr-defined]
+        assert get(server, "/sketch.js").status == 403
+        # Code that is made at run time runs on this page alone.
+        for path, allowed in (("/visuals", True), ("/", False)):
+            policy = get(server, f"{path}?t={SECRET}").headers["Content-Security-Policy"]
+            assert ("script-src 'self' 'unsafe-eval';" in policy) == allowed
+        sketch.unlink()
+        assert get(server, f"/sketch.js?t={SECRET}").status == 404
+    finally:
+        server.close()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node to run it with")
+def test_the_inputs_of_a_sketch(tmp_path: Path) -> None:
+    module_file = tmp_path / "inputs.mjs"
+    shutil.copy(Path(module.__file__).parent / "page" / "inputs.js", module_file)
+    kick = {"control": "kick", "notes": [[0, 0.1, 0, 1], [0.5, 0.1, 0, 0.5]]}
+    lead = {"control": "lead", "notes": [[0, 0.1, 0.5, 1]]}
+    gain = {"control": "gain", "samples": [0, 255], "low": 0, "high": 2}
+    decks = [
+        {"name": "main", "cycles": 2, "muted": False, "lanes": [kick, lead, gain]},
+        {"name": "off", "cycles": 1, "muted": True, "lanes": [kick]},
+        {"name": "bare", "cycles": 4, "muted": False, "lanes": []},
+    ]
+    moment = {
+        "cycle": 5.0, "bpm": 120, "beats": 4, "peaks": [-24, -60],
+        "slots": [[0, 2, 8, 0.5]], "scene": {"decks": decks},
+        "sounds": {"2": {"wave": [0, 255, 0, 0], "image": None}},
+    }  # fmt: skip
+    script = f"""
+        import {{ inputs }} from {module_file.as_uri()!r};
+        console.log(JSON.stringify(inputs({json.dumps(moment)}, 1500)));
+        console.log(JSON.stringify(inputs({{...{json.dumps(moment)}, cycle: 3.5}}, 0)));"""
+    code = tmp_path / "run.mjs"
+    code.write_text(script)
+    ran = subprocess.run(["node", code], capture_output=True, text=True, check=True, timeout=120)
+    found, other = map(json.loads, ran.stdout.splitlines())
+    main, off, bare = found["decks"]
+    assert (found["now"], found["bar"], found["beat"], found["loud"]) == (1.5, 0, 0, 0.5)
+    assert found["slots"] == [{"deck": 0, "done": 0.25, "denoise": 0.5}]
+    # In the middle of the loop: the second hit, half as hard; a melody is no hit.
+    assert (main["playhead"], main["hits"], main["lanes"]) == (0.5, {"kick": 0.5}, {"gain": 1})
+    assert (off["hit"], off["loud"]) == (0, 0)
+    assert (bare["playhead"], bare["loud"], bare["hit"]) == (0.25, 1, 1)
+    assert found["hit"] == 1
+    assert found["hits"] == {"kick": 0.5}
+    # A bar and a half on, the second hit has fallen over half a bar of four beats.
+    assert other["hits"]["kick"] == pytest.approx(0.5 * np.exp(-4))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +209,9 @@ def test_the_page_is_served_to_who_has_the_token(server: WebServer) -> None:
         ("/", 403),
         ("/?t=wrong", 403),
         ("/?t=", 403),
+        ("/visuals", 403),
+        ("/visuals?t=wrong", 403),
+        ("/sketch.js", 403),
         ("/?t=%C3%A9", 403),
         ("/ws?t=" + SECRET, 403),
         (f"/../wire.py?t={SECRET}", 404),

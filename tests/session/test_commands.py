@@ -98,6 +98,26 @@ def test_anything_can_be_undone_and_done_again(stage: Offline, text: str) -> Non
     assert stage.session.state.decks["main"].bound["gain"].text == ".7"
 
 
+def test_a_drag_is_one_step_of_undo(stage: Offline) -> None:
+    stage.session.apply("gain = .9")
+    for value in (0.8, 0.7, 0.6):
+        stage.session.apply(f"gain = {value} now", "<drag a>")
+    stage.session.apply("gain = .5 now", "<drag b>")
+    assert bound(stage) == ".5"
+    stage.session.apply("undo")
+    assert bound(stage) == "0.6"
+    stage.session.apply("undo")
+    assert bound(stage) == ".9"
+    # What is undone is no part of the drag any more.
+    stage.session.apply("gain = .4 now", "<drag a>")
+    stage.session.apply("undo")
+    assert bound(stage) == ".9"
+
+
+def bound(stage: Offline) -> str:
+    return stage.session.state.decks["main"].bound["gain"].text
+
+
 def test_undo_and_redo_of_mutes_and_solos_say_what_they_do(stage: Offline) -> None:
     replies = {
         "solo two": ("unsolo", "solo two"),

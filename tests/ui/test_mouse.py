@@ -8,7 +8,7 @@ from prompt_toolkit.mouse_events import MouseButton, MouseEvent, MouseEventType
 
 from demon_live.controls import CONTROLS
 from demon_live.session.status import LaneView
-from demon_live.ui.mouse import PanelMouse, Spot, moved
+from demon_live.ui.mouse import PanelMouse, Spot, moved, place_of
 from demon_live.ui.panel import panel, targets
 from tests.ui.test_panel import FLAT, LANES, deck, lines, status
 
@@ -23,13 +23,17 @@ class Hand:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.quiet: list[str] = []
+        self.drags: list[str] = []
         self.time = 0.0
         self.mouse = PanelMouse(
-            self.said.append,
-            self.quiet.append,
+            self.drag,
             lambda name: self.said.append(f"mute {name}"),
             lambda: self.time,
         )
+
+    def drag(self, text: str, drag: str, last: bool) -> None:
+        (self.said if last else self.quiet).append(text)
+        self.drags.append(drag)
 
     def does(self, kind: MouseEventType, x: int, found: tuple[Spot, ...] = ()) -> None:
         self.time += 1.0
@@ -74,6 +78,12 @@ def test_a_drag_moves_a_constant_and_says_its_last_value() -> None:
     assert hand.said == ["main.gain = 1.8 now"]
     hand.does(MOVE, 40, row)
     assert len(hand.quiet) == 2
+    # One name, so one step of undo; the next drag has another.
+    assert len(set(hand.drags)) == 1
+    assert hand.drags[0].startswith("<drag ")
+    hand.does(DOWN, 12, row)
+    hand.does(UP, 16, row)
+    assert len(set(hand.drags)) == 2
 
 
 def test_a_press_without_a_move_changes_nothing() -> None:
@@ -98,3 +108,11 @@ def test_a_press_without_a_move_changes_nothing() -> None:
 )
 def test_a_value_stays_in_its_range(name: str, value: float, cells: int, wanted: float) -> None:
     assert moved(CONTROLS[name], value, cells) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [("gain", 0.5, 0.25), ("pan", 0.0, 0.5), ("lpf", 20.0, 0.0), ("lpf", 0.0, 0.0), ("gain", 9, 1)],
+)
+def test_a_value_has_a_place_in_its_range(name: str, value: float, place: float) -> None:
+    assert place_of(CONTROLS[name], value) == pytest.approx(place)

@@ -31,7 +31,7 @@ from demon_live.ui.stage.app import StageView
 from demon_live.ui.stage.frame import Picture, arrange, frame
 from demon_live.ui.stage.head import big, dry_grade
 from demon_live.ui.stage.painter import Painter, cells_of
-from demon_live.ui.stage.score import Page, block_at, moved
+from demon_live.ui.stage.score import Page, block_at, moved, places
 from demon_live.ui.text import Row
 from demon_live.ui.theme import depth, stage_style
 from tests.helpers.stage_status import RAMP, SCORE, STATUS
@@ -109,6 +109,29 @@ def test_the_steps_that_sound_are_lit_and_those_that_begin_are_brighter() -> Non
 def test_nothing_is_lit_where_something_else_plays() -> None:
     other = replace(STATUS.decks[0], lanes=(LaneView("blend", "saw", 0.5, RAMP),))
     assert styled(picture(status=replace(STATUS, decks=(other,))), "class:lit") == ""
+
+
+def test_a_constant_has_a_bar_of_its_place_in_its_range() -> None:
+    text = "gain = .5\nlpf = 900 # no\nseed = 3\npan = 0\n\ndeck x {\n  to osc 9\n  gain = 1\n}\n"
+    assert places(text) == {0: pytest.approx(0.25), 3: pytest.approx(0.5)}
+    assert "gain = .5  ━━────" in shown(picture(page=page(text)))
+    assert "pan = 0  ===---" in shown(picture(page=page(text), ascii_only=True))
+    # No room, no bar.
+    assert "━━" not in shown(picture(16, page=page(text)))
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(60, 24), (80, 24), (120, 40)])
+def test_the_mouse_finds_what_is_drawn(columns: int, rows: int) -> None:
+    drawn = frame(picture(columns, rows))
+    found = {
+        words(drawn.rows[y])[spot.begin : spot.end].strip()
+        for y, spots in drawn.targets.items()
+        for spot in spots
+        if spot.control
+    }
+    titles = [s.deck for spots in drawn.targets.values() for s in spots if not s.control]
+    assert (found, titles) == ({"denoise .5"}, ["main", "drums"])
+    assert frame(picture(columns, rows, overlay=[[("", "help")]])).targets == {}
 
 
 def test_lines_that_play_and_lines_that_wait_are_marked() -> None:
@@ -531,6 +554,32 @@ def test_the_keys_of_the_performer(played: Played) -> None:
 
     played.play(script)
     assert played.session.applied == ["hush", "mute main", "unmute drums", "undo", "redo"]
+    assert played.view.page.buffer.text == SCORE
+
+
+def test_the_mouse_mutes_and_moves_constants(played: Played) -> None:
+    def at(word: str) -> tuple[int, int]:
+        rows = played.lines().split("\n")
+        row = next(y for y, line in enumerate(rows) if word in line)
+        return rows[row].index(word) + 1, row + 1
+
+    async def script(p: Played) -> None:
+        await p.sees("held")
+        x, y = at("denoise .5")
+        p.keys(f"\x1b[<0;{x};{y}M\x1b[<32;{x + 8};{y}M\x1b[<0;{x + 12};{y}m")
+        await p.until(lambda: len(p.session.applied) >= 2)
+        x, y = at(" drums ─")
+        p.keys(f"\x1b[<0;{x + 1};{y}M\x1b[<0;{x + 1};{y}m")
+        await p.until(lambda: "unmute drums" in p.session.applied)
+        p.keys("\x1b[<65;5;5M")
+        await p.until(lambda: p.view.page.buffer.document.cursor_position_row == 3)
+        # Nothing is there.
+        p.keys("\x1b[<0;500;500M\x1b[<0;500;500m\x1b[<0;1;1M\x1b[<0;1;1m")
+        p.keys(LEAVE)
+
+    played.play(script)
+    moves = ["main.denoise = 0.7 now", "main.denoise = 0.8 now"]
+    assert played.session.applied == [*moves, "unmute drums"]
     assert played.view.page.buffer.text == SCORE
 
 

@@ -1,68 +1,25 @@
-// The page: one websocket in, nothing out. Between two words of the session the music goes on by
-// the page's own clock, so that the playhead runs as smoothly as the screen can.
-import { Sound, accent, meters, stage } from "/draw.js";
+// The page for the projector. What it knows of the session comes from moment.js.
+import { accent, meters, stage } from "/draw.js";
+import { connect, cycleAt, frame, moment, scene } from "/moment.js";
 
 const $ = (id) => document.getElementById(id);
-const moment = { cycle: 0, bpm: 120, beats: 4, at: 0, heard: false, peaks: [-120, -120], slots: [], sounds: {}, scene: { decks: [] } };
 const shown = { bar: null, beat: null, beats: 0 };
 let spans = [];
 let lit = [];
-let version = null;
-
-// --- the wire -------------------------------------------------------------------------------
-
-let patience = 300;
-function connect() {
-  const token = new URLSearchParams(location.search).get("t") || "";
-  const socket = new WebSocket(`ws://${location.host}/ws?t=${encodeURIComponent(token)}`);
-  socket.binaryType = "arraybuffer";
-  socket.onopen = () => {
-    patience = 300;
-    $("away").hidden = true;
-  };
-  socket.onmessage = (message) => (typeof message.data === "string" ? take(JSON.parse(message.data)) : hear(message.data));
-  socket.onclose = () => {
-    $("away").hidden = false;
-    moment.heard = false;
-    setTimeout(connect, patience);
-    patience = Math.min(2000, patience * 1.5);
-  };
-}
 
 const TAKE = {
-  hello(word) {
-    // Another version of the session has another page.
-    if (version && version !== word.version) location.reload();
-    version = word.version;
+  f(word) {
+    frame(word);
+    if (word.L) light(word.L);
   },
-  f: frame,
-  scene,
+  scene(word) {
+    scene(word);
+    facts(word);
+  },
   score,
 };
-const take = (word) => TAKE[word.k]?.(word);
 
-function frame(word) {
-  const now = performance.now();
-  // The page's clock is led to the session's gently; a jump (a seek, a tempo) at once.
-  const mine = moment.cycle + ((now - moment.at) / 60000) * (moment.bpm / moment.beats);
-  const off = word.c - mine;
-  moment.cycle = moment.heard && Math.abs(off) < 0.1 ? mine + off * 0.12 : word.c;
-  Object.assign(moment, { bpm: word.b, beats: word.n, at: now, heard: true, slots: word.s });
-  moment.peaks = moment.peaks.map((db, i) => Math.max(word.m[i], db - 1.1));
-  moment.input = word.i;
-  if (word.L) light(word.L);
-}
-
-function hear(data) {
-  const view = new DataView(data);
-  const [deck, columns, bands, length] = [view.getUint8(1), view.getUint16(2, true), view.getUint16(4, true), view.getUint16(6, true)];
-  const spectrum = new Uint8Array(data, 8, columns * bands);
-  const wave = new Uint8Array(data, 8 + columns * bands, length);
-  moment.sounds[deck] = new Sound(deck, columns, bands, spectrum, wave, moment.sounds[deck], performance.now());
-}
-
-function scene(word) {
-  moment.scene = word;
+function facts(word) {
   const grade = word.alive ? word.grade : "late";
   $("grade").textContent = word.alive ? grade : "starting";
   $("grade").className = grade;
@@ -186,8 +143,7 @@ function fit(files) {
 
 function draw(now) {
   requestAnimationFrame(draw);
-  const gone = moment.heard ? (now - moment.at) / 60000 : 0;
-  const cycle = moment.cycle + gone * (moment.bpm / moment.beats);
+  const cycle = cycleAt(now);
   const bar = Math.floor(cycle);
   const beat = Math.floor((cycle - bar) * moment.beats);
   if (shown.beats !== moment.beats) {
@@ -216,5 +172,5 @@ addEventListener("resize", () => {
   clearTimeout(again);
   again = setTimeout(() => fit([...document.querySelectorAll("#scores pre")].map((p) => ({ text: p.textContent }))), 100);
 });
-connect();
+connect(TAKE);
 requestAnimationFrame(draw);

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from prompt_toolkit.application import Application
@@ -23,6 +24,7 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.layout import HSplit, Layout, Window
 from prompt_toolkit.layout.controls import BufferControl
 from prompt_toolkit.layout.processors import Processor
+from prompt_toolkit.mouse_events import MouseEvent, MouseEventType
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.widgets import SearchToolbar
 
@@ -31,6 +33,7 @@ from demon_live.session.status import Outcome
 from demon_live.ui import keys, show, text
 from demon_live.ui.complete import hint_at
 from demon_live.ui.controller import FrontEnd, UiController
+from demon_live.ui.mouse import PanelMouse, Spot
 from demon_live.ui.stage import frame as frames
 from demon_live.ui.stage.log import MARGIN, EventLog, explained, overlay, rows_of
 from demon_live.ui.stage.painter import LogWriter, NoOutput, Painter, ascii_only
@@ -42,6 +45,8 @@ _log = logging.getLogger(__name__)
 _HINT = "F1 help · Alt-Enter plays the block · Ctrl-S all, saved · Shift-Tab prompt · Alt-. hush"
 _SHORT = "F1 help · Alt-Enter play · Ctrl-S all · Shift-Tab prompt · Alt-. hush"
 _FLASH = 0.25
+#: Lines of a turn of the wheel.
+_WHEEL = 3
 
 
 class StageView(FrontEnd):
@@ -51,6 +56,7 @@ class StageView(FrontEnd):
         controller: shared with the prompt.
         theme: dark or light.
         hz: frames a second.
+        mouse: whether the view takes the mouse.
         input, fd, size, colours, history: for tests; None = those of the terminal.
     """
 
@@ -63,6 +69,7 @@ class StageView(FrontEnd):
         *,
         theme: str = "dark",
         hz: float = 30.0,
+        mouse: bool = True,
         input: Input | None = None,
         fd: int | None = None,
         size: tuple[int, int] | None = None,
@@ -71,6 +78,9 @@ class StageView(FrontEnd):
     ) -> None:
         super().__init__(controller, history)
         self._hz = hz
+        self._takes_mouse = mouse
+        self._mouse = PanelMouse(controller.drag, controller.mute_deck)
+        self._targets: Mapping[int, tuple[Spot, ...]] = {}
         self._fd = fd
         self._colours = colours or depth()
         self._style = stage_style(theme, self._colours)
@@ -120,7 +130,9 @@ class StageView(FrontEnd):
 
     async def _show(self) -> None:
         fd = self._fd if self._fd is not None else sys.__stdout__.fileno()  # type: ignore[union-attr]
-        self._painter = Painter(fd, self._style, self._colours, "class:ground")
+        self._painter = Painter(
+            fd, self._style, self._colours, "class:ground", mouse=self._takes_mouse
+        )
         self._painter.open()
         await self.controller.poll()
         await self._read_scores()
@@ -291,6 +303,16 @@ class StageView(FrontEnd):
         word = self.word_at_cursor()
         self._overlay = [] if self._overlay else overlay(word, size.columns, size.rows)
 
+    def mouse(self, event: MouseEvent) -> None:
+        """A click mutes, a drag moves a constant, the wheel moves the cursor."""
+        kind = event.event_type
+        if kind in (MouseEventType.SCROLL_UP, MouseEventType.SCROLL_DOWN):
+            buffer = self.app.current_buffer
+            move = buffer.cursor_up if kind == MouseEventType.SCROLL_UP else buffer.cursor_down
+            move(_WHEEL)
+        else:
+            self._mouse.event(self._targets.get(event.position.y, ()), event)
+
     @property
     def helping(self) -> bool:
         """Whether the help is open."""
@@ -311,6 +333,7 @@ class StageView(FrontEnd):
         size = self.app.output.get_size()
         drawn = frames.frame(self._picture(size.columns, size.rows, time.monotonic()))
         painter.paint(drawn.rows, size.columns, drawn.cursor)
+        self._targets = drawn.targets
         self._painted = True
 
     def _picture(self, columns: int, rows: int, now: float) -> frames.Picture:

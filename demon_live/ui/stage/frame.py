@@ -15,18 +15,19 @@ demon> lpf = 400 over 4
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from prompt_toolkit.document import Document
 
 from demon_live.session.status import Status
 from demon_live.ui import panel, text
+from demon_live.ui.mouse import Spot
 from demon_live.ui.stage import pages
 from demon_live.ui.stage.head import head
 from demon_live.ui.stage.pages import Stretch
 from demon_live.ui.stage.painter import cells_of
-from demon_live.ui.stage.score import Page, line_errors, sounding
+from demon_live.ui.stage.score import Page, line_errors, places, sounding
 from demon_live.ui.text import Row
 
 #: How long a step that just began is shown brighter, in seconds.
@@ -69,10 +70,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """rows: exactly as many as the screen has. cursor: (row, column), None = hidden."""
+    """rows: exactly as many as the screen has. cursor: (row, column), None = hidden. targets: what
+    the mouse finds in a row, by its number."""
 
     rows: list[Row]
     cursor: tuple[int, int] | None
+    targets: Mapping[int, tuple[Spot, ...]]
 
 
 def frame(picture: Picture) -> Frame:
@@ -87,7 +90,9 @@ def frame(picture: Picture) -> Frame:
     if at.title:
         rows.append(_tabs(picture, at))
     score, cursor = _score(picture, at)
-    body = _body(picture, at, score)
+    shown = _lanes(picture, at)
+    targets = _targets(picture, at, shown)
+    body = _body(picture, at, score, shown)
     if cursor is not None:
         cursor = (cursor[0] + at.score_top, cursor[1])
     rows += body
@@ -108,7 +113,7 @@ def frame(picture: Picture) -> Frame:
         rows = _menu(picture, rows, cursor)
     if picture.overlay:
         rows, cursor = _with_help(picture, rows), None
-    return Frame(rows[: at.rows] + [[("", "")]] * (at.rows - len(rows)), cursor)
+    return Frame(rows[: at.rows] + [[("", "")]] * (at.rows - len(rows)), cursor, targets)
 
 
 def _tabs(picture: Picture, at: ScreenLayout) -> Row:
@@ -160,6 +165,7 @@ def _score(picture: Picture, at: ScreenLayout) -> tuple[list[Row], tuple[int, in
         focused=picture.focus == "score",
         stretches=stretches,
         gutter=gutter,
+        places=places(document.text),
         errors=line_errors(error),
         flash=flash,
         ascii_only=picture.ascii_only,
@@ -191,14 +197,34 @@ def _selected(document: Document) -> list[Stretch]:
     return found
 
 
-def _body(picture: Picture, at: ScreenLayout, score: list[Row]) -> list[Row]:
-    """Score and decks, under each other or side by side."""
+def _lanes(picture: Picture, at: ScreenLayout) -> list[Row]:
+    """The rows of the decks."""
     if picture.status is None:
-        return [*score, *([[("", "")]] * at.decks)] if not at.wide else score
-    shown = panel.lanes(
-        picture.status, picture.cycle, at.right, at.decks, ascii_only=picture.ascii_only
-    )
-    shown += [[("", "")]] * (at.decks - len(shown))
+        return []
+    ascii_only = picture.ascii_only
+    return panel.lanes(picture.status, picture.cycle, at.right, at.decks, ascii_only=ascii_only)
+
+
+def _targets(
+    picture: Picture, at: ScreenLayout, shown: list[Row]
+) -> Mapping[int, tuple[Spot, ...]]:
+    """What the mouse finds in the decks' rows; nothing while the help lies over them."""
+    if picture.status is None or picture.overlay:
+        return {}
+    top = at.score_top + (0 if at.wide else at.score)
+    left = at.left + 1 if at.wide else 0
+    found = panel.targets(picture.status, at.right, shown)
+    return {
+        top + y: tuple(replace(s, begin=s.begin + left, end=s.end + left) for s in spots)
+        for y, spots in enumerate(found)
+    }
+
+
+def _body(picture: Picture, at: ScreenLayout, score: list[Row], shown: list[Row]) -> list[Row]:
+    """Score and decks, under each other or side by side."""
+    shown = [*shown, *([[("", "")]] * (at.decks - len(shown)))]
+    if picture.status is None and at.wide:
+        return score
     if not at.wide:
         return [*score, *shown]
     line = "|" if picture.ascii_only else "│"

@@ -23,6 +23,7 @@ _KEYS = (
     ("F2 .. F9", "mute deck 1 .. 8, and back (Alt-1 .. 8 too)"),
     ("Alt-u  Alt-r", "undo, redo what plays"),
     ("Alt-t", "tap the tempo; Alt-- and Alt-= move it by a beat a minute"),
+    ("mouse", "a click on a deck's title mutes it, a drag on a constant moves it"),
     ("Ctrl-Z  Alt-z", "undo, redo what is typed"),
     ("Alt-n  Alt-p", "next score, previous score"),
     ("Tab", "complete the word"),

@@ -17,6 +17,8 @@ from demon_live.ui.stage.score import LineError
 from demon_live.ui.text import Row
 
 _TAB = "    "
+#: Cells of the bar beside a constant.
+_BAR = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ def sheet(
     focused: bool,
     stretches: Sequence[Stretch] = (),
     gutter: Mapping[int, tuple[str, str]] = MappingProxyType({}),
+    places: Mapping[int, float] = MappingProxyType({}),
     errors: Sequence[LineError] = (),
     flash: tuple[int, int, str] = (-1, -1, ""),
     ascii_only: bool = False,
@@ -76,6 +79,7 @@ def sheet(
     Args:
         top, left: the last scrolling; it moves only as far as the cursor needs.
         stretches, errors: shown on and beside their lines. gutter: line -> (mark, style).
+        places: line -> a bar beside it, 0 to 1.
         flash: lines first..last, and their style.
     """
     lines = document.lines
@@ -91,7 +95,8 @@ def sheet(
         lit = flash[2] if flash[0] <= y <= flash[1] else ""
         under = f"{'class:stage.here' if y == row and focused else ''} {lit}".strip()
         marks = tuple(s for s in stretches if s.row == y)
-        body = _body(lines[y], marks, error, under, bool(lit), left, room, ascii_only)
+        bar = places.get(y)
+        body = _body(lines[y], marks, error, under, bool(lit), left, room, bar, ascii_only)
         return [*_margin(y, digits, gutter, error, ascii_only), *body]
 
     drawn = [draw(y) if y < len(lines) else [("", "")] for y in range(top, top + rows)]
@@ -136,10 +141,14 @@ def _body(
     fill: bool,
     left: int,
     room: int,
+    bar: float | None,
     ascii_only: bool,
 ) -> tuple[tuple[str, str], ...]:
     """One line of the score behind its margin."""
     body = _window(_line(line, marks, error, style), left, room)
+    if bar is not None and error is None and text.width(body) + _BAR + 4 <= room:
+        drawn = text.bar_of(bar, _BAR, ascii_only=ascii_only)
+        body = [*body, (style, "  "), (f"class:stage.number {style}".strip(), drawn)]
     if error is not None:
         body = _beside(body, error, room, ascii_only)
     elif fill:

@@ -37,6 +37,8 @@ Cell = tuple[str, str]
 _BEGIN = "\x1b[?2026h\x1b[?25l"
 _END = "\x1b[?2026l"
 _OPEN = "\x1b[?1049h\x1b[?2004h\x1b[?7l\x1b[2J"
+#: Presses, and moves while a button is held, in numbers of any size.
+_MOUSE, _NO_MOUSE = "\x1b[?1002h\x1b[?1006h", "\x1b[?1006l\x1b[?1002l"
 _CLOSE = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?25h\x1b[?1049l"
 
 
@@ -68,14 +70,18 @@ def cells_of(row: Row, width: int) -> list[Cell]:
 class Painter:
     """Draws on the terminal at the file descriptor `fd`.
 
-    style, depth: how style strings become colours. base: style under everything.
+    style, depth: how style strings become colours. base: style under everything. mouse: whether
+    the terminal tells of the mouse.
     """
 
-    def __init__(self, fd: int, style: BaseStyle, depth: ColorDepth, base: str = "") -> None:
+    def __init__(
+        self, fd: int, style: BaseStyle, depth: ColorDepth, base: str = "", *, mouse: bool = False
+    ) -> None:
         self._fd = fd
         self._style = style
         self._depth = depth
         self._base = base
+        self._mouse = mouse
         self._codes: dict[str, str] = {}
         self._scratch = io.StringIO()
         self._encoder = Vt100_Output(
@@ -100,7 +106,7 @@ class Painter:
     def open(self) -> None:
         """Switch to the whole screen."""
         self.forget()
-        self._queue(_OPEN)
+        self._queue(_OPEN + _MOUSE * self._mouse)
 
     def forget(self) -> None:
         """Draw the next frame whole: the screen holds something else."""
@@ -203,7 +209,7 @@ class Painter:
 
     def close(self) -> None:
         """Restore the screen."""
-        self._queue(_CLOSE)
+        self._queue(_NO_MOUSE * self._mouse + _CLOSE)
         with self._ready:
             self._closing = True
             self._ready.notify_all()

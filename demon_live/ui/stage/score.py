@@ -12,19 +12,24 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import Completer
 from prompt_toolkit.document import Document
 
+from demon_live.controls import find
 from demon_live.errors import DemonError, Span
 from demon_live.lang.highlighting import BindingHighlight, highlights
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.split import split
 from demon_live.session.status import Status
 from demon_live.ui.controller import TextBuffer
+from demon_live.ui.mouse import place_of
 
 _log = logging.getLogger(__name__)
+_CONSTANT = re.compile(r"(?:.*[{;]\s*|\s*)(?:\w+\.)?(\w+)\s*=\s*(-?(?:\d+\.?\d*|\.\d+))\s*\}?\s*$")
+_AWAY = re.compile(r"(?:^|[{;])\s*to\s+\w")
 _OPEN = re.compile(r"(deck|scene)\s+(\w+)\s*(\{)?$")
 
 
@@ -67,6 +72,27 @@ def block_at(text: str, row: int) -> ScoreBlock | None:
             deck = section.name
     body = "\n".join(lines[first : last + 1])
     return ScoreBlock(first, last, body, "" if deck == "main" else f"deck {deck}\n")
+
+
+@lru_cache(maxsize=16)
+def places(text: str) -> Mapping[int, float]:
+    """The lines (0-based) that end with a constant, and where it lies in its control's range, 0 to
+    1. Names in decks that go elsewhere have no range, nor has a seed."""
+    lines = text.split("\n")
+    found: dict[int, float] = {}
+    for row, line in enumerate(lines):
+        match = _CONSTANT.match(line)
+        control = find(match[1]) if match else None
+        if match and control is not None and control.numeric and control.cls != "notes":
+            span = control.high - control.low
+            if 0 < span <= 1000 or control.unit == "Hz":
+                found[row] = place_of(control, float(match[2]))
+    for section in _sections(text, lines) if found else ():
+        rows = range(section.first, section.last + 1)
+        if any(_AWAY.search(lines[row]) for row in rows):
+            for row in rows:
+                found.pop(row, None)
+    return found
 
 
 @dataclass(slots=True)
