@@ -124,10 +124,9 @@ def generate(
     opened = open_engine(engine, backend=backend) if isinstance(engine, str) else engine
     try:
         tempo = TempoMap.start(exact(bpm), _beats(beats))
-        name, reading = _source_said(source)
-        deck_state = DeckState("main", cycles=cycles, source=name, reading=reading)
-        loop = make_loop(deck_state, tempo, Fraction(0), 0)
-        fitted = _fitted(source if name is None else name, loop)
+        said = _deck(source, cycles)
+        loop = make_loop(said, tempo, Fraction(0), 0)
+        fitted = _fitted(source if said.source is None else said.source, loop)
         given = None
         if fitted is not None and not loop.notes:
             given = Source(encoded(opened, fitted, loop.frames), fitted)
@@ -263,13 +262,14 @@ def _find(name: str | Path) -> Path:
     return find_source(str(name), "", (Path.cwd(), shipped("patterns")))
 
 
-def _source_said(source: Path | str | Floats | None) -> tuple[str | None, str]:
-    """(the file of a source, or NOTES, or None for an array; what is said behind it)."""
+def _deck(source: Path | str | Floats | None, cycles: int) -> DeckState:
+    """The deck of a score with such a source; an array is none of a score."""
     if not isinstance(source, (str, Path)):
-        return None, ""
+        return DeckState("main", cycles=cycles)
     name = str(source).strip()
     file = name.removesuffix(PLUS_NOTES).rstrip()
-    return file, PLUS_NOTES if file != name else ""
+    reading = PLUS_NOTES if file != name else ""
+    return DeckState("main", cycles=cycles, source=file, reading=reading)
 
 
 def _fitted(source: Path | str | Floats | None, loop: Loop) -> Floats | None:

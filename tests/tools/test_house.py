@@ -22,7 +22,7 @@ LIMITS = {
     "apply_files": 38,
     "apply_functions": 240,
     "way_files": 71,
-    "way_functions": 730,
+    "way_functions": 735,
 }
 
 
