@@ -38,7 +38,7 @@ def speaking_as(name: str | None) -> Iterator[None]:
         AUTHOR.reset(token)
 
 
-class Step(NamedTuple):
+class Change(NamedTuple):
     """A change: who made it, and what played before and after it. by: "" is everybody's."""
 
     by: str
@@ -54,13 +54,13 @@ class Undo:
     """The changes so far, and those that were undone."""
 
     def __init__(self) -> None:
-        self._done: deque[Step] = deque(maxlen=LIMIT)
-        self._undone: deque[Step] = deque(maxlen=LIMIT)
+        self._done: deque[Change] = deque(maxlen=LIMIT)
+        self._undone: deque[Change] = deque(maxlen=LIMIT)
 
     def note(self, before: State, now: State, by: str = "") -> None:
         """A text was applied: one step, if it changed what plays."""
         if before is not now and before.said != now.said:
-            self._done.append(Step(by, before, now))
+            self._done.append(Change(by, before, now))
             kept = [step for step in self._undone if not step.is_of(by)]
             self._undone = deque(kept, LIMIT)
 
@@ -101,13 +101,13 @@ class Undo:
         target.append(back)
         return wanted
 
-    def _steps(self, word: str) -> tuple[deque[Step], deque[Step]]:
+    def _steps(self, word: str) -> tuple[deque[Change], deque[Change]]:
         return (self._done, self._undone) if word == "undo" else (self._undone, self._done)
 
-    def _newest(self, word: str, by: str) -> Step | None:
+    def _newest(self, word: str, by: str) -> Change | None:
         return next((s for s in reversed(self._steps(word)[0]) if s.is_of(by)), None)
 
-    def _since(self, step: Step, names: list[str]) -> str:
+    def _since(self, step: Change, names: list[str]) -> str:
         """Who changed one of these since a step."""
         # Of a step that was undone, all may have come since.
         later = takewhile(lambda s: s is not step, reversed(self._done))
