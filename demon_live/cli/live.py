@@ -302,8 +302,7 @@ def _prompt(
 
     session = RemoteSession(name, by=args.by, recent=recent, ended=signals.stop.set)
     log_to_file("prompt.log")
-    joined = recent is not None
-    _show(args, session, signals, shown, first, "detach" if joined else "ask")
+    _show(args, session, signals, shown, first, "ask" if recent is None else "detach")
     return _leave(session, signals)
 
 
@@ -317,10 +316,9 @@ def _show(
 ) -> None:
     from demon_live.ui.run import front
 
-    banner = _banner(session, shown)
     front(
         session,
-        banner=banner,
+        banner=_banner(session, shown),
         stop=signals.stop,
         stage=args.stage,
         theme=args.theme,
@@ -351,7 +349,6 @@ def _say_gone(session: RemoteSession, lost: DemonError) -> int:
     from demon_live.sets.session_log import recently
 
     session.close()
-    # Of a session that is reached by the path of a socket, only the connection is known.
     if not session.info.pid or not ended(session.info.name, _ENDING):
         raise lost
     if recently(within=_JUST):

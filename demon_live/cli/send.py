@@ -29,6 +29,7 @@ from demon_live.ui import show
 _LIMIT = 64 * 1024
 #: Seconds for which a block that is not whole waits for more.
 _PATIENCE = 1.0
+_OPEN, _CLOSE = (b"{", b"(", b"["), (b"}", b")", b"]")
 #: Blocks that wait for the session.
 _WAITING = 1024
 _PLACE = re.compile(r"(.+?)(?::(\d+))?(?::(\d+))?")
@@ -111,17 +112,19 @@ def blocks(source: int) -> Iterator[bytes]:
     What is not whole yet waits a second for more. A block that is too long for a score comes out as
     soon as it is, and is refused.
     """
-    held = b""
+    held, opened = b"", 0
     while data := os.read(source, _LIMIT):
         for line in data.splitlines(keepends=True):
             held += line
-            if (not line.strip() and _is_whole(held)) or len(held) > _LIMIT:
+            # Quotes are not looked into: a text of blank lines is not read again at each of them.
+            opened += sum(map(line.count, _OPEN)) - sum(map(line.count, _CLOSE))
+            if (not line.strip() and opened <= 0) or len(held) > _LIMIT:
                 if held.strip():
                     yield held
-                held = b""
+                held, opened = b"", 0
         if held and (_is_whole(held) or not select.select([source], [], [], _PATIENCE)[0]):
             yield held
-            held = b""
+            held, opened = b"", 0
     if held.strip():
         yield held
 

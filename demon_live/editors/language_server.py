@@ -243,7 +243,7 @@ class ScoreServer:
         await asyncio.to_thread(self._look_at_words)
         items: list[lsp.CompletionItem] = []
         typing = cache(lambda typed: self._range(text, at - typed, at))
-        for number, (word, typed, shown) in enumerate(_completions(text, at, self._words)):
+        for number, (word, typed, shown) in enumerate(score.completions(text, at, self._words)):
             edit = lsp.TextEdit(typing(typed), word)
             # Editors sort by name; the words that fit best come first here.
             item = lsp.CompletionItem(word, detail=shown, sort_text=f"{number:04}", text_edit=edit)
@@ -446,15 +446,3 @@ def _statement(text: str, place: score.Place) -> str:
     """The line of a definition, as code."""
     line = text[text.rfind("\n", 0, place.start) + 1 :].partition("\n")[0]
     return f"```demon\n{line.strip()}\n```"
-
-
-def _completions(text: str, at: int, words: Words) -> Iterator[tuple[str, int, str]]:
-    """(word, characters it replaces, its range and help) of each completion of the prompt."""
-    from prompt_toolkit.completion import CompleteEvent
-    from prompt_toolkit.document import Document
-
-    from demon_live.ui.complete import ScoreCompleter
-
-    event = CompleteEvent(completion_requested=True)
-    for one in ScoreCompleter(lambda: words).get_completions(Document(text, at), event):
-        yield one.text, -one.start_position, one.display_meta_text

@@ -28,6 +28,7 @@ from demon_live.lang.syntax import (
     OpenNode,
     children,
 )
+from demon_live.session.status import Words
 
 # --- names -----------------------------------------------------------------------------------
 
@@ -121,6 +122,21 @@ def _uses(chunk: Chunk, expr: Expr, params: Iterable[str]) -> Iterator[Place]:
             yield _place(chunk, "let", node.name, node.start)
         elif isinstance(node, Method):
             yield _place(chunk, "let", node.name, node.at)
+
+
+# --- completion ---------------------------------------------------------------------------
+
+
+def completions(text: str, at: int, words: Words) -> Iterator[tuple[str, int, str]]:
+    """(word, characters it replaces, its range and help) of each completion of the prompt."""
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+
+    from demon_live.ui.complete import ScoreCompleter
+
+    event = CompleteEvent(completion_requested=True)
+    for one in ScoreCompleter(lambda: words).get_completions(Document(text, at), event):
+        yield one.text, -one.start_position, one.display_meta_text
 
 
 # --- blocks ----------------------------------------------------------------------------------

@@ -179,6 +179,8 @@ def read(*pieces: bytes) -> list[bytes]:
         # What is never closed does not swallow what comes later.
         ([b"scene a {\n", b"gain = 1\n"], [b"scene a {\n", b"gain = 1\n"]),
         ([b"gain = 1"], [b"gain = 1"]),
+        # Read once, not once for each of its 15,000 blank lines.
+        ([b"scene a {\n" + b"p\n\n" * 15_000], [b"scene a {\n" + b"p\n\n" * 15_000]),
         ([b"\xff\n"], [b"\xff\n"]),
     ],
 )

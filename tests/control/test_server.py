@@ -19,7 +19,7 @@ from demon_live.control.client import Connection, SessionGone
 from demon_live.control.registry import Claim, Info, find, sessions, socket_path
 from demon_live.control.remote_session import RemoteSession
 from demon_live.control.server import ControlServer, RateLimit
-from demon_live.errors import FileError, ScoreError
+from demon_live.errors import FileError, ScoreError, UsageError
 from demon_live.session.scores import score_name
 from tests.helpers.served import Session
 from tests.helpers.ui_fakes import STATUS
@@ -318,5 +318,5 @@ def test_what_a_dead_session_left_is_removed(name: str) -> None:
 
 @pytest.mark.parametrize("bad", ["", "../x", "a/b", "-x", "x" * 33, "é"])
 def test_a_name_is_a_name(bad: str) -> None:
-    with pytest.raises(Exception, match="no name for a session"):
-        socket_path(bad)
+    with pytest.raises(UsageError, match="no name for a session"):
+        Claim.take(Info(bad, os.getpid()))
