@@ -277,7 +277,7 @@ class Out:
         self._orbits: dict[str, int] = {}
         #: Up to here everything is planned.
         self._done: Fraction | None = None
-        #: Stretches that were planned too late; messages that could not be sent.
+        #: Stretches that were planned or left too late; messages that could not be sent.
         self.late = self.lost = 0
         self._said: set[str] = set()
         self._complained = -math.inf
@@ -308,7 +308,7 @@ class Out:
 
     def turn(self, now: float) -> None:
         """Plan what is heard until `now` (time.monotonic) and the lookahead, and send it."""
-        state, audio = self._session.state, self._audio()
+        began, state, audio = time.monotonic(), self._session.state, self._audio()
         if audio is None or audio.t0 == 0.0:
             return
         ear = Ear(audio, state.nudge)
@@ -318,8 +318,9 @@ class Out:
         self._give_orbits(decks)
         begin = state.tempo.cycle_at(here)
         end = state.tempo.cycle_at(max(0, math.floor(ear.sample(now + self.lookahead))))
+        sending = bool(self._outside) or any(deck.to is not None for deck in decks.values())
         if self._done is not None:
-            self.late += self._done < begin and bool(self._open or self._outside)
+            self.late += sending and self._done < begin
             begin = max(begin, self._done)
         if end <= begin:
             return
@@ -342,6 +343,8 @@ class Out:
                 self._say(f"{deck.name}: a stretch cannot be sent ({error})")
         if rows:
             self._say(f"osc leaves {self.lookahead * 1000:g} ms before it is heard")
+            leaves = now + time.monotonic() - began + offset
+            self.late += any(moment < leaves for found in rows.values() for moment, _ in found)
         for place, messages in rows.items():
             self._send(place, bundles(messages))
         self._complain(now)

@@ -407,7 +407,9 @@ class _Compiler:
         place = self.span(chunk, node.value_start, node.whens[0].start if node.whens else node.end)
         if node.word == "to":
             return self.to(chunk, node, span, place)
-        if self.deck in self.outs and node.word in ("loop", "source"):
+        # A scene may be played when the deck sounds again.
+        in_scene = any(b.kind == "scene" for b in self.blocks)
+        if self.deck in self.outs and node.word in ("loop", "source") and not in_scene:
             hint = "to none lets it sound again"
             self.error(f"{self.deck} makes no sound and has no {node.word}", span, hint)
             return None

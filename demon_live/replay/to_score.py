@@ -8,7 +8,8 @@ decks and the moves of controllers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from demon_live.controls import FADER, NOTES, PLUS_NOTES, SETTINGS
@@ -16,6 +17,7 @@ from demon_live.core import Loop
 from demon_live.errors import FileError
 from demon_live.lang import Lane, Let, unparse
 from demon_live.lang.chain import ChainLane
+from demon_live.lang.destinations import Destination
 from demon_live.lang.lane import GlideLane
 from demon_live.lang.split import comments
 from demon_live.lang.syntax import meter, number
@@ -116,7 +118,12 @@ def to_score(
 ) -> str:
     """The score of a set, or of `cycles` of it from cycle `first` on. Raises FileError."""
     states = list(_cycles(moments, recording.length))
-    said = [(settings(s, Fraction(c)), bindings(s, Fraction(c))) for c, s in states]
+    last_cycle = math.inf if cycles is None else first + cycles
+    outs = _outs([state for c, state in states if first <= c < last_cycle])
+    said = [
+        (_there(settings(s, Fraction(c)), s, outs), _there(bindings(s, Fraction(c)), s, outs))
+        for c, s in states
+    ]
     begin = first if first < len(said) else 0
     still = said[begin][0] if said else {}
     moving = {key for one, _ in said[begin:] for key in one if one[key] != still.get(key)}
@@ -124,7 +131,7 @@ def to_score(
         (c, s, {**{k: v for k, v in one.items() if k in moving}, **bound})
         for (c, s), (one, bound) in zip(states, said, strict=True)
     ]
-    rows = [r for r in rows if r[0] >= first and (cycles is None or r[0] < first + cycles)]
+    rows = [r for r in rows if first <= r[0] < last_cycle]
     if not rows or not any(b for _, _, b in rows):
         raise FileError("nothing plays in this stretch of the set", hint="see: demon set show")
     # A chain puts no decks under the fader: it is kept if they were there all the time.
@@ -146,13 +153,32 @@ def to_score(
         last = texts
         name = scenes.setdefault(texts, f"s{len(scenes) + 1}")
         chain.append((name, 1))
-    text = "\n".join([*_head(recording, rows, still), *_body(every, scenes, chain, rows), ""])
+    head = [*_head(recording, rows, still, outs), *_decks(rows, still, outs)]
+    text = "\n".join([*head, *_body(every, scenes, chain, rows), ""])
     if len(text.encode()) > SCORE_LIMIT or max(map(len, text.splitlines())) > _STATEMENT:
         raise FileError(
             f"the set changes too often for one score ({len(scenes)} scenes)",
             hint="take a stretch of it: demon set to-score SET --from 16 --cycles 64",
         )
     return text
+
+
+def _outs(states: Iterable[State]) -> dict[str, Destination]:
+    """The decks that go elsewhere at any time, and where first: a chain does not move them."""
+    found: dict[str, Destination] = {}
+    for state in states:
+        for name, deck in state.decks.items():
+            if deck.to is not None:
+                found.setdefault(name, deck.to)
+    return found
+
+
+def _there(
+    said: dict[tuple[str, str], str], state: State, outs: Mapping[str, Destination]
+) -> dict[tuple[str, str], str]:
+    """What is said, without decks that are not where the score lets them go."""
+    away = {n for n, to in outs.items() if n in state.decks and state.decks[n].to != to}
+    return {key: text for key, text in said.items() if key[0] not in away}
 
 
 def _silent(key: tuple[str, str], said: Bindings) -> str:
@@ -168,7 +194,10 @@ def _still(texts: tuple[str, ...], last: tuple[str, ...]) -> bool:
 
 
 def _head(
-    recording: Recording, rows: Sequence[tuple[int, State, Bindings]], still: Bindings
+    recording: Recording,
+    rows: Sequence[tuple[int, State, Bindings]],
+    still: Bindings,
+    outs: Mapping[str, Destination],
 ) -> Iterator[str]:
     state = rows[0][1]
     name = recording.path.name if recording.path else "a set"
@@ -176,11 +205,17 @@ def _head(
     yield f"tempo {still[GLOBALS, 'tempo']}"
     if still[GLOBALS, "beats"] != "4":
         yield f"beats {still[GLOBALS, 'beats']}"
-    before = state
+    before, goes = state, dict[str, Destination | None](outs)
     for cycle, now, _ in rows:
         if dict(now.sides) != dict(before.sides):
             under = " ".join(deck for deck, _ in sorted(now.sides.items(), key=lambda x: x[1]))
             yield f"# bar {cycle}: crossfade {under} (a chain does not move decks there)"
+        for name in sorted(outs.keys() & now.decks.keys()):
+            to = now.decks[name].to
+            if to != goes[name]:
+                goes[name] = to
+                where = to.written if to is not None else "none"
+                yield f"# bar {cycle}: deck {name} to {where} (a chain does not move decks there)"
         before = now
     if rows[-1][1].hands.version:
         yield "# knobs moved in this set; their moves are not part of the score"
@@ -190,15 +225,15 @@ def _head(
             lets.update(program.lets)
         lets.update(now.lets)
     yield from (unparse(let.node) for let in lets.values())
-    yield from _decks(rows, still)
 
 
-def _decks(rows: Sequence[tuple[int, State, Bindings]], still: Bindings) -> Iterator[str]:
+def _decks(
+    rows: Sequence[tuple[int, State, Bindings]], still: Bindings, outs: Mapping[str, Destination]
+) -> Iterator[str]:
     """Each deck as it began."""
     for name in dict.fromkeys(name for _, state, _ in rows for name in state.decks):
-        goes = [d.to for _, state, _ in rows if (d := state.decks.get(name)) and d.to]
-        if goes:
-            yield from ("", f"deck {name}", f"to {goes[0].written}")
+        if name in outs:
+            yield from ("", f"deck {name}", f"to {outs[name].written}")
             continue
         loop, source = still.get((name, "loop")), still.get((name, "source"))
         if loop is not None and source is not None:

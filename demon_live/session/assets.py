@@ -29,7 +29,7 @@ from demon_live.lang.pattern import Times
 from demon_live.lang.prompts import texts_of
 from demon_live.session.state import State
 from demon_live.sets.journal import SetEvent
-from demon_live.sets.set_files import File, SetFiles, Takes, digest_of
+from demon_live.sets.set_files import File, SetFiles, Takes, digest_of, is_take
 
 #: Seconds of a timbre at most: models listen to half a minute.
 LONGEST = 60
@@ -170,6 +170,12 @@ class DecodedSource:
     stamp: tuple[object, ...]
     _loops: dict[tuple[object, ...], tuple[Floats, str]] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it, and of what was fitted."""
+        fitted = [audio for audio, _ in self._loops.values() if audio is not self.audio]
+        return self.audio.nbytes + sum(audio.nbytes for audio in fitted)
+
     def beats_in(self, loop: Loop, reading: str) -> tuple[Beats, float]:
         """Its beats and its tempo, as the first loop that is made of it decides."""
         return beats_in(len(self.audio), loop.beats, float(loop.bpm), self.name, reading)
@@ -190,8 +196,8 @@ class DecodedSources:
     """The sources that were read last, in memory: a file that is gone blocks no change of tempo,
     and one that has not changed is read once."""
 
-    #: Bytes of sound that are kept.
-    MOST = 256 << 20
+    #: Bytes of sound that are kept, and takes of the input: their files are ours and stay there.
+    MOST, TAKES = 256 << 20, 4
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], DecodedSource] = {}
@@ -209,9 +215,9 @@ class DecodedSources:
         """Keep what was read of a name, the newest first of all."""
         self._known.pop((name, base), None)
         self._known[name, base] = sound
-        while (
-            len(self._known) > 1 and sum(s.audio.nbytes for s in self._known.values()) > self.MOST
-        ):
+        for key in [key for key in self._known if is_take(key[0])][: -self.TAKES]:
+            del self._known[key]
+        while len(self._known) > 1 and sum(s.nbytes for s in self._known.values()) > self.MOST:
             del self._known[next(iter(self._known))]
 
     def get(self, name: str, base: str) -> DecodedSource | None:

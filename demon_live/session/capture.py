@@ -164,7 +164,7 @@ class Captures:
     def want(self, state: State) -> None:
         """The device is open while something listens."""
         if self.input is not None:
-            decks = (*state.decks.values(), state.globals)
+            decks = [d for d in (*state.decks.values(), state.globals) if d.to is None]
             wanted = any(deck.listens or THRU in deck.bound for deck in decks)
             self.input.nudge = state.nudge_in
             self.input.want(wanted or bool(_kinds(state)))

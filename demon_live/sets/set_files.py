@@ -48,6 +48,11 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TAKE = re.compile(r"in-[0-9a-f]{32}\.wav")
 
 
+def is_take(name: str) -> bool:
+    """Whether that is the name of a take of the input."""
+    return _TAKE.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file that was read. digest: SHA-256 of its bytes. name: its own, without a folder."""
@@ -155,7 +160,7 @@ class Takes:
 
     def find(self, name: str, files: SetFiles) -> Path | None:
         """The file of a take, of this session or of the set whose files these are."""
-        if _TAKE.fullmatch(name) is None:
+        if not is_take(name):
             return None
         path = self._taken.get(name) or files.find(name, "")
         if path is not None and self.folder is not None and name not in self._taken:

@@ -32,6 +32,7 @@ from demon_live.runtime.seek import dry_run
 from demon_live.session.output import NullOutput
 from demon_live.session.scores import as_score
 from demon_live.session.session import Session
+from demon_live.sets.journal import SetEvent
 from tests.helpers.fake_midi import FakeBackend
 from tests.helpers.mock_engine import MockEngine, by_prompt, edges, offline
 
@@ -529,6 +530,29 @@ def test_a_destination_that_is_gone_costs_nothing(stage: Stage) -> None:
     assert [sample for sample, _ in stage.rows("/y/a")][:2] == [0, BAR // 2]
 
 
+def test_a_stretch_that_is_planned_too_late_is_counted(stage: Stage) -> None:
+    stage.session.apply("loop 2\nprompt = 'a'")
+    stage.play(1)
+    stage.out.turn(stage.ear.moment(2 * BAR))
+    assert stage.out.late == 0
+    stage.session.apply(f'deck x {{ to osc "{stage.place}"; fog = "1 2" }}')
+    stage.out.turn(stage.ear.moment(3 * BAR))
+    assert stage.out.late == 1
+
+
+def test_a_stretch_that_leaves_after_it_was_to_be_heard_is_counted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.session.apply(f"loop 2\nprompt = 'a'\ndeck x {{ to osc \"{stage.place}\"; fog = 1 }}")
+    stage.play(0.5)
+    assert stage.out.late == 0
+    # Planning takes a second.
+    clock = SimpleNamespace(time=lambda: WALL, monotonic=iter(np.arange(1000.0)).__next__)
+    monkeypatch.setattr(module, "time", clock)
+    stage.out.turn(stage.ear.moment(BAR // 2 + 4800))
+    assert stage.out.late == 1
+
+
 def test_bundles_stay_under_the_size_of_a_packet() -> None:
     found = bundles([(1.5, b"x" * 400)] * 5 + [(1.25, b"y" * 8)])
     assert [len(data) for data in found] == [28, 16 + 3 * 404, 16 + 2 * 404]
@@ -544,6 +568,47 @@ def test_events_reach_the_places_that_the_command_line_names(stage: Stage) -> No
 
 
 # --- the score -------------------------------------------------------------------------------
+
+
+def test_a_set_in_which_a_deck_leaves_becomes_a_score_that_can_be_played(stage: Stage) -> None:
+    stage.session.apply("tempo 120\nloop 2\nprompt = 'a'\ndeck b { prompt = 'c' }")
+    stage.play(1.5)
+    stage.session.apply(f'deck b {{ to osc "{stage.place}"; fog = "1 2" }}')
+    stage.play(4)
+    stage.session.apply("deck b { to superdirt; s = 'bd' }")
+    stage.play(8)
+    recording = stage.session.journal.recording()
+    end = SetEvent("end", 8 * BAR)
+    recording = replace(recording, events=(*recording.events, end), path=None)
+    text = to_score(recording, list(dry_run(recording)))
+    Session(NullOutput()).apply(text, "x.demon", "file")
+    assert f'deck b\nto osc "{stage.place}"' in text
+    # A chain moves no deck: while it is elsewhere than in the score, nothing is said of it.
+    assert [line for line in text.splitlines() if line.startswith("# bar")] == [
+        f"# bar {bar}: deck b to {where} (a chain does not move decks there)"
+        for bar, where in (
+            (0, "none"),
+            (2, f'osc "{stage.place}"'),
+            (6, 'superdirt "127.0.0.1:57120"'),
+        )
+    ]
+    assert "'bd'" not in text
+
+
+def test_a_scene_may_speak_of_the_loop_of_a_deck_that_is_elsewhere(stage: Stage) -> None:
+    stage.session.apply("scene drop { deck x { loop 2; source none; gain = .5 } }\nprompt = 'a'")
+    stage.session.apply(f'deck x {{ to osc "{stage.place}"; fog = "1*16" }}')
+    stage.play(1)
+    saved = as_score(stage.session.state)
+    Session(NullOutput()).apply(saved, "x.demon", "file")
+    stage.session.apply("go drop now")
+    stage.play(2)
+    assert stage.session.state.decks["x"].loops == ()
+    stage.session.apply("deck x { to none }")
+    stage.play(3)
+    loop = stage.session.state.decks["x"].loop
+    assert loop is not None
+    assert loop.cycles == 2
 
 
 def test_a_deck_that_goes_elsewhere_makes_no_sound_and_has_no_loop(stage: Stage) -> None:

@@ -26,7 +26,7 @@ from demon_live.session.scores import as_score
 from demon_live.session.session import Session
 from demon_live.session.state import DeckState
 from demon_live.sets.journal import Recording, load
-from demon_live.sets.set_files import SetFiles, folder_of
+from demon_live.sets.set_files import SetFiles, folder_of, is_take
 from tests.helpers.mock_engine import MockEngine, Singing, offline, run
 
 BAR, BEAT = 96_000, 24_000  # at tempo 120
@@ -432,6 +432,41 @@ def test_the_input_is_wanted_only_while_something_listens(tmp_path: Path) -> Non
     instrument.session.apply("gain = in_level")
     instrument.run(BAR)
     assert asked[-1]
+
+
+def test_a_deck_that_goes_elsewhere_opens_no_input(tmp_path: Path) -> None:
+    asked: list[bool] = []
+    heard = FileInput(written(tmp_path, clicks(BEAT)))
+    heard.want = asked.append  # type: ignore[method-assign]
+    instrument = Rig(tmp_path, heard, HEAD + "source in every 4")
+    instrument.session.apply("to superdirt now")
+    instrument.run(BAR)
+    assert not asked[-1]
+    instrument.session.apply("to none")
+    instrument.run(BAR)
+    assert asked[-1]
+
+
+def test_only_the_newest_takes_are_kept_in_memory_and_no_other_source_goes(tmp_path: Path) -> None:
+    write_audio(tmp_path / "one_120.wav", clicks(3 * BAR, seconds=8))
+    noise = np.random.default_rng(5).normal(0, 0.2, (24 * BAR, 2)).astype(np.float32)
+    text = HEAD + 'loop 1\nsource in every 1\ndeck b { loop 4; source "one_120.wav" }'
+    instrument = playing(tmp_path, noise, text)
+    decoded = instrument.session.assets.decoded
+    instrument.run(20 * BAR)
+    assert len(instrument.files) > 15
+    assert {name for name, _ in decoded._known if not is_take(name)} == {"one_120.wav"}
+    assert [name for name, _ in decoded._known if is_take(name)] == instrument.files[-4:]
+
+
+def test_what_was_fitted_counts_in_what_is_kept_of_sources(tmp_path: Path) -> None:
+    write_audio(tmp_path / "one_120.wav", clicks(BAR, seconds=8))
+    instrument = Rig(tmp_path, None, HEAD + 'source "one_120.wav"')
+    (sound,) = instrument.session.assets.decoded._known.values()
+    alone = sound.audio.nbytes
+    instrument.session.apply("tempo 100")
+    loop = instrument.loop()
+    assert sound.nbytes >= alone + 8 * loop.samples
 
 
 @pytest.fixture(scope="module")
