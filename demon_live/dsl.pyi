@@ -393,7 +393,7 @@ def quant(value: float | str | bool | Path | None) -> None:
     """Cycles that a statement without a `when` waits for; 0 is at once."""
 
 def depth(value: float | str | bool | Path | None) -> None:
-    """Generations in flight at most; auto: as many as the engine was measured with."""
+    """Generations in flight at most; auto: what is due, up to the engine's."""
 
 def steps(value: float | str | bool | Path | None) -> None:
     """Solver steps of a generation."""
