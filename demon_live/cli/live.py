@@ -207,10 +207,10 @@ def _port(args: argparse.Namespace) -> int | None:
 
 def _sketch(args: argparse.Namespace) -> str | None:
     """The script of the visuals. Raises FileError for a missing one."""
-    if args.visuals and not os.path.isfile(args.visuals):
-        raise FileError(f"there is no sketch {args.visuals[:80]!r}", hint="--visuals alone has one")
-    given: str | None = args.visuals
-    return os.path.abspath(given) if given else given
+    name: str | None = args.visuals
+    if name and not os.path.isfile(name):
+        raise FileError(f"there is no sketch {name[:80]!r}", hint="--visuals alone has one")
+    return os.path.abspath(name) if name else name
 
 
 def _check_doors(args: argparse.Namespace) -> None:

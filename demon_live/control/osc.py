@@ -221,7 +221,9 @@ def _evaluate(params: list[Any]) -> Evaluate:
 
 
 def _turn(deck: str, name: str, params: list[Any]) -> Turn:
-    if not _NAME.fullmatch(deck) or find(name) is None:
+    # A deck that goes elsewhere takes any name: the session knows which do.
+    free = deck != "main" and _NAME.fullmatch(name)
+    if not _NAME.fullmatch(deck) or (find(name) is None and not free):
         raise WireError(f"there is no control {name[:40]!r}", hint="demon help lists the controls")
     if len(params) != 1:
         raise WireError(f"/demon/control/{name} takes one value")

@@ -6,12 +6,14 @@ Offsets count characters of the text, lines begin at 0. All functions are pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from demon_live.errors import DemonError, ScoreError
 from demon_live.lang import compile_source
+from demon_live.lang.compile import deck_at
+from demon_live.lang.destinations import Destination
 from demon_live.lang.keywords import KEYWORDS
 from demon_live.lang.lexer import DemonLexer
 from demon_live.lang.parse import parse_statement
@@ -228,11 +230,12 @@ def fixes(text: str, error: DemonError) -> list[Fix]:
     if chunk is None:
         return []
     lets = [c.text for c in chunks if c is not chunk and re.match(r"let\b", c.text)]
+    place = deck_at(text, chunk.start)
     found: dict[str, Fix] = {}
     for word in _remedies(remedy.group(1)):
         for start, end, new in _edits(text, chunk, error.span.start, error.span.end, word):
             mended = text[chunk.start : start] + new + text[end : chunk.start + len(chunk.text)]
-            if _compiles(lets, mended, error.message):
+            if _compiles(lets, mended, error.message, place):
                 found.setdefault(word, Fix(f"write {word}", start, end, new))
     return list(found.values())
 
@@ -263,11 +266,18 @@ def _edits(
     yield chunk.start, last, word
 
 
-def _compiles(lets: list[str], statement: str, message: str) -> bool:
-    """True if a statement has no error, and not the warning that it had."""
+def _compiles(
+    lets: list[str], statement: str, message: str, place: tuple[str, Mapping[str, Destination]]
+) -> bool:
+    """True if a statement has no error, and not the warning that it had.
+
+    place: its deck, and where decks go that make no sound.
+    """
+    deck, outs = place
     closing = "\n}" if statement.endswith("{") else ""
     try:
-        program = compile_source("\n".join((*lets, statement)) + closing)
+        text = "\n".join((*lets, statement)) + closing
+        program = compile_source(text, deck=deck, outs=outs)
     except DemonError:
         return False
     return all(warning.message != message for warning in program.warnings)

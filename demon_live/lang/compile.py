@@ -125,6 +125,20 @@ def compile_source(
 Visit = Callable[[BindNode, Chunk, Span, str, Scope], None]
 
 
+def deck_at(text: str, at: int) -> tuple[str, dict[str, Destination]]:
+    """The deck of a statement that begins at an offset, and the decks of a score that make no
+    sound. Statements with errors are left out."""
+    compiler = _Compiler(text, "<score>", "main", 0)
+    nodes: list[tuple[Chunk, StatementNode | None]] = []
+    for chunk in split(text, KEYWORDS):
+        node = None if chunk.kind == "close" else parse_statement(chunk.text)
+        if not isinstance(node, ScoreError):
+            nodes.append((chunk, node))
+    deck = compiler.find_outs([row for row in nodes if row[0].start < at])
+    compiler.find_outs(nodes)
+    return deck, compiler.outs
+
+
 def visit_bindings(text: str, visit: Visit) -> None:
     """Call `visit` for each binding of a score; statements with errors are left out.
 
@@ -256,8 +270,9 @@ class _Compiler:
                 self.report.warn(message, span, "another name keeps both")
             self.lets[node.name] = Let(node.name, node, chunk.text, span)
 
-    def find_outs(self, nodes: list[tuple[Chunk, StatementNode | None]]) -> None:
-        """Find the decks that make no sound: in all of the score, as with `let`."""
+    def find_outs(self, nodes: list[tuple[Chunk, StatementNode | None]]) -> str:
+        """Find the decks that make no sound: in all of the score, as with `let`. Returns the deck
+        of what follows."""
         deck, outer = self.deck, list[str]()
         for _, node in nodes:
             if node is None:
@@ -271,6 +286,7 @@ class _Compiler:
                     # What is wrong with it is told at its own place.
                     with suppress(UsageError):
                         self.outs[deck] = read_destination(str(node.value), node.reading)
+        return deck
 
     # --- statements ---
     def statement(self, chunk: Chunk, node: StatementNode | None) -> None:
@@ -576,7 +592,9 @@ class _Compiler:
         to = self.outs.get(deck)
         known = control in MIDI_NAMES or cc_of(control) is not None
         if to is not None and to.kind == "midi" and not known:
-            hint = f"it has {', '.join(MIDI_NAMES)}, and cc0 to cc127"
+            near = meant(control, MIDI_NAMES)
+            listed = f"it has {', '.join(MIDI_NAMES)}, and cc0 to cc127"
+            hint = f"did you mean {near}?" if near else listed
             self.report.warn(f"MIDI has no {control}: it goes nowhere", span, hint)
 
     def unknown_control(self, node: BindNode, span: Span) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from demon_live.controls import Control
@@ -117,6 +117,22 @@ def outgoing(name: str, kind: Kind, text: bool = False) -> Control:
     if text:
         return Control(name, "text", "out", "", help_text, example)
     return Control(name, "number", "out", 0.0, help_text, example, -float("inf"), float("inf"))
+
+
+def turned(name: str, kind: Kind) -> Control | None:
+    """What a knob turns of that name in such a deck, with its range; None if it goes nowhere."""
+    if not name.isidentifier() or (
+        kind == "midi" and name not in MIDI_NAMES and cc_of(name) is None
+    ):
+        return None
+    control = outgoing(name, kind)
+    if not control.numeric:
+        return control
+    low, high = {("midi", "bend"): (-1.0, 1.0), ("midi", "program"): (0.0, 127.0)}.get(
+        (kind, name), (0.0, 1.0)
+    )
+    whole = (kind, name) == ("midi", "program")
+    return replace(control, low=low, high=high, shape="integer" if whole else control.shape)
 
 
 def cc_of(name: str) -> int | None:

@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from demon_live.controls import SETTINGS, find
+from demon_live.controls import SETTINGS, Control, find
 from demon_live.errors import ScoreError, nearest
 from demon_live.lang import Bind, Program, Setting, When, Word
+from demon_live.lang.destinations import turned
 from demon_live.session.agenda import TIMED
 from demon_live.session.edit import Edit
 from demon_live.session.inputs import Inputs
@@ -126,11 +127,17 @@ def _target(word: Word) -> tuple[str, str]:
     return (deck, control) if dot and deck != "lora" else ("main", name)
 
 
+def _turned(state: State, deck: str, name: str) -> Control | None:
+    """The control of a deck that a knob is to turn."""
+    to = state.decks[deck].to if deck in state.decks else None
+    return find(name) if to is None or name == "fader" else turned(name, to.kind)
+
+
 def _check_learn(word: Word, state: State) -> None:
     if not word.args:
         return
     deck, name = _target(word)
-    control = find(name)
+    control = _turned(state, deck, name)
     if control is None or control.cls == "prepared":
         raise ScoreError(
             f"there is no control {name!r} to learn",
@@ -148,7 +155,9 @@ def _check_learn(word: Word, state: State) -> None:
             f"{name} takes {'sound files' if control.shape == 'file' else control.shape}, "
             "and a knob gives numbers",
             span=word.span,
-            hint="a knob may choose: prompt = (cc(21) * 2).round.pick('calm', 'acid', 'drone')",
+            hint="keys and knobs may choose: note = (cc(21) * 24 + 48).round"
+            if control.cls == "out"
+            else "a knob may choose: prompt = (cc(21) * 2).round.pick('calm', 'acid', 'drone')",
         )
     if deck != "main" and name != "fader":
         _known(word, [deck], state.decks, "deck")
@@ -290,7 +299,7 @@ def _learn(session: Playing, word: Word, now: int) -> list[str]:
         session.inputs.learn(None)
         return ["learn: nothing waits for a knob"]
     deck, control = _target(word)
-    session.inputs.learn((deck, control))
+    session.inputs.learn((deck, control), _turned(session.state, deck, control))
     label = control if deck == "main" or control == "fader" else f"{deck}.{control}"
     problem = session.inputs.problem()
     return [f"learn {label} · move a knob", *([problem] if problem else [])]

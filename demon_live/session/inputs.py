@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from demon_live.controls import Control, find
+from demon_live.controls import Control
 from demon_live.core import RATES
 from demon_live.lang import Lane
 from demon_live.lang.controllers import INPUT_SIGNALS, ControllerHistory, Key, Move
@@ -51,8 +51,8 @@ def read_moves(text: str) -> list[Move]:
 class Learner:
     """Waits for the knob that is moved on purpose: others on the desk tremble."""
 
-    def __init__(self, deck: str, control: str) -> None:
-        self.deck, self.control = deck, control
+    def __init__(self, deck: str, name: str, control: Control) -> None:
+        self.deck, self.name, self.control = deck, name, control
         self._extent: dict[Key, tuple[float, float]] = {}
 
     def hear(self, moves: Iterable[Move], before: ControllerHistory) -> str:
@@ -66,14 +66,12 @@ class Learner:
             low, high = min(low, value), max(high, value)
             self._extent[key] = low, high
             if high - low >= _TRAVEL:
-                return binding(self.deck, self.control, key)
+                return binding(self.deck, self.name, self.control, key)
         return ""
 
 
-def binding(deck: str, name: str, key: Key) -> str:
+def binding(deck: str, name: str, control: Control, key: Key) -> str:
     """`drums.lpf = cc(21).rangex(20, 20000) now`: a knob over the whole range of a control."""
-    control = find(name)
-    assert control is not None
     label = name if deck == "main" or name == "fader" else f"{deck}.{name}"
     return f"{label} = cc({key.number}){_reach(control)} now"
 
@@ -85,7 +83,9 @@ def _reach(control: Control) -> str:
         return ".range(0, 127).round"
     if (control.low, control.high) == (0.0, 1.0):
         return ""
-    return f".range({control.low:g}, {control.high:g})"
+    # Of a deck that goes elsewhere, a program of MIDI.
+    whole = ".round" if control.cls == "out" and control.shape == "integer" else ""
+    return f".range({control.low:g}, {control.high:g}){whole}"
 
 
 def knobs_of(lane: Lane) -> set[Key]:
@@ -118,9 +118,9 @@ class Inputs:
             self._devices = self._open(self.hear)
         return "" if self._devices is None else self._devices.problem
 
-    def learn(self, target: tuple[str, str] | None) -> None:
-        """Bind the next knob that moves to a control (deck, control); None: no longer."""
-        self._learner = None if target is None else Learner(*target)
+    def learn(self, target: tuple[str, str] | None, control: Control | None = None) -> None:
+        """Bind the next knob that moves to a control of a deck and a name; None: no longer."""
+        self._learner = None if target is None or control is None else Learner(*target, control)
 
     def moved(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from demon_live.control.midi_input import Coalescer, Controllers, moves_of
 from demon_live.controls import CONTROLS, FADER
+from demon_live.errors import ScoreError
 from demon_live.lang import compile_source
 from demon_live.lang.controllers import EMPTY, ControllerHistory, Key, Move
 from demon_live.replay.render import render
@@ -162,7 +164,7 @@ def test_a_press_and_its_release_in_one_moment_are_both_heard() -> None:
 def test_every_numeric_control_can_be_bound_to_a_knob() -> None:
     for control in (*CONTROLS.values(), FADER):
         if control.numeric and control.shape != "hits":
-            text = binding("drums", control.name, Key("cc", 5, 1))
+            text = binding("drums", control.name, control, Key("cc", 5, 1))
             assert not compile_source(text).warnings, text
 
 
@@ -228,6 +230,41 @@ def test_learn_binds_the_knob_that_is_moved_on_purpose(stage: Offline) -> None:
     assert stage.session.state.decks["main"].bound["lpf"] is bound
     stage.session.apply("undo")
     assert "lpf" not in stage.session.state.decks["main"].bound
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "text"),
+    [
+        ("osc 9", "fog", "cc(7)"),
+        ("midi 'nano' 1", "cc74", "cc(7)"),
+        ("midi 'nano' 1", "bend", "cc(7).range(-1, 1)"),
+        ("midi 'nano' 1", "program", "cc(7).range(0, 127).round"),
+        ("superdirt", "lpf", "cc(7)"),
+    ],
+)
+def test_learn_knows_the_names_of_decks_that_go_elsewhere(
+    stage: Offline, to: str, name: str, text: str
+) -> None:
+    stage.session.apply(f"deck x {{ to {to}; {name} = 0 }}\nlearn x.{name}")
+    turn(stage, 0.2, number=7)
+    turn(stage, 0.3, number=7)
+    assert stage.session.state.decks["x"].bound[name].text == text
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "message"),
+    [
+        ("midi 'nano' 1", "fog", "no control 'fog'"),
+        ("midi 'nano' 1", "note", "a knob gives numbers"),
+        ("osc 9", "a.b", "no control 'a.b'"),
+    ],
+)
+def test_learn_refuses_what_a_knob_cannot_turn(
+    stage: Offline, to: str, name: str, message: str
+) -> None:
+    stage.session.apply(f"deck x {{ to {to}; gain = 0 }}")
+    with pytest.raises(ScoreError, match=re.escape(message)):
+        stage.session.apply(f"learn x.{name}")
 
 
 def test_learn_can_be_taken_back_and_the_fader_can_be_learned(stage: Offline) -> None:
