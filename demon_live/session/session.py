@@ -545,7 +545,7 @@ class Session(ScriptApi):
         self.captures.want(self._state)
         for played, said in tuple(self.captures.due(self._state, now)):
             try:
-                lines = (said,) if played is None else (said, *self._keep(played, now).messages)
+                lines = (said,) if played is None else self._keep(played, said, now)
             except DemonError as error:
                 lines = (f"{said} are left out: {error.message}",)
             for line in lines:
@@ -553,7 +553,9 @@ class Session(ScriptApi):
         for sample, moves in tuple(self.captures.moves(self._state, now)):
             self.hear(moves, now=sample)
 
-    def _keep(self, played: Played, now: int) -> Outcome:
+    def _keep(self, played: Played, said: str, now: int) -> tuple[str, ...]:
+        """Take a loop of the input; what is to be told. Of those that come again and again the
+        first is told, and what is wrong with one."""
         deck, edit = self._state.decks[played.deck], self.edit(now)
         loop, wanted = deck.playing(now), deck.capture
         assert loop is not None
@@ -564,7 +566,9 @@ class Session(ScriptApi):
         beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles
         cycle = effect_cycle(self._state, When("now"), now, prepared=True)
         done = self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
-        return replace(done, messages=(*done.messages, *[loud] * bool(loud)))
+        again = wanted.every and deck.take is not None and deck.take.begin == wanted.begin
+        lines = (said,) if again else (said, *done.messages)
+        return (*(() if again and not played.missing else lines), *[loud] * bool(loud))
 
     def take(
         self, deck: str, name: str, beats: Beats, cycle: Fraction, *, now: int | None = None

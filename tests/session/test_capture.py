@@ -171,6 +171,8 @@ def test_every_4_takes_each_loop_and_hold_keeps_the_last(tmp_path: Path) -> None
     assert instrument.hits() == [BEAT]
     instrument.run(4 * BAR)
     assert instrument.hits() == [BAR]
+    # Of loops that come again and again the first is told.
+    assert sum("of the input" in line for line in instrument.said) == 1
     instrument.session.apply("hold")
     instrument.run(8 * BAR)
     assert instrument.hits() == [BAR]
