@@ -424,6 +424,10 @@ for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n / 4096; })()"""
 WIDEST = """(() => { document.querySelector('footer span').textContent = 'word '.repeat(200);
 return Math.max(...[...document.body.children].map(e => e.getBoundingClientRect().right)); })()"""
 
+#: The sketch has a canvas of the screen's width; or it has said that it cannot draw here.
+SKETCHED = "document.getElementById('visuals')?.width === innerWidth"
+WITHOUT = "document.getElementById('wrong')?.textContent.includes('no WebGL')"
+
 
 @browser
 @pytest.mark.timeout(300)
@@ -456,4 +460,8 @@ def test_the_page_draws_at_both_sizes_comes_back_and_says_nothing_wrong(
             page.until("document.querySelectorAll('#scores pre').length > 0")
         page.until(f"{PAINTED} > .6")
         assert page.console == []
+
+        page.go(server.visuals)
+        page.until(f"{SKETCHED} || {WITHOUT}")
+        assert [line for line in page.console if line.startswith("exception")] == []
     server.close()
