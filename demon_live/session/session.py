@@ -566,7 +566,7 @@ class Session(ScriptApi):
         beats = self._state.tempo.segment_at(played.end - played.cycles).beats * played.cycles
         cycle = effect_cycle(self._state, When("now"), now, prepared=True)
         done = self.take(played.deck, name, beats, next_multiple(cycle, Fraction(1)), now=now)
-        again = wanted.every and deck.take is not None and deck.take.begin == wanted.begin
+        again = wanted.every and deck.take is not None and deck.take.since == wanted.begin
         lines = (said,) if again else (said, *done.messages)
         return (*(() if again and not played.missing else lines), *[loud] * bool(loud))
 
