@@ -349,6 +349,24 @@ def test_what_is_in_flight_where_the_pre_roll_begins_is_made_again(
     assert np.array_equal(part, whole[6 * 96_000 :])
 
 
+@pytest.mark.parametrize("next_loop", ["loop 2", 'source "low.wav"', "tempo 140"])
+def test_a_loop_that_waits_for_the_next_one_is_made_before_that_is_said(
+    tmp_path: Path, next_loop: str
+) -> None:
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.session.apply("tempo 120\nquant 8\nloop 1\nprompt = 'a'\nrecord waits")
+    run(instrument, 2 * 96_000)
+    instrument.session.apply(next_loop)
+    run(instrument, 7 * 96_000)
+    instrument.session.apply("stop")
+    whole, part = (
+        render(tmp_path / f"waits{SUFFIX}", start=start, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+        for start in (0, 7)
+    )
+    assert np.array_equal(part, whole[7 * 96_000 :])
+
+
 def test_the_way_to_a_late_cycle_costs_no_model(long_set: tuple[Path, np.ndarray]) -> None:
     path, whole = long_set
     engine = MockEngine(by_prompt)
