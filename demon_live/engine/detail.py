@@ -66,6 +66,10 @@ class DetailDecoder:
         while len(self._details) > _KEPT:
             self._details.popitem(last=False)
 
+    def forget(self) -> None:
+        """Take the remainders of the source again: they were not made by the model."""
+        self._remainders.clear()
+
     def again(self, latent: Floats, start: int, frames: int) -> Floats:
         """As `WindowDecoder.again`, with the detail that was noted for this latent."""
         _, weights = self._details.get(id(latent), (latent, None))

@@ -318,11 +318,7 @@ class MultiGpuRing(Ring):
             EngineError: a model failed (its slots stay where they were), or no worker is left.
         """
         self._admit()
-        weighed = self.weighed_at
         self._weigh()
-        if self.weighed_at != weighed:
-            for one in self._flying():
-                one.key = None
         news = [self._news.popleft() for _ in tuple(self._news)]
         for worker in self._workers:
             worker.changes += news
@@ -345,6 +341,10 @@ class MultiGpuRing(Ring):
 
     def _flying(self) -> list[_InFlight]:
         return [one for worker in self._workers for one in worker.in_flight.values()]
+
+    def _keep_none_in_flight(self) -> None:
+        for one in self._flying():
+            one.key = None
 
     def requests(self, deck: str) -> list[Request]:
         return [one.request for one in self._flying() if one.request.deck == deck]

@@ -281,8 +281,15 @@ class Ring:
         self._pace.hasten(self.tick_number)
 
     def forget(self) -> None:
-        """Empty the store: what is in it was not made by the model."""
+        """Empty the store, and keep nothing of what is in flight: the model did not make it."""
         self._store.clear()
+        self._keep_none_in_flight()
+
+    def _keep_none_in_flight(self) -> None:
+        """What is in flight is no generation of its request alone: it goes into no store."""
+        for batch in self._batches.values():
+            for slot in batch.slots:
+                slot.key = None
 
     def stats(self) -> RingStats:
         """What was made, what was taken from the store, and whether the ring rests."""
@@ -329,10 +336,8 @@ class Ring:
         """Use other weights from this tick on, for all slots alike; they count as a version."""
         if self._weights.before_tick():
             self._shared.bump()
-            # What is in flight is made with both: it is no generation of its request alone.
-            for batch in self._batches.values():
-                for slot in batch.slots:
-                    slot.key = None
+            # What is in flight is made with both.
+            self._keep_none_in_flight()
             self.weighed_at = self.version
         if self._weights.trouble is not None:
             self.trouble, self._weights.trouble = self._weights.trouble, None

@@ -198,6 +198,8 @@ class ReadyDecks:
         for deck in self._decks.values():
             deck.needs.reset()
             deck.placement.forget()
+            if deck.detail is not None:
+                deck.detail.forget()
 
     def _ask_again(self) -> None:
         for deck in self._decks.values():

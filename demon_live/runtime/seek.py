@@ -9,8 +9,8 @@ that does not depend on what is heard: which generation is admitted at which tic
 is placed. So up to the pre-roll the instrument plays with a null model: the same turns, but
 velocities and decoded windows are zeros, and nothing is mixed. The pre-roll is real and as long as
 sound remembers: the generations in flight, two laps of the longest loop, three seconds of filters
-and limiter; with `feedback`, an echo or a room back to before it began. From there on each bit is
-that of the whole set.
+and limiter; with `feedback`, an echo or a room back to before it began; with a loop that another
+one is to follow, back to before that was said. From there on each bit is that of the whole set.
 """
 
 from __future__ import annotations
@@ -60,14 +60,18 @@ def pre_roll(place: int, moments: Sequence[Moment], drain: int) -> int:
     before = [m for m in moments if m.sample <= place]
     laps = [d.loop.samples for m in before for d in m.state.decks.values() if d.loop is not None]
     length = 2 * max(laps, default=0) + drain + _FORGET
-    begin = place - length
-    # Sound that feeds back remembers everything since it began to.
+    begin, exact = place - length, place
+    # Sound that feeds back remembers everything since it began to. A loop is not written any more
+    # once the next one is prepared, but heard until that begins.
     for i in range(len(before) - 1, -1, -1):
         until = before[i + 1].sample if i + 1 < len(before) else place
         state, feeds = before[i].state, False
         if until >= begin:
             feeds = _feeds(state, max(begin, before[i].sample))
-        if feeds or _rings(state):
+        follows = _follows(before[max(0, i - 1)].state, state)
+        if waits := follows + _FORGET > exact:
+            exact = before[i].sample
+        if feeds or waits or _rings(state):
             begin = min(begin, before[i].sample - length)
     return max(0, begin)
 
@@ -75,6 +79,18 @@ def pre_roll(place: int, moments: Sequence[Moment], drain: int) -> int:
 def _feeds(state: State, sample: int) -> bool:
     here = state.tempo.cycle_at(sample)
     return any("feedback" in deck.bound_lanes(here) for deck in state.decks.values())
+
+
+def _follows(before: State, state: State) -> int:
+    """Where the last loop begins that is new in `state` and follows another one; -1 without one."""
+    new = (
+        loop.from_sample
+        for name, old in before.decks.items()
+        if old.loops and name in state.decks
+        for loop in state.decks[name].loops
+        if all(loop.epoch != known.epoch for known in old.loops)
+    )
+    return max(new, default=-1)
 
 
 def _rings(state: State) -> bool:

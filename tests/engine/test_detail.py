@@ -50,6 +50,29 @@ def test_an_equal_latent_gives_the_samples_of_the_source_in_every_window(engine:
         assert np.array_equal(decoder.again(same, start, frames), wanted)
 
 
+def test_what_was_decoded_before_it_was_to_forget_is_decoded_again() -> None:
+    """A dry run decodes to silence, so that the remainder would be all of the source."""
+
+    class Switched(Lossy):
+        dry = False
+
+        def decode(self, latent: Floats) -> Floats:
+            return super().decode(latent) * np.float32(not self.dry)
+
+    latent, audio = source()
+    engine = Switched()
+    decoder, other = (DetailDecoder(engine, latent, audio) for _ in range(2))
+    before, after = (latent + np.float32(REACH / 4) for _ in range(2))
+    engine.dry = True
+    decoder.note(before, {}, 1.0)
+    decoder.again(before, 0, 5)
+    engine.dry = False
+    decoder.forget()
+    for one in (decoder, other):
+        one.note(after, {}, 1.0)
+    assert np.array_equal(decoder.again(after, 0, 5), other.again(after, 0, 5))
+
+
 def test_without_detail_or_far_away_the_decode_is_as_it_was() -> None:
     latent, audio = source()
     decoder, plain = DetailDecoder(Parted(), latent, audio), WindowDecoder(Parted().decode, 1)

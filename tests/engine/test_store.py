@@ -118,6 +118,7 @@ def test_what_was_changed_in_flight_is_not_kept() -> None:
     for change in (
         lambda ring: ring.steer("main", 0, {"blend": np.zeros(T, np.float32)}),
         lambda ring: ring.migrate("main", denoise=0.25),
+        lambda ring: ring.forget(),
     ):
         ring = Ring(Model(), steps=4, depth=2)
         ring.submit(request())

@@ -325,6 +325,48 @@ def test_from_a_cycle_on_a_set_is_bit_for_bit_that_stretch_of_the_whole(
     assert np.array_equal(part, whole[begin:])
 
 
+class Winding(MockEngine):
+    """What comes out depends on each step, not on the last one alone."""
+
+    def velocity(self, x, t, rows):  # type: ignore[no-untyped-def]
+        return super().velocity(x, t, rows) - 0.2 * x.tanh() / t[:, None, None]
+
+
+@pytest.mark.parametrize("turn", [48, 52])
+def test_what_is_in_flight_where_the_pre_roll_begins_is_made_again(
+    tmp_path: Path, turn: int
+) -> None:
+    instrument = offline(Winding(by_prompt), tmp_path)
+    instrument.session.apply("tempo 120\nloop 1\nprompt = 'a'\nrecord flying")
+    run(instrument, turn * 3840)
+    instrument.session.apply("prompt = 'b'")
+    run(instrument, 7 * 96_000 - turn * 3840)
+    instrument.session.apply("stop")
+    whole, part = (
+        render(tmp_path / f"flying{SUFFIX}", start=start, engine=Winding(by_prompt)).audio  # type: ignore[arg-type]
+        for start in (0, 6)
+    )
+    assert np.array_equal(part, whole[6 * 96_000 :])
+
+
+@pytest.mark.parametrize("next_loop", ["loop 2", 'source "low.wav"', "tempo 140"])
+def test_a_loop_that_waits_for_the_next_one_is_made_before_that_is_said(
+    tmp_path: Path, next_loop: str
+) -> None:
+    write_tone(tmp_path / "low.wav", 0.3, 4)
+    instrument = offline(MockEngine(by_prompt), tmp_path)
+    instrument.session.apply("tempo 120\nquant 8\nloop 1\nprompt = 'a'\nrecord waits")
+    run(instrument, 2 * 96_000)
+    instrument.session.apply(next_loop)
+    run(instrument, 7 * 96_000)
+    instrument.session.apply("stop")
+    whole, part = (
+        render(tmp_path / f"waits{SUFFIX}", start=start, engine=MockEngine(by_prompt)).audio  # type: ignore[arg-type]
+        for start in (0, 7)
+    )
+    assert np.array_equal(part, whole[7 * 96_000 :])
+
+
 def test_the_way_to_a_late_cycle_costs_no_model(long_set: tuple[Path, np.ndarray]) -> None:
     path, whole = long_set
     engine = MockEngine(by_prompt)
