@@ -9,7 +9,7 @@ from tests.tools import house
 #: with a reason.
 LIMITS = {
     "files": 256,
-    "lines": 62_000,
+    "lines": 63_000,
     "class_names_twice": 0,
     "import_circles": 0,
     "package_circles": 0,
@@ -20,9 +20,9 @@ LIMITS = {
     "readme_bytes": 10_000,
     # An edit and a session are of several files, each short enough to read.
     "apply_files": 38,
-    "apply_functions": 240,
+    "apply_functions": 245,
     "way_files": 71,
-    "way_functions": 735,
+    "way_functions": 740,
 }
 
 
