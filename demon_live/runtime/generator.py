@@ -269,7 +269,7 @@ class Generator(ReadyDecks):
             curves = deck.shared if curves is None else curves
             deck.detail.note(generation.latent, curves, self._state.detail)
         request = generation.request
-        for begin in deck.needs.also(request) if request.hand else ():
+        for begin in deck.needs.also(request, self.playhead.now()) if request.hand else ():
             deck.placement.accept(replace(generation, request=replace(request, hear_from=begin)))
         deck.placement.accept(generation)
 

@@ -206,17 +206,20 @@ class Needs:
         """Where a need begins that sounds already while what a hand asked for is in flight."""
         return next((asked.need.begin for asked in self._flying if asked.late), None)
 
-    def also(self, request: Request) -> list[int]:
-        """The begins of other needs that a hand has changed and that this generation serves, too:
-        those of the next lap, when this one is nearly over."""
+    def also(self, request: Request, now: int) -> list[int]:
+        """The begins of other needs that a hand has changed and that this generation serves, too,
+        from output sample `now` on: those of the next lap, or of this one, when it is nearly
+        over."""
         asked, curves = self._served.get(request.hear_from), request.curves or {}
         if asked is None or asked.need.values != request.values:
             return []
         if any(asked.curves[name] is not curve for name, curve in curves.items()):
             return []
+        # What drifts is another generation in each lap.
+        if asked.need.values.get("drift"):
+            return []
         others = [n for n in self._needs if n.begin != request.hear_from and n.begin in self._known]
-        wanted = [Asked(n, self._curves(n), phrase=self._phrase(n)) for n in others]
-        return [other.need.begin for other in wanted if asked.equals(other)]
+        return [n.begin for n in others if self._same(asked, n, now)]
 
     def keep_flying(self, begins: Iterable[int]) -> None:
         """Only these are in flight, by the begins of their needs; of equal ones the newest."""

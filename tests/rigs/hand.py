@@ -228,6 +228,9 @@ class Ours:
         self._generator.prime(self._session.pump, 256)
         (deck,) = self._generator._decks.values()
         self._watch(deck.placement)
+        # What is edited before the loop begins cannot be heard before that.
+        while playhead.now() <= deck.loop.from_sample:
+            self.turn()
 
     def _watch(self, placement: DeckPlacement) -> None:
         write = placement.write

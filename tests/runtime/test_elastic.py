@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from demon_live.audio.mixer import BLOCK
 from demon_live.core import Floats
 from demon_live.engine.ring import RingStats
 from demon_live.engine.store import Store
@@ -260,6 +261,30 @@ def test_a_hand_near_the_end_of_a_lap_is_heard_no_later_and_stays(left: int, edi
     first = int(np.flatnonzero(out > 0.15)[0])
     assert first < 7 * 3840
     assert out[first + 1000 :].min() > 0.15
+
+
+class Hinted(Drafting):
+    """Its level is the hint of each frame, from the first prediction on."""
+
+    def velocity(self, x: Any, t: Any, rows: Any) -> Any:
+        hints = np.stack([row.request.curves["hint"] for row in rows])[:, :, None]
+        return (x - x.new_tensor(hints)) / t[:, None, None]
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 9, 27, 49])
+def test_a_hand_on_a_curve_is_heard_as_soon_at_every_place_of_a_lap(left: int) -> None:
+    engine = Hinted()
+    engine.manifest.draft_steps = 3
+    stage = offline(engine)
+    stage.session.apply(HEAD + "hint = .2")
+    run(stage, 2 * BAR)
+    run(stage, -stage.output.playhead.now() % (2 * BAR) + 2 * BAR - left * 3840)
+    stage.session.apply("hint = .6 now")
+    out = run(stage, 2 * BAR)
+    first = int(np.flatnonzero(out > 0.4)[0])
+    # Three steps, of which a render's clock counts two, and a splice of two blocks at most.
+    assert first <= 2 * 3840 + 2 * BLOCK
+    assert out[first + 1000 :].min() > 0.4
 
 
 def test_a_hand_waits_for_no_other_deck() -> None:
