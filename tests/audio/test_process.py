@@ -168,7 +168,9 @@ def test_lost_and_found(
     assert first.dropped.wait(5)
     rig.error = None
     rig.until(lambda: rig.bus.device_ok == 1)
-    assert rig.kinds() == ["started", "device-lost", "device-back"]
+    # A loaded machine may run dry meanwhile.
+    found = [kind for kind in rig.kinds() if kind != "dry"]
+    assert found == ["started", "device-lost", "device-back"]
     assert rig.process._null is None
     assert rig.streams[-1].active
 

@@ -543,7 +543,7 @@ def test_a_stretch_that_is_planned_too_late_is_counted(stage: Stage) -> None:
 def test_a_stretch_that_leaves_after_it_was_to_be_heard_is_counted(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.session.apply(f"loop 2\nprompt = 'a'\ndeck x {{ to osc \"{stage.place}\"; fog = 1 }}")
+    stage.session.apply(f"loop 2\nprompt = 'a'\ndeck x {{ to osc \"{stage.place}\"; fog = sine }}")
     stage.play(0.5)
     assert stage.out.late == 0
     # Planning takes a second.
