@@ -184,10 +184,13 @@ class ControlServer:
                 if self._closed.wait(limit.wait()):
                     return
                 self._note(client, math.inf)
-                client.sendall(self._answer(line, client))
+                answer = self._answer(line, client)
+                # Before it is sent: who asks next, having read it, is silent for a shorter time.
+                if client not in self._pushes:
+                    self._note(client, time.monotonic())
+                client.sendall(answer)
                 if client in self._pushes:
                     self._push(client)
-                self._note(client, time.monotonic())
                 # Only now: the end closes this connection, too.
                 if self._ending.is_set():
                     self._quit()
