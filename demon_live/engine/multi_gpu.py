@@ -332,7 +332,7 @@ class MultiGpuRing(Ring):
                 self._lose(worker, error)
         self._sent.append(self.tick_number)
         self.tick_number += 1
-        out, self._from_store = self._from_store, []
+        out: list[Generation] = []
         while len(self._sent) > self._ahead:
             self._sent.popleft()
             out += self._collect()

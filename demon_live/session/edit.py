@@ -545,14 +545,7 @@ class Edit:
             now = current.decks.get(name) or DeckState(name, cycles=0)
             if now.geometry != deck.geometry:
                 changed = replace(
-                    now,
-                    cycles=deck.cycles,
-                    source=deck.source,
-                    base=deck.base,
-                    reading=deck.reading,
-                    beats_known=deck.beats_known,
-                    capture=deck.capture,
-                    out=deck.out,
+                    now.formed_as(deck),
                     # What was taken since then is part of what asked for it.
                     take=now.take if now.capture == deck.capture else deck.take,
                     to=deck.to if deck.to is None else now.to,

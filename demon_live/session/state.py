@@ -156,6 +156,21 @@ class DeckState:
         """What the score says of it beside what it binds, besides the tempo."""
         return self.cycles, self.source, self.reading, self.capture, self.out, self.to
 
+    def formed_as(self, other: DeckState) -> DeckState:
+        """This deck with all that `geometry` of another compares, and what was found out of it."""
+        return replace(
+            self,
+            cycles=other.cycles,
+            source=other.source,
+            base=other.base,
+            reading=other.reading,
+            beats_known=other.beats_known,
+            capture=other.capture,
+            take=other.take,
+            out=other.out,
+            to=other.to,
+        )
+
     @property
     def material(self) -> tuple[object, ...]:
         """What a loop of the deck is made of, besides the tempo."""

@@ -212,16 +212,5 @@ class _Merge:
         if kept is None:
             return None
         if loop in self.changed and a is not None:
-            kept = replace(
-                kept,
-                cycles=a.cycles,
-                source=a.source,
-                base=a.base,
-                reading=a.reading,
-                beats_known=a.beats_known,
-                capture=a.capture,
-                take=a.take,
-                out=a.out,
-                to=a.to,
-            )
+            kept = kept.formed_as(a)
         return replace(kept, said=said)
